@@ -38,7 +38,7 @@ from keyrack.core.people import tokens
 from keyrack.core.people.users import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
-from keyrack.store import people
+from keyrack.store.people import people
 from tests.postgres import running_cluster
 from tests.services import free_port
 

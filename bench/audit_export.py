@@ -25,7 +25,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
-from keyrack.store import events
+from keyrack.store.audit import events
 from tests.services import TEAM
 
 AT_ONCE = 2_000

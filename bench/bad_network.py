@@ -26,7 +26,7 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import credentials, revocation
 from keyrack.core.people import users

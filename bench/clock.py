@@ -27,7 +27,7 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.audit import chain, verify
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import utc_now

@@ -21,14 +21,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.cli.serve import be_quick_to_switch
+from keyrack.cli.machine.serve import be_quick_to_switch
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
-from keyrack.store import sealed, tables
+from keyrack.store import tables
+from keyrack.store.sealing import sealed
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for

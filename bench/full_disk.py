@@ -28,7 +28,7 @@ import httpx2
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from keyrack.core.workspace import workspace_file

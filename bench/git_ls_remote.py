@@ -32,7 +32,7 @@ from keyrack.model import Actor
 from keyrack.private_sshd import PrivateSshd, find_sshd, free_port
 from keyrack.settings import Settings
 from keyrack.ssh import revoked_keys
-from keyrack.store import repositories
+from keyrack.store.git import repositories
 from keyrack.store.tables import key_owners, users
 from keyrack.store.tables import user_keys as user_key_rows
 

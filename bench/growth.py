@@ -27,7 +27,9 @@ from keyrack.core.people import users
 from keyrack.core.people.tokens import actor_of
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
-from keyrack.store import keys, sealed, tables
+from keyrack.store import tables
+from keyrack.store.keys import keys
+from keyrack.store.sealing import sealed
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 

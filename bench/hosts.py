@@ -40,7 +40,9 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
-from keyrack.store import people, sealed, tables
+from keyrack.store import tables
+from keyrack.store.people import people
+from keyrack.store.sealing import sealed
 from tests.postgres import running_cluster
 from tests.services import free_port
 

@@ -6,6 +6,7 @@ Each line says the seconds by the clock and of this process, the statements, and
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import time
@@ -24,8 +25,8 @@ from keyrack.core.keys import everywhere, revocation
 from keyrack.core.people import users
 from keyrack.model import Actor
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import sealed_sets
 from keyrack.store.engine import prepared
+from keyrack.store.sealing import sealed_sets
 from keyrack.store.tables import servers as table
 from keyrack.store.tables import system_users
 from tests.core.keys_for_tests import fresh_line
@@ -93,4 +94,5 @@ def measure(count: int, database: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 10, 10)  # as the command has it
     measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, sys.argv[2] if len(sys.argv) > 2 else "")

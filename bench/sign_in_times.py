@@ -30,7 +30,7 @@ from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.core.workspace import workspace_file
 from keyrack.errors import Refusal
 from keyrack.settings import Settings
-from keyrack.store import people
+from keyrack.store.people import people
 
 KEY = "ABCDEFGHIJKLMNOPQRST"
 TEAM = f"""

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes small Debian systems for the tests, each with systemd, OpenSSH and Python of its release; kept for the next time.
-# Arguments: names of releases, and "fleet": Debian 12 with what docs/running.md installs. As root only, and where
-# debootstrap can; what cannot be made is said and left out, and the tests that need it are skipped.
+# Arguments: names of releases, "fleet": Debian 12 with what docs/running.md installs, and "directory": one with an LDAP
+# server and SSSD. As root only, and where debootstrap can; what cannot be made is said and left out, and the tests that
+# need it are skipped.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || exit 0
@@ -27,17 +28,19 @@ make_release() {
 }
 
 # The mounts are in a name space of their own and end with it; no package may start its service in there.
-# Wheels lie in the system because the test that boots it asks no package index; this machine's way to one, and the
-# authorities that it trusts, are used here and do not stay.
-FLEET='set -eu
+INSTALL='set -eu
 mount -t proc proc "$1/proc"
 cat /etc/resolv.conf >"$1/etc/resolv.conf"
 printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"
 chmod 755 "$1/usr/sbin/policy-rc.d"
-export DEBIAN_FRONTEND=noninteractive HOME=/root
+export DEBIAN_FRONTEND=noninteractive HOME=/root RUNLEVEL=1
 chroot "$1" apt-get -q update
 chroot "$1" apt-get -q install -y --no-install-recommends $2
-for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+'
+
+# Wheels lie in the system because the test that boots it asks no package index; this machine's way to one, and the
+# authorities that it trusts, are used here and do not stay.
+FLEET="$INSTALL"'for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     [ -f "$file" ] || continue
     [ -e "$1$file" ] || : >"$1$file"
     mount --bind "$file" "$1$file"
@@ -47,6 +50,10 @@ chroot "$1" python3 -m venv /tmp/wheels
 chroot "$1" /tmp/wheels/bin/pip --disable-pip-version-check download -q --no-cache-dir --require-hashes \
     -r /opt/wheels/requirements.lock -d /opt/wheels
 rm -r "$1/tmp/wheels" "$1/usr/sbin/policy-rc.d"
+'
+
+DIRECTORY='chroot "$1" systemctl disable slapd sssd
+rm "$1/usr/sbin/policy-rc.d"
 '
 
 # Made anew when the page names other packages, or the program needs others.
@@ -74,9 +81,28 @@ make_fleet() {
     fi
 }
 
+# The services of these packages wait for the test to start them: none of them runs at boot.
+make_directory() {
+    [ ! -d "$folder/directory" ] || return 0
+    [ -d "$folder/bookworm" ] || make_release bookworm
+    [ -d "$folder/bookworm" ] || return 0
+    echo "Making a Debian with an LDAP server and SSSD, for the tests …"
+    rm -rf "$folder/.directory"
+    cp -a "$folder/bookworm" "$folder/.directory"
+    if timeout 900 unshare -m --propagation private sh -c "$INSTALL$DIRECTORY" sh "$folder/.directory" \
+        "slapd ldap-utils sssd-ldap libnss-sss libpam-sss git gitolite3" >"$folder/directory.log" 2>&1; then
+        rm -rf "$folder/.directory/var/cache/apt" "$folder/.directory/var/lib/apt/lists"
+        mv "$folder/.directory" "$folder/directory"
+    else
+        echo "That Debian could not be made ($folder/directory.log); the test of a directory is skipped." >&2
+        rm -rf "$folder/.directory"
+    fi
+}
+
 for name in "$@"; do
     case $name in
     fleet) make_fleet ;;
+    directory) make_directory ;;
     *) make_release "$name" ;;
     esac
 done

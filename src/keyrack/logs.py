@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from types import ModuleType
+from typing import Any, cast
+
+_LEFT_OUT = "rich"
+"""What structlog loads where somebody installed it, for tracebacks in colour that nothing of ours writes: 5 MB."""
+
+
+def load() -> ModuleType:
+    """structlog itself."""
+    if "structlog" not in sys.modules and _LEFT_OUT not in sys.modules:
+        # What stands here as None cannot be imported.
+        sys.modules[_LEFT_OUT] = cast(ModuleType, None)
+        try:
+            importlib.import_module("structlog")
+        finally:
+            del sys.modules[_LEFT_OUT]
+    return importlib.import_module("structlog")
 
 
 class Logger:
@@ -29,7 +46,7 @@ class Logger:
         self._structlog().exception(event, **values)
 
     def _structlog(self) -> Any:
-        return importlib.import_module("structlog").get_logger(self._name)
+        return load().get_logger(self._name)
 
 
 def logger(name: str) -> Logger:

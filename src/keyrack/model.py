@@ -135,7 +135,7 @@ class Server:
     tags: tuple[str, ...] = ()
     offline_after_seconds: int = 0
     offline_then: str = "keep"
-    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/servers.py.
+    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/servers.py.
     lineage: str = ""
     applied_lineage: str = ""
     told_lineage: str = ""

@@ -14,8 +14,8 @@ from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.logs import logger
-from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service

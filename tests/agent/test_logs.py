@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from keyrack.agent.sessions import unknown
-from keyrack.agent.sessions.login_log import FileLog, LoggedLogin, LogPosition, _line
+from keyrack.agent.sessions.login_log import FileLog, Journal, LoggedLogin, LogPosition, _line
 from keyrack.agent.sessions.unknown import UnknownSessions, is_in
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import processes
@@ -56,6 +57,27 @@ def test_a_log_is_followed_over_its_rotation(tmp_path: Path, way: str) -> None:
         path.write_text(line)
         assert len(log.read()) == (1 if way == "copied and emptied" else 2)
     log.close()
+
+
+def test_an_old_journalctl_is_asked_with_fewer_words(tmp_path: Path) -> None:
+    """As systemd before 236 has it: seen with 229."""
+    entry = json.dumps({"__REALTIME_TIMESTAMP": "5000000", "MESSAGE": SAID, "_PID": "812"})
+    program = tmp_path / "journalctl"
+    refuses = 'case "$*" in *--output-fields*) echo "unrecognized option" >&2; exit 1 ;; esac'
+    program.write_text(f"#!/bin/sh\n{refuses}\necho '{entry}'\nexec sleep 60\n", "ascii")
+    program.chmod(0o755)
+    journal = Journal(str(program), LogPosition())
+    found: list[LoggedLogin] = []
+
+    def read() -> list[LoggedLogin]:
+        found.extend(journal.read())
+        return found
+
+    try:
+        wait_until(read, "the login that it logged")
+    finally:
+        journal.close()
+    assert [(login.user, login.pid) for login in found] == [("deploy", 812)]
 
 
 def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallService) -> None:

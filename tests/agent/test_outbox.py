@@ -13,7 +13,7 @@ from keyrack.agent.state import Accepted
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.people import users
 from keyrack.protocol.host_document import AuthorizedKey
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService

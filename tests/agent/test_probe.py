@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,22 @@ def test_a_key_that_sshd_takes_is_read_of_each_ssh(
     program.chmod(0o755)
     monkeypatch.setattr(programs, "find", lambda name: str(program))
     assert probe.ask(("127.0.0.1", 22), "deploy", []) == probe.ProbeResult(True, frozenset({FINGERPRINT}))
+
+
+def test_sshd_is_asked_where_the_kernel_has_no_files_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of RHEL 7 has none."""
+
+    def fail(name: str) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
+
+    program = tmp_path / "ssh"
+    found = tmp_path / "found"
+    takes = 'while [ "$1" != -i ]; do shift; done'
+    program.write_text(f"#!/bin/sh\n{takes}\ncat \"$2\" >{found}\necho '{OFFERED}' >&2\n", "ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "find", lambda name: str(program))
+    monkeypatch.setattr(os, "memfd_create", fail)
+    before = set(os.listdir("/dev/shm"))
+    assert probe.ask(("127.0.0.1", 22), "deploy", ["ssh-ed25519 AAAA"]).reached
+    assert found.read_text("ascii") == "ssh-ed25519 AAAA\n"
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("keyrack-")]

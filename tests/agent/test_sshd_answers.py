@@ -6,8 +6,10 @@ import base64
 
 import pytest
 
+from keyrack.agent import doctor
 from keyrack.agent.keys.unmanaged_keys import rules
 from keyrack.agent.sshd.settings import Effective, SshdProblem
+from keyrack.agent.state import Enrolment
 from keyrack.ssh import authorized_keys, wire
 
 OLD = "authorizedkeysfile .ssh/authorized_keys\npubkeyauthentication yes\npermitrootlogin without-password\n"
@@ -40,3 +42,12 @@ def test_a_key_of_a_type_that_only_this_sshd_knows_is_found() -> None:
     assert unknown.fingerprint is None
     [damaged] = authorized_keys.read(line.replace(b"AAAAE3", b"AAAAE4"), rules(Effective(answer), (10, 6)))
     assert (damaged.fingerprint, damaged.problem) == (None, "the key is damaged")
+
+
+@pytest.mark.parametrize(("more", "wrong"), [("", 0), ("ExposeAuthInfo no\n", 1)])
+def test_doctor_asks_no_setting_of_an_sshd_that_does_not_know_it(more: str, wrong: int) -> None:
+    """ExposeAuthInfo came with 7.6; 7.2, which does without, was told as wrong."""
+    enrolment = Enrolment("http://x", "h", "s", "k", "web-1", "/keys", "/revoked")
+    effective = Effective(f"{OLD}revokedkeys /revoked\n{more}")
+    looked = list(doctor._look_at_settings(enrolment, effective, ["/keys/%u"]))
+    assert [one.fine for one in looked].count(False) == wrong

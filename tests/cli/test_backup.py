@@ -22,8 +22,8 @@ from keyrack.core.people.tokens import actor_of
 from keyrack.errors import Refusal
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
-from keyrack.store import people as people_rows
 from keyrack.store.database import Database
+from keyrack.store.people import people as people_rows
 from keyrack.store.tables import instance_facts
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshdError, safe_place
 from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.signed_documents import document

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from keyrack import app
-from keyrack.cli.opened import workspaces
+from keyrack.cli.connection.opened import workspaces
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
@@ -22,7 +22,7 @@ from keyrack.core.people import users
 from keyrack.core.workspace import workspace_export, workspace_file
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 from tests.cli.test_over_http import good, home, log_in, run
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, settings_for

@@ -11,8 +11,8 @@ from click import Context
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-from keyrack.cli.hosts import COMMANDS, FORMER
-from keyrack.cli.hosts import command as group
+from keyrack.cli.hosts.hosts import COMMANDS, FORMER
+from keyrack.cli.hosts.hosts import command as group
 from keyrack.cli.main import main
 from keyrack.core.hosts import enrolment, servers, unmanaged_keys
 from keyrack.core.keys import credentials

@@ -367,7 +367,7 @@ def test_a_command_over_http_loads_neither_database_nor_service(home: Path, word
     asked = [sys.executable, "-c", script, *words]
     ended = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
     loaded = set(ended.stdout.splitlines()[-1].split())
-    assert "keyrack.cli.hosts" in loaded or words[0] != "hosts"
+    assert "keyrack.cli.hosts.hosts" in loaded or words[0] != "hosts"
     assert not NOT_OVER_HTTP & loaded
 
 
@@ -382,4 +382,4 @@ main(prog_name="keyrack")
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | asked)
     found, loaded = ended.stdout.splitlines()
     assert found == "plain,offline-policy"
-    assert "keyrack.cli.hosts_called" not in loaded.split()
+    assert "keyrack.cli.hosts.hosts_called" not in loaded.split()

@@ -246,3 +246,19 @@ def test_nothing_in_a_serving_process_opens_the_database_file_beside_sqlite(tmp_
         process.terminate()
         said = process.communicate(timeout=60)[1].decode()
     assert "OPENED" not in said
+
+
+NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "segno", "webauthn"}
+"""Each takes megabytes, for pages that nobody may ever ask for; rich, where somebody installed it, for nothing."""
+
+
+def test_the_service_begins_without_what_few_ask_for() -> None:
+    script = """
+import sys
+from keyrack.cli.machine.serve import set_up_logging
+from keyrack.web import server
+set_up_logging()
+print(*sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert not NOT_BEFORE_IT_IS_ASKED_FOR & set(ended.stdout.split())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.cli.shown import LogLines
+from keyrack.cli.output.shown import LogLines
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from tests.cli.test_hosts import good, run

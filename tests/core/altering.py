@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.store import access_tree, sealed
+from keyrack.store.sealing import access_tree, sealed
 
 
 class Inside:

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from keyrack.core.audit import events
 from keyrack.core.hosts import account_passwords, accounts, documents, enrolment, servers, system_users
 from keyrack.errors import Kind, Refusal
-from keyrack.store import schema, tables
+from keyrack.store import tables
 from tests.core.conftest import Team
 
 PASSWORD = "correct horse Bättery: 電池"
@@ -62,7 +62,7 @@ def test_neither_password_nor_hash_is_kept_in_clear(team: Team) -> None:
 
     def everything(connection: Any) -> str:
         return "".join(
-            repr(row) for table in schema.metadata.tables.values() for row in connection.execute(select(table))
+            repr(row) for table in tables.metadata.tables.values() for row in connection.execute(select(table))
         )
 
     stored = team.instance.database.read(everything)

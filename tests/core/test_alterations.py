@@ -26,9 +26,9 @@ from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
-from keyrack.store import access_tree, sealed
-from keyrack.store import people as stored_people
-from keyrack.store.tree_tables import access_tree as tree
+from keyrack.store.people import people as stored_people
+from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.tables import access_tree as tree
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line

@@ -23,9 +23,10 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import users
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
-from keyrack.store import audit_log, event_seals
-from keyrack.store import events as stored_events
-from keyrack.store.audit_tables import audit_checkpoints, audit_leaves, audit_nodes
+from keyrack.store.audit import audit_log
+from keyrack.store.audit import events as stored_events
+from keyrack.store.sealing import event_seals
+from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team

@@ -16,9 +16,9 @@ from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
 from keyrack.model import Server
-from keyrack.store import people
 from keyrack.store.engine import prepared
-from keyrack.store.seals import Seals
+from keyrack.store.people import people
+from keyrack.store.sealing.seals import Seals
 from keyrack.store.tables import credentials as credentials_table
 from keyrack.store.tables import servers as servers_table
 from tests.core.conftest import Team

@@ -16,7 +16,7 @@ from keyrack.core.workspace import workspace_file
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.ssh.public_key import parse
-from keyrack.store import offboarding_tables, tables
+from keyrack.store import tables
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line
 
@@ -125,7 +125,7 @@ def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(te
 
 def test_what_a_damaged_row_shows_is_no_secret(team: Team) -> None:
     offboarding.offboard(team.instance, team.owner, team.member.name)
-    change(team, offboarding_tables.offboardings, reason="another one")
+    change(team, tables.offboardings, reason="another one")
     change(team, tables.users, password_hash="$argon2id$v=19$secret")
     shown = " ".join(row.what for row in damaged_rows.find(team.instance, team.owner))
     assert "another one" in shown

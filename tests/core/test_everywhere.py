@@ -17,8 +17,8 @@ from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import sealed
 from keyrack.store.engine import prepared
+from keyrack.store.sealing import sealed
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 

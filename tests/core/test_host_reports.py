@@ -15,7 +15,8 @@ from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
-from keyrack.store import host_reports, servers, tables
+from keyrack.store import tables
+from keyrack.store.hosts import host_reports, servers
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 

@@ -28,8 +28,8 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, Server
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
-from keyrack.store import host_reports
-from keyrack.store.offboarding_tables import offboardings
+from keyrack.store.hosts import host_reports
+from keyrack.store.tables import offboardings
 from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for

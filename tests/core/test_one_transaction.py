@@ -11,7 +11,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.keys import credentials
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.store import servers as server_rows
+from keyrack.store.hosts import servers as server_rows
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 

@@ -19,9 +19,9 @@ from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
 from keyrack.ssh.public_key import parse
-from keyrack.store import deploy_keys as deploy_key_rows
 from keyrack.store import tables
-from keyrack.store.repositories import Repository
+from keyrack.store.git import deploy_keys as deploy_key_rows
+from keyrack.store.git.repositories import Repository
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry

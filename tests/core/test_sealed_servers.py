@@ -19,7 +19,8 @@ from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
-from keyrack.store import schema, sealed, sums, tables
+from keyrack.store import tables
+from keyrack.store.sealing import sealed, sums
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -255,7 +256,7 @@ def test_nobody_learns_from_the_database_what_a_row_adds_to_the_sum(team: Team) 
     states.append(server_row(team)["rows_sum"])
     assert len(set(states)) == len(states)
     seals = {int.from_bytes(row["seal"], "big") for name in ("credentials", "server_tags", "revocations")
-             for row in rows(team, schema.metadata.tables[name])}  # fmt: skip
+             for row in rows(team, tables.metadata.tables[name])}  # fmt: skip
     sums = [int.from_bytes(state[-32:], "big") for state in states]
     assert not {(a - b) % 2**256 for a in sums for b in sums} & seals
 
@@ -264,7 +265,7 @@ def as_before_sums_were_hidden(connection: Connection, server_id: int, *, missin
     """The sum as older versions kept it."""
     total = missing
     for name in sealed.OF_SERVER:
-        table = schema.metadata.tables[name]
+        table = tables.metadata.tables[name]
         found = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
         total += sum(int.from_bytes(seal, "big") for seal in found)
     row = dict(connection.execute(select(tables.servers).where(tables.servers.c.id == server_id)).mappings().one())

@@ -15,9 +15,11 @@ from keyrack import app
 from keyrack.core.keys import credentials, user_keys
 from keyrack.core.people import tokens
 from keyrack.errors import Refusal
-from keyrack.store import people, tables
+from keyrack.store import tables
 from keyrack.store.engine import prepared
 from keyrack.store.engine.pipeline import _Pipeline
+from keyrack.store.hosts import servers
+from keyrack.store.people import people
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -130,6 +132,17 @@ def test_a_row_that_was_read_before_is_checked_again_where_it_was_changed(busy: 
     busy.instance.database.write(lambda connection: connection.execute(statement))
     with pytest.raises(Refusal):
         authenticate(busy)
+
+
+def test_of_a_row_the_last_state_alone_is_kept(busy: Team) -> None:
+    """What was read of a host's row changes with each key and each report: in memory nothing must grow by that."""
+    seals = busy.instance.database.seals
+    for number in range(5):
+        new_credential(busy, f"another-{number}")
+        found = busy.instance.database.read(lambda connection: servers.by_ids(connection, [busy.server.id]))
+        assert found[busy.server.id].revision >= number
+    assert [len(rows) for (of, _), rows in seals.kept.items() if of is servers._servers] == [1]
+    assert not seals.summands  # no host, whose document would ask for them
 
 
 def test_threads_that_ask_at_once_get_their_own_answers(busy: Team) -> None:

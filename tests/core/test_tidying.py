@@ -18,7 +18,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.offboarding_tables import offboarding_hosts
+from keyrack.store.tables import offboarding_hosts
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry

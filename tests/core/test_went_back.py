@@ -17,7 +17,7 @@ from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.keys import credentials, everywhere, grants, receipts, revocation, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
-from keyrack.store import schema
+from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -36,13 +36,13 @@ class Database:
     def _copy(self, connection: Connection) -> dict[str, list[dict[str, Any]]]:
         return {
             table.name: [dict(row._mapping) for row in connection.execute(select(table))]
-            for table in schema.metadata.sorted_tables
+            for table in tables.metadata.sorted_tables
         }
 
     def _put(self, connection: Connection) -> None:
-        for table in reversed(schema.metadata.sorted_tables):
+        for table in reversed(tables.metadata.sorted_tables):
             connection.execute(delete(table))
-        for table in schema.metadata.sorted_tables:
+        for table in tables.metadata.sorted_tables:
             if self._rows[table.name]:
                 connection.execute(insert(table), self._rows[table.name])
 

@@ -19,8 +19,8 @@ from keyrack.core.keys import grants
 from keyrack.core.people import tokens, users
 from keyrack.core.workspace import workspace_file, workspace_schema
 from keyrack.errors import Refusal
-from keyrack.store import people as people_rows
-from keyrack.store.schema import metadata
+from keyrack.store.people import people as people_rows
+from keyrack.store.tables import metadata
 
 FILE = """
 [workspace]

@@ -12,7 +12,7 @@ import httpx2
 from keyrack import app
 from keyrack.core.people import users
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import revocations
+from keyrack.store.keys import revocations
 from tests.crash.test_kill import OLGA, Killed, killed, public_line
 from tests.services import TEAM, settings_for
 

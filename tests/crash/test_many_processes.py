@@ -26,7 +26,7 @@ from keyrack.core.keys import credentials, revocation
 from keyrack.core.people import users as people
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
-from keyrack.store.revoked_keys import RevokedKey
+from keyrack.store.keys.revoked_keys import RevokedKey
 from tests.crash.many_processes import ManyProcesses, children_of
 from tests.crash.newest import Newest
 from tests.postgres import Cluster

@@ -15,10 +15,10 @@ from keyrack.core.git import repositories
 from keyrack.core.people import users
 from keyrack.git import build
 from keyrack.git.host import GitHost
-from keyrack.store import events as event_rows
-from keyrack.store import people as people_rows
-from keyrack.store import repositories as repository_rows
-from keyrack.store.repositories import Repository
+from keyrack.store.audit import events as event_rows
+from keyrack.store.git import repositories as repository_rows
+from keyrack.store.git.repositories import Repository
+from keyrack.store.people import people as people_rows
 from tests.ports import free_port
 from tests.quick_ssh import KEX
 from tests.services import Service

@@ -11,9 +11,9 @@ from sqlalchemy import insert, update
 from keyrack.core.git import deploy_keys as deploy_key_rules
 from keyrack.core.people import users
 from keyrack.model import Role
-from keyrack.store import git_access as git_rows
-from keyrack.store import sealed
-from keyrack.store.repositories import Repository
+from keyrack.store.git import git_access as git_rows
+from keyrack.store.git.repositories import Repository
+from keyrack.store.sealing import sealed
 from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
 from tests.git.people import Ended, Person, Site
 from tests.waiting import wait_until

@@ -13,7 +13,7 @@ import pytest
 
 from keyrack.core.git import repositories, storage
 from keyrack.core.people import users
-from keyrack.store.repositories import Repository
+from keyrack.store.git.repositories import Repository
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
 from tests.login.private_sshd import strict_folder

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
 from tests.ports import free_port

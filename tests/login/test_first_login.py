@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from keyrack.model import Actor

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from keyrack.cli import ssh_config
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.people import users
 from tests.cli.test_over_http import good, home, listed, log_in, run

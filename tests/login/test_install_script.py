@@ -35,7 +35,7 @@ class Pasted:
         self.state = folder / "agent"
         self.program = folder / "program" / "keyrack-agent.pyz"
 
-    def paste(self, token: str, *more: str) -> subprocess.CompletedProcess[str]:
+    def paste(self, token: str, *more: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
         """Run the script as it is served."""
         script = self.service.call("GET", "/agent/install.sh")
         assert script.status_code == 200
@@ -46,7 +46,7 @@ class Pasted:
             *("--keys-dir", str(self.server.keys), "--revoked-keys", str(self.server.revoked_keys)),
             *more,
         ]
-        environment = {**os.environ, "KEYRACK_AGENT_TOKEN": token}
+        environment = {**os.environ, "KEYRACK_AGENT_TOKEN": token, "PATH": path}
         return subprocess.run(
             given, input=script.text, capture_output=True, text=True, check=False, timeout=120, env=environment
         )
@@ -138,3 +138,22 @@ def test_what_goes_wrong_is_said(pasted: Pasted, token: str, more: tuple[str, ..
     assert "Traceback" not in ended.stderr
     assert not (pasted.state / "enrolment.json").exists()
     shutil.rmtree(pasted.state, ignore_errors=True)
+
+
+def test_an_old_python_is_named_before_anything_is_changed(pasted: Pasted, tmp_path: Path) -> None:
+    """As those of RHEL 8 and Ubuntu 18.04 are: seen with 3.5 and 3.6."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "id", "sed", "mkdir", "command"):
+        found = shutil.which(name)
+        if found is not None:
+            (programs / name).symlink_to(found)
+    old = programs / "python3"
+    old.write_text('#!/bin/sh\ncase "$*" in *"(3, 9)"*) exit 1 ;; esac\necho 3.6\n', "ascii")
+    old.chmod(0o755)
+    ended = pasted.paste("x", path=str(programs))
+    assert ended.returncode != 0
+    assert "needs Python 3.9 or newer, and nothing was changed" in ended.stderr
+    assert f"too old: {old} is 3.6" in ended.stderr
+    assert not pasted.state.exists()
+    assert not pasted.program.parent.exists()

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 
 from keyrack.agent.keys import other_sources
 from keyrack.agent.state import StateFolder
-from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts, exists
+from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts
 from keyrack.agent.system.local import read
+from keyrack.agent.system.lookup import exists
 from keyrack.core.audit import events
 from keyrack.core.hosts import enrolment, modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials, revocation
@@ -24,7 +25,7 @@ from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
 from keyrack.protocol.host_document import DesiredAccount, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import servers as server_rows
+from keyrack.store.hosts import servers as server_rows
 from tests.login.observed_host import (
     ACCOUNTS,
     AdoptedHost,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.audit import events
 from keyrack.core.hosts import resync, servers
 from keyrack.core.keys import receipts

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from keyrack.core.keys import receipts, revocation
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 from keyrack.store.tables import sessions
 from tests.login.fleet import Fleet, Host, fleet
 from tests.login.private_sshd import USERNAME, Key, strict_folder

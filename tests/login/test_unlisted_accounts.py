@@ -41,10 +41,15 @@ def host(service: Service, tmp_path: Path) -> Iterator[Machine]:
         install(host, folder)
         write_keys(host, f"{Key.make(tmp_path / 'hand').public} by hand")
         token = servers.invite(service.instance, owner(), SERVER)
-        host.run(f"KEYRACK_AGENT_TOKEN={token} {AGENT} enroll --url={service.url} --drop-in=auto --mode=observe")
+        given = f"--url={service.url} --drop-in=auto --mode=observe --allow-accounts"
+        host.run(f"KEYRACK_AGENT_TOKEN={token} {AGENT} enroll {given}")
         host.run('sed -i \'s/"trial_seconds": 60.0/"trial_seconds": 2/\' /var/lib/keyrack-agent/local.json')
-        host.run(f"setsid {AGENT} run --sshd-log=/var/log/auth.log >/var/log/agent 2>&1 </dev/null &")
+        start_agent(host)
         yield host
+
+
+def start_agent(host: Machine) -> None:
+    host.run(f"setsid {AGENT} run --sshd-log=/var/log/auth.log >/var/log/agent 2>&1 </dev/null & echo $! >/run/agent")
 
 
 def test_an_account_that_no_list_has_is_taken_over(service: Service, host: Machine, tmp_path: Path) -> None:
@@ -77,3 +82,20 @@ def test_an_account_that_no_list_has_is_taken_over(service: Service, host: Machi
     told = f"this host knows it as {NAME}"
     wait_until(lambda: told in str(server().facts.get("logins", {}).get(ALIAS)), told)
     assert not host.client.lets_in(rogue, ALIAS)
+
+
+def test_no_account_is_made_in_front_of_a_directorys(service: Service, host: Machine) -> None:
+    """A directory that is away knows nobody: an account of the same name would keep everybody out once it is back."""
+    instance = service.instance
+
+    def told() -> dict[str, object]:
+        accounts = servers.get(instance, owner(), SERVER).facts.get("accounts", {})
+        return accounts.get(NAME, {}) if isinstance(accounts, dict) else {}
+
+    system_users.create(instance, owner(), SERVER, username=NAME)
+    wait_until(lambda: told() == {"exists": True}, "that the host has it")
+    host.run("kill $(cat /run/agent); sed -i 's/^passwd:.*/passwd: files krgone/' /etc/nsswitch.conf")
+    wait_until(lambda: not host.run(f"getent passwd {NAME}", check=False), "a directory that is away")
+    start_agent(host)
+    wait_until(lambda: "directory's" in str(told().get("refused")), "what is said")
+    assert NAME not in host.run("cat /etc/passwd")

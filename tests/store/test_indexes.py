@@ -12,26 +12,23 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from keyrack.store import (
+from keyrack.store.audit import events, webhooks
+from keyrack.store.database import Database
+from keyrack.store.engine import prepared
+from keyrack.store.git import deploy_keys, repositories
+from keyrack.store.hosts import host_reports, unmanaged_keys
+from keyrack.store.keys import (
     break_glass,
     credential_lists,
-    deploy_keys,
     endings,
-    events,
     expired_keys,
-    host_reports,
     keys,
     keys_of_many,
     openings,
-    repositories,
     requests,
     revocations,
     revoked_keys,
-    unmanaged_keys,
-    webhooks,
 )
-from keyrack.store.database import Database
-from keyrack.store.engine import prepared
 from tests.databases import DIALECTS
 from tests.postgres import Cluster
 

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Connection, LargeBinary, String, Table, Text
 
-from keyrack.store import credential_lists, host_reports, keys, openings, per_server, revocations, servers, sums, tables
-from keyrack.store.columns import Flag, Json
+from keyrack.store import per_server, tables
 from keyrack.store.database import Database
+from keyrack.store.hosts import host_reports, servers
+from keyrack.store.keys import credential_lists, keys, openings, revocations
+from keyrack.store.sealing import sums
+from keyrack.store.tables.columns import Flag, Json
 from tests.store.test_indexes import FINGERPRINT, asked
 
 ROWS = 100_000 if os.environ.get("KEYRACK_LONG") else 20_000

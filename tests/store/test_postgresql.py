@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
-from keyrack.store import servers, sums
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
 from keyrack.store.engine.prepared import savepoint
+from keyrack.store.hosts import servers
+from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
 from tests.postgres import Cluster
 from tests.waiting import wait_until

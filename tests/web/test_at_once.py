@@ -17,10 +17,12 @@ from sqlalchemy import Connection, text, update
 from keyrack import app
 from keyrack.core.keys import credentials
 from keyrack.core.people.users import system_actor
-from keyrack.store import credential_lists, keys, people, tables, unchanged
+from keyrack.store import tables, unchanged
 from keyrack.store.database import Database, NotAtOnce, TookLonger
 from keyrack.store.engine import prepared
 from keyrack.store.engine.at_once import unchanged_answers
+from keyrack.store.keys import credential_lists, keys
+from keyrack.store.people import people
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from keyrack.ssh.public_key import parse
-from keyrack.store import host_reports, sealed, tables
+from keyrack.store import tables
+from keyrack.store.hosts import host_reports
+from keyrack.store.sealing import sealed
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call

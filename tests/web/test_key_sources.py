@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 from keyrack.core.hosts import documents
 from keyrack.core.keys import key_sync
 from keyrack.ssh.public_key import parse
-from keyrack.store import key_sources as stored_sources
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.keys import key_sources as stored_sources
 from keyrack.web.outgoing import Outgoing
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for

@@ -13,7 +13,7 @@ from keyrack.core.hosts import documents
 from keyrack.core.keys import grants, who_can
 from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
-from keyrack.store import host_reports
+from keyrack.store.hosts import host_reports
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call

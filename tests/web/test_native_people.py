@@ -9,7 +9,7 @@ import pytest
 
 from keyrack.core.hosts import documents
 from keyrack.ssh.public_key import parse
-from keyrack.store import host_reports
+from keyrack.store.hosts import host_reports
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service
 from tests.web.test_native import call

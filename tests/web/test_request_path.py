@@ -18,7 +18,7 @@ from tests.web.runcloud_team import Agent
 SOURCE = Path(keyrack.__file__).parent
 PAGE = Path(__file__).parents[2] / "ARCHITECTURE.md"
 # They also serve what comes before: the token is looked up, and its rights.
-EARLIER = {"store/database.py", "store/sealed.py", "policy.py", "core/work.py", "ssh/public_key.py"}
+EARLIER = {"store/database.py", "store/sealing/sealed.py", "policy.py", "core/work.py", "ssh/public_key.py"}
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import pytest
 
 from keyrack.core.people import users
 from keyrack.model import Role
-from keyrack.store import people as people_rows
-from keyrack.store import sealed, tables
+from keyrack.store import tables
+from keyrack.store.people import people as people_rows
+from keyrack.store.sealing import sealed
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, serving
 

@@ -13,7 +13,7 @@ import pytest
 from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import tokens
-from keyrack.store import people
+from keyrack.store.people import people
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until

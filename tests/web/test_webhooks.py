@@ -23,10 +23,10 @@ from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.webhooks import DueDeliveries
 from keyrack.core.keys.key_sync import HttpAnswer
 from keyrack.core.people.users import system_actor
-from keyrack.store import events
-from keyrack.store import webhooks as stored
+from keyrack.store.audit import events
+from keyrack.store.audit import webhooks as stored
 from keyrack.store.tables import events as event_rows
-from keyrack.store.webhook_tables import webhooks as webhook_rows
+from keyrack.store.tables import webhooks as webhook_rows
 from tests.core.test_audit_chain import rewrite
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Callable, Generator, Iterator, List, NamedTuple
+from typing import Callable, Generator, Iterator, List, NamedTuple, Sequence
 
 from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
@@ -199,11 +199,16 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]
     if observes:
         return
     yield from _look_at_logins(state, enrolment)
+    yield from _look_at_settings(enrolment, effective, effective.patterns("authorizedkeysfile", sshd.lines()))
+
+
+def _look_at_settings(enrolment: Enrolment, effective: Effective, patterns: Sequence[str]) -> Iterator[Checked]:
+    """Whether sshd reads Keyrack's files. patterns: of AuthorizedKeysFile."""
     wanted = f"{enrolment.keys_folder}/%u"
-    patterns = effective.patterns("authorizedkeysfile", sshd.lines())
     yield _setting("AuthorizedKeysFile", effective, wanted, lambda value: wanted in patterns)
     yield _setting("RevokedKeys", effective, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
-    yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
+    if effective.one("exposeauthinfo"):  # unknown before 7.6
+        yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
 def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:

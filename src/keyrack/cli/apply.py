@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from keyrack.cli import options
-from keyrack.cli.opened import opened
-from keyrack.cli.operator import operator
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json_object, show_json
+from keyrack.cli.connection.opened import opened
+from keyrack.cli.connection.operator import operator
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object, show_json
 from keyrack.core.workspace import workspace_file, workspace_schema
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from keyrack.cli.audit_proof import export_command, verify_command
-from keyrack.cli.calls import AT_ONCE, Calls, either, known, reached
 from keyrack.cli.changes import dash, moment
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json
+from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, reached
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json
 
 
 @click.group(name="audit")

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keyrack.cli import options
-from keyrack.cli.opened import opened
+from keyrack.cli.connection.opened import opened
 from keyrack.core.audit import chain, exports, verify
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
@@ -20,7 +20,7 @@ from keyrack.protocol import audit_tree
 from keyrack.ssh import sshsig
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import parse
-from keyrack.store.audit_log import Signed
+from keyrack.store.audit.audit_log import Signed
 
 EVERY = 100_000
 

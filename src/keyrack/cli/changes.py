@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from keyrack.cli.calls import Calls
-from keyrack.cli.shown import say
-from keyrack.cli.tables import show_json
+from keyrack.cli.connection.calls import Calls
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import OperatorContext, operator_context, shared
-from keyrack.cli.spans import moment
-from keyrack.cli.tables import AT_ONCE, as_json, table
+from keyrack.cli.connection.operator_context import OperatorContext, operator_context, shared
+from keyrack.cli.output.spans import moment
+from keyrack.cli.output.tables import AT_ONCE, as_json, table
 from keyrack.core.audit import events
 from keyrack.errors import Refusal
 from keyrack.model import Event

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.opened import workspace_named
-from keyrack.cli.operator_context import operator_context, shared
-from keyrack.cli.shown import say
+from keyrack.cli.connection.opened import workspace_named
+from keyrack.cli.connection.operator_context import operator_context, shared
+from keyrack.cli.output.shown import say
 from keyrack.core.workspace import workspace_export
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.output.tables import as_json, table
 
 HINT = "`keyrack groups list` and `keyrack people list` show what there is."
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from keyrack.cli.calls import either, reached
 from keyrack.cli.changes import changed, end_of, lasting, restrictions_of
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.connection.calls import either, reached
+from keyrack.cli.output.tables import as_json, table
 
 F = TypeVar("F", bound=Callable[..., Any])
 

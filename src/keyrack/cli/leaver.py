@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
-from keyrack.cli.ends import partly
-from keyrack.cli.receipts import state
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.connection.calls import ID, Calls, either, known, reached, to
+from keyrack.cli.output.ends import partly
+from keyrack.cli.output.receipts import state
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from keyrack.cli import logins, over_http
-from keyrack.cli.calls import CallRefused
-from keyrack.cli.logins import SavedLogin
-from keyrack.cli.shown import say
+from keyrack.cli.connection import logins, over_http
+from keyrack.cli.connection.calls import CallRefused
+from keyrack.cli.connection.logins import SavedLogin
+from keyrack.cli.output.shown import say
 
 LONGEST = 4096
 

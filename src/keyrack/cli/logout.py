@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from keyrack.cli import logins
-from keyrack.cli.shown import say
+from keyrack.cli.connection import logins
+from keyrack.cli.output.shown import say
 
 
 @click.command(name="logout")

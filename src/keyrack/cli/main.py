@@ -28,8 +28,8 @@ _UNWRITTEN = (*_FULL, errno.EIO, errno.EFBIG, errno.EBADF)
 _LOOK = "What was asked may be done; look before you ask again."
 
 COMMANDS = {
-    "up": ("keyrack.cli.up", "Try Keyrack: service, database and a demo host on this machine."),
-    "serve": ("keyrack.cli.serve", "Run the service."),
+    "up": ("keyrack.cli.machine.up", "Try Keyrack: service, database and a demo host on this machine."),
+    "serve": ("keyrack.cli.machine.serve", "Run the service."),
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
     "login": ("keyrack.cli.login", "Log in at a service, so that commands go there."),
     "logout": ("keyrack.cli.logout", "Forget where you are logged in."),
@@ -53,13 +53,13 @@ COMMANDS = {
     "webhooks": ("keyrack.cli.webhooks", "See and say where events are sent."),
     "audit": ("keyrack.cli.audit", "Read the audit log, by time, person, host and key, without end."),
     "events": ("keyrack.cli.events", "Read the audit log."),
-    "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
-    "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
-    "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
-    "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),
+    "hosts": ("keyrack.cli.hosts.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
+    "backup": ("keyrack.cli.machine.backup", "Copy the database, also while it is served."),
+    "restore": ("keyrack.cli.machine.restore", "Put a backup in the place of the database."),
+    "tidy": ("keyrack.cli.machine.tidy", "Show what was kept as long as it must be, and delete it."),
     "completion": ("keyrack.cli.completion", "Print what completes words in bash, zsh or fish."),
-    "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
-    "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
+    "git-host": ("keyrack.cli.machine.git_host", "Serve Git over SSH."),
+    "agent": ("keyrack.cli.machine.agent", "The program that runs on a host; also served as a single file."),
 }
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
 HINT = "`keyrack people list` shows whom there is."
 NAMED = "Users are named as they sign in."

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from keyrack.cli.changes import dash
-from keyrack.cli.opened import opened, workspace_named, workspaces
-from keyrack.cli.tables import table
+from keyrack.cli.connection.opened import opened, workspace_named, workspaces
+from keyrack.cli.output.tables import table
 from keyrack.core.git import storage
-from keyrack.store import repositories as repository_rows
+from keyrack.store.git import repositories as repository_rows
 
 
 def show(json_wanted: bool, given: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, lifetime
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
 _HINT = "`keyrack requests list` shows which there are."
 STATES = ("pending", "approved", "denied", "cancelled", "lapsed", "ended")

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash, tell
-from keyrack.cli.tables import as_json, as_json_object, table
+from keyrack.cli.connection.calls import ID, Calls, either, known, reached, to
+from keyrack.cli.output.tables import as_json, as_json_object, table
 
 TITLES = ("SERVER", "ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE")
 

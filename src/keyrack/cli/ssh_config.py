@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli import logins
-from keyrack.cli.calls import either, reached
-from keyrack.cli.ends import partly
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, show_json
+from keyrack.cli.connection import logins
+from keyrack.cli.connection.calls import either, reached
+from keyrack.cli.output.ends import partly
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, show_json
 from keyrack.ssh import public_key
 from keyrack.ssh.key_problem import KeyProblem
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import operator_context, shared
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.connection.operator_context import operator_context, shared
+from keyrack.cli.output.tables import as_json, table
 from keyrack.core.keys import key_sync
 from keyrack.web.outgoing import Outgoing
 

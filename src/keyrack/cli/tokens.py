@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
 from keyrack.cli.changes import dash, end_of, lasting, lifetime, tell
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
 HINT = "`keyrack tokens list` shows which there are."
 

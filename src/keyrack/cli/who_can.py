@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import AT_ONCE, CallRefused, either, known, reached
 from keyrack.cli.changes import dash
-from keyrack.cli.ends import partly
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.connection.calls import AT_ONCE, CallRefused, either, known, reached
+from keyrack.cli.output.ends import partly
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, table
 
 TITLES = (
     "USER",

@@ -14,7 +14,7 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
-from keyrack.store.audit_log import Signed
+from keyrack.store.audit.audit_log import Signed
 from keyrack.store.database import Database
 
 

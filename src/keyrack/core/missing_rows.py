@@ -1,7 +1,7 @@
 """Looks for rows that others deleted, a little at a time and without anybody asking; must mend nothing.
 
 A row that was changed, or put back, is found where it is read. One that is not there any more is not read: what
-counted it is looked through for that, the tree of what decides (store/access_tree.py) and each server's sum.
+counted it is looked through for that, the tree of what decides (store/sealing/access_tree.py) and each server's sum.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.store import access_tree, sealed_tables, servers
+from keyrack.store.hosts import servers
 from keyrack.store.per_server import batch
+from keyrack.store.sealing import access_tree, sealed_tables
 
 BUDGET_SECONDS = 0.025
 """Of processor time at a time; for what one step takes more, it waits all the longer."""

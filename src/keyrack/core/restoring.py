@@ -12,11 +12,12 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
-from keyrack.store import audit_log, people, sealed, sealed_tables
-from keyrack.store.columns import EPOCH, MICROSECOND
+from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
-from keyrack.store.schema import metadata
-from keyrack.store.tables import deploy_keys, key_owners, servers
+from keyrack.store.people import people
+from keyrack.store.sealing import sealed, sealed_tables
+from keyrack.store.tables import deploy_keys, key_owners, metadata, servers
+from keyrack.store.tables.columns import EPOCH, MICROSECOND
 
 WORDS = {
     "users": "users",

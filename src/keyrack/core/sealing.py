@@ -20,11 +20,13 @@ from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
 from keyrack.logs import logger
-from keyrack.store import access_tree, event_seals, events, instance_facts, people, sealed, sealed_tables, sums
+from keyrack.store import instance_facts
+from keyrack.store.audit import events
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.schema import metadata
-from keyrack.store.sealed import AlteredRow
-from keyrack.store.tables import credentials, deploy_keys, grants, system_users, user_keys
+from keyrack.store.people import people
+from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, sums
+from keyrack.store.sealing.sealed import AlteredRow
+from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
 
 log = logger("keyrack")
 

@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
-from keyrack.store import sealed
 from keyrack.store.database import Database, lock_workspace
 from keyrack.store.engine.prepared import savepoint
+from keyrack.store.sealing import sealed
 
 T = TypeVar("T")
 

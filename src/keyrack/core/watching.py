@@ -17,10 +17,11 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor
-from keyrack.store import keys, people
 from keyrack.store import watching as rows
-from keyrack.store.access import servers_with_credentials
 from keyrack.store.engine.prepared import Row
+from keyrack.store.keys import keys
+from keyrack.store.keys.access import servers_with_credentials
+from keyrack.store.people import people
 
 MOST_SERVERS = 200
 MOST_WHOLE = 5

@@ -17,8 +17,9 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store import events, servers
+from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
+from keyrack.store.hosts import servers
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ class Work:
                 "target_id": one.target_id,
                 "server_id": one.server_id,
                 "summary": one.summary,
-                "details": dict(one.details),
+                "details": one.details,
             }
             for one in of
         ]

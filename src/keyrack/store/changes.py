@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table, text
 
 from keyrack.store.engine.prepared import Statement
-from keyrack.store.schema import metadata
+from keyrack.store.tables import metadata
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import access_tree
 from keyrack.store.changes import announce
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
@@ -31,7 +30,8 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
-from keyrack.store.sealed import AlteredRow, Seals, attach
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.sealed import AlteredRow, Seals, attach
 
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader

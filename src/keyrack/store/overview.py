@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.servers import HAS_HOST
+from keyrack.store.hosts.servers import HAS_HOST
 from keyrack.store.tables import (
     IS_ALARM,
     credentials,

@@ -7,12 +7,12 @@ from functools import cache
 from sqlalchemy import Column, Connection, func, select
 
 from keyrack.store.engine.prepared import Statement, placeholder
-from keyrack.store.offboarding_tables import offboardings
 from keyrack.store.tables import (
     credentials,
     enrolments,
     grants,
     groups,
+    offboardings,
     projects,
     repositories,
     servers,

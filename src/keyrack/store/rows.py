@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
+from operator import itemgetter
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
 from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
-from keyrack.store import access_tree, sealed
 from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
+from keyrack.store.sealing import access_tree, sealed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -147,20 +148,23 @@ class Records(Generic[T]):
     """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
 
     To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
-    is kept is compared with the row as it stands at this moment, and with what counts it (store/access_tree.py), so
-    nothing that was changed or put back is ever taken for true. A question whose last column is COUNTED reads the
-    tree's root beside its rows.
+    is kept is compared with the row as it stands at this moment, and with what counts it
+    (store/sealing/access_tree.py), so nothing that was changed or put back is ever taken for true. Of each row its last
+    state alone is kept. A question whose last column is COUNTED reads the tree's root beside its rows.
     """
 
     def __init__(
         self,
         make: Callable[[Connection, PreparedRow], T],
         *,
+        named: tuple[str, ...] = ("id",),
         keep: Callable[[T], bool] = lambda record: True,
         most: int = 5_000,
     ) -> None:
-        """make: a record of a row; keep: whether it may be kept; most: how many are, at most twice."""
-        self._make, self._keep, self._most = make, keep, most
+        """make: a record of a row; named: the columns by which a later state of it is known, all where a question lacks
+        one of them; keep: whether it may be kept; most: how many are, for each statement.
+        """
+        self._make, self._named, self._keep, self._most = make, named, keep, most
 
     def all(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """A record of each row that answers a question."""
@@ -170,14 +174,16 @@ class Records(Generic[T]):
         """A record of each row, as the driver has them, and the plan that reads them."""
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
         counted = plan.names[-1:] == (COUNTED,)
+        name_of = self._name_of(plan)
         records = []
         for raw in found:
             row = raw[:-1] if counted else raw
             if counted:
                 access_tree.know(connection, raw[-1])
-            known = kept.get(row)
-            if known is None or (known[1].places and not access_tree.as_noted(connection, known[1])):
-                known = self._made(connection, plan, kept, row)
+            name = name_of(row)
+            known = kept.get(name)
+            if known is None or known[2] != row or (known[1].places and not access_tree.as_noted(connection, known[1])):
+                known = self._made(connection, plan, kept, name, row)
             records.append(known[0])
         return records
 
@@ -186,9 +192,14 @@ class Records(Generic[T]):
         found = self.all(connection, question, *args, **kwargs)
         return found[0] if found else None
 
+    def _name_of(self, plan: CompiledStatement) -> Callable[[tuple[Any, ...]], Any]:
+        if not all(name in plan.names for name in self._named):
+            return lambda row: row
+        return itemgetter(*map(plan.names.index, self._named))
+
     def _made(
-        self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], row: tuple[Any, ...]
-    ) -> tuple[T, access_tree.Account]:
+        self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], name: Any, row: tuple[Any, ...]
+    ) -> tuple[T, access_tree.Account, tuple[Any, ...]]:
         account = access_tree.noting(connection)
         try:
             record = self._make(connection, plan.row(row))
@@ -197,8 +208,8 @@ class Records(Generic[T]):
         if self._keep(record):
             if len(kept) >= self._most:
                 kept.clear()
-            kept[row] = (record, account)
-        return record, account
+            kept[name] = (record, account, row)
+        return record, account, row
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.model import Page
-from keyrack.store import access_tree
 from keyrack.store.engine.at_once import unchanged_answers
-from keyrack.store.seals import seals_of
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.seals import seals_of
 
 T = TypeVar("T")
 

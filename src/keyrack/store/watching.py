@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.request_tables import access_requests
-from keyrack.store.tables import servers, sessions, user_keys
+from keyrack.store.tables import access_requests, servers, sessions, user_keys
 
 NEWEST = 100
 """So many of the newest requests are looked at."""

@@ -10,14 +10,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from keyrack.model import Credential, Grant, Project, RepositoryRole, User, UserKey, Workspace
-from keyrack.store import deploy_keys, host_keys, key_sources, keys, people, requests, revoked_keys
-from keyrack.store.access_keys import AccessKeyRow, access_key_record
-from keyrack.store.deploy_keys import DeployKey
-from keyrack.store.host_keys import HostKey
-from keyrack.store.key_sources import KeySource
-from keyrack.store.repositories import Repository, record
-from keyrack.store.requests import RequestRule
-from keyrack.store.revoked_keys import RevokedKey
+from keyrack.store.git import deploy_keys
+from keyrack.store.git.deploy_keys import DeployKey
+from keyrack.store.git.repositories import Repository, record
+from keyrack.store.hosts import host_keys
+from keyrack.store.hosts.host_keys import HostKey
+from keyrack.store.keys import key_sources, keys, requests, revoked_keys
+from keyrack.store.keys.key_sources import KeySource
+from keyrack.store.keys.requests import RequestRule
+from keyrack.store.keys.revoked_keys import RevokedKey
+from keyrack.store.people import people
+from keyrack.store.people.access_keys import AccessKeyRow, access_key_record
 from keyrack.store.tables import (
     access_keys,
     group_members,

@@ -24,7 +24,7 @@ from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.deleted_servers import DeletedServer
+from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault

@@ -200,6 +200,7 @@ class FairScheduler:
                 return await (ended if ended.done() else _whole(ended))
             finally:
                 used.add(fiber.seconds, time.monotonic())
+                del fiber, ended  # what it raised leads back here: the circle would live until the collector comes
         finally:
             queue.leave(caller.name, flow)
 
@@ -266,6 +267,8 @@ async def _whole(running: asyncio.Future[T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+    finally:
+        del running  # what it raised leads back here, in a circle
 
 
 class _Queue:

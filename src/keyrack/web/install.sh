@@ -96,6 +96,7 @@ choose_places() {
 }
 
 find_python() {
+    older=''
     for candidate in ${python:+"$python"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 \
         /usr/libexec/platform-python; do
         found=$(command -v "$candidate" 2>/dev/null) || continue
@@ -104,8 +105,14 @@ find_python() {
             python=$("$found" -I -c 'import os, sys; print(os.path.realpath(sys.executable))')
             return
         fi
+        version=$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+        older="${older:+$older, }$found is $version"
     done
-    fail "Python 3.9 or newer was not found; install it (apt-get install python3, dnf install python3), or give --python"
+    say "the agent needs Python 3.9 or newer, and nothing was changed on this machine"
+    if [ -n "$older" ]; then
+        fail "too old: $older. Install a newer one beside it (RHEL 8: dnf install python39; Ubuntu 20.04: apt-get install python3.9), or give --python FILE"
+    fi
+    fail "none was found: apt-get install python3, dnf install python3, or give --python FILE"
 }
 
 fetch() {

@@ -38,13 +38,15 @@ class _Call:
         self.error: Exception | None = None
 
     def end(self, error: Exception | None) -> None:
-        if self.future.done():
+        future, failed = self.future, error or self.error
+        # What it raised leads back here: the circle, with the request, would live until the collector comes.
+        del self.future, self.error
+        if future.done():
             return
-        error = error or self.error
-        if error is None:
-            self.future.set_result(self.result)
+        if failed is None:
+            future.set_result(self.result)
         else:
-            self.future.set_exception(error)
+            future.set_exception(failed)
 
 
 class Turns:
@@ -73,18 +75,16 @@ class Turns:
             return
         loop = asyncio.get_running_loop()
         ran: list[_Call] = []
-        turn: Turn
 
-        def lent() -> None:
+        def lent(turn: Turn) -> None:
             loop.call_soon_threadsafe(self._go, turn, ran)
 
         def ended(error: Exception | None) -> None:
             loop.call_soon_threadsafe(self._end, ran, error)
 
-        turn = Turn(lent, ended)
         self._asked = True
         try:
-            self._database.lend(turn)
+            self._database.lend(Turn(lent, ended))
         except (NotAtOnce, RuntimeError) as error:
             self._asked = False
             ran, self._waiting = list(self._waiting), deque()

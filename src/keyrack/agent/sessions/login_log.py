@@ -18,7 +18,7 @@ import os
 import re
 import subprocess
 import time
-from typing import List, NamedTuple, Optional, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 from keyrack.agent.system import programs
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
@@ -152,6 +152,7 @@ class Journal:
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._rest = b""
         self._started = 0.0
+        self._fields: Tuple[str, ...] = ("--output-fields=MESSAGE,_PID",)  # known from systemd 236 on
 
     def read(self) -> List[LoggedLogin]:
         """The logins logged since the last call."""
@@ -166,6 +167,7 @@ class Journal:
             except BlockingIOError:
                 break
             if not piece:
+                self._have_fewer_words()
                 self.close()
                 break
             pieces.append(piece)
@@ -188,14 +190,20 @@ class Journal:
             self._process = None
         self._rest = b""
 
+    def _have_fewer_words(self) -> None:
+        """Where journalctl refuses what it was told, tell it less the next time, which is at once."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process.wait(1.0) > 0 and self._fields:
+                self._fields, self._started = (), 0.0
+
     def _start(self) -> bool:
         if self._started and time.monotonic() - self._started < 10:
             return False
         self._started = time.monotonic()
         since = f"--since=@{self.place.offset // 1_000_000}" if self.place.offset else "--boot"
         sshd = ["_UID=0", "_COMM=sshd", "+", "_UID=0", "_COMM=sshd-session"]
-        fields = "--output-fields=MESSAGE,_PID"
-        given = [self._program, "--follow", "--quiet", "--no-tail", "--output=json", fields, since, *sshd]
+        given = [self._program, "--follow", "--quiet", "--no-tail", "--output=json", *self._fields, since, *sshd]
         try:
             self._process = subprocess.Popen(
                 given,

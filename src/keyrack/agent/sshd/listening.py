@@ -15,8 +15,9 @@ from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequen
 
 from keyrack.agent.sshd import command_line
 from keyrack.agent.system import processes, programs
+from keyrack.agent.system.sockets import Address as Address
+from keyrack.agent.system.sockets import listening_sockets
 
-Address = Tuple[str, int]
 DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
@@ -24,7 +25,6 @@ _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 _LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
 _PROGRAMS = ("sshd", "sshd-session")
 _SYSTEMD = 1
-_LISTENING = "0A"  # TCP_LISTEN in the kernel's table
 _UNITS = ("ssh.socket", "sshd.socket")
 _STREAM = re.compile(r"(\S+):([0-9]{1,5}) \(Stream\)")
 
@@ -64,7 +64,7 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener,
 
     config: None for the usual file, of which also systemd's sockets for ssh count.
     """
-    sockets = _listening()
+    sockets = listening_sockets()
     wanted = {(_plain(host), port) for host, port in addresses}
     if config is None:
         wanted |= set(_of_units())
@@ -88,7 +88,7 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener,
 
 def still(listeners: Iterable[Listener]) -> bool:
     """Whether all of them listen as they did: the same sockets in the hands of the same processes. Cheap."""
-    sockets = _listening()
+    sockets = listening_sockets()
     for one in listeners:
         if sockets.get(one.inode) != (one.address, one.port):
             return False
@@ -105,7 +105,7 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     ours = {pid for one in known for pid, _ in one.owners}
     # By place, too, as one that is started anew meanwhile is no other.
     places = {(one.address, one.port) for one in known}
-    sockets = {inode: place for inode, place in _listening().items() if place not in places}
+    sockets = {inode: place for inode, place in listening_sockets().items() if place not in places}
     found = []
     for inode, pids in _owners(set(sockets))[0].items():
         for pid in pids:
@@ -157,19 +157,6 @@ def unit_of(pid: int) -> str:
             if name.endswith(".service"):
                 return name
     return ""
-
-
-def _listening() -> Dict[str, Address]:
-    """Every listening TCP socket of our network name space: number to address and port."""
-    found: Dict[str, Address] = {}
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError, ValueError), open(f"/proc/net/{table}", encoding="ascii") as file:
-            next(file, None)
-            for line in file:
-                fields = line.split()
-                if fields[3] == _LISTENING:
-                    found[fields[9]] = processes.address_of(fields[1])
-    return found
 
 
 def _owners(inodes: Set[str]) -> Tuple[Dict[str, List[int]], Set[str]]:

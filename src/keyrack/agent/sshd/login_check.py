@@ -22,7 +22,7 @@ import time
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
-from keyrack.agent.system import account_names, programs
+from keyrack.agent.system import account_names, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
@@ -94,10 +94,8 @@ class Verdict:
         """
         if any(self._effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
             return True
-        try:
-            return os.path.basename(pwd.getpwnam(self.username).pw_shell) in _NO_WORK
-        except KeyError:
-            return False
+        account = lookup.account(self.username)
+        return account is not None and os.path.basename(account.pw_shell) in _NO_WORK
 
     @property
     def words(self) -> str:
@@ -111,9 +109,10 @@ class Verdict:
 class _Judged(NamedTuple):
     """What keeps everybody out of an account, wherever they come from or from some places only (why), or from all that
     were asked about (everywhere); and, of that, what keeps sshd from taking any key for it. open: the places that keep
-    nobody out.
+    nobody out; exists: whether there was such an account.
     """
 
+    exists: bool
     why: str
     everywhere: str
     no_key: str
@@ -175,26 +174,20 @@ class LoginCheck:
         else:
             stamps = [_stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
             # Files tell of a change, a directory of accounts does not.
-            lasts = _DIRECTORY_SECONDS if any(map(account_names.directories, _DATABASES)) else _DAY
+            asks_others = any(map(account_names.directories, _DATABASES))
+            lasts = _DIRECTORY_SECONDS if asks_others else _DAY
             state = (self._sshd.signature(), self._sshd.running.arguments(), int(time.time() // lasts), *stamps)
             if state != self._state:
                 self._state, self._accounts = state, {}
             known = self._accounts
+            if asks_others:  # which may be away, and there again
+                for name in [name for name, one in known.items() if one.exists != lookup.exists(name)]:
+                    del known[name]
         missing = [name for name in names if name not in known]
         if missing:
             asked = _Answers(self._sshd, config)
             for name in missing:
-                places = (asked.of(name), *asked.elsewhere(name))
-                no_keys = [_no_key(name, one) for one in places]
-                # Parallel to places: what ends a login there, of a key that is taken.
-                whys = [
-                    no_key or _no_session(pwd.getpwnam(name), one)
-                    for no_key, one in zip(no_keys, places)  # noqa: B905 - not in Python 3.9
-                ]
-                no_key = next(filter(None, no_keys), "")
-                everywhere = whys[0] if all(whys) else ""
-                free = tuple(one for one, why in zip(places, whys) if not why)  # noqa: B905 - not in Python 3.9
-                known[name] = _Judged(no_key or next(filter(None, whys), ""), everywhere, no_key, places, free)
+                known[name] = _judge(name, (asked.of(name), *asked.elsewhere(name)))
         return known
 
 
@@ -230,6 +223,24 @@ class _Answers:
         return tuple(found)
 
 
+def _judge(name: str, places: Tuple[Effective, ...]) -> _Judged:
+    """One account, by what sshd does for it in several places."""
+    account = lookup.account(name)
+    if account is None:
+        why = lookup.absence(name)
+        return _Judged(False, why, why, why, places, ())
+    no_keys = [_no_key(name, account, one) for one in places]
+    # Parallel to places: what ends a login there, of a key that is taken.
+    whys = [
+        no_key or _no_session(account, one)
+        for no_key, one in zip(no_keys, places)  # noqa: B905 - not in Python 3.9
+    ]
+    no_key = next(filter(None, no_keys), "")
+    everywhere = whys[0] if all(whys) else ""
+    free = tuple(one for one, why in zip(places, whys) if not why)  # noqa: B905 - not in Python 3.9
+    return _Judged(True, no_key or next(filter(None, whys), ""), everywhere, no_key, places, free)
+
+
 def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:
     """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end."""
     until = time.time() + seconds
@@ -251,12 +262,8 @@ def words_of(verdicts: Sequence[Verdict]) -> List[str]:
     return found[:_MOST_WORDS] + more
 
 
-def _no_key(name: str, effective: Effective) -> str:
+def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
     """What keeps sshd from taking a key for an account; of checks (1) and (2)."""
-    try:
-        account = pwd.getpwnam(name)
-    except KeyError:
-        return "this host has no such account"
     if account.pw_name != name:
         # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
@@ -404,10 +411,8 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
 
 
 def _is_root(name: str) -> bool:
-    try:
-        return pwd.getpwnam(name).pw_uid == 0
-    except KeyError:
-        return False
+    account = lookup.account(name)
+    return account is not None and account.pw_uid == 0
 
 
 def _first_match(patterns: Sequence[str], name: str, *, with_place: bool) -> str:

@@ -13,7 +13,7 @@ from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import accounts, local
+from keyrack.agent.system import local, lookup
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, ReportedKey
@@ -90,7 +90,7 @@ def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iter
         count += 1
     everybody = today.get(EVERYBODY, set())
     for name in sorted(document.users):
-        missing = "" if accounts.exists(name) else " (no such account here yet)"
+        missing = "" if lookup.exists(name) else f" ({lookup.absence(name)})"
         for entry in document.users[name]:
             fingerprint = public_key.read_canonical(entry.public_key).sha256
             if fingerprint not in today.get(name, set()) | everybody:

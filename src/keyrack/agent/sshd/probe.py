@@ -7,9 +7,11 @@ not from what a file says. No private half is needed for that, and none is here:
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import secrets
+import tempfile
 from typing import FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from keyrack.agent.system import programs
@@ -23,10 +25,11 @@ _CONNECT_SECONDS = 10
 _ACCEPTED = re.compile(rf"(?:debug1: Server accepts key: .*|debug2: input_userauth_pk_ok: fp )({FINGERPRINT})")
 _WAS_ASKED = "debug1: Authentications that can continue"
 _RSA_BITS = 4096
+_MEMORY = ("/dev/shm", "/run")  # noqa: S108 - file systems in memory; mkstemp makes new files alone
+# No IdentityAgent, which ssh knows since 7.3: without SSH_AUTH_SOCK and a file of settings there is none.
 _OPTIONS = (
     "BatchMode=yes",
     "IdentitiesOnly=yes",
-    "IdentityAgent=none",
     "PreferredAuthentications=publickey",
     "StrictHostKeyChecking=no",
     "UserKnownHostsFile=/dev/null",
@@ -51,8 +54,6 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
     program = programs.find("ssh")
     if program is None:
         return ProbeResult(False, words=NO_SSH)
-    if not hasattr(os, "memfd_create"):
-        return ProbeResult(False, words="this system has no files in memory")
     host, port = address
     given = [program, "-vv", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
     for option in _OPTIONS:
@@ -65,7 +66,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
     try:
         for key in keys:
             # In memory, because a full disk must not keep us from knowing.
-            descriptor = os.memfd_create("keyrack")
+            descriptor = _file_in_memory()
             descriptors.append(descriptor)
             os.write(descriptor, f"{key}\n".encode("ascii"))
             given += ["-i", f"/proc/{os.getpid()}/fd/{descriptor}"]
@@ -82,6 +83,17 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
         ]
         return ProbeResult(False, words=_printable(said[-1] if said else "it did not answer"))
     return ProbeResult(True, accepted)
+
+
+def _file_in_memory() -> int:
+    """A descriptor of a file that has no name. Raises OSError."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.memfd_create("keyrack")
+    # Linux before 3.17, as of RHEL 7.
+    folder = next((path for path in _MEMORY if os.access(path, os.W_OK | os.X_OK)), _MEMORY[0])
+    descriptor, path = tempfile.mkstemp(prefix="keyrack-", dir=folder)
+    os.unlink(path)
+    return descriptor
 
 
 def key_without_owner(accepts_ed25519: bool) -> str:

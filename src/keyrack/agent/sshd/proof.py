@@ -21,6 +21,7 @@ from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment
+from keyrack.agent.system import lookup
 from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.ssh import authorized_keys, revoked_keys
@@ -159,14 +160,16 @@ class SshdProof:
         found: List[Tuple[str, str]] = []
         for verdict in verdicts:
             opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
-            if opening and len(found) < _MOST_ACCOUNTS:
+            # A directory that went away since then makes sshd refuse everybody of it.
+            if opening and len(found) < _MOST_ACCOUNTS and lookup.exists(verdict.username):
                 free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
                 found.append((verdict.username, free[0] if free else ""))
         if found:
             return found
         own = pwd.getpwuid(os.geteuid()).pw_name
         names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
-        return [(name, "") for name in dict.fromkeys(names) if not self._check.key_problem(name)][:_MOST_ACCOUNTS]
+        able = (name for name in dict.fromkeys(names) if lookup.exists(name) and not self._check.key_problem(name))
+        return [(name, "") for name in itertools.islice(able, _MOST_ACCOUNTS)]
 
 
 def _asks_for_a_place(options: Iterable[str]) -> bool:

@@ -7,12 +7,12 @@ it: whether sshd reads Keyrack's file for the account, where it is another's wor
 from __future__ import annotations
 
 import itertools
-import pwd
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from keyrack.agent.keys.unmanaged_keys import expand
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
+from keyrack.agent.system import lookup
 from keyrack.agent.system.account_names import LocalAccount
 from keyrack.protocol.host_document import HostDocument
 
@@ -44,7 +44,9 @@ def told(
 
 def unread(username: str, effective: Effective, lines: Iterable[SettingLine], folder: str) -> str:
     """That sshd reads another file than Keyrack's for an account; empty where it reads it."""
-    account = pwd.getpwnam(username)
+    account = lookup.account(username)
+    if account is None:
+        return lookup.absence(username)  # gone since it was judged
     local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
     patterns = effective.patterns("authorizedkeysfile", lines)
     if f"{folder}/{username}" in [expand(pattern, local) for pattern in patterns]:

@@ -7,6 +7,7 @@ read to learn of what no single `sshd -T` shows: rules for other accounts and ad
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
 import re
@@ -320,12 +321,12 @@ def words_of(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def read_lines(text: str) -> Iterator[SettingLine]:
+# A look reads the same few files dozens of times.
+@functools.lru_cache(maxsize=32)
+def read_lines(text: str) -> Tuple[SettingLine, ...]:
     """The settings in one text."""
-    for raw in text.split("\n"):
-        match = _LINE.match(raw.rstrip(" \t\r\f"))
-        if match is not None:
-            yield SettingLine(match.group(2).lower(), words_of(match.group(3)))
+    matches = (_LINE.match(raw.rstrip(" \t\r\f")) for raw in text.split("\n"))
+    return tuple(SettingLine(match.group(2).lower(), words_of(match.group(3))) for match in matches if match)
 
 
 def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:

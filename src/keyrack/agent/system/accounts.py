@@ -14,7 +14,7 @@ import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
 from keyrack.agent.state import StateFolder, StateProblem
-from keyrack.agent.system import as_account, programs
+from keyrack.agent.system import as_account, lookup, programs
 from keyrack.agent.system.local import Local
 from keyrack.protocol.host_document import DesiredAccount
 from keyrack.ssh import names
@@ -62,6 +62,9 @@ class Accounts:
         created, passwords = noted.get("created"), noted.get("passwords")
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
+        # Names that a directory of accounts had, whatever it says now.
+        elsewhere = noted.get("elsewhere")
+        self._elsewhere: List[str] = [str(name) for name in elsewhere] if isinstance(elsewhere, list) else []
         self._keys: Dict[str, str] = {}
         self._refused: Dict[str, str] = {}
         self._making: Dict[str, _Making] = {}
@@ -74,10 +77,15 @@ class Accounts:
     def put(self, wanted: Mapping[str, DesiredAccount]) -> List[str]:
         """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
         self._refused = {}
+        if not self._damage:
+            self._remember(wanted)
         for name, account in sorted(wanted.items()):
             problem = self._not_allowed(name, account) or self._damage
             if not problem and self._local.allow_accounts:
-                problem = self._put_one(name, account) if account.present else self._remove(name)
+                try:
+                    problem = self._put_one(name, account) if account.present else self._remove(name)
+                except KeyError:  # a directory went away meanwhile
+                    problem = lookup.absence(name)
             if problem:
                 self._refused[name] = problem
         return list(dict.fromkeys(self._refused.values()))
@@ -85,17 +93,40 @@ class Accounts:
     def _not_allowed(self, name: str, account: DesiredAccount) -> str:
         """Why this host's administrator keeps the service from what it asks for an account; empty where not."""
         if not self._local.allow_accounts:
-            asked = account.present != exists(name) or account.password_hash or account.deployment_key
+            if account.present and not lookup.exists(name):
+                return self._not_made(name) or NOT_ALLOWED
+            asked = account.present != lookup.exists(name) or account.password_hash or account.deployment_key
             return NOT_ALLOWED if asked else ""
         if not self._local.speaks_for(name):
             return f"this host does not let the service speak for the account {name}"
+        return ""
+
+    def _remember(self, wanted: Mapping[str, DesiredAccount]) -> None:
+        """Note whose account is a directory's, before that is away."""
+        names = (name for name in wanted if name not in self._elsewhere and name not in self._created)
+        new = [name for name in names if lookup.exists(name) and lookup.is_of_a_directory(name)]
+        if new:
+            self._elsewhere += new
+            self._note(self._created, self._passwords)
+
+    def _not_made(self, name: str) -> str:
+        """Why an account that is not known now must not be made here: a directory may have it, and one of this host's
+        own would stand in front of that for good. Empty where nothing is in the way.
+        """
+        if name in self._elsewhere:
+            return (
+                f"the account {name} is a directory's, which does not know it now or does not answer, so none is made "
+                "here; make it by hand where it is to be this host's own"
+            )
+        if lookup.is_unanswered(name):
+            return f"the account {name} is not made: {lookup.absence(name)}"
         return ""
 
     def facts(self, wanted: Mapping[str, DesiredAccount]) -> Dict[str, Dict[str, Any]]:
         """What the service is told about the accounts it asked for."""
         told: Dict[str, Dict[str, Any]] = {}
         for name in wanted:
-            told[name] = {"exists": exists(name)}
+            told[name] = {"exists": lookup.exists(name)}
             if name in self._refused:
                 told[name]["refused"] = self._refused[name]
             if name in self._keys:
@@ -103,8 +134,8 @@ class Accounts:
         return told
 
     def _put_one(self, name: str, account: DesiredAccount) -> str:
-        if not exists(name):
-            problem = self._create(name)
+        if not lookup.exists(name):
+            problem = self._not_made(name) or self._create(name)
             if problem:
                 return problem
         if account.password_hash is not None:
@@ -136,7 +167,7 @@ class Accounts:
             return f"this host has no account {name}, and none of that name is made: {problem}"
         shell = next((path for path in _SHELLS if os.path.exists(path)), "/bin/sh")
         # Noted first: what a killed agent created is its own to remove later.
-        self._note([*self._created, name], self._passwords)
+        self._note([*(other for other in self._created if other != name), name], self._passwords)
         # "*": no password opens it, and sshd does not take it for locked, as it would "!" (sshd(8)).
         problem = _run(["useradd", "-m", "-s", shell, "-p", "*", "--", name])
         if problem:
@@ -158,7 +189,7 @@ class Accounts:
         return ""
 
     def _remove(self, name: str) -> str:
-        if not exists(name):
+        if not lookup.exists(name):
             return ""
         if name not in self._created:
             return f"the account {name} was not made by Keyrack, so it stays; remove it by hand"
@@ -171,17 +202,9 @@ class Accounts:
         return ""
 
     def _note(self, created: List[str], passwords: Dict[str, str]) -> None:
-        self._state_folder.save(NOTE, {"created": created, "passwords": passwords})
+        noted = {"created": created, "passwords": passwords, "elsewhere": self._elsewhere}
+        self._state_folder.save(NOTE, noted)
         self._created, self._passwords = created, passwords
-
-
-def exists(name: str) -> bool:
-    """Whether this host has the account."""
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def deployment_key(account: pwd.struct_passwd) -> str:

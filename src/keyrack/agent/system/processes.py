@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import stat
-import sys
 import time
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
+
+from keyrack.agent.system.sockets import far_ends
 
 NO_AUDIT_SESSION = "4294967295"  # the kernel's word for: never logged in
 
@@ -178,15 +178,10 @@ def peers(pid: int) -> Set[Tuple[str, int]]:
                     sockets.add(match.group(1))
     except OSError:
         return set()
-    found = set()
-    for table in ("tcp", "tcp6") if sockets else ():
-        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
-            next(file, None)
-            for line in file:
-                fields = line.split()
-                if fields[9] in sockets:
-                    found.add(address_of(fields[2]))
-    return found
+    if not sockets:
+        return set()
+    ends = far_ends(pid)
+    return {ends[inode] for inode in sockets if inode in ends}
 
 
 def start_time(started: int) -> float:
@@ -206,15 +201,6 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def address_of(text: str) -> Tuple[str, int]:
-    """An address and port of /proc/net/tcp: the kernel writes it as 32-bit words in the machine's own byte order."""
-    words, _, port = text.partition(":")
-    raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
-    if len(raw) == 16 and raw[:12] == bytes(10) + b"\xff\xff":
-        raw = raw[12:]
-    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw), int(port, 16)
 
 
 def _text(pid: int, name: str) -> str:

@@ -10,8 +10,9 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.logs import logger
 from keyrack.model import Server
-from keyrack.store import events, servers
+from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.hosts import servers
 
 # Hosts ask every few seconds for a document that is not signed; the same alarm is raised this often.
 AGAIN_AFTER = timedelta(hours=1)

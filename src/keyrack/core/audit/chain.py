@@ -27,8 +27,10 @@ from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
-from keyrack.store import access_tree, audit_log, event_seals, events, people
-from keyrack.store.audit_log import Signed
+from keyrack.store.audit import audit_log, events
+from keyrack.store.audit.audit_log import Signed
+from keyrack.store.people import people
+from keyrack.store.sealing import access_tree, event_seals
 
 log = logger("keyrack")
 

@@ -10,7 +10,8 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, Page
-from keyrack.store import events, servers
+from keyrack.store.audit import events
+from keyrack.store.hosts import servers
 
 REFUSED, ALARM = "refused", "alarm"
 KINDS: Mapping[str, tuple[str, ...]] = {

@@ -14,8 +14,8 @@ from typing import Any
 
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.store.audit_log import Signed
-from keyrack.store.plain import encode
+from keyrack.store.audit.audit_log import Signed
+from keyrack.store.sealing.plain import encode
 
 BLOCK = 256
 MOST_WAITING = 8 * BLOCK

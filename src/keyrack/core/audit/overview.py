@@ -15,8 +15,9 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, Window
 from keyrack.store import overview as rows
-from keyrack.store import requests, tallies
+from keyrack.store.audit import tallies
 from keyrack.store.engine.prepared import Row
+from keyrack.store.keys import requests
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON, LATELY = timedelta(days=7), timedelta(days=1)

@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store import events, servers
+from keyrack.store.audit import events
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
+from keyrack.store.hosts import servers
 
 WINDOW_SECONDS = 60.0
 SEPARATE = 10

@@ -13,7 +13,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor
 from keyrack.settings import Settings
-from keyrack.store import retention
+from keyrack.store.audit import retention
 
 AT_ONCE = 500
 """Rows of a kind in one transaction, which keeps the writer for some milliseconds."""

@@ -22,7 +22,7 @@ from keyrack.core.instance import Instance
 from keyrack.logs import logger
 from keyrack.model import Event
 from keyrack.settings import Settings
-from keyrack.store import events
+from keyrack.store.audit import events
 
 log = logger("keyrack")
 

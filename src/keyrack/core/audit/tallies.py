@@ -11,9 +11,9 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from keyrack.logs import logger
-from keyrack.store import tallies
+from keyrack.store.audit import tallies
+from keyrack.store.audit.tallies import Tally
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.tallies import Tally
 
 LOGIN = "login"
 DELAYS = (1, 10, 60, 3600, 86_400)

@@ -22,9 +22,10 @@ from keyrack.core.work import Attempt
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.store import audit_log, event_seals
-from keyrack.store.audit_log import Chained, Signed
-from keyrack.store.plain import encode
+from keyrack.store.audit import audit_log
+from keyrack.store.audit.audit_log import Chained, Signed
+from keyrack.store.sealing import event_seals
+from keyrack.store.sealing.plain import encode
 
 
 def database(

@@ -24,8 +24,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Event
-from keyrack.store import events, webhooks
-from keyrack.store.webhooks import DELIVERED, FAILED, Delivery, Webhook
+from keyrack.store.audit import events, webhooks
+from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
 LOG = "events:read"

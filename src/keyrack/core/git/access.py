@@ -27,8 +27,8 @@ from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import git_access
-from keyrack.store.repositories import Repository
+from keyrack.store.git import git_access
+from keyrack.store.git.repositories import Repository
 
 log = logger("keyrack.git")
 

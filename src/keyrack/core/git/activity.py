@@ -15,8 +15,9 @@ from keyrack.errors import Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.ssh.printable import printable
-from keyrack.store import events, git_access
+from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.git import git_access
 
 log = logger("keyrack.git")
 

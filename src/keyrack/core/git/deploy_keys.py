@@ -11,10 +11,11 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import deploy_keys, keys
-from keyrack.store import repositories as repository_rows
-from keyrack.store.deploy_keys import DeployKey
-from keyrack.store.repositories import Repository
+from keyrack.store.git import deploy_keys
+from keyrack.store.git import repositories as repository_rows
+from keyrack.store.git.deploy_keys import DeployKey
+from keyrack.store.git.repositories import Repository
+from keyrack.store.keys import keys
 
 MOST_PER_REPOSITORY = 10
 _LOOKS = 5

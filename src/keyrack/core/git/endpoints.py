@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.offboarding import ENDPOINT_SEEN_EVERY
-from keyrack.store import git_endpoints
+from keyrack.store.git import git_endpoints
 
 FORGOTTEN_AFTER = timedelta(days=7)
 

@@ -13,9 +13,9 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, RepositoryRole, User
-from keyrack.store import people
-from keyrack.store import repositories as rows
-from keyrack.store.repositories import Repository
+from keyrack.store.git import repositories as rows
+from keyrack.store.git.repositories import Repository
+from keyrack.store.people import people
 
 _KIND = "repository"
 

@@ -16,8 +16,9 @@ from keyrack.core.people.users import own_user, system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Project, RepositoryRole
-from keyrack.store import deploy_keys, people, repositories
-from keyrack.store.repositories import Member, Repository
+from keyrack.store.git import deploy_keys, repositories
+from keyrack.store.git.repositories import Member, Repository
+from keyrack.store.people import people
 
 CREATE = "codeartsrepo:repository:createRepository"
 READ = "codeartsrepo:repository:getRepository"

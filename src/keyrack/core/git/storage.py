@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keyrack.errors import Kind, Refusal
 from keyrack.store.database import Database
-from keyrack.store.repositories import Repository, uids_of
+from keyrack.store.git.repositories import Repository, uids_of
 
 INIT_SECONDS = 60
 KEPT_AFTER_DELETION = 30 * 24 * 3600.0

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.model import Server, SystemUser
 from keyrack.protocol.host_document import DesiredAccount
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 
 UNMANAGED = "unmanaged"
 """Nothing was asked of the host for this account."""

@@ -16,8 +16,9 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Work
 from keyrack.logs import logger
 from keyrack.model import Server
-from keyrack.store import break_glass, events, key_owners
-from keyrack.store.break_glass import Glass
+from keyrack.store.audit import events
+from keyrack.store.keys import break_glass, key_owners
+from keyrack.store.keys.break_glass import Glass
 
 log = logger("keyrack")
 

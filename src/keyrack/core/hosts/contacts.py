@@ -20,8 +20,8 @@ from keyrack.core.hosts import documents, went_back
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
-from keyrack.store import servers
-from keyrack.store.servers import Standing
+from keyrack.store.hosts import servers
+from keyrack.store.hosts.servers import Standing
 
 LOOK_AGAIN = 30.0
 """Seconds between two looks of a process at all servers that hosts wait for."""

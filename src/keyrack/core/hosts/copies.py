@@ -24,8 +24,8 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
-from keyrack.store import servers
 from keyrack.store.database import announce
+from keyrack.store.hosts import servers
 
 CODE = "machine-copied"
 LATE = timedelta(seconds=0.5)

@@ -22,8 +22,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Page, Server
 from keyrack.protocol.host_document import HostDocument, KeyRemoval
-from keyrack.store import access, deleted_servers, revoked_keys, unmanaged_keys
-from keyrack.store.deleted_servers import DeletedServer
+from keyrack.store.hosts import deleted_servers, unmanaged_keys
+from keyrack.store.hosts.deleted_servers import DeletedServer
+from keyrack.store.keys import access, revoked_keys
 
 MOST_TAKEN_AWAY = 1000
 MOST_REFUSED = 100_000  # its key files are empty in any case

@@ -22,7 +22,7 @@ from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
-from keyrack.store import held_back, host_reports, lineage, servers, unmanaged_keys
+from keyrack.store.hosts import held_back, host_reports, lineage, servers, unmanaged_keys
 from keyrack.store.per_server import batch
 
 log = logger("keyrack")

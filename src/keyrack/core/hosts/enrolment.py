@@ -24,10 +24,11 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.protocol.report import APPLIED, STATES, read_word
 from keyrack.ssh.printable import all_printable
-from keyrack.store import deleted_servers as gone_servers
-from keyrack.store import host_reports, keys, revocations, servers
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.deleted_servers import DeletedServer
+from keyrack.store.hosts import deleted_servers as gone_servers
+from keyrack.store.hosts import host_reports, servers
+from keyrack.store.hosts.deleted_servers import DeletedServer
+from keyrack.store.keys import keys, revocations
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -339,7 +340,8 @@ def _take(
     work: Work, now: Server, judged: _JudgedReport, awaited: frozenset[str]
 ) -> tuple[Mapping[str, Any], float | None]:
     """Keep a report but for what it changes in the server's own row: the columns of that, and after how many seconds
-    its host obeys, where it has not said so before. awaited: what waits for the host's word (store/host_reports.py).
+    its host obeys, where it has not said so before. awaited: what waits for the host's word
+    (store/hosts/host_reports.py).
     """
     copies.check(now)
     told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems

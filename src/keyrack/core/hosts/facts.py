@@ -13,7 +13,7 @@ from keyrack.model import Server
 from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200

@@ -20,8 +20,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.ssh import public_key
-from keyrack.store import host_keys
-from keyrack.store.host_keys import HostKey
+from keyrack.store.hosts import host_keys
+from keyrack.store.hosts.host_keys import HostKey
 
 MOST = 16
 AT_ONCE = 200

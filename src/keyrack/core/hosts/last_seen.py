@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from keyrack.core.instance import Instance
 from keyrack.model import Server
-from keyrack.store import host_reports
+from keyrack.store.hosts import host_reports
 
 ONLINE = timedelta(seconds=90)
 WRITE_SECONDS = 20.0  # an agent asks every half minute or so; both together stay well below ONLINE

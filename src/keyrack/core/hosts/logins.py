@@ -15,8 +15,9 @@ from typing import Any
 from keyrack.core.work import Work
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
-from keyrack.store import events, told_logins
-from keyrack.store.told_logins import KnownKey, ReportedLogins
+from keyrack.store.audit import events
+from keyrack.store.hosts import told_logins
+from keyrack.store.hosts.told_logins import KnownKey, ReportedLogins
 
 CHANNEL = "ssh"
 ACTION = "sessions:login"

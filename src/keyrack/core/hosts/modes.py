@@ -12,7 +12,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
-from keyrack.store import overview, servers
+from keyrack.store import overview
+from keyrack.store.hosts import servers
 
 THEN = (KEEP, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60

@@ -11,7 +11,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server
-from keyrack.store import servers as rows
+from keyrack.store.hosts import servers as rows
 
 
 def put(

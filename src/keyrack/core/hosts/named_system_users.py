@@ -11,7 +11,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, SystemUser
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 
 _KIND = "system user"
 

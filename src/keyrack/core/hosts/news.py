@@ -11,7 +11,7 @@ from typing import Any
 
 from keyrack.core.work import Work
 from keyrack.model import Server
-from keyrack.store import events
+from keyrack.store.audit import events
 
 MOST_AN_HOUR = 300
 MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log

@@ -11,7 +11,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Server
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 
 
 @dataclass(frozen=True, slots=True)

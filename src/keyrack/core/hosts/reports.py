@@ -24,7 +24,7 @@ from keyrack.model import Server
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable
-from keyrack.store import host_reports, servers
+from keyrack.store.hosts import host_reports, servers
 
 MOST_SESSIONS = 10_000
 MOST_USES = 10_000

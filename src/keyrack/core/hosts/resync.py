@@ -12,8 +12,9 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
-from keyrack.store import held_back, keys, servers
-from keyrack.store.held_back import LINE, LOST, REVOKED, HeldBack
+from keyrack.store.hosts import held_back, servers
+from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
+from keyrack.store.keys import keys
 
 JUMP = 1_000_000
 

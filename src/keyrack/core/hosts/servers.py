@@ -22,8 +22,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
-from keyrack.store import access, servers
-from keyrack.store import deleted_servers as deleted_rows
+from keyrack.store.hosts import deleted_servers as deleted_rows
+from keyrack.store.hosts import servers
+from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.

@@ -11,7 +11,7 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, Server, Session
-from keyrack.store import servers, sessions
+from keyrack.store.hosts import servers, sessions
 
 
 def find(

@@ -11,7 +11,7 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
-from keyrack.store import servers
+from keyrack.store.hosts import servers
 
 PENDING = "pending"
 APPLIED = "applied"

@@ -19,7 +19,8 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
-from keyrack.store import keys, servers
+from keyrack.store.hosts import servers
+from keyrack.store.keys import keys
 
 SUPERUSER = "root"
 LOOK_EVERY_SECONDS = 0.1

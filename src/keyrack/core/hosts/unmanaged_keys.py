@@ -21,7 +21,7 @@ from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, Repor
 from keyrack.ssh import found_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
-from keyrack.store import servers, unmanaged_keys
+from keyrack.store.hosts import servers, unmanaged_keys
 
 NEW = "new"
 ACCEPTED = "accepted"

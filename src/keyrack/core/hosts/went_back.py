@@ -27,11 +27,12 @@ from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import deleted_servers, held_back, revocations, servers
-from keyrack.store import lineage as marks
-from keyrack.store.deleted_servers import DeletedServer
-from keyrack.store.held_back import ACCOUNT, LINE, LOST, REVOKED
-from keyrack.store.servers import Standing
+from keyrack.store.hosts import deleted_servers, held_back, servers
+from keyrack.store.hosts import lineage as marks
+from keyrack.store.hosts.deleted_servers import DeletedServer
+from keyrack.store.hosts.held_back import ACCOUNT, LINE, LOST, REVOKED
+from keyrack.store.hosts.servers import Standing
+from keyrack.store.keys import revocations
 
 MOST_PIECES = 512
 LONGEST_PIECE = 200_000

@@ -17,7 +17,8 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Credential, Grant, Server, UserKey
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
-from keyrack.store import access, held_back, keys, revocations, servers
+from keyrack.store.hosts import held_back, servers
+from keyrack.store.keys import access, keys, revocations
 
 # Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
 MOST_UNCONFIRMED = 50_000

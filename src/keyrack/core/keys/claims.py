@@ -19,7 +19,8 @@ from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.sshsig import SignatureProblem
-from keyrack.store import challenges, keys, people
+from keyrack.store.keys import challenges, keys
+from keyrack.store.people import people
 
 NAMESPACE = "keyrack-claim"
 LIVES = timedelta(minutes=10)

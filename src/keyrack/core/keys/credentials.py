@@ -14,10 +14,11 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import credential_lists, expired_keys, keys, new_credentials, servers
-from keyrack.store.new_credentials import CredentialPlace
-from keyrack.store.openings import Opening
-from keyrack.store.openings import of_account as openings_of
+from keyrack.store.hosts import servers
+from keyrack.store.keys import credential_lists, expired_keys, keys, new_credentials
+from keyrack.store.keys.new_credentials import CredentialPlace
+from keyrack.store.keys.openings import Opening
+from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
 
 SWEEP_AT_ONCE = 500

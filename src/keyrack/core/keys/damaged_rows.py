@@ -18,13 +18,23 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import access_tree, keys, people, schema, sealed, sealed_tables, servers
+from keyrack.store import tables
 from keyrack.store import tables as held
-from keyrack.store.ending_tables import expired_keys
-from keyrack.store.host_key_tables import host_keys
-from keyrack.store.key_source_tables import key_sources
-from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
+from keyrack.store.hosts import servers
+from keyrack.store.keys import keys
+from keyrack.store.people import people
+from keyrack.store.sealing import access_tree, sealed, sealed_tables
+from keyrack.store.tables import (
+    access_request_approvals,
+    access_requests,
+    authenticators,
+    expired_keys,
+    host_keys,
+    identities,
+    key_sources,
+    request_rules,
+    web_sessions,
+)
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
 KINDS: Mapping[str, Table] = {
@@ -54,7 +64,7 @@ KINDS: Mapping[str, Table] = {
     "token": held.tokens,
     "user": held.users,
     "key-source": key_sources,
-    "offboarding": schema.metadata.tables["offboardings"],
+    "offboarding": tables.metadata.tables["offboardings"],
     "access-request": access_requests,
     "access-request-approval": access_request_approvals,
     "request-rule": request_rules,
@@ -273,7 +283,7 @@ def _belongs(table: Table, workspace_id: int) -> Any:
         return table.c.workspace_id == workspace_id
     for column, owner in sealing.OWNERS:
         if column in table.c:
-            owning: Table = schema.metadata.tables[owner]
+            owning: Table = tables.metadata.tables[owner]
             return table.c[column].in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))
     raise LookupError(table.name)
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor
-from keyrack.store import endings, expired_keys, keys, people, requests
+from keyrack.store.keys import endings, expired_keys, keys, requests
+from keyrack.store.people import people
 
 AT_ONCE = 200
 

@@ -19,8 +19,8 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys_of_many
-from keyrack.store.keys_of_many import ChosenServer, HeldCredential
+from keyrack.store.keys import expired_keys, keys_of_many
+from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential
 from keyrack.store.room import MOST
 
 ALL = "all"

@@ -17,8 +17,8 @@ from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import KeyProblem, read_canonical
-from keyrack.store import findings
-from keyrack.store.findings import KeyAtPlace
+from keyrack.store.keys import findings
+from keyrack.store.keys.findings import KeyAtPlace
 
 WEAK, OLD, UNUSED, UNOWNED = "weak", "old", "unused", "unowned"
 KINDS = (WEAK, OLD, UNUSED, UNOWNED)

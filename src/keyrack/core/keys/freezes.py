@@ -21,10 +21,12 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
-from keyrack.store import freezes, keys, people, servers
-from keyrack.store.access import servers_with_credentials
 from keyrack.store.engine.prepared import Row
-from keyrack.store.freezes import Freeze
+from keyrack.store.hosts import servers
+from keyrack.store.keys import freezes, keys
+from keyrack.store.keys.access import servers_with_credentials
+from keyrack.store.keys.freezes import Freeze
+from keyrack.store.people import people
 
 FREEZE, READ = "keys:freeze", "credentials:read"
 LONGEST_REASON = 1000

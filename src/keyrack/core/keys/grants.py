@@ -19,9 +19,11 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window
-from keyrack.store import keys, people, servers
-from keyrack.store.openings import Opening
-from keyrack.store.openings import of_account as openings_of
+from keyrack.store.hosts import servers
+from keyrack.store.keys import keys
+from keyrack.store.keys.openings import Opening
+from keyrack.store.keys.openings import of_account as openings_of
+from keyrack.store.people import people
 
 MOST_LOOKED = 20
 LONGEST_REASON = 1000

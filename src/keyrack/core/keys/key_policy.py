@@ -11,7 +11,7 @@ from keyrack.core.work import Attempt
 from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.ssh.public_key import parse
-from keyrack.store import key_policy
+from keyrack.store.keys import key_policy
 
 MOST = 500
 LONGEST_RSA_BITS = 16384

@@ -15,8 +15,9 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, User, UserKey
-from keyrack.store import key_sources, keys, people
-from keyrack.store.key_sources import KeySource
+from keyrack.store.keys import key_sources, keys
+from keyrack.store.keys.key_sources import KeySource
+from keyrack.store.people import people
 
 URLS = {"github": "https://github.com", "gitlab": "https://gitlab.com"}
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")

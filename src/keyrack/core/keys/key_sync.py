@@ -23,8 +23,10 @@ from keyrack.errors import Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
 from keyrack.ssh import fingerprint
-from keyrack.store import events, key_sources, keys, people
-from keyrack.store.key_sources import KeySource
+from keyrack.store.audit import events
+from keyrack.store.keys import key_sources, keys
+from keyrack.store.keys.key_sources import KeySource
+from keyrack.store.people import people
 
 log = logger("keyrack")
 

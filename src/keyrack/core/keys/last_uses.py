@@ -11,8 +11,10 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, UserKey, Window
-from keyrack.store import keys, people, servers, uses
-from keyrack.store.uses import Use
+from keyrack.store.hosts import servers
+from keyrack.store.keys import keys, uses
+from keyrack.store.keys.uses import Use
+from keyrack.store.people import people
 
 Uses = dict[str, tuple[Use, ...]]
 

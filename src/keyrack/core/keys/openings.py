@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keyrack.store.openings import Opening
+from keyrack.store.keys.openings import Opening
 
 
 def words(still: Sequence[Opening], *, everywhere: bool = False) -> str:

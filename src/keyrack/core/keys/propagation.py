@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from keyrack.core.work import Work
-from keyrack.store import keys_of_many, openings, revocations
+from keyrack.store.keys import keys_of_many, openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:

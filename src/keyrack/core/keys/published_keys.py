@@ -14,8 +14,9 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User, UserKey
 from keyrack.ssh.fingerprint import is_fingerprint
-from keyrack.store import keys, people
-from keyrack.store import published_keys as published
+from keyrack.store.keys import keys
+from keyrack.store.keys import published_keys as published
+from keyrack.store.people import people
 
 SEE = "see SSH keys of users"
 

@@ -12,7 +12,8 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor
-from keyrack.store import events, revocations
+from keyrack.store.audit import events
+from keyrack.store.keys import revocations
 
 
 @dataclass(frozen=True, slots=True)

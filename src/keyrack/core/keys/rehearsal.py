@@ -17,8 +17,10 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store import changes, sealed, servers
+from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
+from keyrack.store.hosts import servers
+from keyrack.store.sealing import sealed
 
 T = TypeVar("T")
 

@@ -13,7 +13,9 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Credential, Grant, UserKey
-from keyrack.store import endings, keys, people, servers
+from keyrack.store.hosts import servers
+from keyrack.store.keys import endings, keys
+from keyrack.store.people import people
 
 
 def credential(

@@ -19,8 +19,19 @@ from keyrack.core.keys import grants
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
-from keyrack.store import people, requests, servers
-from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
+from keyrack.store.hosts import servers
+from keyrack.store.keys import requests
+from keyrack.store.keys.requests import (
+    APPROVED,
+    CANCELLED,
+    DENIED,
+    LAPSED,
+    PENDING,
+    STATES,
+    AccessRequest,
+    RequestRule,
+)
+from keyrack.store.people import people
 
 MOST_PENDING = 20
 MOST_A_DAY = 200

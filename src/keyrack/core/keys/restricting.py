@@ -10,7 +10,8 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential
-from keyrack.store import endings, keys, servers
+from keyrack.store.hosts import servers
+from keyrack.store.keys import endings, keys
 
 
 def credential(

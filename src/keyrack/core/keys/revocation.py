@@ -15,8 +15,8 @@ from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
-from keyrack.store import expired_keys, keys, keys_of_many, revocations, revoked_keys
-from keyrack.store.revoked_keys import RevokedKey
+from keyrack.store.keys import expired_keys, keys, keys_of_many, revocations, revoked_keys
+from keyrack.store.keys.revoked_keys import RevokedKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant
-from keyrack.store import keys
+from keyrack.store.keys import keys
 
 
 def put(

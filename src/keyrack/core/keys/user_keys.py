@@ -12,10 +12,11 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, new_user_keys, people, published_keys, revoked_keys
-from keyrack.store.expired_keys import EndedKey
-from keyrack.store.openings import Opening, of_workspace
-from keyrack.store.sealed_sets import Ids
+from keyrack.store.keys import expired_keys, keys, new_user_keys, published_keys, revoked_keys
+from keyrack.store.keys.expired_keys import EndedKey
+from keyrack.store.keys.openings import Opening, of_workspace
+from keyrack.store.people import people
+from keyrack.store.sealing.sealed_sets import Ids
 
 ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"

@@ -18,8 +18,10 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_line
-from keyrack.store import access as rows
-from keyrack.store import key_owners, keys, people, servers, uses
+from keyrack.store.hosts import servers
+from keyrack.store.keys import access as rows
+from keyrack.store.keys import key_owners, keys, uses
+from keyrack.store.people import people
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50

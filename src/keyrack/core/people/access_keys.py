@@ -21,9 +21,9 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
-from keyrack.store import access_keys
-from keyrack.store import people as people_rows
-from keyrack.store.access_keys import AccessKeyRow, Signer
+from keyrack.store.people import access_keys
+from keyrack.store.people import people as people_rows
+from keyrack.store.people.access_keys import AccessKeyRow, Signer
 
 LONGEST = 128
 LONGEST_DESCRIPTION = 255

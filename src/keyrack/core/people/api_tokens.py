@@ -16,8 +16,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Role, Token, User
-from keyrack.store import people
-from keyrack.store.people import Bearer
+from keyrack.store.people import people
+from keyrack.store.people.people import Bearer
 
 MOST_TOKENS = 500
 """API tokens of one user that are not revoked; ended ones count until they are tidied away."""

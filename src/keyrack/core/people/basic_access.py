@@ -12,7 +12,7 @@ from keyrack.core.people import throttle
 from keyrack.core.people.access_keys import BARRED_FOR, MOST_FAILURES
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store import access_keys
+from keyrack.store.people import access_keys
 
 LONGEST = 1024
 

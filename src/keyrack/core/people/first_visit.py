@@ -11,7 +11,8 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
-from keyrack.store import authenticators, keys
+from keyrack.store.keys import keys
+from keyrack.store.people import authenticators
 
 MOST_LINES = 5
 

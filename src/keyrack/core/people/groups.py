@@ -15,7 +15,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, User, Window
-from keyrack.store import groups, people
+from keyrack.store.people import groups, people
 
 _Change = Callable[[Instance, Connection], None]
 

@@ -14,7 +14,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.store import groups, people
+from keyrack.store.people import groups, people
 
 ME = "me"
 """Stands in paths for whoever asks, so nobody is called so."""

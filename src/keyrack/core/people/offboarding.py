@@ -21,9 +21,14 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.store import columns, git_endpoints, keys, offboardings, people, sealed, tables, web_sessions
-from keyrack.store.git_endpoints import GitReceipt
-from keyrack.store.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
+from keyrack.store import tables
+from keyrack.store.git import git_endpoints
+from keyrack.store.git.git_endpoints import GitReceipt
+from keyrack.store.keys import keys
+from keyrack.store.people import offboardings, people, web_sessions
+from keyrack.store.people.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import columns
 
 OFFBOARD = "people:offboard"
 ENDPOINT_SEEN_EVERY = timedelta(seconds=20)

@@ -16,9 +16,9 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
-from keyrack.store import keys, offboardings, people
-from keyrack.store.columns import EPOCH, MICROSECOND, Moment
-from keyrack.store.offboardings import Offboarding
+from keyrack.store.keys import keys
+from keyrack.store.people import offboardings, people
+from keyrack.store.people.offboardings import Offboarding
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -32,6 +32,7 @@ from keyrack.store.tables import (
     user_keys,
     users,
 )
+from keyrack.store.tables.columns import EPOCH, MICROSECOND, Moment
 
 Row = dict[str, Any]
 

@@ -21,7 +21,7 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, User
-from keyrack.store import authenticators, people, web_sessions
+from keyrack.store.people import authenticators, people, web_sessions
 
 CHALLENGE_LASTS = timedelta(minutes=5)
 LONGEST = 20_000

@@ -16,8 +16,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
-from keyrack.store import authenticators, people
-from keyrack.store import web_sessions as session_rows
+from keyrack.store.people import authenticators, people
+from keyrack.store.people import web_sessions as session_rows
 
 ANYBODY = "*"
 # The one that counts where several rules give one.

@@ -8,7 +8,8 @@ from keyrack import policy
 from keyrack.core.work import Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import RepositoryRole, User
-from keyrack.store import keys, repositories
+from keyrack.store.git import repositories
+from keyrack.store.keys import keys
 
 # Whoever may register a key of a user's own gets in wherever the user does.
 OWN_KEYS = "codeartsrepo::createUserSSHkey"

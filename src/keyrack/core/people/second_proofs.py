@@ -20,8 +20,8 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
-from keyrack.store import authenticators, people
-from keyrack.store.authenticators import Authenticator
+from keyrack.store.people import authenticators, people
+from keyrack.store.people.authenticators import Authenticator
 
 TOTP_KIND, PASSKEY, RECOVERY = "totp", "passkey", "recovery"
 SECOND = (TOTP_KIND, PASSKEY)

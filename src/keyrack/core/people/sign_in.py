@@ -17,7 +17,7 @@ from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, User
-from keyrack.store import people
+from keyrack.store.people import people
 
 LONGEST_NAME = 1024
 SECOND_LASTS = timedelta(minutes=10)

@@ -20,9 +20,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.logs import logger
 from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
-from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.people import Bearer, Claimed
+from keyrack.store.people import people
+from keyrack.store.people.people import Bearer, Claimed
 
 T = TypeVar("T")
 

@@ -18,8 +18,9 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
-from keyrack.store import access_keys, authenticators, keys, people, web_sessions
-from keyrack.store.authenticators import OWN_PASSWORD
+from keyrack.store.keys import keys
+from keyrack.store.people import access_keys, authenticators, people, web_sessions
+from keyrack.store.people.authenticators import OWN_PASSWORD
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 

@@ -19,9 +19,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, User
-from keyrack.store import people, web_sessions
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.web_sessions import Visitor, WebSession
+from keyrack.store.people import people, web_sessions
+from keyrack.store.people.web_sessions import Visitor, WebSession
 
 log = logger("keyrack")
 

@@ -13,9 +13,9 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
 from keyrack.core.people import first_visit, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
-from keyrack.store import keys as key_rows
-from keyrack.store import people as people_rows
-from keyrack.store import servers as server_rows
+from keyrack.store.hosts import servers as server_rows
+from keyrack.store.keys import keys as key_rows
+from keyrack.store.people import people as people_rows
 
 WORKSPACE = "demo"
 ADMIN = "admin"

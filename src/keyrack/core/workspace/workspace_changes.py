@@ -9,7 +9,7 @@ from datetime import datetime
 from keyrack.core.instance import Instance
 from keyrack.core.workspace.workspace_text import Faults, WorkspaceFile, wrong
 from keyrack.model import Actor, User
-from keyrack.store.access_keys import AccessKeyRow
+from keyrack.store.people.access_keys import AccessKeyRow
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 
 

@@ -15,7 +15,8 @@ from keyrack.core.work import Attempt
 from keyrack.core.workspace.workspace_guards import is_frozen
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant, Workspace
-from keyrack.store import keys, workspace_state
+from keyrack.store import workspace_state
+from keyrack.store.keys import keys
 from keyrack.store.workspace_state import ServerState, State
 
 HEAD = """\

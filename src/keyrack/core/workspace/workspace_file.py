@@ -17,7 +17,8 @@ from keyrack.core.workspace.workspace_plan import compare
 from keyrack.core.workspace.workspace_text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store import keys, workspace_state
+from keyrack.store import workspace_state
+from keyrack.store.keys import keys
 from keyrack.store.workspace_state import State
 
 HASHED_AT_ONCE = 4

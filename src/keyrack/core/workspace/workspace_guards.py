@@ -19,8 +19,8 @@ from keyrack.core.workspace.workspace_text import (
     WantedServer,
 )
 from keyrack.model import Credential, UserKey
-from keyrack.store import keys
-from keyrack.store.deploy_keys import DeployKey
+from keyrack.store.git.deploy_keys import DeployKey
+from keyrack.store.keys import keys
 
 
 def compare_revoked_keys(run: Comparison) -> None:

@@ -15,7 +15,7 @@ from keyrack.core.people import named_people
 from keyrack.core.workspace.workspace_changes import Comparison, Doing
 from keyrack.core.workspace.workspace_text import WantedCredential, WantedRule, WantedServer, WantedUser
 from keyrack.model import Credential, UserKey
-from keyrack.store.requests import RequestRule
+from keyrack.store.keys.requests import RequestRule
 
 
 def compare_user(run: Comparison, wanted: WantedUser) -> None:

@@ -17,13 +17,14 @@ from typing import Any
 from sqlalchemy import Connection, Select, Transaction, func, select
 from sqlalchemy.exc import DBAPIError
 
-from keyrack.store import changes, sealed
+from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, told
+from keyrack.store.sealing import sealed
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05

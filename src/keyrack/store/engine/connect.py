@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from keyrack.store.columns import as_json
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
+from keyrack.store.tables.columns import as_json
 
 if TYPE_CHECKING:
     # Loaded where PostgreSQL is spoken to: an operator's command on SQLite would wait for it.

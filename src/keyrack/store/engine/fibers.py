@@ -76,12 +76,15 @@ class Fiber(greenlet):  # type: ignore[misc]
             result = self._call()
         except BaseException as error:
             failed = error
-        if self._ended.done():
+        ended = self._ended
+        del self._call, self._ended  # with what it raised they lead back here, in a circle
+        if ended.done():
             return
         if failed is None:
-            self._ended.set_result(result)
+            ended.set_result(result)
         else:
-            self._ended.set_exception(failed)
+            ended.set_exception(failed)
+        del failed, ended
 
 
 class DescriptorWatch:

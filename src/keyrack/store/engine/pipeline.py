@@ -88,6 +88,12 @@ class PipelinedConnection(psycopg.Connection[Any]):
         """Have a statement run before all that is asked, told or committed later; an error shows there."""
         return self.ahead.tell(sql, values)
 
+    def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of statements that only read, outside of any transaction: each sees one instant of its own. They are
+        sent in one go. Raises what the first of them failed by; nothing is known of the others then.
+        """
+        return self.ahead.ask_together(asked)
+
     def lone(self) -> AbstractContextManager[None]:
         """A block in which one statement is asked, which is a transaction by itself. Raises MoreThanOne where there
         would be another one.
@@ -157,6 +163,17 @@ class _Pipeline:
         if len(self._sent) >= MOST_AHEAD:
             self.read()
         return answer
+
+    def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
+        answers = []
+        try:
+            for sql, values in asked:
+                with self.lone():
+                    answers.append(self._send(sql, values))
+        finally:
+            self._end()
+            self.read()
+        return [answer.fetchall() for answer in answers]
 
     def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
         """The rows of a result."""

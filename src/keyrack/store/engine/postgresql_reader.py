@@ -9,12 +9,13 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import access_tree
 from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import postgresql_engine
 from keyrack.store.engine.pipeline import MoreThanOne
 from keyrack.store.engine.pool import Pool
-from keyrack.store.sealed import Seals, attach
+from keyrack.store.engine.shared_reads import LoneConnection, SharedReads
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.sealed import Seals, attach
 
 T = TypeVar("T")
 
@@ -35,22 +36,31 @@ class PostgresqlReader:
         attach(engine, seals)
         self._pool = Pool(engine, connections, patience)
         self._for_fibers = Pool(engine, for_fibers, patience)
+        self._shared = SharedReads(self._for_fibers)
+        self._dialect, self._seals = engine.dialect, seals
         # By a question's code: how often it is asked in a transaction from now on, and how often the next time.
         self._passed: dict[CodeType, tuple[int, int]] = {}
 
     def ask(self, question: Callable[[Connection], T]) -> T:
         """What a question answers; all of it sees the same instant."""
-        pool = self._pool if fibers.current() is None else self._for_fibers
-        with pool.lend() as conn:
-            code = getattr(question, "__code__", None)
-            if code is not None and self._may_be_one(code):
+        in_fiber = fibers.current() is not None
+        code = getattr(question, "__code__", None)
+        if in_fiber and code is not None and self._may_be_one(code):
+            try:
+                result = question(LoneConnection(self._shared, self._dialect, self._seals).as_connection)
+                self._passed.pop(code, None)
+                return result
+            except MoreThanOne:
+                self._pass_over(code)
+                code = None
+        with (self._for_fibers if in_fiber else self._pool).lend() as conn:
+            if not in_fiber and code is not None and self._may_be_one(code):
                 try:
                     result = self._ask_one(conn, question)
                     self._passed.pop(code, None)
                     return result
                 except MoreThanOne:
-                    _, most = self._passed.get(code, (0, 2))
-                    self._passed[code] = (most, min(2 * most, MOST_PASSED))
+                    self._pass_over(code)
             with conn.begin():
                 access_tree.begin(conn, reads=True)
                 return question(conn)
@@ -66,6 +76,10 @@ class PostgresqlReader:
             return True
         self._passed[code] = (left - 1, most)
         return False
+
+    def _pass_over(self, code: CodeType) -> None:
+        _, most = self._passed.get(code, (0, 2))
+        self._passed[code] = (most, min(2 * most, MOST_PASSED))
 
     def _ask_one(self, conn: Connection, question: Callable[[Connection], T]) -> T:
         with conn.begin(), conn.connection.driver_connection.lone():  # type: ignore[union-attr]

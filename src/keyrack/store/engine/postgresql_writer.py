@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import changes, sealed
+from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.company import Companion, Company, committed, lock_workspace
@@ -24,7 +24,8 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
-from keyrack.store.sealed import Seals, attach
+from keyrack.store.sealing import sealed
+from keyrack.store.sealing.sealed import Seals, attach
 
 T = TypeVar("T")
 Command = Callable[[Connection], T]
@@ -77,7 +78,10 @@ class PostgresqlWriter:
         if me.again:
             return self._alone(command, turn)
         if me.error is not None:
-            raise me.error
+            try:
+                raise me.error
+            finally:
+                me.error = None  # which leads back here, in a circle
         result: T = me.result
         return result
 

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from keyrack.store import changes, sealed
+from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
+from keyrack.store.sealing import sealed
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
@@ -64,9 +65,10 @@ class Turn:
     transaction, or where the commit fails.
     """
 
-    def __init__(self, lent: Callable[[], None], ended: Callable[[Exception | None], None]) -> None:
-        """lent, ended: called by the writer's thread, and must return at once: begin() now; all that was run is on the
-        disk, or is not, for this reason.
+    def __init__(self, lent: Callable[[Turn], None], ended: Callable[[Exception | None], None]) -> None:
+        """lent, ended: called by the writer's thread, and must return at once: begin() it now; all that was run is on
+        the disk, or is not, for this reason. Neither may hold the turn itself: the circle, with every request of the
+        turn, would live until the collector comes.
         """
         self._lent, self._ended = lent, ended
         self._mutex = threading.Lock()
@@ -105,15 +107,19 @@ class Turn:
         except BaseException as error:
             self._lost = error
             raise TurnLost from error
-        if waiting.error is None:
+        failed, waiting.error = waiting.error, None
+        if failed is None:
             result: T = waiting.result
             return result
-        if is_no_text(waiting.error):
-            raise NotAtOnce("some text cannot be read") from waiting.error
-        cause = getattr(waiting.error, "orig", waiting.error)
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            raise TookLonger from waiting.error
-        raise waiting.error
+        try:
+            if is_no_text(failed):
+                raise NotAtOnce("some text cannot be read") from failed
+            cause = getattr(failed, "orig", failed)
+            if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise TookLonger from failed
+            raise failed
+        finally:
+            failed = cause = None  # as in WaitingCommand.outcome
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -154,7 +160,7 @@ class Turn:
         """Lend the connection and wait until it is back; the servers that changed. Raises what lost the transaction."""
         self._conn = conn
         try:
-            self._lent()
+            self._lent(self)
         except RuntimeError:
             self._conn = None  # whoever asked is gone, with the event loop
             return set()

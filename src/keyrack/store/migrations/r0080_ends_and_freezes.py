@@ -7,7 +7,7 @@ from typing import Any
 from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, String, Text, text
 
-from keyrack.store.columns import Json
+from keyrack.store.tables.columns import Json
 
 revision = "0080"
 down_revision = "0115"

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store.columns import Json
+from keyrack.store.tables.columns import Json
 
 revision = "0081"
 down_revision = "0080"

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core.git.access import clone_address
 from keyrack.core.instance import Instance
 from keyrack.model import Page, RepositoryRole, UserKey, Workspace
-from keyrack.store.deploy_keys import DeployKey
-from keyrack.store.repositories import Member, Repository
+from keyrack.store.git.deploy_keys import DeployKey
+from keyrack.store.git.repositories import Member, Repository
 from keyrack.web.answers import RecordsAsJson
 from keyrack.web.shapes import (
     TEXT,

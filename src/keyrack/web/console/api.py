@@ -18,7 +18,7 @@ from keyrack.core.people import users, web_sessions
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
-from keyrack.store.web_sessions import Visitor
+from keyrack.store.people.web_sessions import Visitor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
 from keyrack.web.console import (

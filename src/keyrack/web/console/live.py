@@ -22,7 +22,7 @@ from keyrack.core.people import web_sessions
 from keyrack.core.watching import Watched
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.web_sessions import Visitor
+from keyrack.store.people.web_sessions import Visitor
 
 LIVE = "live"
 """What the streams of a process are called in a request's state."""

@@ -29,7 +29,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
-from keyrack.store.expired_keys import EndedKey
+from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.web.console import templates
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed

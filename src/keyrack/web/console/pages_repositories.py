@@ -9,7 +9,7 @@ from keyrack.core.git import deploy_keys, named_repositories, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
 from keyrack.model import Event
-from keyrack.store.repositories import Repository
+from keyrack.store.git.repositories import Repository
 from keyrack.web import bodies
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import requests, who_can
-from keyrack.store.requests import PENDING
+from keyrack.store.keys.requests import PENDING
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE, MOST_OFFERED = 50, 200

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyrack.core.audit import webhooks
 from keyrack.errors import missing
-from keyrack.store.webhooks import DELIVERED, FAILED
+from keyrack.store.audit.webhooks import DELIVERED, FAILED
 from keyrack.web import bodies
 from keyrack.web.console.visits import Visit, change, page
 

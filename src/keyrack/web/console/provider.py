@@ -13,16 +13,17 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
-
-import jwt
 
 from keyrack.core.keys.key_sync import NoHttpAnswer
 from keyrack.core.people.provider_rules import Claims
 from keyrack.errors import Kind, Refusal
 from keyrack.settings import Settings
 from keyrack.web.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    import jwt
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 """Signatures by a key that only the provider has; none by a shared secret, and never none at all."""
@@ -119,6 +120,8 @@ class Provider:
 
     def _verified(self, token: str) -> Mapping[str, Any]:
         """What a token says whose signature, issuer, audience and time hold."""
+        import jwt  # with the first token of a provider: it loads all of X.509
+
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
@@ -141,6 +144,8 @@ class Provider:
 
     def _key(self, name: object) -> jwt.PyJWK:
         """The provider's key of this name; asked again once for one that is not among those known."""
+        import jwt
+
         for newest in (False, True):
             keys = self._document(self._described("jwks_uri"), newest=newest).get("keys")
             found = [one for one in keys if isinstance(one, dict)] if isinstance(keys, list) else []

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
 from keyrack.core.hosts import ssh_lines
 from keyrack.core.lifetimes import written
 from keyrack.web.console import account_ways
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FOLDER = resources.files("keyrack.web.console")
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -64,6 +66,9 @@ def static(request: Request) -> Response | None:
 @cache
 def environment() -> Environment:
     """The templates: every value is escaped, and one that nobody gave is an error rather than nothing."""
+    # With the first page: most instances serve programs more than people.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     made = Environment(
         loader=FileSystemLoader(str(FOLDER.joinpath("templates"))),
         autoescape=True,

@@ -18,7 +18,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.model import Page as Piece
-from keyrack.store.web_sessions import WebSession
+from keyrack.store.people.web_sessions import WebSession
 from keyrack.web import bodies
 from keyrack.web.console import safety, templates
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.keys import requests
-from keyrack.store.requests import AccessRequest
+from keyrack.store.keys.requests import AccessRequest
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_requests as shapes
 from keyrack.web.native.calls import endpoint

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from keyrack.core.keys.freezes import Frozen
-from keyrack.store.freezes import Freeze as FreezeRecord
+from keyrack.store.keys.freezes import Freeze as FreezeRecord
 from keyrack.web.native.shapes import (
     Answer,
     Count,

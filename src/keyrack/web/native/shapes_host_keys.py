@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from keyrack.core.hosts.host_keys import Reachable
-from keyrack.store.host_keys import HostKey as HostKeyRecord
+from keyrack.store.hosts.host_keys import HostKey as HostKeyRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
     Answer,

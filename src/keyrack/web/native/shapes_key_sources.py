@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from keyrack.store.key_sources import KeySource as KeySourceRecord
+from keyrack.store.keys.key_sources import KeySource as KeySourceRecord
 from keyrack.web.native.shapes import Answer, Count, Id, Request, Time, about, time, time_or_null
 
 

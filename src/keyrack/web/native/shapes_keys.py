@@ -12,8 +12,8 @@ from keyrack.core.keys.revocation import RevocationOutcome
 from keyrack.model import Credential as CredentialRecord
 from keyrack.model import UnmanagedKey as UnmanagedRecord
 from keyrack.model import UserKey as UserKeyRecord
-from keyrack.store.revoked_keys import RevokedKey as RevokedKeyRecord
-from keyrack.store.uses import Use
+from keyrack.store.keys.revoked_keys import RevokedKey as RevokedKeyRecord
+from keyrack.store.keys.uses import Use
 from keyrack.web.native.shapes import (
     Answer,
     Count,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from keyrack.core.git.access import clone_address
 from keyrack.core.instance import Instance
-from keyrack.store.repositories import Repository as RepositoryRecord
+from keyrack.store.git.repositories import Repository as RepositoryRecord
 from keyrack.web.native.shapes import Answer, Flag, Id, Listed, Request, about
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from keyrack.core.keys.claims import NAMESPACE, KeyChallenge
 from keyrack.core.keys.requests import RequestNames
 from keyrack.core.lifetimes import written
-from keyrack.store.requests import AccessRequest as RequestRecord
-from keyrack.store.requests import RequestRule as RuleRecord
+from keyrack.store.keys.requests import AccessRequest as RequestRecord
+from keyrack.store.keys.requests import RequestRule as RuleRecord
 from keyrack.web.native.shapes import (
     Answer,
     Count,

@@ -13,7 +13,7 @@ from keyrack.core.instance import Instance
 from keyrack.model import Server as ServerRecord
 from keyrack.model import Session as SessionRecord
 from keyrack.model import SystemUser as SystemUserRecord
-from keyrack.store.deleted_servers import DeletedServer as DeletedRecord
+from keyrack.store.hosts.deleted_servers import DeletedServer as DeletedRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
     Answer,

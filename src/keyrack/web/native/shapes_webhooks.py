@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from keyrack.core.audit.webhooks import WebhookWithSecret
-from keyrack.store.webhooks import Delivery as DeliveryRecord
-from keyrack.store.webhooks import Webhook as WebhookRecord
+from keyrack.store.audit.webhooks import Delivery as DeliveryRecord
+from keyrack.store.audit.webhooks import Webhook as WebhookRecord
 from keyrack.web.native.shapes import (
     Answer,
     Count,

@@ -1,0 +1,69 @@
+"""Looks an account up by its name, and tells "there is none" from "nobody answers"; it changes nothing.
+
+getpwnam of Python does not tell them apart, and some directories (SSSD without its server, or as Fedora builds it)
+answer a plain no while they are away. So a no of a host that asks a directory is never more than "not now".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pwd
+from typing import Optional
+
+from keyrack.agent.system.account_names import directories
+
+_NONE = (0, errno.ENOENT, errno.ESRCH, errno.EBADF, errno.EPERM)  # getpwnam_r(3): the name was not found
+_FILE = "/etc/passwd"
+_LARGEST_FILE = 1 << 26
+
+
+def account(name: str) -> Optional[pwd.struct_passwd]:
+    """The account that this host knows by this name now, or None."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def exists(name: str) -> bool:
+    """Whether this host knows such an account now."""
+    return account(name) is not None
+
+
+def absence(name: str) -> str:
+    """What is to be said where account() answered None."""
+    sources = directories("passwd")
+    if not sources:
+        return "this host has no such account"
+    asked = f"nsswitch.conf: {', '.join(sources)}"
+    if is_unanswered(name):
+        return f"nobody knows now whether this host has such an account: its directory does not answer ({asked})"
+    return f"this host has no such account now, by its own files and its directory ({asked})"
+
+
+def is_unanswered(name: str) -> bool:
+    """Whether a directory that may have this account did not answer. No is not sure: see above."""
+    if not directories("passwd"):
+        return False
+    try:
+        getpwnam = ctypes.CDLL(None, use_errno=True).getpwnam_r
+    except (OSError, AttributeError):
+        return False
+    # All that is wanted is the status, so struct passwd is room enough and no more.
+    record, strings, found = ctypes.create_string_buffer(512), ctypes.create_string_buffer(1 << 16), ctypes.c_void_p()
+    status = getpwnam(os.fsencode(name), record, strings, ctypes.c_size_t(len(strings)), ctypes.byref(found))
+    return not found.value and status not in (*_NONE, errno.ERANGE)
+
+
+def is_of_a_directory(name: str) -> bool:
+    """Whether an account that exists is not in this host's own file."""
+    if not directories("passwd"):
+        return False
+    try:
+        with open(_FILE, "rb") as file:
+            text = b"\n" + file.read(_LARGEST_FILE)
+    except OSError:
+        return False
+    return b"\n" + os.fsencode(name) + b":" not in text

@@ -1,0 +1,174 @@
+"""A command's calls, over the API or on an instance's own data, alike; must know no command, nor load an instance."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import click
+
+from keyrack.cli.connection import logins
+from keyrack.cli.output.ends import Unreachable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ID = click.IntRange(1, 2**31 - 1)
+AT_ONCE = 200
+"""How many items are asked for at once: the most that the API gives."""
+FOLDER = Path("keyrack-data")
+
+
+NEXT = {
+    "server-missing": "`keyrack servers list` shows which there are.",
+    "user-missing": "`keyrack people list` shows whom there is.",
+    "group-missing": "`keyrack groups list` shows which there are.",
+    "account-missing": "`keyrack servers set SERVER --account ACCOUNT` adds it.",
+    "token-missing": "`keyrack tokens list` shows which there are.",
+    "repository-missing": "`keyrack repos list` shows which you may see.",
+}
+"""What to do next where something named is not there, by the refusal's code; a command may know better (known)."""
+
+
+class CallRefused(click.ClickException):
+    """What was called refuses, in words: status as HTTP has it, code for programs. The command ends with 1."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.advised = False
+
+    def with_advice(self, words: str) -> CallRefused:
+        """The same, with what to do next."""
+        told = CallRefused(self.status, self.code, f"{self.message} {words}")
+        told.advised = True
+        return told
+
+
+class Calls(ABC):
+    """Where a command's calls go. Answers have one shape, whichever way they go: docs/api/keyrack.md."""
+
+    @abstractmethod
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
+        """One call: path below /api/keyrack/v1, query without what is None; answers the JSON, None for an empty one.
+
+        Raises CallRefused, and Unreachable where there was no answer.
+        """
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time there, in UTC."""
+
+    def every(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """All items of a list that comes in pages, one page after the other as they are looked at."""
+        cursor: str | None = ""
+        while cursor is not None:
+            found = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
+            yield from found["items"]
+            cursor = found["next"]
+
+
+def texts(query: Mapping[str, Any] | None) -> dict[str, str]:
+    """A query as it is written in an address; what is None is left out."""
+    found = {name: value for name, value in (query or {}).items() if value is not None}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+
+
+def to(*pieces: object) -> str:
+    """A path of texts, each as it is: `to("groups", name)`."""
+    return "/" + "/".join(quote(str(piece), safe="") for piece in pieces)
+
+
+def either(function: F) -> F:
+    """The options of a command that goes over the API, or works on an instance's own data."""
+    for option in (
+        click.option(
+            "--data",
+            metavar="DIR",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="On the instance's own data in DIR, as its operator; otherwise where `keyrack login` logged in.",
+        ),
+        click.option("--database", metavar="URL", help="The same, with its database there."),
+        click.option("--workspace", metavar="NAME", help="With --data: which, needed where there are several."),
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def reached(given: dict[str, Any]) -> Iterator[Calls]:
+    """Where the command goes: to the data where one names it or it is here, otherwise to where one logged in.
+
+    given: what `either` asked for. Exits with words where there is neither.
+    """
+    if not on_data(given):
+        login = logins.current()
+        if login is not None:
+            if given.get("workspace"):
+                raise click.UsageError("--workspace goes with --data; a login is of one workspace.")
+            # Each way is loaded where it is gone: over HTTP a command answers in a tenth of the time.
+            with (
+                importlib.import_module("keyrack.cli.connection.over_http").OverHttp(login.url, login.token) as calls,
+                _advised(),
+            ):
+                yield calls
+            return
+        raise click.ClickException(
+            f"You are not logged in, and there is no instance's data in {FOLDER}: `keyrack login URL`, or --data DIR."
+        )
+    with importlib.import_module("keyrack.cli.connection.on_data").on_data(given) as calls, _advised():
+        yield calls
+
+
+def on_data(given: Mapping[str, Any]) -> bool:
+    """Whether a command works on the data: an option or a setting names it, or it lies in the usual folder."""
+    named = any(given.get(name) for name in ("data", "database"))
+    if not named and logins.from_environment() is not None:
+        return False
+    return named or any(os.environ.get(f"KEYRACK_{name}") for name in ("DATA", "DATABASE")) or FOLDER.is_dir()
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say what to do next where something that a command names is missing, and the command does not know better."""
+    try:
+        yield
+    except CallRefused as refused:
+        if refused.advised or refused.code not in NEXT:
+            raise
+        raise refused.with_advice(NEXT[refused.code]) from None
+
+
+@contextmanager
+def known(hint: str) -> Iterator[None]:
+    """Say what to do next where something is missing."""
+    try:
+        yield
+    except CallRefused as refused:
+        if refused.advised or refused.status != 404:
+            raise
+        raise refused.with_advice(hint) from None
+
+
+__all__ = [
+    "AT_ONCE",
+    "ID",
+    "CallRefused",
+    "Calls",
+    "Unreachable",
+    "either",
+    "known",
+    "on_data",
+    "reached",
+    "texts",
+    "to",
+]

@@ -1,0 +1,33 @@
+"""What can go wrong when an instance is opened, in words for an operator; must load nothing that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from keyrack.cli.output.ends import Unreachable
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.migrate import SchemaTooNew
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what can go wrong when an instance is opened into words and an exit."""
+    try:
+        yield
+    except (DatabaseSpoilt, DatabaseRefused) as error:
+        raise click.ClickException(str(error)) from None
+    except DatabaseUnavailable as error:
+        why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
+        raise Unreachable(f"The database cannot be reached: {why}. Start it, or check --database.") from None
+    except (SchemaTooNew, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except PermissionError as error:
+        raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename}: {error.strerror}. Mend that, or choose another --data."
+        ) from None

@@ -1,0 +1,79 @@
+"""An opened instance and the workspace that an operator means, for commands in process; must decide nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyrack.app import open_instance
+from keyrack.cli import options
+from keyrack.cli.connection.explained import explained
+from keyrack.cli.output.ends import Unreachable
+from keyrack.core.instance import Instance
+from keyrack.core.ownership import check_database
+from keyrack.errors import Refusal
+from keyrack.model import Workspace
+from keyrack.settings import Settings
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.engine import migrate
+from keyrack.store.engine.connect import parse_url
+from keyrack.store.people import people
+
+
+@contextmanager
+def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool = False) -> Iterator[Instance]:
+    """The instance that the options name; refusals become words and an exit. new_database: see open_instance.
+
+    creating: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
+    """
+    settings = options.settings(**given)
+    with explained():
+        if not creating:
+            refuse_none(settings)
+        instance = open_instance(settings, new_database=new_database)
+    try:
+        yield instance
+    except Refusal as refusal:
+        raise click.ClickException(refusal.message) from None
+    except DatabaseUnavailable as error:
+        raise Unreachable(str(error)) from None
+    finally:
+        instance.database.close()
+
+
+def refuse_none(settings: Settings) -> None:
+    """Exit with words where there is no instance yet. Raises as open_instance does."""
+    # A key without its database is an instance that lost it, which has words of its own.
+    check_database(settings.database_url, settings.data / "instance.key")
+    dialect, url = parse_url(settings.database_url)
+    where = str(url.database) if dialect == "sqlite" else url.render_as_string()
+    if (dialect == "sqlite" and not Path(where).exists()) or migrate.current(settings.database_url) is None:
+        raise click.ClickException(
+            f"There is no instance of Keyrack at {where}; check --data and --database. "
+            "`keyrack apply`, `serve` or `up` makes one."
+        )
+
+
+def workspaces(instance: Instance) -> tuple[Workspace, ...]:
+    """All workspaces by name."""
+    return instance.database.read(people.workspaces_by_name)
+
+
+def workspace_named(instance: Instance, name: str | None) -> Workspace:
+    """The workspace of that name, or the only one there is; exits with words otherwise."""
+    known = workspaces(instance)
+    if name is None and len(known) == 1:
+        return known[0]
+    for workspace in known:
+        if workspace.name == name:
+            return workspace
+    if not known:
+        raise click.ClickException("There is no workspace yet; make one with `keyrack apply` or `keyrack up`.")
+    names = ", ".join(workspace.name for workspace in known)
+    if name is None:
+        raise click.UsageError(f"Say whose it is with --workspace; there are: {names}.")
+    raise click.ClickException(f"There is no workspace {name!r}; there are: {names}.")

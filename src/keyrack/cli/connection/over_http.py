@@ -1,0 +1,195 @@
+"""A command's calls over HTTP, with the standard library alone; must follow nothing elsewhere, and show no token."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Self, TextIO
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+from keyrack import __version__
+from keyrack.cli.connection.calls import CallRefused, Calls, texts
+from keyrack.cli.output.ends import Unreachable
+from keyrack.cli.output.shown import say
+
+BASE = "/api/keyrack/v1"
+CONNECT_SECONDS = 10.0
+SECONDS = 120.0
+QUIET_SECONDS = 2.0
+LONGEST_PAUSE = 60
+TRIES = 3
+AWAY = (502, 503, 504)
+
+
+class OverHttp(Calls):
+    """Calls of one service with one token, over one connection."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._parts = urlsplit(check(url))
+        self._token = token
+        self._date: datetime | None = None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The same call, as Calls.ask has it."""
+        asked = texts(query)
+        target = self._parts.path + BASE + path + ("?" + urlencode(asked) if asked else "")
+        for left in range(TRIES - 1, -1, -1):
+            status, headers, content = self._send(method, target, body)
+            pause = headers.get("Retry-After", "")
+            if status != 429 or not left or not pause.isdigit() or int(pause) > LONGEST_PAUSE:
+                break
+            say(f"The service asks to wait {pause} s.", err=True)
+            time.sleep(int(pause))
+        return self._answer(status, content)
+
+    def now(self) -> datetime:
+        """The time there, in UTC."""
+        if self._date is None:
+            self._send("HEAD", self._parts.path + BASE + "/people/me", None)
+        return self._date or datetime.now(UTC)
+
+    def _send(
+        self, method: str, target: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        content = None if body is None else json.dumps(body).encode()
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "User-Agent": f"keyrack/{__version__}",
+            "Accept": "application/json",
+        }
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        sent = False
+        try:
+            with _still_working(self._url):
+                connection = self._connected()
+                sent = True
+                connection.request(method, target, content, headers)
+                response = connection.getresponse()
+                answered = response.read()
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            self._drop()
+            words = f"{self._url} gives no answer: {_why(error)}."
+            if sent and method != "GET":
+                words += " What was asked may have been done; look before you ask again."
+            raise Unreachable(words) from None
+        if response.will_close:
+            self._drop()
+        if date := response.headers.get("Date"):
+            self._date = parsedate_to_datetime(date)
+        return response.status, response.headers, answered
+
+    def _answer(self, status: int, content: bytes) -> Any:
+        try:
+            told = json.loads(content) if content else None
+        except ValueError:
+            told = {}
+        if 200 <= status < 300:
+            if content and not isinstance(told, dict):
+                raise Unreachable(f"{self._url} answers something else than Keyrack.")
+            return told
+        error = told.get("error") if isinstance(told, dict) else None
+        error = error if isinstance(error, dict) else {}
+        words = str(error.get("message") or f"{self._url} answers with the status {status}; is that a Keyrack?")
+        if status in AWAY or not error:
+            raise Unreachable(words)
+        if status == 401:
+            words += " Log in again: keyrack login URL."
+        raise CallRefused(status, str(error.get("code", "")), words)
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            host, port = self._parts.hostname or "", self._parts.port
+            if self._parts.scheme == "https":
+                context = ssl.create_default_context()
+                self._connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=context)
+            else:
+                self._connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
+            self._connection.connect()
+            self._connection.sock.settimeout(SECONDS)
+        return self._connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def check(url: str) -> str:
+    """An address that a token may be sent to: https, or http on this machine. Exits with words for any other."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+        raise click.UsageError("An address is written like https://keyrack.example.org.")
+    if parts.scheme == "http" and not _is_here(host):
+        raise click.UsageError("Over http everybody on the way reads the token; write https://.")
+    return url.rstrip("/")
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _still_working(url: str) -> Iterator[None]:
+    """Say on a terminal that a long call goes on, and clear that at its end."""
+    stream: TextIO = sys.stderr
+    if not stream.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        began = time.monotonic()
+        while not done.wait(QUIET_SECONDS):
+            stream.write(f"\rwaiting for {urlsplit(url).hostname}: {time.monotonic() - began:.0f} s ")
+            stream.flush()
+
+    thread = threading.Thread(target=tell, daemon=True)
+    began = time.monotonic()
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if time.monotonic() - began > QUIET_SECONDS:
+            stream.write("\r\x1b[K")
+            stream.flush()

@@ -1,0 +1,237 @@
+"""`keyrack hosts list`, `show`, `observe` and others: hosts seen and steered by calls; must hold no rule."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import datetime
+from typing import Any
+
+import click
+
+from keyrack.cli import sessions
+from keyrack.cli.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
+from keyrack.cli.changes import changed, changing, dash, tell
+from keyrack.cli.shown import say
+from keyrack.cli.spans import ago, seconds_of
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.changes import dash
+from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.spans import ago, seconds_of
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+
+FORBIDDEN = 403
+TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
+_HINT = "`keyrack hosts list` shows which there are."
+
+
+@click.command(name="list")
+@click.option("--deleted", is_flag=True, help="Deleted servers instead, and whether their hosts have obeyed that.")
+@as_json
+@either
+def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
+    """List hosts, each with its mode and state.
+
+    APPLIED is the revision that the host obeys, of the one that it must obey; UNMANAGED counts the keys that Keyrack
+    did not put there and on which nobody decided, where one may know that.
+    """
+    if on_data(given) and not deleted:
+        # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
+        table(TITLES, importlib.import_module("keyrack.cli.hosts.hosts_on_data").rows(given), json_wanted)
+        return
+    with reached(given) as calls:
+        if deleted:
+            gone = [
+                (
+                    *(one[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
+                    dash(one["acknowledged_at"]),
+                )
+                for one in calls.every("/deleted-servers")
+            ]
+            table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), gone, json_wanted)
+            return
+        undecided = _undecided(calls)
+        now, unknown = calls.now(), None if json_wanted else "-"
+        rows = [
+            (
+                one["id"],
+                one["name"],
+                one["mode"],
+                one["state"],
+                f"{one['applied']}/{one['wanted']}",
+                ago(now, one["seen_at"] and datetime.fromisoformat(one["seen_at"])),
+                unknown if undecided is None else undecided.get(one["id"], 0),
+            )
+            for one in calls.every("/servers")
+        ]
+        table(TITLES, rows, json_wanted)
+
+
+@click.command()
+@click.argument("reference", metavar="SERVER")
+@as_json_object
+@either
+def show(reference: str, json_wanted: bool, **given: Any) -> None:
+    """Show what one host is to do and what it says it does."""
+    with reached(given) as calls, known(_HINT):
+        server = calls.ask("GET", to("servers", reference))
+        if json_wanted:
+            show_json(_object(server))
+            return
+        applied = f"{server['applied']} since {server['applied_at']}" if server["applied_at"] else "none"
+        facts = (
+            ("server", f"{server['name']} (id {server['id']}, {server['address']})"),
+            ("tags", ", ".join(server["tags"]) or "none"),
+            ("mode", server["mode"]),
+            ("state", server["state"]),
+            ("host says", server["enforcement"] or "nothing yet"),
+            ("undone", server["undone"]),
+            ("revision", f"wanted {server['wanted']}, applied {applied}"),
+            ("last seen", dash(server["seen_at"])),
+            ("when silent", server["offline_words"]),
+            ("keys too", ", ".join(server["writers"])),
+            ("agent", server["agent_version"] or "none"),
+            ("system", " ".join(filter(None, (server["os"], server["os_version"]))) or "unknown"),
+        )
+        for name, value in facts:
+            if value:
+                say(f"{name:<12} {value}")
+        for problem in server["problems"]:
+            say(f"{'problem':<12} {problem}")
+        if server["enrolled_at"] is None:
+            say(f"Enrol it: keyrack hosts enrol {server['id']}", err=True)
+
+
+@click.command()
+@click.argument("reference", metavar="SERVER")
+@changing
+@either
+def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Have a host observe: it reports who gets in, and changes nothing about it."""
+    _set_mode(reference, "observe", given, dry_run=dry_run, json_wanted=json_wanted)
+
+
+@click.command()
+@click.argument("reference", metavar="SERVER")
+@changing
+@either
+def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Have Keyrack's keys alone open a host.
+
+    The host tries for a minute, and undoes it when it does not work.
+    """
+    _set_mode(reference, "enforce", given, dry_run=dry_run, json_wanted=json_wanted)
+
+
+@click.command(name="offline-policy")
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--tag", help="All servers that have this tag now, instead of one.")
+@click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
+@click.option(
+    "--then", required=True, type=click.Choice((KEEP, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
+)
+@as_json
+@either
+def set_offline_policy(
+    reference: str | None, tag: str | None, after: str, then: str, json_wanted: bool, **given: Any
+) -> None:
+    """Set what hosts do while the service does not answer."""
+    if (reference is None) == (tag is None):
+        raise click.UsageError("Name one SERVER, or several with --tag.")
+    seconds = seconds_of(after)
+    where = to("servers", reference) if reference is not None else to("tags", tag)
+    with reached(given) as calls, known(_HINT):
+        policy = {"after_seconds": seconds, "then": then}
+        told = calls.ask("PUT", f"{where}/offline-policy", policy)["items"]
+        if json_wanted:
+            show_json(told)
+            return
+        for server in told:
+            say(f"{server['name']}: {server['offline_words']}")
+
+
+@click.command(name="keys")
+@click.argument("reference", metavar="SERVER")
+@as_json
+@either
+def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
+    """List the keys that Keyrack put on a host, each with its end and its last use."""
+    with reached(given) as calls, known(_HINT):
+        rows = []
+        for one in calls.every(to("servers", reference, "credentials")):
+            seen = f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-"
+            state = "delivered" if one["delivered"] else "on its way"
+            rows.append(
+                (
+                    one["id"],
+                    one["label"],
+                    one["username"],
+                    one["fingerprint"],
+                    dash(one["expires_at"]),
+                    ", ".join(sorted(one["restrictions"])) or "-",
+                    seen,
+                    f"{state}, but {one['refused']}" if one["refused"] else state,
+                )
+            )
+        titles = ("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED", "STATE")
+        table(titles, rows, json_wanted)
+
+
+@click.command(name="sessions")
+@click.argument("reference", metavar="SERVER")
+@as_json
+@either
+def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
+    """List who is logged in on a host."""
+    with reached(given) as calls, known(_HINT):
+        table(sessions.TITLES[1:], sessions.rows(calls, reference), json_wanted)
+
+
+@click.command(name="end-session")
+@click.argument("reference", metavar="SERVER")
+@click.argument("session_id", metavar="ID", type=ID)
+@as_json_object
+@either
+def end_session(reference: str, session_id: int, json_wanted: bool, **given: Any) -> None:
+    """Have a host end a login."""
+    with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
+        one = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
+        tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)
+
+
+def _undecided(calls: Calls) -> dict[int, int] | None:
+    """How many unmanaged keys wait for a decision, by server; None where one may not know."""
+    try:
+        items = calls.ask("GET", "/unmanaged-keys")["items"]
+    except CallRefused as refused:
+        if refused.status != FORBIDDEN:
+            raise
+        return None
+    return {one["server_id"]: one["keys"] for one in items}
+
+
+def _object(server: dict[str, Any]) -> dict[str, object]:
+    """A host for programs; every field is always there, null where nothing is known."""
+    same = ("id", "name", "address", "tags", "mode", "state", "wanted", "applied", "applied_at", "seen_at")
+    return {
+        **{name: server[name] for name in same},
+        "enforcement": server["enforcement"] or None,
+        "undone": server["undone"] or None,
+        "when_silent": server["offline_words"] or None,
+        "agent_version": server["agent_version"],
+        "os": server["os"],
+        "os_version": server["os_version"],
+        "enrolled": server["enrolled_at"] is not None,
+        "problems": server["problems"],
+    }
+
+
+def _set_mode(reference: str, mode: str, given: dict[str, Any], *, dry_run: bool, json_wanted: bool) -> None:
+    def words(server: dict[str, Any]) -> str:
+        return f"{server['name']} is to {server['mode']}, with revision {server['wanted']}."
+
+    with reached(given) as calls, known(_HINT):
+        path, body = to("servers", reference), {"mode": mode}
+        server = changed(calls, "PATCH", path, body, dry_run=dry_run, json_wanted=json_wanted, words=words)
+        say(f"See what the host says: keyrack hosts show {server['id']}", err=True)

@@ -1,0 +1,27 @@
+"""`keyrack hosts list` on an instance's own data, from its records; must hold no rule, the core has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyrack.cli.connection.operator_context import operator_context
+from keyrack.cli.output.spans import ago
+from keyrack.cli.output.tables import AT_ONCE, every
+from keyrack.core.hosts import servers, status
+from keyrack.core.hosts import unmanaged_keys as unmanaged
+
+Row = tuple[int, str, str, str, str, str, int]
+
+
+def rows(given: dict[str, Any]) -> list[Row]:
+    """What is shown of each host; given: the options that say where the data is."""
+    with operator_context(given) as at:
+        undecided = unmanaged.counts(at.instance, at.actor)
+        now = at.instance.now()
+        found = []
+        for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
+            held = status.of(at.instance, server)
+            revisions = f"{held.applied}/{held.wanted}"
+            seen = ago(now, held.seen_at)
+            found.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
+        return found

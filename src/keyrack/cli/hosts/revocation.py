@@ -1,0 +1,146 @@
+"""`keyrack hosts revoke`, `revoked`, `receipts`: keys taken away everywhere, and who obeys; must hold no rule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from keyrack.cli import receipts
+from keyrack.cli.calls import CallRefused, Calls, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.ends import partly
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.changes import dash
+from keyrack.cli.connection.calls import CallRefused, Calls, either, known, reached, to
+from keyrack.cli.output import receipts
+from keyrack.cli.output.ends import partly
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+
+LOOK_SECONDS = 0.5
+
+
+@click.command()
+@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
+@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
+@changing
+@either
+def revoke(
+    fingerprint: str,
+    wait: int | None,
+    reason: str | None,
+    lift: bool,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Revoke a key everywhere.
+
+    It shows which hosts refuse it. Nobody can register the key again until it is lifted.
+
+    With --wait it ends with status 3 when not all hosts said in time that they refuse it.
+    """
+    if lift and (wait is not None or reason is not None or dry_run):
+        raise click.UsageError("--lift takes neither --wait, --reason nor --dry-run; it lets nobody in by itself.")
+    hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
+    if lift:
+        hint = "`keyrack hosts revoked` shows which are."
+    with reached(given) as calls, known(hint):
+        if lift:
+            noted = calls.ask("POST", "/keys/lift", {"fingerprint": fingerprint})
+            if json_wanted:
+                show_json({"fingerprint": noted["fingerprint"], "lifted": True})
+                return
+            say(f"{noted['fingerprint']} may be registered again; hosts refuse it until somebody does.")
+            return
+        done = changed(calls, "POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": reason}, dry_run=dry_run)
+        if not json_wanted:
+            say(
+                f"Revoked {done['fingerprint']}: {done['credentials']} credentials, {done['user_keys']} user keys and "
+                f"{done['repositories']} deploy keys, on {len(done['revisions'])} servers."
+            )
+        told = _follow(calls, fingerprint, wait) if done["revisions"] or json_wanted else None
+        if told is not None and json_wanted:
+            gone = {name: done[name] for name in ("credentials", "user_keys", "repositories")}
+            show_json({"fingerprint": done["fingerprint"], **gone, **_as_object(told)})
+        elif told is not None:
+            _show_receipts(told)
+        if told is not None and not told["done"] and wait is not None:
+            raise partly()
+
+
+@click.command(name="revoked")
+@as_json
+@either
+def list_revoked(json_wanted: bool, **given: Any) -> None:
+    """List keys that were revoked everywhere.
+
+    Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
+    """
+    with reached(given) as calls:
+        rows = [
+            (one["fingerprint"], one["revoked_at"], one["revoked_by"], dash(one["reason"]))
+            for one in calls.every("/keys/revoked")
+        ]
+        table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
+
+
+@click.command(name="receipts")
+@click.argument("change", metavar="FINGERPRINT|EVENT_ID")
+@as_json_object
+@either
+def show_receipts(change: str, json_wanted: bool, **given: Any) -> None:
+    """Show which hosts obey a change.
+
+    The change is a revoked key, by fingerprint, or an event of the log.
+    """
+    hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
+    with reached(given) as calls, known(hint):
+        if change.isascii() and change.isdigit() and len(change) < 10:
+            _show_receipts(calls.ask("GET", to("events", change, "receipts")), json_wanted)
+        else:
+            _show_receipts(_of_key(calls, change), json_wanted)
+
+
+def _of_key(calls: Calls, fingerprint: str) -> Any:
+    return calls.ask("GET", "/keys/receipts", query={"fingerprint": fingerprint})
+
+
+def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
+    """The receipts once every host obeys or the time is over; each change of them is told meanwhile."""
+    deadline = time.monotonic() + (wait or 0)
+    said = ""
+    while True:
+        try:
+            now = _of_key(calls, fingerprint)
+        except CallRefused as refused:
+            # Who may revoke need not be one who may read servers.
+            if refused.status != 403:
+                raise
+            raise click.ClickException(
+                f"It is revoked. Which hosts refuse it is not shown: {refused.message}"
+            ) from None
+        if now["words"] != said and wait is not None:
+            said = now["words"]
+            say(now["words"], err=True)
+        if now["done"] or time.monotonic() >= deadline:
+            return now
+        time.sleep(LOOK_SECONDS)
+
+
+def _show_receipts(found: Mapping[str, Any], json_wanted: bool = False) -> None:
+    if json_wanted:
+        show_json(_as_object(found))
+        return
+    receipts.show(found["servers"])
+    say(found["words"])
+
+
+def _as_object(found: Mapping[str, Any]) -> dict[str, object]:
+    return {"done": found["done"], "words": found["words"], "servers": receipts.objects(found["servers"])}

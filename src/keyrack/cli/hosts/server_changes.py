@@ -1,0 +1,82 @@
+"""`keyrack hosts rename`, `move`, `copy-gone`: a server's name, place and machine; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import either, known, reached, to
+from keyrack.cli.changes import changed, changing, tell
+from keyrack.cli.tables import as_json_object
+from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.output.shown import say
+
+HINT = "`keyrack hosts list` shows which there are."
+
+
+@click.command()
+@click.argument("reference", metavar="SERVER")
+@click.argument("name", metavar="NAME")
+@as_json_object
+@either
+def rename(reference: str, name: str, json_wanted: bool, **given: Any) -> None:
+    """Give a server another name.
+
+    The host goes on as it is, under the same id. A file for `keyrack apply` names it by `id`, or by `was`.
+    """
+    with reached(given) as calls, known(HINT):
+        server = calls.ask("PATCH", to("servers", reference), {"name": name})
+        tell(server, f"The server {server['id']} is called {server['name']} now.", json_wanted)
+
+
+@click.command()
+@click.argument("reference", metavar="SERVER")
+@click.argument("address", metavar="ADDRESS")
+@click.option("--provider", metavar="TEXT", help="Whose machine it is now.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags now, these and no others; repeated.")
+@changing
+@either
+def move(
+    reference: str,
+    address: str,
+    provider: str | None,
+    tags: tuple[str, ...],
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Give a server another address, and provider and tags where they are given.
+
+    The host goes on as it is, under the same id. Tags decide which grants reach it.
+    """
+    body: dict[str, Any] = {"address": address}
+    if provider is not None:
+        body["provider"] = provider
+    if tags:
+        body["tags"] = list(tags)
+    with reached(given) as calls, known(HINT):
+        changed(
+            calls,
+            "PATCH",
+            to("servers", reference),
+            body,
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda one: f"The server {one['name']} (id {one['id']}) is at {one['address']} now.",
+        )
+
+
+@click.command(name="copy-gone")
+@click.argument("reference", metavar="SERVER")
+@as_json_object
+@either
+def copy_gone(reference: str, json_wanted: bool, **given: Any) -> None:
+    """Go on with a host whose copy is gone.
+
+    Two machines that use one host's identity get no documents until one of them is gone or enrolled as another server
+    (`keyrack hosts enrol --replace`). Where both are still there, that is noticed again.
+    """
+    with reached(given) as calls, known(HINT):
+        server = calls.ask("POST", to("servers", reference, "copy-gone"))
+        tell(server, f"The server {server['name']} goes on with the machine that asks next.", json_wanted)

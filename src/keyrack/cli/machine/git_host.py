@@ -1,0 +1,55 @@
+"""`keyrack git-host`: Git over SSH in the foreground; must hold no rule."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import click
+
+from keyrack.app import open_instance
+from keyrack.cli import options
+from keyrack.cli.connection.explained import explained
+from keyrack.cli.connection.opened import refuse_none
+from keyrack.cli.machine.serve import set_up_logging
+from keyrack.git.host import GitHost
+from keyrack.private_sshd import PrivateSshdError
+
+
+@click.command(name="git-host")
+@options.data
+@options.database
+@options.git_listen
+def command(**given: Any) -> None:
+    """Serve Git over SSH until it is stopped.
+
+    It runs beside `keyrack serve`, with the same data folder or database. Clients log in under the name of
+    the account that runs it, so run it as an account called git.
+    """
+    settings = options.settings(**given)
+    set_up_logging()
+    host, _, port = settings.git_listen.rpartition(":")
+    with explained():
+        refuse_none(settings)
+        instance = open_instance(settings)
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    git_host = None
+    try:
+        git_host = GitHost(instance, port=int(port), address=host.strip("[]"))
+        git_host.start()
+        click.echo(f"Git is served at {git_host.url('GROUP/NAME')} (repositories in {git_host.repositories}).")
+        stopping.wait()
+    except PrivateSshdError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        if git_host is not None:
+            git_host.stop()
+        instance.database.close()

@@ -1,0 +1,104 @@
+"""`keyrack restore`: puts a backup in the place of the database; must hold no rule, the core has them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyrack import app
+from keyrack.cli import options
+from keyrack.cli.connection.explained import explained
+from keyrack.cli.machine.backup import sqlite_file
+from keyrack.core import restoring
+from keyrack.core.restoring import Loss
+from keyrack.settings import Settings
+from keyrack.store.engine import backup, migrate
+from keyrack.store.engine.backup import BackupProblem, Newer
+
+
+@click.command(name="restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--bring-back", is_flag=True, help="Also bring back what was taken away since the backup.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.data
+@options.database
+def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
+    """Put a backup in the place of the database, while nothing serves.
+
+    Keys, tokens and rights that were taken away since stay taken away where the database to be replaced can still
+    be read. Hosts keep refusing what they refuse. The replaced database is kept beside the new one.
+    """
+    settings = options.settings(**given)
+    database = sqlite_file(settings, f"pg_restore --clean --if-exists {file}")
+    if not (settings.data / "instance.key").exists():
+        raise click.ClickException(
+            f"{settings.data / 'instance.key'} is missing; put the instance key that belongs to the backup there first."
+        )
+    try:
+        backup.check(file, database)
+        database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with backup.alone_with(database) as held:
+            aside = _restore(settings, file, database, held, bring_back=bring_back, yes=yes)
+    except BackupProblem as problem:
+        raise click.ClickException(str(problem)) from None
+    click.echo(f"Restored {database}." + (f" The replaced one is {aside}." if aside else ""))
+    click.echo(
+        "Start the service; hosts then tell what they refuse, and `keyrack hosts resync --all` decides.", err=True
+    )
+
+
+def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring_back: bool, yes: bool) -> Path | None:
+    """Ready a copy of the backup beside the database, ask, and swap the two; where the replaced one is."""
+    prepared = database.with_name(f".{database.name}.restoring")
+    _remove(prepared)
+    try:
+        backup.unpack(file, prepared)
+        newer = None if held is None else Newer(held)
+        with explained():
+            instance = app.open_instance(
+                settings.model_copy(update={"database": f"sqlite:///{prepared.resolve()}"}), restoring=True
+            )
+        try:
+            if newer is not None and newer.version() != migrate.head():
+                newer = None
+            loss = restoring.compare(instance, newer)
+            _show(file, loss, database.exists(), bring_back=bring_back)
+            if not yes and not click.confirm("Restore?"):
+                raise click.ClickException("Nothing was changed.")
+            restoring.ready(instance, newer, loss, keep_gone=not bring_back)
+        finally:
+            instance.database.close()
+        backup.settle(prepared)
+        aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        was_there = database.exists()
+        backup.put_in_place(prepared, database, aside)
+        return aside if was_there else None
+    finally:
+        _remove(prepared)
+
+
+def _show(file: Path, loss: Loss, there: bool, *, bring_back: bool) -> None:
+    made = "without an event" if loss.made_at is None else f"as of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
+    click.echo(f"{file}: a database of this instance, {made}.")
+    if loss.lost is None:
+        why = "cannot be read, or does not go on from this backup" if there else "is not there"
+        click.echo(
+            f"The database to be replaced {why}: what was taken away since the backup is known to hosts alone. They "
+            "keep refusing it; tokens, passwords and keys that no host knew must be taken away again by hand."
+        )
+        return
+    added = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in loss.added.items())
+    click.echo(f"Lost: {loss.lost} events since" + (f", and what they added: {added}." if added else "."))
+    gone = ", ".join(f"{count} {restoring.WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
+    click.echo(f"{'COMES BACK' if bring_back else 'Stays taken away'}: {gone}.")
+
+
+def _remove(prepared: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{prepared}{ending}")

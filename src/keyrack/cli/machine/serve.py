@@ -1,0 +1,219 @@
+"""`keyrack serve`: the service in the foreground; must hold no rule."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import click
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from keyrack import app, logs, serving
+from keyrack.cli import options
+from keyrack.cli.connection.explained import explained
+from keyrack.settings import Settings
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.outage import Outage
+from keyrack.web import listening, request_ids
+from keyrack.web.protocol import BoundedProtocol
+from keyrack.web.server import Service
+
+SWITCH_SECONDS = 0.00025
+WAIT_SECONDS = 2.0
+"""Between two tries of a worker to reach the database."""
+
+
+@click.command(name="serve")
+@options.listen
+@options.data
+@options.database
+@options.public_url
+@options.workers
+def command(**given: Any) -> None:
+    """Run the service until it is stopped.
+
+    With SQLite one process serves; with PostgreSQL any number, here and on other machines.
+    Every option is also KEYRACK_… in the environment.
+    """
+    settings = options.settings(**given)
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        raise click.UsageError("--workers needs PostgreSQL (--database): SQLite serves with one process.")
+    serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
+    set_up_logging(settings.log_format)
+    host, port = settings.host_and_port
+    check_free((host, port, "--listen"))
+    if settings.workers > 1:
+        for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
+            if isinstance(value, str | int | float | bool):
+                os.environ[f"KEYRACK_{name.upper()}"] = str(value)
+        serve_with_workers(settings)
+        return
+    application = open_application(settings)
+    click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
+    service = listening.ListeningServer(uvicorn.Config(application, **limits(settings)))
+    with suppress(KeyboardInterrupt):  # Ctrl-C ended it in order, and is raised once more for whoever waits for that
+        service.run()
+    if not service.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def serve_with_workers(settings: Settings) -> None:
+    """Serve with several processes. What would stop each of them stops this one first, and once."""
+    with explained():
+        app.open_instance(settings).database.close()
+    config = uvicorn.Config(
+        "keyrack.cli.machine.serve:from_environment", factory=True, workers=settings.workers, **limits(settings)
+    )
+    workers = _Workers(config, [config.bind_socket()])
+    click.echo(
+        f"Keyrack serves at {settings.url} with {settings.workers} processes (data in {settings.data.resolve()}).",
+        err=True,
+    )
+    workers.run()
+    if not workers.asked_to_stop:
+        raise click.ClickException("A process that serves could not start; all were stopped.")
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which ends when a worker exits with STARTUP_FAILURE and starts others anew for ever."""
+
+    asked_to_stop = False
+
+    def handle_int(self) -> None:
+        self.asked_to_stop = True
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self.asked_to_stop = True
+        super().handle_term()
+
+
+def open_application(settings: Settings) -> Service:
+    """The application for these settings; exits with words when the database or the key is not usable."""
+    with explained():
+        application = serving.web_application(app.open_instance(settings))
+    be_quick_to_switch()
+    return application
+
+
+def be_quick_to_switch() -> None:
+    """Have no thread of this process wait long for another one, now that all is loaded.
+
+    A thread that computes lets others go on after a quarter of a millisecond, instead of five: the event loop lets go
+    of the interpreter at each statement of its own, and would wait as long each time. And what is loaded is never
+    looked through for garbage again, which took a tenth of a second each time, in which nothing was answered.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+
+
+def from_environment() -> Service:
+    """What each of several workers serves. One that starts anew while the database is away waits for it."""
+    settings = Settings()
+    set_up_logging(settings.log_format)
+    outage = Outage()
+    while True:
+        try:
+            with explained():
+                try:
+                    instance = app.open_instance(settings)
+                except (DatabaseSpoilt, DatabaseRefused):
+                    raise
+                except DatabaseUnavailable as error:
+                    outage.failed(error)
+                    time.sleep(WAIT_SECONDS)
+                    continue
+        except click.ClickException as error:
+            error.show()
+            sys.exit(STARTUP_FAILURE)
+        outage.answered()
+        application = serving.web_application(instance)
+        be_quick_to_switch()
+        return application
+
+
+def check_free(*wanted: tuple[str, int, str]) -> None:
+    """Say which address is taken instead of failing later; wanted: host, port, and the option that names another."""
+    with ExitStack() as held:
+        for host, port, option in wanted:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                # Held until all are tried, so that two of our own are not given one port.
+                held.enter_context(socket.create_server((host, port), family=family))
+            except OSError as error:
+                why = str(error.strerror).partition(" (while attempting")[0]
+                shown = f"[{host}]" if ":" in host else host
+                raise click.ClickException(
+                    f"Cannot listen on {shown}:{port} ({why}). Choose another one with {option}."
+                ) from None
+
+
+def set_up_logging(log_format: str = "text") -> None:
+    """One line an event on standard error, with the request it belongs to; log_format: "text" or "json"."""
+    logs.load()
+    import structlog
+
+    shared: list[Any] = [
+        request_ids.told,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    render = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"])
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    # Lines of libraries, uvicorn's among them, take the same form.
+    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[remove, render], foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("uvicorn.error").addFilter(_only_where_it_listens)
+    structlog.configure(processors=[*shared, render], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+def _only_where_it_listens(record: logging.LogRecord) -> bool:
+    """Of what uvicorn says of itself, warnings and where it listens; with several processes the first one says so."""
+    if record.levelno >= logging.WARNING:
+        return True
+    if not str(record.msg).startswith("Uvicorn running on"):
+        return False
+    record.msg = "listening on " + str(record.msg).removeprefix("Uvicorn running on ").removesuffix(
+        " (Press CTRL+C to quit)"
+    )
+    return True
+
+
+def limits(settings: Settings) -> dict[str, Any]:
+    """uvicorn's arguments: where to listen and how long to wait."""
+    host, port = settings.host_and_port
+    return {
+        "host": host,
+        "port": port,
+        "loop": "uvloop",
+        "http": BoundedProtocol,
+        "ws": "none",
+        "log_config": None,
+        "log_level": "info",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        # A waiting agent is let go at once; a request under way has this long to end.
+        "timeout_graceful_shutdown": 5,
+        "timeout_keep_alive": 8,
+    }

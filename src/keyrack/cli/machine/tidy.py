@@ -1,0 +1,42 @@
+"""`keyrack tidy`: shows what was kept as long as it must be, and deletes it; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli import options
+from keyrack.cli.connection.opened import opened
+from keyrack.cli.output.spans import moment
+from keyrack.cli.output.tables import as_json, table
+from keyrack.core.audit import retention
+from keyrack.core.people.users import system_actor
+
+
+@click.command(name="tidy")
+@click.option("--apply", "applied", is_flag=True, help="Delete it, instead of showing how much there is.")
+@as_json
+@options.data
+@options.database
+def command(applied: bool, json_wanted: bool, **given: Any) -> None:
+    """Show what was kept as long as it must be, and delete it.
+
+    The service does the same by itself, every hour. How long each is kept: the settings that end in _days.
+    """
+    with opened(given) as instance:
+        actor = system_actor(channel="cli")
+        due = list(retention.due(instance, actor))
+        if json_wanted:
+            rows = [(one.rows, one.kind, moment(one.before)) for one in due]
+            table(("ROWS", "KIND", "ENDED BEFORE"), rows, json_wanted)
+        else:
+            for one in due:
+                click.echo(f"{one.rows:>9}  {one.kind}, ended before {one.before:%Y-%m-%d %H:%M} UTC")
+        if not applied:
+            click.echo("Nothing was deleted; --apply does.", err=json_wanted)
+            return
+        total = 0
+        while gone := retention.tidy(instance, actor):
+            total += gone.total()
+        click.echo(f"Deleted {total}.", err=json_wanted)

@@ -1,0 +1,291 @@
+"""`keyrack up`: try everything on this machine, service and demo host; must not be used in production."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from keyrack.app import open_instance
+from keyrack.cli import options
+from keyrack.cli.connection.explained import explained
+from keyrack.cli.connection.operator import operator
+from keyrack.cli.machine.demo_host import DemoHost
+from keyrack.cli.machine.serve import check_free, limits, set_up_logging
+from keyrack.core.hosts import servers
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
+from keyrack.core.workspace import first_start
+from keyrack.core.workspace.first_start import FirstAdmin
+from keyrack.errors import Refusal
+from keyrack.git.host import GitHost
+from keyrack.model import Server
+from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, find_sshd
+from keyrack.serving import web_application
+from keyrack.settings import Settings
+from keyrack.web import listening
+
+READY_SECONDS = 30.0
+LABEL = "my-laptop"
+
+
+@click.command(name="up")
+@options.listen
+@options.data
+@options.public_url
+@click.option(
+    "--sshd-port",
+    default=2222,
+    show_default=True,
+    envvar="KEYRACK_SSHD_PORT",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The demo host's SSH port on loopback.",
+)
+@click.option(
+    "--git-port",
+    default=2223,
+    show_default=True,
+    envvar="KEYRACK_GIT_PORT",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The port of Git over SSH on loopback.",
+)
+def command(sshd_port: int, git_port: int, **given: Any) -> None:
+    """Try Keyrack: service, embedded database and a demo host with an sshd of its own, all on loopback.
+
+    Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
+    once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
+    """
+    settings = options.settings(**given)
+    set_up_logging()
+    with explained():
+        check_free(
+            (*settings.host_and_port, "--listen"),
+            ("127.0.0.1", sshd_port, "--sshd-port"),
+            ("127.0.0.1", git_port, "--git-port"),
+        )
+        instance = open_instance(settings)
+    try:
+        Demo(instance, sshd_port, git_port).run()
+    except Refusal as refusal:
+        raise click.ClickException(refusal.message) from None
+    except PrivateSshdError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        instance.database.close()
+
+
+class Demo:
+    """One run of `keyrack up`."""
+
+    def __init__(self, instance: Instance, sshd_port: int, git_port: int) -> None:
+        self._instance = instance
+        self._settings: Settings = instance.settings
+        self._data = instance.settings.data.resolve()
+        self._sshd_port = sshd_port
+        self._git_port = git_port
+        self._stopping = threading.Event()
+        self._application = web_application(instance)
+        self._web = listening.ListeningServer(uvicorn.Config(self._application, **limits(self._settings)))
+
+    def run(self) -> None:
+        """Start everything, say how to use it, and wait until it is stopped."""
+        (self._data / "demo.json").unlink(missing_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        web = threading.Thread(target=self._serve, name="web")
+        web.start()
+        host = None
+        git = None
+        try:
+            self._wait_for("the service", lambda: self._web.started)
+            click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
+            username = pwd.getpwuid(os.getuid()).pw_name
+            admin = first_start.ensure_admin(self._instance, operator())
+            server = first_start.ensure_demo_server(self._instance, admin, username)
+            sshd = find_sshd()
+            if sshd is None:
+                click.echo(f"sshd was not found, so there is no demo host. {HOW_TO_GET_SSHD}", err=True)
+            else:
+                host = DemoHost(self._data / "demo-host", self._sshd_port, sshd)
+                self._start_host(host, admin, server)
+                first_start.note_port(self._instance, server, self._sshd_port)
+                git = self._start_git()
+            self._tell(admin, server, username, host, git)
+            self._stopping.wait()
+            click.echo("Stopping …")
+        finally:
+            for part in (git, host):
+                if part is not None:
+                    part.stop()
+            self._application.let_go()
+            self._web.should_exit = True
+            web.join(timeout=15)
+
+    def _serve(self) -> None:
+        try:
+            self._web.run()
+        finally:
+            self._stopping.set()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _start_host(self, host: DemoHost, admin: FirstAdmin, server: Server) -> None:
+        click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
+        host.prepare()
+        if server.enrolled_at is None or not host.enrolled:
+            actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+            token = servers.invite(self._instance, actor, server.id)
+            host.enrol(self._settings.url, token, replace=True)
+        host.start()
+        self._wait_for("the demo host", lambda: self._obeys(admin, server.id))
+
+    def _start_git(self) -> GitHost | None:
+        try:
+            git = GitHost(self._instance, port=self._git_port, port_option="--git-port")
+            git.start()
+        except PrivateSshdError as error:
+            click.echo(str(error), err=True)
+            return None
+        return git
+
+    def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
+        actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+        now = servers.get(self._instance, actor, server_id)
+        return now.applied_revision == now.revision
+
+    def _wait_for(self, what: str, ready: Any) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if self._stopping.is_set():
+                raise click.ClickException("Stopped before it was ready.")
+            if time.monotonic() > deadline:
+                raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")
+            time.sleep(0.02)
+
+    def _tell(
+        self, admin: FirstAdmin, server: Server, username: str, host: DemoHost | None, git: GitHost | None
+    ) -> None:
+        repository = first_start.ensure_demo_repository(self._instance, admin)
+        facts = {
+            "url": self._settings.url,
+            "token": admin.token,
+            "server_id": server.id,
+            "ssh_host": "127.0.0.1" if host else None,
+            "ssh_port": host.port if host else None,
+            "username": username,
+            "known_hosts": str(host.known_hosts) if host else None,
+            "admin_user": admin.user.name,
+            "admin_password": admin.password,
+            "workspace": admin.workspace.name,
+            "git_url": git.url(repository) if git else None,
+            "git_known_hosts": str(git.known_hosts) if git else None,
+        }
+        _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, shown this once:")
+        chosen = admin.password or "the one that you chose"
+        click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
+        click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")
+        click.echo("Register a public key (one made for this demo; put your own in its place):\n")
+        key = self._demo_key()
+        click.echo(self._curl(admin, server, username, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+        if host is not None:
+            click.echo("Then log in with it:\n")
+            click.echo(_ssh(key, host, username) + "\n")
+            click.echo("Take it away again, with the id that the first line answered for ID; then it is refused:\n")
+            click.echo(self._curl_delete(admin, server) + "\n")
+        if git is not None:
+            click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")
+            click.echo(self._curl_own(admin, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+            click.echo("Then clone a repository that you may push to:\n")
+            click.echo(_clone(key, git, repository) + "\n")
+        click.echo(f"What a program needs to know stands in {self._data / 'demo.json'}. Stop with Ctrl-C.")
+
+    def _curl(self, admin: FirstAdmin, server: Server, username: str, line: str) -> str:
+        body = {"label": self._free_label(admin, server), "username": username, "publicKey": line}
+        arguments = [
+            "curl",
+            "-sS",
+            f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials",
+            "-H",
+            f"Authorization: Bearer {admin.token}",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            json.dumps(body),
+        ]
+        return shlex.join(arguments)
+
+    def _curl_delete(self, admin: FirstAdmin, server: Server) -> str:
+        path = f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials/ID"
+        return shlex.join(["curl", "-sS", "-X", "DELETE", path, "-H", f"Authorization: Bearer {admin.token}"])
+
+    def _curl_own(self, admin: FirstAdmin, line: str) -> str:
+        body = json.dumps({"title": LABEL, "key": line})
+        headers = ["-H", f"X-Auth-Token: {admin.token}", "-H", "Content-Type: application/json"]
+        return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
+
+    def _free_label(self, admin: FirstAdmin, server: Server) -> str:
+        actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+        found = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
+        taken = {credential.label for credential in found.items}
+        numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))
+        return LABEL if LABEL not in taken else next(label for label in numbered if label not in taken)
+
+    def _demo_key(self) -> Path:
+        """A throw-away key pair, so that both lines can be pasted as they stand."""
+        path = self._data / "demo_key"
+        if not path.exists() or not path.with_suffix(".pub").exists():
+            # Without ssh-keygen: where OpenSSH is missing the service is there to be tried all the same.
+            key = Ed25519PrivateKey.generate()
+            private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+            _write_private(path, private.decode("ascii"))
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            path.with_suffix(".pub").write_text(f"{public.decode('ascii')} keyrack-demo\n", "ascii")
+        return path
+
+
+def _ssh(key: Path, host: DemoHost, username: str) -> str:
+    return shlex.join(
+        [
+            "ssh",
+            "-i",
+            str(key),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            f"UserKnownHostsFile={host.known_hosts}",
+            "-p",
+            str(host.port),
+            f"{username}@127.0.0.1",
+        ]
+    )
+
+
+def _clone(key: Path, git: GitHost, repository: str) -> str:
+    ssh = shlex.join(["ssh", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={git.known_hosts}"])
+    return f"GIT_SSH_COMMAND={shlex.quote(ssh)} git clone {shlex.quote(git.url(repository))}"
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)

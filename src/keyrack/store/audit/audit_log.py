@@ -1,0 +1,287 @@
+"""Events in their places in the chain, and the tree over them; must sign nothing and decide nothing.
+
+What the tree is, protocol/audit_tree.py says. Leaves are kept for good, 32 bytes of hash for an event, and so is every
+eighth level above them: the hash of any part of the tree takes few rows, and a proof takes few parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, delete, func, insert, select
+
+from keyrack.protocol import audit_tree
+from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
+from keyrack.store.sealing.event_seals import COLUMNS
+from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.seals import SEAL, seals_of
+from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes, events
+
+LEVELS = 8
+"""Between two levels that are kept."""
+AT_ONCE = 2_000
+BACK_ON_POSTGRESQL = 10_000
+"""So many ids before the last one a transaction may have taken one that commits only now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A checkpoint with its signature, as it is handed out."""
+
+    text: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """A place in the chain. record: the event there as it is now, None where it is not there; sound: the place itself
+    is as Keyrack wrote it.
+    """
+
+    position: int
+    event_id: int
+    hash: bytes
+    record: Mapping[str, Any] | None
+    sound: bool
+
+
+def text_of(event: Mapping[str, Any]) -> bytes:
+    """An event as the bytes that are hashed: JSON, sorted, without what is empty, nor its seal; times in microseconds
+    since 1970.
+    """
+    return encode({name: value for name, value in event.items() if value is not None and name != SEAL}).encode()
+
+
+def newest(connection: Connection) -> Signed | None:
+    """The last checkpoint."""
+    row = _newest.row(connection)
+    return None if row is None else Signed(row["text"], row["signature"])
+
+
+@prepared
+def _newest() -> Select[Any]:
+    return select(audit_checkpoints).order_by(audit_checkpoints.c.size.desc()).limit(1)
+
+
+def checkpoints(connection: Connection) -> list[Signed]:
+    """All that are kept, the smallest first."""
+    rows = connection.execute(select(audit_checkpoints).order_by(audit_checkpoints.c.size))
+    return [Signed(row.text, row.signature) for row in rows]
+
+
+def checkpoint_sizes(connection: Connection) -> list[int]:
+    """The sizes under which those are kept, which their texts say too."""
+    return list(connection.execute(select(audit_checkpoints.c.size).order_by(audit_checkpoints.c.size)).scalars())
+
+
+def places_end(connection: Connection) -> int:
+    """How many places there are, by the last one."""
+    last = _last_place.value(connection)
+    return 0 if last is None else int(last) + 1
+
+
+@prepared
+def _last_place() -> Select[Any]:
+    return select(func.max(audit_leaves.c.position))
+
+
+def count_nodes(connection: Connection) -> int:
+    """How many hashes of parts are kept."""
+    return int(connection.execute(select(func.count()).select_from(audit_nodes)).scalar_one())
+
+
+def nodes_of(size: int) -> int:
+    """How many of them a log of this size has."""
+    return sum(size >> level for level in range(LEVELS, size.bit_length(), LEVELS))
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether nothing was ever chained."""
+    return connection.execute(select(audit_leaves.c.position).limit(1)).first() is None
+
+
+def whole(connection: Connection) -> audit_tree.Whole:
+    """What answers the hash of a whole part of the tree. It raises CheckpointProblem where leaves are missing."""
+
+    def hashed(level: int, number: int) -> bytes:
+        base = level // LEVELS * LEVELS
+        first, count = number << level - base, 1 << level - base
+        if base == 0:
+            rows = _leaves.values(connection, first, first + count)
+        else:
+            rows = _nodes.values(connection, base, first, first + count)
+        if len(rows) != count:
+            raise audit_tree.CheckpointProblem("parts of the chain are missing")
+        while len(rows) > 1:
+            rows = [audit_tree.node(rows[at], rows[at + 1]) for at in range(0, len(rows), 2)]
+        return bytes(rows[0])
+
+    return hashed
+
+
+@prepared
+def _leaves(first: int, end: int) -> Select[Any]:
+    held = audit_leaves.c
+    return select(held.hash).where(held.position >= first, held.position < end).order_by(held.position)
+
+
+@prepared
+def _nodes(level: int, first: int, end: int) -> Select[Any]:
+    held = audit_nodes.c
+    return select(held.hash).where(held.level == level, held.number >= first, held.number < end).order_by(held.number)
+
+
+def unchained(connection: Connection, *, everything: bool = False) -> list[Row]:
+    """Events that have no place yet, by id, at most AT_ONCE; everything: also those far before the last one."""
+    last = int(_last_chained.value(connection) or 0)
+    if everything:
+        last = 0
+    elif connection.dialect.name == "postgresql":
+        last = max(last - BACK_ON_POSTGRESQL, 0)
+    return _unchained.rows(connection, last)
+
+
+@prepared
+def _last_chained() -> Select[Any]:
+    return select(func.max(audit_leaves.c.event_id))
+
+
+@prepared
+def _unchained(after: int) -> Select[Any]:
+    placed = select(audit_leaves.c.event_id).where(audit_leaves.c.event_id == events.c.id).exists()
+    return select(events).where(events.c.id > after, ~placed).order_by(events.c.id).limit(AT_ONCE)
+
+
+def chain(connection: Connection, tree: audit_tree.Frontier, found: Sequence[Row]) -> None:
+    """Give events their places after those that are in the tree, which grows by them."""
+    leaves = []
+    start = tree.size
+    for event in found:
+        hashed = audit_tree.leaf(text_of(event))
+        seal = _seal(connection, tree.size, event["id"], hashed)
+        leaves.append({"position": tree.size, "event_id": event["id"], "hash": hashed, "seal": seal})
+        tree.add(hashed)
+    _inserting(audit_leaves).run_many(connection, leaves)
+    part = whole(connection)
+    for level in range(LEVELS, tree.size.bit_length(), LEVELS):
+        numbers = range(start >> level, tree.size >> level)
+        nodes = [{"level": level, "number": one, "hash": _grown(part, level, one)} for one in numbers]
+        _inserting(audit_nodes).run_many(connection, nodes)
+
+
+def _grown(part: audit_tree.Whole, level: int, number: int) -> bytes:
+    """A part that just became whole, from the two below it."""
+    return audit_tree.node(part(level - 1, 2 * number), part(level - 1, 2 * number + 1))
+
+
+class TreeParts:
+    """Whole parts of the tree as records make them, to be compared with those that are kept."""
+
+    def __init__(self) -> None:
+        self._open: list[list[bytes]] = [[]]  # by level that is kept: the parts below that are not yet one above
+        self._numbers = [0]
+        self._made: list[tuple[int, int, bytes]] = []
+
+    def add(self, hashed: bytes) -> None:
+        """Add a record by its hash."""
+        self._open[0].append(hashed)
+        depth = 0
+        while len(self._open[depth]) == 1 << LEVELS:
+            found, self._open[depth] = self._open[depth], []
+            while len(found) > 1:
+                found = [audit_tree.node(found[at], found[at + 1]) for at in range(0, len(found), 2)]
+            if depth + 1 == len(self._open):
+                self._open.append([])
+                self._numbers.append(0)
+            self._made.append(((depth + 1) * LEVELS, self._numbers[depth], found[0]))
+            self._numbers[depth] += 1
+            depth += 1
+            self._open[depth].append(found[0])
+
+    def fit(self, connection: Connection) -> bool:
+        """Whether those that were made since it was last asked are kept as they are."""
+        made, self._made = self._made, []
+        return all(_nodes.values(connection, level, number, number + 1) == [hashed] for level, number, hashed in made)
+
+
+@cache
+def _inserting(table: Table) -> Statement:
+    return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
+
+
+def _seal(connection: Connection, position: int, event_id: int, hashed: bytes) -> bytes:
+    return seals_of(connection).mac(f"audit leaf {position} {event_id} ".encode() + hashed)
+
+
+def put_checkpoint(connection: Connection, size: int, signed: Signed, at: datetime, *, instead_of: int | None) -> None:
+    """Keep a checkpoint; instead_of: the size of the one that need not be kept any more."""
+    if instead_of is not None:
+        connection.execute(delete(audit_checkpoints).where(audit_checkpoints.c.size == instead_of))
+    _inserting(audit_checkpoints).run(
+        connection, {"size": size, "text": signed.text, "signature": signed.signature, "at": at}
+    )
+
+
+def forget(connection: Connection) -> None:
+    """Begin a new chain, of the events there are: an operator restored a copy."""
+    for table in (audit_checkpoints, audit_nodes, audit_leaves):
+        connection.execute(delete(table))
+
+
+def place_of(connection: Connection, event_id: int) -> tuple[int, bytes] | None:
+    """Where an event is in the chain, and its hash there; None where it has no place yet."""
+    row = _place_of.row(connection, event_id)
+    return None if row is None else (int(row["position"]), bytes(row["hash"]))
+
+
+@prepared
+def _place_of(event_id: int) -> Select[Any]:
+    return select(audit_leaves).where(audit_leaves.c.event_id == event_id)
+
+
+def places(connection: Connection, first: int) -> Iterator[Chained]:
+    """The places from one on, each with its event, at most AT_ONCE."""
+    return _chained(connection, _places.rows(connection, first))
+
+
+def places_of(connection: Connection, action: str) -> Iterator[Chained]:
+    """The places of all events of an action."""
+    return _chained(connection, _places_of.rows(connection, action))
+
+
+def newest_event(connection: Connection) -> int:
+    """The id of the last event in the chain; 0 where there is none."""
+    return int(_last_chained.value(connection) or 0)
+
+
+def _chained(connection: Connection, rows: Iterable[Row]) -> Iterator[Chained]:
+    for row in rows:
+        event_id, hashed = int(row["leaf_event_id"]), bytes(row["leaf_hash"])
+        seal = _seal(connection, int(row["leaf_position"]), event_id, hashed)
+        yield Chained(
+            position=int(row["leaf_position"]),
+            event_id=event_id,
+            hash=hashed,
+            record=None if row["id"] is None else {column.name: row[column.name] for column in COLUMNS},
+            sound=seal == row["leaf_seal"],
+        )
+
+
+def _with_events() -> Select[Any]:
+    leaf = [column.label(f"leaf_{column.name}") for column in audit_leaves.c]
+    joined = audit_leaves.outerjoin(events, events.c.id == audit_leaves.c.event_id)
+    return select(*leaf, *COLUMNS).select_from(joined)
+
+
+@prepared
+def _places_of(action: str) -> Select[Any]:
+    return _with_events().where(events.c.action == action).order_by(audit_leaves.c.position)
+
+
+@prepared
+def _places(first: int) -> Select[Any]:
+    return _with_events().where(audit_leaves.c.position >= first).order_by(audit_leaves.c.position).limit(AT_ONCE)

@@ -1,0 +1,196 @@
+"""Questions about the audit log; must never change or delete an event."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
+
+from keyrack.model import Actor, Event, Page, Place
+from keyrack.store.engine.prepared import Statement, placeholder, prepared
+from keyrack.store.rows import contains, page
+from keyrack.store.sealing import event_seals
+from keyrack.store.sealing.event_seals import COLUMNS
+from keyrack.store.tables import IS_ALARM, events
+
+NEWEST = 500
+"""How many of a workspace's events are looked at for an alarm that was raised already."""
+LOOKED_AT = 2000
+"""Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
+_append = Statement(
+    lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
+)
+
+
+def add(
+    connection: Connection,
+    actor: Actor,
+    *,
+    at: datetime,
+    action: str,
+    outcome: str,
+    reason: str,
+    target_kind: str,
+    target_id: int | None,
+    server_id: int | None,
+    summary: str,
+    level: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Append one event by an actor; see model.Event for what the fields mean."""
+    event = {
+        **_by(actor),
+        "at": at,
+        "action": action,
+        "outcome": outcome,
+        "reason": reason,
+        "target_kind": target_kind,
+        "target_id": target_id,
+        "server_id": server_id,
+        "summary": summary,
+        "level": level,
+        "details": dict(details),
+    }
+    _append.tell(connection, event_seals.sealed(connection, event))
+
+
+def add_many(
+    connection: Connection, actor: Actor, told: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
+) -> None:
+    """Append events by one actor; told: the fields that all share, entries: the others of each."""
+    shared = {**_by(actor), **told}
+    _append.run_many(connection, event_seals.sealed_each(connection, [{**shared, **entry} for entry in entries]))
+
+
+def _by(actor: Actor) -> dict[str, Any]:
+    return {
+        "workspace_id": actor.workspace_id,
+        "actor_id": actor.user_id,
+        "actor_name": actor.name,
+        "token_id": actor.token_id,
+        "token_name": actor.token_name,
+        "address": actor.address,
+        "channel": actor.channel,
+    }
+
+
+def find(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    server_id: int | None = None,
+    search: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
+    actor_name: str = "",
+    key: str = "",
+    kinds: Collection[str] = (),
+    refused: bool = False,
+    alarms: bool = False,
+    offset: int,
+    limit: int,
+    after: Place | None = None,
+) -> Page[Event]:
+    """A page of a workspace's events, newest first; search: part of the summary, any case.
+
+    since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
+    one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
+    all; refused: only what was; alarms: these alone.
+    """
+    statement = select(*COLUMNS).where(events.c.workspace_id == workspace_id)
+    if actor_name:
+        statement = statement.where(events.c.actor_name == actor_name)
+    if key:
+        # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
+        statement = statement.where(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
+    if kinds:
+        statement = statement.where(events.c.target_kind.in_(kinds))
+    if refused:
+        statement = statement.where(events.c.outcome != "done")
+    if alarms:
+        statement = statement.where(text(IS_ALARM))
+    if since is not None:
+        statement = statement.where(events.c.at >= since)
+    if until is not None:
+        statement = statement.where(events.c.at < until)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
+    if server_id is not None:
+        statement = statement.where(events.c.server_id == server_id)
+    if search:
+        statement = statement.where(contains(events.c.summary, search))
+    ordered = statement.order_by(events.c.id.desc())
+    return page(connection, ordered, _event, offset=offset, limit=limit, after=after)
+
+
+def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:
+    """An event of this workspace, or None."""
+    statement = select(*COLUMNS).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _event(row)
+
+
+@prepared
+def _newest_id() -> Select[Any]:
+    return select(func.max(events.c.id))
+
+
+def newest_id(connection: Connection) -> int:
+    """The id of the newest event of all workspaces, 0 where there is none."""
+    return int(_newest_id.value(connection) or 0)
+
+
+@prepared
+def _after(event_id: int, limit: int) -> Select[Any]:
+    return select(*COLUMNS).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
+
+
+def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...]:
+    """The events of all workspaces with a larger id, oldest first, at most `limit`."""
+    return tuple(Event(**row) for row in _after.rows(connection, event_id, limit))
+
+
+@prepared
+def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]:
+    last = select(events.c.reason, events.c.at).where(events.c.server_id == server_id)
+    found = last.order_by(events.c.id.desc()).limit(most).subquery()
+    return select(func.count()).select_from(found).where(found.c.reason == reason, found.c.at > at)
+
+
+def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
+    """How many events with a reason a server has since a time, among its last LOOKED_AT."""
+    return int(_lately.value(connection, server_id, reason, since, LOOKED_AT) or 0)
+
+
+def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
+    """Whether this very alarm was raised about a server since a time."""
+    statement = select(events.c.id).where(
+        events.c.server_id == server_id,
+        events.c.at >= since,
+        events.c.reason == reason,
+        events.c.summary == summary,
+    )
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
+def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:
+    """Whether this very alarm is among the newest events of a workspace since a time."""
+    newest = select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(NEWEST)
+    some = newest.subquery()
+    statement = select(some.c.id).where(some.c.at >= since, some.c.reason == reason, some.c.summary == summary)
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
+def newest(connection: Connection, server_id: int, channel: str, *, most: int) -> list[tuple[datetime, str]]:
+    """Time and summary of a server's newest events that came by a channel, the last one first."""
+    statement = select(events.c.at, events.c.summary).where(
+        events.c.server_id == server_id, events.c.channel == channel
+    )
+    return [(row.at, row.summary) for row in connection.execute(statement.order_by(events.c.id.desc()).limit(most))]
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**row._mapping)

@@ -1,0 +1,200 @@
+"""What is older than it must be kept: how much there is, which rows, and their end; must decide no age."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
+
+from keyrack.store.keys.requests import APPROVED, PENDING
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import (
+    access_key_failures,
+    access_keys,
+    access_requests,
+    credentials,
+    deleted_servers,
+    deploy_keys,
+    enrolments,
+    events,
+    expired_keys,
+    freezes,
+    key_uses,
+    offboardings,
+    revocations,
+    revoked_keys,
+    servers,
+    tokens,
+    unmanaged_keys,
+    user_keys,
+    users,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiringRows:
+    """Rows of one table that end by age.
+
+    key: the columns that name a row. old: from a time, the rows that are older, as their key and the id of the
+    workspace they belong to, 0 for none.
+    """
+
+    table: Table
+    key: tuple[Column[Any], ...]
+    old: Callable[[datetime], Select[Any]]
+
+
+def _events(before: datetime) -> Select[Any]:
+    return select(events.c.id, events.c.workspace_id).where(events.c.at < before).order_by(events.c.id)
+
+
+def _ended_tokens(*conditions: Any) -> Callable[[datetime], Select[Any]]:
+    def old(before: datetime) -> Select[Any]:
+        ended = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+        return select(tokens.c.id, tokens.c.workspace_id).where(ended, *conditions)
+
+    return old
+
+
+def _temporary_access_keys(before: datetime) -> Select[Any]:
+    return (
+        select(access_keys.c.id, users.c.workspace_id)
+        .join(users, users.c.id == access_keys.c.user_id)
+        .where(access_keys.c.expires_at < before, access_keys.c.security_token_hash.is_not(None))
+    )
+
+
+def _failures(before: datetime) -> Select[Any]:
+    held = access_key_failures
+    return (
+        select(held.c.access_key_id, held.c.address, users.c.workspace_id)
+        .join(access_keys, access_keys.c.id == held.c.access_key_id)
+        .join(users, users.c.id == access_keys.c.user_id)
+        .where(held.c.last_at < before)
+    )
+
+
+def _enrolments(before: datetime) -> Select[Any]:
+    return (
+        select(enrolments.c.id, servers.c.workspace_id)
+        .join(servers, servers.c.id == enrolments.c.server_id)
+        .where(enrolments.c.expires_at < before)
+    )
+
+
+def _key_uses(before: datetime) -> Select[Any]:
+    """Last uses of keys that nothing has any more."""
+    held = [
+        select(table.c.fingerprint).where(table.c.fingerprint == key_uses.c.fingerprint).exists()
+        for table in (credentials, user_keys, deploy_keys)
+    ]
+    return (
+        select(key_uses.c.fingerprint, key_uses.c.server_id, func.coalesce(servers.c.workspace_id, 0))
+        .outerjoin(servers, servers.c.id == key_uses.c.server_id)
+        .where(key_uses.c.last_used_at < before, ~or_(*held))
+    )
+
+
+def _revocations(before: datetime) -> Select[Any]:
+    """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere."""
+    held = revocations
+    found = select(unmanaged_keys.c.id).where(
+        unmanaged_keys.c.fingerprint == held.c.fingerprint,
+        unmanaged_keys.c.server_id == held.c.server_id,
+        unmanaged_keys.c.state != "gone",
+    )
+    everywhere = select(revoked_keys.c.fingerprint).where(
+        and_(
+            revoked_keys.c.workspace_id == servers.c.workspace_id,
+            revoked_keys.c.fingerprint == held.c.fingerprint,
+        )
+    )
+    return (
+        select(held.c.server_id, held.c.fingerprint, servers.c.workspace_id)
+        .join(servers, servers.c.id == held.c.server_id)
+        .where(held.c.confirmed_at < before, ~found.exists(), ~everywhere.exists())
+    )
+
+
+def _deleted_servers(before: datetime) -> Select[Any]:
+    return select(deleted_servers.c.server_id, deleted_servers.c.workspace_id).where(
+        deleted_servers.c.deleted_at < before
+    )
+
+
+def _expired_keys(before: datetime) -> Select[Any]:
+    held = expired_keys
+    return select(held.c.workspace_id, held.c.fingerprint, held.c.workspace_id.label("of")).where(
+        held.c.expired_at < before
+    )
+
+
+def _requests(before: datetime) -> Select[Any]:
+    """What nothing hangs on any more: neither a decision nor a grant that is open."""
+    held = access_requests
+    closed = held.c.state.not_in((PENDING, APPROVED))
+    return select(held.c.id, held.c.workspace_id).where(closed, held.c.decided_at < before)
+
+
+def _freezes(before: datetime) -> Select[Any]:
+    return select(freezes.c.id, freezes.c.workspace_id).where(freezes.c.ended_at < before)
+
+
+def _offboardings(before: datetime) -> Select[Any]:
+    held = offboardings
+    return select(held.c.id, held.c.workspace_id).where(held.c.undo_until < before)
+
+
+KINDS: dict[str, ExpiringRows] = {
+    "events": ExpiringRows(events, (events.c.id,), _events),
+    "IAM tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind == "iam")),
+    "other ended tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind != "iam")),
+    "temporary access keys": ExpiringRows(access_keys, (access_keys.c.id,), _temporary_access_keys),
+    "failed signatures": ExpiringRows(
+        access_key_failures, (access_key_failures.c.access_key_id, access_key_failures.c.address), _failures
+    ),
+    "enrolment tokens": ExpiringRows(enrolments, (enrolments.c.id,), _enrolments),
+    "last uses": ExpiringRows(key_uses, (key_uses.c.fingerprint, key_uses.c.server_id), _key_uses),
+    "revocations": ExpiringRows(revocations, (revocations.c.server_id, revocations.c.fingerprint), _revocations),
+    "ended keys": ExpiringRows(expired_keys, (expired_keys.c.workspace_id, expired_keys.c.fingerprint), _expired_keys),
+    "requests for access": ExpiringRows(access_requests, (access_requests.c.id,), _requests),
+    "freezes": ExpiringRows(freezes, (freezes.c.id,), _freezes),
+    "offboardings": ExpiringRows(offboardings, (offboardings.c.id,), _offboardings),
+    "deleted servers": ExpiringRows(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
+}
+
+
+def count(connection: Connection, kind: str, before: datetime) -> int:
+    """How many rows of a kind are older."""
+    statement = KINDS[kind].old(before).order_by(None).subquery()
+    return int(connection.execute(select(func.count()).select_from(statement)).scalar_one())
+
+
+def some(connection: Connection, kind: str, before: datetime, limit: int) -> list[tuple[Any, ...]]:
+    """At most so many of them: the key of each, and last the id of its workspace."""
+    if kind == "events":
+        # They are in the order of their times, so the first ones tell; a search would read the whole log.
+        first = select(events.c.id, events.c.workspace_id, events.c.at).order_by(events.c.id).limit(limit)
+        return [(row.id, row.workspace_id) for row in connection.execute(first) if row.at < before]
+    return [tuple(row) for row in connection.execute(KINDS[kind].old(before).limit(limit))]
+
+
+def remove(
+    connection: Connection, kind: str, before: datetime, rows: Sequence[tuple[Any, ...]]
+) -> set[tuple[Any, ...]]:
+    """Delete those rows that are still older; answers the keys of those that were."""
+    chosen = KINDS[kind]
+    keys = [row[:-1] for row in rows]
+    named = tuple_(*chosen.key).in_(keys) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in keys])
+    still = {tuple(row)[:-1] for row in connection.execute(chosen.old(before).where(named))}
+    if still:
+        left = list(still)
+        named = tuple_(*chosen.key).in_(left) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in left])
+        if chosen.table.name in sealed.VOLATILE:
+            sealed.remove(connection, chosen.table, named)
+        else:
+            connection.execute(delete(chosen.table).where(named))
+    return still

@@ -1,0 +1,67 @@
+"""Questions about what is counted a day; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Delete, Select, delete, select
+
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
+from keyrack.store.tables import daily_tallies, workspaces
+
+Tally = tuple[int, int, str]
+"""A workspace, a day and what was counted."""
+
+
+def add(connection: Connection, counted: Mapping[Tally, int]) -> None:
+    """Add to what was counted; of workspaces that are gone nothing is kept."""
+    there = set(_workspaces.values(connection))
+    rows = [
+        {"workspace_id": workspace_id, "day": day, "what": what, "number": number}
+        for (workspace_id, day, what), number in sorted(counted.items())
+        if workspace_id in there
+    ]
+    if rows:
+        _adding(connection.dialect.name).run_many(connection, rows)
+
+
+@cache
+def _adding(dialect: str) -> Statement:
+    def make() -> Any:
+        held = daily_tallies
+        new = insert_of(dialect)(held).values({column.name: placeholder(column) for column in held.c})
+        return new.on_conflict_do_update(
+            index_elements=[held.c.workspace_id, held.c.day, held.c.what],
+            set_={"number": held.c.number + new.excluded.number},
+        )
+
+    return Statement(make)
+
+
+@prepared
+def _workspaces() -> Select[Any]:
+    return select(workspaces.c.id)
+
+
+def since(connection: Connection, workspace_id: int, day: int) -> list[Row]:
+    """What was counted from a day on: day, what, number."""
+    return list(_since.rows(connection, workspace_id, day))
+
+
+@prepared
+def _since(workspace_id: int, day: int) -> Select[Any]:
+    held = daily_tallies.c
+    return select(held.day, held.what, held.number).where(held.workspace_id == workspace_id, held.day >= day)
+
+
+def forget(connection: Connection, before: int) -> None:
+    """Delete what was counted before a day."""
+    _forget.run(connection, before)
+
+
+@prepared
+def _forget(before: int) -> Delete:
+    return delete(daily_tallies).where(daily_tallies.c.day < before)

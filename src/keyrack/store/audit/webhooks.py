@@ -1,0 +1,214 @@
+"""Questions about webhooks and what is sent to them; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Delete, Select, Update, delete, insert, select, update
+
+from keyrack.model import Event
+from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.sealing.event_seals import COLUMNS
+from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
+
+WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where events are sent. level: the least that is sent; actions: patterns; cursor: what is no longer new."""
+
+    id: int
+    workspace_id: int
+    url: str
+    encrypted_secret: bytes
+    level: str
+    actions: tuple[str, ...]
+    active: bool
+    cursor: int
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event for a webhook; event_id None is a test. status: what was answered last, None for nobody."""
+
+    id: int
+    webhook_id: int
+    event_id: int | None
+    state: str
+    attempts: int
+    status: int | None
+    words: str
+    created_at: datetime
+    next_at: datetime
+    delivered_at: datetime | None
+
+
+@prepared
+def _of_workspace(workspace_id: int, webhook_id: int | None = None) -> Select[Any]:
+    found = select(webhooks).where(webhooks.c.workspace_id == workspace_id).order_by(webhooks.c.id)
+    return found if webhook_id is None else found.where(webhooks.c.id == webhook_id)
+
+
+def of_workspace(connection: Connection, workspace_id: int) -> tuple[Webhook, ...]:
+    """The webhooks of a workspace, oldest first."""
+    return tuple(_webhook(row) for row in _of_workspace.rows(connection, workspace_id))
+
+
+def get(connection: Connection, workspace_id: int, webhook_id: int) -> Webhook | None:
+    """A webhook of this workspace, or None."""
+    row = _of_workspace.row(connection, workspace_id, webhook_id)
+    return None if row is None else _webhook(row)
+
+
+@prepared
+def _all() -> Select[Any]:
+    return select(webhooks).where(webhooks.c.active.is_(True)).order_by(webhooks.c.id)
+
+
+def active(connection: Connection) -> tuple[Webhook, ...]:
+    """The webhooks of all workspaces to which events are sent."""
+    return tuple(_webhook(row) for row in _all.rows(connection))
+
+
+@prepared
+def _by_ids(ids: Sequence[int]) -> Select[Any]:
+    return select(webhooks).where(among(webhooks.c.id, ids))
+
+
+def by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Webhook]:
+    """These webhooks by id."""
+    return {row.id: _webhook(row) for row in _by_ids.rows(connection, ids)}
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a webhook (the columns of the table); answers its id."""
+    return int(connection.execute(insert(webhooks).values(values).returning(webhooks.c.id)).scalar_one())
+
+
+def update_one(connection: Connection, webhook_id: int, values: Mapping[str, Any]) -> None:
+    """Change columns of a webhook."""
+    connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(**values))
+
+
+def remove(connection: Connection, webhook_id: int) -> None:
+    """Delete a webhook with what was to be sent to it."""
+    connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+
+
+@prepared
+def _new_events(webhook_id: int, workspace_id: int, after: int, limit: int) -> Select[Any]:
+    known = select(webhook_deliveries.c.id).where(
+        webhook_deliveries.c.webhook_id == webhook_id, webhook_deliveries.c.event_id == events.c.id
+    )
+    found = select(*COLUMNS).where(events.c.workspace_id == workspace_id, events.c.id > after, ~known.exists())
+    return found.order_by(events.c.id).limit(limit)
+
+
+def new_events(connection: Connection, webhook: Webhook, after: int, limit: int) -> list[Event]:
+    """Events of the webhook's workspace after an id that are not queued for it, oldest first."""
+    rows = _new_events.rows(connection, webhook.id, webhook.workspace_id, after, limit)
+    return [Event(**row) for row in rows]
+
+
+@prepared
+def _set_cursor(webhook_id: int, cursor: int) -> Update:
+    return update(webhooks).where(webhooks.c.id == webhook_id).values(cursor=cursor)
+
+
+def set_cursor(connection: Connection, webhook_id: int, cursor: int) -> None:
+    """Everything up to an event is no longer new."""
+    _set_cursor.run(connection, webhook_id, cursor)
+
+
+def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | None], at: datetime) -> None:
+    """Queue events for a webhook, each once; None is a test."""
+    rows = [
+        {
+            "webhook_id": webhook_id,
+            "event_id": event_id,
+            "state": WAITING,
+            "attempts": 0,
+            "words": "",
+            "created_at": at,
+            "next_at": at,
+        }
+        for event_id in event_ids
+    ]
+    if rows:
+        connection.execute(dialect_insert(connection, webhook_deliveries).on_conflict_do_nothing(), rows)
+
+
+@prepared
+def _due(at: datetime, limit: int) -> Select[Any]:
+    held = webhook_deliveries
+    due = select(held).where(IS_WAITING, held.c.next_at <= at)
+    return due.order_by(held.c.next_at).limit(limit)
+
+
+def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:
+    """What is to be sent by now, the longest waiting first."""
+    return tuple(Delivery(**row) for row in _due.rows(connection, at, limit))
+
+
+_changing = Statement(
+    lambda: (
+        update(webhook_deliveries)
+        .where(webhook_deliveries.c.id == placeholder(webhook_deliveries.c.id, "of_id"))
+        .values(
+            {
+                name: placeholder(webhook_deliveries.c[name])
+                for name in ("state", "attempts", "status", "words", "next_at", "delivered_at")
+            }
+        )
+    )
+)
+
+
+def change(connection: Connection, one: Delivery) -> None:
+    """Write down how far a delivery is."""
+    values = {name: getattr(one, name) for name in ("state", "attempts", "status", "words", "next_at", "delivered_at")}
+    _changing.run(connection, {**values, "of_id": one.id})
+
+
+@prepared
+def _events_by_ids(ids: Sequence[int]) -> Select[Any]:
+    return select(*COLUMNS).where(among(events.c.id, ids))
+
+
+def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event]:
+    """These events by id; those that are gone are left out."""
+    return {row.id: Event(**row) for row in _events_by_ids.rows(connection, ids)}
+
+
+@prepared
+def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
+    held = webhook_deliveries
+    found = select(held).where(held.c.webhook_id == webhook_id).order_by(held.c.id.desc()).limit(limit)
+    return found if before is None else found.where(held.c.id < before)
+
+
+def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:
+    """What was sent or is to be sent to a webhook, newest first; before: only those with a smaller id."""
+    return tuple(Delivery(**row) for row in _deliveries.rows(connection, webhook_id, before, limit))
+
+
+@prepared
+def _forget(before: datetime) -> Delete:
+    held = webhook_deliveries
+    return delete(held).where(held.c.state != WAITING, held.c.created_at < before)
+
+
+def forget(connection: Connection, before: datetime) -> None:
+    """Delete what was sent, or given up, and queued before a time."""
+    _forget.run(connection, before)
+
+
+def _webhook(row: Any) -> Webhook:
+    return Webhook(**{**row, "actions": tuple(row["actions"])})

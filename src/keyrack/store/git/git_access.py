@@ -1,0 +1,207 @@
+"""Questions that Git over SSH asks at every connection, each answered from an index; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, or_, select
+
+from keyrack.model import RepositoryRole, User
+from keyrack.store.git.repositories import Repository, record
+from keyrack.store.hosts import host_reports
+from keyrack.store.keys.keys import is_frozen
+from keyrack.store.people import people
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import (
+    deploy_keys,
+    held_back,
+    key_owners,
+    key_uses,
+    repositories,
+    repository_members,
+    repository_names,
+    servers,
+    user_keys,
+    users,
+)
+
+# What key_uses calls Git, where other rows have the id of a server.
+GIT = 0
+# Deploy keys may belong to many repositories; whichever row is sound proves that the key is known.
+ROWS_OF_A_DEPLOY_KEY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A user's key, as Keyrack wrote it, and its user."""
+
+    key_id: int
+    title: str
+    public_key: str
+    user: User
+    expires_at: datetime | None = None
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SoundDeployKey:
+    """A deploy key of one repository, as Keyrack wrote it."""
+
+    key_id: int
+    title: str
+    public_key: str
+    repository_id: int
+    can_push: bool
+
+
+def _refused(fingerprint: Any, workspace_id: Any) -> Any:
+    """Since when a host of a workspace is known to have refused a key that the database, which went back, lets in."""
+    return (
+        select(func.max(held_back.c.since))
+        .join(servers, servers.c.id == held_back.c.server_id)
+        .where(
+            held_back.c.fingerprint == fingerprint,
+            held_back.c.kind == "revoked",
+            servers.c.workspace_id == workspace_id,
+        )
+        .scalar_subquery()
+    )
+
+
+# From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
+_held = (
+    select(
+        key_owners.c.fingerprint,
+        key_owners.c.kind,
+        *sealed.columns(user_keys, "key_"),
+        _refused(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
+        *sealed.columns(users, "user_"),
+    )
+    .select_from(key_owners)
+    .outerjoin(user_keys, user_keys.c.id == key_owners.c.user_key_id)
+    .outerjoin(users, users.c.id == user_keys.c.user_id)
+    .where(key_owners.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+)
+_refused_deploy = _refused(deploy_keys.c.fingerprint, repositories.c.workspace_id)
+_deploy = (
+    select(deploy_keys)
+    .join(repositories, repositories.c.id == deploy_keys.c.repository_id)
+    .where(
+        deploy_keys.c.fingerprint.in_(bindparam("fingerprints", expanding=True)),
+        or_(_refused_deploy.is_(None), deploy_keys.c.created_at > _refused_deploy),
+    )
+)
+
+
+def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, HeldKey | None]:
+    """By fingerprint: the user's key that it belongs to, or None where it belongs to deploy keys.
+
+    Fingerprints that lead to nothing are left out, and those that a host refused before the database went back.
+    """
+    found: dict[str, HeldKey | None] = {}
+    for row in connection.execute(_held, {"fingerprints": list(fingerprints)}):
+        values = row._mapping
+        if values["kind"] == "deploy":
+            found[values["fingerprint"]] = None
+        elif (
+            values["user_id"] is None
+            or values["key_public_key"] is None
+            or (values["refused_at"] is not None and values["key_created_at"] <= values["refused_at"])
+        ):
+            continue
+        elif sealed.sound(connection, user_keys, row, "key_"):
+            found[values["fingerprint"]] = HeldKey(
+                values["key_id"],
+                values["key_title"] or "",
+                values["key_public_key"],
+                people.user_record(connection, row, "user_"),
+                values["key_expires_at"],
+                is_frozen(values["key_frozen_at"], values["key_confirmed_at"], values["key_created_at"]),
+            )
+    return found
+
+
+def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDeployKey, ...]:
+    """Some deploy keys with this fingerprint, of whichever repositories."""
+    statement = _deploy.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
+    rows = connection.execute(statement, {"fingerprints": [fingerprint]})
+    return tuple(_deploy_key(row._mapping) for row in rows if sealed.sound(connection, deploy_keys, row))
+
+
+def deploy_keys_of(
+    connection: Connection, fingerprints: Iterable[str], repository_ids: Iterable[int]
+) -> dict[tuple[str, int], SoundDeployKey]:
+    """By fingerprint and repository id: the deploy keys there are."""
+    statement = _deploy.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
+    return {
+        (row.fingerprint, row.repository_id): _deploy_key(row._mapping)
+        for row in connection.execute(statement, {"fingerprints": list(fingerprints)})
+        if sealed.sound(connection, deploy_keys, row)
+    }
+
+
+def repository_at(connection: Connection, path: str) -> Repository | None:
+    """The repository at a path that it has now or had before, of whichever workspace, or None."""
+    row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
+    if row is None:
+        former = select(repository_names.c.repository_id).where(repository_names.c.path == path)
+        row = connection.execute(
+            select(repositories).where(repositories.c.id == former.scalar_subquery())
+        ).one_or_none()
+    return None if row is None or not sealed.sound(connection, repositories, row) else record(connection, row)
+
+
+def repositories_by_id(connection: Connection, repository_ids: Iterable[int]) -> dict[int, Repository]:
+    """The repositories with these ids, as far as they exist and are as Keyrack wrote them."""
+    statement = select(repositories).where(repositories.c.id.in_(list(repository_ids)))
+    return {
+        row.id: record(connection, row)
+        for row in connection.execute(statement)
+        if sealed.sound(connection, repositories, row)
+    }
+
+
+def roles(
+    connection: Connection, user_ids: Iterable[int], repository_ids: Iterable[int]
+) -> dict[tuple[int, int], RepositoryRole]:
+    """By user id and repository id: the roles there are."""
+    statement = select(repository_members).where(
+        repository_members.c.user_id.in_(list(user_ids)),
+        repository_members.c.repository_id.in_(list(repository_ids)),
+    )
+    return {
+        (row.user_id, row.repository_id): RepositoryRole(row.role)
+        for row in connection.execute(statement)
+        if sealed.sound(connection, repository_members, row)
+    }
+
+
+def note_key_use(connection: Connection, fingerprint: str, address: str, at: datetime) -> None:
+    """Remember when a key last opened Git; an older time never replaces a newer one."""
+    host_reports.note_uses(connection, GIT, [(fingerprint, at, address)])
+
+
+def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
+    """Remember when a deploy key was last used."""
+    sealed.change(connection, deploy_keys, sealed.row_of(deploy_key_id), values={"last_used_at": at})
+
+
+def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
+    """When a key last opened Git, or None."""
+    statement = select(key_uses.c.last_used_at).where(
+        key_uses.c.fingerprint == fingerprint, key_uses.c.server_id == GIT
+    )
+    return connection.execute(statement).scalar()
+
+
+def _deploy_key(values: Any) -> SoundDeployKey:
+    return SoundDeployKey(
+        key_id=values["id"],
+        title=values["title"],
+        public_key=values["public_key"],
+        repository_id=values["repository_id"],
+        can_push=values["can_push"],
+    )

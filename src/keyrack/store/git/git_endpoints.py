@@ -1,0 +1,105 @@
+"""Questions about the processes that serve Git, and which confirmed that a person is gone; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, insert, select, update
+
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.rows import inserted
+from keyrack.store.tables import git_endpoints, offboarding_git, offboardings
+
+
+@dataclass(frozen=True, slots=True)
+class GitReceipt:
+    """One Git endpoint of an offboarding: when it had stopped the person's transfers, and how many those were.
+
+    seen_at: when it was heard of last; None when it has ended.
+    """
+
+    endpoint_id: int
+    name: str
+    at: datetime | None
+    stopped: int
+    seen_at: datetime | None = None
+
+
+def begin(connection: Connection, name: str, at: datetime) -> int:
+    """A process begins to serve Git, perhaps in the place of one of this name that was killed; answers its id."""
+    named = select(git_endpoints.c.id).where(git_endpoints.c.name == name[:255]).order_by(git_endpoints.c.id)
+    known = connection.execute(named.limit(1)).scalar()
+    if known is not None:
+        connection.execute(update(git_endpoints).where(git_endpoints.c.id == known).values(seen_at=at))
+        return int(known)
+    return inserted(connection, git_endpoints, {"name": name[:255], "seen_at": at})
+
+
+def seen(connection: Connection, endpoint_id: int, at: datetime, *, before: datetime) -> None:
+    """It still does; those that were last heard of before an instant are forgotten."""
+    connection.execute(update(git_endpoints).where(git_endpoints.c.id == endpoint_id).values(seen_at=at))
+    connection.execute(git_endpoints.delete().where(git_endpoints.c.seen_at < before))
+
+
+def end(connection: Connection, endpoint_id: int, at: datetime) -> None:
+    """It has ended: nothing runs there any more."""
+    connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
+    held = offboarding_git
+    waiting = (held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
+    connection.execute(update(held).where(*waiting).values(confirmed_at=at))
+
+
+def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> None:
+    """Note which Git endpoints' word is waited for: those that were heard of since an instant."""
+    named = select(git_endpoints.c.id, git_endpoints.c.name).where(git_endpoints.c.seen_at >= since)
+    rows = [
+        {"offboarding_id": offboarding_id, "endpoint_id": row.id, "name": row.name, "stopped": 0}
+        for row in connection.execute(named.order_by(git_endpoints.c.id))
+    ]
+    if rows:
+        connection.execute(insert(offboarding_git), rows)
+
+
+@prepared
+def _asked_of(endpoint_id: int) -> Select[Any]:
+    held = offboarding_git
+    return (
+        select(held.c.offboarding_id, offboardings.c.user_id)
+        .join(offboardings, offboardings.c.id == held.c.offboarding_id)
+        .where(held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
+    )
+
+
+def asked_of(connection: Connection, endpoint_id: int) -> dict[int, int]:
+    """Whose transfers an endpoint has not said to have ended: offboarding id to user id."""
+    return {row.offboarding_id: row.user_id for row in _asked_of.rows(connection, endpoint_id)}
+
+
+def confirm(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
+    """No transfer of that person runs on an endpoint any more; stopped: how many did."""
+    held = offboarding_git
+    named = (held.c.offboarding_id == offboarding_id, held.c.endpoint_id == endpoint_id)
+    connection.execute(update(held).where(*named).values(confirmed_at=at, stopped=stopped))
+
+
+@prepared
+def _receipts(ids: Iterable[int]) -> Select[Any]:
+    held = offboarding_git
+    return (
+        select(held, git_endpoints.c.seen_at)
+        .outerjoin(git_endpoints, git_endpoints.c.id == held.c.endpoint_id)
+        .where(among(held.c.offboarding_id, ids))
+        .order_by(held.c.endpoint_id)
+    )
+
+
+def receipts(connection: Connection, ids: Iterable[int]) -> dict[int, list[GitReceipt]]:
+    """The receipts of the Git endpoints of some offboardings, by the offboarding's id."""
+    found: dict[int, list[GitReceipt]] = {}
+    for row in _receipts.rows(connection, list(ids)):
+        receipt = GitReceipt(row.endpoint_id, row.name, row.confirmed_at, int(row.stopped), row.seen_at)
+        found.setdefault(row.offboarding_id, []).append(receipt)
+    return found

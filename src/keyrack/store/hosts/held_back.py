@@ -1,0 +1,93 @@
+"""Questions about hosts that know more than the database: their last documents, what is held back; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import held_back, told_documents
+
+LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
+"""What a row says: the database would let this line in and the host's last document did not; the host refused this
+key and the database does not; the host's document had this line and the database has not; the database asks for this
+account what the host's document did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """One difference. until: the end that the line had on the host; None: it was not there, or had no end.
+
+    since: what was entered later is not held back; revision: the one that the server was raised to then;
+    decided_at: when somebody decided that it stays so; sound: whether the row is as Keyrack wrote it.
+    """
+
+    id: int
+    server_id: int
+    kind: str
+    username: str
+    public_key: str
+    fingerprint: str
+    options: tuple[str, ...]
+    until: datetime | None
+    name: str
+    since: datetime
+    revision: int
+    decided_at: datetime | None
+    sound: bool
+
+
+def of_server(connection: Connection, server_id: int) -> tuple[HeldBack, ...]:
+    """What is held back on a server, in the order it was noted."""
+    statement = select(held_back).where(held_back.c.server_id == server_id).order_by(held_back.c.id)
+    return tuple(
+        HeldBack(
+            **{
+                **sealed.unsealed(row),
+                "options": tuple(row.options),
+                "sound": sealed.sound(connection, held_back, row),
+            }
+        )
+        for row in connection.execute(statement)
+    )
+
+
+def replace_all(connection: Connection, server_id: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make these what is held back on a server; rows: the columns of the table."""
+    sealed.remove(connection, held_back, held_back.c.server_id == server_id)
+    new = [{**row, "server_id": server_id} for row in rows]
+    sealed.insert_rows(connection, held_back, new)
+
+
+def remove(connection: Connection, ids: Iterable[int]) -> None:
+    """Hold these back no longer."""
+    sealed.remove(connection, held_back, held_back.c.id.in_(list(ids)))
+
+
+def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
+    """Note that somebody decided that these stay held back."""
+    sealed.change(connection, held_back, held_back.c.id.in_(list(ids)), values={"decided_at": at})
+
+
+def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:
+    """Keep a piece of a host's last document; the first one replaces all that was told before."""
+    there = told_documents.c.server_id == server_id
+    if number:
+        there &= told_documents.c.number == number
+    connection.execute(delete(told_documents).where(there))
+    connection.execute(insert(told_documents).values(server_id=server_id, number=number, text=text))
+
+
+def pieces(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The pieces of a host's last document that are there, in order."""
+    statement = select(told_documents.c.text).where(told_documents.c.server_id == server_id)
+    return tuple(connection.execute(statement.order_by(told_documents.c.number)).scalars())
+
+
+def forget_pieces(connection: Connection, server_id: int) -> None:
+    """Drop the pieces."""
+    connection.execute(delete(told_documents).where(told_documents.c.server_id == server_id))

@@ -1,0 +1,124 @@
+"""What hosts report about themselves, stored whole: sessions, last uses, when they were seen; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Connection, Select, Table, delete, literal, or_, select, union_all
+
+from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.per_server import per_server
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import credentials, key_uses, offboarding_hosts, revocations, servers, sessions, user_keys
+
+AT_ONCE = 500
+
+
+def session_names(connection: Connection, server_id: int) -> frozenset[str]:
+    """The names, on the host, of a server's sessions."""
+    statement = select(sessions.c.host_session).where(sessions.c.server_id == server_id)
+    return frozenset(connection.execute(statement).scalars())
+
+
+def end_sessions(connection: Connection, server_id: int, names: Sequence[str]) -> None:
+    """Forget sessions by their names on the host; a few hundred at most."""
+    if names:
+        connection.execute(
+            delete(sessions).where(sessions.c.server_id == server_id, sessions.c.host_session.in_(names))
+        )
+
+
+def add_sessions(connection: Connection, server_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note live sessions, with all columns but the server's; those that are known stay as they are."""
+    if rows:
+        statement = dialect_insert(connection, sessions).on_conflict_do_nothing()
+        connection.execute(statement, [{**row, "server_id": server_id, "ending": False} for row in rows])
+
+
+def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The names, on the host, of the sessions that a server must end."""
+    return tuple(row.host_session for row in _ending_sessions.rows(connection, server_id))
+
+
+@per_server
+def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
+    found = select(sessions.c.server_id, sessions.c.host_session)
+    return found.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
+
+
+DELIVERIES, REFUSALS, REMOVALS = "deliveries", "refusals", "removals"
+"""What may wait for a host's word: keys for when they came into force there, keys it is to refuse, people removed."""
+
+
+def awaited(connection: Connection, server_ids: Iterable[int]) -> dict[int, frozenset[str]]:
+    """What waits for the word of these servers' hosts; those for which nothing does are missing."""
+    found: dict[int, set[str]] = {}
+    for row in _awaited.rows(connection, tuple(server_ids)):
+        found.setdefault(row["server_id"], set()).add(row["what"])
+    return {server_id: frozenset(what) for server_id, what in found.items()}
+
+
+@prepared
+def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
+    def waiting(what: str, table: Table, column: Any) -> Select[Any]:
+        mine = select(table.c.server_id, literal(what).label("what"))
+        return mine.where(among(table.c.server_id, server_ids), column.is_(None)).distinct()
+
+    return union_all(
+        waiting(DELIVERIES, credentials, credentials.c.delivered_at),
+        waiting(REFUSALS, revocations, revocations.c.confirmed_at),
+        waiting(REMOVALS, offboarding_hosts, offboarding_hosts.c.confirmed_at),
+    )
+
+
+def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
+    """Those of these keys that the workspace has, on a server or with a user."""
+    found: set[str] = set()
+    every = sorted(set(fingerprints))
+    for at in range(0, len(every), AT_ONCE):
+        wanted = every[at : at + AT_ONCE]
+        on_servers = (
+            select(credentials.c.fingerprint)
+            .join(servers, servers.c.id == credentials.c.server_id)
+            .where(servers.c.workspace_id == workspace_id, credentials.c.fingerprint.in_(wanted))
+        )
+        of_users = select(user_keys.c.fingerprint).where(
+            user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint.in_(wanted)
+        )
+        found.update(connection.execute(on_servers.union(of_users)).scalars())
+    return frozenset(found)
+
+
+def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, datetime, str]]) -> None:
+    """Note when keys were last used on a server: fingerprint, time, address; an earlier time changes nothing."""
+    rows = [
+        {"fingerprint": fingerprint, "server_id": server_id, "last_used_at": at, "address": address}
+        for fingerprint, at, address in uses
+    ]
+    if not rows:
+        return
+    statement = dialect_insert(connection, key_uses)
+    told = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
+            set_={"last_used_at": told.last_used_at, "address": told.address},
+            where=key_uses.c.last_used_at < told.last_used_at,
+        ),
+        rows,
+    )
+
+
+def last_uses(connection: Connection, fingerprint: str) -> Mapping[int, tuple[datetime, str]]:
+    """When a key was last used and from where, by server id; 0 stands for Git."""
+    rows = connection.execute(select(key_uses).where(key_uses.c.fingerprint == fingerprint))
+    return {row.server_id: (row.last_used_at, row.address) for row in rows}
+
+
+def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -> None:
+    """Note that these hosts were heard of; one statement for all of them, and no revision."""
+    before = or_(servers.c.seen_at.is_(None), servers.c.seen_at < at)
+    sealed.change(connection, servers, servers.c.id.in_(sorted(server_ids)), before, values={"seen_at": at})

@@ -1,0 +1,73 @@
+"""The marks of a server's revisions, by which a host tells whether it obeys what this database gave out.
+
+Every revision has a mark drawn by lot: a number that a lost database gave to something else has another mark. A row of
+`servers` has those of the last revisions. Older ones are kept apart, for good, as a host may come back from any of
+them: nine bytes a change, which nobody reads but for a host that is so far behind. Must know no host.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.tables import older_marks
+
+MARK_BYTES = 4
+MARK_CHARACTERS = 2 * MARK_BYTES
+IN_THE_ROW = 64
+"""So many marks a server's row has; each time that so many are new they are kept apart."""
+
+
+def draw() -> str:
+    """A mark for one revision."""
+    return secrets.token_hex(MARK_BYTES)
+
+
+def draw_many(count: int) -> list[str]:
+    """As many marks, each drawn by itself."""
+    drawn = secrets.token_hex(MARK_BYTES * count)
+    return [drawn[at : at + MARK_CHARACTERS] for at in range(0, len(drawn), MARK_CHARACTERS)]
+
+
+def following(old: Mapping[str, Any], mark: str = "") -> dict[str, Any]:
+    """A server's next revision and its marks; old: its row, mark: the new one's, drawn here unless given."""
+    marks = ((mark or draw()) + old["lineage"])[: IN_THE_ROW * MARK_CHARACTERS]
+    return {"revision": old["revision"] + 1, "lineage": marks}
+
+
+def keep(connection: Connection, rows: Iterable[Mapping[str, Any]], *, all_of_them: bool = False) -> None:
+    """Keep the marks of servers before they leave their rows; all_of_them: now, as they leave together.
+
+    rows: id, revision and lineage of each, as they were just written.
+    """
+    full = [
+        {"server_id": row["id"], "revision": row["revision"], "marks": row["lineage"]}
+        for row in rows
+        if row["lineage"] and (all_of_them or row["revision"] % IN_THE_ROW == 0)
+    ]
+    if full:
+        connection.execute(dialect_insert(connection, older_marks).on_conflict_do_nothing(), full)
+
+
+def has(marks: str, newest: int, revision: int, mark: str) -> bool:
+    """Whether a revision has this mark, by marks of which the first is that of the newest revision."""
+    at = (newest - revision) * MARK_CHARACTERS
+    return at >= 0 and marks[at : at + MARK_CHARACTERS] == mark
+
+
+def had(connection: Connection, server_id: int, revision: int, mark: str) -> bool:
+    """Whether a server's older revision had this mark."""
+    kept = _kept.row(connection, server_id, revision)
+    return kept is not None and has(kept.marks, kept.revision, revision, mark)
+
+
+@prepared
+def _kept(server_id: int, revision: int) -> Select[Any]:
+    found = select(older_marks.c.revision, older_marks.c.marks)
+    found = found.where(older_marks.c.server_id == server_id, older_marks.c.revision >= revision)
+    return found.order_by(older_marks.c.revision).limit(1)

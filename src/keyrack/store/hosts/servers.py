@@ -1,0 +1,586 @@
+"""Questions about servers, their tags, system users and enrolments; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, or_, select
+
+from keyrack.model import Page, Place, Server, SystemUser, Window
+from keyrack.store.database import announce
+from keyrack.store.engine.at_once import expect
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts import lineage
+from keyrack.store.per_server import per_server
+from keyrack.store.rows import Records, inserted, matches, move_on, paged, pattern
+from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
+
+HAS_HOST = servers.c.agent_secret_hash.is_not(None)
+"""Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
+
+MOST_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What it takes to tell whether a host obeys something that this database knows."""
+
+    revision: int
+    lineage: str
+    applied_revision: int
+    applied_lineage: str
+    told_lineage: str
+    went_back_at: datetime | None
+    compared_at: datetime | None
+    agent_run: str | None = None
+    copied_at: datetime | None = None
+
+
+def add(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    host: str,
+    name: str,
+    address: str,
+    provider: str | None,
+    mode: str,
+    at: datetime,
+    server_id: int | None = None,
+) -> int:
+    """Insert a server at revision 1, never yet seen; answers its id, which is server_id where that is given."""
+    if server_id is not None:
+        move_on(connection, servers, server_id)
+    return inserted(
+        connection,
+        servers,
+        {
+            **({} if server_id is None else {"id": server_id}),
+            "workspace_id": workspace_id,
+            "host": host,
+            "name": name,
+            "address": address,
+            "provider": provider,
+            "mode": mode,
+            "revision": 1,
+            "lineage": lineage.draw(),
+            "applied_revision": 0,
+            "sshd": {},
+            "rows_sum": bytes(32),
+            "facts": {},
+            "created_at": at,
+            "updated_at": at,
+        },
+    )
+
+
+@prepared
+def _by_id(server_id: int, workspace_id: int | None = None) -> Select[Any]:
+    found = select(servers).where(servers.c.id == server_id)
+    return found if workspace_id is None else found.where(servers.c.workspace_id == workspace_id)
+
+
+@prepared
+def _by_name(workspace_id: int, name: str) -> Select[Any]:
+    return select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name).order_by(servers.c.id)
+
+
+@prepared
+def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(servers).where(servers.c.agent_secret_hash == secret_hash)
+
+
+@prepared
+def _id_by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.agent_secret_hash == secret_hash)
+
+
+@prepared
+def _by_ids(ids: Iterable[int], locked: bool) -> Select[Any]:
+    found = select(servers).where(among(servers.c.id, ids)).order_by(servers.c.id)
+    return found.with_for_update() if locked else found
+
+
+@prepared
+def _own_id(workspace_id: int, server_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+
+
+def get(connection: Connection, workspace_id: int, server_id: int) -> Server | None:
+    """A server of this workspace, or None."""
+    return _one(connection, _by_id.row(connection, server_id, workspace_id))
+
+
+def by_id(connection: Connection, server_id: int) -> Server | None:
+    """A server of any workspace: for hosts, which prove themselves otherwise."""
+    rows = _of_host.rows(connection, server_id)
+    return _one(connection, Row((column.name, rows[0][column.name]) for column in servers.c) if rows else None)
+
+
+def by_ids(connection: Connection, server_ids: Iterable[int], *, locked: bool = False) -> dict[int, Server]:
+    """The same for many, by id, in two questions; those that are gone are missing. locked: nobody else changes them
+    until the transaction's end.
+    """
+    found = _servers.all(connection, _by_ids, tuple(server_ids), locked)
+    tags = _tags(connection, [server.id for server in found])
+    return {server.id: _with_tags(server, tags) for server in found}
+
+
+@per_server
+def _of_host(server_ids: Iterable[int]) -> Select[Any]:
+    return select(servers, servers.c.id.label("server_id")).where(among(servers.c.id, server_ids))
+
+
+def by_name(connection: Connection, workspace_id: int, name: str) -> Server | None:
+    """The first server of this workspace with this name, or None."""
+    return _one(connection, _by_name.row(connection, workspace_id, name))
+
+
+def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[Server, ...]:
+    """All servers of this workspace with this name, oldest first; names need not be unique."""
+    rows = _by_name.rows(connection, workspace_id, name)
+    tags = _tags(connection, [row.id for row in rows])
+    return tuple(_with_tags(_server(connection, row), tags) for row in rows)
+
+
+def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
+    """The server whose agent proves itself with this secret, or None."""
+    return _one(connection, _by_agent_secret.row(connection, secret_hash))
+
+
+def by_agent_secrets(connection: Connection, secret_hashes: Iterable[bytes]) -> dict[bytes, Server]:
+    """By the hash of its agent's secret each server that one of these proves."""
+    ids = {one: _id_by_agent_secret.value(connection, one) for one in secret_hashes}
+    found = by_ids(connection, [server_id for server_id in ids.values() if server_id is not None])
+    return {one: found[server_id] for one, server_id in ids.items() if server_id in found}
+
+
+def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
+    """The id again when it is a server of this workspace, else None."""
+    return None if server_id is None else _own_id.value(connection, workspace_id, server_id)
+
+
+@paged
+def _find(
+    workspace_id: int, sought: str | None, tag: str | None, silent_since: datetime | None, behind: bool, enrolled: bool
+) -> Select[Any]:
+    found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    if not enrolled:
+        found = found.where(servers.c.enrolled_at.is_(None))
+    if silent_since is not None:
+        unheard = or_(servers.c.seen_at.is_(None), servers.c.seen_at < silent_since)
+        found = found.where(servers.c.enrolled_at.is_not(None), unheard)
+    if behind:
+        found = found.where(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision)
+    if tag is not None:
+        found = found.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
+    if sought is None:
+        return found
+    return found.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
+
+
+def find(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    search: str = "",
+    tag: str | None = None,
+    silent_since: datetime | None = None,
+    behind: bool = False,
+    enrolled: bool = True,
+    offset: int,
+    limit: int,
+    after: Place | None = None,
+) -> Page[Server]:
+    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have.
+
+    silent_since: enrolled ones that were not heard of since; behind: those that do not obey their newest document;
+    enrolled: False for those alone that wait for their host.
+    """
+    window, chosen = Window(limit, offset, after), (tag, silent_since, behind, enrolled)
+    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), *chosen)
+    tags = _tags(connection, [server.id for server in found.items])
+    return found.showing(_with_tags(server, tags) for server in found.items)
+
+
+def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a server."""
+    sealed.change(connection, servers, sealed.row_of(server_id), values=values)
+
+
+def change_each(connection: Connection, changes: Mapping[int, Mapping[str, Any]]) -> None:
+    """Set columns of many servers, by id, each its own."""
+    sealed.change_each(connection, servers, changes)
+
+
+def remove(connection: Connection, server_id: int) -> None:
+    """Delete a server with all that hangs on it."""
+    sealed.remove(connection, servers, sealed.row_of(server_id))
+
+
+def count_behind(connection: Connection) -> int:
+    """How many enrolled hosts do not obey their newest revision yet."""
+    return int(_count_behind.value(connection))
+
+
+@prepared
+def _count_behind() -> Select[Any]:
+    return select(func.count()).where(
+        servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision
+    )
+
+
+def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
+    """Raise a server's revision by one, announce it to who waits, and answer it."""
+    (raised,) = sealed.recompute(
+        connection,
+        servers,
+        sealed.row_of(server_id),
+        new=lambda old: {**lineage.following(old), "updated_at": at},
+    )
+    lineage.keep(connection, [raised])
+    announce(connection, server_id)
+    return int(raised["revision"])
+
+
+@contextmanager
+def raised(
+    connection: Connection, server_ids: Iterable[int], at: datetime, *, locked: Sequence[Row] | None = None
+) -> Iterator[dict[int, int]]:
+    """Raise the revisions of servers by one each and announce them, in few statements however many they are.
+
+    Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
+    they are written, with the sums of all rows that were entered and removed until then. locked: these servers' rows as
+    sealed_sets.locked_servers has them, where they were read already and not changed since.
+    """
+    concerned = tuple(server_ids)
+    expect(connection, len(concerned))
+    rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
+    yield {row["id"]: row["revision"] + 1 for row in rows}
+
+    written = []
+    marks = lineage.draw_many(len(rows))
+
+    def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = lineage.following(old, marks.pop())
+        written.append({"id": old["id"], **values})
+        return {**values, "updated_at": at}
+
+    sealed_sets.change_servers(connection, rows, new)
+    lineage.keep(connection, written)
+    for row in rows:
+        announce(connection, row["id"])
+
+
+def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
+    """Raise a server's revision above its own and another one, announce it, and answer it.
+
+    The marks of what was before are kept apart: they are not this many revisions back any more.
+    """
+
+    def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        lineage.keep(connection, [old], all_of_them=True)
+        return {"revision": max(least, old["revision"]) + 1, "lineage": lineage.draw(), "updated_at": at}
+
+    (raised,) = sealed.recompute(connection, servers, sealed.row_of(server_id), new=new)
+    announce(connection, server_id)
+    return int(raised["revision"])
+
+
+def standing(connection: Connection, server_id: int) -> Standing | None:
+    """Where a server stands now, or None when it is gone."""
+    return standings(connection, (server_id,)).get(server_id, (None, None))[1]
+
+
+def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, Standing]]:
+    """Where these servers stand now, each with what is known of its agent's secret; those that are gone are missing."""
+    found = {}
+    for row in _standings.rows(connection, tuple(server_ids)):
+        server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
+        found[server_id] = secret_hash, Standing(**row)
+    return found
+
+
+@prepared
+def _standings(server_ids: Iterable[int]) -> Select[Any]:
+    told = (servers.c[name] for name in Standing.__slots__)
+    return select(servers.c.id, servers.c.agent_secret_hash, *told).where(among(servers.c.id, server_ids))
+
+
+def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
+    """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
+    return tuple(_server(connection, row) for row in _went_back.rows(connection, workspace_id))
+
+
+@prepared
+def _went_back(workspace_id: int) -> Select[Any]:
+    found = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
+    return found.order_by(servers.c.name, servers.c.id)
+
+
+def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:
+    """Make these the tags of a server."""
+    sealed.remove(connection, server_tags, server_tags.c.server_id == server_id)
+    sealed.insert_rows(connection, server_tags, [{"server_id": server_id, "tag": tag} for tag in sorted(set(tags))])
+
+
+def complete(connection: Connection, server_id: int) -> bool:
+    """Whether no row of a server was deleted or put back by others than Keyrack; one that is not is remembered, so that
+    an alarm names it.
+    """
+    if sealed.fits(connection, server_id):
+        return True
+    row = _by_id.row(connection, server_id)
+    if row is not None:
+        sealed.incomplete(connection, servers, row)
+    return False
+
+
+def ids_after(connection: Connection, server_id: int, limit: int) -> list[int]:
+    """Ids of servers of all workspaces, in their order, after one."""
+    return _ids_after.values(connection, server_id, limit)
+
+
+@prepared
+def _ids_after(server_id: int, limit: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id > server_id).order_by(servers.c.id).limit(limit)
+
+
+def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
+    """The servers of a workspace that have a tag."""
+    return tuple(_ids_with_tag.values(connection, workspace_id, tag))
+
+
+@prepared
+def _ids_with_tag(workspace_id: int, tag: str) -> Select[Any]:
+    return (
+        select(servers.c.id)
+        .join(server_tags, server_tags.c.server_id == servers.c.id)
+        .where(servers.c.workspace_id == workspace_id, server_tags.c.tag == tag)
+        .order_by(servers.c.id)
+    )
+
+
+def add_enrolment(
+    connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
+) -> int:
+    """Remember a one-time token with which a host may enrol as this server; answers its id."""
+    return inserted(
+        connection,
+        enrolments,
+        {"server_id": server_id, "secret_hash": secret_hash, "created_at": at, "expires_at": expires_at},
+    )
+
+
+def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime) -> None:
+    """Delete a server's one-time tokens that have expired."""
+    sealed.remove(connection, enrolments, enrolments.c.server_id == server_id, enrolments.c.expires_at <= at)
+
+
+def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> bool:
+    """Whether a one-time token enrols a server: known, not used, not expired."""
+    return _enrolment.row(connection, secret_hash, at) is not None
+
+
+@prepared
+def _enrolment(secret_hash: bytes, at: datetime) -> Select[Any]:
+    return select(enrolments.c.server_id).where(
+        enrolments.c.secret_hash == secret_hash, enrolments.c.used_at.is_(None), enrolments.c.expires_at > at
+    )
+
+
+def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
+    """Use a one-time token up: the server it enrols, or None when it is unknown, used, expired, or not as Keyrack
+    wrote it.
+    """
+    which = (
+        enrolments.c.secret_hash == secret_hash,
+        enrolments.c.used_at.is_(None),
+        enrolments.c.expires_at > at,
+    )
+    server_id = _enrolment.value(connection, secret_hash, at)
+    if server_id is None or not complete(connection, server_id):
+        return None
+    used = sealed.change(connection, enrolments, *which, values={"used_at": at})
+    return next((row["server_id"] for row in used if sealed.sound(connection, enrolments, row)), None)
+
+
+def add_system_user(
+    connection: Connection,
+    server_id: int,
+    username: str,
+    *,
+    deletable: bool,
+    managed: bool,
+    at: datetime,
+    revision: int | None = None,
+    encrypted_password: bytes | None = None,
+) -> int:
+    """Insert a system user; revision: with which its host is asked for the account. Answers its id."""
+    values = {
+        "server_id": server_id,
+        "username": username,
+        "deletable": deletable,
+        "managed": managed,
+        "created_at": at,
+        "revision": revision,
+        "encrypted_password": encrypted_password,
+    }
+    return int(sealed_sets.insert_many(connection, system_users, [values])[0].id)
+
+
+def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:
+    """A system user of this server, or None."""
+    row = _system_user_by_id.row(connection, server_id, system_user_id)
+    return None if row is None else _system_user(row)
+
+
+@prepared
+def _system_user_by_id(server_id: int, system_user_id: int) -> Select[Any]:
+    return select(system_users).where(system_users.c.id == system_user_id, system_users.c.server_id == server_id)
+
+
+def system_user_by_name(connection: Connection, server_id: int, username: str) -> SystemUser | None:
+    """The system user of this server with this name, or None."""
+    row = _system_user_by_name.row(connection, server_id, username)
+    return None if row is None else _system_user(row)
+
+
+@prepared
+def _system_user_by_name(server_id: int, username: str) -> Select[Any]:
+    return select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
+
+
+def have_account(connection: Connection, server_ids: Iterable[int], username: str) -> bool:
+    """Whether any of these servers has an account of this name."""
+    return _account_on.row(connection, tuple(server_ids), username) is not None
+
+
+@prepared
+def _account_on(server_ids: Iterable[int], username: str) -> Select[Any]:
+    named = (among(system_users.c.server_id, server_ids), system_users.c.username == username)
+    return select(system_users.c.id).where(*named).limit(1)
+
+
+def find_system_users(
+    connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int, after: Place | None = None
+) -> Page[SystemUser]:
+    """A page of a server's system users, oldest first; search: part of the name; after: the place before the page."""
+    return _system_users.page(connection, _system_user, Window(limit, offset, after), server_id, pattern(search))
+
+
+@paged
+def _system_users(server_id: int, sought: str | None) -> Select[Any]:
+    found = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
+    return found if sought is None else found.where(matches(system_users.c.username, sought))
+
+
+def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a system user."""
+    sealed.change(connection, system_users, sealed.row_of(system_user_id), values=values)
+
+
+def remove_system_user(connection: Connection, system_user_id: int) -> None:
+    """Delete a system user and its credentials."""
+    sealed.remove(connection, system_users, sealed.row_of(system_user_id))
+
+
+def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
+    """The system users of a server for which something is asked of the host, each with its sealed password."""
+    rows = _accounts_asked.rows(connection, server_id)
+    return tuple(
+        (_system_user(row), row.encrypted_password) for row in rows if sealed.sound(connection, system_users, row)
+    )
+
+
+@per_server
+def _accounts_asked(server_ids: Iterable[int]) -> Select[Any]:
+    asked = or_(
+        system_users.c.managed,
+        system_users.c.encrypted_password.is_not(None),
+        system_users.c.deployment_key_asked_at.is_not(None),
+    )
+    found = select(system_users).where(among(system_users.c.server_id, server_ids), asked)
+    return found.order_by(system_users.c.username)
+
+
+def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The names of the accounts that a host must not have any more."""
+    rows = _accounts_removed.rows(connection, server_id)
+    return tuple(row.username for row in rows if sealed.sound(connection, removed_accounts, row))
+
+
+@per_server
+def _accounts_removed(server_ids: Iterable[int]) -> Select[Any]:
+    found = select(removed_accounts).where(among(removed_accounts.c.server_id, server_ids))
+    return found.order_by(removed_accounts.c.username)
+
+
+def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:
+    """Note that an account must not exist on a host any more."""
+    keep_account(connection, server_id, username)
+    values = {"server_id": server_id, "username": username, "removed_at": at}
+    sealed.insert_row(connection, removed_accounts, values)
+
+
+def keep_account(connection: Connection, server_id: int, username: str) -> None:
+    """Forget that an account was to be removed: it is wanted again."""
+    named = (removed_accounts.c.server_id == server_id, removed_accounts.c.username == username)
+    sealed.remove(connection, removed_accounts, *named)
+
+
+def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
+    tags: dict[int, list[str]] = {}
+    for server_id, tag, sound in _tags_held.all(connection, _tags_of, ids) if ids else ():
+        if sound:
+            tags.setdefault(server_id, []).append(tag)
+    return tags
+
+
+@prepared
+def _tags_of(ids: Iterable[int]) -> Select[Any]:
+    return select(server_tags).where(among(server_tags.c.server_id, ids)).order_by(server_tags.c.tag)
+
+
+def _one(connection: Connection, row: Row | None) -> Server | None:
+    if row is None:
+        return None
+    tags = [tag.tag for tag in _tags_of_one.rows(connection, row.id) if sealed.sound(connection, server_tags, tag)]
+    return replace(_server(connection, row), tags=tuple(tags))
+
+
+@per_server
+def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
+    return select(server_tags).where(among(server_tags.c.server_id, server_ids)).order_by(server_tags.c.tag)
+
+
+def _server(connection: Connection, row: Row) -> Server:
+    values = sealed.unsealed(row)
+    del values["agent_secret_hash"], values["rows_sum"]
+    return Server(**values, sound=sealed.sound(connection, servers, row))
+
+
+def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
+    held = tags.get(server.id)
+    return replace(server, tags=tuple(held)) if held else server
+
+
+# A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.
+_servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT)
+_tags_held = Records(
+    lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
+    named=("server_id", "tag"),
+    keep=lambda held: held[2],
+    most=MOST_KEPT,
+)
+
+
+def _system_user(row: Row) -> SystemUser:
+    values = sealed.unsealed(row)
+    has_password = values.pop("encrypted_password") is not None
+    return SystemUser(**values, has_password=has_password)

@@ -1,0 +1,74 @@
+"""Questions about the logins that hosts told of: how far, and whose keys they were; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.keys import key_owners
+from keyrack.store.tables import credentials, told_logins
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedLogins:
+    """How far one host is: its last batch, and what became of the logins of the hour that began at hour_from."""
+
+    batch: str
+    hour_from: datetime
+    events: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key that is registered here: its name there, and whose it is (None: a key on a server alone)."""
+
+    name: str
+    user_id: int | None = None
+    user: str = ""
+
+
+@prepared
+def _told(server_id: int) -> Select[Any]:
+    return select(told_logins).where(told_logins.c.server_id == server_id)
+
+
+def of_server(connection: Connection, server_id: int) -> ReportedLogins | None:
+    """How far a host is; None before its first batch."""
+    row = _told.row(connection, server_id)
+    return None if row is None else ReportedLogins(row.batch, row.hour_from, row.events, row.left_out)
+
+
+def keep(connection: Connection, server_id: int, told: ReportedLogins) -> None:
+    """Write down how far a host is."""
+    values = {
+        "batch": told.batch,
+        "hour_from": told.hour_from,
+        "events": told.events,
+        "left_out": told.left_out,
+    }
+    statement = dialect_insert(connection, told_logins).values(server_id=server_id, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=[told_logins.c.server_id], set_=values))
+
+
+@prepared
+def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    found = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
+    return found.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
+
+
+def known_keys(
+    connection: Connection, workspace_id: int, server_id: int, fingerprints: Sequence[str]
+) -> dict[str, KnownKey]:
+    """Those of these keys that are a user's, or on this server, by fingerprint."""
+    held = {row.fingerprint: KnownKey(row.label) for row in _on_server.rows(connection, server_id, fingerprints)}
+    for fingerprint, owner in key_owners.of_keys(connection, workspace_id, fingerprints).items():
+        name = held[fingerprint].name if fingerprint in held else owner.title or ""
+        held[fingerprint] = KnownKey(name, owner.user_id, owner.name)
+    return held

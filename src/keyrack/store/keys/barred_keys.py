@@ -1,0 +1,21 @@
+"""Whether a key may be registered in a workspace, as a part of questions that ask for more; must decide nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, exists, or_
+
+from keyrack.store.keys import expired_keys
+from keyrack.store.tables import revoked_keys
+
+
+def is_noted(workspace_id: int, fingerprint: str, at: datetime) -> ColumnElement[bool]:
+    """A condition: the key was revoked everywhere in this workspace, or an end of it came there.
+
+    False of nearly every key that is entered: where it is true, store/keys/revoked_keys.py and
+    store/keys/expired_keys.py say what there is. Arguments of a prepared question.
+    """
+    revoked = exists().where(revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
+    ends = (exists().where(of_key == fingerprint, *rule) for of_key, _, rule in expired_keys.ends(workspace_id, at))
+    return or_(revoked, *ends)

@@ -1,0 +1,105 @@
+"""Pages of a server's credentials; must decide nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, or_, select
+
+from keyrack.model import Credential, Page, Place, Window
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.keys.keys import credential_question, credential_records, in_force
+from keyrack.store.rows import matches, pattern, piece_after
+from keyrack.store.tables import credentials, servers, system_users
+from keyrack.store.unchanged import kept
+
+
+def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
+    """The ids of a server's credentials in force."""
+    ids = select(credentials.c.id).where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
+    if sought is None:
+        return ids
+    by_name = or_(matches(credentials.c.label, sought), matches(system_users.c.username, sought))
+    return ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(by_name)
+
+
+@prepared
+def _some_credentials(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
+    chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery()
+    return credential_question().join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
+
+
+@prepared
+def _own_server(server_id: int, workspace_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+
+
+@prepared
+def _credentials_after(server_id: int, at: datetime, sought: str | None, after: Any, limit: int) -> Select[Any]:
+    chosen = (
+        _ids(server_id, at, sought).where(credentials.c.id > after).order_by(credentials.c.id).limit(limit).subquery()
+    )
+    return credential_question().join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
+
+
+@prepared
+def _count_found(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
+    """How many there are, for a server of this workspace: no row for any other."""
+    of_server = credentials.c.server_id == server_id
+    every = select(func.count()).select_from(credentials).where(of_server)
+    # Those that have ended are few, and an index has them; to look at each one's end would take longer.
+    counted = every.scalar_subquery() - every.where(credentials.c.expires_at <= at).scalar_subquery()
+    if sought is not None:
+        counted = select(func.count()).select_from(_ids(server_id, at, sought).subquery()).scalar_subquery()
+    return select(counted.label("total")).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+
+
+def find_credentials(
+    connection: Connection,
+    workspace_id: int,
+    server_id: int,
+    *,
+    at: datetime,
+    search: str = "",
+    offset: int,
+    limit: int,
+    after: Place | None = None,
+) -> Page[Credential] | None:
+    """A page of a server's credentials in force, oldest first; None where the server is not of this workspace.
+
+    search: part of label or system user. Which ones and how many is answered from an index, and no more than a page of
+    them is read and joined.
+    """
+    return kept(
+        connection,
+        ("credentials", workspace_id, server_id, search, offset, limit, after),
+        lambda: _find_credentials(connection, workspace_id, server_id, at, search, Window(limit, offset, after)),
+        at=at,
+        until=lambda found: at if found is None else _next_end.value(connection, server_id, at),
+    )
+
+
+@prepared
+def _next_end(server_id: int, at: datetime) -> Select[Any]:
+    """When the next of a server's credentials ends."""
+    ends = credentials.c.expires_at
+    return select(func.min(ends)).where(credentials.c.server_id == server_id, ends > at)
+
+
+def _find_credentials(
+    connection: Connection, workspace_id: int, server_id: int, at: datetime, search: str, window: Window
+) -> Page[Credential] | None:
+    limit, offset, after = window.limit, window.offset, window.after
+    sought = pattern(search)
+    if after is not None:
+        if _own_server.value(connection, server_id, workspace_id) is None:
+            return None
+        (place,) = after or (0,)
+        found = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
+        return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
+    total = _count_found.value(connection, server_id, workspace_id, at, sought)
+    if total is None:
+        return None
+    items = credential_records.all(connection, _some_credentials, server_id, at, sought, offset, limit)
+    return Page(items=tuple(items), total=total, offset=offset, limit=limit)

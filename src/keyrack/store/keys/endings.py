@@ -1,0 +1,137 @@
+"""Questions about ends of keys and grants: which come soon, which came, and another one; must decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, select
+
+from keyrack.model import Credential, UserKey
+from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.keys.keys import credential_question, in_force, user_key_of
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Something whose end comes soon. kind: "credential", "user key" or "grant"; words: what it is."""
+
+    kind: str
+    id: int
+    workspace_id: int
+    server_id: int | None
+    words: str
+    expires_at: datetime
+    fingerprint: str | None
+
+
+@prepared
+def _credential(credential_id: int, at: datetime) -> Select[Any]:
+    return credential_question().where(credentials.c.id == credential_id, in_force(credentials.c.expires_at, at))
+
+
+def credential(connection: Connection, credential_id: int, at: datetime) -> Credential | None:
+    """A credential that has not ended, of whichever server, or None."""
+    row = _credential.row(connection, credential_id, at)
+    return None if row is None else Credential(**sealed.unsealed(row))
+
+
+@prepared
+def _user_key(key_id: int, at: datetime) -> Select[Any]:
+    return select(user_keys).where(user_keys.c.id == key_id, in_force(user_keys.c.expires_at, at))
+
+
+def user_key(connection: Connection, key_id: int, at: datetime) -> UserKey | None:
+    """A user's key that has not ended, of whichever user, or None."""
+    row = _user_key.row(connection, key_id, at)
+    return None if row is None else user_key_of(row)
+
+
+def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int) -> None:
+    """Give a credential another end, of which nobody was told yet."""
+    values = {"expires_at": end, "noticed_at": None, "revision": revision, "delivered_at": None}
+    sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
+
+
+def renew_user_key(connection: Connection, key_id: int, end: datetime) -> None:
+    """Give a user's key another end, of which nobody was told yet."""
+    sealed.change(connection, user_keys, sealed.row_of(key_id), values={"expires_at": end, "noticed_at": None})
+
+
+def renew_grant(connection: Connection, grant_id: int, end: datetime) -> None:
+    """Give a grant another end, of which nobody was told yet."""
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={"expires_at": end, "noticed_at": None})
+
+
+@prepared
+def _ending_credentials(at: datetime, until: datetime, limit: int) -> Select[Any]:
+    found = (
+        select(
+            credentials.c.id,
+            servers.c.workspace_id,
+            credentials.c.server_id,
+            credentials.c.label,
+            credentials.c.fingerprint,
+            credentials.c.expires_at,
+            system_users.c.username,
+            servers.c.name,
+        )
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    )
+    return _soon(found, credentials, at, until, limit)
+
+
+@prepared
+def _ending_user_keys(at: datetime, until: datetime, limit: int) -> Select[Any]:
+    found = select(user_keys, users.c.name).join(users, users.c.id == user_keys.c.user_id)
+    return _soon(found, user_keys, at, until, limit)
+
+
+@prepared
+def _ending_grants(at: datetime, until: datetime, limit: int) -> Select[Any]:
+    return _soon(select(grants), grants, at, until, limit)
+
+
+def _soon(found: Select[Any], table: Table, at: datetime, until: datetime, limit: int) -> Select[Any]:
+    due = (table.c.noticed_at.is_(None), table.c.expires_at.is_not(None))
+    ends = table.c.expires_at
+    return found.where(*due, ends > at, ends <= until).order_by(ends).limit(limit)
+
+
+def ending(connection: Connection, at: datetime, until: datetime, limit: int) -> tuple[Ending, ...]:
+    """What ends after one time and up to another, and was not announced, at most `limit` of each kind."""
+    found = [_credential_ending(row) for row in _ending_credentials.rows(connection, at, until, limit)]
+    for row in _ending_user_keys.rows(connection, at, until, limit):
+        words = f"SSH key {row.title or 'without a title'} ({row.fingerprint}) of {row.name}"
+        found.append(Ending("user key", row.id, row.workspace_id, None, words, row.expires_at, row.fingerprint))
+    for row in _ending_grants.rows(connection, at, until, limit):
+        words = f"Grant {row.id} of the login as {row.system_user}"
+        found.append(Ending("grant", row.id, row.workspace_id, row.server_id, words, row.expires_at, None))
+    return tuple(found)
+
+
+def _credential_ending(row: Row) -> Ending:
+    words = f"SSH key {row.label} ({row.fingerprint}) of {row.username} on server {row.name}"
+    return Ending("credential", row.id, row.workspace_id, row.server_id, words, row.expires_at, row.fingerprint)
+
+
+_TABLES = {"credential": credentials, "user key": user_keys, "grant": grants}
+
+
+def note(connection: Connection, one: Ending, at: datetime) -> None:
+    """The end of this was announced."""
+    sealed.change(connection, _TABLES[one.kind], sealed.row_of(one.id), values={"noticed_at": at})
+
+
+@prepared
+def _ended_user_keys(at: datetime, limit: int) -> Select[Any]:
+    return select(user_keys).where(user_keys.c.expires_at <= at).order_by(user_keys.c.expires_at).limit(limit)
+
+
+def ended_user_keys(connection: Connection, at: datetime, limit: int) -> tuple[UserKey, ...]:
+    """Users' keys whose end has come, at most `limit` of them, the earliest end first."""
+    return tuple(user_key_of(row) for row in _ended_user_keys.rows(connection, at, limit))

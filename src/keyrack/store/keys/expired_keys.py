@@ -1,0 +1,92 @@
+"""Questions about keys whose end came in a workspace; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, CompoundSelect, Connection, Select, select, union_all
+
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import credentials, expired_keys, servers, user_keys
+
+
+@dataclass(frozen=True, slots=True)
+class EndedKey:
+    """A user's key whose end came, as it was called."""
+
+    title: str
+    fingerprint: str
+    expired_at: datetime
+
+
+def add(
+    connection: Connection,
+    workspace_id: int,
+    fingerprint: str,
+    at: datetime,
+    *,
+    user_id: int | None = None,
+    title: str | None = None,
+) -> None:
+    """Note that a key's end came; the first note stays. user_id, title: whose it was, and what it was called."""
+    values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "expired_at": at}
+    values |= {"user_id": user_id, "title": title}
+    sealed.insert_new(connection, expired_keys, values)
+
+
+End = tuple[Column[Any], Column[Any], tuple[ColumnElement[bool], ...]]
+
+
+def ends(workspace_id: int, at: datetime) -> tuple[End, ...]:
+    """Where ends that came in a workspace stand: the column of the key's fingerprint, that of the end, and what must be
+    so besides. Arguments of a prepared question.
+    """
+    # Under a name of its own, or a question that is about one server would look among the keys of that one alone.
+    any_server = servers.alias("any_server")
+    # What ended a moment ago is not noted yet; temporary keys have no end that counts.
+    of_servers = (
+        any_server.c.id == credentials.c.server_id,
+        any_server.c.workspace_id == workspace_id,
+        credentials.c.expires_at <= at,
+        credentials.c.temporary.is_(False),
+    )
+    of_users = (user_keys.c.workspace_id == workspace_id, user_keys.c.expires_at <= at)
+    return (
+        (expired_keys.c.fingerprint, expired_keys.c.expired_at, (expired_keys.c.workspace_id == workspace_id,)),
+        (credentials.c.fingerprint, credentials.c.expires_at, of_servers),
+        (user_keys.c.fingerprint, user_keys.c.expires_at, of_users),
+    )
+
+
+@prepared
+def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> CompoundSelect[Any]:
+    return union_all(
+        *(select(end).where(among(of_key, fingerprints), *rule) for of_key, end, rule in ends(workspace_id, at))
+    )
+
+
+def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> datetime | None:
+    """When a key's end came in a workspace, None where it did not; temporary keys have none that counts."""
+    return max(_ends.values(connection, workspace_id, (fingerprint,), at), default=None)
+
+
+@prepared
+def _of_user(user_id: int, since: datetime, limit: int) -> Select[Any]:
+    held = expired_keys.c
+    found = select(held.title, held.fingerprint, held.expired_at).where(held.user_id == user_id)
+    return found.where(held.expired_at >= since).order_by(held.expired_at.desc()).limit(limit)
+
+
+def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -> tuple[EndedKey, ...]:
+    """The keys of a user whose end came since an instant, the last one first."""
+    found = _of_user.rows(connection, user_id, since, limit)
+    return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in found)
+
+
+def remove(connection: Connection, workspace_id: int, fingerprint: str) -> None:
+    """Forget that a key's end came."""
+    sealed.remove(connection, expired_keys, sealed.row_of(workspace_id, fingerprint))

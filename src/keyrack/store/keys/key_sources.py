@@ -1,0 +1,94 @@
+"""Questions about the accounts elsewhere whose keys users have here too; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.rows import inserted
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import key_sources, users
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """An account at GitHub or GitLab (kind) at a service (url) whose keys a user has here too.
+
+    account_id: its number there, None before it was asked for; keys: the fingerprints it had when last looked at, each
+    with the id of the key here that came of it, None where the user had it already; etag: of that list, "" to read it
+    in any case; state: "new", "in step", "partly", "no answer", "waiting", or an alarm: "gone", "renamed", "moved";
+    words: why.
+    """
+
+    id: int
+    workspace_id: int
+    user_id: int
+    kind: str
+    url: str
+    account: str
+    account_id: str | None
+    keys: Mapping[str, int | None]
+    etag: str
+    state: str
+    words: str
+    checked_at: datetime | None
+    next_at: datetime
+    created_at: datetime
+
+
+def of_user(connection: Connection, user_id: int) -> tuple[KeySource, ...]:
+    """The sources of a user that are as Keyrack wrote them."""
+    return _read(connection, key_sources.c.user_id == user_id)
+
+
+@prepared
+def _rows_of_user(user_id: int) -> Select[Any]:
+    return select(key_sources).where(key_sources.c.user_id == user_id).order_by(key_sources.c.id)
+
+
+def rows_of_user(connection: Connection, user_id: int) -> list[Row]:
+    """The rows of a user's sources, also of those that are not as Keyrack wrote them."""
+    return _rows_of_user.rows(connection, user_id)
+
+
+def of_workspace(connection: Connection, workspace_id: int) -> tuple[KeySource, ...]:
+    """All sources of a workspace's users that are not shut out."""
+    there = select(users.c.id).where(users.c.disabled_at.is_(None))
+    return _read(connection, key_sources.c.workspace_id == workspace_id, key_sources.c.user_id.in_(there))
+
+
+def due(connection: Connection, at: datetime, limit: int) -> tuple[KeySource, ...]:
+    """The sources to look at now, the longest due first, of users that are not shut out."""
+    there = select(users.c.id).where(users.c.disabled_at.is_(None))
+    return _read(connection, key_sources.c.next_at <= at, key_sources.c.user_id.in_(there), limit=limit)
+
+
+def by_id(connection: Connection, source_id: int) -> KeySource | None:
+    """A source that is as Keyrack wrote it, or None."""
+    found = _read(connection, key_sources.c.id == source_id)
+    return found[0] if found else None
+
+
+def _read(connection: Connection, *where: Any, limit: int | None = None) -> tuple[KeySource, ...]:
+    rows = connection.execute(select(key_sources).where(*where).order_by(key_sources.c.next_at).limit(limit)).mappings()
+    return tuple(KeySource(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, key_sources, row))
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a source (the columns of the table); answers its id."""
+    return inserted(connection, key_sources, values)
+
+
+def change(connection: Connection, source_id: int, values: Mapping[str, Any]) -> None:
+    """Change a source."""
+    sealed.change(connection, key_sources, key_sources.c.id == source_id, values=values)
+
+
+def remove(connection: Connection, source_id: int) -> None:
+    """Delete a source; its keys stay."""
+    sealed.remove(connection, key_sources, key_sources.c.id == source_id)

@@ -1,0 +1,78 @@
+"""What must be known before a credential is entered, asked at once; must decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, exists, select
+
+from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.keys import barred_keys
+from keyrack.store.sealing import sealed_sets
+from keyrack.store.tables import credentials, revocations, servers, system_users
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialPlace:
+    """A server on which a credential is to stand, and what is in its way.
+
+    server: what is sealed of it, as sealed_sets.locked_servers has it; account_id: of the system user, None where the
+    server has none of that name; labelled: whether a credential there has the label; refused: whether this host refuses
+    the key; noted: whether the key may be barred from the workspace
+    (store/keys/barred_keys.py); ids: the credential's own.
+    """
+
+    server: Row
+    account_id: int | None
+    labelled: bool
+    refused: bool
+    noted: bool
+    ids: sealed_sets.Ids
+
+
+def place(
+    connection: Connection,
+    workspace_id: int,
+    server_id: int,
+    *,
+    username: str,
+    label: str,
+    fingerprint: str,
+    at: datetime,
+) -> CredentialPlace | None:
+    """Where a credential would stand, None where there is no such server in this workspace; nobody else changes the
+    server until the end.
+    """
+    numbered = sealed_sets.numbers_rows(connection)
+    ids = None if numbered else sealed_sets.reserve(connection, credentials, 1)
+    row = _place.row(connection, workspace_id, server_id, username, label, fingerprint, at, numbered)
+    if row is None:
+        return None
+    account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
+    ids = ids or sealed_sets.reserve(connection, credentials, 1, row.pop("last_id") or 0)
+    return CredentialPlace(row, account, labelled, refused, noted, ids)
+
+
+@prepared
+def _place(
+    workspace_id: int, server_id: int, username: str, label: str, fingerprint: str, at: datetime, numbered: bool
+) -> Select[Any]:
+    named = and_(system_users.c.server_id == servers.c.id, system_users.c.username == username)
+    labelled = exists().where(credentials.c.server_id == servers.c.id, credentials.c.label == label)
+    refused = exists().where(revocations.c.server_id == servers.c.id, revocations.c.fingerprint == fingerprint)
+    last_id = [sealed_sets.last_id(credentials).label("last_id")] if numbered else []
+    return (
+        select(
+            *sealed_sets.locked_columns(),
+            system_users.c.id.label("account_id"),
+            labelled.label("labelled"),
+            refused.label("refused"),
+            barred_keys.is_noted(workspace_id, fingerprint, at).label("noted"),
+            *last_id,
+        )
+        .select_from(servers.outerjoin(system_users, named))
+        .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+        .with_for_update(of=servers)
+    )

@@ -1,0 +1,47 @@
+"""What must be known before a user's key is entered, asked at once; must decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, exists, func, select
+
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.keys import barred_keys
+from keyrack.store.sealing import sealed_sets
+from keyrack.store.tables import key_owners, user_keys
+
+
+@dataclass(frozen=True, slots=True)
+class UserKeyPlace:
+    """What is in a key's way.
+
+    count: how many keys its user has; noted: whether it may be barred from the workspace
+    (store/keys/barred_keys.py); owned: whether it leads to somebody or something already; ids: its own.
+    """
+
+    count: int
+    noted: bool
+    owned: bool
+    ids: sealed_sets.Ids
+
+
+def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: str, at: datetime) -> UserKeyPlace:
+    """What is in the way of a key that a user of a workspace is to have."""
+    numbered = sealed_sets.numbers_rows(connection)
+    ids = None if numbered else sealed_sets.reserve(connection, user_keys, 1)
+    row = _place.row(connection, workspace_id, user_id, fingerprint, at, numbered)
+    assert row is not None  # of a question without tables there is always one
+    ids = ids or sealed_sets.reserve(connection, user_keys, 1, row["last_id"] or 0)
+    return UserKeyPlace(row["count"], row["noted"], row["owned"], ids)
+
+
+@prepared
+def _place(workspace_id: int, user_id: int, fingerprint: str, at: datetime, numbered: bool) -> Select[Any]:
+    count = select(func.count()).select_from(user_keys).where(user_keys.c.user_id == user_id).scalar_subquery()
+    owned = exists().where(key_owners.c.fingerprint == fingerprint)
+    last_id = [sealed_sets.last_id(user_keys).label("last_id")] if numbered else []
+    noted = barred_keys.is_noted(workspace_id, fingerprint, at)
+    return select(count.label("count"), noted.label("noted"), owned.label("owned"), *last_id)

@@ -1,0 +1,52 @@
+"""Questions about users' keys as other programs list them: entries that hold a key; must decide nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from keyrack.model import Page, UserKey
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import user_keys, workspaces
+
+# An entry without a key is none for programs that know no such thing.
+_keys = select(user_keys).where(user_keys.c.public_key.is_not(None))
+
+
+def page_of_user(connection: Connection, user_id: int, *, offset: int, limit: int) -> Page[UserKey]:
+    """A page of a user's keys, newest first, without entries that hold no key."""
+    found = _keys.where(user_keys.c.user_id == user_id)
+    total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+    rows = connection.execute(found.order_by(user_keys.c.id.desc()).offset(offset).limit(limit)).mappings()
+    return Page(tuple(_record(row) for row in rows), total, offset, limit)
+
+
+def sound_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
+    """A user's keys that are as Keyrack wrote them, oldest first."""
+    rows = connection.execute(_keys.where(user_keys.c.user_id == user_id).order_by(user_keys.c.id)).mappings()
+    return tuple(_record(row) for row in rows if sealed.holds(connection, user_keys, row))
+
+
+def lines_of_workspace(connection: Connection, workspace_id: int) -> tuple[tuple[int, str], ...]:
+    """The id and the line, type and base64, of every user key of a workspace."""
+    columns: Select[Any] = _keys.with_only_columns(user_keys.c.id, user_keys.c.public_key)
+    rows = connection.execute(columns.where(user_keys.c.workspace_id == workspace_id))
+    return tuple((row.id, row.public_key) for row in rows)
+
+
+def of_workspace(connection: Connection, workspace_id: int, key_id: int) -> UserKey | None:
+    """A key of whichever user of this workspace, or None."""
+    found = _keys.where(user_keys.c.id == key_id, user_keys.c.workspace_id == workspace_id)
+    row = connection.execute(found).mappings().one_or_none()
+    return None if row is None else _record(row)
+
+
+def first_workspace_id(connection: Connection) -> int | None:
+    """The id of the workspace that was there first; None where there is none."""
+    found: int | None = connection.execute(select(workspaces.c.id).order_by(workspaces.c.id).limit(1)).scalar()
+    return found
+
+
+def _record(row: Any) -> UserKey:
+    return UserKey(**sealed.unsealed(row))

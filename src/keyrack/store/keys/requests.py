@@ -1,0 +1,286 @@
+"""Questions about requests for access, their approvals and the rules for them; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select
+
+from keyrack.model import Grant, Page, Window
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.rows import inserted, paged
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import (
+    IS_OPEN,
+    IS_PENDING,
+    access_request_approvals,
+    access_requests,
+    grants,
+    request_rules,
+    server_tags,
+    servers,
+)
+
+PENDING, APPROVED, DENIED, CANCELLED, LAPSED = "pending", "approved", "denied", "cancelled", "lapsed"
+ENDED = "ended"
+STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED, ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """Somebody wants to log in for a while. seconds: from its approval on, or until; approvers: how many it takes.
+
+    pending_until: when it lapses if nobody decides; grant_id: what opened it; word: what was said with the decision.
+    """
+
+    id: int
+    workspace_id: int
+    user_id: int
+    server_id: int | None
+    tag: str | None
+    system_user: str
+    seconds: int | None
+    until: datetime | None
+    reason: str
+    state: str
+    approvers: int
+    created_at: datetime
+    pending_until: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    grant_id: int | None
+    word: str | None
+
+    @property
+    def span(self) -> timedelta | None:
+        """How long it opens from its approval on; None where it has an end instead."""
+        return None if self.seconds is None else timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRule:
+    """How many must approve what it is for, and for how long at most; None: any server, tag, account, length."""
+
+    id: int
+    workspace_id: int
+    name: str
+    server_id: int | None
+    tag: str | None
+    system_user: str | None
+    approvers: int
+    longest_seconds: int | None
+    created_at: datetime
+
+    @property
+    def longest(self) -> timedelta | None:
+        """The longest span that may be asked for, None for any."""
+        return None if self.longest_seconds is None else timedelta(seconds=self.longest_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One approval. approver: "user 5" or "operator NAME"; user_id: None for an operator."""
+
+    request_id: int
+    approver: str
+    user_id: int | None
+    approved_at: datetime
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a request (the columns of the table); answers its id."""
+    return inserted(connection, access_requests, values)
+
+
+@prepared
+def _one(workspace_id: int, request_id: int) -> Select[Any]:
+    return select(access_requests).where(
+        access_requests.c.workspace_id == workspace_id, access_requests.c.id == request_id
+    )
+
+
+def get(connection: Connection, workspace_id: int, request_id: int) -> AccessRequest | None:
+    """A request of this workspace, or None."""
+    row = _one.row(connection, workspace_id, request_id)
+    return None if row is None else _request(row)
+
+
+def is_sound(connection: Connection, workspace_id: int, request_id: int) -> bool:
+    """Whether a request is as Keyrack wrote it: nobody else's may be approved."""
+    row = _one.row(connection, workspace_id, request_id)
+    return row is not None and sealed.sound(connection, access_requests, row)
+
+
+@paged
+def _page(workspace_id: int, state: str | None, user_id: int | None) -> Select[Any]:
+    found = select(access_requests).where(access_requests.c.workspace_id == workspace_id)
+    if state is not None:
+        found = found.where(access_requests.c.state == state)
+    if user_id is not None:
+        found = found.where(access_requests.c.user_id == user_id)
+    return found.order_by(access_requests.c.id.desc())
+
+
+def page(
+    connection: Connection, workspace_id: int, window: Window, *, state: str | None, user_id: int | None
+) -> Page[AccessRequest]:
+    """A page of requests, newest first; state, user_id: only such."""
+    return _page.page(connection, _request, window, workspace_id, state, user_id)
+
+
+@prepared
+def _pending_of_user(user_id: int, most: int) -> Select[Any]:
+    mine = access_requests.c.user_id == user_id
+    return select(access_requests.c.id).where(mine, access_requests.c.state == PENDING).limit(most)
+
+
+def count_pending(connection: Connection, user_id: int, most: int) -> int:
+    """How many requests of a user are pending; counts no further than most."""
+    return len(_pending_of_user.values(connection, user_id, most))
+
+
+@prepared
+def _newest_but(user_id: int, most: int) -> Select[Any]:
+    mine = select(access_requests.c.created_at).where(access_requests.c.user_id == user_id)
+    return mine.order_by(access_requests.c.id.desc()).offset(most - 1).limit(1)
+
+
+def asked_since(connection: Connection, user_id: int, at: datetime, number: int) -> bool:
+    """Whether a user made so many requests since then."""
+    oldest = _newest_but.value(connection, user_id, number)
+    return oldest is not None and oldest > at
+
+
+@prepared
+def _pending_rows(user_id: int) -> Select[Any]:
+    mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    found = select(access_requests, servers.c.name.label("server_name"))
+    return (
+        found.outerjoin(servers, servers.c.id == access_requests.c.server_id)
+        .where(*mine)
+        .order_by(access_requests.c.id)
+    )
+
+
+def pending_rows(connection: Connection, user_id: int) -> list[Row]:
+    """The rows of a user's pending requests, with server_name beside them."""
+    return _pending_rows.rows(connection, user_id)
+
+
+def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
+    """Cancel a user's pending requests; by: whose decision it is."""
+    pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    values = {"state": CANCELLED, "decided_at": at, "decided_by": by}
+    sealed.change(connection, access_requests, *pending, values=values)
+
+
+@prepared
+def _over(at: datetime, limit: int) -> Select[Any]:
+    found = select(access_requests.c.id, access_requests.c.workspace_id, *sealed.columns(grants, "grant_"))
+    gone = or_(grants.c.id.is_(None), grants.c.expires_at <= at)
+    return (
+        found.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
+        .where(IS_OPEN, access_requests.c.grant_id > 0, gone)
+        .order_by(access_requests.c.grant_id)
+        .limit(limit)
+    )
+
+
+def over(connection: Connection, at: datetime, limit: int) -> list[tuple[int, Grant | None]]:
+    """Approved requests whose grant's end has come, with the grant, or whose grant somebody took back, with None."""
+    return [
+        (row.id, None if row.grant_id is None else Grant(**sealed.unsealed(sealed.part(row, grants, "grant_"))))
+        for row in _over.rows(connection, at, limit)
+    ]
+
+
+@prepared
+def _lapsing(at: datetime, limit: int) -> Select[Any]:
+    due = (IS_PENDING, access_requests.c.pending_until <= at)
+    return select(access_requests).where(*due).order_by(access_requests.c.pending_until).limit(limit)
+
+
+def lapsing(connection: Connection, at: datetime, limit: int) -> tuple[AccessRequest, ...]:
+    """Requests that nobody decided in time."""
+    return tuple(_request(row) for row in _lapsing.rows(connection, at, limit))
+
+
+def set_state(connection: Connection, request_id: int, **values: Any) -> None:
+    """Change columns of a request."""
+    sealed.change(connection, access_requests, sealed.row_of(request_id), values=values)
+
+
+def approve(connection: Connection, request_id: int, approver: str, user_id: int | None, at: datetime) -> bool:
+    """Note an approval; False where this approver gave it before."""
+    values = {"request_id": request_id, "approver": approver, "user_id": user_id, "approved_at": at}
+    return sealed.insert_new(connection, access_request_approvals, values)
+
+
+@prepared
+def _approvals(request_ids: Iterable[int]) -> Select[Any]:
+    found = select(access_request_approvals).where(among(access_request_approvals.c.request_id, request_ids))
+    return found.order_by(access_request_approvals.c.approved_at, access_request_approvals.c.approver)
+
+
+def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, list[Approval]]:
+    """The approvals of requests that are as Keyrack wrote them, oldest first, by request; none for one without."""
+    found: dict[int, list[Approval]] = {}
+    for row in _approvals.rows(connection, tuple(request_ids)):
+        if sealed.sound(connection, access_request_approvals, row):
+            found.setdefault(row.request_id, []).append(Approval(**sealed.unsealed(row)))
+    return found
+
+
+@prepared
+def _rules(workspace_id: int) -> Select[Any]:
+    found = select(request_rules).where(request_rules.c.workspace_id == workspace_id)
+    return found.order_by(request_rules.c.name)
+
+
+def rules(connection: Connection, workspace_id: int) -> tuple[RequestRule, ...]:
+    """All rules of a workspace, by name. A rule asks for more, so one that others changed counts all the same."""
+    return tuple(RequestRule(**sealed.unsealed(row)) for row in _rules.rows(connection, workspace_id))
+
+
+def put_rule(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Insert the rule of this name, or set it; whether it is new."""
+    for rule in rules(connection, values["workspace_id"]):
+        if rule.name == values["name"]:
+            changed = {name: value for name, value in values.items() if name != "created_at"}
+            sealed.change(connection, request_rules, sealed.row_of(rule.id), values=changed)
+            return False
+    inserted(connection, request_rules, values)
+    return True
+
+
+def remove_rule(connection: Connection, rule_id: int) -> None:
+    """Delete a rule."""
+    sealed.remove(connection, request_rules, sealed.row_of(rule_id))
+
+
+@prepared
+def _tags_beside(workspace_tag: str) -> Select[Any]:
+    having = select(server_tags.c.server_id).where(server_tags.c.tag == workspace_tag)
+    return select(server_tags.c.tag).distinct().where(server_tags.c.server_id.in_(having))
+
+
+@prepared
+def _tags_of(server_id: int) -> Select[Any]:
+    return select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
+
+
+def tags_of_server(connection: Connection, server_id: int) -> frozenset[str]:
+    """The tags of a server."""
+    return frozenset(_tags_of.values(connection, server_id))
+
+
+def tags_beside(connection: Connection, tag: str) -> frozenset[str]:
+    """All tags of the servers that have a tag."""
+    return frozenset((*_tags_beside.values(connection, tag), tag))
+
+
+def _request(row: Row) -> AccessRequest:
+    return AccessRequest(**sealed.unsealed(row))

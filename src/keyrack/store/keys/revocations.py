@@ -1,0 +1,334 @@
+"""Questions about keys that hosts must refuse, and about where one key stands; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
+
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.git.deploy_keys import hold_owner
+from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.per_server import per_server
+from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.tables import (
+    credentials,
+    deleted_server_keys,
+    deleted_servers,
+    deploy_keys,
+    key_owners,
+    repositories,
+    revocations,
+    servers,
+    unmanaged_keys,
+    user_keys,
+)
+from keyrack.store.tables.columns import as_text
+
+# The id of a row that holds a key, to the server or user it is of, and the key's line.
+Places = Mapping[int, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A key that a host must refuse. confirmed_at: when it first said that it does; None while it has not; host:
+    whether the server has one.
+    """
+
+    server_id: int
+    server_name: str
+    fingerprint: str
+    revoked_at: datetime
+    revision: int
+    applied_revision: int
+    confirmed_at: datetime | None
+    copied: bool = False
+    host: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a server said it obeys; host: whether it has one."""
+
+    server_id: int
+    server_name: str
+    applied_revision: int
+    applied_at: datetime | None
+    copied: bool = False
+    host: bool = True
+
+
+def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
+    """Make a host refuse a key whatever else it finds there; revision: the one that tells it so."""
+    add_many(connection, ((server_id, fingerprint, public_key),), {server_id: revision}, at)
+
+
+def add_many(
+    connection: Connection, entries: Iterable[tuple[int, str, str]], revisions: Mapping[int, int], at: datetime
+) -> None:
+    """Make hosts refuse keys whatever else they find there, each the first time it is asked for.
+
+    entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
+    """
+    for some in sealed_sets.chunks(entries):
+        known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
+        held = {(row.server_id, row.fingerprint) for row in known}
+        new = [
+            {
+                "server_id": server_id,
+                "fingerprint": fingerprint,
+                "public_key": line,
+                "revoked_at": at,
+                "revision": revisions[server_id],
+            }
+            for server_id, fingerprint, line in some
+            if (server_id, fingerprint) not in held
+        ]
+        sealed_sets.insert_many(connection, revocations, new)
+
+
+@prepared
+def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any]:
+    named = (among(revocations.c.server_id, server_ids), among(revocations.c.fingerprint, fingerprints))
+    return select(revocations.c.server_id, revocations.c.fingerprint).where(*named)
+
+
+def lines_for(
+    connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int
+) -> tuple[tuple[str, str], ...]:
+    """The keys that a host is told to refuse, by fingerprint: that and the canonical line of each.
+
+    At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
+    and so many of the others that it has confirmed, the newest.
+    """
+    lines: dict[str, str] = {}
+    for rows in (
+        _waiting.rows(connection, server_id, unconfirmed),
+        _by_hand.rows(connection, server_id, unconfirmed),
+        _newest.rows(connection, server_id, confirmed),
+    ):
+        for row in rows:
+            # One that is not as Keyrack wrote it counts: it can only refuse.
+            sealed.sound(connection, revocations, row)
+            lines[as_text(row.fingerprint)] = as_text(row.public_key)
+    return tuple(sorted(lines.items()))
+
+
+@prepared
+def _lines_of(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    return select(revocations).where(
+        revocations.c.server_id == server_id, among(revocations.c.fingerprint, fingerprints)
+    )
+
+
+def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """As lines_for, those of these keys alone."""
+    rows = _lines_of.rows(connection, server_id, fingerprints)
+    for row in rows:
+        sealed.sound(connection, revocations, row)
+    return tuple((row.fingerprint, as_text(row.public_key)) for row in rows)
+
+
+def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:
+    """So many revocations of each server."""
+    held = revocations
+    place = func.row_number().over(partition_by=held.c.server_id, order_by=order).label("place")
+    found = select(held, place).where(among(held.c.server_id, server_ids), *which).subquery()
+    return select(*(found.c[column.name] for column in held.c)).where(found.c.place <= most)
+
+
+@per_server
+def _waiting(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held = revocations
+    return _first(server_ids, most, (held.c.revision, held.c.fingerprint), held.c.confirmed_at.is_(None))
+
+
+@per_server
+def _newest(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held = revocations
+    return _first(server_ids, most, (held.c.revision.desc(), held.c.fingerprint), held.c.confirmed_at.is_not(None))
+
+
+@per_server
+def _by_hand(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held, found = revocations, unmanaged_keys
+    here = exists().where(
+        found.c.server_id == held.c.server_id, found.c.fingerprint == held.c.fingerprint, found.c.state != "gone"
+    )
+    return _first(server_ids, most, (held.c.fingerprint,), held.c.confirmed_at.is_not(None), here)
+
+
+def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
+    """Note that a host obeys what is at most at this revision; most: how many a document carries, the oldest.
+
+    True when there were more: they are still to be told.
+    """
+    left = _first_left.row(connection, server_id, applied_revision, most)
+    until = (None, None) if left is None else (left.revision, left.fingerprint)
+    _confirm.run(connection, server_id, applied_revision, at, *until)
+    return left is not None
+
+
+def _unconfirmed(server_id: int, applied_revision: int) -> ColumnElement[bool]:
+    held = revocations
+    return and_(held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied_revision)
+
+
+@prepared
+def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]:
+    held = revocations
+    waiting = select(held.c.revision, held.c.fingerprint).where(_unconfirmed(server_id, applied_revision))
+    return waiting.order_by(held.c.revision, held.c.fingerprint).offset(most).limit(1)
+
+
+@prepared
+def _confirm(
+    server_id: int, applied_revision: int, at: datetime, revision: int | None, fingerprint: str | None
+) -> Update:
+    # No seal is over this column (sealed.VOLATILE).
+    held = revocations
+    new = update(held).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at)
+    if revision is None:
+        return new
+    before = and_(held.c.revision == revision, held.c.fingerprint < fingerprint)
+    return new.where(or_(held.c.revision < revision, before))
+
+
+def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The keys (type and base64) that a server's host must refuse."""
+    return tuple(
+        connection.execute(select(revocations.c.public_key).where(revocations.c.server_id == server_id)).scalars()
+    )
+
+
+def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
+    """Where in a workspace a key must be refused, by server name; deleted servers last."""
+    statement = (
+        select(revocations, servers.c.name, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
+        .join(servers, servers.c.id == revocations.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
+        .order_by(servers.c.name, servers.c.id)
+    )
+    found = tuple(
+        Revocation(
+            server_id=row.server_id,
+            server_name=row.name,
+            fingerprint=row.fingerprint,
+            revoked_at=row.revoked_at,
+            revision=row.revision,
+            applied_revision=row.applied_revision,
+            confirmed_at=row.confirmed_at,
+            copied=row.copied_at is not None,
+            host=row.host,
+        )
+        for row in connection.execute(statement)
+    )
+    gone = (
+        select(deleted_servers)
+        .join(deleted_server_keys, deleted_server_keys.c.server_id == deleted_servers.c.server_id)
+        .where(deleted_servers.c.workspace_id == workspace_id, deleted_server_keys.c.fingerprint == fingerprint)
+        .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
+    )
+    return found + tuple(
+        Revocation(
+            server_id=row.server_id,
+            server_name=_name_of_deleted(row),
+            fingerprint=fingerprint,
+            revoked_at=row.deleted_at,
+            revision=row.revision,
+            applied_revision=_applied_by_deleted(row),
+            confirmed_at=row.acknowledged_at,
+        )
+        for row in connection.execute(gone)
+    )
+
+
+def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]) -> tuple[Applied, ...]:
+    """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
+    ids = sorted(server_ids)
+    statement = (
+        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
+        .add_columns(servers.c.copied_at, HAS_HOST.label("host"))
+        .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(ids))
+        .order_by(servers.c.name, servers.c.id)
+    )
+    gone = (
+        select(deleted_servers)
+        .where(deleted_servers.c.workspace_id == workspace_id, deleted_servers.c.server_id.in_(ids))
+        .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
+    )
+    return (
+        *(
+            Applied(row.id, row.name, row.applied_revision, row.applied_at, row.copied_at is not None, row.host)
+            for row in connection.execute(statement)
+        ),
+        *(
+            Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row), row.acknowledged_at)
+            for row in connection.execute(gone)
+        ),
+    )
+
+
+def _name_of_deleted(row: Row[Any]) -> str:
+    return f"{row.name} (deleted)"
+
+
+def _applied_by_deleted(row: Row[Any]) -> int:
+    """What it obeyed before is not kept: only whether it obeys the last document, which is above all others."""
+    return 0 if row.acknowledged_at is None else int(row.revision)
+
+
+def credentials_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """Where a key stands as a credential, ended or not: the credential's id to its server and the key's line."""
+    statement = (
+        select(credentials.c.id, credentials.c.server_id, credentials.c.public_key)
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, credentials.c.fingerprint == fingerprint)
+        .order_by(credentials.c.id)
+    )
+    return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
+
+
+def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """The user keys with a key: their ids to the user and the key's line."""
+    statement = select(user_keys.c.id, user_keys.c.user_id, user_keys.c.public_key).where(
+        user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint
+    )
+    return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
+
+
+def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """Where hosts find a key in files of their own: the unmanaged key's id to its server and the line, if told."""
+    statement = (
+        select(unmanaged_keys.c.id, unmanaged_keys.c.server_id, unmanaged_keys.c.public_key)
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
+        .where(
+            servers.c.workspace_id == workspace_id,
+            unmanaged_keys.c.fingerprint == fingerprint,
+            unmanaged_keys.c.kind == "key",
+            unmanaged_keys.c.state != "gone",
+        )
+        .order_by(unmanaged_keys.c.id)
+    )
+    return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
+
+
+def remove_deploy_keys(connection: Connection, workspace_id: int, fingerprint: str) -> int:
+    """Delete a key from every repository of a workspace; answers from how many.
+
+    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace
+    may add the key at this moment: whoever holds the claim first is waited for, or its key would stand without one.
+    """
+    hold_owner(connection, fingerprint)
+    mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
+    which = (deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
+    removed = sealed.remove(connection, deploy_keys, *which)
+    left = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == fingerprint)
+    if removed and connection.execute(left.limit(1)).scalar() is None:
+        connection.execute(
+            delete(key_owners).where(key_owners.c.fingerprint == fingerprint, key_owners.c.kind == "deploy")
+        )
+    return removed

@@ -1,0 +1,92 @@
+"""Questions about keys that were revoked everywhere in a workspace; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select
+
+from keyrack.model import Page, Place, Window
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.rows import page, piece_after
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import revoked_keys
+
+AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedKey:
+    """A key that nobody may register in a workspace. revoked_by: a name; reason: "" where none was given."""
+
+    workspace_id: int
+    fingerprint: str
+    revoked_by: str
+    reason: str
+    revoked_at: datetime
+
+
+def add(connection: Connection, workspace_id: int, fingerprint: str, *, by: str, reason: str, at: datetime) -> None:
+    """Note that a key is revoked everywhere; the first note stays."""
+    values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "revoked_by": by, "reason": reason}
+    sealed.insert_new(connection, revoked_keys, {**values, "revoked_at": at})
+
+
+def get(connection: Connection, workspace_id: int, fingerprint: str) -> RevokedKey | None:
+    """The note about a key, or None where it may be registered."""
+    row = _get.row(connection, workspace_id, fingerprint)
+    return None if row is None else _record(connection, row)
+
+
+@prepared
+def _get(workspace_id: int, fingerprint: str) -> Select[Any]:
+    return select(revoked_keys).where(
+        revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint
+    )
+
+
+def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
+    """Those of these keys that are revoked everywhere."""
+    found: set[str] = set()
+    for at in range(0, len(fingerprints), AT_ONCE):
+        some = revoked_keys.c.fingerprint.in_(fingerprints[at : at + AT_ONCE])
+        statement = select(revoked_keys.c.fingerprint).where(revoked_keys.c.workspace_id == workspace_id, some)
+        found.update(connection.execute(statement).scalars())
+    return frozenset(found)
+
+
+def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey, ...]:
+    """All of a workspace, in the order of their fingerprints."""
+    statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
+    found = connection.execute(statement.order_by(revoked_keys.c.fingerprint))
+    return tuple(_record(connection, row) for row in found)
+
+
+def find(
+    connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[RevokedKey]:
+    """A page of them, newest first; after: when the one before was revoked, and its fingerprint."""
+    statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
+    ordered = statement.order_by(revoked_keys.c.revoked_at.desc(), revoked_keys.c.fingerprint)
+    if after is None:
+        return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit)
+    if after:
+        at, fingerprint = after
+        later = or_(revoked_keys.c.revoked_at < at, revoked_keys.c.fingerprint > fingerprint)
+        ordered = ordered.where(revoked_keys.c.revoked_at <= at, later)
+    found = [_record(connection, row) for row in connection.execute(ordered.limit(limit + 1))]
+    return piece_after([(one, (one.revoked_at, one.fingerprint)) for one in found], Window(limit, after=after))
+
+
+def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
+    """Forget that a key was revoked everywhere; False when it was not."""
+    return sealed.remove(connection, revoked_keys, sealed.row_of(workspace_id, fingerprint)) == 1
+
+
+def _record(connection: Connection, row: Any) -> RevokedKey:
+    """One that is not as Keyrack wrote it refuses its key all the same."""
+    sealed.sound(connection, revoked_keys, row)
+    return RevokedKey(**sealed.unsealed(row))

@@ -1,0 +1,115 @@
+"""Questions about what people sign in with beside a password, and who they are elsewhere; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.rows import inserted
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import authenticators, identities
+
+OWN_PASSWORD = "password"  # noqa: S105 — a kind
+"""The kind that says that a person chose the password, rather than who made the account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """What somebody signs in with beside the password; fields as store/tables/sign_in.py has them."""
+
+    id: int
+    user_id: int
+    kind: str
+    name: str
+    secret: bytes
+    credential: bytes | None
+    step: int | None
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert one; answers its id."""
+    return inserted(connection, authenticators, values)
+
+
+def of_user(connection: Connection, user_id: int) -> tuple[Authenticator, ...]:
+    """Those of a user that are as Keyrack wrote them, oldest first."""
+    return _records(connection, _of_user.rows(connection, user_id))
+
+
+@prepared
+def _of_user(user_id: int) -> Select[Any]:
+    return select(authenticators).where(authenticators.c.user_id == user_id).order_by(authenticators.c.id)
+
+
+def note_own_password(connection: Connection, user_id: int, at: datetime) -> None:
+    """Note that a user chose the password."""
+    values = {"user_id": user_id, "kind": OWN_PASSWORD, "name": OWN_PASSWORD, "secret": b"", "created_at": at}
+    inserted(connection, authenticators, values)
+
+
+def any_of_user(connection: Connection, user_id: int, kinds: tuple[str, ...]) -> bool:
+    """Whether a user has one of these kinds, also one whose row was altered: nobody does away with a proof so."""
+    return any(row.kind in kinds for row in _of_user.rows(connection, user_id))
+
+
+def by_credential(connection: Connection, credential: bytes) -> Authenticator | None:
+    """The passkey with this id, or None."""
+    found = _records(connection, _by_credential.rows(connection, credential))
+    return found[0] if found else None
+
+
+@prepared
+def _by_credential(credential: bytes) -> Select[Any]:
+    return select(authenticators).where(authenticators.c.credential == credential)
+
+
+def change(connection: Connection, authenticator_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of one."""
+    sealed.change(connection, authenticators, sealed.row_of(authenticator_id), values=values)
+
+
+def remove(connection: Connection, authenticator_id: int) -> None:
+    """Delete one."""
+    sealed.remove(connection, authenticators, sealed.row_of(authenticator_id))
+
+
+def remove_kind(connection: Connection, user_id: int, kind: str) -> int:
+    """Delete all of a kind of a user; answers how many."""
+    return sealed.remove(connection, authenticators, authenticators.c.user_id == user_id, authenticators.c.kind == kind)
+
+
+def _records(connection: Connection, rows: list[Row]) -> tuple[Authenticator, ...]:
+    return tuple(Authenticator(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, authenticators, row))
+
+
+def identify(connection: Connection, *, issuer: str, subject: str) -> int | None:
+    """The id of the user that a provider's subject is, or None."""
+    row = _identity.row(connection, issuer, subject)
+    return row.user_id if row is not None and sealed.sound(connection, identities, row) else None
+
+
+@prepared
+def _identity(issuer: str, subject: str) -> Select[Any]:
+    return select(identities).where(identities.c.issuer == issuer, identities.c.subject == subject)
+
+
+def add_identity(connection: Connection, *, user_id: int, issuer: str, subject: str, at: datetime) -> None:
+    """Note who a user is at a provider."""
+    inserted(connection, identities, {"user_id": user_id, "issuer": issuer, "subject": subject, "created_at": at})
+
+
+def has_identity(connection: Connection, user_id: int, issuer: str) -> bool:
+    """Whether a user is known at a provider."""
+    return _of_issuer.row(connection, user_id, issuer) is not None
+
+
+@prepared
+def _of_issuer(user_id: int, issuer: str) -> Select[Any]:
+    return select(identities.c.id).where(identities.c.user_id == user_id, identities.c.issuer == issuer)

@@ -1,0 +1,510 @@
+"""Questions about people who are removed everywhere: what goes, what was kept, who has obeyed; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, func, insert, or_, select, update
+
+from keyrack.model import Page, Window
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.keys import key_sources as sources
+from keyrack.store.keys import requests as asked
+from keyrack.store.rows import inserted, paged
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import (
+    access_keys,
+    credentials,
+    deleted_server_keys,
+    deleted_servers,
+    deploy_keys,
+    grants,
+    group_members,
+    groups,
+    key_sources,
+    offboarding_hosts,
+    offboardings,
+    repositories,
+    repository_members,
+    revocations,
+    revoked_keys,
+    servers,
+    sessions,
+    system_users,
+    tokens,
+    unmanaged_keys,
+    user_keys,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Offboarding:
+    """A person who was removed everywhere. gone: what went, in names; kept: rows that can come back, by table.
+
+    sound: whether the row is as Keyrack wrote it; if it is not, nothing that it keeps may come back.
+    """
+
+    id: int
+    workspace_id: int
+    user_id: int
+    user_name: str
+    asked_by: str
+    reason: str
+    at: datetime
+    undo_until: datetime
+    gone: Mapping[str, Any]
+    kept: Mapping[str, Any]
+    undone_at: datetime | None
+    undone_by: str | None
+    sound: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostReceipt:
+    """One server of an offboarding: the revision that carries it, the one its host obeys, when that first said so.
+
+    copied: whether two machines go by its host's identity; host: whether it has one.
+    """
+
+    server_id: int
+    server_name: str
+    wanted: int
+    applied: int
+    at: datetime | None
+    copied: bool
+    host: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedServer:
+    """A server that a person reaches."""
+
+    id: int
+    name: str
+
+
+# What somebody has
+
+
+@prepared
+def _keys(user_id: int) -> Select[Any]:
+    return select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id)
+
+
+@prepared
+def _credentials(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return (
+        select(credentials, servers.c.name.label("server_name"), system_users.c.username)
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+        .where(servers.c.workspace_id == workspace_id, among(credentials.c.fingerprint, fingerprints))
+        .order_by(credentials.c.id)
+    )
+
+
+@prepared
+def _grants(user_id: int) -> Select[Any]:
+    return (
+        select(grants, servers.c.name.label("server_name"))
+        .outerjoin(servers, servers.c.id == grants.c.server_id)
+        .where(grants.c.user_id == user_id)
+        .order_by(grants.c.id)
+    )
+
+
+@prepared
+def _memberships(user_id: int) -> Select[Any]:
+    return (
+        select(group_members, groups.c.name)
+        .join(groups, groups.c.id == group_members.c.group_id)
+        .where(group_members.c.user_id == user_id)
+        .order_by(groups.c.name)
+    )
+
+
+@prepared
+def _repository_roles(user_id: int) -> Select[Any]:
+    return (
+        select(repository_members, repositories.c.path)
+        .join(repositories, repositories.c.id == repository_members.c.repository_id)
+        .where(repository_members.c.user_id == user_id)
+        .order_by(repositories.c.path)
+    )
+
+
+@prepared
+def _tokens(user_id: int, at: datetime) -> Select[Any]:
+    in_force = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > at)
+    mine = (tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None), in_force)
+    return select(tokens.c.id, tokens.c.kind, tokens.c.name).where(*mine).order_by(tokens.c.id)
+
+
+@prepared
+def _access_keys(user_id: int) -> Select[Any]:
+    return select(access_keys.c.id).where(access_keys.c.user_id == user_id).order_by(access_keys.c.id)
+
+
+@prepared
+def _sessions(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return (
+        select(sessions, servers.c.name.label("server_name"))
+        .join(servers, servers.c.id == sessions.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, among(sessions.c.fingerprint, fingerprints))
+        .order_by(sessions.c.id)
+    )
+
+
+@prepared
+def _found(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return (
+        select(unmanaged_keys.c.server_id, unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line)
+        .add_columns(unmanaged_keys.c.fingerprint, servers.c.name.label("server_name"))
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
+        .where(
+            servers.c.workspace_id == workspace_id,
+            among(unmanaged_keys.c.fingerprint, fingerprints),
+            unmanaged_keys.c.kind == "key",
+            unmanaged_keys.c.state != "gone",
+        )
+        .order_by(unmanaged_keys.c.id)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAccess:
+    """All that somebody has, as rows with all columns of their tables and names beside them."""
+
+    keys: Sequence[Row]
+    credentials: Sequence[Row]
+    grants: Sequence[Row]
+    groups: Sequence[Row]
+    repositories: Sequence[Row]
+    tokens: Sequence[Row]
+    access_keys: Sequence[Row]
+    sessions: Sequence[Row]
+    found: Sequence[Row]
+    key_sources: Sequence[Row]
+    requests: Sequence[Row]
+
+
+def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) -> HeldAccess:
+    """All that a user of a workspace has: a question for each kind, however many servers there are."""
+    keys = _keys.rows(connection, user_id)
+    fingerprints = [row.fingerprint for row in keys if row.fingerprint]
+    return HeldAccess(
+        keys=keys,
+        credentials=_credentials.rows(connection, workspace_id, fingerprints),
+        grants=_grants.rows(connection, user_id),
+        groups=_memberships.rows(connection, user_id),
+        repositories=_repository_roles.rows(connection, user_id),
+        tokens=_tokens.rows(connection, user_id, at),
+        access_keys=_access_keys.rows(connection, user_id),
+        sessions=_sessions.rows(connection, workspace_id, fingerprints),
+        found=_found.rows(connection, workspace_id, fingerprints),
+        key_sources=sources.rows_of_user(connection, user_id),
+        requests=asked.pending_rows(connection, user_id),
+    )
+
+
+@prepared
+def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
+    return (
+        select(servers.c.id, servers.c.name)
+        .where(servers.c.workspace_id == workspace_id, among(servers.c.id, ids))
+        .order_by(servers.c.name, servers.c.id)
+    )
+
+
+def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
+    """Servers of a workspace by name."""
+    return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
+
+
+@prepared
+def _untold(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return (
+        select(deleted_servers.c.server_id, deleted_servers.c.name, deleted_servers.c.revision)
+        .join(deleted_server_keys, deleted_server_keys.c.server_id == deleted_servers.c.server_id)
+        .where(
+            deleted_servers.c.workspace_id == workspace_id,
+            among(deleted_server_keys.c.fingerprint, fingerprints),
+            deleted_servers.c.acknowledged_at.is_(None),
+        )
+        .distinct()
+        .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
+    )
+
+
+def untold(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
+    """Deleted servers whose hosts have not said that they refuse these keys: server_id, name, revision."""
+    return tuple(_untold.rows(connection, workspace_id, list(fingerprints)))
+
+
+@prepared
+def _still_to_refuse(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return (
+        select(revocations.c.server_id)
+        .join(servers, servers.c.id == revocations.c.server_id)
+        .where(
+            servers.c.workspace_id == workspace_id,
+            among(revocations.c.fingerprint, fingerprints),
+            revocations.c.confirmed_at.is_(None),
+        )
+    )
+
+
+def still_to_refuse(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[int]:
+    """The servers whose hosts are to refuse one of these keys, and have not said that they do."""
+    return frozenset(_still_to_refuse.values(connection, workspace_id, list(fingerprints)))
+
+
+@prepared
+def _deploy_keys_made(user_id: int) -> Select[Any]:
+    return select(func.count()).select_from(deploy_keys).where(deploy_keys.c.created_by == user_id)
+
+
+@prepared
+def _credentials_made(user_id: int) -> Select[Any]:
+    return select(func.count()).select_from(credentials).where(credentials.c.created_by == user_id)
+
+
+def made(connection: Connection, user_id: int) -> tuple[int, int]:
+    """How many deploy keys and how many credentials somebody added, whoever has the keys."""
+    return int(_deploy_keys_made.value(connection, user_id)), int(_credentials_made.value(connection, user_id))
+
+
+# What goes, and what comes back
+
+
+def take_away(
+    connection: Connection, workspace_id: int, user_id: int, fingerprints: Sequence[str], *, at: datetime, by: str
+) -> None:
+    """Delete a user's keys, grants, memberships, access keys and key sources, and credentials with one of the keys;
+    cancel requests that are pending; ask for the end of the sessions that a key opened. A statement for each kind.
+    """
+    mine = select(servers.c.id).where(servers.c.workspace_id == workspace_id)
+    if fingerprints:
+        of_keys = (credentials.c.fingerprint.in_(fingerprints), credentials.c.server_id.in_(mine))
+        sealed.remove(connection, credentials, *of_keys)
+        opened = (sessions.c.fingerprint.in_(fingerprints), sessions.c.server_id.in_(mine))
+        connection.execute(update(sessions).where(*opened).values(ending=True))
+    for table in (grants, group_members, repository_members, access_keys, user_keys, key_sources):
+        sealed.remove(connection, table, table.c.user_id == user_id)
+    asked.cancel_pending(connection, user_id, at, by)
+
+
+@prepared
+def _refused(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any]:
+    return select(revocations.c.server_id, revocations.c.fingerprint).where(
+        among(revocations.c.server_id, server_ids), among(revocations.c.fingerprint, fingerprints)
+    )
+
+
+def refuse(
+    connection: Connection, revisions: Mapping[int, int], lines: Mapping[str, str], at: datetime
+) -> frozenset[int]:
+    """Have hosts refuse keys that nothing lets in any more; answers those that did not refuse all of them before.
+
+    revisions: server id to the revision that tells it so; lines: fingerprint to key.
+    """
+    if not revisions or not lines:
+        return frozenset()
+    known = {(row.server_id, row.fingerprint) for row in _refused.rows(connection, list(revisions), list(lines))}
+    new = [
+        (server_id, fingerprint)
+        for server_id in sorted(revisions)
+        for fingerprint in sorted(lines)
+        if (server_id, fingerprint) not in known
+    ]
+    rows = [
+        {
+            "server_id": server_id,
+            "fingerprint": fingerprint,
+            "public_key": lines[fingerprint],
+            "revoked_at": at,
+            "revision": revisions[server_id],
+        }
+        for server_id, fingerprint in new
+    ]
+    sealed.insert_rows(connection, revocations, rows)
+    return frozenset(server_id for server_id, _ in new)
+
+
+def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:
+    """Let keys be given to hosts again; none that is revoked everywhere may be among them."""
+    for start in range(0, len(server_ids), 1000):
+        some = server_ids[start : start + 1000]
+        which = (revocations.c.server_id.in_(some), revocations.c.fingerprint.in_(fingerprints))
+        sealed.remove(connection, revocations, *which)
+
+
+@prepared
+def _everywhere(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+    return select(revoked_keys.c.fingerprint).where(
+        revoked_keys.c.workspace_id == workspace_id, among(revoked_keys.c.fingerprint, fingerprints)
+    )
+
+
+def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
+    """Those of these keys that nobody may register."""
+    return frozenset(_everywhere.values(connection, workspace_id, list(fingerprints)))
+
+
+def present(connection: Connection, table: Table, column: str, values: Iterable[Any]) -> frozenset[Any]:
+    """Those of these values that a row of a table has in a column, such as ids of servers that are still there."""
+    wanted = sorted(set(values))
+    found: set[Any] = set()
+    for start in range(0, len(wanted), 1000):
+        some = table.c[column].in_(wanted[start : start + 1000])
+        found |= set(connection.execute(select(table.c[column]).where(some)).scalars())
+    return frozenset(found)
+
+
+@prepared
+def _labels(server_ids: Iterable[int]) -> Select[Any]:
+    return select(credentials.c.server_id, credentials.c.label).where(among(credentials.c.server_id, server_ids))
+
+
+def labels(connection: Connection, server_ids: Iterable[int]) -> frozenset[tuple[int, str]]:
+    """The labels of credentials that servers have, as pairs of server id and label."""
+    return frozenset((row.server_id, row.label) for row in _labels.rows(connection, set(server_ids)))
+
+
+def memberships(connection: Connection, table: Table, column: str, user_id: int) -> frozenset[int]:
+    """Of what somebody is a member by now; table: group_members or repository_members, column: what it names."""
+    mine = select(table.c[column]).where(table.c.user_id == user_id)
+    return frozenset(connection.execute(mine).scalars())
+
+
+def put_back(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows as they were, under the ids they had."""
+    sealed.insert_rows(connection, table, rows)
+
+
+# The offboarding itself, and who obeys
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert an offboarding (the columns of the table); answers its id."""
+    return inserted(connection, offboardings, values)
+
+
+def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple[int, str, int]]) -> None:
+    """Note whose word is waited for: server id, name and revision of each."""
+    rows = [
+        {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
+        for server_id, name, revision in hosts
+    ]
+    if rows:
+        connection.execute(insert(offboarding_hosts), rows)
+
+
+def mark_undone(connection: Connection, offboarding_id: int, *, at: datetime, by: str) -> None:
+    """Note that the access came back."""
+    values = {"undone_at": at, "undone_by": by}
+    sealed.change(connection, offboardings, sealed.row_of(offboarding_id), values=values)
+
+
+@prepared
+def _one(workspace_id: int, offboarding_id: int) -> Select[Any]:
+    return select(offboardings).where(offboardings.c.id == offboarding_id, offboardings.c.workspace_id == workspace_id)
+
+
+def get(connection: Connection, workspace_id: int, offboarding_id: int) -> Offboarding | None:
+    """An offboarding of this workspace, or None."""
+    row = _one.row(connection, workspace_id, offboarding_id)
+    return None if row is None else _record(connection, row)
+
+
+@prepared
+def _latest(user_id: int) -> Select[Any]:
+    mine = select(offboardings).where(offboardings.c.user_id == user_id)
+    return mine.order_by(offboardings.c.id.desc()).limit(1)
+
+
+def latest_of(connection: Connection, user_id: int) -> Offboarding | None:
+    """The last offboarding of a user, undone or not, or None."""
+    row = _latest.row(connection, user_id)
+    return None if row is None else _record(connection, row)
+
+
+@paged
+def _of_workspace(workspace_id: int) -> Select[Any]:
+    return select(offboardings).where(offboardings.c.workspace_id == workspace_id).order_by(offboardings.c.id.desc())
+
+
+def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offboarding]:
+    """A page of a workspace's offboardings, newest first."""
+    return _of_workspace.page(connection, lambda row: _record(connection, row), window, workspace_id)
+
+
+@prepared
+def _hosts(ids: Iterable[int]) -> Select[Any]:
+    held = offboarding_hosts
+    return (
+        select(held, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
+        .add_columns(deleted_servers.c.acknowledged_at, deleted_servers.c.revision.label("last_revision"))
+        .outerjoin(servers, servers.c.id == held.c.server_id)
+        .outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
+        .where(among(held.c.offboarding_id, ids))
+        .order_by(held.c.name, held.c.server_id)
+    )
+
+
+def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostReceipt]]:
+    """The receipts of the servers of some offboardings, by the offboarding's id."""
+    found: dict[int, list[HostReceipt]] = {}
+    for row in _hosts.rows(connection, list(ids)):
+        at = row.confirmed_at
+        # The host of a server that was deleted since has one thing left to obey, which is above all others.
+        if at is None and row.acknowledged_at is not None:
+            at = row.acknowledged_at
+        applied = row.applied_revision
+        if applied is None:
+            applied = row.last_revision if row.acknowledged_at is not None else row.revision if at is not None else 0
+        name = row.name if row.applied_revision is not None else f"{row.name} (deleted)"
+        host = row.host if row.applied_revision is not None else at is not None or row.last_revision is not None
+        found.setdefault(row.offboarding_id, []).append(
+            HostReceipt(row.server_id, name, int(row.revision), int(applied), at, row.copied_at is not None, host)
+        )
+    return found
+
+
+def confirm(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
+    """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
+    held = offboarding_hosts
+    waiting = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied)
+    if _waits.row(connection, server_id, applied) is None:
+        return []
+    done = update(held).where(*waiting).values(confirmed_at=at).returning(held.c.offboarding_id)
+    return list(connection.execute(done).scalars())
+
+
+@prepared
+def _waits(server_id: int, applied: int) -> Select[Any]:
+    held = offboarding_hosts
+    mine = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied)
+    return select(held.c.offboarding_id).where(*mine).limit(1)
+
+
+@prepared
+def _left(offboarding_id: int) -> Select[Any]:
+    held = offboarding_hosts
+    waiting = select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None))
+    waiting = waiting.outerjoin(servers, servers.c.id == held.c.server_id)
+    # A server that was deleted is remembered where it had a host.
+    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
+    return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
+
+
+def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
+    """Whether the word of some host is still waited for."""
+    return _left.row(connection, offboarding_id) is not None
+
+
+def _record(connection: Connection, row: Row) -> Offboarding:
+    return Offboarding(**sealed.unsealed(row), sound=sealed.sound(connection, offboardings, row))

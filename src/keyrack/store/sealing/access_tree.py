@@ -1,0 +1,598 @@
+"""A tree of keyed hashes over the rows that decide and belong to no one server: shows that a row is the newest that
+Keyrack wrote, and that none is missing; must write no row but its own.
+
+A seal shows that a row was changed by others. It does not show that it is an older one, put back with the seal it had.
+So each row has its place in a tree, found by its id: 64 places to a node, 64 nodes to a node above, five levels, and a
+root over all tables that counts its changes and carries a seal. A place holds the sum, modulo 2^256, of keyed hashes of
+the seals of its rows; most have one row, some those of one owner. The sum is hidden by a mask that no other state of a
+place has, so that nobody learns what a row adds to it. Whoever can write to the database alone can put back a row, a
+place, a node: nothing fits then below the first node that does not fit its link. He can put back all of it at once,
+the root included, as a restore does: who remembers a higher count raises an alarm, and hosts know what they were told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, delete, select
+
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Prepared, Statement, among, placeholder, prepared
+from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredRow, Seals, seals_of
+from keyrack.store.tables import access_tree
+
+Place = tuple[int, int]
+"""The number of a table's tree, and the index in it."""
+
+TREES: Mapping[str, tuple[int, str]] = {
+    "users": (1, "id"),
+    "groups": (2, "id"),
+    "group_members": (3, "group_id"),
+    "tokens": (4, "id"),
+    "access_keys": (5, "user_id"),
+    "user_keys": (6, "id"),
+    "key_sources": (7, "id"),
+    "grants": (8, "id"),
+    "projects": (9, "id"),
+    "repositories": (10, "id"),
+    "repository_members": (11, "repository_id"),
+    "deploy_keys": (12, "id"),
+    "access_requests": (13, "id"),
+    "access_request_approvals": (14, "request_id"),
+    "request_rules": (15, "id"),
+    "offboardings": (16, "id"),
+    "revoked_keys": (17, "workspace_id"),
+    # Of a server that it exists; what it says changes with each revision, which its host remembers.
+    "servers": (18, "id"),
+    "expired_keys": (19, "workspace_id"),
+    "web_sessions": (20, "id"),
+    "authenticators": (21, "id"),
+    "identities": (22, "id"),
+    "host_keys": (23, "id"),
+}
+"""Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
+NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
+"""What only refuses counts although it does not fit, and a server is looked for where its document is made; a look
+through everything finds both."""
+
+ROOT = 0
+_BITS = 6
+_LEVELS = 5
+_WIDTH = 40  # of a place: when it was written, and its masked sum
+_LINK = 16
+_COUNTER = 8
+_SEAL_BYTES = 32
+_MODULUS = 2**256
+_NOTHING = b"\0"
+_MOST_NODES = 8_192
+_MOST_FITTING = 50_000
+_PENDING = "keyrack tree changes"
+_KNOWN = "keyrack tree root"
+_BEGAN = "keyrack tree began"
+_READS = "keyrack tree reads"
+_NOTED = "keyrack tree places"
+AT_ONCE = 5_000
+
+
+def begin(connection: Connection, *, reads: bool) -> None:
+    """Start a transaction or command afresh; reads: whether it can write nothing."""
+    # At once, as SQLAlchemy finds the mapping anew each time.
+    connection.info.update({_PENDING: {}, _KNOWN: None, _BEGAN: time.monotonic(), _READS: reads})
+
+
+def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:
+    """What a command changed so far, by place: the sum it has now, None where it is as it was, and what to add."""
+    noted: dict[Place, tuple[int | None, int]] = connection.info.setdefault(_PENDING, {})
+    return noted
+
+
+def put_pending(info: Any, noted: Mapping[Place, tuple[int | None, int]]) -> None:
+    """Go back to what was changed before a savepoint; info: of the connection, which has none when it broke."""
+    info[_PENDING] = dict(noted)
+
+
+def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
+    """Where a row is counted; None where its server counts it, or nothing does."""
+    tree = TREES.get(table.name)
+    if tree is None or (table.name in OF_SERVER and row["server_id"] is not None):
+        return None
+    return None if row[tree[1]] is None else (tree[0], row[tree[1]])
+
+
+def _share(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
+    """What a row adds to the sum of its place."""
+    if table.name == "servers":
+        told = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
+    elif isinstance(row[SEAL], bytes) and row[SEAL]:
+        told = b"access fact " + row[SEAL]
+    else:
+        return 0
+    return int.from_bytes(seals.mac(told), "big")
+
+
+def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    """Note that a row was changed; old and new: None where there was or is none.
+
+    One that others had put there goes on not to fit after a change, as its seal says for a row that others changed.
+    """
+    row = old if new is None else new
+    if row is None or (table.name == "servers" and old is not None and new is not None):
+        return
+    if (place := place_of(table, row)) is None:
+        return
+    seals, noted = seals_of(connection), pending(connection)
+    held, more = noted.get(place, (None, 0))
+    if TREES[table.name][1] == "id" and (old is None or new is None):
+        # Alone in its place: what was there before, nobody need know.
+        noted[place] = (0 if new is None else _share(seals, table, new), 0)
+        return
+    if old is None or seals.holds(table, old):
+        more += _share(seals, table, new) if new is not None else 0
+        more -= _share(seals, table, old) if old is not None else 0
+    noted[place] = (held, more)
+
+
+def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Have the place of a row, there or not, hold what is there now, because somebody decided so."""
+    if (place := place_of(table, row)) is not None:
+        seals = seals_of(connection)
+        rows = _rows_at(table).rows(connection, place[1])
+        pending(connection)[place] = (sum(_share(seals, table, one) for one in rows if seals.holds(table, one)), 0)
+
+
+def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether a row that holds is the newest that Keyrack wrote of it; row: with its key, its seal and its owner."""
+    if (place := place_of(table, row)) is None or _fits(connection, table, row, place):
+        return True
+    if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
+        return False
+    # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
+    found = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
+    connection.info[_KNOWN] = _checked(connection, found.pop(ROOT, None))
+    _remember(seals_of(connection), found)
+    return _fits(connection, table, row, place)
+
+
+def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: Place) -> bool:
+    known = root(connection)
+    slot = None if known is None else _slot(connection, known, place)
+    if slot is None:
+        return False
+    seals = seals_of(connection)
+    noted = connection.info.get(_PENDING, {}).get(place)
+    kept = None if noted is not None else seals.seen.fitting.get(place)
+    if kept is None or kept[0] != slot:
+        held, more = noted or (None, 0)
+        total = ((_sum(seals, place, slot) if held is None else held) + more) % _MODULUS
+        shares = _fitting(connection, table, row, place, total)
+        kept = (slot, shares)
+        if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
+            if len(seals.seen.fitting) >= _MOST_FITTING:
+                seals.seen.fitting.clear()
+            seals.seen.fitting[place] = kept
+    if (row["id"] if table.name == "servers" else row[SEAL]) not in kept[1]:
+        return False
+    account: Account | None = connection.info.get(_NOTED)
+    if account is not None:
+        account.root = known
+        account.places.append((place, slot))
+    return True
+
+
+def _fitting(
+    connection: Connection, table: Table, row: Mapping[str, Any], place: Place, total: int
+) -> frozenset[bytes | int]:
+    """What tells the rows of a place that make up its sum: their seals, a server's id."""
+    seals = seals_of(connection)
+    if TREES[table.name][1] == "id":
+        told = row["id"] if table.name == "servers" else row[SEAL]
+        return frozenset((told,)) if _share(seals, table, row) == total else frozenset()
+    rows = _rows_at(table).rows(connection, place[1])
+    holding = [one for one in rows if seals.holds(table, one)]
+    for some in (rows, holding):
+        if sum(_share(seals, table, one) for one in some) % _MODULUS == total:
+            return frozenset(one[SEAL] for one in holding)
+    return frozenset()
+
+
+@cache
+def _rows_at(table: Table) -> Prepared[[int]]:
+    column = table.c[TREES[table.name][1]]
+    return Prepared(lambda index: select(table).where(column == index))
+
+
+@dataclass(slots=True)
+class Account:
+    """Places that fitted, each with what it held, and a root above them that was true."""
+
+    root: bytes | None = None
+    places: list[tuple[Place, bytes]] = field(default_factory=list)
+
+
+def noting(connection: Connection) -> Account:
+    """From now on keep an account of the places that fitted; answers the account."""
+    account = connection.info[_NOTED] = Account()
+    return account
+
+
+def stop_noting(connection: Connection) -> None:
+    """Keep no account any more."""
+    connection.info.pop(_NOTED, None)
+
+
+def as_noted(connection: Connection, account: Account) -> bool:
+    """Whether all those places hold still what they held."""
+    if not account.places:
+        return True
+    known = root(connection)
+    if known == account.root:
+        return known is not None
+    if known is None or any(_slot(connection, known, place) != slot for place, slot in account.places):
+        return False
+    account.root = known
+    return True
+
+
+def root(connection: Connection) -> bytes | None:
+    """The root as of this transaction, the same for the same facts; None where there is none that holds."""
+    known: bytes | None = connection.info.get(_KNOWN)
+    if known is None:
+        found = _nodes.rows(connection, [ROOT])
+        known = connection.info[_KNOWN] = _checked(connection, found[0]["content"] if found else None)
+    return known
+
+
+def know(connection: Connection, raw: Any) -> None:
+    """Take the root from a question that read it beside its rows, so that nothing more need be asked."""
+    if connection.info.get(_KNOWN) is None:
+        connection.info[_KNOWN] = _checked(connection, raw)
+
+
+def known(connection: Connection) -> bytes | None:
+    """The root that this transaction read so far, None where it read none that holds."""
+    found: bytes | None = connection.info.get(_KNOWN)
+    return found
+
+
+def know_again(connection: Connection, root: bytes | None) -> None:
+    """Take a root that another transaction of this connection found to hold, where nothing was written since."""
+    if root is not None and connection.info.get(_KNOWN) is None:
+        connection.info[_KNOWN] = root
+
+
+root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).scalar_subquery()
+"""The root, for a question that reads it beside its rows."""
+
+
+def counter(connection: Connection) -> int:
+    """How often what the tree counts was changed; 0 where there is no root that holds."""
+    known = root(connection)
+    return 0 if known is None else int.from_bytes(known[:_COUNTER], "big")
+
+
+def _checked(connection: Connection, raw: Any) -> bytes | None:
+    seals = seals_of(connection)
+    seen = seals.seen
+    if not isinstance(raw, bytes) or not (raw == seen.root or _holds(seals, raw)):
+        seals.found(AlteredRow(access_tree.name, (ROOT,), {}, incomplete=True))
+        return None
+    seen.root = raw
+    count = int.from_bytes(raw[:_COUNTER], "big")
+    began = connection.info.get(_BEGAN, 0.0)
+    newest, since = seen.newest
+    if connection.info.get(_READS, False) and count != newest:
+        # Fewer than were known before this transaction began: all of it was put back together, which a restore does
+        # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
+        if count < newest and since < began:
+            seals.found(AlteredRow(access_tree.name, (ROOT,), {}, older=True))
+        if count > newest or since < began:
+            seen.newest = (count, time.monotonic())
+    return raw
+
+
+def _holds(seals: Seals, raw: bytes) -> bool:
+    content = raw[:-_SEAL_BYTES]
+    return len(content) >= _COUNTER and hmac.compare_digest(_sealed_root(seals, content), raw)
+
+
+def _path(place: Place) -> list[int]:
+    """The nodes from the top of a tree down to a place's own."""
+    tree, index = place
+    return [_node(tree, level, index >> (_BITS * level)) for level in range(_LEVELS, 0, -1)]
+
+
+def _node(tree: int, level: int, number: int) -> int:
+    return tree << 48 | level << 40 | number
+
+
+def _slot(connection: Connection, known: bytes, place: Place) -> bytes | None:
+    """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
+    seals, (tree, index) = seals_of(connection), place
+    nodes = seals.seen.nodes
+    path = _path(place)
+    link = _part(known, tree - 1, _LINK, _COUNTER, len(known) - _SEAL_BYTES)
+    for level, node in zip(range(_LEVELS, 0, -1), path, strict=True):
+        if not link.strip(_NOTHING):
+            return b""
+        entry = nodes.get(node)
+        if entry is None or entry[0] != link:
+            below = path[_LEVELS - level :]
+            read = {row["id"]: row["content"] for row in _nodes.rows(connection, below)}
+            entry = _remember(seals, read).get(node)
+            if entry is None or entry[0] != link:
+                seals.found(AlteredRow(access_tree.name, (node,), {}, incomplete=True))
+                return None
+        link = _part(entry[1], index >> (_BITS * (level - 1)) & 63, _WIDTH if level == 1 else _LINK)
+    return link if link.strip(_NOTHING) else b""
+
+
+def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
+    """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
+    entries = {node: (_link(seals, node, bytes(content)), bytes(content)) for node, content in read.items()}
+    if len(seals.seen.nodes) >= _MOST_NODES:
+        seals.seen.nodes.clear()
+    seals.seen.nodes.update(entries)
+    return entries
+
+
+def _part(content: bytes | bytearray, number: int, width: int, start: int = 0, end: int | None = None) -> bytes:
+    at = start + number * width
+    return bytes(content[at : min(at + width, len(content) if end is None else end)])
+
+
+def _link(seals: Seals, node: int, content: bytes) -> bytes:
+    return seals.mac(b"access tree node " + node.to_bytes(8, "big") + content)[:_LINK] if content else bytes(_LINK)
+
+
+def _mask(seals: Seals, place: Place, version: bytes) -> int:
+    told = f"access tree mask {place[0]} {place[1]} ".encode() + version
+    return int.from_bytes(seals.mac(told), "big")
+
+
+def _sum(seals: Seals, place: Place, slot: bytes) -> int:
+    if not slot:
+        return 0
+    return (int.from_bytes(slot[_COUNTER:], "big") - _mask(seals, place, slot[:_COUNTER])) % _MODULUS
+
+
+@prepared
+def _nodes(ids: Sequence[int]) -> Select[Any]:
+    return select(access_tree).where(among(access_tree.c.id, ids))
+
+
+@prepared
+def _locking_root() -> Select[Any]:
+    return select(access_tree.c.id).where(access_tree.c.id == ROOT).with_for_update()
+
+
+@cache
+def _writing(dialect: str) -> Statement:
+    def make() -> Any:
+        named = {column.name: placeholder(column) for column in access_tree.c}
+        statement = insert_of(dialect)(access_tree).values(named)
+        return statement.on_conflict_do_update(index_elements=["id"], set_={"content": statement.excluded.content})
+
+    return Statement(make)
+
+
+def settle(connection: Connection) -> None:
+    """Bring what a command changed into the tree, before it is committed.
+
+    Where a node above a place does not fit nothing is counted there: it goes on not to fit.
+    """
+    noted = {place: change for place, change in pending(connection).items() if change[0] is not None or change[1]}
+    connection.info[_PENDING] = {}
+    if not noted:
+        return
+    if connection.dialect.name == "postgresql":
+        _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
+    wanted = sorted({ROOT}.union(*(_path(place) for place in noted)))
+    read: dict[int, bytes] = {}
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
+    known = _checked(connection, read.pop(ROOT, None))
+    if known is not None:
+        _write(connection, _Edit(seals_of(connection), known, read), noted)
+    connection.info[_KNOWN] = None
+
+
+def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int | None, int]]) -> None:
+    for place, (held, more) in noted.items():
+        edit.set(place, held, more)
+    changed = edit.finish()
+    _writing(connection.dialect.name).run_many(
+        connection, ({"id": node, "content": content} for node, content in changed.items())
+    )
+    changed.pop(ROOT)
+    _remember(edit.seals, changed)
+
+
+class _Edit:
+    """The nodes that a command changes, and those above them."""
+
+    def __init__(self, seals: Seals, known: bytes, read: Mapping[int, bytes]) -> None:
+        self.seals = seals
+        self._root = bytearray(known[:-_SEAL_BYTES])
+        self._count = int.from_bytes(known[:_COUNTER], "big") + 1
+        self._read = read
+        self._true: dict[int, bytearray | None] = {}
+        self._changed: dict[int, Place] = {}
+
+    def set(self, place: Place, held: int | None, more: int) -> None:
+        """Have a place hold a sum: this one, or as it was, with what is to be added."""
+        tree, index = place
+        link = _part(self._root, tree - 1, _LINK, _COUNTER)
+        content: bytearray | None = None
+        for level, node in zip(range(_LEVELS, 0, -1), _path(place), strict=True):
+            content = self._content(node, link)
+            if content is None:
+                return
+            link = _part(content, index >> (_BITS * (level - 1)) & 63, _LINK)
+        assert content is not None
+        slot = _part(content, index & 63, _WIDTH)
+        total = ((_sum(self.seals, place, slot if any(slot) else b"") if held is None else held) + more) % _MODULUS
+        version = self._count.to_bytes(_COUNTER, "big")
+        masked = (total + _mask(self.seals, place, version)) % _MODULUS
+        _put(content, index & 63, version + masked.to_bytes(32, "big") if total else bytes(_WIDTH))
+        self._changed[_path(place)[-1]] = place
+
+    def _content(self, node: int, link: bytes) -> bytearray | None:
+        """A node as it is so far; None where the one that was read does not fit its link."""
+        if node not in self._true:
+            found = self._read.get(node, b"") if any(link) else b""
+            fits = not any(link) or _link(self.seals, node, found) == link
+            kept = self.seals.seen.nodes.get(node)
+            if not fits and kept is not None and kept[0] == link:
+                found, fits = kept[1], True  # others changed it, and it is known how it was
+            self._true[node] = bytearray(found) if fits else None
+        return self._true[node]
+
+    def finish(self) -> dict[int, bytes]:
+        """Bring the links up to date; answers all nodes that changed, the root among them."""
+        written: dict[int, bytes] = {}
+        changed = self._changed
+        for level in range(1, _LEVELS + 1):
+            above: dict[int, Place] = {}
+            for node, (tree, index) in changed.items():
+                content = self._true[node]
+                assert content is not None
+                written[node] = bytes(content) if any(content) else b""
+                link = _link(self.seals, node, written[node])
+                if level == _LEVELS:
+                    _put(self._root, tree - 1, link, _COUNTER)
+                    continue
+                parent = _node(tree, level + 1, index >> (_BITS * (level + 1)))
+                upper = self._true[parent]
+                assert upper is not None
+                _put(upper, index >> (_BITS * level) & 63, link)
+                above[parent] = (tree, index)
+            changed = above
+        self._root[:_COUNTER] = self._count.to_bytes(_COUNTER, "big")
+        written[ROOT] = _sealed_root(self.seals, bytes(self._root))
+        return written
+
+
+def _put(content: bytearray, number: int, value: bytes, start: int = 0) -> None:
+    at = start + number * len(value)
+    if len(content) < at:
+        content.extend(bytes(at - len(content)))
+    content[at : at + len(value)] = value
+
+
+def _sealed_root(seals: Seals, content: bytes) -> bytes:
+    return content + seals.mac(b"access tree root " + content)
+
+
+def start(connection: Connection, count: int = 0) -> None:
+    """Put an empty tree in place of whatever is there, for all rows to be noted; count: of changes made before."""
+    connection.info[_PENDING] = {}
+    connection.execute(delete(access_tree))
+    content = _sealed_root(seals_of(connection), count.to_bytes(_COUNTER, "big"))
+    _writing(connection.dialect.name).run(connection, {"id": ROOT, "content": content})
+    connection.info[_KNOWN] = None
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether there is a root that holds; whatever is found, nobody is told."""
+    found = _nodes.rows(connection, [ROOT])
+    return bool(found) and _holds(seals_of(connection), found[0]["content"])
+
+
+def highest(connection: Connection) -> int:
+    """The highest count of changes that is known of, of this tree or of one that was there before."""
+    return max(seals_of(connection).seen.newest[0], counter(connection))
+
+
+def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
+    """The nodes that others changed or deleted: the table each is of, "" for the root, and its id."""
+    known = root(connection)
+    if known is None:
+        return [("", ROOT)]
+    seals = seals_of(connection)
+    links: dict[int, bytes] = {}
+    above: list[tuple[int, bytes]] = []
+    for node, content in connection.execute(select(access_tree.c.id, access_tree.c.content)).all():
+        if node != ROOT:
+            links[node] = _link(seals, node, content)
+            if node >> 40 & 255 > 1:
+                above.append((node, content))
+    wanted = _links_below(ROOT, known)
+    for node, content in above:
+        wanted.update(_links_below(node, content))
+    named = {tree: name for name, (tree, _) in TREES.items()}
+    nothing = bytes(_LINK)
+    return [
+        (named.get(node >> 48, ""), node)
+        for node in sorted({*links, *wanted})
+        if (links.get(node) or nothing) != (wanted.get(node) or nothing)
+    ]
+
+
+def _links_below(node: int, content: bytes) -> dict[int, bytes]:
+    """The nodes just below one, each with its link there."""
+    if node == ROOT:
+        end = len(content) - _SEAL_BYTES
+        return {_node(tree, _LEVELS, 0): _part(content, tree - 1, _LINK, _COUNTER, end) for tree, _ in TREES.values()}
+    tree, level, number = node >> 48, node >> 40 & 255, node & (2**40 - 1)
+    slots = range(-(-len(content) // _LINK))
+    return {_node(tree, level - 1, number << _BITS | slot): _part(content, slot, _LINK) for slot in slots}
+
+
+def look_below(connection: Connection, node: int, content: bytes) -> None:
+    """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
+    seals, links = seals_of(connection), _links_below(node, content)
+    found = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
+    nothing = bytes(_LINK)
+    for below, link in links.items():
+        if (link or nothing) != found.get(below, nothing):
+            seals.found(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
+
+
+def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:
+    """The tree of a lowest node, and its places that hold something, by index; None for a node above others."""
+    if node >> 40 & 255 != 1:
+        return None
+    base = (node & (2**40 - 1)) << _BITS
+    parts = ((base + number, _part(content, number, _WIDTH)) for number in range(-(-len(content) // _WIDTH)))
+    return node >> 48, {index: part for index, part in parts if any(part)}
+
+
+def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> bool:
+    """Whether all rows are there that a place counts; slot: what it holds."""
+    seals = seals_of(connection)
+    total = _sum(seals, (TREES[table.name][0], index), slot)
+    if sum(_share(seals, table, one) for one in _seals_at(table).rows(connection, index)) % _MODULUS == total:
+        return True
+    holding = (one for one in _rows_at(table).rows(connection, index) if seals.holds(table, one))
+    return sum(_share(seals, table, one) for one in holding) % _MODULUS == total
+
+
+@cache
+def _seals_at(table: Table) -> Prepared[[int]]:
+    column = table.c[TREES[table.name][1]]
+    return Prepared(lambda index: select(table.c.seal).where(column == index))
+
+
+def places_held(connection: Connection, table: Table) -> Iterable[int]:
+    """The indexes of a table's places that hold something, in their order, as far as the nodes above them fit."""
+    tree = TREES[table.name][0]
+    known = root(connection)
+    if known is None:
+        return
+    first = _node(tree, 1, 0)
+    nodes = connection.execute(
+        select(access_tree.c.id, access_tree.c.content)
+        .where(access_tree.c.id >= first, access_tree.c.id < first + 2**40)
+        .order_by(access_tree.c.id)
+    )
+    for node, content in nodes.all():
+        base = (node - first) << _BITS
+        for number in range(-(-len(content) // _WIDTH)):
+            if any(_part(content, number, _WIDTH)) and _slot(connection, known, (tree, base + number)):
+                yield base + number

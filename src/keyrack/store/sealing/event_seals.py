@@ -1,0 +1,93 @@
+"""Seals of events: show which ones Keyrack wrote, so that none is entered into the log by others; must write no event.
+
+A seal is over all that an event says and a number of its own, not over its id, which it has only once it is written:
+an event that is a copy of another has the same seal, which no two of ours have.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from keyrack.store import instance_facts
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.seals import SEAL, seals_of
+from keyrack.store.tables import events
+
+COLUMNS = tuple(column for column in events.c if column.name != SEAL)
+"""What is shown of an event."""
+_SEALED = tuple(sorted(column.name for column in COLUMNS if column.name != "id"))
+_NUMBER = 8
+_BEGUN = "events are sealed after"
+
+
+def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = None) -> bytes:
+    """The seal of an event; its details as JSON keeps them. number: of its own, a new one unless given."""
+    told = {name: event[name] for name in _SEALED if event[name] is not None}
+    number = secrets.token_bytes(_NUMBER) if number is None else number
+    return number + seals_of(connection).mac(b"event " + number + encode(told).encode())
+
+
+def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event that is to be written, with its seal."""
+    return next(sealed_each(connection, [event]))
+
+
+def sealed_each(connection: Connection, events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same for many at once. Details that several share, as one object, are looked at once."""
+    numbers = secrets.token_bytes(_NUMBER * len(events))
+    last: Any = None
+    details: dict[str, Any] = {}
+    for at, event in enumerate(events):
+        if event["details"] is not last:
+            last = event["details"]
+            details = json.loads(json.dumps(dict(last)))  # as it is read again
+        written = {**event, "details": details}
+        yield {**written, SEAL: of(connection, written, numbers[at * _NUMBER : (at + 1) * _NUMBER])}
+
+
+def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:
+    """Whether Keyrack wrote an event; begun: the last one from before there were seals."""
+    seal = event[SEAL]
+    if seal is None:
+        return bool(event["id"] <= begun)
+    try:
+        return isinstance(seal, bytes) and hmac.compare_digest(seal, of(connection, event, seal[:_NUMBER]))
+    except (TypeError, ValueError, OverflowError):
+        return False  # what no column of ours can hold was not written by us
+
+
+def begun(connection: Connection) -> int:
+    """The last event of before there were seals; 0 where there is none, or where what says so was altered."""
+    number, _, seal = (instance_facts.noted(connection, _BEGUN) or "").partition(" ")
+    is_ours = number.isascii() and number.isdecimal() and hmac.compare_digest(seal, _begun(connection, number))
+    return int(number) if is_ours else 0
+
+
+def begin(connection: Connection) -> None:
+    """Note that the events there are have no seals, and that all later ones have."""
+    last = str(connection.execute(select(func.max(events.c.id))).scalar() or 0)
+    instance_facts.note(connection, _BEGUN, f"{last} {_begun(connection, last)}")
+
+
+def _begun(connection: Connection, number: str) -> str:
+    return seals_of(connection).mac(f"events are sealed after {number}".encode()).hex()
+
+
+def copied(connection: Connection) -> int | None:
+    """The first event that is a copy of an older one; None where there is none. It looks at all of them."""
+    found: int | None = _copied.value(connection)
+    return found
+
+
+@prepared
+def _copied() -> Select[Any]:
+    newest = func.max(events.c.id)
+    several = select(newest).where(events.c.seal.is_not(None)).group_by(events.c.seal).having(func.count() > 1)
+    return several.order_by(newest).limit(1)

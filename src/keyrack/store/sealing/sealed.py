@@ -1,0 +1,300 @@
+"""The one way in which rows that decide about access are written: each with a seal; must decide about nobody.
+
+What a seal is, store/sealing/seals.py says; what shows that a row is missing, store/sealing/sums.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from operator import eq
+from typing import Any
+
+from sqlalchemy import BinaryExpression, BindParameter, Connection, Table, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.seals import OF_SERVER as OF_SERVER
+from keyrack.store.sealing.seals import SEAL as SEAL
+from keyrack.store.sealing.seals import TABLES as TABLES
+from keyrack.store.sealing.seals import VOLATILE as VOLATILE
+from keyrack.store.sealing.seals import AlteredRow as AlteredRow
+from keyrack.store.sealing.seals import Seals as Seals
+from keyrack.store.sealing.seals import attach as attach
+from keyrack.store.sealing.seals import broken as broken
+from keyrack.store.sealing.seals import column_names as column_names
+from keyrack.store.sealing.seals import columns as columns
+from keyrack.store.sealing.seals import incomplete as incomplete
+from keyrack.store.sealing.seals import is_sealed as is_sealed
+from keyrack.store.sealing.seals import lend as lend
+from keyrack.store.sealing.seals import mapping_of
+from keyrack.store.sealing.seals import part as part
+from keyrack.store.sealing.seals import seals_of as seals_of
+from keyrack.store.sealing.seals import unsealed as unsealed
+from keyrack.store.sealing.sums import AT_ONCE as AT_ONCE
+from keyrack.store.sealing.sums import begin_counting as begin_counting
+from keyrack.store.sealing.sums import count as count
+from keyrack.store.sealing.sums import count_new as count_new
+from keyrack.store.sealing.sums import counting as counting
+from keyrack.store.sealing.sums import fits as fits
+from keyrack.store.sealing.sums import note_written as note_written
+from keyrack.store.sealing.sums import setting as setting
+from keyrack.store.sealing.sums import settle as settle
+from keyrack.store.sealing.sums import sum_anew
+from keyrack.store.sealing.sums import sum_of as sum_of
+
+
+def _hanging() -> dict[str, tuple[tuple[Table, Any], ...]]:
+    """By table what the database itself deletes with a row, and is counted elsewhere than in that row."""
+    found: dict[str, list[tuple[Table, Any]]] = {}
+    for table in TABLES:
+        for key in table.foreign_keys:
+            owner = key.column.table.name
+            # The rows that a server counts are gone with it.
+            if key.ondelete == "CASCADE" and not (owner == "servers" and table.name in OF_SERVER):
+                found.setdefault(owner, []).append((table, key.parent))
+    return {owner: tuple(children) for owner, children in found.items()}
+
+
+_HANGING = _hanging()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Names one row by its primary key, where conditions are asked for: no condition need be made for it."""
+
+    values: tuple[Any, ...]
+
+
+def row_of(*values: Any) -> Key:
+    """The row with this primary key."""
+    return Key(values)
+
+
+def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
+    """Whether a row is as Keyrack wrote it last; row: a mapping with all columns of the table, their names after
+    prefix.
+    """
+    values = mapping_of(row, table, prefix)
+    return seals_of(connection).holds(table, values) and _is_newest(connection, table, values)
+
+
+def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
+    """As holds, and a row that does not hold is remembered, so that an alarm names it."""
+    seals, values = seals_of(connection), mapping_of(row, table, prefix)
+    if not seals.holds(table, values):
+        seals.found(broken(table, part(row, table, prefix)))
+        return False
+    if _is_newest(connection, table, values):
+        return True
+    seals.found(broken(table, part(row, table, prefix), older=True))
+    return False
+
+
+def _is_newest(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    return table.name in access_tree.NOT_AT_EACH_LOOK or access_tree.fits(connection, table, values)
+
+
+def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Insert a row; answers all its columns."""
+    return insert_rows(connection, table, [values])[0]
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Insert rows that have the same columns; answers all columns of each."""
+    seals = seals_of(connection)
+    if not rows:
+        return []
+    statement = _inserting(table, tuple(rows[0]))
+    made: list[Row] = []
+    for row in rows:
+        made += statement.rows(connection, {**row, SEAL: b""})
+    for row in made:
+        row[SEAL] = seals.of(table, row)
+        count(connection, table, None, row)
+    set_seals(connection, table, made)
+    return list(made)
+
+
+@cache
+def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert(table).values(named).returning(*table.c))
+
+
+def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless there is one that it would collide with; whether it was inserted."""
+    row = _inserting_new(table, tuple(values), connection.dialect.name).row(connection, {**values, SEAL: b""})
+    if row is None:
+        return False
+    row[SEAL] = seals_of(connection).of(table, row)
+    count(connection, table, None, row)
+    set_seals(connection, table, [row])
+    return True
+
+
+@cache
+def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert_of(dialect)(table).values(named).on_conflict_do_nothing().returning(*table.c))
+
+
+def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
+    statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
+    if connection.execute(statement).first() is not None:
+        count(connection, table, None, row)
+
+
+def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Set columns of the rows that meet the conditions; answers these rows as they are then.
+
+    A row that was changed by others stays broken, whatever is set in it: nobody's alteration is sealed by the way.
+    Where only volatile columns are set no row is read, and none is answered.
+    """
+    if VOLATILE[table.name].issuperset(values):
+        key = _key_in(table, where)
+        if key is None:
+            connection.execute(update(table).where(*where).values(**values))
+        else:
+            named = {f"of_{name}": value for name, value in key.items()}
+            setting(table, tuple(values)).tell(connection, {**values, **named})
+        return []
+    return recompute(connection, table, *where, new=lambda _old: values)
+
+
+def change_each(connection: Connection, table: Table, changes: Mapping[int, Mapping[str, Any]]) -> None:
+    """As change, for many rows, by id, each with values of its own: in one statement for all that set the same columns
+    and nothing that decides.
+    """
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for number, values in changes.items():
+        if VOLATILE[table.name].issuperset(values):
+            alike.setdefault(tuple(values), []).append({**values, "of_id": number})
+        else:
+            change(connection, table, row_of(number), values=values)
+    for names, given in alike.items():
+        setting(table, names).run_many(connection, given)
+
+
+def recompute(
+    connection: Connection, table: Table, *where: Any, new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """As change, where the new values depend on the row as it was."""
+    return [_written(connection, table, old, new(old)) for old in _locked(connection, table, *where)]
+
+
+def _written(
+    connection: Connection, table: Table, old: Mapping[str, Any], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    seals = seals_of(connection)
+    row = Row({**old, **values})
+    row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
+    named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
+    setting(table, (*values, SEAL)).tell(connection, {**values, **named, SEAL: row[SEAL]})
+    count(connection, table, old, row)
+    if table.name == "servers":
+        note_written(connection, (row,))
+    return row
+
+
+@cache
+def _locking(table: Table) -> Statement:
+    """Reads the row with a primary key; nobody else changes it until the end."""
+    return Statement(
+        lambda: select(table).where(*(column == placeholder(column) for column in table.primary_key)).with_for_update()
+    )
+
+
+def remove(connection: Connection, table: Table, *where: Any) -> int:
+    """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
+    key = _key_in(table, where)
+    for child, column in _HANGING.get(table.name, ()):
+        of_these = select(table.c.id).where(*where) if key is None else [key["id"]]
+        remove(connection, child, column.in_(of_these))
+    if key is not None:
+        gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
+    else:
+        gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
+    for row in gone:
+        count(connection, table, row, None)
+    return len(gone)
+
+
+@cache
+def _deleting(table: Table) -> Statement:
+    named = [column == placeholder(column) for column in table.primary_key]
+    return Statement(lambda: delete(table).where(*named).returning(*table.c))
+
+
+def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
+    """Seal a row as it stands, because somebody decided so; the row, None where there is none and none is missed."""
+    if not (rows := _locked(connection, table, row_of(*key))):
+        access_tree.note_as_it_stands(connection, table, _blank(table, key))
+        return None
+    row = dict(rows[0])
+    if table.name == "servers":
+        row["rows_sum"] = sum_anew(connection, row["id"])
+    set_seals(connection, table, [{**row, SEAL: b""}])
+    count(connection, table, rows[0], None)
+    row[SEAL] = seals_of(connection).of(table, row)
+    count(connection, table, None, row)
+    set_seals(connection, table, [row])
+    access_tree.note_as_it_stands(connection, table, row)
+    return row
+
+
+def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
+    """Delete the row with this primary key, which is not as Keyrack wrote it; those beside it count as they stand."""
+    rows = _locked(connection, table, row_of(*key))
+    for row in rows or [_blank(table, key)]:
+        remove(connection, table, row_of(*key))
+        access_tree.note_as_it_stands(connection, table, row)
+
+
+def _blank(table: Table, key: Sequence[Any]) -> Mapping[str, Any]:
+    """A row that is not there, by its key."""
+    return {**dict.fromkeys(table.c.keys()), **dict(zip(_KEY_NAMES[table.name], key, strict=True))}
+
+
+def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
+    """The primary key that conditions name and nothing else, as most do: such a question need not be made anew."""
+    if len(where) == 1 and isinstance(where[0], Key):
+        return dict(zip(_KEY_NAMES[table.name], where[0].values, strict=True))
+    key: dict[str, Any] = {}
+    for condition in where:
+        if not isinstance(condition, BinaryExpression) or condition.operator is not eq:
+            return None
+        if not isinstance(condition.right, BindParameter) or condition.left not in _KEY_COLUMNS[table.name]:
+            return None
+        key[condition.left.name] = condition.right.value
+    return key if len(key) == len(where) == len(_KEY_COLUMNS[table.name]) else None
+
+
+_KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
+_KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in TABLES}
+
+
+def key_names(table: Table) -> tuple[str, ...]:
+    """The columns of a sealed table's primary key."""
+    return _KEY_NAMES[table.name]
+
+
+def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mapping[str, Any]]:
+    key = _key_in(table, where)
+    if key is not None:
+        return _locking(table).rows(connection, key)
+    statement = select(table).where(*where)
+    if connection.dialect.name == "postgresql":
+        statement = statement.with_for_update()
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the seals that rows hold into the database; rows: with their primary keys."""
+    named = [column.name for column in table.primary_key]
+    given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
+    setting(table, (SEAL,)).run_many(connection, given)

@@ -1,0 +1,198 @@
+"""Rows that decide about access, written many at once: few statements however many rows; must decide about nobody.
+
+What store/sealing/sealed.py does for a row it does for thousands: rows are read in few questions, seals and sums are
+made here, and one statement is run with all their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    column,
+    delete,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy import table as lightweight
+
+from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared
+from keyrack.store.sealing import sealed
+from keyrack.store.sealing.sealed import AT_ONCE, SEAL
+from keyrack.store.tables import servers
+
+T = TypeVar("T")
+
+
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values, so many at a time."""
+    listed = list(values)
+    return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
+
+
+Ids = Callable[[], Iterable[int]]
+
+
+def insert_many(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], ids: Ids | None = None
+) -> list[Row]:
+    """Insert rows; answers all columns of each. Columns that are left out are empty; one with a default must be given.
+
+    ids: what `reserve` answered, for as many. Raises IntegrityError where one collides with what there is.
+    """
+    if not rows:
+        return []
+    seals = sealed.seals_of(connection)
+    blank = _blank(table)
+    numbered = "id" in table.c
+    made = [Row({**blank, **row}) for row in rows]
+    for number, row in zip((ids or reserve(connection, table, len(rows)))() if numbered else (), made, strict=False):
+        row["id"] = number
+    for row in made:
+        row[SEAL] = seals.of(table, row)
+    sealed.count_new(connection, table, made)
+    _inserting(table).run_many(connection, made)
+    return made
+
+
+@cache
+def _blank(table: Table) -> Mapping[str, Any]:
+    return dict.fromkeys(column.name for column in table.c if column.name not in (SEAL, "id"))
+
+
+@cache
+def _inserting(table: Table) -> Statement:
+    return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
+
+
+def reserve(connection: Connection, table: Table, count: int, last: int | None = None) -> Ids:
+    """Ids that nobody else gets, as a seal is over the id too; PostgreSQL is asked with the next question.
+
+    last: what last_id answered within this command, on SQLite, where nothing was entered since.
+    """
+    if connection.dialect.name == "postgresql":
+        told = _reserving.tell(connection, {"sequence_of": table.name, "count": count})
+        return lambda: [row[0] for row in told.answer.fetchall()]
+
+    def following() -> Iterable[int]:
+        # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
+        highest = (_last_id.value(connection, table.name) or 0) if last is None else last
+        return range(highest + 1, highest + 1 + count)
+
+    return following
+
+
+_reserving = Statement(
+    lambda: text(
+        "SELECT nextval(pg_get_serial_sequence(:given_sequence_of, 'id'))"
+        " FROM generate_series(1, CAST(:given_count AS int))"
+    )
+)
+
+
+_sequences = lightweight("sqlite_sequence", column("name", String), column("seq", Integer))
+
+
+def numbers_rows(connection: Connection) -> bool:
+    """Whether the next ids follow from last_id: on SQLite, where the one writer holds the file."""
+    return connection.dialect.name == "sqlite"
+
+
+def last_id(table: Table) -> ScalarSelect[Any]:
+    """The highest id that a table had so far, empty before the first, for a question to SQLite that asks for more."""
+    return select(_sequences.c.seq).where(_sequences.c.name == table.name).scalar_subquery()
+
+
+@prepared
+def _last_id(name: str) -> Select[Any]:
+    return select(_sequences.c.seq).where(_sequences.c.name == name)
+
+
+def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:
+    """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
+    them as they were.
+    """
+    gone = _deleting(table, tuple(named)).rows(connection, named)
+    for row in gone:
+        sealed.count(connection, table, row, None)
+    return gone
+
+
+@cache
+def _deleting(table: Table, columns: tuple[str, ...]) -> Statement:
+    which = [among(table.c[name], placeholder(table.c[name])) for name in columns]
+    return Statement(lambda: delete(table).where(*which).returning(*table.c))
+
+
+def change_many(
+    connection: Connection,
+    table: Table,
+    rows: Iterable[Mapping[str, Any]],
+    new: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> list[Row]:
+    """Set columns of rows that were read, locked, with all that is sealed of them; answers them as they are then.
+
+    new: the values for a row, the same columns for each. A row that was changed by others stays broken.
+    """
+    seals = sealed.seals_of(connection)
+    written: list[Row] = []
+    given: list[dict[str, Any]] = []
+    key = sealed.key_names(table)
+    columns: tuple[str, ...] = ()
+    for old in rows:
+        values = new(old)
+        columns = tuple(values)
+        row = Row({**old, **values})
+        row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
+        sealed.count(connection, table, old, row)
+        given.append({**values, **{f"of_{name}": old[name] for name in key}, SEAL: row[SEAL]})
+        written.append(row)
+    if given:
+        sealed.setting(table, (*columns, SEAL)).run_many(connection, given)
+    return written
+
+
+def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
+    """What is sealed of these servers, by id; nobody else changes them until the end."""
+    found: list[Row] = []
+    for some in chunks(sorted(set(server_ids))):
+        found += _locking_servers().rows(connection, some)
+    return found
+
+
+@cache
+def locked_columns() -> tuple[Column[Any], ...]:
+    """The columns of a server that locked_servers answers."""
+    # What hosts tell of themselves is left out: it is long, and nothing here needs it.
+    told = sealed.VOLATILE[servers.name]
+    return tuple(column for column in servers.c if column.name not in told)
+
+
+@cache
+def _locking_servers() -> Prepared[[Sequence[int]]]:
+    def question(ids: Sequence[int]) -> Any:
+        return select(*locked_columns()).where(among(servers.c.id, ids)).order_by(servers.c.id).with_for_update()
+
+    return Prepared(question)
+
+
+def change_servers(
+    connection: Connection, rows: Iterable[Row], new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """As change_many for servers that locked_servers read, with the sums of what was counted of their rows so far: a
+    server is sealed and written once.
+    """
+    changed = change_many(
+        connection, servers, rows, lambda old: {**new(old), "rows_sum": sealed.sum_of(connection, old)}
+    )
+    sealed.note_written(connection, changed)

@@ -1,0 +1,153 @@
+"""Sealed tables as a whole: read through, sealed the first time, taken from another copy; must decide about no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, Table, select, tuple_
+
+from keyrack.store.engine.prepared import Prepared, among, prepared
+from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.tables import access_tree as tree
+from keyrack.store.tables.columns import Flag, Json, Moment, as_flag, as_json, as_moment
+
+AT_ONCE = 10_000
+MOST_NAMED = 500
+
+
+def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
+    """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
+    named = list(table.primary_key)
+    further: list[Any] = []
+    while True:
+        statement = select(table).where(*where, *further).order_by(*named).limit(AT_ONCE)
+        rows = [dict(row) for row in connection.execute(statement).mappings()]
+        yield from rows
+        if len(rows) < AT_ONCE:
+            return
+        last = [rows[-1][column.name] for column in named]
+        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
+
+
+def seal_all(
+    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], told: Callable[[str], None]
+) -> int:
+    """Seal every row that was written before there were seals; how many.
+
+    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
+    """
+    seals, count = sealed.seals_of(connection), 0
+    for table in sealed.TABLES:
+        done: list[dict[str, Any]] = []
+        of_table = 0
+        for row in every(connection, table):
+            try:
+                if holds_as_before(table, row):
+                    done.append({**row, sealed.SEAL: seals.of(table, row)})
+            except (TypeError, ValueError, OverflowError):
+                continue
+            if len(done) == AT_ONCE:
+                sealed.set_seals(connection, table, done)
+                of_table += len(done)
+                done = []
+                told(f"sealed {of_table} rows of {table.name}")
+        sealed.set_seals(connection, table, done)
+        count += of_table + len(done)
+    return count
+
+
+def count_all(connection: Connection, *, since: int = 0) -> int:
+    """Count anew all rows that hold as they stand; how many. since: how often the counts were changed before."""
+    access_tree.start(connection, since)
+    seals, rows = sealed.seals_of(connection), 0
+    for table in sealed.TABLES:
+        if table.name not in access_tree.TREES:
+            continue
+        for row in every(connection, table):
+            if table.name == "servers" or seals.holds(table, row):
+                access_tree.note(connection, table, None, row)
+                rows += 1
+            if rows % AT_ONCE == 0:
+                access_tree.settle(connection)
+        access_tree.settle(connection)
+    return rows
+
+
+def missing(connection: Connection) -> Iterator[tuple[Table, int]]:
+    """What was counted and is not there: the table, and the id of the row or of what its rows belonged to."""
+    for table in sealed.TABLES:
+        if table.name not in access_tree.TREES:
+            continue
+        column = table.c[access_tree.TREES[table.name][1]]
+        held = list(access_tree.places_held(connection, table))
+        for start in range(0, len(held), MOST_NAMED):
+            some = held[start : start + MOST_NAMED]
+            there = set(connection.execute(select(column).where(column.in_(some))).scalars())
+            yield from ((table, index) for index in some if index not in there)
+
+
+def look_on(connection: Connection, after: int, limit: int) -> int | None:
+    """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
+    remembered so that an alarm names it. Answers the last one, None where no more are there.
+    """
+    known = access_tree.root(connection)
+    if known is None:
+        return None
+    if after == access_tree.ROOT:
+        access_tree.look_below(connection, after, known)
+    nodes = _next_nodes.rows(connection, after, limit)
+    for node in nodes:
+        content = bytes(node["content"])
+        held = access_tree.held_by(node["id"], content)
+        if held is None:
+            access_tree.look_below(connection, node["id"], content)
+        else:
+            _look_at_places(connection, *held)
+    return nodes[-1]["id"] if len(nodes) == limit else None
+
+
+@prepared
+def _next_nodes(after: int, limit: int) -> Select[Any]:
+    # Those of a level come after all of the level below.
+    return select(tree).where(tree.c.id > after).order_by(tree.c.id).limit(limit)
+
+
+def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int, bytes]) -> None:
+    """Remember the rows that are missing at places which hold something."""
+    table = _table_of(tree_number)
+    if table is None or not held:
+        return
+    name = access_tree.TREES[table.name][1]
+    there = set(_indexes_among(table).values(connection, list(held)))
+    for index, slot in held.items():
+        # Of several rows in one place one may be missing while others are there.
+        if index not in there or (name != "id" and not access_tree.is_whole(connection, table, index, slot)):
+            key = (index, *("*" for _ in list(table.primary_key)[1:]))
+            sealed.seals_of(connection).found(sealed.AlteredRow(table.name, key, {name: index}, missing=True))
+
+
+def _table_of(number: int) -> Table | None:
+    return next((table for table in sealed.TABLES if access_tree.TREES.get(table.name, (0, ""))[0] == number), None)
+
+
+@cache
+def _indexes_among(table: Table) -> Prepared[[Sequence[int]]]:
+    column = table.c[access_tree.TREES[table.name][1]]
+    return Prepared(lambda indexes: select(column).where(among(column, indexes)))
+
+
+def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that was read from an SQLite file past SQLAlchemy, as it would have been read by it."""
+    return {column.name: _typed(column, raw[column.name]) for column in table.c}
+
+
+def _typed(column: Column[Any], value: Any) -> Any:
+    if value is None:
+        return None
+    kind = next((kind for kind in _READ if isinstance(column.type, kind)), None)
+    return value if kind is None else _READ[kind](value)
+
+
+_READ: Mapping[type, Callable[[Any], Any]] = {Moment: as_moment, Json: as_json, Flag: as_flag}

@@ -1,0 +1,271 @@
+"""What a seal is: a keyed code over a row that decides about access; must write no row and decide about nobody.
+
+It is over a table's name and all columns of a row that decide. The store knows no key: whoever opens the database
+hands the function in (Seals.use). Whoever can write to the database alone cannot make a seal, so a row that he changed
+or entered does not hold, and counts for nothing that opens.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, Connection, Engine, Table, event
+
+from keyrack.store.sealing.plain import encode
+from keyrack.store.tables import (
+    access_request_approvals,
+    access_requests,
+    authenticators,
+    expired_keys,
+    identities,
+    metadata,
+    request_rules,
+    web_sessions,
+)
+from keyrack.store.tables.columns import Flag, Moment, as_flag, as_microseconds
+
+SEAL = "seal"
+VOLATILE: Mapping[str, frozenset[str]] = {
+    # What a host tells of itself comes with every report, and opens nothing.
+    "servers": frozenset(
+        {
+            *("applied_revision", "applied_at", "applied_lineage", "agent_version", "os", "os_version", "seen_at"),
+            *("facts", "agent_run"),
+        }
+    ),
+    "server_tags": frozenset(),
+    "system_users": frozenset(),
+    "removed_accounts": frozenset(),
+    "enrolments": frozenset(),
+    # Who made it is emptied by the database itself once that user is gone.
+    "credentials": frozenset(("created_by", "delivered_at", "noticed_at")),
+    "revocations": frozenset(("confirmed_at",)),
+    "revoked_keys": frozenset(),
+    "held_back": frozenset(),
+    "users": frozenset(),
+    "groups": frozenset(),
+    "group_members": frozenset(),
+    "tokens": frozenset(("last_used_at",)),
+    "access_keys": frozenset(),
+    "host_keys": frozenset(),
+    "user_keys": frozenset(("noticed_at",)),
+    "key_sources": frozenset(("checked_at", "next_at")),
+    "grants": frozenset(("begun_at", "noticed_at")),
+    "projects": frozenset(),
+    "repositories": frozenset(("created_by",)),
+    "repository_members": frozenset(),
+    "deploy_keys": frozenset(("created_by", "last_used_at")),
+    access_requests.name: frozenset(),
+    access_request_approvals.name: frozenset(),
+    request_rules.name: frozenset(),
+    expired_keys.name: frozenset(("user_id", "title")),
+    "offboardings": frozenset(),
+    web_sessions.name: frozenset(("seen_at",)),
+    authenticators.name: frozenset(("last_used_at",)),
+    identities.name: frozenset(),
+}
+"""The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
+
+# What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
+# back as it was has a good seal or leaves none, but the sum fits no longer.
+OF_SERVER = frozenset(
+    (
+        "server_tags",
+        "system_users",
+        "removed_accounts",
+        "enrolments",
+        "credentials",
+        "revocations",
+        "held_back",
+        "grants",
+    )
+)
+_NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
+TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
+_KEY = "keyrack seals"
+MOST_FOUND = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredRow:
+    """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
+    what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it.
+    """
+
+    table: str
+    key: tuple[Any, ...]
+    values: Mapping[str, Any]
+    incomplete: bool = False
+    older: bool = False
+    missing: bool = False
+
+    @property
+    def name(self) -> str:
+        """How it is named to be looked at, removed or sealed again: such as users:5 or server_tags:3,web."""
+        return f"{self.table}:{','.join(str(part) for part in self.key)}"
+
+
+class Seen:
+    """What was found true of the tree (see access_tree.py), so that it is not reckoned again."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, tuple[bytes, bytes]] = {}  # each with the link that fits it
+        self.fitting: dict[tuple[int, int], tuple[bytes, frozenset[bytes | int]]] = {}
+        self.root = b""
+        self.newest = (0, 0.0)  # the highest count of changes, and since when it is known
+
+
+class Seals:
+    """Makes seals with the key that it is given, and remembers which rows were found broken since it was asked."""
+
+    def __init__(self) -> None:
+        self._mac: Callable[[bytes], bytes] | None = None
+        self._lock = threading.Lock()
+        self.untold: dict[str, AlteredRow] = {}
+        self.seen = Seen()
+        self.kept: dict[Any, dict[Any, Any]] = {}
+        """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
+        self.summands: dict[bytes, int] = {}
+        """What a row adds to the sum of its server, by its seal (see sums.py)."""
+
+    def use(self, mac: Callable[[bytes], bytes]) -> None:
+        """Seal with this keyed function from now on: text to 32 bytes."""
+        self._mac = mac
+        self.kept.clear()
+        self.summands.clear()
+        self.seen = Seen()
+
+    def mac(self, told: bytes) -> bytes:
+        """32 bytes over a text that is no row's, whose first words say what it is."""
+        if self._mac is None:
+            raise RuntimeError("What is counted of access is sealed, and there is no key to seal it with.")
+        return self._mac(told)
+
+    def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
+        """The seal of a row; values: its columns as they are read from the database."""
+        if self._mac is None:
+            raise RuntimeError("A row that decides about access is sealed, and there is no key to seal it with.")
+        return self._mac(_text(table, values))
+
+    def holds(self, table: Table, values: Mapping[str, Any]) -> bool:
+        """Whether a row, with all its columns, is as Keyrack wrote it."""
+        seal = values[SEAL]
+        try:
+            return isinstance(seal, bytes) and hmac.compare_digest(seal, self.of(table, values))
+        except (TypeError, ValueError, OverflowError):
+            return False  # what no column of ours can hold was not written by us
+
+    def found(self, broken: AlteredRow) -> None:
+        """Remember a broken row until somebody takes it."""
+        with self._lock:
+            if len(self.untold) < MOST_FOUND:
+                self.untold[broken.name] = broken
+
+    def take(self) -> tuple[AlteredRow, ...]:
+        """The broken rows that were found since the last time."""
+        if not self.untold:
+            return ()
+        with self._lock:
+            found, self.untold = self.untold, {}
+        return tuple(found.values())
+
+
+def attach(engine: Engine, seals: Seals) -> None:
+    """Have every connection of an engine know what seals its rows."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(_raw: object, record: Any) -> None:
+        record.info[_KEY] = seals
+
+
+def lend(connection: Connection, seals: Seals) -> None:
+    """Have one connection know what seals its rows."""
+    connection.info[_KEY] = seals
+
+
+def seals_of(connection: Connection) -> Seals:
+    """What seals the rows of this connection."""
+    seals: Seals = connection.info[_KEY]
+    return seals
+
+
+def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> AlteredRow:
+    """The record of a row that does not hold, or is an older one."""
+    return AlteredRow(table.name, key_of(table, values), dict(values), older=older)
+
+
+def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Remember that rows that belong to this one were deleted or put back by others."""
+    seals_of(connection).found(AlteredRow(table.name, key_of(table, values), dict(values), incomplete=True))
+
+
+def columns(table: Table, prefix: str) -> list[Any]:
+    """All columns of a table for a question that joins it, their names after a prefix."""
+    return [column.label(f"{prefix}{column.name}") for column in table.c]
+
+
+def part(row: Any, table: Table, prefix: str = "") -> Mapping[str, Any]:
+    """The columns of one table in a row of a question, by their own names."""
+    mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
+    return {name: mapping[prefix + name] for name in _NAMES[table.name]}
+
+
+def mapping_of(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
+    """The row by its table's own names, and perhaps more; no copy where it has them, as this is asked of every row."""
+    if prefix:
+        return part(row, table, prefix)
+    mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
+    return mapping
+
+
+def unsealed(values: Any) -> dict[str, Any]:
+    """The columns of a row without its seal, for a record."""
+    mapping = values if isinstance(values, Mapping) else values._mapping
+    return {str(name): value for name, value in mapping.items() if name != SEAL}
+
+
+def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The primary key of a row."""
+    return tuple(values[column.name] for column in table.primary_key)
+
+
+def _told_as(column: Column[Any]) -> Callable[[Any], Any] | None:
+    """What a column's value goes through: what is true or false is a number in SQLite, and a time has no JSON."""
+    return as_flag if isinstance(column.type, Flag) else as_microseconds if isinstance(column.type, Moment) else None
+
+
+# Per table: the columns under its seal, and what their values go through.
+_SEALED: Mapping[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
+    table.name: tuple(
+        (column.name, _told_as(column))
+        for column in sorted(table.c, key=lambda column: column.name)
+        if column.name != SEAL and column.name not in VOLATILE[table.name]
+    )
+    for table in TABLES
+}
+
+
+def _text(table: Table, values: Mapping[str, Any]) -> bytes:
+    """A row as text, the same for both databases. Empty columns are left out, so that a column added later, empty in
+    all rows there are, breaks no seal.
+    """
+    told: list[Any] = [table.name]
+    for name, told_as in _SEALED[table.name]:
+        value = values[name]
+        if value is not None:
+            told += (name, value if told_as is None else told_as(value))
+    return encode(told).encode()
+
+
+def column_names(table: Table) -> tuple[str, ...]:
+    """The columns under a table's seal."""
+    return tuple(name for name, _ in _SEALED[table.name])
+
+
+def is_sealed(column: Column[Any]) -> bool:
+    """Whether a column is under its table's seal."""
+    return column.name in column_names(column.table)

@@ -1,0 +1,265 @@
+"""The sum of the seals of a server's rows, which its own row holds: shows what others deleted or put back; must change
+no row but a server's own.
+
+A row that somebody deletes or puts back as it was has a good seal or leaves none, but the sum fits no longer. A row
+adds a keyed hash of its seal, and the sum is hidden by a mask of its own each time: who reads the database does not
+learn what a row adds, and so cannot look for other rows that add the same.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, select, update
+
+from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.per_server import PerServer, per_server
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.seals import OF_SERVER, SEAL, Seals, seals_of
+from keyrack.store.tables import metadata
+
+NOTHING = bytes(32)
+"""The sum of a server of which nothing was counted yet."""
+_NONCE = 16
+_WIDTH = _NONCE + 32
+_MOST_SUMMANDS = 100_000  # some 230 bytes each
+AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
+_MODULUS = 2**256
+_PENDING = "keyrack sums"
+_RAISED = "keyrack servers"
+
+
+def begin_counting(connection: Connection) -> None:
+    """Start a command's counts afresh."""
+    info = connection.info
+    info[_PENDING] = {}
+    info[_RAISED] = {}
+    access_tree.begin(connection, reads=False)
+
+
+@contextmanager
+def counting(connection: Connection) -> Iterator[None]:
+    """Around a savepoint: what is undone with it does not count."""
+    info = connection.info  # which a connection that broke has no more
+    before, noted = dict(info.get(_PENDING, {})), dict(access_tree.pending(connection))
+    try:
+        yield
+    except BaseException:
+        info[_PENDING] = before
+        info[_RAISED] = {}
+        access_tree.put_pending(info, noted)
+        raise
+
+
+def settle(connection: Connection) -> None:
+    """Bring what a command changed into the sums of the servers concerned and into the tree, before it is committed."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    # What this command wrote itself is as it wrote it: nobody else can until it ends.
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
+    table, seals = metadata.tables["servers"], seals_of(connection)
+    given: list[dict[str, Any]] = []
+    for start in range(0, len(concerned), AT_ONCE):
+        some = concerned[start : start + AT_ONCE]
+        rows = {number: written[number] for number in some if number in written}
+        if unread := [number for number in some if number not in written]:
+            rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
+        for number, row in sorted(rows.items()):
+            new = {**row, "of_id": number, "rows_sum": sum_of(connection, row)}
+            new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
+            given.append(new)
+    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
+    begin_counting(connection)
+
+
+@prepared
+def _locking_servers(ids: Sequence[int]) -> Select[Any]:
+    table = metadata.tables["servers"]
+    return select(table).where(among(table.c.id, ids)).order_by(table.c.id).with_for_update()
+
+
+def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
+    """The sum of a server with what was counted since, which counts no more; server: its row as it was."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    delta = pending.pop(server["id"], 0)
+    held: bytes | None = server["rows_sum"]
+    if not delta % _MODULUS:
+        return held
+    seals = seals_of(connection)
+    if held is None:
+        return _hidden(seals, server["id"], _total(connection, server["id"], holding=True))
+    before = _shown(seals, server["id"], held)
+    # One that fits nothing goes on fitting nothing, until somebody looks.
+    return held if before is None else _hidden(seals, server["id"], before + delta)
+
+
+def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
+    """Servers as this command wrote them: they need not be read again for what is counted later."""
+    connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
+
+
+def fits(connection: Connection, server_id: int) -> bool:
+    """Whether the rows of a server are all those that Keyrack wrote, as its own row has it.
+
+    What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
+    """
+    found = next(iter(_sum_of_server.rows(connection, server_id)), None)
+    if found is None:
+        return True
+    if not access_tree.fits(connection, metadata.tables["servers"], found):
+        return False  # it was deleted, and others put it back
+    if (held := found["rows_sum"]) is None:
+        return True
+    total = _shown(seals_of(connection), server_id, held)
+    if total is None:
+        return False
+    # What this command itself changed is in no sum before it settles.
+    total += connection.info.get(_PENDING, {}).get(server_id, 0)
+    return any((total - _total(connection, server_id, holding=holding)) % _MODULUS == 0 for holding in (False, True))
+
+
+def sum_anew(connection: Connection, server_id: int) -> bytes:
+    """Set the sum of a server to that of its rows which hold as they stand; answers it."""
+    held = _hidden(seals_of(connection), server_id, _total(connection, server_id, holding=True))
+    table = metadata.tables["servers"]
+    connection.execute(update(table).where(table.c.id == server_id).values(rows_sum=held))
+    connection.info[_RAISED] = {}
+    return held
+
+
+@per_server
+def _sum_of_server(server_ids: Sequence[int]) -> Select[Any]:
+    table = metadata.tables["servers"]
+    columns = (table.c.id, table.c.workspace_id, table.c.host, table.c.rows_sum)
+    return select(table.c.id.label("server_id"), *columns).where(among(table.c.id, server_ids))
+
+
+@cache
+def _seals_of_server(table: Table) -> PerServer[[]]:
+    return PerServer(
+        lambda server_ids: select(table.c.server_id, table.c.seal).where(among(table.c.server_id, server_ids))
+    )
+
+
+def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
+    """What a server's rows add; holding: those alone that are as Keyrack wrote them."""
+    total, seals = 0, seals_of(connection)
+    for name in sorted(OF_SERVER):
+        table = metadata.tables[name]
+        if holding:
+            for row in connection.execute(select(table).where(table.c.server_id == server_id)):
+                total += _adds(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
+        else:
+            plan, rows = _seals_of_server(table).raw(connection, server_id)
+            at = plan.names.index(SEAL)
+            total += sum([_adds(seals, values[at]) for values in rows])
+    return total
+
+
+def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    """Note for the sums and the tree that a row changed; old and new: None where there was or is none."""
+    access_tree.note(connection, table, old, new)
+    if table.name not in OF_SERVER:
+        return
+    for row, sign in ((old, -1), (new, 1)):
+        if row is None or row["server_id"] is None:
+            continue
+        pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
+        # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
+        adds = _adds(seals_of(connection), row[SEAL], keep=False)
+        if sign < 0 and not seals_of(connection).holds(table, row):
+            adds = _counted(connection, row["server_id"], adds, pending)
+        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
+
+
+def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same for many rows that are new, of which the servers' are counted without a look at the tree for each."""
+    if table.name not in OF_SERVER or table.name in access_tree.TREES:
+        for row in rows:
+            count(connection, table, None, row)
+        return
+    seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
+    for row in rows:
+        if (server_id := row["server_id"]) is not None:
+            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL])
+
+
+def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
+    """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
+    table = metadata.tables["servers"]
+    held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
+    shown = None if held is None else _shown(seals_of(connection), server_id, held)
+    left = _total(connection, server_id, holding=False)
+    return adds if shown is not None and (shown + pending.get(server_id, 0) - left - adds) % _MODULUS == 0 else 0
+
+
+def hide_older(connection: Connection) -> int:
+    """Hide the sums of a database from before sums were hidden, and add up hashes of seals in place of seals: of each
+    server whose sum fits. The others go on fitting nothing. How many there were.
+    """
+    table, seals, given = metadata.tables["servers"], seals_of(connection), []
+    for row in connection.execute(select(table).where(table.c.rows_sum.is_not(None))).mappings().all():
+        if len(row["rows_sum"]) != len(NOTHING) or row["rows_sum"] == NOTHING or not seals.holds(table, dict(row)):
+            continue
+        if row["rows_sum"] in (_of_seals(connection, row["id"], holding) for holding in (False, True)):
+            total = _total(connection, row["id"], holding=True)
+            new = {**row, "of_id": row["id"], "rows_sum": _hidden(seals, row["id"], total)}
+            given.append({**new, SEAL: seals.of(table, new)})
+    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    return len(given)
+
+
+def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
+    """The sum as it was reckoned before."""
+    seals, total = seals_of(connection), 0
+    for name in OF_SERVER:
+        table = metadata.tables[name]
+        for row in connection.execute(select(table).where(table.c.server_id == server_id)).mappings():
+            if isinstance(row[SEAL], bytes) and (not holding or seals.holds(table, dict(row))):
+                total += int.from_bytes(row[SEAL], "big")
+    return (total % _MODULUS).to_bytes(32, "big")
+
+
+def _adds(seals: Seals, seal: Any, *, keep: bool = True) -> int:
+    """What a row adds to the sum of its server; keep: it will be asked for again."""
+    if not isinstance(seal, bytes) or not seal:
+        return 0
+    if (known := seals.summands.get(seal)) is None:
+        known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
+        if keep:
+            if len(seals.summands) >= _MOST_SUMMANDS:
+                seals.summands.clear()
+            seals.summands[seal] = known
+    return known
+
+
+def _mask(seals: Seals, server_id: int, nonce: bytes) -> int:
+    return int.from_bytes(seals.mac(f"mask of server {server_id} ".encode() + nonce), "big")
+
+
+def _hidden(seals: Seals, server_id: int, total: int) -> bytes:
+    """A sum as the server's row holds it."""
+    nonce = secrets.token_bytes(_NONCE)
+    return nonce + ((total + _mask(seals, server_id, nonce)) % _MODULUS).to_bytes(32, "big")
+
+
+def _shown(seals: Seals, server_id: int, held: bytes) -> int | None:
+    """The sum that a server's row holds; None for what fits nothing."""
+    if held == NOTHING:
+        return 0
+    if len(held) != _WIDTH:
+        return None
+    return (int.from_bytes(held[_NONCE:], "big") - _mask(seals, server_id, held[:_NONCE])) % _MODULUS
+
+
+@cache
+def setting(table: Table, columns: tuple[str, ...]) -> Statement:
+    """Sets columns of the row with a primary key, whose columns' names stand after of_."""
+    named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
+    values = {name: placeholder(table.c[name]) for name in columns}
+    return Statement(lambda: update(table).where(*named).values(values))

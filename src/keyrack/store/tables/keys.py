@@ -1,0 +1,208 @@
+"""The tables of keys: credentials, user keys, grants, revocations, ends, freezes, sources; must hold no question."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from keyrack.store.tables.columns import (
+    Flag,
+    Json,
+    Moment,
+    id_column,
+    index_where,
+    metadata,
+    numbered,
+    referring,
+    seal_column,
+)
+
+UNNOTICED = "noticed_at IS NULL AND expires_at IS NOT NULL"
+
+credentials = numbered(
+    "credentials",
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False),
+    Column("system_user_id", Integer, referring("system_users"), nullable=False, index=True),
+    Column("label", String(255), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("key_type", String(64), nullable=False),
+    Column("temporary", Flag, nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("restrictions", Json, nullable=False),
+    Column("created_by", Integer, referring("users", cascade=False), index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+    Column("delivered_at", Moment),
+    Column("noticed_at", Moment),
+    Column("break_glass", Flag),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
+    UniqueConstraint("server_id", "label"),
+    Index("ix_credentials_server_id_id", "server_id", "id"),
+    Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
+    index_where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
+    index_where("ix_credentials_unnoticed", "expires_at", condition=UNNOTICED),
+)
+
+user_keys = numbered(
+    "user_keys",
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
+    Column("title", Text),
+    Column("public_key", Text),
+    Column("comment", Text, nullable=False),
+    Column("fingerprint", String(64), index=True),
+    Column("key_type", String(64)),
+    Column("created_at", Moment, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("noticed_at", Moment),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
+    index_where("ix_user_keys_unnoticed", "expires_at", condition=UNNOTICED),
+)
+
+key_owners = Table(
+    "key_owners",
+    metadata,
+    # One key leads to one identity: the primary key refuses a second one, even when two requests race.
+    Column("fingerprint", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("user_key_id", Integer, referring("user_keys"), index=True),
+)
+
+grants = numbered(
+    "grants",
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False, index=True),
+    Column("user_id", Integer, referring("users"), index=True),
+    Column("group_id", Integer, referring("groups"), index=True),
+    Column("server_id", Integer, referring("servers"), index=True),
+    Column("tag", String(64), index=True),
+    Column("system_user", String(64), nullable=False),
+    Column("restrictions", Json, nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+    Column("all_servers", Flag, index=True),
+    Column("starts_at", Moment),
+    Column("begun_at", Moment),  # when hosts were told that the start came
+    Column("reason", Text),
+    Column("noticed_at", Moment),
+    Column("break_glass", Flag),
+    index_where("ix_grants_break_glass", "workspace_id", condition="break_glass IS NOT NULL"),
+    index_where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
+    index_where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    # What a host must refuse: keys it was once given and that nothing on it lets in any more.
+    Column("server_id", Integer, referring("servers"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("public_key", Text, nullable=False),
+    Column("revoked_at", Moment, nullable=False),
+    # The revision that carries it, and when the host first said that it obeys that one or a later one.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("confirmed_at", Moment),
+    seal_column(),
+    Index("ix_revocations_fingerprint", "fingerprint"),
+    index_where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
+)
+
+revoked_keys = Table(
+    "revoked_keys",
+    metadata,
+    # Revoked everywhere: nobody registers one in this workspace until it is lifted.
+    Column("workspace_id", Integer, referring("workspaces"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("revoked_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("revoked_at", Moment, nullable=False),
+    seal_column(),
+    Index("ix_revoked_keys_workspace_id_revoked_at", "workspace_id", "revoked_at"),
+)
+
+key_uses = Table(
+    "key_uses",
+    metadata,
+    # Last accepted use of a key, per place: a server id, or 0 for Git.
+    Column("fingerprint", String(64), primary_key=True),
+    Column("server_id", Integer, primary_key=True, autoincrement=False),
+    Column("last_used_at", Moment, nullable=False),
+    Column("address", String(64), nullable=False),
+)
+
+expired_keys = Table(
+    "expired_keys",
+    metadata,
+    # Keys whose end came: unless a setting allows it, nobody registers one in this workspace again.
+    Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("expired_at", Moment, nullable=False, index=True),
+    # Whose it was and what it was called, for who looks for it; empty for keys on hosts, and those noted before.
+    Column("user_id", Integer),
+    Column("title", Text),
+    Column("seal", LargeBinary(32)),
+    Index("ix_expired_keys_user_id_expired_at", "user_id", "expired_at"),
+)
+
+freezes = Table(
+    "freezes",
+    metadata,
+    # Who froze which keys and why. What decides is in the rows of servers and keys (frozen_at).
+    Column("id", Integer, primary_key=True),
+    Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", Integer),
+    Column("server_id", Integer),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("keys", Integer, nullable=False),
+    # The servers that it is for, with the revision that says so.
+    Column("revisions", Json, nullable=False),
+    Column("ended_at", Moment),
+    Column("ended_by", Text),
+    Index("ix_freezes_workspace_id_id", "workspace_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+key_sources = Table(
+    "key_sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    # The account's number there, by which another one of the same name is told; empty until it was asked for.
+    Column("account_id", Text),
+    # What the account had when last looked at: fingerprints, each with the id of the key that came of it, if one did.
+    Column("keys", Json, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("words", Text, nullable=False),
+    Column("checked_at", Moment),
+    Column("next_at", Moment, nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+    UniqueConstraint("user_id", "kind"),
+    sqlite_autoincrement=True,
+)

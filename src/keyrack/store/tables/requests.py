@@ -1,0 +1,83 @@
+"""The tables of requests for access and of proofs of possession; must hold no question and no rule."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from keyrack.store.tables.columns import Moment, id_column, index_where, metadata, numbered, referring, seal_column
+
+# As it stands here in a question too: a database uses such an index for these very words, not for a value given to it.
+IS_PENDING = text("state = 'pending'")
+IS_OPEN = text("state = 'approved'")
+
+access_requests = numbered(
+    "access_requests",
+    # Somebody wants to log in somewhere for a while; a grant opens it once enough others approve.
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
+    Column("server_id", Integer, referring("servers"), index=True),
+    Column("tag", String(64)),
+    Column("system_user", String(64), nullable=False),
+    Column("seconds", Integer),
+    Column("until", Moment),
+    Column("reason", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("approvers", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("pending_until", Moment, nullable=False),
+    Column("decided_at", Moment),
+    Column("decided_by", Text),
+    Column("grant_id", Integer),
+    Column("word", Text),
+    seal_column(),
+    Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
+    index_where("ix_access_requests_open", "grant_id", condition=IS_OPEN.text),
+    index_where("ix_access_requests_pending", "pending_until", condition=IS_PENDING.text),
+)
+
+access_request_approvals = Table(
+    "access_request_approvals",
+    metadata,
+    # approver: "user 5", or "operator" and the name of who acted on the data itself.
+    Column("request_id", Integer, referring("access_requests"), primary_key=True),
+    Column("approver", String(255), primary_key=True),
+    Column("user_id", Integer, referring("users"), index=True),
+    Column("approved_at", Moment, nullable=False),
+    seal_column(),
+)
+
+request_rules = numbered(
+    "request_rules",
+    # How many must approve, and how long at most; server, tag and account that are empty mean any.
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("server_id", Integer, referring("servers"), index=True),
+    Column("tag", String(64)),
+    Column("system_user", String(64)),
+    Column("approvers", Integer, nullable=False),
+    Column("longest_seconds", Integer),
+    Column("created_at", Moment, nullable=False),
+    seal_column(),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+key_challenges = numbered(
+    "key_challenges",
+    # What somebody may sign once to prove that a key is theirs; the text itself is made again from these.
+    id_column(),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("nonce", String(64), nullable=False, unique=True),
+    Column("expires_at", Moment, nullable=False, index=True),
+)

@@ -1,0 +1,117 @@
+"""What several calls on the event loop ask PostgreSQL at the same moment is sent together, and fails apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Float, Integer, Select, cast, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.engine import fibers
+from keyrack.store.engine.pipeline import _Pipeline
+from keyrack.store.engine.prepared import prepared
+
+Question = Callable[[Connection], Any]
+
+
+@prepared
+def _root(number: float) -> Select[Any]:
+    return select(func.sqrt(cast(number, Float)))
+
+
+@prepared
+def _backend(number: int) -> Select[Any]:
+    return select(func.pg_backend_pid(), cast(number, Integer))
+
+
+def root_of(number: float) -> Question:
+    return lambda connection: _root.value(connection, number)
+
+
+@pytest.fixture
+def database(postgresql_url: str) -> Iterator[Database]:
+    with Database.open(postgresql_url) as database:
+        yield database
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What was sent, by its connection."""
+    seen: list[int] = []
+    end = _Pipeline._end
+
+    def noted(pipeline: _Pipeline) -> None:
+        seen.append(id(pipeline))
+        end(pipeline)
+
+    monkeypatch.setattr(_Pipeline, "_end", noted)
+    return seen
+
+
+def at_once(database: Database, *questions: Question) -> list[Any]:
+    """What becomes of questions that fibers of one event loop ask in one round."""
+
+    async def asked() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        begun = [fibers.begin(lambda one=one: database.read(one), loop)[1] for one in questions]  # type: ignore[misc]
+        return await asyncio.gather(*begun, return_exceptions=True)
+
+    return asyncio.run(asked())
+
+
+def test_what_is_asked_at_once_is_sent_together(database: Database, sent: list[int]) -> None:
+    assert at_once(database, *(root_of(number**2) for number in range(20))) == list(range(20))
+    assert len(sent) == 1
+
+
+def test_the_same_question_is_answered_once_for_all_who_ask(database: Database) -> None:
+    def same(connection: Connection) -> Any:
+        return _backend.rows(connection, 4)
+
+    first, *others = at_once(database, *[same] * 5)
+    assert first
+    assert others == [first] * 4
+
+
+def test_what_fails_fails_for_whoever_asked_it(database: Database) -> None:
+    good, wrong, last = at_once(database, root_of(4), root_of(-1), root_of(9))
+    assert (good, last) == (2, 3)
+    assert isinstance(wrong, DBAPIError)
+    assert at_once(database, root_of(16)) == [4]
+    (alone,) = at_once(database, root_of(-1))
+    assert isinstance(alone, DBAPIError)
+
+
+def test_a_question_of_several_statements_sees_one_instant(database: Database) -> None:
+    def twice(connection: Connection) -> Any:
+        first = connection.execute(text("SELECT now()")).scalar_one()
+        return first == connection.execute(text("SELECT now()")).scalar_one(), _root.value(connection, 4)
+
+    def prepared_twice(connection: Connection) -> Any:
+        return _root.value(connection, 4), _root.value(connection, 9)
+
+    assert at_once(database, twice, prepared_twice, root_of(1)) == [(True, 2), (2, 3), 1]
+
+
+def test_a_connection_that_broke_is_replaced(database: Database) -> None:
+    def backend(connection: Connection) -> Any:
+        return _backend.value(connection, 1)
+
+    (number,) = at_once(database, backend)
+    # Unlike a question, a command goes by a connection of its own.
+    ended = text("SELECT pg_terminate_backend(:number)").bindparams(number=number)
+    database.write(lambda connection: connection.execute(ended).scalar_one())
+    found = at_once(database, root_of(4), root_of(9), backend)
+    assert found[:2] == [2, 3]
+    assert found[2] != number
+
+
+def test_where_the_database_is_away_each_is_told(postgresql_url: str) -> None:
+    elsewhere = postgresql_url.rpartition("/")[0] + "/there_is_none"
+    with Database.open(elsewhere) as database:
+        found = at_once(database, root_of(4), root_of(9))
+    assert [type(one) for one in found if isinstance(one, DatabaseUnavailable)] == [type(found[0])] * 2
