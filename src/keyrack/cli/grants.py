@@ -7,10 +7,6 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, CallRefused, Calls, either, known, reached, to
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
 from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of, tell
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output.shown import say

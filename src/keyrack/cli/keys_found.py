@@ -6,10 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import AT_ONCE, ID, either, known, reached, to
-from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.tables import as_json, table
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import AT_ONCE, ID, either, known, reached, to
 from keyrack.cli.output.tables import as_json, as_json_object, table
 

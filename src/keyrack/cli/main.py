@@ -14,8 +14,8 @@ from typing import Any, TextIO
 import click
 
 from keyrack import __version__
-from keyrack.cli.ends import REFUSED
 from keyrack.cli.lazy_group import LazyGroup
+from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
 # Loading makes some hundred thousand objects that stay: a twelfth of a short command was looking for garbage there.

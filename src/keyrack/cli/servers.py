@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of, tell
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say

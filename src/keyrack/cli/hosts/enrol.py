@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from keyrack.cli import options
-from keyrack.cli.calls import either, known, on_data, reached, to
 from keyrack.cli.changes import tell
-from keyrack.cli.tables import as_json_object
 from keyrack.cli.connection.calls import either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object
 
 
 @click.command(name="enrol")

@@ -9,12 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli import sessions
-from keyrack.cli.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
 from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.shown import say
-from keyrack.cli.spans import ago, seconds_of
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of

@@ -8,13 +8,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import receipts
-from keyrack.cli.calls import CallRefused, Calls, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.ends import partly
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly

@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import either, known, reached, to
 from keyrack.cli.changes import changed, changing, tell
-from keyrack.cli.tables import as_json_object
 from keyrack.cli.connection.calls import either, known, reached, to
 from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object
 
 HINT = "`keyrack hosts list` shows which there are."
 

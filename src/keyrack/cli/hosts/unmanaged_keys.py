@@ -7,13 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.tables import as_json, as_json_object, table
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, table
 
 HINT = "`keyrack hosts unmanaged {} --all` shows which unmanaged keys there are."
 SERVERS = "`keyrack hosts list` shows which there are."
