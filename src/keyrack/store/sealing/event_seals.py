@@ -36,8 +36,18 @@ def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
     """An event that is to be written, with its seal."""
-    as_kept = {**event, "details": json.loads(json.dumps(event["details"]))} if event["details"] else event
+    as_kept = event if _is_as_kept(event["details"]) else {**event, "details": json.loads(json.dumps(event["details"]))}
     return {**event, SEAL: of(connection, as_kept)}
+
+
+def _is_as_kept(value: Any) -> bool:
+    """Whether a value is written under a seal as what JSON makes of it would be, as nearly all are."""
+    kind = type(value)
+    if kind is dict:
+        return all(type(name) is str and _is_as_kept(one) for name, one in value.items())
+    if kind is list or kind is tuple:
+        return all(_is_as_kept(one) for one in value)
+    return value is None or kind is str or kind is int or kind is bool
 
 
 def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:
