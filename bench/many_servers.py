@@ -6,6 +6,7 @@ Each line says the seconds by the clock and of this process, the statements, and
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import time
@@ -93,4 +94,5 @@ def measure(count: int, database: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 10, 10)  # as the command has it
     measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, sys.argv[2] if len(sys.argv) > 2 else "")

@@ -90,7 +90,7 @@ make_directory() {
     rm -rf "$folder/.directory"
     cp -a "$folder/bookworm" "$folder/.directory"
     if timeout 900 unshare -m --propagation private sh -c "$INSTALL$DIRECTORY" sh "$folder/.directory" \
-        "slapd ldap-utils sssd-ldap libnss-sss libpam-sss" >"$folder/directory.log" 2>&1; then
+        "slapd ldap-utils sssd-ldap libnss-sss libpam-sss git gitolite3" >"$folder/directory.log" 2>&1; then
         rm -rf "$folder/.directory/var/cache/apt" "$folder/.directory/var/lib/apt/lists"
         mv "$folder/.directory" "$folder/directory"
     else

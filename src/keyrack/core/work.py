@@ -80,7 +80,7 @@ class Work:
                 "target_id": one.target_id,
                 "server_id": one.server_id,
                 "summary": one.summary,
-                "details": dict(one.details),
+                "details": one.details,
             }
             for one in of
         ]

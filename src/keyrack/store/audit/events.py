@@ -61,7 +61,7 @@ def add_many(
 ) -> None:
     """Append events by one actor; told: the fields that all share, entries: the others of each."""
     shared = {**_by(actor), **told}
-    _append.run_many(connection, (event_seals.sealed(connection, {**shared, **entry}) for entry in entries))
+    _append.run_many(connection, event_seals.sealed_each(connection, [{**shared, **entry} for entry in entries]))
 
 
 def _by(actor: Actor) -> dict[str, Any]:

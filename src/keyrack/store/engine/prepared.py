@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
 from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, String, Text, bindparam
@@ -84,31 +85,46 @@ def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
     return _Among(column, values)
 
 
+_NOTHING: Any = object()  # is no value
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledStatement:
     """A statement as the driver takes it: its text, what each value goes through, and how a row is read."""
 
     sql: str
-    values: tuple[tuple[str, str, Process | None, Any], ...]
-    """For each placeholder: the driver's name, the argument ("" where the value stands already), what it goes through,
-    and the value."""
+    placeholders: tuple[str, ...]
+    """What the driver calls them."""
+    taken: Callable[[Mapping[str, Any]], Sequence[Any]]
+    """The arguments' values, in the order of their placeholders."""
+    fixed: tuple[tuple[int, Any], ...]
+    """The values that stand already, each with the number of its placeholder."""
+    converted: tuple[tuple[int, Process], ...]
+    """What a value goes through, by the number of its placeholder."""
     positional: bool
     names: tuple[str, ...]
     reads: tuple[tuple[str, Process], ...]
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
-        if self.positional:
-            return tuple(
-                [
-                    value if not argument else given[argument] if process is None else process(given[argument])
-                    for _, argument, process, value in self.values
-                ]
-            )
-        return {
-            name: value if not argument else given[argument] if process is None else process(given[argument])
-            for name, argument, process, value in self.values
-        }
+        return self.bound_many((given,))[0]
+
+    def bound_many(self, given: Iterable[Mapping[str, Any]]) -> list[Any]:
+        """The same for many sets of values. What several share, as one object, is converted once."""
+        made = []
+        last = [_NOTHING] * len(self.converted)
+        converted: list[Any] = [None] * len(self.converted)
+        for one in given:
+            values = list(self.taken(one))
+            for at, value in self.fixed:
+                values.insert(at, value)
+            for number, (at, process) in enumerate(self.converted):
+                value = values[at]
+                if value is not last[number]:
+                    last[number], converted[number] = value, process(value)
+                values[at] = converted[number]
+            made.append(tuple(values) if self.positional else dict(zip(self.placeholders, values, strict=True)))
+        return made
 
     def row(self, values: Sequence[Any]) -> Row:
         """A row of the driver's as ours."""
@@ -190,7 +206,7 @@ class Statement:
         question, or by the commit.
         """
         plan = self._plan(connection)
-        bound = [plan.bound(one) for one in given]
+        bound = plan.bound_many(given)
         if bound:
             _execute(connection, plan.sql, bound, many=True)
 
@@ -298,13 +314,20 @@ def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
 def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
-    values = []
-    for name in compiled.positiontup or compiled.binds:
+    placeholders = tuple(compiled.positiontup or compiled.binds)
+    arguments: list[str] = []
+    fixed: list[tuple[int, Any]] = []
+    converted: list[tuple[int, Process]] = []
+    for at, name in enumerate(placeholders):
         bind = compiled.binds[name]
         process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-        argument = bind.key.removeprefix(_PREFIX) if bind.key.startswith(_PREFIX) else ""
-        value = bind.effective_value
-        values.append((name, argument, process, value if argument or process is None else process(value)))
+        if not bind.key.startswith(_PREFIX):
+            value = bind.effective_value
+            fixed.append((at, value if process is None else process(value)))
+            continue
+        arguments.append(bind.key.removeprefix(_PREFIX))
+        if process is not None:
+            converted.append((at, process))
     if "POSTCOMPILE" in str(compiled):
         raise ValueError("A list in a prepared statement is compared by among().")
     columns = compiled._result_columns
@@ -315,11 +338,21 @@ def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
             reads.append((column.keyname, process))
     return CompiledStatement(
         sql=str(compiled),
-        values=tuple(values),
+        placeholders=placeholders,
+        taken=_taking(arguments),
+        fixed=tuple(fixed),
+        converted=tuple(converted),
         positional=bool(compiled.positional),
         names=tuple(column.keyname for column in columns),
         reads=tuple(reads),
     )
+
+
+def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """The values of these arguments, as many as they are."""
+    if len(arguments) > 1:
+        return itemgetter(*arguments)
+    return lambda given: [given[name] for name in arguments]
 
 
 @contextmanager

@@ -28,9 +28,16 @@ def draw() -> str:
     return secrets.token_hex(MARK_BYTES)
 
 
-def following(old: Mapping[str, Any]) -> dict[str, Any]:
-    """A server's next revision and its marks; old: its row."""
-    return {"revision": old["revision"] + 1, "lineage": (draw() + old["lineage"])[: IN_THE_ROW * MARK_CHARACTERS]}
+def draw_many(count: int) -> list[str]:
+    """As many marks, each drawn by itself."""
+    drawn = secrets.token_hex(MARK_BYTES * count)
+    return [drawn[at : at + MARK_CHARACTERS] for at in range(0, len(drawn), MARK_CHARACTERS)]
+
+
+def following(old: Mapping[str, Any], mark: str = "") -> dict[str, Any]:
+    """A server's next revision and its marks; old: its row, mark: the new one's, drawn here unless given."""
+    marks = ((mark or draw()) + old["lineage"])[: IN_THE_ROW * MARK_CHARACTERS]
+    return {"revision": old["revision"] + 1, "lineage": marks}
 
 
 def keep(connection: Connection, rows: Iterable[Mapping[str, Any]], *, all_of_them: bool = False) -> None:

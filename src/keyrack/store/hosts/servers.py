@@ -261,19 +261,20 @@ def raised(
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
     rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
-    yield {row.id: row.revision + 1 for row in rows}
+    yield {row["id"]: row["revision"] + 1 for row in rows}
 
     written = []
+    marks = lineage.draw_many(len(rows))
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
-        values = lineage.following(old)
+        values = lineage.following(old, marks.pop())
         written.append({"id": old["id"], **values})
         return {**values, "updated_at": at}
 
     sealed_sets.change_servers(connection, rows, new)
     lineage.keep(connection, written)
     for row in rows:
-        announce(connection, row.id)
+        announce(connection, row["id"])
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:

@@ -49,7 +49,8 @@ class HeldCredential:
 
 def all_servers(connection: Connection, workspace_id: int) -> tuple[ChosenServer, ...]:
     """All servers of a workspace, oldest first."""
-    return tuple(ChosenServer(**row) for row in _servers.rows(connection, workspace_id, None))
+    _, found = _servers.raw(connection, workspace_id, None)
+    return tuple([ChosenServer(*values) for values in found])  # nothing of them is read in another way
 
 
 def servers_named(connection: Connection, workspace_id: int, names: Iterable[str]) -> tuple[ChosenServer, ...]:
@@ -97,7 +98,7 @@ def accounts_named(connection: Connection, server_ids: Iterable[int], username: 
     """Where there is a system user of this name: server to the system user's id."""
     found: dict[int, int] = {}
     for some in sealed_sets.chunks(server_ids):
-        found |= {row.server_id: row.id for row in _accounts.rows(connection, some, username)}
+        found.update(_accounts.raw(connection, some, username)[1])
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -36,8 +36,20 @@ def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
     """An event that is to be written, with its seal."""
-    as_kept = event if _is_as_kept(event["details"]) else {**event, "details": json.loads(json.dumps(event["details"]))}
-    return {**event, SEAL: of(connection, as_kept)}
+    return next(sealed_each(connection, [event]))
+
+
+def sealed_each(connection: Connection, events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same for many at once. Details that several share, as one object, are looked at once."""
+    numbers = secrets.token_bytes(_NUMBER * len(events))
+    last: Any = None
+    details: dict[str, Any] = {}
+    for at, event in enumerate(events):
+        if event["details"] is not last:
+            last = event["details"]
+            details = last if _is_as_kept(last) else json.loads(json.dumps(dict(last)))  # as it is read again
+        written = {**event, "details": details}
+        yield {**written, SEAL: of(connection, written, numbers[at * _NUMBER : (at + 1) * _NUMBER])}
 
 
 def _is_as_kept(value: Any) -> bool:

@@ -20,5 +20,5 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"no column holds {type(value).__name__}")
 
 
-encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, check_circular=False).encode
 """A row's values as text, one way for both databases: what is sealed is this text."""

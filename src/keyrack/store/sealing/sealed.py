@@ -37,6 +37,7 @@ from keyrack.store.sealing.seals import unsealed as unsealed
 from keyrack.store.sealing.sums import AT_ONCE as AT_ONCE
 from keyrack.store.sealing.sums import begin_counting as begin_counting
 from keyrack.store.sealing.sums import count as count
+from keyrack.store.sealing.sums import count_new as count_new
 from keyrack.store.sealing.sums import counting as counting
 from keyrack.store.sealing.sums import fits as fits
 from keyrack.store.sealing.sums import note_written as note_written

@@ -60,7 +60,7 @@ def insert_many(
         row["id"] = number
     for row in made:
         row[SEAL] = seals.of(table, row)
-        sealed.count(connection, table, None, row)
+    sealed.count_new(connection, table, made)
     _inserting(table).run_many(connection, made)
     return made
 

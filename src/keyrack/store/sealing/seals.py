@@ -26,7 +26,7 @@ from keyrack.store.tables import (
     request_rules,
     web_sessions,
 )
-from keyrack.store.tables.columns import Flag, as_flag
+from keyrack.store.tables.columns import Flag, Moment, as_flag, as_microseconds
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -233,10 +233,15 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-# Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.
-_SEALED: Mapping[str, tuple[tuple[str, bool], ...]] = {
+def _told_as(column: Column[Any]) -> Callable[[Any], Any] | None:
+    """What a column's value goes through: what is true or false is a number in SQLite, and a time has no JSON."""
+    return as_flag if isinstance(column.type, Flag) else as_microseconds if isinstance(column.type, Moment) else None
+
+
+# Per table: the columns under its seal, and what their values go through.
+_SEALED: Mapping[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
     table.name: tuple(
-        (column.name, isinstance(column.type, Flag))
+        (column.name, _told_as(column))
         for column in sorted(table.c, key=lambda column: column.name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
@@ -249,10 +254,10 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
     all rows there are, breaks no seal.
     """
     told: list[Any] = [table.name]
-    for name, is_flag in _SEALED[table.name]:
+    for name, told_as in _SEALED[table.name]:
         value = values[name]
         if value is not None:
-            told += (name, as_flag(value) if is_flag else value)
+            told += (name, value if told_as is None else told_as(value))
     return encode(told).encode()
 
 
