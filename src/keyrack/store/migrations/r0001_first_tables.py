@@ -233,7 +233,7 @@ def _access() -> None:
         Column("group_id", Integer, _of("groups"), index=True),
         Column("server_id", Integer, _of("servers"), index=True),
         Column("tag", String(64), index=True),
-        Column("system_user", String(32), nullable=False),
+        Column("system_user", String(32), quote=True, nullable=False),
         Column("restrictions", JSON, nullable=False),
         Column("expires_at", BigInteger, index=True),
         Column("created_at", BigInteger, nullable=False),

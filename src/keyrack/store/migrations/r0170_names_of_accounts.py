@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from alembic import op
 from sqlalchemy import String, text
+from sqlalchemy.sql import quoted_name
 
 revision = "0170"
 down_revision = "0180"
 
+# A word of PostgreSQL's own since its version 16.
+SYSTEM_USER = quoted_name("system_user", quote=True)
 COLUMNS = {
     "system_users": "username",
-    "grants": "system_user",
+    "grants": SYSTEM_USER,
     "sessions": "username",
-    "access_requests": "system_user",
-    "request_rules": "system_user",
+    "access_requests": SYSTEM_USER,
+    "request_rules": SYSTEM_USER,
 }
 
 

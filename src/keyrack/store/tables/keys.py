@@ -94,7 +94,8 @@ grants = numbered(
     Column("group_id", Integer, referring("groups"), index=True),
     Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64), index=True),
-    Column("system_user", String(64), nullable=False),
+    # Quoted, as PostgreSQL has a word of its own of that name since version 16.
+    Column("system_user", String(64), quote=True, nullable=False),
     Column("restrictions", Json, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),

@@ -27,7 +27,8 @@ access_requests = numbered(
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64)),
-    Column("system_user", String(64), nullable=False),
+    # Quoted, as PostgreSQL has a word of its own of that name since version 16.
+    Column("system_user", String(64), quote=True, nullable=False),
     Column("seconds", Integer),
     Column("until", Moment),
     Column("reason", Text, nullable=False),
@@ -64,7 +65,7 @@ request_rules = numbered(
     Column("name", String(255), nullable=False),
     Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64)),
-    Column("system_user", String(64)),
+    Column("system_user", String(64), quote=True),
     Column("approvers", Integer, nullable=False),
     Column("longest_seconds", Integer),
     Column("created_at", Moment, nullable=False),
