@@ -4,8 +4,8 @@
 
 HOSTS (3 unless said) real sshds on loopback for each of the two. A key is granted on all and used, and revoked on all
 while the last one is off, which comes back then; a session of that key is open meanwhile. Prints a table as
-docs/figures.md has it; a revoked key that Keyrack lets in ends this with an error. SSSD with LDAP, theo and gitolite
-are not measured here. Needs sshd.
+docs/figures.md has it; a revoked key that Keyrack lets in ends this with an error. SSSD with LDAP and gitolite are in
+side_by_side.py. Needs sshd.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SESSION_SECONDS = 5.0
 
 
 @contextmanager
-def session(client: SshClient, key: Key) -> Iterator[subprocess.Popen[bytes]]:
+def session(client: SshClient, key: Key, user: str = USERNAME) -> Iterator[subprocess.Popen[bytes]]:
     """An open login of a key."""
-    with subprocess.Popen(client.command(key, command="echo in; sleep 60"), stdout=subprocess.PIPE) as opened:
+    with subprocess.Popen(client.command(key, user, "echo in; sleep 60"), stdout=subprocess.PIPE) as opened:
         try:
             assert opened.stdout is not None
             assert opened.stdout.readline() == b"in\n"

@@ -52,6 +52,7 @@ PARTS = (
     of_bench("disk", "A disk that is full", "full_disk.py", "6", "4"),
     of_bench("export", "Exporting and verifying the audit log", "audit_export.py", "1000000", "20000"),
     of_bench("beside", "Beside authorized_keys written by hand", "beside.py", "5", "3"),
+    of_bench("side-by-side", "Side by side with what people would pick instead", "side_by_side.py", "5", "2"),
     of_bench("day", "A day of a fleet in twenty minutes", "day.py", "1000 20 50", "20 0.5 10"),
     Part("kills-sqlite", "SIGKILL of a random process, SQLite", (*CRASHES, "sqlite"), (*CRASHES, "sqlite"), (1000, 10)),
     Part(

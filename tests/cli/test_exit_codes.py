@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from keyrack.cli.examples import EXAMPLES
 from keyrack.cli.main import main
+from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM
 
 FINGERPRINT = "SHA256:" + "A" * 43
@@ -213,7 +217,7 @@ def data(team_folder: Path, tmp_path: Path) -> Path:
 
 def run(words: str, data: Path) -> Result:
     """One command on the data folder, in the workspace acme unless it says another one."""
-    places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN")}
+    places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN", "KEY")}
     typed = [places.get(word, word.replace("DATA", str(data))) for word in words.split()]
     if typed[0] in GROUPS and "--workspace" not in typed:
         place = 1 if typed[0] == "events" else 2
@@ -248,26 +252,105 @@ def test_one_host_and_a_plan_are_objects(data: Path) -> None:
     assert json.loads(run("apply MORE --json", data).stdout)["made"] is True
 
 
-# What prints a line to be pasted, a file, or the findings of a proof.
-NOT_AS_JSON = {"servers enrol", "audit export", "audit verify"}
+# What prints a file, or the findings of a proof.
+NOT_AS_JSON = {"audit export", "audit verify"}
+# What changes who can log in takes --dry-run; these change no way in by themselves, or have a preview of their own.
+CHANGES_NO_LOGIN = {
+    *("servers add-account", "servers set", "servers host-keys"),
+    *("hosts host-keys", "hosts rename", "hosts offline-policy", "hosts copy-gone", "hosts end-session"),
+    *("hosts ignore", "hosts remove", "hosts enrol", "servers enrol", "hosts damaged", "hosts resync"),
+    *("requests deny", "requests refuse", "requests cancel", "keys claim", "leaver undo"),
+}
 
 
-def leaves(command: click.Command, context: click.Context, words: str) -> Iterator[tuple[str, set[str | None]]]:
-    """The commands below one, each with the names of what it takes."""
+def every(command: click.Command, context: click.Context, words: str) -> Iterator[tuple[str, click.Context]]:
+    """The commands below one, each with its context."""
     if not isinstance(command, click.Group):
-        yield words, {parameter.name for parameter in command.params}
+        yield words, context
         return
     for name in command.list_commands(context):
         below = command.get_command(context, name)
         assert below is not None
-        yield from leaves(below, click.Context(below, parent=context), f"{words} {name}".strip())
+        inner = click.Context(below, parent=context, info_name=name)
+        yield from every(below, inner, f"{words} {name}".strip())
+
+
+def leaves() -> dict[str, set[str | None]]:
+    """All commands, each with the names of what it takes."""
+    top = click.Context(main, info_name="keyrack")
+    return {words: {one.name for one in inner.command.params} for words, inner in every(main, top, "")}
+
+
+def test_each_help_has_an_example() -> None:
+    top = click.Context(main, info_name="keyrack")
+    helps = {words: inner.command.get_help(inner) for words, inner in every(main, top, "") if words != "agent"}
+    shown = {words: " ".join(shown.partition("\n")[2].split()) for words, shown in helps.items()}
+    # One that has two names shows its example by the first.
+    last = {words: words.split()[-1] for words in shown}
+    without = {words for words, text in shown.items() if not re.search(rf"keyrack ([a-z]+ )*{last[words]}\b", text)}
+    assert without - {"leaver remove"} == set()
+
+
+def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
+    for words, rest in EXAMPLES.items():
+        command, context = click.Context(main, info_name="keyrack").command, click.Context(main, info_name="keyrack")
+        for word in words.split():
+            assert isinstance(command, click.Group)
+            found = command.get_command(context, word)
+            assert found is not None, words
+            command, context = found, click.Context(found, parent=context, info_name=word)
+        taken = [
+            str(data.parent / "FILE") if word in ("team.toml", "~/.ssh/id_ed25519") else word
+            for word in shlex.split(rest)
+        ]
+        if not isinstance(command, click.Group) and words != "restore":
+            command.make_context(words, taken, parent=context.parent)
 
 
 def test_each_command_over_the_api_shows_json() -> None:
-    wanted = {*GROUPS, "access", "who-can", "request", "leaver", "ssh-config"} - {"hosts"}
-    found = dict(leaves(main, click.Context(main), ""))
+    wanted = {*GROUPS, "access", "who-can", "request", "leaver", "ssh-config"}
+    found = leaves()
     without = {words for words, names in found.items() if words.split()[0] in wanted and "json_wanted" not in names}
     assert without == NOT_AS_JSON
+
+
+def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
+    changing = {"servers", "hosts", "grants", "groups", "leaver", "freeze", "keys", "requests"}
+    reading = {"list", "show", "keys", "accounts", "mine list", "find", "sessions", "receipts", "revoked", "unmanaged"}
+    without = {
+        words
+        for words, names in leaves().items()
+        if words.split()[0] in changing and words.split(" ", 1)[-1] not in reading and "dry_run" not in names
+    }
+    assert without - {"hosts events"} == CHANGES_NO_LOGIN
+
+
+def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> None:
+    (data.parent / "KEY").write_text(fresh_line())
+    made = json.loads(run("servers add-key web-1 KEY --label laptop --as deploy --json", data).stdout)
+    key = made["id"]
+    assert run(f"servers restrict-key {key} --restrictions {{}} --dry-run", data).stdout == (
+        "Nobody would gain or lose a login.\n"
+    )
+    told = run(f'servers restrict-key {key} --restrictions {{"command":"/bin/true"}} --dry-run', data)
+    assert f"the key {made['fingerprint']} would keep the login as deploy on web-1" in told.stdout
+    assert "restricted in command" in told.stdout
+    told = run(f"hosts revoke {made['fingerprint']} --dry-run", data)
+    assert f"the key {made['fingerprint']} would lose the login as deploy on web-1" in told.stdout
+    before = run("hosts show web-1 --json", data).stdout
+    for words in ("hosts observe web-1", "hosts enforce web-1", "hosts move web-1 192.0.2.9 --tag db"):
+        assert run(f"{words} --dry-run", data).exit_code == 0
+        assert run("hosts show web-1 --json", data).stdout == before
+    (kept,) = json.loads(run("servers keys web-1 --json", data).stdout)
+    assert (kept["id"], kept["restrictions"]) == (key, "-")
+    given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
+    assert run(f"grants renew {given['id']} --for 3h --dry-run", data).exit_code == 0
+    assert json.loads(run("grants list --json", data).stdout)[0]["end"] == "-"
+    for words in ("hosts observe web-1", "hosts rename web-1 web-9", "hosts move web-9 192.0.2.9"):
+        assert json.loads(run(f"{words} --json", data).stdout)["id"] == 1
+    (told_host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
+    assert told_host["name"] == "web-9"
+    assert "curl" in json.loads(run("hosts enrol web-9 --public-url https://k.example.org --json", data).stdout)["line"]
 
 
 def test_what_a_command_did_is_one_object(data: Path) -> None:

@@ -12,6 +12,11 @@ from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
 
+UNWRITTEN = (
+    b"Error: What was to be printed could not be written: no space left. "
+    b"What was asked may be done; look before you ask again.\n"
+)
+
 
 @pytest.fixture
 def data(team_folder: Path, tmp_path: Path) -> Path:
@@ -127,4 +132,66 @@ def test_old_terminals_and_full_disks(data: Path) -> None:
             timeout=60,
         )
     assert ended.returncode == 1
-    assert ended.stderr == b"Error: What was to be printed could not be written: no space left.\n"
+    assert ended.stderr == UNWRITTEN
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", ["--help", "-h", "--version", "hosts --help", "hosts list --help", "completion bash"])
+def test_help_that_cannot_be_written_is_one_line(words: str, buffered: bool) -> None:
+    ended = spoken(words, stdout="/dev/full", buffered=buffered)
+    assert (ended.returncode, ended.stderr) == (1, UNWRITTEN)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
+    ended = spoken("agent --help", stdout="/dev/full", buffered=buffered)
+    assert (ended.returncode, ended.stderr) == (1, b"keyrack-agent: this machine: No space left on device\n")
+
+
+@pytest.mark.parametrize(("words", "status"), [("nothing", 2), ("grants renew 1", 1), ("hosts list --data /none", 1)])
+def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [*PROGRAM, *words.split()], stdout=full, stderr=full, env=alone(tmp_path), check=False, timeout=60
+        )
+    assert ended.returncode == status
+
+
+def test_a_reader_that_went_away_is_told_nothing(data: Path) -> None:
+    for words in ("--help", f"events --workspace acme --data {data}"):
+        reads, writes = os.pipe()
+        os.close(reads)
+        ended = subprocess.run(
+            [*PROGRAM, *words.split()], stdout=writes, stderr=subprocess.PIPE, env=alone(data), check=False, timeout=60
+        )
+        os.close(writes)
+        assert (ended.returncode, ended.stderr) == (1, b""), words
+
+
+def test_a_command_without_any_output_to_write_to_ends_as_it_should(data: Path) -> None:
+    for words in ("--help", f"events --workspace acme --data {data}"):
+        line = f"exec {sys.executable} -m keyrack.cli.main {words} >&-"
+        ended = subprocess.run(["/bin/sh", "-c", line], stderr=subprocess.PIPE, check=False, timeout=60)
+        assert (ended.returncode, ended.stderr) == (0, b""), words
+
+
+PROGRAM = [sys.executable, "-m", "keyrack.cli.main"]
+
+
+def alone(home: Path, *, buffered: bool = True) -> dict[str, str]:
+    """The environment of somebody who is logged in nowhere."""
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**plain, "HOME": str(home), **({} if buffered else {"PYTHONUNBUFFERED": "1"})}
+
+
+def spoken(words: str, *, stdout: str, buffered: bool) -> subprocess.CompletedProcess[bytes]:
+    """One command whose output goes to a file."""
+    with open(stdout, "wb") as out:
+        return subprocess.run(
+            [*PROGRAM, *words.split()],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env=alone(Path("/nonexistent"), buffered=buffered),
+            check=False,
+            timeout=60,
+        )

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from typing import List, NoReturn, Optional, Sequence
+from typing import Any, List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
 from keyrack.agent import doctor, state
@@ -37,24 +37,49 @@ Every option can be given in the environment: KEYRACK_AGENT_URL for --url, and s
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run one command and answer its exit status."""
     os.umask(0o022)
-    given = _parser().parse_args(arguments)
+    given = argparse.Namespace()
     try:
-        return int(given.command(given))
+        try:
+            _parser().parse_args(arguments, given)
+            return int(given.command(given))
+        finally:
+            # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except (AddressProblem, EnrolmentProblem, FolderProblem, StateProblem, SshdProblem) as problem:
         say(str(problem))
     except NoAnswer as error:
         say(f"no answer from the service at {given.url}: {error}")
     except PermissionError as error:
         say(f"{error.filename}: {error.strerror}; run this as root, or as the account that enrolled the host")
+    except BrokenPipeError:
+        _drop_output()
     except OSError as error:
+        if error.filename is None:
+            _drop_output()
         say(f"{error.filename or 'this machine'}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
     return 1
 
 
+def _drop_output() -> None:
+    """Have what could not be printed not be tried again when Python ends."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its own of Python drops help that cannot be written, and ends as if it were."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        stream = file or sys.stderr
+        if message and stream is not None:
+            stream.write(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="keyrack-agent",
         description="Keeps this host's SSH keys as a Keyrack service says.",
         epilog=_EPILOGUE,

@@ -126,18 +126,32 @@ def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> Non
 def show_rehearsal(found: Mapping[str, Any], json_wanted: bool) -> None:
     """Who would gain and who would lose a login, in words or as JSON."""
     if json_wanted:
-        show_json({name: found[name] for name in ("gains", "loses", "servers", "unknown")})
+        show_json({name: found[name] for name in ("gains", "loses", "changes", "servers", "unknown")})
         return
     for verb, ways in (("gain", found["gains"]), ("lose", found["loses"])):
         for line in _lines(verb, ways):
             say(line)
-    if not found["gains"] and not found["loses"]:
+    for line in _changes(found["changes"]):
+        say(line)
+    if not found["gains"] and not found["loses"] and not found["changes"]:
         say("Nobody would gain or lose a login.")
     if found["servers"] > 200:
         say(f"It concerns {found['servers']} servers; the first 200 of them were looked at.", err=True)
     for name in found["unknown"]:
         say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
     say("Nothing was changed.", err=True)
+
+
+def _changes(ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """A line for each person, account and new terms: alice would keep the login as deploy on web-1: until …"""
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for way in ways:
+        end = f"until {way['expires_at']}" if way["expires_at"] else "without end"
+        limits = ", ".join(sorted(way["restrictions"]))
+        alike.setdefault((end, f"restricted in {limits}" if limits else "not restricted"), []).append(way)
+    for (end, limits), those in alike.items():
+        for line in _lines("keep", those):
+            yield f"{line}, {end}, {limits}"
 
 
 def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:

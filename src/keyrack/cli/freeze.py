@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, reached, to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
@@ -110,10 +110,10 @@ def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("freeze_id", metavar="ID", type=ID)
-@as_json_object
+@changing
 @either
-def end(freeze_id: int, json_wanted: bool, **given: Any) -> None:
+def end(freeze_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """End a freeze: keys that nobody confirmed open sessions again."""
     with reached(given) as calls, known(HINT):
-        calls.ask("DELETE", to("freezes", freeze_id))
-        tell(None, f"Freeze {freeze_id} is over.", json_wanted)
+        path, words = to("freezes", freeze_id), f"Freeze {freeze_id} is over."
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

@@ -99,16 +99,23 @@ def give(
 @command.command()
 @click.argument("grant_id", metavar="ID", type=ID)
 @lasting
-@as_json_object
+@changing
 @either
-def renew(grant_id: int, until: str | None, span: str | None, json_wanted: bool, **given: Any) -> None:
+def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Give a grant another end, under the same id: keyrack grants renew 7 --for 8h"""
     with reached(given) as calls, known("`keyrack grants list` shows which there are."):
         end = end_of(calls, until, span)
         if end is None:
             raise click.UsageError("Say how long: --for or --until.")
-        made = calls.ask("POST", to("grants", grant_id, "renew"), {"expires_at": end})
-        tell(made, f"Grant {grant_id} lasts until {made['expires_at']}.", json_wanted)
+        changed(
+            calls,
+            "POST",
+            to("grants", grant_id, "renew"),
+            {"expires_at": end},
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: f"Grant {grant_id} lasts until {made['expires_at']}.",
+        )
 
 
 @command.command(name="take-back")

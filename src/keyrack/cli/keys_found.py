@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import AT_ONCE, ID, either, known, reached, to
 from keyrack.cli.output.tables import as_json, as_json_object, table
 
@@ -61,10 +61,10 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 @click.command(name="confirm")
 @click.argument("key_id", metavar="ID", type=ID)
 @click.option("--credential", is_flag=True, help="ID is that of a key on a server that no user registered.")
-@as_json_object
+@changing
 @either
-def confirm(key_id: int, credential: bool, json_wanted: bool, **given: Any) -> None:
+def confirm(key_id: int, credential: bool, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Confirm a key that was frozen: it opens sessions again. One's own, as `keyrack keys mine list` shows them."""
     with reached(given) as calls, known("`keyrack keys mine list` shows your own."):
-        calls.ask("POST", to("credentials" if credential else "keys", key_id, "confirm"))
-        tell(None, f"Confirmed key {key_id}.", json_wanted)
+        path, words = to("credentials" if credential else "keys", key_id, "confirm"), f"Confirmed key {key_id}."
+        changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

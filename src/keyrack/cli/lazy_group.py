@@ -10,6 +10,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from keyrack.cli.examples import with_example
+
 Commands = Mapping[str, tuple[str, str]]
 """By name: where a command is, as `module:attribute`, and its help in a line."""
 
@@ -40,7 +42,8 @@ class LazyGroup(click.Group):
             return command
         if name not in self.known:
             return None
-        return _loaded(self.known[name][0])
+        # Named as it is typed: the first word is the program's.
+        return with_example(_loaded(self.known[name][0]), " ".join((*context.command_path.split()[1:], name)))
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands that begin so, without loading any."""

@@ -7,18 +7,25 @@ import gc
 import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any, TextIO
 
 import click
 
 from keyrack import __version__
 from keyrack.cli.lazy_group import LazyGroup
+from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
 # Loading makes some hundred thousand objects that stay: a twelfth of a short command was looking for garbage there.
 gc.set_threshold(100_000, 10, 10)
 # Pydantic would look through all that is installed for plugins of its own: as long again, and none is wanted.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITTEN = (*_FULL, errno.EIO, errno.EFBIG, errno.EBADF)
+_LOOK = "What was asked may be done; look before you ask again."
 
 COMMANDS = {
     "up": ("keyrack.cli.machine.up", "Try Keyrack: service, database and a demo host on this machine."),
@@ -65,6 +72,42 @@ class Keyrack(LazyGroup):
             raise click.UsageError("An argument is not UTF-8.", context)
         return super().parse_args(context, args)
 
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **named: Any
+    ) -> Any:
+        """Run the command and end the process, with the status that the command ends with, whoever reads its output.
+
+        Help, lists and refusals alike: output that cannot be written is one line and status 1, an error's line that
+        cannot be written leaves the error's status. Nothing is said where the reader went away, as with any tool.
+        """
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **named)
+        try:
+            status = self._status(args, **named)
+        except OSError as error:
+            if error.errno not in _UNWRITTEN or error.filename is not None:
+                raise
+            _drop(sys.stdout)
+            why = "no space left" if error.errno in _FULL else os.strerror(error.errno).lower()
+            _show(click.ClickException(f"What was to be printed could not be written: {why}. {_LOOK}"))
+            status = REFUSED
+        sys.exit(status)
+
+    def _status(self, args: Sequence[str] | None, **named: Any) -> int:
+        """What the command ends with; its errors are shown. Raises OSError where its output cannot be written."""
+        try:
+            status = super().main(args, standalone_mode=False, **named)
+            if sys.stdout is not None:
+                # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+                sys.stdout.flush()
+        except click.Abort:
+            click.echo("Aborted!", err=True)
+            return REFUSED
+        except click.ClickException as error:
+            _show(error)
+            return error.exit_code
+        return status if isinstance(status, int) else 0
+
     def invoke(self, context: click.Context) -> object:
         """Run what is asked; words of an error hold text of others too, and are shown like all such text."""
         for stream in (sys.stdout, sys.stderr):
@@ -72,25 +115,27 @@ class Keyrack(LazyGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            try:
-                return super().invoke(context)
-            finally:
-                # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
-                sys.stdout.flush()
-        except OSError as error:
-            if error.errno != errno.ENOSPC or error.filename is not None:
-                raise
-            _drop_output()
-            raise click.ClickException("What was to be printed could not be written: no space left.") from None
+            return super().invoke(context)
         except click.ClickException as error:
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
             raise
 
 
-def _drop_output() -> None:
+def _show(error: click.ClickException) -> None:
+    """The words of an error where they can be written."""
+    try:
+        error.show()
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO | None) -> None:
     """Have what could not be printed not be tried again when Python ends."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(

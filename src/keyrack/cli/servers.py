@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
@@ -183,11 +183,13 @@ def delete_account(server: str, account: str, dry_run: bool, json_wanted: bool, 
 
 @command.command()
 @click.argument("server", metavar="SERVER")
+@as_json_object
 @either
-def enrol(server: str, **given: Any) -> None:
+def enrol(server: str, json_wanted: bool, **given: Any) -> None:
     """Print the line that enrols a host. For root to paste there; its token works once, for 24 hours."""
     with reached(given) as calls, known(HINT):
-        say(calls.ask("POST", to("servers", server, "enrolments"))["line"])
+        made = calls.ask("POST", to("servers", server, "enrolments"))
+        tell(made, made["line"], json_wanted)
 
 
 @command.command(name="keys")
@@ -265,17 +267,26 @@ def add_key(
     metavar="JSON",
     help='All that it is restricted to, such as {"sources": ["192.0.2.0/24"]}; {} for nothing.',
 )
-@as_json_object
+@changing
 @either
-def restrict_key(key_id: int, restrictions: str, json_wanted: bool, **given: Any) -> None:
-    """Let a key on a server do something else, under the same id; sessions that are open go on."""
+def restrict_key(key_id: int, restrictions: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Let a key on a server do something else, under the same id; sessions that are open go on.
+
+    Such as: keyrack servers restrict-key 7 --restrictions '{"command": "/bin/backup"}'
+    """
     limits = restrictions_of(restrictions)
     with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
-        made = calls.ask("PUT", to("credentials", key_id, "restrictions"), {"restrictions": limits})
-        if json_wanted:
-            show_json(made)
-            return
-        say(f"SSH key {made['id']} is restricted in {', '.join(sorted(made['restrictions'])) or 'nothing'}.")
+        changed(
+            calls,
+            "PUT",
+            to("credentials", key_id, "restrictions"),
+            {"restrictions": limits},
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: (
+                f"SSH key {made['id']} is restricted in {', '.join(sorted(made['restrictions'])) or 'nothing'}."
+            ),
+        )
 
 
 @command.command(name="delete-key")

@@ -7,16 +7,19 @@ from typing import Any
 import click
 
 from keyrack.cli import options
+from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object
 
 
 @click.command(name="enrol")
 @click.argument("reference", metavar="SERVER")
 @click.option("--replace", is_flag=True, help="The machine is a host already, such as a copy of one: make it this one.")
 @options.public_url
+@as_json_object
 @either
-def command(reference: str, replace: bool, public_url: str | None, **given: Any) -> None:
+def command(reference: str, replace: bool, public_url: str | None, json_wanted: bool, **given: Any) -> None:
     """Print the line that enrols a host.
 
     For root to paste there; its token works once, for 24 hours.
@@ -28,4 +31,5 @@ def command(reference: str, replace: bool, public_url: str | None, **given: Any)
             raise click.UsageError("--public-url goes with --data; a service where one is logged in knows its address.")
         given["public_url"] = public_url
     with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
-        say(calls.ask("POST", to("servers", reference, "enrolments"), {"replace": replace})["line"])
+        made = calls.ask("POST", to("servers", reference, "enrolments"), {"replace": replace})
+        tell(made, made["line"], json_wanted)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli import sessions
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of
@@ -100,21 +100,23 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
 
 @click.command()
 @click.argument("reference", metavar="SERVER")
+@changing
 @either
-def observe(reference: str, **given: Any) -> None:
+def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Have a host observe: it reports who gets in, and changes nothing about it."""
-    _set_mode(reference, "observe", given)
+    _set_mode(reference, "observe", given, dry_run=dry_run, json_wanted=json_wanted)
 
 
 @click.command()
 @click.argument("reference", metavar="SERVER")
+@changing
 @either
-def enforce(reference: str, **given: Any) -> None:
+def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Have Keyrack's keys alone open a host.
 
     The host tries for a minute, and undoes it when it does not work.
     """
-    _set_mode(reference, "enforce", given)
+    _set_mode(reference, "enforce", given, dry_run=dry_run, json_wanted=json_wanted)
 
 
 @click.command(name="offline-policy")
@@ -124,8 +126,11 @@ def enforce(reference: str, **given: Any) -> None:
 @click.option(
     "--then", required=True, type=click.Choice((KEEP, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
 )
+@as_json
 @either
-def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
+def set_offline_policy(
+    reference: str | None, tag: str | None, after: str, then: str, json_wanted: bool, **given: Any
+) -> None:
     """Set what hosts do while the service does not answer."""
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
@@ -133,7 +138,11 @@ def set_offline_policy(reference: str | None, tag: str | None, after: str, then:
     where = to("servers", reference) if reference is not None else to("tags", tag)
     with reached(given) as calls, known(_HINT):
         policy = {"after_seconds": seconds, "then": then}
-        for server in calls.ask("PUT", f"{where}/offline-policy", policy)["items"]:
+        told = calls.ask("PUT", f"{where}/offline-policy", policy)["items"]
+        if json_wanted:
+            show_json(told)
+            return
+        for server in told:
             say(f"{server['name']}: {server['offline_words']}")
 
 
@@ -177,12 +186,13 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @click.command(name="end-session")
 @click.argument("reference", metavar="SERVER")
 @click.argument("session_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def end_session(reference: str, session_id: int, **given: Any) -> None:
+def end_session(reference: str, session_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a host end a login."""
     with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
         one = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
-        say(f"Asked to end the session of {one['username']} from {one['address']}.")
+        tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)
 
 
 def _undecided(calls: Calls) -> dict[int, int] | None:
@@ -212,8 +222,11 @@ def _object(server: dict[str, Any]) -> dict[str, object]:
     }
 
 
-def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
+def _set_mode(reference: str, mode: str, given: dict[str, Any], *, dry_run: bool, json_wanted: bool) -> None:
+    def words(server: dict[str, Any]) -> str:
+        return f"{server['name']} is to {server['mode']}, with revision {server['wanted']}."
+
     with reached(given) as calls, known(_HINT):
-        server = calls.ask("PATCH", to("servers", reference), {"mode": mode})
-        say(f"{server['name']} is to {server['mode']}, with revision {server['wanted']}.")
+        path, body = to("servers", reference), {"mode": mode}
+        server = changed(calls, "PATCH", path, body, dry_run=dry_run, json_wanted=json_wanted, words=words)
         say(f"See what the host says: keyrack hosts show {server['id']}", err=True)

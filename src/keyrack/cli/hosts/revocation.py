@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import changed, changing, dash
 from keyrack.cli.connection.calls import CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly
@@ -23,17 +23,25 @@ LOOK_SECONDS = 0.5
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
-@as_json_object
+@changing
 @either
-def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, json_wanted: bool, **given: Any) -> None:
+def revoke(
+    fingerprint: str,
+    wait: int | None,
+    reason: str | None,
+    lift: bool,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
     """Revoke a key everywhere.
 
     It shows which hosts refuse it. Nobody can register the key again until it is lifted.
 
     With --wait it ends with status 3 when not all hosts said in time that they refuse it.
     """
-    if lift and (wait is not None or reason is not None):
-        raise click.UsageError("--lift takes neither --wait nor --reason.")
+    if lift and (wait is not None or reason is not None or dry_run):
+        raise click.UsageError("--lift takes neither --wait, --reason nor --dry-run; it lets nobody in by itself.")
     hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
     if lift:
         hint = "`keyrack hosts revoked` shows which are."
@@ -45,7 +53,7 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, j
                 return
             say(f"{noted['fingerprint']} may be registered again; hosts refuse it until somebody does.")
             return
-        done = calls.ask("POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": reason})
+        done = changed(calls, "POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": reason}, dry_run=dry_run)
         if not json_wanted:
             say(
                 f"Revoked {done['fingerprint']}: {done['credentials']} credentials, {done['user_keys']} user keys and "

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from keyrack.cli.changes import changed, changing, tell
 from keyrack.cli.connection.calls import either, known, reached, to
 from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object
 
 HINT = "`keyrack hosts list` shows which there are."
 
@@ -15,15 +17,16 @@ HINT = "`keyrack hosts list` shows which there are."
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @click.argument("name", metavar="NAME")
+@as_json_object
 @either
-def rename(reference: str, name: str, **given: Any) -> None:
+def rename(reference: str, name: str, json_wanted: bool, **given: Any) -> None:
     """Give a server another name.
 
     The host goes on as it is, under the same id. A file for `keyrack apply` names it by `id`, or by `was`.
     """
     with reached(given) as calls, known(HINT):
         server = calls.ask("PATCH", to("servers", reference), {"name": name})
-        say(f"The server {server['id']} is called {server['name']} now.")
+        tell(server, f"The server {server['id']} is called {server['name']} now.", json_wanted)
 
 
 @click.command()
@@ -31,11 +34,20 @@ def rename(reference: str, name: str, **given: Any) -> None:
 @click.argument("address", metavar="ADDRESS")
 @click.option("--provider", metavar="TEXT", help="Whose machine it is now.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags now, these and no others; repeated.")
+@changing
 @either
-def move(reference: str, address: str, provider: str | None, tags: tuple[str, ...], **given: Any) -> None:
+def move(
+    reference: str,
+    address: str,
+    provider: str | None,
+    tags: tuple[str, ...],
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
     """Give a server another address, and provider and tags where they are given.
 
-    The host goes on as it is, under the same id.
+    The host goes on as it is, under the same id. Tags decide which grants reach it.
     """
     body: dict[str, Any] = {"address": address}
     if provider is not None:
@@ -43,14 +55,22 @@ def move(reference: str, address: str, provider: str | None, tags: tuple[str, ..
     if tags:
         body["tags"] = list(tags)
     with reached(given) as calls, known(HINT):
-        server = calls.ask("PATCH", to("servers", reference), body)
-        say(f"The server {server['name']} (id {server['id']}) is at {server['address']} now.")
+        changed(
+            calls,
+            "PATCH",
+            to("servers", reference),
+            body,
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda one: f"The server {one['name']} (id {one['id']}) is at {one['address']} now.",
+        )
 
 
 @click.command(name="copy-gone")
 @click.argument("reference", metavar="SERVER")
+@as_json_object
 @either
-def copy_gone(reference: str, **given: Any) -> None:
+def copy_gone(reference: str, json_wanted: bool, **given: Any) -> None:
     """Go on with a host whose copy is gone.
 
     Two machines that use one host's identity get no documents until one of them is gone or enrolled as another server
@@ -58,4 +78,4 @@ def copy_gone(reference: str, **given: Any) -> None:
     """
     with reached(given) as calls, known(HINT):
         server = calls.ask("POST", to("servers", reference, "copy-gone"))
-        say(f"The server {server['name']} goes on with the machine that asks next.")
+        tell(server, f"The server {server['name']} goes on with the machine that asks next.", json_wanted)

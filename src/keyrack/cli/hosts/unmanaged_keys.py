@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, table
 
 HINT = "`keyrack hosts unmanaged {} --all` shows which unmanaged keys there are."
 SERVERS = "`keyrack hosts list` shows which there are."
@@ -35,37 +35,58 @@ def list_unmanaged(reference: str, everything: bool, json_wanted: bool, **given:
 @click.argument("key_id", metavar="ID", type=ID)
 @click.option("--label", help="What to call it; otherwise its comment or fingerprint.")
 @click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
+@changing
 @either
-def accept(reference: str, key_id: int, label: str | None, username: str | None, **given: Any) -> None:
+def accept(
+    reference: str,
+    key_id: int,
+    label: str | None,
+    username: str | None,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
     """Make an unmanaged key a credential.
 
     Its restrictions and its end are kept.
     """
     with reached(given) as calls, known(HINT.format(reference)):
-        made = calls.ask("POST", _keys(reference, key_id, "accept"), {"label": label, "username": username})
-        say(f"Accepted {made['fingerprint']} as SSH key {made['label']} (id {made['id']}) for {made['username']}.")
+        changed(
+            calls,
+            "POST",
+            _keys(reference, key_id, "accept"),
+            {"label": label, "username": username},
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: (
+                f"Accepted {made['fingerprint']} as SSH key {made['label']} (id {made['id']}) for {made['username']}."
+            ),
+        )
 
 
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def ignore(reference: str, key_id: int, **given: Any) -> None:
+def ignore(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
     """Leave an unmanaged key where it is, and list it no more."""
     with reached(given) as calls, known(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "ignore"))
-        say(f"Ignored {one['fingerprint'] or one['kind']} in {one['path']}.")
+        tell(one, f"Ignored {one['fingerprint'] or one['kind']} in {one['path']}.", json_wanted)
 
 
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def remove(reference: str, key_id: int, **given: Any) -> None:
+def remove(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
     """Have the host remove an unmanaged key from its file."""
     with reached(given) as calls, known(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "remove"))
-        say(f"Asked to remove {one['fingerprint']} from {one['path']}; it is listed until the host did it.")
+        words = f"Asked to remove {one['fingerprint']} from {one['path']}; it is listed until the host did it."
+        tell(one, words, json_wanted)
 
 
 def _keys(reference: str, *rest: object) -> str:

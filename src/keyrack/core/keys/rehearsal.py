@@ -31,12 +31,14 @@ MOST_SERVERS = 200
 @dataclass(frozen=True, slots=True)
 class Rehearsed(Generic[T]):
     """What a change would answer and do. gains, loses: ways in that would come and go, on the servers looked at;
-    servers: how many the change concerns; unknown: those of which nothing can be said.
+    changes: ways in that stay, as they would be, with other restrictions or another end; servers: how many the change
+    concerns; unknown: those of which nothing can be said.
     """
 
     answer: T
     gains: tuple[Way, ...]
     loses: tuple[Way, ...]
+    changes: tuple[Way, ...]
     servers: int
     unknown: tuple[str, ...]
 
@@ -74,6 +76,9 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
                 answer=answer,
                 gains=tuple(way for name, way in after.items() if name not in before),
                 loses=tuple(way for name, way in before.items() if name not in after),
+                changes=tuple(
+                    way for name, way in after.items() if name in before and _terms(way) != _terms(before[name])
+                ),
                 servers=len(concerned),
                 unknown=tuple(sorted({*unknown, *unknown_before})),
             )
@@ -85,6 +90,11 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         except _Undo as undone:
             return undone.found  # type: ignore[return-value]
     raise RuntimeError("a rehearsal ended without an answer")
+
+
+def _terms(way: Way) -> tuple[object, ...]:
+    opened_by = way.line.credential or way.line.grant
+    return way.line.expires_at, None if opened_by is None else dict(opened_by.restrictions)
 
 
 def _ways(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -185,8 +185,16 @@ def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
     """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
+    return claiming_fingerprint(connection, fingerprint, kind=kind, user_key_id=user_key_id)()
+
+
+def claiming_fingerprint(
+    connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None
+) -> Callable[[], bool]:
+    """The same, to be asked for its answer after the next question, with which PostgreSQL tells it."""
     values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
-    return _claiming(connection.dialect.name).value(connection, values) is not None
+    told = _claiming(connection.dialect.name).tell(connection, values)
+    return lambda: bool(told.rows())
 
 
 @cache

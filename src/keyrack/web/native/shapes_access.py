@@ -102,6 +102,9 @@ class Rehearsal(Answer):
 
     gains: Annotated[list[Way], about("Ways in that would come.")]
     loses: Annotated[list[Way], about("Ways in that would go.")]
+    changes: Annotated[
+        list[Way], about("Ways in that would stay with other restrictions or another end, as they would be.")
+    ]
     servers: Annotated[Count, about("How many servers it concerns; of more than 200 the first are looked at.")]
     unknown: Annotated[list[str], about("Servers of which nothing can be said.", [])]
     answer: Annotated[
@@ -116,6 +119,7 @@ def rehearsal(done: Rehearsed[Any]) -> Rehearsal:
     return Rehearsal(
         gains=[_way(one) for one in done.gains],
         loses=[_way(one) for one in done.loses],
+        changes=[_way(one) for one in done.changes],
         servers=done.servers,
         unknown=list(done.unknown),
         answer=done.answer,
