@@ -101,13 +101,13 @@ class Paged(Generic[P]):
         if window.after is not None:
             return self._after(connection, record, window, *args, **kwargs)
         offset, limit = window.offset, window.limit
-        total = self._count.value(connection, *args, **kwargs)
+        counted = self._count.tell(connection, *args, **kwargs)
         if isinstance(record, Records):
             items = tuple(record.all(connection, self._rows, *args, offset=offset, limit=limit, **kwargs))
         else:
             rows = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
             items = tuple(record(row) for row in rows)
-        return Page(items=items, total=total, offset=offset, limit=limit)
+        return Page(items=items, total=counted.value(), offset=offset, limit=limit)
 
     def _after(
         self,

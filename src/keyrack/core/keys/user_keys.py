@@ -223,11 +223,13 @@ def _insert(
         ids,
     )
     if key is not None:
-        if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id):
+        claimed = keys.claiming_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id)
+        reached = keys.servers_of_user(work.connection, owner)
+        if not claimed():
             # Somebody in another workspace took it since we looked; raising undoes our row.
             _refuse_known(work, owner, key)
             raise _taken("This key is in use.")
-        propagation.granted(work, keys.servers_of_user(work.connection, owner), key.sha256)
+        propagation.granted(work, reached, key.sha256)
     return made
 
 

@@ -146,6 +146,11 @@ class PendingRows:
         """All rows, at most once."""
         return [self.plan.row(values) for values in self.answer.fetchall()]
 
+    def value(self) -> Any:
+        """The first column of the first row, None where there is none; at most once."""
+        found = self.rows()
+        return found[0][self.plan.names[0]] if found else None
+
 
 class Statement:
     """One statement, planned once for each kind of database."""

@@ -98,8 +98,9 @@ def _find_credentials(
         (place,) = after or (0,)
         found = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
         return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
-    total = _count_found.value(connection, server_id, workspace_id, at, sought)
+    counted = _count_found.tell(connection, server_id, workspace_id, at, sought)
+    items = credential_records.all(connection, _some_credentials, server_id, at, sought, offset, limit)
+    total = counted.value()
     if total is None:
         return None
-    items = credential_records.all(connection, _some_credentials, server_id, at, sought, offset, limit)
     return Page(items=tuple(items), total=total, offset=offset, limit=limit)
