@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 folder=/var/cache/keyrack-tests/hosts
 packages=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,openssh-client,python3,curl,ca-certificates,procps
 mkdir -p "$folder"
+# Held as long as this runs: who needs one of them waits for it no longer (tests/login/debian_host.py).
+exec 9>"$folder/.lock"
+flock 9
 
 make_release() {
     [ ! -d "$folder/$1" ] || return 0
@@ -18,7 +21,9 @@ make_release() {
     # A release that is newer than this debootstrap is made as unstable is.
     script=/usr/share/debootstrap/scripts/$1
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-    if debootstrap --variant=minbase --include="$packages" "$1" "$folder/.$1" "" "$script" >"$folder/$1.log" 2>&1; then
+    # What a newer debootstrap mounts there ends with this name space; otherwise it would be copied, or removed, below.
+    if unshare -m --propagation private debootstrap --variant=minbase --include="$packages" \
+        "$1" "$folder/.$1" "" "$script" >"$folder/$1.log" 2>&1; then
         rm -rf "$folder/.$1/var/cache/apt" "$folder/.$1/var/lib/apt/lists"
         mv "$folder/.$1" "$folder/$1"
     else
@@ -56,15 +61,20 @@ DIRECTORY='chroot "$1" systemctl disable slapd sssd
 rm "$1/usr/sbin/policy-rc.d"
 '
 
-# Made anew when the page names other packages, or the program needs others.
+# Made anew when the page names other packages, or the program needs others; a test must not begin with the old one.
+wanted=$(sed -n 's/^apt-get install -y //p' docs/running.md)
+made=$folder/fleet/opt/wheels
+case " $* " in
+*" fleet "*)
+    [ "$(cat "$made/packages" 2>/dev/null)" = "$wanted" ] && cmp -s requirements.lock "$made/requirements.lock" ||
+        rm -rf "$folder/fleet"
+    ;;
+esac
+
 make_fleet() {
-    wanted=$(sed -n 's/^apt-get install -y //p' docs/running.md)
-    made=$folder/fleet/opt/wheels
-    if [ "$(cat "$made/packages" 2>/dev/null)" = "$wanted" ] && cmp -s requirements.lock "$made/requirements.lock"; then
-        return 0
-    fi
+    [ ! -d "$folder/fleet" ] || return 0
     [ -d "$folder/bookworm" ] || make_release bookworm
-    rm -rf "$folder/fleet" "$folder/.fleet"
+    rm -rf "$folder/.fleet"
     [ -d "$folder/bookworm" ] || return 0
     echo "Making a Debian with what docs/running.md installs, for the tests …"
     cp -a "$folder/bookworm" "$folder/.fleet"

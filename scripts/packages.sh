@@ -34,10 +34,13 @@ if ! command -v apt-get >/dev/null 2>&1; then
 fi
 echo "Installing$missing …"
 log=$(mktemp)
+# Another run of this may be installing too.
+turn=
+! command -v flock >/dev/null 2>&1 || turn="flock ${TMPDIR:-/tmp}/keyrack-packages.lock"
 export DEBIAN_FRONTEND=noninteractive
 # A package that starts a service of its own must not do so here.
 # shellcheck disable=SC2086
-if ! { $run apt-get update && $run env RUNLEVEL=1 apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+if ! { $turn $run apt-get update && $turn $run env RUNLEVEL=1 apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
     tail -20 "$log" >&2
     rm -f "$log"
     exit 1

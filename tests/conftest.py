@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.dont_write_bytecode = False
     # With rich, which tools of tests bring along, it would print every value on the way to an exception.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
+    if not hasattr(config, "workerinput"):
+        from tests.login.debian_host import are_being_made
+
+        # Said once for all workers, which must have the tests in the same order.
+        os.environ["HOSTS_ARE_BEING_MADE"] = "1" if are_being_made() else ""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         own_machine.take()
 
@@ -56,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not _needs_system(item)]
         config.hook.pytest_deselected(items=[item for item in items if _needs_system(item)])
         items[:] = chosen
-    items.sort(key=lambda item: _place(item.path))
+    items.sort(key=_place)
     for item in items:
         module = item.getparent(pytest.Module)
         shared = module is not None and bool({"accounts", "machine"} & set(vars(module.obj)))
@@ -96,9 +101,17 @@ def _folder(path: Path) -> str:
     return path.relative_to(Path(__file__).parent).parts[0]
 
 
-def _place(path: Path) -> int:
-    folder = _folder(path)
+def _place(item: pytest.Item) -> int:
+    folder = _folder(item.path)
+    if os.environ["HOSTS_ARE_BEING_MADE"] and _boots(item):
+        folder = "store"  # the first that needs little
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+def _boots(item: pytest.Item) -> bool:
+    """Whether a test takes one of the Debians of scripts/hosts.sh."""
+    module = item.getparent(pytest.Module)
+    return module is not None and bool({"DebianHost", "debian_host", "system_of"} & set(vars(module.obj)))
 
 
 @pytest.fixture(scope="session", autouse=True)

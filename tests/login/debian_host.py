@@ -6,6 +6,7 @@ It shares loopback with the machine, so its sshd has a port of its own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -32,13 +33,33 @@ exec systemd-nspawn --register=no --keep-unit --quiet --console=pipe --machine="
 """
 
 
+def system_of(release: str) -> Path | None:
+    """The small system of a release, waited for while `scripts/hosts.sh` makes it; None where there is none."""
+    folder = SYSTEMS / release
+    wait_until(lambda: folder.is_dir() or not are_being_made(), f"Debian {release}, which is being made", 1200)
+    return folder if folder.is_dir() else None
+
+
+def are_being_made() -> bool:
+    """Whether `scripts/hosts.sh` runs now, which holds this lock."""
+    try:
+        with (SYSTEMS / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class DebianHost:
     """One Debian system: boot() and shut_down() as often as wanted; its files stay in between."""
 
     def __init__(self, release: str, folder: Path, port: int, settings: str = "") -> None:
         """settings: more lines for its sshd."""
-        system = SYSTEMS / release
-        if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not system.is_dir():
+        can_be = os.geteuid() == 0 and shutil.which("systemd-nspawn") is not None
+        system = system_of(release) if can_be else None
+        if system is None:
             pytest.skip(
                 f"this test boots Debian {release}: it needs root, systemd-container and `scripts/hosts.sh {release}`"
             )

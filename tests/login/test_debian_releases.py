@@ -29,6 +29,7 @@ from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(1500)  # the system may still be being made
 OPENSSH = re.compile("OpenSSH_([0-9]+)[.]([0-9]+)")
 LONG = bool(os.environ.get("KEYRACK_LONG"))
 # Rules for zic(8), and whether they are for sshd alone. Fourteen hours ahead of UTC, eleven behind, and summer time

@@ -24,6 +24,8 @@ OLDER = "0.0.9"
 KEYRACK = "runuser -u keyrack -- /opt/keyrack/.venv/bin/keyrack"
 ENROLMENT = "/var/lib/keyrack-agent/enrolment.json"
 
+pytestmark = pytest.mark.timeout(1500)  # the system may still be being made
+
 
 def lines_of_the_page() -> list[str]:
     """The code blocks of the section, in their order."""
