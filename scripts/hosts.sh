@@ -21,7 +21,9 @@ make_release() {
     # A release that is newer than this debootstrap is made as unstable is.
     script=/usr/share/debootstrap/scripts/$1
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-    if debootstrap --variant=minbase --include="$packages" "$1" "$folder/.$1" "" "$script" >"$folder/$1.log" 2>&1; then
+    # What a newer debootstrap mounts there ends with this name space; otherwise it would be copied, or removed, below.
+    if unshare -m --propagation private debootstrap --variant=minbase --include="$packages" \
+        "$1" "$folder/.$1" "" "$script" >"$folder/$1.log" 2>&1; then
         rm -rf "$folder/.$1/var/cache/apt" "$folder/.$1/var/lib/apt/lists"
         mv "$folder/.$1" "$folder/$1"
     else
