@@ -42,7 +42,7 @@ FILE = "/home/deploy/.ssh/authorized_keys"
 HEAD = ("", "granted, opens", "revoked, refused", "revoked while off, back", "its server down", "a session", "a login")
 MISSING = (
     "theo",
-    "not measured: npm has its command line alone (theoapp-cli), not its server, and Debian has no package of its agent",
+    "not measured: npm has its command line alone (theoapp-cli), not its server; its agent is no package of Debian",
 )
 
 

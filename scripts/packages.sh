@@ -35,12 +35,13 @@ fi
 echo "Installing$missing …"
 log=$(mktemp)
 # Another run of this may be installing too.
-turn=
-! command -v flock >/dev/null 2>&1 || turn="flock ${TMPDIR:-/tmp}/keyrack-packages.lock"
+in_turn() {
+    if command -v flock >/dev/null 2>&1; then flock "$0" "$@"; else "$@"; fi
+}
 export DEBIAN_FRONTEND=noninteractive
 # A package that starts a service of its own must not do so here.
 # shellcheck disable=SC2086
-if ! { $turn $run apt-get update && $turn $run env RUNLEVEL=1 apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+if ! { in_turn $run apt-get update && in_turn $run env RUNLEVEL=1 apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
     tail -20 "$log" >&2
     rm -f "$log"
     exit 1

@@ -272,7 +272,7 @@ def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
     people["alice"].see(address[1], 403)
     # What it may do is changed here; of two tabs the second is shown what the first made of it.
     shown = html.unescape(re.findall(r'name="seen" value="([^"]*)"', page)[1])
-    asked = {"sources": "10.0.0.0/8", "command": "/bin/backup", "no_permit_pty": "yes"}
+    asked = {"sources": "10.0.0.0/8", "command": "/bin/backup", "permit_pty": "no"}
     olga.send(f"{address[1]}/restrict", seen=shown, **asked)
     held = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
     limits = {"sources": ["10.0.0.0/8"], "command": "/bin/backup", "permit_pty": False}

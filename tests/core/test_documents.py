@@ -8,15 +8,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents
+from keyrack.core.hosts import documents, enrolment
 from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
+from keyrack.store.keys import keys
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 
@@ -140,3 +141,26 @@ def test_workspaces_do_not_leak_into_each_others_documents(team: Team) -> None:
         with pytest.raises(Refusal) as refused:
             grants.give(team.instance, team.owner, system_user="deploy", user_id=user.id, server_id=server.id)
         assert refused.value.kind is Kind.MISSING
+
+
+def checked(team: Team) -> dict[Any, Any]:
+    """What is kept of the credentials that were checked for documents."""
+    kept = team.instance.database.seals.kept
+    return {
+        name: one for (of, _), rows in kept.items() if of is keys._checked_credentials for name, one in rows.items()
+    }
+
+
+def test_a_report_has_no_key_checked_anew(team: Team) -> None:
+    """What is noted of a key that its host has is no change of the key: all of a large host's would be read again."""
+    for number in range(3):
+        add(team, f"key-{number}", fresh_line())
+    before = told(team)
+    first = checked(team)
+    assert len(first) == 3
+    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    noted = select(tables.credentials.c.delivered_at)
+    assert None not in team.instance.database.read(lambda connection: connection.execute(noted).scalars().all())
+    assert told(team)["users"] == before["users"]
+    second = checked(team)
+    assert all(second[name] is record for name, record in first.items())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 200 if LONG else 8
 FIRST = int(os.environ.get("KEYRACK_SEED", "0"))  # another number makes other cases
 MORE = 1000  # from this number on there are other rules, and a second port
+WIDER = 100_000  # and from this one on more directives, rules by address, and homes of other kinds
 FOUND = (163,)  # a forced command and a shell that ends every login: found by the long form
 ACCOUNTS = ("krone", "krtwo", "root")
 GROUP = "krones"
@@ -86,6 +88,68 @@ MORE_RULES = (
 )
 
 
+WIDER_OF = {
+    "AuthenticationMethods": (
+        "",
+        "",
+        "publickey,password publickey",
+        "password publickey,keyboard-interactive",
+        "publickey password",
+        "password keyboard-interactive",
+    ),
+    "PubkeyAcceptedAlgorithms": ("", "", "ssh-ed25519*", "-rsa*,ssh-ed25519", "rsa-sha2-256,ecdsa-sha2-*", "ssh-*"),
+    "RevokedKeys": ("", "", "", "EMPTY", "RSA", "/nosuch/revoked", "/etc"),
+    "AllowUsers": ("", "", "krone@127.0.0.1", "krtwo@127.0.0.2 root", "k* root@192.0.2.1", "!krone kr* root"),
+    "DenyUsers": ("", "", "krone@127.0.0.1", "krtwo@127.0.0.*", "*one", "!krone krtwo"),
+    "MaxAuthTries": ("", "", "1", "2"),
+    "StrictModes": ("", "", "yes", "no"),
+    "PermitUserEnvironment": ("", "yes", "LANG,LC_*"),
+    "ExposeAuthInfo": ("", "yes", "no"),
+    "PermitTTY": ("", "no"),
+    "AuthorizedKeysFile": (
+        "OURS",
+        "OURS",
+        '"KEYS/%u" ".ssh/with blank"',
+        "none",
+        "none OURS",
+        "KEYS//%u",
+        "KEYS/./%u",
+        "KEYS/../keys/%u",
+        ".ssh/authorized_keys",
+        "KEYS/%%u OURS",
+    ),
+}
+WIDER_RULES = (
+    "",
+    "Match Address 127.0.0.1",
+    "Match Address *,!127.0.0.1",
+    "Match LocalPort OTHER",
+    "Match Address 127.0.0.2,192.0.2.0/24 User krone",
+    "Match LocalAddress 127.0.0.1",
+    "Match LocalPort PORT",
+    "Match User !krone,*",
+    "Match User *,!kr*",
+    'Match User "krtwo"',
+    "Match Host 127.0.0.1",
+    "Match Group krones,!root",
+)
+WIDER_BELOW = (
+    "AllowUsers krone",
+    "DenyUsers krtwo",
+    "DenyGroups krones",
+    "AuthorizedKeysFile none",
+    "AuthorizedKeysFile OURS",
+    "MaxSessions 0",
+    "ChrootDirectory /nosuch",
+    "RevokedKeys /nosuch/revoked",
+    "RevokedKeys RSA",
+    "PubkeyAcceptedAlgorithms -ssh-ed25519",
+    "PermitRootLogin no",
+    "AuthenticationMethods password publickey",
+    "RequiredRSASize 3072",
+)
+
+
 @dataclass
 class Case:
     """One set of settings and what is done to the accounts."""
@@ -100,6 +164,7 @@ class Case:
         chance = random.Random(number)
         case = cls(number)
         one_of = ONE_OF if number < MORE else {**ONE_OF, **MORE_OF}
+        one_of = one_of if number < WIDER else {**one_of, **WIDER_OF}
         chosen = set(chance.sample(sorted(one_of), 3))
         for keyword, values in one_of.items():
             value = chance.choice(values) if keyword in chosen else values[0]
@@ -107,8 +172,10 @@ class Case:
                 value = "yes"
             if value:
                 case.settings.append(f"{keyword} {value}")
-        rule = chance.choice(RULES if number < MORE else MORE_RULES)
-        if rule:
+        rule = chance.choice(RULES if number < MORE else MORE_RULES if number < WIDER else WIDER_RULES)
+        if rule and number >= WIDER:
+            case.settings += [rule, f"    {chance.choice(WIDER_BELOW)}"]
+        elif rule:
             keyword = chance.choice(
                 ("PermitRootLogin", "PubkeyAuthentication", "ForceCommand", "AuthenticationMethods")
             )
@@ -124,6 +191,8 @@ class Case:
             ["chage", "-E", "1"],
             ["usermod", "-aG", GROUP],
         )
+        if number >= WIDER:
+            wild = (*wild, ["chmod-home", "g+w"], ["chmod-home", "000"], ["link-home"], ["usermod", "-d", "/nosuch"])
         for name in ("krone", "krtwo"):
             words = chance.choice(wild)
             if words:
@@ -143,15 +212,16 @@ class Host(AdoptedHost):
         self.ours.mkdir(parents=True)
         self.revoked = self.etc / "keyrack" / "revoked"
         self.rsa = Key.make(self.folder / "key-rsa", "rsa", 2048)
-        self.gone = Key.make(self.folder / "key-gone")
+        # None of these stands in a file of the accounts' own, too.
+        plain, forced, ended, self.gone = (Key.make(self.folder / f"key-{name}") for name in ("a", "b", "c", "gone"))
         now = datetime.now(UTC)
         users: dict[str, list[AuthorizedKey]] = {}
         for name in ACCOUNTS:
             entries = [
-                AuthorizedKey(self.keys["krone"].public),
+                AuthorizedKey(plain.public),
                 AuthorizedKey(self.rsa.public),
-                AuthorizedKey(self.keys["krtwo"].public, options=('command="/bin/echo key"',)),
-                AuthorizedKey(self.keys["krthree"].public, expires_at=now - timedelta(hours=1)),
+                AuthorizedKey(forced.public, options=('command="/bin/echo key"',)),
+                AuthorizedKey(ended.public, expires_at=now - timedelta(hours=1)),
                 AuthorizedKey(self.gone.public),
             ]
             lines = [key_line(entry.public_key, entry.options, entry.expires_at) for entry in entries]
@@ -159,7 +229,9 @@ class Host(AdoptedHost):
             users[name] = entries
         self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
         self.document = HostDocument("h", 1, now, users, revoked=(self.gone.public,))
-        self.pairs = [self.keys["krone"], self.rsa, self.keys["krtwo"], self.keys["krthree"], self.gone]
+        self.pairs = [plain, self.rsa, forced, ended, self.gone]
+        (self.etc / "revoked-rsa").write_bytes(revoked_keys.render([self.gone.public, self.rsa.public]))
+        (self.etc / "revoked-empty").write_bytes(revoked_keys.render([self.gone.public]))
 
     def become(self, case: Case) -> None:
         base = [
@@ -173,9 +245,13 @@ class Host(AdoptedHost):
             "UsePAM no",
             "MaxStartups 100",
             "SetEnv SHLVL=1",
-            f"RevokedKeys {self.revoked}",
         ]
+        # The first of a keyword counts.
         text = "\n".join([*base, *case.settings, ""])
+        if "\nRevokedKeys" not in text:
+            text = text.replace("\nSetEnv", f"\nRevokedKeys {self.revoked}\nSetEnv", 1)
+        text = text.replace("RevokedKeys RSA", f"RevokedKeys {self.etc}/revoked-rsa")
+        text = text.replace("RevokedKeys EMPTY", f"RevokedKeys {self.etc}/revoked-empty")
         text = text.replace("OURS", f"{self.ours}/%u").replace("KEYS", str(self.ours))
         text = text.replace("TrustedUserCAKeys CA", f"TrustedUserCAKeys {self.ca}.pub")
         text = text.replace("PORT", str(self.port)).replace("OTHER", str(self.other.port))
@@ -202,7 +278,7 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
         case = Case.make(number)
         host.become(case)
         for words in case.commands:
-            subprocess.run(words, check=True, capture_output=True)
+            change(words)
         try:
             told = refused_logins.told(
                 LoginCheck(Sshd(str(host.config))), Sshd(str(host.config)), host.document, str(host.ours)
@@ -212,9 +288,10 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
                 for key in chosen(host, number, name):
                     entry = next(one for one in host.document.users[name] if one.public_key == key.public)
                     why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.public_key), "")
-                    opened, ended = try_login(host.client, case, name, key, why)
-                    if not opened and "LocalPort" in " ".join(case.settings):
-                        opened, ended = try_login(host.other, case, name, key, why)
+                    for client, address in ways(host, case):
+                        opened, ended = try_login(client, case, name, key, address)
+                        if opened:
+                            break
                     asked += 1
                     inside += opened
                     if opened == bool(why):
@@ -227,19 +304,46 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     print(f"{COUNT} settings, {asked} logins, {inside} inside")
 
 
-def try_login(
-    client: SshClient, case: Case, name: str, key: Key, why: str
-) -> tuple[bool, subprocess.CompletedProcess[str]]:
-    """Whether somebody gets in, and how it ended."""
-    ended = client.login(key, name, "exit 0", ["-o", "LogLevel=VERBOSE"])
-    carried = "Authenticated to" in ended.stderr and carries_files(case, why)
-    return ended.returncode == 0 or carried, ended
-
-
-def carries_files(case: Case, why: str) -> bool:
-    """Whether whoever gets in there can do nothing but carry files, so that no command says that they got in."""
+def ways(host: Host, case: Case) -> list[tuple[SshClient, str]]:
+    """Over which ports and from which addresses somebody may come, where settings ask for that."""
     text = " ".join(case.settings)
-    return not why and "internal-sftp" in text and "ChrootDirectory" not in text
+    clients = [host.client, host.other] if "LocalPort" in text else [host.client]
+    by_address = "@" in text or "Match Address" in text or "Match Host" in text
+    return [(client, address) for client in clients for address in (("", "127.0.0.2") if by_address else ("",))]
+
+
+def try_login(
+    client: SshClient, case: Case, name: str, key: Key, address: str
+) -> tuple[bool, subprocess.CompletedProcess[str]]:
+    """Whether somebody gets in, if only to carry files, and how it ended."""
+    more = ["-o", "LogLevel=VERBOSE", *(["-o", f"BindAddress={address}"] if address else [])]
+    ended = client.login(key, name, "exit 0", more)
+    if ended.returncode and "internal-sftp" in " ".join(case.settings) and "Authenticated to" in ended.stderr:
+        *given, _, _ = client.command(key, name, extra=more)
+        given = ["-P" if word == "-p" else word for word in given[1:]]
+        ended = subprocess.run(
+            ["sftp", "-b", "-", *given, f"{name}@127.0.0.1"],
+            input="pwd\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    return ended.returncode == 0, ended
+
+
+def change(words: list[str]) -> None:
+    """Do what a case does to an account."""
+    home = Path("/home") / words[-1]
+    if words[0] == "chmod-home":
+        subprocess.run(["chmod", words[1], home], check=True)
+    elif words[0] == "link-home":
+        link = home.with_name(f"{home.name}-link")
+        link.unlink(missing_ok=True)
+        link.symlink_to(home)
+        subprocess.run(["usermod", "-d", link, words[-1]], check=True, capture_output=True)
+    else:
+        subprocess.run(words, check=True, capture_output=True)
 
 
 def chosen(host: Host, number: int, name: str) -> list[Key]:
@@ -251,5 +355,9 @@ def chosen(host: Host, number: int, name: str) -> list[Key]:
 
 def restore(case: Case) -> None:
     for name in {words[-1] for words in case.commands}:
-        subprocess.run(["usermod", "-s", "/bin/sh", "-p", "*", "-G", "", name], check=True, capture_output=True)
+        home = Path("/home") / name
+        given = ["usermod", "-s", "/bin/sh", "-p", "*", "-G", "", "-d", str(home), name]
+        subprocess.run(given, check=True, capture_output=True)
+        home.chmod(0o755)
+        home.with_name(f"{name}-link").unlink(missing_ok=True)
         subprocess.run(["chage", "-E", "-1", name], check=True, capture_output=True)

@@ -128,3 +128,27 @@ def test_an_account_for_files_alone_is_nobodys_way_in(
         account("usermod", "-s", "/usr/bin/git-shell")
     had(settings)
     assert judged(host) == ("", False)
+
+
+def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: Callable[[str], None]) -> None:
+    """What is in it is refused, and where sshd cannot read it, it takes no key at all."""
+    file = host.etc / "revoked-by-hand"
+    file.write_text(f"# lost\n{host.keys[NAME].public} lost\n", "ascii")
+    had(f"RevokedKeys {file}")
+    assert not gets_in(host)
+    document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+    check = LoginCheck(Sshd(str(host.config)))
+
+    def words() -> str:
+        (verdict,) = check.look(document)
+        return verdict.words
+
+    assert f"it is revoked on this host (RevokedKeys {file})" in words()
+    file.write_text("# nobody\n", "ascii")
+    assert gets_in(host)
+    assert words() == ""
+    file.unlink()
+    assert not gets_in(host)
+    assert f"sshd takes no key while it cannot read its RevokedKeys {file}" in words()
+    file.write_text("", "ascii")
+    assert words() == ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, tell
+from keyrack.cli.changes import changed, changing, dash
 from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, reached, to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of, tell
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, table
+from keyrack.cli.output.tables import as_json, table
 
 
 @click.group(name="grants")

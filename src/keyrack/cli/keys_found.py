@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, tell
+from keyrack.cli.changes import changed, changing, dash
 from keyrack.cli.connection.calls import AT_ONCE, ID, either, known, reached, to
-from keyrack.cli.output.tables import as_json, as_json_object, table
+from keyrack.cli.output.tables import as_json, table
 
 KINDS = ("weak", "old", "unused", "unowned")
 TITLES = ("WHAT", "KIND", "ID", "NAME", "USER", "SERVER", "AS", "FINGERPRINT", "LAST USED", "WHY")

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -88,7 +89,8 @@ class Dialect:
     authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
-    every answer, for headers. greet: called before a call that asks no authentication; raises Refusal. shows_quota: its
+    every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
+    waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. error: the model of a refusal, where the API has models.
     """
 
@@ -101,6 +103,7 @@ class Dialect:
     read_body: Callable[[Request, bytes], tuple[Mapping[str, Any], bool]]
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
     greet: Callable[[Request], None] = field(default=lambda request: None)
+    waits_unknown: Callable[[Request], bool] = field(default=lambda request: False)
     shows_quota: bool = False
     error: type[BaseModel] | None = None
 
@@ -155,7 +158,10 @@ def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIA
             await found[0](scope, receive, send)
             return
         request = Request(scope, receive)
-        response = dialect.unknown_path(request)
+        if dialect.waits_unknown(request):
+            response = await run_in_threadpool(dialect.unknown_path, request)
+        else:
+            response = dialect.unknown_path(request)
         dialect.finish(request, None, response)
         await response(scope, receive, send)
 

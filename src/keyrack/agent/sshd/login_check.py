@@ -5,21 +5,24 @@ What is looked at, for each account and then for each of its keys:
     there and lets one work;
 (2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
     sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
-(3) the key: its type and size are taken, its end has not come, it is not revoked.
-What is not looked at: `from` and the network, which depend on where somebody comes from; and what PAM's modules do.
+(3) the key: its type and size are taken, its end has not come, it is not revoked, by the document or by a list of
+    this host's own.
+What is not looked at: `from` and the network, which depend on where somebody comes from; what PAM's modules do; and
+what is in a RevokedKeys file of ssh-keygen's own kind (KRL).
 
 It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and what the service is told.
 """
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import pwd
 import re
 import stat
 import time
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
 from keyrack.agent.system import account_names, lookup, programs
@@ -127,6 +130,7 @@ class LoginCheck:
         self._sshd = sshd
         self._state: Tuple[object, ...] = ()
         self._accounts: Dict[str, _Judged] = {}
+        self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
 
     def look(self, document: HostDocument, config: Optional[str] = None) -> List[Verdict]:
         """A verdict for each account that has a key in the document. config: other settings to judge by.
@@ -177,8 +181,9 @@ class LoginCheck:
             asks_others = any(map(account_names.directories, _DATABASES))
             lasts = _DIRECTORY_SECONDS if asks_others else _DAY
             state = (self._sshd.signature(), self._sshd.running.arguments(), int(time.time() // lasts), *stamps)
-            if state != self._state:
-                self._state, self._accounts = state, {}
+            changed = [path for path, readable in self._lists.items() if readable != _is_readable(path)]
+            if state != self._state or changed:
+                self._state, self._accounts, self._lists = state, {}, {}
             known = self._accounts
             if asks_others:  # which may be away, and there again
                 for name in [name for name, one in known.items() if one.exists != lookup.exists(name)]:
@@ -188,6 +193,9 @@ class LoginCheck:
             asked = _Answers(self._sshd, config)
             for name in missing:
                 known[name] = _judge(name, (asked.of(name), *asked.elsewhere(name)))
+                for place in known[name].places if config is None else ():
+                    path = place.one("revokedkeys")
+                    self._lists.setdefault(path, _is_readable(path))
         return known
 
 
@@ -369,6 +377,9 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
         return f"AuthenticationMethods {' '.join(methods)}: a key alone is not enough"
     if account.pw_uid == 0 and effective.one("permitrootlogin") == "no":
         return "PermitRootLogin no"
+    unreadable = _revoked_here(effective.one("revokedkeys"))[1]
+    if unreadable:
+        return unreadable
     denied = _first_match(effective.all("denyusers"), account.pw_name, with_place=False)
     if denied:
         return f"DenyUsers {denied}"
@@ -393,6 +404,9 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
         return "its end has come"
     if key.canonical in revoked:
         return "it is revoked on this host"
+    list_of_host = effective.one("revokedkeys")
+    if key.canonical.split(" ")[1].encode("ascii") in _revoked_here(list_of_host)[0]:
+        return f"it is revoked on this host (RevokedKeys {list_of_host})"
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
     signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
     if taken and not set(signatures) & set(taken.split(",")):
@@ -408,6 +422,27 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
     if effective.one("permitrootlogin") == "forced-commands-only" and not forced and _is_root(name):
         return "sshd lets root in with a forced command only (PermitRootLogin forced-commands-only)"
     return ""
+
+
+def _revoked_here(path: str) -> Tuple[FrozenSet[bytes], str]:
+    """The words of sshd's file of revoked keys, among which are the keys; and why sshd takes no key at all for it."""
+    return (frozenset(), "") if path in ("", "none") else _words_of_file(path, _stamp(path))
+
+
+def _is_readable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
+
+
+@functools.lru_cache(maxsize=4)
+def _words_of_file(path: str, stamp: object) -> Tuple[FrozenSet[bytes], str]:
+    """stamp: changes with the file."""
+    try:
+        with open(path, "rb") as file:
+            return frozenset(file.read().split()), ""
+    except OSError as error:
+        if os.geteuid() != 0 and isinstance(error, PermissionError):
+            return frozenset(), ""  # sshd may see more than this process
+        return frozenset(), f"sshd takes no key while it cannot read its RevokedKeys {path}: {error.strerror}"
 
 
 def _is_root(name: str) -> bool:

@@ -7,6 +7,7 @@ it: whether sshd reads Keyrack's file for the account, where it is another's wor
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from keyrack.agent.keys.unmanaged_keys import expand
@@ -49,7 +50,8 @@ def unread(username: str, effective: Effective, lines: Iterable[SettingLine], fo
         return lookup.absence(username)  # gone since it was judged
     local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
     patterns = effective.patterns("authorizedkeysfile", lines)
-    if f"{folder}/{username}" in [expand(pattern, local) for pattern in patterns]:
+    read = [os.path.normpath(path) for path in (expand(pattern, local) for pattern in patterns) if path is not None]
+    if os.path.normpath(f"{folder}/{username}") in read:
         return ""
     return f"sshd does not read Keyrack's file (AuthorizedKeysFile {' '.join(patterns) or 'none'})"
 

@@ -9,7 +9,6 @@ import click
 from keyrack.cli import options
 from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import either, known, on_data, reached, to
-from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object
 
 

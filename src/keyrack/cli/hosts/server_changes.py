@@ -8,7 +8,6 @@ import click
 
 from keyrack.cli.changes import changed, changing, tell
 from keyrack.cli.connection.calls import either, known, reached, to
-from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object
 
 HINT = "`keyrack hosts list` shows which there are."

@@ -9,7 +9,6 @@ import click
 
 from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
-from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, table
 
 HINT = "`keyrack hosts unmanaged {} --all` shows which unmanaged keys there are."

@@ -43,6 +43,16 @@ _credential = (
     .join(system_users, system_users.c.id == credentials.c.system_user_id)
     .join(servers, servers.c.id == credentials.c.server_id)
 )
+# Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
+_to_check = (
+    select(
+        *(column for column in credentials.c if column.name != "delivered_at"),
+        system_users.c.username,
+        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+    )
+    .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    .join(servers, servers.c.id == credentials.c.server_id)
+)
 
 
 def credential_question() -> Select[Any]:
@@ -445,7 +455,7 @@ def sealed_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server that are in force, each with whether its row and that of its system user are as
-    Keyrack wrote them; fingerprints: those of these keys alone.
+    Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
     """
     if fingerprints is None:
         plan, rows = _credentials_in_force.raw(connection, server_id, at)
@@ -456,14 +466,14 @@ def sealed_credentials(
 
 @per_server
 def _credentials_in_force(server_ids: Sequence[int], at: datetime) -> Select[Any]:
-    found = _credential.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
+    found = _to_check.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
     return found.where(in_force(credentials.c.expires_at, at))
 
 
 def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
-    """The credentials of a server, ended or not, or the one with a label, each with whether it holds."""
+    """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
     return _with_seals(connection, server_id, *_credentials_of_server.raw(connection, server_id, label, None, None))
 
 
@@ -471,7 +481,7 @@ def credentials_with_seals(
 def _credentials_of_server(
     server_id: int, label: str | None, at: datetime | None, fingerprints: Sequence[str] | None
 ) -> Select[Any]:
-    found = _credential.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
+    found = _to_check.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
     if fingerprints is not None:
         found = found.where(among(credentials.c.fingerprint, fingerprints))
     if label is not None:

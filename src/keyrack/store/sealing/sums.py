@@ -186,7 +186,7 @@ def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
     seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
     for row in rows:
         if (server_id := row["server_id"]) is not None:
-            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL])
+            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL], keep=False)
 
 
 def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:

@@ -78,6 +78,7 @@ def dialect(instance: Instance) -> Dialect:
         authenticate=authenticate,
         refuse=partial(refuse, instance),
         unknown_path=partial(unknown_path, instance),
+        waits_unknown=partial(may_be_somebody, instance),
         not_supported=partial(not_supported, instance),
         read_body=read_form,
         finish=partial(finish, instance),
@@ -143,6 +144,11 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
     return bodies.retried(response, refusal)
 
 
+def may_be_somebody(instance: Instance, request: Request) -> bool:
+    """Whether who asks may be signed in: then the answer shows the way to all else, and the database is asked."""
+    return is_for_people(request) and bool(safety.cookie(instance, request, safety.SESSION))
+
+
 def unknown_path(instance: Instance, request: Request) -> Response:
     """404; a static file is one of the paths that no page has."""
     found = templates.static(request) if request.method in safety.SAFE else None
@@ -150,6 +156,8 @@ def unknown_path(instance: Instance, request: Request) -> Response:
         return found
     if not is_for_people(request):
         return PlainTextResponse("Not Found", 404)
+    if may_be_somebody(instance, request):
+        _find(instance, request)
     return refuse(instance, request, missing("page"))
 
 

@@ -21,7 +21,7 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
 from keyrack.web import bodies
-from keyrack.web.console import templates
+from keyrack.web.console import ends, limits, templates
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 HOSTS, PEOPLE, LISTED = 40, 100, 30
@@ -30,8 +30,10 @@ MOST = 1000
 BELOW_THESE = "below"
 """What says in an address how many people stand above those that are shown."""
 NOBODY = "(no user)"
-ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
-FIELDS = ("who", "name", "where", "place", "system_user", "ends", "reason", "break_glass")
+FIELDS = (
+    *("who", "name", "where", "place", "system_user", "ends", "until", "zone", "reason", "break_glass"),
+    *limits.FIELDS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,9 @@ class Map:
 def _cell(ways: Sequence[Way]) -> Cell | None:
     if not ways:
         return None
-    ends = [way.line.expires_at for way in ways if way.line.expires_at is not None]
+    until = [way.line.expires_at for way in ways if way.line.expires_at is not None]
     accounts = ", ".join(dict.fromkeys(way.line.username for way in ways))
-    return Cell(accounts, min(ends) if len(ends) == len(ways) else None)
+    return Cell(accounts, min(until) if len(until) == len(ways) else None)
 
 
 def _map(visit: Visit, cursor: str) -> Map:
@@ -171,7 +173,9 @@ def granting(visit: Visit) -> Response:
     return visit.show(
         "grant.html",
         given=given,
-        ends=ENDS,
+        limits=limits.asked(visit.form),
+        taken=limits.PERMISSIONS,
+        ends=ends.ENDS,
         people=[one.name for one in people],
         groups=[one.name for one in teams],
         hosts=[one.name for one in hosts],
@@ -192,7 +196,8 @@ def _give(visit: Visit, instance: Instance) -> Grant:
         tag=place if where == "tag" else None,
         all_servers=where == "all",
         system_user=form.text("system_user"),
-        expires_at=validation.end(instance.now(), None, duration=form.text("ends") or None),
+        expires_at=validation.end(instance.now(), None, duration=ends.chosen(visit)),
+        restrictions=limits.asked(form),
         reason=form.text("reason") or None,
         break_glass=form.flag("break_glass"),
     )
@@ -238,7 +243,7 @@ def renewing(visit: Visit) -> Response:
     """The form for another end of a grant."""
     found = grants.get(visit.instance, visit.actor, visit.number("grant"))
     named = grants.names(visit.instance, visit.actor, [found])
-    return visit.show("renew_grant.html", grant=found, named=named, ends=ENDS[1:])
+    return visit.show("renew_grant.html", grant=found, named=named, ends=ends.ENDS[1:])
 
 
 def renew(visit: Visit) -> Response:
@@ -250,7 +255,7 @@ def renew(visit: Visit) -> Response:
         return templates.iso(end) if end else ""
 
     def set_end(instance: Instance) -> Grant:
-        return renewals.grant(instance, visit.actor, number, duration=visit.form.text("ends"))
+        return renewals.grant(instance, visit.actor, number, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "grants:write", seen, set_end)
     assert made.expires_at is not None

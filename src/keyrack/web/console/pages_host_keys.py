@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -13,19 +12,10 @@ from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, renewals, restricting
 from keyrack.model import Credential, Server
-from keyrack.web.console import templates
-from keyrack.web.console.visits import Form, Visit, change, page, unless_changed
+from keyrack.web.console import ends, limits, templates
+from keyrack.web.console.visits import Visit, change, page, unless_changed
 
-ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
 MOST = 200
-TAKEN = (
-    ("permit_pty", "No terminal"),
-    ("port_forwarding", "No port forwarding"),
-    ("agent_forwarding", "No agent forwarding"),
-    ("x11_forwarding", "No X11 forwarding"),
-    ("user_rc", "No ~/.ssh/rc"),
-)
-"""Permissions that a box of the form takes, each a field of ssh.options.Restrictions."""
 
 
 def _server(visit: Visit) -> Server:
@@ -40,24 +30,14 @@ def adding(visit: Visit) -> Response:
         found = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
         known = tuple(one.username for one in found.items)
     accounts = [("", "choose one"), *((one, one) for one in known)] if known else []
-    limits = _limits(visit.form, {})
-    return visit.show("host_key_add.html", server=server, accounts=accounts, ends=ENDS, limits=limits, taken=TAKEN)
-
-
-def _limits(form: Form, held: Mapping[str, Any]) -> dict[str, Any]:
-    """What a form asks a key to be restricted to. held: what it is now, which stays where the form does not show it."""
-    boxes = [name for name, _ in TAKEN]
-    asked = {name: value for name, value in held.items() if name not in ("sources", "command", *boxes)}
-    if sources := form.text("sources").replace(",", " ").split():
-        asked["sources"] = sources
-    if command := form.text("command").strip():
-        asked["command"] = command
-    for name in boxes:
-        if form.flag(f"no_{name}"):
-            asked[name] = False
-        elif held.get(name):
-            asked[name] = True
-    return asked
+    return visit.show(
+        "host_key_add.html",
+        server=server,
+        accounts=accounts,
+        ends=ends.ENDS,
+        limits=limits.asked(visit.form),
+        taken=limits.PERMISSIONS,
+    )
 
 
 def add(visit: Visit) -> Response:
@@ -70,8 +50,8 @@ def add(visit: Visit) -> Response:
         label=form.text("label"),
         username=form.text("username").strip(),
         public_key=form.text("public_key"),
-        duration=form.text("ends") or None,
-        restrictions=_limits(form, {}),
+        duration=ends.chosen(visit),
+        restrictions=limits.asked(form),
         break_glass=form.flag("break_glass"),
     )
     return visit.go(
@@ -88,12 +68,12 @@ def key(visit: Visit) -> Response:
         server=_server(visit),
         key=found,
         rules=_rules(found),
-        ends=ENDS[1:],
+        ends=ends.ENDS[1:],
         seen=_end(found),
         held=_held(found),
-        limits=_limits(visit.form, found.restrictions) if asked else found.restrictions,
+        limits=limits.asked(visit.form) if asked else found.restrictions,
         asked=asked,
-        taken=TAKEN,
+        taken=limits.PERMISSIONS,
     )
 
 
@@ -120,8 +100,8 @@ def restrict(visit: Visit) -> Response:
         return _held(credentials.get(instance, visit.actor, server, number))
 
     def set_limits(instance: Instance) -> Credential:
-        found = credentials.get(instance, visit.actor, server, number)
-        return restricting.credential(instance, visit.actor, number, _limits(visit.form, found.restrictions))
+        credentials.get(instance, visit.actor, server, number)
+        return restricting.credential(instance, visit.actor, number, limits.asked(visit.form))
 
     made = unless_changed(visit, "credentials:write", seen, set_limits)
     words = f"The key {made.label} may do what stands here from its next login on; sessions that are open go on."
@@ -141,7 +121,7 @@ def renew(visit: Visit) -> Response:
 
     def set_end(instance: Instance) -> Credential:
         credentials.get(instance, visit.actor, server, number)
-        return renewals.credential(instance, visit.actor, number, duration=visit.form.text("ends"))
+        return renewals.credential(instance, visit.actor, number, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "credentials:write", seen, set_end)
     assert made.expires_at is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -25,21 +25,18 @@ from keyrack.core.keys import (
 )
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
-from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
-from keyrack.web.console import templates
+from keyrack.web.console import ends, templates
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 50
 MOST_WAYS = 200
 MOST_REPOSITORIES = 20
-DATE = "date"
-SPANS = (("1h", "in 1 h"), ("12h", "in 12 h"), ("7d", "in 7 days"), ("30d", "in 30 days"), ("365d", "in a year"))
-ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), (DATE, "a date"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +94,7 @@ def keys(visit: Visit) -> Response:
         ended=_ended(visit, found.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
         adds=visit.may(user_keys.ADD),
-        ends=ENDS,
-        date=DATE,
+        ends=ends.ENDS,
         **paged(visit, found),
     )
 
@@ -121,29 +117,14 @@ def check(visit: Visit) -> Response:
     return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.sha256))
 
 
-def _end(visit: Visit) -> tuple[datetime | None, str | None]:
-    """The end that a form names: an instant, or a span."""
-    chosen = visit.form.text("ends")
-    if chosen != DATE:
-        return None, chosen or None
-    try:
-        at = datetime.fromisoformat(visit.form.text("until"))
-        zone = timedelta(minutes=int(visit.form.text("zone", "0") or "0"))
-        return (at + zone).replace(tzinfo=UTC), None
-    except (ValueError, OverflowError):
-        raise invalid("until", "Say on which day and at what time it ends.") from None
-
-
 def add(visit: Visit) -> Response:
     """Register a key of one's own."""
-    at, span = _end(visit)
     made = user_keys.add(
         visit.instance,
         visit.actor,
         title=visit.form.text("title"),
         public_key=visit.form.text("public_key"),
-        expires_at=None if at is None else at.isoformat(),
-        duration=span,
+        duration=ends.chosen(visit),
     )
     return visit.go(f"/keys/{made.fingerprint}", f"Your key {made.title} is registered.")
 
@@ -186,7 +167,7 @@ def key(visit: Visit) -> Response:
         may_revoke=visit.may("keys:revoke"),
         renews=renews,
         deletes=visit.may(user_keys.DELETE),
-        spans=SPANS,
+        spans=ends.ENDS[1:],
         repositories=_repositories(visit, whose),
     )
 
@@ -229,7 +210,7 @@ def renew(visit: Visit) -> Response:
         return _end_of(_whose(replace(visit, instance=instance))[0])
 
     def set_end(instance: Instance) -> UserKey:
-        return renewals.key(instance, visit.actor, found.id, duration=visit.form.text("ends"))
+        return renewals.key(instance, visit.actor, found.id, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
     assert made.expires_at is not None

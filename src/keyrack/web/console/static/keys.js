@@ -4,9 +4,7 @@
   const area = document.getElementById("field-public_key");
   const title = document.getElementById("field-title");
   const verdict = document.getElementById("verdict");
-  const ends = document.getElementById("field-ends");
-  const until = document.getElementById("until");
-  if (!area || !title || !ends || !until) return;
+  if (!area || !title) return;
   let given = "";
   area.addEventListener("input", function (event) {
     if (/PRIVATE KEY|PuTTY-User-Key-File/.test(area.value)) {
@@ -22,14 +20,4 @@
     const comment = line.length > 2 && /^(ssh-|ecdsa-|sk-)/.test(line[0]) ? line.slice(2).join(" ") : "";
     if (comment && (title.value === "" || title.value === given)) title.value = given = comment.slice(0, 100);
   }, true);
-  const zone = document.querySelector('input[name="zone"]');
-  function show() {
-    until.hidden = ends.value !== "date";
-  }
-  ends.addEventListener("change", show);
-  document.getElementById("field-until").addEventListener("change", function (event) {
-    const at = new Date(event.target.value);
-    if (zone && !isNaN(at)) zone.value = String(at.getTimezoneOffset());
-  });
-  show();
 })();
