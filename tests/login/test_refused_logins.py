@@ -97,7 +97,7 @@ WIDER_OF = {
         "publickey password",
         "password keyboard-interactive",
     ),
-    "PubkeyAcceptedAlgorithms": ("", "", "ssh-ed25519*", "-rsa*,ssh-ed25519", "rsa-sha2-256,ecdsa-sha2-*", "ssh-*"),
+    "PubkeyAcceptedAlgorithms": ("", "", "ssh-ed25519*", "-rsa*,ssh-ed25519", "rsa-sha2-512,ecdsa-sha2-*", "ssh-*"),
     "RevokedKeys": ("", "", "", "EMPTY", "RSA", "/nosuch/revoked", "/etc"),
     "AllowUsers": ("", "", "krone@127.0.0.1", "krtwo@127.0.0.2 root", "k* root@192.0.2.1", "!krone kr* root"),
     "DenyUsers": ("", "", "krone@127.0.0.1", "krtwo@127.0.0.*", "*one", "!krone krtwo"),
@@ -244,6 +244,7 @@ class Host(AdoptedHost):
             "KbdInteractiveAuthentication yes",
             "UsePAM no",
             "MaxStartups 100",
+            "Subsystem sftp internal-sftp",
             "SetEnv SHLVL=1",
         ]
         # The first of a keyword counts.
