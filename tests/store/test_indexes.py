@@ -150,4 +150,6 @@ def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
         return [plan(connection, statement, values) for statement, values in statements]
 
     for shown in database.write(explain):
-        assert "USE TEMP B-TREE FOR ORDER BY" not in shown, shown
+        # What stands behind the page itself, chosen within its limit, sorts no more than a page.
+        chosen, _, _ = shown.partition("SCAN anon_1")
+        assert "USE TEMP B-TREE FOR ORDER BY" not in chosen, shown
