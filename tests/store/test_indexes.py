@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
+from keyrack.store import tables
 from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
@@ -153,3 +156,12 @@ def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
         # What stands behind the page itself, chosen within its limit, sorts no more than a page.
         chosen, _, _ = shown.partition("SCAN anon_1")
         assert "USE TEMP B-TREE FOR ORDER BY" not in chosen, shown
+
+
+def test_a_name_that_a_newer_postgresql_takes_for_its_own_is_quoted() -> None:
+    # https://www.postgresql.org/docs/18/sql-keywords-appendix.html: SYSTEM_USER is reserved since version 16.
+    name = "system_user"
+    for table in (table for table in tables.metadata.sorted_tables if name in table.c):
+        for statement in (CreateTable(table), select(table.c[name])):
+            made = str(statement.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+            assert f'"{name}"' in made, made

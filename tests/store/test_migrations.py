@@ -29,6 +29,8 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.event import listen, remove
+from sqlalchemy.sql import quoted_name
 
 from keyrack.store.changes import changes
 from keyrack.store.engine import migrate
@@ -88,7 +90,15 @@ def connected(url: str) -> Iterator[Connection]:
 def tables_in(conn: Connection) -> list[Table]:
     """What the database itself says it has, those first that others point to."""
     found = MetaData()
-    found.reflect(conn)
+
+    def quoted(_inspector: object, _table: object, column: Any) -> None:
+        column["name"] = quoted_name(column["name"], quote=True)
+
+    listen(Table, "column_reflect", quoted)
+    try:
+        found.reflect(conn)
+    finally:
+        remove(Table, "column_reflect", quoted)
     return [table for table in found.sorted_tables if table.name != "alembic_version"]
 
 
