@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -90,6 +91,7 @@ class Dialect:
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
     every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
+    meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
     counts. error: the model of a refusal, where the API has models.
@@ -105,6 +107,7 @@ class Dialect:
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
     greet: Callable[[Request], None] = field(default=lambda request: None)
     waits_unknown: Callable[[Request], bool] = field(default=lambda request: False)
+    meet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
     repeats: bool = False
     error: type[BaseModel] | None = None
@@ -218,6 +221,9 @@ class _Path:
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED and not actor:
                 self._callers.failed(request)
+            if refusal.kind is Kind.TOO_LARGE and not actor and self._dialect.waits_unknown(request):
+                with suppress(DatabaseUnavailable):
+                    await run_in_threadpool(self._dialect.meet, request)
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable:
             return self._dialect.refuse(request, database_away()), None
