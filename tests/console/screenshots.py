@@ -1,6 +1,6 @@
 """Pictures of every page of the console, light, dark and as wide as a phone, of a lifelike workspace; checks nothing.
 
-`python -m tests.console.screenshots FOLDER [PATH …]`: PATH: these pages alone.
+`python -m tests.console.screenshots FOLDER [PATH …]`: PATH: these pages alone, and moments by their names.
 """
 
 from __future__ import annotations
@@ -8,18 +8,19 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Connection, text
 
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.live import STREAM
 from tests.console import lifelike
 from tests.console.conftest import ARGUMENTS, CHROMIUM, COOKIE, session_of
+from tests.console.moments import EMPTY, Moment, make_empty, moments
 from tests.services import Service, running, settings_for
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -42,6 +43,14 @@ def instance_to_look_at(*, people: int = 40, hosts: int = 60) -> Iterator[Servic
     """A service with a lifelike workspace, olga's."""
     with tempfile.TemporaryDirectory() as folder, running(settings_for(Path(folder) / "data", "")) as service:
         lifelike.make(service.instance, people=people, hosts=hosts)
+        yield service
+
+
+@contextmanager
+def empty_instance() -> Iterator[Service]:
+    """A service whose workspace has olga alone."""
+    with tempfile.TemporaryDirectory() as folder, running(settings_for(Path(folder) / "data", "")) as service:
+        make_empty(service)
         yield service
 
 
@@ -94,28 +103,49 @@ def example(service: Service, path: str) -> str:
 def take(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
     """Take the pictures; answers them."""
     folder.mkdir(parents=True, exist_ok=True)
-    taken = []
-    with instance_to_look_at() as service, sync_playwright() as playwright:
-        # Nobody speaks for these hosts any more, and they would fall silent while pictures are taken.
-        at = service.instance.now()
-        object.__setattr__(service.instance, "now", lambda: at)
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        pages = {path: address for path, address in addresses(service).items() if not only or path in only}
-        for look, scheme, size in LOOKS:
-            context = browser.new_context(base_url=service.url, color_scheme=scheme, viewport=size)
-            secret = session_of(service, "olga")
-            for path, address in pages.items():
-                context.clear_cookies()
-                if path != "/login":
-                    context.add_cookies([{"name": COOKIE, "value": secret, "url": service.url}])
-                page = context.new_page()
-                page.goto(address)
-                name = re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-") or "overview"
-                taken.append(folder / f"{name}-{look}.png")
-                page.screenshot(path=taken[-1])
-                page.close()
-            context.close()
+        with instance_to_look_at() as service:
+            # Nobody speaks for these hosts any more, and they would fall silent while pictures are taken.
+            at = service.instance.now()
+            object.__setattr__(service.instance, "now", lambda: at)
+            shown = [
+                Moment(path, address, "" if path == "/login" else "olga")
+                for path, address in addresses(service).items()
+            ]
+            taken = _take(folder, service, browser, [*shown, *moments(service)], only)
+        with empty_instance() as service:
+            shown = [Moment(f"empty {address}", address) for address in EMPTY]
+            taken += _take(folder, service, browser, shown, only)
         browser.close()
+    return taken
+
+
+def _take(
+    folder: Path, service: Service, browser: Browser, shown: Sequence[Moment], only: tuple[str, ...]
+) -> list[Path]:
+    taken = []
+    for look, scheme, size in LOOKS:
+        context = browser.new_context(base_url=service.url, color_scheme=scheme, viewport=size)
+        secrets: dict[str, str] = {}
+        for moment in shown:
+            if only and moment.name not in only:
+                continue
+            context.clear_cookies()
+            if moment.who:
+                if moment.who not in secrets:
+                    secrets[moment.who] = session_of(service, moment.who)
+                context.add_cookies([{"name": COOKIE, "value": secrets[moment.who], "url": service.url}])
+            page = context.new_page()
+            page.set_default_timeout(10_000)
+            page.goto(moment.address)
+            if moment.does is not None:
+                moment.does(page)
+            name = re.sub(r"[^a-z0-9]+", "-", moment.name.lower()).strip("-") or "overview"
+            taken.append(folder / f"{name}-{look}.png")
+            page.screenshot(path=taken[-1], full_page=True)
+            page.close()
+        context.close()
     return taken
 
 

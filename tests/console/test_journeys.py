@@ -247,6 +247,8 @@ def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn)
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("/keys/SHA256"))
     _press(page, page.get_by_role("button", name=re.compile("^Remove this key")))
+    expect(page.get_by_role("heading", name=re.compile("^Remove your key"))).to_be_visible()
+    _press(page, page.get_by_role("button", name=re.compile("^Remove this key")))
     expect(page.locator("#messages")).to_contain_text("alice@keyboard is removed")
 
 

@@ -34,6 +34,8 @@ def test_a_key_is_added_judged_and_removed(page: Page, signed_in: SignedIn) -> N
     expect(row.locator("time[data-exact]")).to_be_visible()
     row.get_by_role("link", name="olga@laptop").click()
     page.get_by_role("button", name="Remove this key").click()
+    expect(page.get_by_role("heading", name="Remove your key olga@laptop?")).to_be_visible()
+    page.get_by_role("button", name="Remove this key").click()
     expect(page.get_by_role("link", name="olga@laptop")).to_have_count(0)
 
 

@@ -136,7 +136,7 @@ def test_a_webhook_shows_its_secret_once(people: dict[str, Person]) -> None:
     address = re.search(r'href="(/settings/webhooks/\d+)"', listed)
     assert address is not None
     assert "grants:*" in olga.see(address[1])
-    assert olga.send(f"{address[1]}/remove") == "/settings/webhooks"
+    assert olga.send(f"{address[1]}/remove", confirmed="yes") == "/settings/webhooks"
     olga.see(address[1], 404)
 
 
@@ -212,7 +212,7 @@ def test_an_access_key_shows_its_secret_once_and_goes(people: dict[str, Person])
     assert secret[1] not in listed
     address = re.search(r"/settings/access-keys/\w+/remove", listed)
     assert address is not None
-    olga.send(address[0])
+    olga.send(address[0], confirmed="yes")
     assert address[0] not in olga.see("/settings")
 
 
@@ -273,14 +273,17 @@ def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
     # What it may do is changed here; of two tabs the second is shown what the first made of it.
     shown = html.unescape(re.findall(r'name="seen" value="([^"]*)"', page)[1])
     asked = {"sources": "10.0.0.0/8", "command": "/bin/backup", "permit_pty": "no"}
-    olga.send(f"{address[1]}/restrict", seen=shown, **asked)
+    preview = olga.send(f"{address[1]}/restrict", 200, seen=shown, **asked)
+    assert "/bin/backup" in preview
+    assert dict(credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0].restrictions) != asked
+    olga.send(f"{address[1]}/restrict", seen=shown, **asked, confirmed="yes")
     held = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
     limits = {"sources": ["10.0.0.0/8"], "command": "/bin/backup", "permit_pty": False}
     assert dict(held.restrictions) == limits
     olga.send(f"{address[1]}/restrict", 409, seen=shown)
     assert 'value="/bin/backup"' in olga.see(address[1])
     people["alice"].send(f"{address[1]}/restrict", 403)
-    olga.send(f"{address[1]}/remove")
+    olga.send(f"{address[1]}/remove", confirmed="yes")
     olga.see(address[1], 404)
 
 

@@ -43,5 +43,7 @@ def test_a_key_opens_a_login_and_remove_ends_it(
         assert client.lets_in(key)
 
         page.get_by_role("button", name=re.compile("^Remove this key")).click()
+        page.get_by_role("heading", name=re.compile("^Remove your key")).wait_for()
+        page.get_by_role("button", name=re.compile("^Remove this key")).click()
         expect(page.locator("#messages")).to_contain_text("is removed")
         client.wait_until_closed(key)

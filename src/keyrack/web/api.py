@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -39,7 +40,7 @@ log = logger("keyrack.web")
 class Call:
     """One request as a handler sees it.
 
-    ids: the path's numbers by name; path: the path's texts by name; query: the last of each parameter;
+    ids: the path's numbers by name; path: the path's texts by name; query: its parameters;
     body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
     (a form), so that booleans are words.
     """
@@ -90,8 +91,10 @@ class Dialect:
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
     every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
+    meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
-    answers say how many requests may still be sent. error: the model of a refusal, where the API has models.
+    answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
+    counts. error: the model of a refusal, where the API has models.
     """
 
     name: str
@@ -104,7 +107,9 @@ class Dialect:
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
     greet: Callable[[Request], None] = field(default=lambda request: None)
     waits_unknown: Callable[[Request], bool] = field(default=lambda request: False)
+    meet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
+    repeats: bool = False
     error: type[BaseModel] | None = None
 
 
@@ -216,6 +221,9 @@ class _Path:
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED and not actor:
                 self._callers.failed(request)
+            if refusal.kind is Kind.TOO_LARGE and not actor and self._dialect.waits_unknown(request):
+                with suppress(DatabaseUnavailable):
+                    await run_in_threadpool(self._dialect.meet, request)
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable:
             return self._dialect.refuse(request, database_away()), None
@@ -273,7 +281,7 @@ class _Path:
             request=request,
             ids={name: bodies.identifier(value) for name, value in texts.items()},
             path=texts,
-            query=bodies.query(request),
+            query=bodies.query(request, repeats=dialect.repeats),
             body=fields,
             strings=strings,
         )

@@ -435,6 +435,18 @@ def get(instance: Instance, actor: Actor, token_id: int) -> Bearer:
         return found
 
 
+def own(instance: Instance, actor: Actor) -> tuple[Bearer, ...]:
+    """The actor's own API tokens that are not revoked, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "iam:self", "list one's own tokens", target_kind="token") as attempt:
+
+        def question(connection: Connection) -> tuple[Bearer, ...]:
+            user = None if actor.user_id is None else people.user(connection, actor.user_id)
+            held = () if user is None else people.find_tokens(connection, user.id)
+            return tuple(Bearer(one, user) for one in held if user and one.kind == "api" and one.revoked_at is None)
+
+        return attempt.read(question)
+
+
 def find_everywhere(
     instance: Instance, actor: Actor, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[Page[Bearer], dict[int, str]]:

@@ -45,7 +45,7 @@ from keyrack.web.console import (
     safety,
     templates,
 )
-from keyrack.web.console.visits import FORM_AGAIN, STATUS, ConsolePage, Form, Visit
+from keyrack.web.console.visits import CONFIRMED, FORM_AGAIN, STATUS, ConsolePage, Form, Visit
 
 PAGES: tuple[ConsolePage, ...] = (
     *pages_sign_in.PAGES,
@@ -79,9 +79,11 @@ def dialect(instance: Instance) -> Dialect:
         refuse=partial(refuse, instance),
         unknown_path=partial(unknown_path, instance),
         waits_unknown=partial(may_be_somebody, instance),
+        meet=partial(_find, instance),
         not_supported=partial(not_supported, instance),
         read_body=read_form,
         finish=partial(finish, instance),
+        repeats=True,
     )
 
 
@@ -217,12 +219,15 @@ def _answer(page: ConsolePage, call: Call) -> Response:
     if not page.open and policy.may(call.actor, page.action) is not None:
         with Attempt(instance, call.actor, page.action, "open a page of the console", target_kind="page"):
             pass
-    if page.dangerous:
-        asked = again.asked(visit)
-        if isinstance(asked, Response):
-            return asked
-        visit = asked
     try:
+        if page.asks is not None and not visit.form.flag(CONFIRMED):
+            kept = [pair for pair in visit.form.pairs() if pair[0] != safety.FIELD]
+            return visit.show("confirm.html", asked=page.asks(visit), hidden=[*kept, (CONFIRMED, "yes")])
+        if page.dangerous:
+            asked = again.asked(visit)
+            if isinstance(asked, Response):
+                return asked
+            visit = asked
         return page.handler(visit)
     except Refusal as refusal:
         if page.again is None or refusal.kind not in FORM_AGAIN:

@@ -1,10 +1,11 @@
-"""What a key may do, as fields of a form; must hold no rule of its own, the core checks them."""
+"""What a key may do, as fields of a form and as words; must hold no rule of its own, the core checks them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from keyrack.web.console.visits import Form
+from keyrack.web.console.visits import CONFIRMED, Form
 
 PERMISSIONS = (
     ("permit_pty", "Terminal"),
@@ -15,6 +16,17 @@ PERMISSIONS = (
 )
 LISTS = ("sources", "permitopen", "permitlisten")
 FLAGS = ("restrict", "verify_required", "no_touch_required")
+WORDS = {
+    "sources": "From where",
+    "command": "One command alone",
+    "restrict": "Nothing but what is given",
+    **dict(PERMISSIONS),
+    "permitopen": "Forwarding to these places alone",
+    "permitlisten": "Listening on these ports alone",
+    "verify_required": "A security key must ask for its PIN",
+    "no_touch_required": "A security key need not be touched",
+}
+"""What people read each restriction as, in the order of the form."""
 FIELDS = (*LISTS, "command", *FLAGS, *(name for name, _ in PERMISSIONS))
 """Every field of ssh.options.Restrictions."""
 
@@ -32,3 +44,28 @@ def asked(form: Form) -> dict[str, Any]:
         if form.text(name) in ("yes", "no"):
             wanted[name] = form.text(name) == "yes"
     return wanted
+
+
+def kept(form: Form, *others: str) -> list[tuple[str, str]]:
+    """What such a form asked for, and these fields beside, for the form that confirms it."""
+    return [*((name, form.text(name)) for name in (*FIELDS, *others)), (CONFIRMED, "yes")]
+
+
+def said(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is restricted and how, in words; nothing of what is not."""
+    return [(words, _value(name, limits[name])) for name, words in WORDS.items() if name in limits]
+
+
+def difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What would be restricted otherwise: what it is, how it is now, how it would be; "" where it is not restricted."""
+    was, then = dict(said(held)), dict(said(wanted))
+    both = [(words, was.get(words, ""), then.get(words, "")) for words in WORDS.values()]
+    return [row for row in both if row[1] != row[2]]
+
+
+def _value(name: str, value: Any) -> str:
+    if name in dict(PERMISSIONS):
+        return "given" if value else "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
 
 from starlette.responses import Response
 
 from keyrack.core import validation
 from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, renewals, restricting
+from keyrack.core.keys import credentials, rehearsal, renewals, restricting
 from keyrack.model import Credential, Server
 from keyrack.web.console import ends, limits, templates
-from keyrack.web.console.visits import Visit, change, page, unless_changed
+from keyrack.web.console.visits import SEEN, Asked, Visit, change, page, unless_changed
 
 MOST = 200
 
@@ -67,7 +67,7 @@ def key(visit: Visit) -> Response:
         "host_key.html",
         server=_server(visit),
         key=found,
-        rules=_rules(found),
+        rules=limits.said(found.restrictions),
         ends=ends.ENDS[1:],
         seen=_end(found),
         held=_held(found),
@@ -77,23 +77,12 @@ def key(visit: Visit) -> Response:
     )
 
 
-def _rules(of: Credential) -> list[tuple[str, str]]:
-    """What a key is restricted to, a line each: what is restricted, and how."""
-
-    def said(value: Any) -> str:
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        return ", ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
-
-    return [(name.replace("_", " "), said(value)) for name, value in of.restrictions.items()]
-
-
 def _held(of: Credential) -> str:
     return json.dumps(dict(of.restrictions), sort_keys=True)
 
 
 def restrict(visit: Visit) -> Response:
-    """Give such a key other restrictions."""
+    """Show what other restrictions of such a key change, and set them once that was confirmed."""
     server, number = visit.number("server"), visit.number("id")
 
     def seen(instance: Instance) -> str:
@@ -103,6 +92,22 @@ def restrict(visit: Visit) -> Response:
         credentials.get(instance, visit.actor, server, number)
         return restricting.credential(instance, visit.actor, number, limits.asked(visit.form))
 
+    if not visit.form.flag("confirmed"):
+        held = credentials.get(visit.instance, visit.actor, server, number)
+        done = rehearsal.rehearse(
+            visit.instance,
+            visit.actor,
+            lambda instance: unless_changed(replace(visit, instance=instance), "credentials:write", seen, set_limits),
+        )
+        return visit.show(
+            "restrict_preview.html",
+            title=held.label,
+            words=f"A key on {held.username} of {_server(visit).name}.",
+            rows=limits.difference(held.restrictions, done.answer.restrictions),
+            done=done,
+            back=f"/hosts/{server}/keys/{number}",
+            hidden=limits.kept(visit.form, SEEN),
+        )
     made = unless_changed(visit, "credentials:write", seen, set_limits)
     words = f"The key {made.label} may do what stands here from its next login on; sessions that are open go on."
     return visit.go(f"/hosts/{server}/keys/{number}", words)
@@ -126,6 +131,23 @@ def renew(visit: Visit) -> Response:
     made = unless_changed(visit, "credentials:write", seen, set_end)
     assert made.expires_at is not None
     return visit.go(f"/hosts/{server}", f"The key {made.label} ends {templates.exact(made.expires_at)}.")
+
+
+def removing(visit: Visit) -> Asked:
+    """What taking such a key away does."""
+    server, number = _server(visit), visit.number("id")
+    found = credentials.get(visit.instance, visit.actor, server.id, number)
+    opened = f"{found.username} on {server.name}"
+    words = f"It opens {opened} no more once the host has heard of it; sessions that it opened end."
+    done = None
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(
+            visit.instance,
+            visit.actor,
+            lambda instance: credentials.delete(instance, visit.actor, server.id, number),
+        )
+    title, button = f"Remove {found.label} from {server.name}?", f"Remove this key from {server.name}"
+    return Asked(title, [words], button, f"/hosts/{server.id}/keys/{number}", done)
 
 
 def remove(visit: Visit) -> Response:
@@ -176,7 +198,7 @@ PAGES = (
     page("/hosts/{server}/keys/{id}", key, "credentials:read"),
     change("/hosts/{server}/keys/{id}/renew", renew, "credentials:write", again=key),
     change("/hosts/{server}/keys/{id}/restrict", restrict, "credentials:write", again=key),
-    change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write"),
+    change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write", asks=removing),
     page("/hosts/{server}/change", changing, "servers:write"),
     change("/hosts/{server}/change", set_named, "servers:write", again=changing),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -32,7 +33,7 @@ from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.web.console import ends, templates
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 50
 MOST_WAYS = 200
@@ -227,6 +228,21 @@ def confirm(visit: Visit) -> Response:
     return visit.go(f"/keys/{found.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
 
 
+def removing(visit: Visit) -> Asked:
+    """What deleting a key of one's own does."""
+    found, whose = _whose(visit)
+    if whose is not None:
+        raise missing("SSH key")
+    ways = _shown(found, _ways(visit, visit.actor.name)).ways
+    hosts = sorted({way.server.name for way in ways})
+    named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
+    opened = f"It opens {named} for you." if hosts else "It opens no host at this moment."
+    words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
+    button = f"Remove this key from {templates.count(len(hosts), 'host')}" if hosts else "Remove this key"
+    title = f"Remove your key {found.title or templates.short_fingerprint(found.fingerprint or '')}?"
+    return Asked(title, [opened, words], button, f"/keys/{quote(found.fingerprint or '')}")
+
+
 def remove(visit: Visit) -> Response:
     """Delete a key of one's own."""
     found, whose = _whose(visit)
@@ -277,7 +293,7 @@ PAGES = (
     page("/keys/{fingerprint:path}", key, user_keys.READ),
     change("/renew-key/{fingerprint:path}", renew, user_keys.ADD, again=key),
     change("/confirm-key/{fingerprint:path}", confirm, user_keys.ADD, again=key),
-    change("/remove-key/{fingerprint:path}", remove, user_keys.DELETE),
+    change("/remove-key/{fingerprint:path}", remove, user_keys.DELETE, asks=removing),
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
     change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),
     page("/revoked/{fingerprint:path}", revoked, "servers:read"),

@@ -41,8 +41,8 @@ def _charts(found: core.Overview) -> list[Drawn]:
 
     over_days: list[tuple[str, str, charts.Numbers]] = [
         ("Logins a day", "Logins:number", tuple((day(at), number) for at, number in found.logins)),
-        ("Done a day", "Done:number", tuple((day(at), done) for at, done, _ in found.days)),
-        ("Refused a day", "Refused:number", tuple((day(at), refused) for at, _, refused in found.days)),
+        ("Changes a day", "Changes:number", tuple((day(at), done) for at, done, _ in found.days)),
+        ("Refusals a day", "Refusals:number", tuple((day(at), refused) for at, _, refused in found.days)),
     ]
     parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
         ("Hosts obeyed within", ("Within", "Changes:number"), found.delays),

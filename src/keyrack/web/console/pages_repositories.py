@@ -8,10 +8,12 @@ from keyrack.core.audit import events
 from keyrack.core.git import deploy_keys, named_repositories, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
+from keyrack.errors import missing
 from keyrack.model import Event
 from keyrack.store.git.repositories import Repository
 from keyrack.web import bodies
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
+from keyrack.web.console import templates
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged
 
 PER_PAGE = 50
 ANYBODY = "iam:self"
@@ -82,6 +84,20 @@ def add_key(visit: Visit) -> Response:
     return visit.go(f"/repositories/{number}", f"The deploy key {made.title} is registered.")
 
 
+def removing_key(visit: Visit) -> Asked:
+    """What taking a deploy key away does."""
+    found = repositories.get(visit.instance, visit.actor, visit.number("id"))
+    held = deploy_keys.find(visit.instance, visit.actor, found.id, limit=200).items
+    one = next((one for one in held if one.id == visit.number("number")), None)
+    if one is None:
+        raise missing("deploy key")
+    may = "read and write" if one.can_push else "read"
+    used = f"last used {templates.ago(one.last_used_at, visit.now)}" if one.last_used_at else "never used"
+    words = f"Programs that {may} {found.path} with it are refused from then on."
+    title = f"Take the deploy key {one.title} from {found.path}?"
+    return Asked(title, [words, f"It was {used}."], "Remove this deploy key", f"/repositories/{found.id}")
+
+
 def remove_key(visit: Visit) -> Response:
     """Take a deploy key away."""
     number = visit.number("id")
@@ -94,5 +110,5 @@ PAGES = (
     change("/repositories", add, repositories.CREATE, again=listed),
     page("/repositories/{path:path}", repository, judged=True),
     change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True),
-    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True),
+    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True, asks=removing_key),
 )

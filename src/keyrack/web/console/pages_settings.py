@@ -10,14 +10,16 @@ from keyrack.core import validation
 from keyrack.core.hosts import modes
 from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
-from keyrack.errors import Refusal
+from keyrack.errors import Refusal, missing
 from keyrack.protocol.host_document import KEEP
 from keyrack.settings import Settings
 from keyrack.web import bodies
+from keyrack.web.console import templates
 from keyrack.web.console.pages_hosts import SPANS, THENS, offline_words
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged
 
 PER_PAGE = 100
+HERE = "/settings"
 KEY_TYPES: tuple[str, ...] = Settings.model_fields["key_types"].default
 ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
 
@@ -27,9 +29,10 @@ def settings(visit: Visit) -> Response:
     found = None
     if visit.may("people:read"):
         found = tokens.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
+    held = found.items if found else tokens.own(visit.instance, visit.actor)
     return visit.show(
         "settings.html",
-        tokens=found.items if found else (),
+        tokens=held,
         access_keys=access_keys.find(visit.instance, visit.actor),
         config=visit.instance.settings,
         ends=ENDS,
@@ -104,10 +107,37 @@ def add_access_key(visit: Visit) -> Response:
     )
 
 
+def removing_access_key(visit: Visit) -> Asked:
+    """What taking an access key away does."""
+    found = access_keys.get(visit.instance, visit.actor, visit.path["key"])
+    named = f"{found.id} ({found.description})" if found.description else found.id
+    words = (
+        f"Programs that sign with {named} are refused from then on. It cannot be brought back; a new one can be made."
+    )
+    return Asked(f"Remove access key {found.id}?", [words], "Remove this access key", HERE)
+
+
 def remove_access_key(visit: Visit) -> Response:
     """Take an access key away."""
     access_keys.delete(visit.instance, visit.actor, visit.path["key"])
     return visit.go("/settings", "The access key opens nothing any more.")
+
+
+def revoking_token(visit: Visit) -> Asked:
+    """What revoking a token does."""
+    number = visit.number("id")
+    if visit.may("people:read"):
+        found = tokens.get(visit.instance, visit.actor, number)
+    else:
+        held = [one for one in tokens.own(visit.instance, visit.actor) if one.token.id == number]
+        if not held:
+            raise missing("token")
+        found = held[0]
+    words = "Programs that sign in with it are refused from then on. It cannot be brought back; a new one can be made."
+    used = found.token.last_used_at
+    last = f"It was last used {templates.ago(used, visit.now)}." if used else "It was never used."
+    title = f"Revoke the token {found.token.name} of {found.user.name}?"
+    return Asked(title, [words, last], "Revoke this token", HERE)
 
 
 def revoke_token(visit: Visit) -> Response:
@@ -121,6 +151,6 @@ PAGES = (
     change("/settings/offline", set_offline, "servers:write", again=settings, dangerous=True),
     change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
     change("/settings/access-keys", add_access_key, "iam:self", again=settings, dangerous=True, judged=True),
-    change("/settings/access-keys/{key}/remove", remove_access_key, "iam:self", judged=True),
-    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True),
+    change("/settings/access-keys/{key}/remove", remove_access_key, "iam:self", judged=True, asks=removing_access_key),
+    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True, asks=revoking_token),
 )

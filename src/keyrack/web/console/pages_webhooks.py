@@ -10,7 +10,7 @@ from keyrack.core.audit import webhooks
 from keyrack.errors import missing
 from keyrack.store.audit.webhooks import DELIVERED, FAILED
 from keyrack.web import bodies
-from keyrack.web.console.visits import Visit, change, page
+from keyrack.web.console.visits import Asked, Visit, change, page
 
 HERE = "/settings/webhooks"
 PER_PAGE = 50
@@ -68,6 +68,19 @@ def test(visit: Visit) -> Response:
     return visit.go(f"{HERE}/{number}", "A test is on its way; open this page again to see what was answered.")
 
 
+def removing(visit: Visit) -> Asked:
+    """What removing a webhook does."""
+    number = visit.number("id")
+    one = next((one for one in webhooks.find(visit.instance, visit.actor) if one.id == number), None)
+    if one is None:
+        raise missing("webhook")
+    place = urlsplit(one.url).hostname
+    words = (
+        f"Nobody at {place} hears of what happens here any more, alarms too, and what waits to be sent is forgotten."
+    )
+    return Asked(f"Send nothing to {place} any more?", [words], "Send nothing there any more", f"{HERE}/{number}")
+
+
 def remove(visit: Visit) -> Response:
     """Send events there no more."""
     gone = webhooks.delete(visit.instance, visit.actor, visit.number("id"))
@@ -79,5 +92,5 @@ PAGES = (
     change(HERE, add, webhooks.WRITE, again=listed, dangerous=True),
     page(HERE + "/{id}", webhook, webhooks.READ),
     change(HERE + "/{id}/test", test, webhooks.WRITE, again=webhook),
-    change(HERE + "/{id}/remove", remove, webhooks.WRITE),
+    change(HERE + "/{id}/remove", remove, webhooks.WRITE, asks=removing),
 )

@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 SEEN = "seen"
 """The field of a form that says what it showed when it was made."""
+CONFIRMED = "confirmed"
+"""The field of a form by which somebody says that they saw what it does."""
 AFTER = "after"
 """What names, in an address, the place after which a page of a list begins."""
 
@@ -245,12 +247,28 @@ Handler = Callable[[Visit], Response]
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a change that cannot be taken back says of itself before it is made.
+
+    title: a question; words: sentences about what it does; button: what it does, in its own words; back: where who does
+    not want it goes; done: a rehearsal of it, where it concerns who can log in (core/keys/rehearsal.py).
+    """
+
+    title: str
+    words: Sequence[str]
+    button: str
+    back: str
+    done: object = None
+
+
+@dataclass(frozen=True, slots=True)
 class ConsolePage:
     """A page, or a change that one of its forms makes.
 
     path: with {names}, {name:path} where a name holds slashes; action: the name in policy.ACTIONS that whoever sees it
     or does it needs: others get 403 before anything is asked; the core decides again. again: the page that shows the
-    form with what was typed, where a change is refused; dangerous: the person must have proven lately who they are;
+    form with what was typed, where a change is refused; asks: what the change says before it is made, to be confirmed;
+    dangerous: the person must have proven lately who they are;
     open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
     as a role in a repository, so that the core alone says who may; from_outside: a program sends it, which proves
     itself by what it sends, and no form of ours.
@@ -266,6 +284,7 @@ class ConsolePage:
     hashes: bool = False
     judged: bool = False
     from_outside: bool = False
+    asks: Callable[[Visit], Asked] | None = None
 
 
 def page(
@@ -286,6 +305,9 @@ def change(
     hashes: bool = False,
     judged: bool = False,
     from_outside: bool = False,
+    asks: Callable[[Visit], Asked] | None = None,
 ) -> ConsolePage:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
-    return ConsolePage("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside)
+    return ConsolePage(
+        "POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside, asks
+    )

@@ -1,0 +1,140 @@
+"""What a page says before and after a change: previews, confirmation, one's own tokens, errors within the frame."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from keyrack.core.hosts import servers, system_users
+from keyrack.core.keys import credentials
+from keyrack.core.people import api_tokens, tokens, users
+from keyrack.model import Credential, Server
+from tests.console.conftest import SignedIn
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+
+
+@pytest.fixture
+def host(console: Service) -> Server:
+    """A host of this test's own, with an account."""
+    keyrack = users.system_actor(1)
+    made = servers.create(console.instance, keyrack, name="shop-1", address="192.0.2.77")
+    system_users.create(console.instance, keyrack, made.id, username="www")
+    return made
+
+
+@pytest.fixture
+def key(console: Service, host: Server) -> Credential:
+    """A key on its account."""
+    line = fresh_line("ci")
+    keyrack = users.system_actor(1)
+    return credentials.add(console.instance, keyrack, host.id, label="pipeline", username="www", public_key=line)
+
+
+def held(console: Service, key: Credential) -> dict[str, object]:
+    """What the key is restricted to by now."""
+    return dict(credentials.get(console.instance, users.system_actor(1), key.server_id, key.id).restrictions)
+
+
+def test_a_keys_restrictions_are_shown_before_they_change(
+    page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
+) -> None:
+    signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
+    page.get_by_text("Change what it may do").click()
+    page.get_by_label("From where").fill("10.0.0.0/8 *.example.org")
+    page.get_by_label("Port forwarding").select_option("not given")
+    page.get_by_role("button", name="See what it changes").click()
+    table = page.get_by_role("table", name="What it may do")
+    expect(table.get_by_role("row", name="From where")).to_contain_text("10.0.0.0/8 *.example.org")
+    expect(table.get_by_role("row", name="Port forwarding")).to_contain_text("not given")
+    expect(page.get_by_role("main")).to_contain_text("www on shop-1")
+    assert held(console, key) == {}
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.locator("#messages")).to_contain_text("sessions that are open go on")
+    assert held(console, key) == {"sources": ["10.0.0.0/8", "*.example.org"], "port_forwarding": False}
+
+
+def test_restrictions_that_cannot_hold_are_refused_before_the_preview(
+    page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
+) -> None:
+    signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
+    page.get_by_text("Change what it may do").click()
+    page.get_by_label("From where").fill("!10.0.0.0/8")
+    page.get_by_role("button", name="See what it changes").click()
+    expect(page.get_by_label("From where")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("From where")).to_have_value("!10.0.0.0/8")
+    assert held(console, key) == {}
+
+
+def test_of_two_tabs_the_second_sees_what_the_first_restricted(
+    page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
+) -> None:
+    signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
+    page.get_by_text("Change what it may do").click()
+    page.get_by_label("One command alone").fill("/bin/backup")
+    page.get_by_role("button", name="See what it changes").click()
+    other = page.context.new_page()
+    other.goto(f"/hosts/{host.id}/keys/{key.id}")
+    other.get_by_text("Change what it may do").click()
+    other.get_by_label("From where").fill("10.0.0.0/8")
+    other.get_by_role("button", name="See what it changes").click()
+    other.get_by_role("button", name="Restrict it like that").click()
+    expect(other.locator("#messages")).to_contain_text("sessions that are open go on")
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.get_by_role("alert")).to_contain_text("changed since")
+    assert held(console, key) == {"sources": ["10.0.0.0/8"]}
+
+
+def test_a_key_on_an_account_is_removed_once_that_was_confirmed(
+    page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
+) -> None:
+    signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
+    page.get_by_role("button", name="Remove this key from shop-1").click()
+    expect(page.get_by_role("heading", name="Remove pipeline from shop-1?")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("Who loses")
+    page.get_by_role("link", name="Back", exact=True).click()
+    expect(page.get_by_role("heading", name="pipeline", level=1)).to_be_visible()
+    page.get_by_role("button", name="Remove this key from shop-1").click()
+    page.get_by_role("button", name="Remove this key from shop-1").click()
+    expect(page.locator("#messages")).to_contain_text("taken away")
+    assert not credentials.find(console.instance, users.system_actor(1), host.id).items
+
+
+def test_a_member_sees_their_own_tokens_and_revokes_one(page: Page, console: Service, signed_in: SignedIn) -> None:
+    keyrack = users.system_actor(1)
+    mallory = next(one for one in users.find(console.instance, keyrack) if one.name == "mallory")
+    actor = tokens.actor_of(mallory, None, address="127.0.0.1", channel="console")
+    api_tokens.make(console.instance, actor, name="to be gone", scopes=["iam:self"])
+    signed_in(page, "mallory").goto("/settings")
+    table = page.get_by_role("table", name="Tokens")
+    expect(table.get_by_role("row", name="alice")).to_have_count(0)
+    table.get_by_role("row", name="to be gone").get_by_role("button").click()
+    expect(page.get_by_role("heading", name="Revoke the token to be gone of mallory?")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("It was never used.")
+    page.get_by_role("button", name="Revoke this token").click()
+    expect(page.locator("#messages")).to_contain_text("opens nothing any more")
+    expect(page.get_by_role("table", name="Tokens").get_by_role("row", name="to be gone")).to_have_count(0)
+
+
+def test_what_is_too_long_is_refused_within_the_frame(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/keys?add=1")
+    page.get_by_label("Title").fill("laptop")
+    page.evaluate("() => { document.querySelector('#field-public_key').value = 'x'.repeat(3000000) }")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.get_by_role("heading", name="Too much at once")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("Nothing was changed.")
+    expect(page.get_by_role("navigation", name="Console", exact=True).get_by_role("link", name="Hosts")).to_be_visible()
+
+
+def test_what_is_wrong_with_a_grant_is_heard_at_its_field(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/access/grant")
+    page.get_by_label("Their name").fill("nobody of that name")
+    page.get_by_label("Host or tag").fill("web-1")
+    page.get_by_label("Account").fill("deploy")
+    page.get_by_role("button", name="See what it does").click()
+    field = page.get_by_label("Their name")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description(re.compile("no such user"))
