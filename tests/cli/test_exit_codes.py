@@ -362,7 +362,9 @@ def test_what_a_command_did_is_one_object(data: Path) -> None:
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
     assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)
     changed = json.loads(
-        run(f'grants change {given["id"]} --no-end --restrictions {{"command":"/bin/true"}} --reason x --json', data).stdout
+        run(
+            f'grants change {given["id"]} --no-end --restrictions {{"command":"/bin/true"}} --reason x --json', data
+        ).stdout
     )
     assert (changed["id"], changed["expires_at"], changed["reason"]) == (given["id"], None, "x")
     assert changed["restrictions"]["command"] == "/bin/true"

@@ -18,7 +18,9 @@ SOURCES = {"sources": ["192.0.2.0/24"]}
 
 def give(team: Service, **more: Any) -> int:
     """A grant of alice, who has a key, on web-1; answers its id."""
-    call(team, "POST", "/people/me/keys", {"title": "t", "public_key": fresh_line()}, token="token-of-alice", status=201)
+    call(
+        team, "POST", "/people/me/keys", {"title": "t", "public_key": fresh_line()}, token="token-of-alice", status=201
+    )
     body = {"user": "alice", "server": "web-1", "system_user": "deploy", **more}
     return int(call(team, "POST", "/grants", body, status=201)["id"])
 

@@ -32,9 +32,7 @@ def change(
     on: as validation.end takes them, None for no end; reason: None for none. Where it is all so already nothing is
     done. Whom it lets in, where and from when stays: that is another grant. Raises Refusal INVALID or MISSING.
     """
-    with Attempt(
-        instance, actor, "grants:write", "change a grant", target_kind="grant", target_id=grant_id
-    ) as attempt:
+    with Attempt(instance, actor, "grants:write", "change a grant", target_kind="grant", target_id=grant_id) as attempt:
         values: dict[str, Any] = {}
         if restrictions is not KEEP:
             values["restrictions"] = validation.restrictions(restrictions)

@@ -106,8 +106,6 @@ ENDPOINTS = (
         shown_at="/grants/{id}",
     ),
     endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
-    endpoint(
-        "PATCH", "/grants/{grant}", change_grant, "grants:write", takes=shapes.GrantChange, answers=shapes.Grant
-    ),
+    endpoint("PATCH", "/grants/{grant}", change_grant, "grants:write", takes=shapes.GrantChange, answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
 )
