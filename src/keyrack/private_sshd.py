@@ -79,6 +79,10 @@ class PrivateSshd:
     def prepare(self) -> None:
         """Write host keys, settings and known_hosts; what is there already stays. Raises PrivateSshdError."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            # Debian's sshd gives up its rights inside this folder, without which it does not even say whether it knows
+            # a setting; only its service file makes it.
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         for key_type in HOST_KEY_TYPES:
             path = self._host_key(key_type)
             if not path.exists():
@@ -88,9 +92,6 @@ class PrivateSshd:
         lines = [self._host_key(key_type).with_suffix(".pub").read_text("ascii") for key_type in HOST_KEY_TYPES]
         place = f"[{self._near}]:{self.port}"
         self.known_hosts.write_text("".join(f"{place} {line.rstrip()}\n" for line in lines), "ascii")
-        if os.geteuid() == 0:
-            # Debian's sshd gives up its rights inside this folder; only its service file makes it.
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         _run([str(self._sshd), "-t", "-f", str(self.config)])
 
     def start(self) -> None:

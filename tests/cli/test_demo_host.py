@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +124,19 @@ def test_tmp_is_replaced_by_a_place_that_sshd_accepts(folder: Path, tmp_path: Pa
     assert shared not in elsewhere.parents
     assert elsewhere == safe_place(shared / "demo"), "a second start finds the same place"
     assert elsewhere != safe_place(shared / "other")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a /run of one's own takes root")
+def test_where_sshd_never_ran_it_still_says_what_it_knows(tmp_path: Path) -> None:
+    there, new = tmp_path / "there", tmp_path / "new"
+    prepare = (
+        "import sys; from pathlib import Path; from keyrack.private_sshd import PrivateSshd, find_sshd; "
+        "PrivateSshd(Path(sys.argv[1]), 2222, find_sshd()).prepare()"
+    )
+    subprocess.run([sys.executable, "-c", prepare, str(there)], check=True, timeout=60)
+    empty = 'mount -t tmpfs none /run && exec "$@"'
+    private = ["unshare", "-m", "--propagation", "private", "sh", "-c", empty, "sh"]
+    subprocess.run([*private, sys.executable, "-c", prepare, str(new)], check=True, timeout=60)
+    settings = [(folder / "sshd_config").read_text("utf-8").replace(str(folder), "") for folder in (there, new)]
+    assert settings[0] == settings[1]
+    assert "SetEnv" in settings[1]

@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.login.private_sshd import sshd_path
 
 
@@ -27,7 +29,8 @@ def stand_in(path: Path, version: str, without: Sequence[str] = ()) -> Path:
     data = re.sub(rb"OpenSSH_" + re.escape(own.group(1)) + rb"(?=[p\0 ])", b"OpenSSH_" + number, data)
     for name in without:
         whole = b"\0" + name.encode("ascii") + b"\0"
-        assert whole in data
+        if whole not in data:
+            pytest.skip(f"From OpenSSH 9.8 on another program (sshd-session) than sshd knows {name}.")
         data = data.replace(whole, whole.replace(name[-3:-2].encode("ascii"), b"?"))
     path.write_bytes(data)
     path.chmod(0o755)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
@@ -54,11 +55,8 @@ COLUMNS = {
 BEFORE_NAMES = "0031"
 
 HEAD = migrate.head()
-OLDER = [
-    script.revision
-    for script in ScriptDirectory(migrate.FOLDER, version_locations=[migrate.FOLDER]).walk_revisions()
-    if script.revision != HEAD
-]
+SCRIPTS = list(ScriptDirectory(migrate.FOLDER, version_locations=[migrate.FOLDER]).walk_revisions())
+OLDER = [script.revision for script in SCRIPTS if script.revision != HEAD]
 
 REBUILD = '''
 """As a later version's migration may do: rebuild a table that others point to, then perhaps fail."""
@@ -219,6 +217,60 @@ def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> Non
     for name, rows in before.items():
         kept = after[TABLES.get(name, name)]
         assert [{column: row[COLUMNS.get(column, column)] for column in rows[0]} for row in kept] == rows, name
+
+
+# Versions that were in use while a migration was not, which is below theirs now.
+BETWEEN = [
+    ("0004", ("0003",)),
+    ("0005", ("0004",)),
+    ("0011", ("0018", "0019")),
+    ("0016", ("0011",)),
+    ("0082", ("0115",)),
+    ("0090", ("0115", "0080", "0081", "0082")),
+    ("0131", ("0115", "0080", "0081", "0082", "0090", "0070", "0083")),
+    ("0160", ("0180",)),
+    ("0181", ("0162",)),
+    ("0235", ("0230",)),
+]
+
+
+@pytest.mark.parametrize(("at", "without"), BETWEEN, ids=[at for at, _ in BETWEEN])
+def test_a_database_that_lacks_what_its_revision_says_gets_it(bare_url: str, at: str, without: tuple[str, ...]) -> None:
+    with connected(bare_url) as conn:
+        context = MigrationContext.configure(conn, opts={"target_metadata": changes.metadata})
+        with Operations.context(context):
+            for script in reversed(SCRIPTS[SCRIPTS.index(next(one for one in SCRIPTS if one.revision == at)) :]):
+                if script.revision not in without:
+                    script.module.upgrade()
+        context.stamp(ScriptDirectory(migrate.FOLDER, version_locations=[migrate.FOLDER]), at)
+        before = contents(conn, fill(conn))
+
+    migrate.upgrade(bare_url)
+
+    with connected(bare_url) as conn:
+        assert compare_metadata(MigrationContext.configure(conn, opts={"compare_type": True}), changes.metadata) == []
+        after = contents(conn)
+    for name, rows in before.items():
+        assert len(after[TABLES.get(name, name)]) == len(rows), name
+
+
+def test_one_that_was_brought_up_without_it_gets_it_too(bare_url: str) -> None:
+    migrate.upgrade(bare_url)
+    with connected(bare_url) as conn:
+        conn.execute(text("DROP TABLE access_key_failures"))
+        conn.execute(text("DROP INDEX ix_events_alarms"))
+    migrate.upgrade(bare_url)
+    with connected(bare_url) as conn:
+        assert compare_metadata(MigrationContext.configure(conn), changes.metadata) == []
+
+
+def test_migrations_are_put_after_those_in_use() -> None:
+    """Below one that databases are at already, a migration would never run on them."""
+    in_use = (
+        "0001 0002 0003 0004 0005 0007 0018 0019 0011 0016 0030 0031 0040 0050 0055 0056 0057 0115 0080 0081 0082 0090"
+        " 0070 0083 0130 0131 0180 0170 0160 0161 0162 0181 0230 0235 0240"
+    )
+    assert " ".join(script.revision for script in reversed(SCRIPTS)).startswith(in_use)
 
 
 def test_what_is_called_otherwise_now_is_carried_over(bare_url: str) -> None:

@@ -73,3 +73,10 @@ def test_what_stands_in_the_way_is_named(team: Service) -> None:
     assert "db-1" in refused["error"]["message"]
     assert call(team, "GET", "/servers/1/credentials")["total"] == 0
     call(team, "POST", "/credentials", body, token="token-of-audrey", status=403)
+
+
+@pytest.mark.parametrize("servers", [[], ["web-1", ""]])
+def test_a_list_of_servers_holds_at_least_one(unchanged_team: Service, servers: list[str]) -> None:
+    body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": servers}
+    words = call(unchanged_team, "POST", "/credentials", body, status=422)["error"]["message"]
+    assert "at least one" in words if not servers else "1 to 20000 names" in words

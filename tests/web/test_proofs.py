@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -13,6 +13,7 @@ import pytest
 
 from keyrack.core.people import tokens, users
 from keyrack.model import Role
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.hand_signed import call as signed_call
 from tests.web.sdk.clients import AccessKey
@@ -325,3 +326,48 @@ def test_only_owners_make_owners_and_take_their_place(house: Service) -> None:
     assert ada.ask("POST", f"{native}/tokens", token).status_code == 403
     olga = Proof(house, "token-of-olga")
     assert olga.ask("PUT", f"{native}/people/mallory", {"role": "owner"}).status_code == 200
+
+
+def add_key_of(service: Service, name: str, token: str) -> int:
+    """Put a key in somebody's name, and answer the status."""
+    number = service.call("GET", f"/api/keyrack/v1/people/{name}", token="token-of-olga").json()["id"]
+    body = {"title": "t", "key": fresh_line()}
+    return service.call("POST", f"/api/v4/users/{number}/keys", token=token, json=body).status_code
+
+
+def test_who_has_no_grants_puts_no_key_where_others_log_in(house: Service) -> None:
+    """gwen may register no key herself, so a password of hers gains nothing; a key put in her name would log in."""
+    house.apply(
+        '[workspace]\nname = "acme"\n[[users]]\nname = "gwen"\nrole = "member"\n'
+        '[[grants]]\nuser = "gwen"\nserver = "web-1"\nsystem_user = "deploy"\n'
+    )
+    pat, number = Proof(house, "token-of-pat-all"), user_ids(house)["gwen"]
+
+    def put_key() -> int:
+        return add_key_of(house, "gwen", "token-of-pat-all")
+
+    def native(method: str, path: str, body: dict[str, Any]) -> int:
+        return house.call(method, f"/api/keyrack/v1{path}", token="token-of-pat-all", json=body).status_code
+
+    assert put_key() == 403
+    assert native("PUT", "/people/gwen/key-sources/github", {"account": "pat-at-github"}) == 403
+    assert pat.ask("PATCH", f"/v3/users/{number}", {"user": {"password": PASSWORD}}).status_code == 200
+    # With that password she would register a key, once she had the right to.
+    more = '[workspace]\nname = "acme"\n[[users]]\nname = "pat"\nrole = "member"\npolicies = '
+    house.apply(more + '["people:*", "codeartsrepo:*", "git:*"]\n')
+    assert native("PATCH", "/people/gwen", {"policies": ["codeartsrepo::*"]}) == 403
+    house.apply(more + '["people:*", "codeartsrepo:*", "git:*", "grants:write"]\n')
+    assert native("PATCH", "/people/gwen", {"policies": ["codeartsrepo::*"]}) == 200
+    assert put_key() == 201
+
+
+def test_a_login_that_ends_sooner_is_less(house: Service) -> None:
+    """pat logs in where gwen does, but for an hour: a key in her name would stay."""
+    grants = '[[grants]]\nserver = "web-1"\nsystem_user = "deploy"\n'
+    house.apply(
+        f'[workspace]\nname = "acme"\n[[users]]\nname = "gwen"\nrole = "member"\n{grants}user = "gwen"\n'
+        f'{grants}user = "pat"\nexpires_at = {(datetime.now(UTC) + timedelta(hours=1)).isoformat()}\n'
+    )
+    assert add_key_of(house, "gwen", "token-of-pat-all") == 403
+    house.apply(f'[workspace]\nname = "acme"\n{grants}user = "pat"\n')
+    assert add_key_of(house, "gwen", "token-of-pat-all") == 201

@@ -46,6 +46,34 @@ def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limit.take(99).wait == 0
 
 
+def test_who_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 3)
+    clock = Clock()
+    limit = RateLimit(1, clock)
+    limit.take("a")
+    clock.now += 30
+    limit.take("b")
+    clock.now += 31
+    for caller in ("a", "c", "d"):
+        assert limit.take(caller).wait == 0
+    assert [limit.take(caller).wait > 0 for caller in ("a", "c", "d")] == [True, True, True]
+    assert limit.take("b").wait == 0
+
+
+def test_addresses_of_one_ipv6_network_are_one_caller(team_folder: Path, tmp_path: Path) -> None:
+    with serving(team_folder, tmp_path / "data", rate_limit=2, trusted_proxies="127.0.0.1") as service:
+
+        def statuses(path: str, places: tuple[str, ...], **more: str) -> list[int]:
+            headers = [{"X-Forwarded-For": place, **more} for place in places]
+            return [service.call("GET", path, headers=header).status_code for header in headers]
+
+        near = ("2001:db8::1", "[2001:db8::2]:80", "2001:db8:0:0:ffff::3")
+        assert statuses("/api/v3/ping", near, Authorization="Bearer guess") == [401, 401, 429]
+        assert statuses("/docs", near) == [429, 429, 429]
+        assert statuses("/agent/install.sh", near) == [429, 429, 429]
+        assert statuses("/docs", ("2001:db8:0:1::1", "203.0.113.1", "203.0.113.2")) == [200, 200, 200]
+
+
 def test_each_token_has_its_own_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", rate_limit=3) as service:
 

@@ -31,7 +31,7 @@ from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_awa
 from keyrack.web.at_rest import RESTED, AtRest, ContactParts
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
-from keyrack.web.limits import count
+from keyrack.web.limits import count, place_of
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.together import Together
@@ -81,13 +81,13 @@ def application(
     archive: list[bytes] = []
 
     async def zipapp(request: Request) -> Response:
-        count(limit, request, ("address", address_of(request)))
+        count(limit, request, place_of(request))
         if not archive:
             archive.append(await run_in_threadpool(build_zipapp))
         return Response(archive[0], media_type="application/octet-stream")
 
     async def script(request: Request) -> Response:
-        count(limit, request, ("address", address_of(request)))
+        count(limit, request, place_of(request))
         return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
     get, post = ("GET", "HEAD"), ("POST",)

@@ -40,7 +40,7 @@ log = logger("keyrack.web")
 class Call:
     """One request as a handler sees it.
 
-    ids: the path's numbers by name; path: the path's texts by name; query: the last of each parameter;
+    ids: the path's numbers by name; path: the path's texts by name; query: its parameters;
     body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
     (a form), so that booleans are words.
     """
@@ -93,7 +93,8 @@ class Dialect:
     every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
-    answers say how many requests may still be sent. error: the model of a refusal, where the API has models.
+    answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
+    counts. error: the model of a refusal, where the API has models.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Dialect:
     waits_unknown: Callable[[Request], bool] = field(default=lambda request: False)
     meet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
+    repeats: bool = False
     error: type[BaseModel] | None = None
 
 
@@ -279,7 +281,7 @@ class _Path:
             request=request,
             ids={name: bodies.identifier(value) for name, value in texts.items()},
             path=texts,
-            query=bodies.query(request),
+            query=bodies.query(request, repeats=dialect.repeats),
             body=fields,
             strings=strings,
         )

@@ -23,6 +23,8 @@ LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 MOST_FIELDS = 1000
+LONGEST_SHOWN = 64
+"""The longest name of a caller's that a refusal repeats."""
 DEEPEST = 32
 
 
@@ -170,8 +172,12 @@ def identifier(text: str) -> int:
     return value if value is not None and value <= LARGEST_ID else 0
 
 
-def query(request: Request) -> Mapping[str, str]:
-    """The query's parameters, the last of each name; raises Refusal on text that is not UTF-8."""
+def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
+    """The query's parameters. Raises Refusal on text that is not UTF-8, and on a name that stands twice: which of two
+    values counts, nobody can see. A list in PHP's or Rails' spelling, NAME[], may have several.
+
+    repeats: the last value counts instead, for pages of ours that name a parameter several times.
+    """
     try:
         pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeError, ValueError):
@@ -179,6 +185,8 @@ def query(request: Request) -> Mapping[str, str]:
     for name, value in pairs:
         if "\x00" in name or "\x00" in value:
             raise malformed("The query holds a NUL character.", "query-malformed")
+    if not repeats:
+        _refuse_twice([name for name, _ in pairs if not name.endswith("[]")])
     return dict(pairs)
 
 
@@ -187,6 +195,16 @@ def retried(response: Response, refusal: Refusal) -> Response:
     if refusal.retry_after:
         response.headers["Retry-After"] = str(refusal.retry_after)
     return response
+
+
+def _refuse_twice(names: list[str]) -> None:
+    """Refuse names of which one stands twice; in words it is shown where it can be."""
+    if len(set(names)) == len(names):
+        return
+    twice = next(name for name in names if names.count(name) > 1)
+    shown = twice.isidentifier() and len(twice) <= LONGEST_SHOWN
+    words = f"{twice if shown else 'A parameter'} stands twice in the query; send it once."
+    raise Refusal(Kind.INVALID, "parameter-twice", words, field=twice if shown else "query")
 
 
 def _holds_no_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyrack.core.instance import Instance
+from keyrack.core.people.throttle import network
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web.api import Dialect, address_of
@@ -23,18 +24,18 @@ def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
             actor = dialect.authenticate(instance, request)
         except Refusal:
             # Failures count against where they come from, as there is nobody else.
-            count(limit, request, _address(request))
+            count(limit, request, place_of(request))
             raise
         count(limit, request, ("user", actor.user_id, actor.token_id, actor.token_name))
         return actor
 
     def greet(request: Request) -> None:
-        count(limit, request, _address(request))
+        count(limit, request, place_of(request))
 
     def finish(request: Request, actor: Actor | None, response: Response) -> None:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
-            quota = getattr(request.state, "quota", None) or limit.look(_address(request))
+            quota = getattr(request.state, "quota", None) or limit.look(place_of(request))
             # Beside response.headers, which looks through all of them before each that it adds.
             response.raw_headers += [
                 (b"x-ratelimit-limit", b"%d" % quota.limit),
@@ -52,5 +53,6 @@ def count(limit: RateLimit, request: Request, caller: Hashable) -> None:
         raise Refusal(Kind.THROTTLED, "too-many-requests", words, retry_after=quota.wait)
 
 
-def _address(request: Request) -> Hashable:
-    return ("address", address_of(request))
+def place_of(request: Request) -> Hashable:
+    """What counts as one address: of IPv6 the whole network that one customer gets, as its addresses are endless."""
+    return ("address", network(address_of(request)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class RateLimit:
         self.limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._minutes: dict[Hashable, _Window] = {}
+        self._minutes: OrderedDict[Hashable, _Window] = OrderedDict()
 
     def take(self, caller: Hashable, cost: int = 1) -> Quota:
         """Count one request, or as many as it costs. A quota with a wait means that it is too many, and not counted."""
@@ -46,8 +47,7 @@ class RateLimit:
             now = self._clock()
             minute = self._minutes.get(caller)
             if minute is None or minute.ends <= now:
-                self._forget(now)
-                minute = self._minutes[caller] = _Window(now + WINDOW_SECONDS, 0)
+                minute = self._begin(caller, now)
             if minute.used + cost > self.limit:
                 return Quota(self.limit, max(0, self.limit - minute.used), max(1, math.ceil(minute.ends - now)))
             minute.used += cost
@@ -63,9 +63,10 @@ class RateLimit:
             wait = 0 if minute.used < self.limit else max(1, math.ceil(minute.ends - now))
             return Quota(self.limit, self.limit - minute.used, wait)
 
-    def _forget(self, now: float) -> None:
-        if len(self._minutes) < MOST_CALLERS:
-            return
-        self._minutes = {caller: minute for caller, minute in self._minutes.items() if minute.ends > now}
-        while len(self._minutes) >= MOST_CALLERS:
-            del self._minutes[next(iter(self._minutes))]
+    def _begin(self, caller: Hashable, now: float) -> _Window:
+        # All minutes are as long, so that they end in the order in which they began: no caller pays for all others.
+        self._minutes.pop(caller, None)
+        while self._minutes and (len(self._minutes) >= MOST_CALLERS or next(iter(self._minutes.values())).ends <= now):
+            self._minutes.popitem(last=False)
+        minute = self._minutes[caller] = _Window(now + WINDOW_SECONDS, 0)
+        return minute

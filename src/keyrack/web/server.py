@@ -42,7 +42,7 @@ from keyrack.web.gitlab import api as gitlab
 from keyrack.web.home import page
 from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
-from keyrack.web.limits import limited
+from keyrack.web.limits import limited, place_of
 from keyrack.web.native import api as native
 from keyrack.web.protocol import Hold
 from keyrack.web.proxies import Proxies
@@ -253,7 +253,7 @@ def _counted(limit: RateLimit, handler: Handler) -> Handler:
     """The same for anybody, within the limit of requests of an address."""
 
     async def answer(request: Request) -> Response:
-        quota = limit.take(("address", address_of(request)))
+        quota = limit.take(place_of(request))
         if quota.wait:
             return PlainTextResponse("Too many requests.", 429, {"Retry-After": str(quota.wait)})
         return await handler(request)

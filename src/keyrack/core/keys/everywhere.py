@@ -411,7 +411,9 @@ class _Choice:
             return cls(tag=server_tag(value["tag"]))
         if isinstance(value, list | tuple) and 0 < len(value) <= MOST_NAMED and all(map(_is_name, value)):
             return cls(named=tuple(value))
-        words = f'Say which servers: {{"tag": NAME}}, a list of at most {MOST_NAMED} names or ids, or "all".'
+        if isinstance(value, list | tuple) and not value:
+            raise invalid("servers", 'The list names no server; name at least one, or say {"tag": NAME} or "all".')
+        words = f'Say which servers: {{"tag": NAME}}, a list of 1 to {MOST_NAMED} names or ids, or "all".'
         raise invalid("servers", words)
 
     def servers(self, work: Work) -> tuple[ChosenServer, ...]:

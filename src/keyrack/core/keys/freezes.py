@@ -229,7 +229,7 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
                 raise missing("SSH key")
             owner = people.user(work.connection, found.user_id)
             if owner is not None and owner.id != actor.user_id:
-                refuse_exceeding(work, owner)
+                refuse_exceeding(work, owner, has_keys=True)
             whose = str(found.user_name)
             row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
             held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))

@@ -54,7 +54,7 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
 
         def change(work: Work) -> KeySource:
             user = _found(work.connection, actor, name)
-            refuse_exceeding(work, user)
+            refuse_exceeding(work, user, has_keys=True)
             known = {one.kind: one for one in key_sources.of_user(work.connection, user.id)}.get(kind)
             if known is not None and (known.url, known.account) == (place, account):
                 work.no_event("named already")

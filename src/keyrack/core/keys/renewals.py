@@ -73,7 +73,7 @@ def key(
             owner = people.user(work.connection, held.user_id)
             assert owner is not None
             if owner.id != actor.user_id:
-                refuse_exceeding(work, owner)
+                refuse_exceeding(work, owner, has_keys=True)
             endings.renew_user_key(work.connection, held.id, end)
             work.bump_revisions(keys.servers_of_user(work.connection, owner.id))
             work.record(

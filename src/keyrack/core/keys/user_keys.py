@@ -57,7 +57,7 @@ def add(
         owner = _person(actor, user_id)
 
         def change(work: Work) -> UserKey:
-            whom = _other(work, owner)
+            whom = _other(work, owner, has_keys=True)
             end = validation.end(work.now, expires_at, duration=duration)
             made = enter(work, owner, name, key, whom, end=end)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
@@ -273,14 +273,16 @@ def _whose(actor: Actor, user_id: int | None) -> str:
     return " of one's own" if user_id in (None, actor.user_id) else " of another user"
 
 
-def _other(work: Work, owner: int) -> User | None:
-    """The user whose key is touched, where that is not the actor. Raises Refusal MISSING or FORBIDDEN."""
+def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
+    """The user whose key is touched, where that is not the actor; has_keys: one comes. Raises Refusal MISSING or
+    FORBIDDEN.
+    """
     if owner == work.actor.user_id:
         return None
     user = people.user(work.connection, owner)
     if user is None or user.workspace_id != work.actor.workspace_id:
         raise missing("user")
-    refuse_exceeding(work, user)
+    refuse_exceeding(work, user, has_keys=has_keys)
     return user
 
 

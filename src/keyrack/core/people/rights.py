@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from keyrack import policy
 from keyrack.core.work import Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import RepositoryRole, User
+from keyrack.model import Grant, RepositoryRole, User
 from keyrack.store.git import repositories
 from keyrack.store.keys import keys
 
@@ -16,12 +16,13 @@ OWN_KEYS = "codeartsrepo::createUserSSHkey"
 _WRITERS = (RepositoryRole.DEVELOPER, RepositoryRole.ADMIN)
 
 
-def refuse_exceeding(work: Work, user: User) -> None:
+def refuse_exceeding(work: Work, user: User, *, has_keys: bool = False) -> None:
     """Refuse to touch the proofs of a user who may more than the actor.
 
     Proofs are what one signs in with or has rights from: password, tokens, access keys, role, policies, being enabled.
     Whoever sets one could use it, so the user's actions, logins and repositories must all be the actor's as well.
-    Raises Refusal FORBIDDEN.
+    has_keys: a key comes to the user by this change, or the right to register one, so that logins count also where the
+    user could register none so far. Raises Refusal FORBIDDEN.
     """
     actor = work.actor
     refusal = policy.exceeds(actor, user.role, user.policies)
@@ -29,24 +30,27 @@ def refuse_exceeding(work: Work, user: User) -> None:
         raise refusal
     if user.id == actor.user_id:
         return
-    reached = policy.actions(user.role, user.policies)
-    if OWN_KEYS in reached and policy.lacking(actor, ("grants:write",)):
+    has_keys = has_keys or OWN_KEYS in policy.actions(user.role, user.policies)
+    if has_keys and policy.lacking(actor, ("grants:write",)):
         _refuse_logins(work, user)
     if policy.lacking(actor, _of_member(RepositoryRole.ADMIN, has_keys=True)):
-        _refuse_repositories(work, user, has_keys=OWN_KEYS in reached)
+        _refuse_repositories(work, user, has_keys=has_keys)
 
 
 def _refuse_logins(work: Work, user: User) -> None:
-    """Where the user logs in by a grant, the actor must too."""
+    """Where the user logs in by a grant, the actor must too, and as long."""
     own = () if work.actor.user_id is None else keys.grants_of_user(work.connection, work.actor.user_id, work.now)
-    places = {
-        (grant.server_id, grant.tag, grant.system_user)
-        for grant in own
-        if not grant.restrictions and grant.has_begun(work.now)
-    }
+    mine = [grant for grant in own if not grant.restrictions and grant.has_begun(work.now)]
     for grant in keys.grants_of_user(work.connection, user.id, work.now):
-        if (grant.server_id, grant.tag, grant.system_user) not in places:
+        if not any(_covers(one, grant) for one in mine):
             raise _exceeded(f"{user.name} may log in where you may not")
+
+
+def _covers(mine: Grant, other: Grant) -> bool:
+    """Whether a grant of one's own lets one in at the same place as another, and as long."""
+    if (mine.server_id, mine.tag, mine.system_user) != (other.server_id, other.tag, other.system_user):
+        return False
+    return mine.expires_at is None or (other.expires_at is not None and other.expires_at <= mine.expires_at)
 
 
 def _refuse_repositories(work: Work, user: User, *, has_keys: bool) -> None:

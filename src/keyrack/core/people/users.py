@@ -14,7 +14,7 @@ from keyrack.core import room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.people import passwords, throttle
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
@@ -313,7 +313,7 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
 
         def change(work: Work) -> User:
             user = own_user(work, user_id)
-            refuse_exceeding(work, user)
+            refuse_exceeding(work, user, has_keys=OWN_KEYS in policy.actions(role, allowed))
             if role is not Role.OWNER:
                 _keep_an_owner(work, user)
             people.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from keyrack.store.changes import changes
+from keyrack.store.engine import skipped
 from keyrack.store.engine.connect import is_unavailable, parse_url, postgresql_engine, sqlite_engine, unavailable
 
 FOLDER = Path(__file__).parent.parent / "migrations"
@@ -60,13 +61,18 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
     Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
     DatabaseUnavailable if the database is away or somebody holds on to a table.
     """
-    found = current(url)
+    dialect, parsed = parse_url(url)
+    found, whole = None, True
+    if dialect != "sqlite" or os.path.exists(str(parsed.database)):
+        with _connected(url, writer=False) as conn:
+            found = _revision(conn)
+            whole = not _skipped(conn, found)
     if found is not None and found not in _chain(FOLDER):
         raise SchemaTooNew(
             f"This database is at revision {found}, made by a later version of Keyrack than this one, "
             f"which knows {head()} at most. Start that version, or restore a backup from before."
         )
-    if found == (head() if to == "head" else to):
+    if found == (head() if to == "head" else to) and whole:
         return
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
@@ -75,6 +81,8 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
+            for revision in _skipped(conn, there):
+                _run_alone(conn, revision)
             _run(conn, to)
             if then is not None and there != _revision(conn):
                 then(conn)
@@ -132,6 +140,21 @@ def _run(conn: Connection, to: str) -> None:
         # The metadata gives its naming convention to constraints that a migration leaves unnamed.
         environment.configure(connection=conn, target_metadata=changes.metadata)
         environment.run_migrations()
+
+
+def _skipped(conn: Connection, found: str | None) -> tuple[str, ...]:
+    chain = _chain(FOLDER)
+    return skipped.among(conn, chain[: chain.index(found) + 1]) if found in chain else ()
+
+
+def _run_alone(conn: Connection, revision: str) -> None:
+    """What a revision below the one that a database is at would have done, had it been there then."""
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+
+    context = MigrationContext.configure(conn, opts={"target_metadata": changes.metadata})
+    with Operations.context(context):
+        _scripts(FOLDER).get_revision(revision).module.upgrade()
 
 
 def _lock(conn: Connection) -> None:

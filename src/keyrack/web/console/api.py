@@ -83,6 +83,7 @@ def dialect(instance: Instance) -> Dialect:
         not_supported=partial(not_supported, instance),
         read_body=read_form,
         finish=partial(finish, instance),
+        repeats=True,
     )
 
 
