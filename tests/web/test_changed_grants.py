@@ -1,4 +1,4 @@
-"""A grant's terms are changed under its id: restrictions, end, reason; hosts are told, and only who saw it changes it."""
+"""A grant is changed under its id: restrictions, end, reason; hosts are told, and only who saw it changes it."""
 
 from __future__ import annotations
 
