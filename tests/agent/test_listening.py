@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.private_sshd import free_port
+from keyrack.private_sshd import ADDRESS, free_port
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 from tests.waiting import wait_until
@@ -40,6 +42,26 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
         finally:
             forwarding.kill()
             forwarding.wait()
+
+
+def test_who_was_found_counts_only_while_nothing_else_listens_there() -> None:
+    with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
+        known = Sshd(str(one.config))
+        first = known.listeners()
+        assert [pid for listener in first for pid in listener.sshds] == [one.pid]
+        assert (known.listeners(), Sshd(str(one.config)).listeners()) == (first, first)
+        os.kill(one.pid, signal.SIGHUP)
+        wait_until(lambda: known.listeners() and known.listeners() != first, "the sockets that it opens anew")
+        second = known.listeners()
+        assert [pid for listener in second for pid in listener.sshds] == [one.pid]
+        one.stop()
+        assert known.listeners() == ()
+        with socket.create_server((ADDRESS, one.port)):
+            other = known.listeners()
+            assert [(listener.owners[0][0], listener.sshds) for listener in other] == [(os.getpid(), ())]
+            elsewhere = f"Port {free_port()}"
+            one.config.write_text(one.config.read_text("utf-8").replace(f"Port {one.port}", elsewhere), "utf-8")
+            assert known.listeners() == ()
 
 
 def test_keys_that_another_sshd_of_the_machine_takes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ Any account can listen, and call itself what it likes: only processes of root's 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import socket
@@ -20,7 +21,6 @@ from keyrack.agent.system.sockets import listening_sockets
 
 DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 
-_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 # What OpenSSH's listener calls itself since 8.2, behind whatever name its file has.
 _LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
 _PROGRAMS = ("sshd", "sshd-session")
@@ -59,20 +59,32 @@ def can_be_seen() -> bool:
     return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
 
 
-def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener, ...]:
+class Found(NamedTuple):
+    """Who listens, and among which sockets they were found: at these places, or at any where that is None."""
+
+    listeners: Tuple[Listener, ...]
+    places: Optional[FrozenSet[Address]]
+    among: FrozenSet[Tuple[str, Address]]
+
+
+def find(addresses: Sequence[Address], config: Optional[str]) -> Found:
     """Who listens at these addresses; where nobody does, the sshds that were started with this file of settings.
 
     config: None for the usual file, of which also systemd's sockets for ssh count.
     """
     sockets = listening_sockets()
-    wanted = {(_plain(host), port) for host, port in addresses}
+    wanted = frozenset((_plain(host), port) for host, port in addresses)
+    # Whether systemd listens for ssh elsewhere too is seen by another socket only.
+    places = None if config is None else wanted
     if config is None:
-        wanted |= set(_of_units())
+        wanted |= _of_units()
     inodes = {inode for inode, place in sockets.items() if place in wanted}
-    owners, others = _owners(inodes or set(sockets))
-    inodes -= others
+    if inodes:
+        owners = _owners(inodes)
+        inodes -= _of_others(inodes - owners.keys())
     if not inodes:
-        owners, _ = _owners(set(sockets))
+        places = None
+        owners = _owners(set(sockets))
         # A port given on its command line stands in no file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
     found = []
@@ -83,7 +95,29 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener,
         parents = {process.pid for process in known} - {_SYSTEMD}
         held = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
         found.append(Listener(address, port, inode, held))
-    return tuple(sorted(found))
+    return Found(tuple(sorted(found)), places, _among(sockets, places))
+
+
+def finds_the_same(found: Found) -> bool:
+    """Whether find() would say the same again, by the kernel's word on the same sockets and on their holders alone.
+    Cheap: to find who holds a socket takes a look at every file that every process has open.
+    """
+    if not found.listeners or not all(one.owners for one in found.listeners):
+        return False
+    if _among(listening_sockets(), found.places) != found.among:
+        return False
+    for one in found.listeners:
+        for pid, started in one.owners:
+            process = processes.read(pid)
+            if process is None or process.started != started or not processes.is_ours(pid):
+                return False
+            if one.inode not in processes.sockets(pid):
+                return False
+    return True
+
+
+def _among(sockets: Dict[str, Address], places: Optional[FrozenSet[Address]]) -> FrozenSet[Tuple[str, Address]]:
+    return frozenset((inode, place) for inode, place in sockets.items() if places is None or place in places)
 
 
 def still(listeners: Iterable[Listener]) -> bool:
@@ -107,11 +141,14 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     places = {(one.address, one.port) for one in known}
     sockets = {inode: place for inode, place in listening_sockets().items() if place not in places}
     found = []
-    for inode, pids in _owners(set(sockets))[0].items():
-        for pid in pids:
-            process = processes.read(pid)
-            if process is not None and pid not in ours and _LISTENER_TITLE.search(processes.title(pid)):
-                found.append(Listener(*sockets[inode], inode, ((pid, process.started),)))
+    own = processes.namespace(os.getpid())
+    for pid in processes.by_nearness()[0]:
+        process = processes.read(pid)
+        if process is None or pid in ours or not _LISTENER_TITLE.search(processes.title(pid)):
+            continue
+        if processes.is_ours(pid) and processes.namespace(pid) in ("", own):
+            held = processes.sockets(pid) & sockets.keys()
+            found += [Listener(*sockets[inode], inode, ((pid, process.started),)) for inode in held]
     return tuple(sorted(found))
 
 
@@ -159,23 +196,28 @@ def unit_of(pid: int) -> str:
     return ""
 
 
-def _owners(inodes: Set[str]) -> Tuple[Dict[str, List[int]], Set[str]]:
-    """Which processes of root's or ours hold which of these sockets; and those that other accounts hold alone."""
+def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
+    """Which processes of root's or ours hold which of these sockets."""
     found: Dict[str, List[int]] = {}
-    others: Set[str] = set()
     own = processes.namespace(os.getpid())
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            held = {os.readlink(f"/proc/{name}/fd/{number}") for number in os.listdir(f"/proc/{name}/fd")}
-            numbers = {match.group(1) for match in map(_SOCKET.fullmatch, held) if match} & inodes
-            if numbers and not processes.is_ours(int(name)):
-                others |= numbers
-            elif numbers and processes.namespace(int(name)) in ("", own):
-                for inode in numbers:
-                    found.setdefault(inode, []).append(int(name))
-    return found, others - found.keys()
+    for pid in processes.by_nearness()[0]:
+        numbers = processes.sockets(pid) & inodes
+        if numbers and processes.is_ours(pid) and processes.namespace(pid) in ("", own):
+            for inode in numbers:
+                found.setdefault(inode, []).append(pid)
+    return found
+
+
+def _of_others(inodes: Set[str]) -> Set[str]:
+    """Those of these sockets that other accounts' processes hold. Not asked where a process of ours holds each, as
+    others have much open: a database its files, a web server its connections.
+    """
+    found: Set[str] = set()
+    for pid in itertools.chain(*processes.by_nearness()) if inodes else ():
+        numbers = processes.sockets(pid) & inodes
+        if numbers and not processes.is_ours(pid):
+            found |= numbers
+    return found
 
 
 def _is_ours(pid: int, config: Optional[str]) -> bool:

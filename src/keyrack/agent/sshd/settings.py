@@ -40,6 +40,10 @@ _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 
 
+# Who listens, by the file of settings, and by which settings in it: the parts of an agent ask for the same sshd.
+_found: Dict[str, Tuple[Tuple[object, ...], listening.Found]] = {}
+
+
 class SshdProblem(Exception):
     """sshd did not answer; the words say why."""
 
@@ -253,8 +257,14 @@ class Sshd:
         """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
         if self._held:
             return self._held if listening.still(self._held) else ()
-        config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
-        return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
+        if not listening.can_be_seen():
+            return ()
+        settings = (DEFAULT_CONFIG, *self.signature())
+        known = _found.get(self.config)
+        if known is None or known[0] != settings or not listening.finds_the_same(known[1]):
+            config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
+            known = _found[self.config] = settings, listening.find(self._addresses(), config)
+        return known[1].listeners
 
     def others(self) -> str:
         """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""

@@ -18,7 +18,6 @@ from keyrack.agent.system.sockets import far_ends
 NO_AUDIT_SESSION = "4294967295"  # the kernel's word for: never logged in
 
 _LOGIN_SCOPE = re.compile(r"/session-[^/]+\.scope(?:/|$)")
-_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -167,21 +166,40 @@ def namespace(pid: int) -> str:
         return ""
 
 
-def peers(pid: int) -> Set[Tuple[str, int]]:
-    """Who is at the other end of a process's TCP connections: addresses and ports."""
-    sockets = set()
-    try:
+def sockets(pid: int) -> Set[str]:
+    """The numbers of the sockets that a process has open; none where that may not be seen."""
+    found: Set[str] = set()
+    with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                match = _SOCKET.fullmatch(os.readlink(f"/proc/{pid}/fd/{number}"))
-                if match:
-                    sockets.add(match.group(1))
-    except OSError:
-        return set()
-    if not sockets:
+                file = os.readlink(f"/proc/{pid}/fd/{number}")
+                if file.startswith("socket:["):
+                    found.add(file[len("socket:[") : -1])
+    return found
+
+
+def by_nearness() -> Tuple[List[int], List[int]]:
+    """The numbers of all processes that can be seen: those that can be root's or our own account's, and the others.
+
+    By the owner of their folders here, which is the effective account whatever they ask for (proc(5)): is_ours() of the
+    others is false.
+    """
+    near: List[int] = []
+    far: List[int] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                (near if os.stat(f"/proc/{name}").st_uid in (0, os.geteuid()) else far).append(int(name))
+    return near, far
+
+
+def peers(pid: int) -> Set[Tuple[str, int]]:
+    """Who is at the other end of a process's TCP connections: addresses and ports."""
+    open_ones = sockets(pid)
+    if not open_ones:
         return set()
     ends = far_ends(pid)
-    return {ends[inode] for inode in sockets if inode in ends}
+    return {ends[inode] for inode in open_ones if inode in ends}
 
 
 def start_time(started: int) -> float:

@@ -107,7 +107,12 @@ class CompiledStatement:
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
-        return self.bound_many((given,))[0]
+        values = list(self.taken(given))
+        for at, value in self.fixed:
+            values.insert(at, value)
+        for at, process in self.converted:
+            values[at] = process(values[at])
+        return tuple(values) if self.positional else dict(zip(self.placeholders, values, strict=True))
 
     def bound_many(self, given: Iterable[Mapping[str, Any]]) -> list[Any]:
         """The same for many sets of values. What several share, as one object, is converted once."""
