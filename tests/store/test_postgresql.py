@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
@@ -20,7 +21,7 @@ from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
-from tests.postgres import Cluster
+from tests.postgres import Cluster, database_name
 from tests.waiting import wait_until
 
 
@@ -251,3 +252,30 @@ def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgre
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _set(database_url: str, setting: str) -> None:
+    """Give a database a setting, for those who connect from now on."""
+    with psycopg.connect(database_url, autocommit=True) as raw:
+        raw.execute("SET default_transaction_read_only = off")
+        raw.execute(f'ALTER DATABASE "{database_name(database_url)}" {setting}')
+
+
+def test_one_that_takes_no_changes_is_said_to_be_away_until_it_does(postgresql_url: str) -> None:
+    with Database.open(postgresql_url) as database:
+        _set(postgresql_url, "SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            database.check()
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            database.write(lambda conn: conn.execute(text("CREATE TABLE probe (a INTEGER)")))
+        assert database.read(lambda conn: conn.execute(text("SELECT 1")).scalar_one()) == 1
+        _set(postgresql_url, "RESET default_transaction_read_only")
+        database.check()
+
+
+def test_bytes_arrive_as_they_are_whatever_a_backslash_means_there(postgresql_url: str) -> None:
+    _set(postgresql_url, "SET standard_conforming_strings = off")
+    with Database.open(postgresql_url) as database:
+        for ask in (database.read, database.write):
+            shown = ask(lambda conn: conn.exec_driver_sql("SHOW standard_conforming_strings").scalar_one())
+            assert shown == "on"

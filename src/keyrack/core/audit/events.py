@@ -82,6 +82,15 @@ def find(
         return found
 
 
+def get(instance: Instance, actor: Actor, event_id: int) -> Event:
+    """One event of the workspace. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
+        found = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
+        if found is None:
+            raise missing("event")
+        return found
+
+
 def moment(text: str, *, field: str, end: bool = False) -> datetime:
     """A time as people ask for it: ISO 8601 with a zone, or a date, which is a day in UTC; end: of that day.
 

@@ -283,7 +283,26 @@ def revoked(visit: Visit) -> Response:
             raise
         found = ()
     given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
-    return visit.show("_receipts.html" if visit.is_part else "revoked.html", **given, waiting=of_hosts(found))
+    if visit.is_part:
+        return visit.show("_receipts.html", **given)
+    noted = revocation.noted(visit.instance, visit.actor, fingerprint) if visit.may("credentials:read") else None
+    return visit.show("revoked.html", **given, noted=noted, waiting=of_hosts(found))
+
+
+def lifting(visit: Visit) -> Asked:
+    """What lifting a revocation does."""
+    fingerprint = visit.path["fingerprint"]
+    words = "It may be registered again. It opens nothing by that: hosts go on refusing it until somebody registers it."
+    title = f"Lift the revocation of {templates.short_fingerprint(fingerprint)}?"
+    return Asked(title, [words], "Let it be registered again", f"/revoked/{quote(fingerprint)}")
+
+
+def lift(visit: Visit) -> Response:
+    """Let a key that was revoked everywhere be registered again."""
+    gone = revocation.lift(visit.instance, visit.actor, visit.path["fingerprint"])
+    return visit.go(
+        f"/revoked/{quote(gone.fingerprint)}", "The key may be registered again; until then it opens nothing."
+    )
 
 
 PAGES = (
@@ -297,4 +316,5 @@ PAGES = (
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
     change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),
     page("/revoked/{fingerprint:path}", revoked, "servers:read"),
+    change("/lift/{fingerprint:path}", lift, "keys:revoke", asks=lifting, dangerous=True),
 )
