@@ -224,6 +224,8 @@ def measure(server: Served, make: Callable[[], bytes], seconds: float) -> Measur
     if wrong:
         raise SystemExit(f"{len(wrong)} answers were not what was asked for, such as:\n{wrong[0][:600]!r}")
     at = sorted(times)
+    if not at:
+        raise SystemExit(f"there was no answer within {seconds} s; is the machine this busy? Give more seconds a round")
     return Measured(len(at) / taken, used / len(at), statistics.median(at), at[len(at) * 99 // 100])
 
 
