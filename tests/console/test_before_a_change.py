@@ -10,12 +10,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
-from keyrack.core.keys import credentials, revocation
+from keyrack.core.keys import changing_grants, credentials, grants, revocation, user_keys
 from keyrack.core.people import api_tokens, tokens, users
 from keyrack.model import Credential, Server
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -208,4 +209,38 @@ def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/people")
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
-    page.wait_for_function("window.heard.includes('The group listeners is there.')")
+    words = "The group listeners is there."
+    wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
+
+
+def test_a_grants_restrictions_are_shown_before_they_change(
+    page: Page, console: Service, signed_in: SignedIn, host: Server
+) -> None:
+    keyrack = users.system_actor(1)
+    alice = next(one for one in users.find(console.instance, keyrack) if one.name == "alice")
+    user_keys.add(console.instance, keyrack, title="of hers", public_key=fresh_line(), user_id=alice.id)
+    grant = grants.give(console.instance, keyrack, user_id=alice.id, server_id=host.id, system_user="www")
+    signed_in(page, "olga").goto("/grants")
+    page.get_by_role("link", name=f"Change grant {grant.id}", exact=True).click()
+    page.get_by_text("Change what it may do").click()
+    page.get_by_label("From where").fill("10.0.0.0/8")
+    page.get_by_label("Why").fill("from the office alone")
+    page.get_by_role("button", name="See what it changes").click()
+    table = page.get_by_role("table", name="What it may do")
+    expect(table.get_by_role("row", name="From where")).to_contain_text("10.0.0.0/8")
+    expect(table.get_by_role("row", name="Why")).to_contain_text("from the office alone")
+    expect(page.get_by_role("main")).to_contain_text("alice as www on shop-1")
+    assert not grants.get(console.instance, keyrack, grant.id).restrictions
+    # Meanwhile somebody else says otherwise: nothing is overwritten.
+    changing_grants.change(console.instance, keyrack, grant.id, restrictions={"command": "/bin/backup"})
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.get_by_role("alert")).to_contain_text("changed since")
+    expect(page.locator("dl.facts")).to_contain_text("/bin/backup")
+    expect(page.get_by_label("From where")).to_have_value("10.0.0.0/8")
+    page.get_by_role("button", name="See what it changes").click()
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.locator("#messages")).to_contain_text("The grant is changed")
+    now = grants.get(console.instance, keyrack, grant.id)
+    assert (dict(now.restrictions), now.reason) == ({"sources": ["10.0.0.0/8"]}, "from the office alone")
+    row = page.get_by_role("table", name="Grants").get_by_role("row", name="shop-1").last
+    expect(row.get_by_text("restricted")).to_have_attribute("title", "From where: 10.0.0.0/8")
