@@ -7,14 +7,16 @@ import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
+from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.engine import migrate
+from keyrack.store.engine import listen, migrate
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
@@ -170,6 +172,27 @@ def test_a_change_that_nobody_rang_for_is_found_by_looking(postgresql_url: str) 
             )
         )
         wait_until(lambda: heard == {4}, "the slow look")
+
+
+def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    look = changes_module.since_on_postgresql
+
+    def noted(raw: Any, floor: int) -> Any:
+        looks.append(floor)
+        return look(raw, floor)
+
+    monkeypatch.setattr(listen, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(changes_module, "since_on_postgresql", noted)
+    heard: list[int] = []
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        database.listen(heard.extend)
+        for server_id in range(1, 20):
+            database.write(lambda conn: announce(conn, server_id))  # noqa: B023
+        other.write(lambda conn: announce(conn, 99))
+        wait_until(lambda: 99 in heard, "the news of the other process")
+    assert heard == [*range(1, 20), 99], "each is delivered once"
+    assert len(looks) <= 3, "at the start and for the other process; once more for a ring before the first was known"
 
 
 def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:

@@ -378,9 +378,10 @@ def savepoint(connection: Connection) -> Iterator[None]:
         raise
 
 
-def told(connection: Connection, word: str) -> None:
-    """Have PostgreSQL run a statement without values or answer, as Statement.tell does."""
-    _driven(connection, word, (), ahead=True)
+def statements_that_write(connection: Connection) -> int:
+    """How many statements were sent to PostgreSQL on this connection that may write."""
+    raw: Any = connection.connection.dbapi_connection
+    return int(raw.written)
 
 
 def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
