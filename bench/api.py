@@ -3,9 +3,11 @@
     .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS]
 
 The bare one makes one durable insert (or one select) and answers a small object. Both have one process, 16 connections
-that each wait for an answer before they ask again. Prints requests a second, the middle and the slowest hundredth of
-answers, and the ratio of ours to the bare one's; and the processor time that each process used for a request, whose
-ratio says more where others use the machine meanwhile.
+that each wait for an answer before they ask again. Rounds of SECONDS each are made in turn, the bare one's and ours,
+until the ratio is known well enough, or so many were made that it will not be. Prints requests a second, the middle and
+the slowest hundredth of answers, and the ratio of ours to the bare one's; and the processor time that each process used
+for a request, whose ratio says more where others use the machine meanwhile: the middle of all rounds, and how far the
+ratio may be off, so that two runs say the same within both.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ from tests.postgres import running_cluster
 from tests.services import free_port
 
 CONNECTIONS = 16
+FEWEST_ROUNDS, MOST_ROUNDS = 8, 30
+SURE = 0.02
+"""A ratio is known well enough where the middle of the rounds is off by no more than such a part of it."""
 SECRET = "bench-" + secrets.token_hex(16)
 TEAM = """[workspace]
 name = "acme"
@@ -156,12 +161,71 @@ async def _load(
     return kept, taken, used, wrong
 
 
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The middle of what rounds said, and the part of it by which another run's may differ from the true one."""
+
+    middle: float
+    off: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> Ratio:
+        """Of the ratios of at least two rounds: 95 of 100 such intervals around a middle hold the true one."""
+        low, middle, high = statistics.quantiles(rounds, n=4)
+        return cls(middle, 1.57 * (high - low) / len(rounds) ** 0.5 / middle)
+
+    def __str__(self) -> str:
+        """As the page has it."""
+        return f"{self.middle:.3f} ± {self.off:.1%}".replace("%", " %")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Rounds of the bare server and of ours, in turn."""
+
+    bare: list[Measured]
+    ours: list[Measured]
+
+    @property
+    def by_clock(self) -> Ratio:
+        """Of requests a second."""
+        return Ratio.of([one.rate / other.rate for one, other in zip(self.ours, self.bare, strict=True)])
+
+    @property
+    def by_processor(self) -> Ratio:
+        """Of the processor time of a request."""
+        return Ratio.of([other.cpu / one.cpu for one, other in zip(self.ours, self.bare, strict=True)])
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether further rounds would say the same."""
+        return len(self.ours) >= FEWEST_ROUNDS and max(self.by_clock.off, self.by_processor.off) <= SURE
+
+
+def compare(
+    bare: Served, ours: Served, make_bare: Callable[[], bytes], make: Callable[[], bytes], seconds: float
+) -> Compared:
+    """Rounds of so many seconds each, as many as it takes."""
+    found = Compared([], [])
+    while len(found.ours) < MOST_ROUNDS and not found.is_sure:
+        found.bare.append(measure(bare, make_bare, seconds))
+        found.ours.append(measure(ours, make, seconds))
+    return found
+
+
+def middle_of(rounds: Sequence[Measured]) -> Measured:
+    """What the middle one of rounds says of each."""
+    return Measured(*(statistics.median(values) for values in zip(*map(astuple, rounds), strict=True)))
+
+
 def measure(server: Served, make: Callable[[], bytes], seconds: float) -> Measured:
     """How a server answers so many requests at once."""
     times, taken, used, wrong = asyncio.run(_load(server, make, seconds))
     if wrong:
         raise SystemExit(f"{len(wrong)} answers were not what was asked for, such as:\n{wrong[0][:600]!r}")
     at = sorted(times)
+    if not at:
+        raise SystemExit(f"there was no answer within {seconds} s; is the machine this busy? Give more seconds a round")
     return Measured(len(at) / taken, used / len(at), statistics.median(at), at[len(at) * 99 // 100])
 
 
@@ -278,7 +342,7 @@ def ours(url: str, folder: Path) -> Iterator[Served]:
 
 
 def run(kind: str, seconds: float) -> None:
-    """One kind of database: each measurement of ours right after the bare one's."""
+    """One kind of database."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kind == "postgresql":
@@ -313,17 +377,17 @@ def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> N
             ("list user keys", read("/v4/user/keys?limit=20"), read("/bare/1")),
         ]
         for name, make, make_plain in rows:
-            first, second = measure(plain, make_plain, seconds), measure(service, make, seconds)
-            ratio, cpu = second.rate / first.rate, first.cpu / second.cpu
-            words = f"ours {second}   bare {first}   ratio {ratio:.3f}, of processor time {cpu:.3f}"
-            print(f"{kind:10} {name:16} {words}", flush=True)
+            found = compare(plain, service, make_plain, make, seconds)
+            words = f"ours {middle_of(found.ours)}   bare {middle_of(found.bare)}   {len(found.ours)} rounds each"
+            ratios = f"ratio {found.by_clock}, of processor time {found.by_processor}"
+            print(f"{kind:10} {name:16} {words}   {ratios}", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     kind = given[0] if given else "both"
-    seconds = float(given[1]) if len(given) > 1 else 4.0
+    seconds = float(given[1]) if len(given) > 1 else 2.0
     for one in ("sqlite", "postgresql") if kind == "both" else (kind,):
         run(one, seconds)
 

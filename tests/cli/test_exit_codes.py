@@ -160,6 +160,10 @@ ENDS = [
     ("grants renew 4711 --for 8h", 1),
     ("grants renew 4711", 2),
     ("grants renew 4711 --for 2m", 2),
+    ("grants change 4711 --no-end", 1),
+    ("grants change 4711", 2),
+    ("grants change 4711 --no-end --for 8h", 2),
+    ("grants change 4711 --restrictions no-json", 2),
     ("request web-1/deploy --for 2m --why release", 2),
     ("request web-1/deploy --for soon --why release", 2),
     ("tokens rotate 4711 --overlap 2m", 2),
@@ -357,6 +361,13 @@ def test_what_a_command_did_is_one_object(data: Path) -> None:
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
     assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)
+    changed = json.loads(
+        run(
+            f'grants change {given["id"]} --no-end --restrictions {{"command":"/bin/true"}} --reason x --json', data
+        ).stdout
+    )
+    assert (changed["id"], changed["expires_at"], changed["reason"]) == (given["id"], None, "x")
+    assert changed["restrictions"]["command"] == "/bin/true"
     run("freeze keys --user alice", data)
     assert json.loads(run("freeze end 1 --json", data).stdout) == {}
     made = json.loads(run("webhooks create https://alerts.example.org/ --json", data).stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 
 from keyrack import app
@@ -139,6 +141,42 @@ def test_an_outage_is_two_lines_in_the_log_and_not_ready(durable_cluster: Cluste
     lines = (tmp_path / "data" / "log").read_text().splitlines()
     assert len([line for line in lines if "keyrack.store.engine.outage" in line]) <= 4, lines
     assert not [line for line in lines if "Traceback" in line]
+
+
+def test_a_disk_that_takes_nothing_more_is_not_ready_though_reads_go_on(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/keyrack.db"
+    instance = app.open_instance(settings_for(tmp_path / "data", database))
+    workspace_file.apply(instance, TEAM, {})
+    instance.database.close()
+    olga = {"Authorization": "Bearer token-of-olga"}
+
+    def make(url: str, name: str) -> int:
+        body = {"name": name, "ipAddress": "192.0.2.77", "provider": "none"}
+        return plain_http.post(f"{url}/api/v3/servers", json=body, headers=olga, timeout=20).status_code
+
+    with serving(tmp_path / "data", database) as (process, url):
+        assert make(url, "first") == 200
+        before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        assert [make(url, "second") for _ in range(5)] == [503] * 5
+        assert status(url) == 503
+        assert plain_http.get(f"{url}/api/v3/servers", headers=olga).status_code == 200
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+        wait_until(lambda: status(url) == 200, "readiness once there is room")
+        assert make(url, "second") == 200
+    lines = (tmp_path / "data" / "log").read_text().splitlines()
+    assert len([line for line in lines if "again, after" in line]) <= 1, lines
+    assert not [line for line in lines if "Traceback" in line], lines
+
+
+def test_a_database_that_answers_with_an_error_is_not_ready(cluster: Cluster, tmp_path: Path) -> None:
+    database = cluster.create_database()
+    with serving(tmp_path / "data", database) as (_, url):
+        assert status(url) == 200
+        with psycopg.connect(database, autocommit=True) as raw:
+            raw.execute("ALTER TABLE alembic_version RENAME TO elsewhere")
+        answer = plain_http.get(f"{url}/readyz", timeout=20)
+        assert (answer.status_code, answer.json()["reason"]) == (503, "database")
+    cluster.drop_database(database)
 
 
 def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path) -> None:

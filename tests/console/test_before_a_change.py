@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
-from keyrack.core.keys import credentials
+from keyrack.core.keys import changing_grants, credentials, grants, revocation, user_keys
 from keyrack.core.people import api_tokens, tokens, users
 from keyrack.model import Credential, Server
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -53,6 +56,7 @@ def test_a_keys_restrictions_are_shown_before_they_change(
     assert held(console, key) == {}
     page.get_by_role("button", name="Restrict it like that").click()
     expect(page.locator("#messages")).to_contain_text("sessions that are open go on")
+    expect(page.locator("#messages")).not_to_contain_text("What you wrote is back")
     assert held(console, key) == {"sources": ["10.0.0.0/8", "*.example.org"], "port_forwarding": False}
 
 
@@ -94,6 +98,9 @@ def test_a_key_on_an_account_is_removed_once_that_was_confirmed(
     page.get_by_role("button", name="Remove this key from shop-1").click()
     expect(page.get_by_role("heading", name="Remove pipeline from shop-1?")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("Who loses")
+    page.reload()
+    expect(page.get_by_role("heading", name="pipeline", level=1)).to_be_visible()
+    page.get_by_role("button", name="Remove this key from shop-1").click()
     page.get_by_role("link", name="Back", exact=True).click()
     expect(page.get_by_role("heading", name="pipeline", level=1)).to_be_visible()
     page.get_by_role("button", name="Remove this key from shop-1").click()
@@ -138,3 +145,111 @@ def test_what_is_wrong_with_a_grant_is_heard_at_its_field(page: Page, signed_in:
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(field).to_be_focused()
     expect(field).to_have_accessible_description(re.compile("no such user"))
+
+
+def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
+    page: Page, console: Service, signed_in: SignedIn, key: Credential
+) -> None:
+    keyrack = users.system_actor(1)
+    revocation.revoke_everywhere(console.instance, keyrack, key.fingerprint, reason="a stick was lost")
+    signed_in(page, "olga").goto(f"/revoked/{key.fingerprint}")
+    expect(page.get_by_role("main")).to_contain_text("keyrack revoked it everywhere")
+    expect(page.get_by_role("main")).to_contain_text("a stick was lost")
+    page.get_by_role("button", name="Lift the revocation").click()
+    expect(page.get_by_role("main")).to_contain_text("It opens nothing by that")
+    page.get_by_role("button", name="Let it be registered again").click()
+    expect(page.locator("#messages")).to_contain_text("may be registered again")
+    assert revocation.noted(console.instance, keyrack, key.fingerprint) is None
+    answer = page.goto("/revoked/SHA256:" + "A" * 43)
+    assert answer is not None
+    assert answer.status == 404, "it says of a key that it is revoked, which nobody revoked"
+
+
+def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
+    page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
+) -> None:
+    newest = events.find(console.instance, users.system_actor(1), server_id=host.id, search="pipeline").items[0]
+    signed_in(page, "olga").goto(f"/activity/{newest.id}")
+    expect(page.get_by_role("main")).to_contain_text(newest.summary)
+    expect(page.locator("main .paper")).to_be_hidden()
+    page.emulate_media(media="print")
+    expect(page.locator("main .paper")).to_contain_text("as olga saw it on")
+    said = page.locator("main time").first.evaluate("(one) => getComputedStyle(one, '::after').content")
+    assert newest.at.strftime("%Y") in said
+    expect(page.get_by_role("navigation")).to_have_count(0)
+
+
+def test_the_console_is_used_without_scripts(chromium: Browser, console: Service) -> None:
+    with chromium.new_context(base_url=console.url, java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto("/login")
+        page.get_by_label("User name").fill("alice")
+        page.get_by_label("Password").fill("alice's password")
+        page.get_by_role("button", name="Sign in").click()
+        page.goto("/keys?add=1")
+        page.get_by_label("Public key").fill(fresh_line("alice@plain"))
+        page.get_by_label("Title").fill("without scripts")
+        page.get_by_label("Ends").select_option("a day and time")
+        page.get_by_label("Day and time").fill(f"{console.instance.now() + timedelta(days=3):%Y-%m-%dT%H:%M}")
+        page.get_by_role("button", name="Add key").click()
+        expect(page.locator("#messages")).to_contain_text("without scripts is registered")
+        expect(page.get_by_role("button", name=re.compile("^Copy"))).to_have_count(0)
+        page.get_by_role("button", name="Remove this key").click()
+        page.get_by_role("button", name="Remove this key").click()
+        expect(page.locator("#messages")).to_contain_text("is removed")
+
+
+def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
+    """A live region speaks of what comes into it after the page has loaded."""
+    page.add_init_script(
+        """addEventListener("DOMContentLoaded", () => {
+            const place = document.getElementById("messages");
+            window.heard = [];
+            const hear = (one) => window.heard.push(...[...one.addedNodes].map((node) => node.textContent));
+            new MutationObserver((all) => all.forEach(hear)).observe(place, { childList: true });
+        })"""
+    )
+    signed_in(page, "olga").goto("/people")
+    page.get_by_label("New group").fill("listeners")
+    page.get_by_role("button", name="Add group").click()
+    words = "The group listeners is there."
+    wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
+
+
+def test_a_grants_restrictions_are_shown_before_they_change(
+    page: Page, console: Service, signed_in: SignedIn, host: Server
+) -> None:
+    keyrack = users.system_actor(1)
+    alice = next(one for one in users.find(console.instance, keyrack) if one.name == "alice")
+    user_keys.add(console.instance, keyrack, title="of hers", public_key=fresh_line(), user_id=alice.id)
+    grant = grants.give(console.instance, keyrack, user_id=alice.id, server_id=host.id, system_user="www")
+    signed_in(page, "olga").goto("/grants")
+    page.get_by_role("link", name=f"Change grant {grant.id}", exact=True).click()
+    page.get_by_text("Change what it may do").click()
+    page.get_by_label("From where").fill("10.0.0.0/8")
+    page.get_by_label("Why").fill("from the office alone")
+    page.get_by_role("button", name="See what it changes").click()
+    table = page.get_by_role("table", name="What it may do")
+    expect(table.get_by_role("row", name="From where")).to_contain_text("10.0.0.0/8")
+    expect(table.get_by_role("row", name="Why")).to_contain_text("from the office alone")
+    expect(page.get_by_role("main")).to_contain_text("alice as www on shop-1")
+    assert not grants.get(console.instance, keyrack, grant.id).restrictions
+    # Meanwhile somebody else says otherwise: nothing is overwritten.
+    changing_grants.change(console.instance, keyrack, grant.id, restrictions={"command": "/bin/backup"})
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.get_by_role("alert")).to_contain_text("changed since")
+    expect(page.locator("dl.facts")).to_contain_text("/bin/backup")
+    expect(page.get_by_label("From where")).to_have_value("10.0.0.0/8")
+    page.get_by_role("button", name="See what it changes").click()
+    page.get_by_role("button", name="Restrict it like that").click()
+    expect(page.locator("#messages")).to_contain_text("The grant is changed")
+    now = grants.get(console.instance, keyrack, grant.id)
+    assert (dict(now.restrictions), now.reason) == ({"sources": ["10.0.0.0/8"]}, "from the office alone")
+    row = page.get_by_role("table", name="Grants").get_by_role("row", name="shop-1").last
+    expect(row.get_by_text("restricted")).to_have_attribute("title", "From where: 10.0.0.0/8")
+
+
+def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts?after=garbage")
+    page.get_by_role("link", name="To its first page").click()
+    expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()

@@ -22,6 +22,11 @@ RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).vi
   .filter((one) => ["serious", "critical"].includes(one.impact))
   .map((one) => one.id + ": " + one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | "))"""
 UNFOLD = "document.querySelectorAll('main details').forEach((one) => (one.open = true))"
+# Tables of which a column is out of sight; the map alone may be as wide as there are hosts.
+CUT = """() => [...document.querySelectorAll("main .table:not(.map)")]
+  .filter((one) => one.scrollWidth > one.clientWidth + 1)
+  .map((one) => `${one.getAttribute("aria-label")}: ${one.scrollWidth - one.clientWidth} pixels`)"""
+NARROWER = (1024, 640)  # a small laptop, and a screen of 1280 at twice its size
 NARROWEST = 320  # what is left of a screen of 1280 at four times its size
 FIRST_PAGE_BYTES = 100_000
 
@@ -38,7 +43,7 @@ def test_the_checker_is_as_published() -> None:
 
 
 def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium: Browser) -> None:
-    """And nothing of a page lies beyond the right edge of a phone, or of a screen that somebody has enlarged."""
+    """And nothing of a page or a table lies beyond the right edge, also of a phone and of a screen that is enlarged."""
     checker = AXE.read_text("utf-8")
     faults: dict[str, list[str]] = {}
     secret = session_of(lifelike, "olga")
@@ -59,11 +64,14 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
             if found:
                 faults[f"{path} {scheme}"] = found
         page.evaluate(UNFOLD)
-        for width in (PHONE["width"], NARROWEST):
+        for width in (WIDE["width"], *NARROWER, PHONE["width"], NARROWEST):
             page.set_viewport_size(_size({**PHONE, "width": width}))
             beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             if beyond > 0:
                 faults[f"{path} {width}"] = [f"{beyond} pixels beyond the edge"]
+            cut = page.evaluate(CUT)
+            if cut:
+                faults[f"{path} {width} tables"] = cut
         page.set_viewport_size(_size(WIDE))
     context.close()
     assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())

@@ -307,7 +307,7 @@ def test_activity_is_filtered_by_kind(people: dict[str, Person]) -> None:
     assert refused.count("<li>") == refused.count(" refused</span>") > 0
     assert "SSH key" in olga.see("/activity?kind=keys")
     assert "pipeline" not in olga.see("/activity?kind=people").partition("<h2>")[2]
-    assert "It is refused, alarm" in olga.see("/activity?kind=nothing")
+    assert "kind takes one of refused, alarm" in olga.see("/activity?kind=nothing")
 
 
 def test_another_policy_of_keys_says_whom_it_would_hit(console: Service, people: dict[str, Person]) -> None:

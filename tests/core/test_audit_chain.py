@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
+from keyrack import app
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import StateFolder
 from keyrack.core.audit import chain, events, exports, retention, verify
@@ -25,6 +27,7 @@ from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
 from keyrack.store.audit import events as stored_events
+from keyrack.store.engine import prepared
 from keyrack.store.sealing import event_seals
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
@@ -329,6 +332,51 @@ def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> 
     assert instance.database.read(audit_log.newest) == first
     found = events.find(instance, log.owner, limit=5).items
     assert any(event.level == "alarm" and "chain of the audit log is broken" in event.summary for event in found)
+
+
+def test_events_are_read_once_to_be_chained(log: Team) -> None:
+    chained(log.instance)
+    servers.create(log.instance, log.owner, name="later", address="192.0.2.9")
+    asked: list[str] = []
+
+    def note(statement: str, _values: Any) -> None:
+        if "events.summary" in statement and statement.startswith("SELECT"):
+            asked.append(statement)
+
+    prepared.listeners.append(note)
+    try:
+        chain.extend(log.instance)
+    finally:
+        prepared.listeners.remove(note)
+    assert len(asked) == 1
+    assert outcome(log.instance).problem == ""
+
+
+def test_processes_that_chain_at_once_give_each_event_one_place(log: Team) -> None:
+    others = [app.open_instance(log.instance.settings) for _ in range(2)]
+    done = threading.Event()
+
+    def go_on(instance: Instance) -> None:
+        while not done.is_set():
+            chain.extend(instance)
+
+    threads = [threading.Thread(target=go_on, args=(one,)) for one in others]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(20):
+            servers.create(log.instance, log.owner, name=f"host-{number}", address="192.0.2.9")
+            chain.extend(log.instance)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        for one in others:
+            one.database.close()
+    chained(log.instance)
+    found = outcome(log.instance)
+    assert (found.problem, found.records) == ("", len(rows(log.instance)))
+    assert not [event for event in rows(log.instance) if event["level"] == "alarm"]
 
 
 def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:

@@ -69,12 +69,12 @@ def busy(team: Team) -> Team:
 
 CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
     "who asks": (authenticate, 1),
-    "add a credential": (lambda team: new_credential(team, "one-more"), 6),
+    "add a credential": (lambda team: new_credential(team, "one-more"), 5),
     "get a credential": (lambda team: credentials.get(team.instance, team.owner, team.server.id, 1), 1),
     "a page of credentials": (lambda team: credentials.find(team.instance, team.owner, team.server.id), 2),
     "add a user key": (
         lambda team: user_keys.add(team.instance, team.owner, title="mine", public_key=fresh_line()),
-        10,
+        9,
     ),
     "a page of user keys": (lambda team: user_keys.find(team.instance, team.owner, offset=0, limit=20), 2),
 }

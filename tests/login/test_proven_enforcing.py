@@ -25,7 +25,7 @@ from keyrack.model import Server
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.observed_host import AdoptedHost, accounts, owner
 from tests.login.old_sshd import in_zone, stand_in
-from tests.login.private_sshd import Key, sshd_path, strict_folder
+from tests.login.private_sshd import Key, patience, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
@@ -362,6 +362,8 @@ def test_a_file_that_cannot_be_changed_is_refused_before_anything_is(scene: Scen
 
 def test_ends_that_the_running_sshd_reads_in_another_zone_are_seen(scene: Scene) -> None:
     """sshd -r starts nothing anew for a connection, so that its zone shows nowhere; its answers tell."""
+    if patience():
+        pytest.skip("An sshd from 9.8 on starts another program for each connection, whatever it was told.")
     program = stand_in(scene.host.folder / "sshd-of-then", "8.9")
     scene.host.program = in_zone(scene.host.folder / "start", program, "Pacific/Niue")
     scene.host.arguments = ["-r"]

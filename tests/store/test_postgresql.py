@@ -7,18 +7,21 @@ import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
+from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.engine import migrate
+from keyrack.store.engine import listen, migrate
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
-from tests.postgres import Cluster
+from tests.postgres import Cluster, database_name
 from tests.waiting import wait_until
 
 
@@ -171,6 +174,27 @@ def test_a_change_that_nobody_rang_for_is_found_by_looking(postgresql_url: str) 
         wait_until(lambda: heard == {4}, "the slow look")
 
 
+def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    look = changes_module.since_on_postgresql
+
+    def noted(raw: Any, floor: int) -> Any:
+        looks.append(floor)
+        return look(raw, floor)
+
+    monkeypatch.setattr(listen, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(changes_module, "since_on_postgresql", noted)
+    heard: list[int] = []
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        database.listen(heard.extend)
+        for server_id in range(1, 20):
+            database.write(lambda conn: announce(conn, server_id))  # noqa: B023
+        other.write(lambda conn: announce(conn, 99))
+        wait_until(lambda: 99 in heard, "the news of the other process")
+    assert heard == [*range(1, 20), 99], "each is delivered once"
+    assert len(looks) <= 3, "at the start and for the other process; once more for a ring before the first was known"
+
+
 def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:
     heard: list[int] = []
     holding, go_on = threading.Event(), threading.Event()
@@ -228,3 +252,30 @@ def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgre
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _set(database_url: str, setting: str) -> None:
+    """Give a database a setting, for those who connect from now on."""
+    with psycopg.connect(database_url, autocommit=True) as raw:
+        raw.execute("SET default_transaction_read_only = off")
+        raw.execute(f'ALTER DATABASE "{database_name(database_url)}" {setting}')
+
+
+def test_one_that_takes_no_changes_is_said_to_be_away_until_it_does(postgresql_url: str) -> None:
+    with Database.open(postgresql_url) as database:
+        _set(postgresql_url, "SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            database.check()
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            database.write(lambda conn: conn.execute(text("CREATE TABLE probe (a INTEGER)")))
+        assert database.read(lambda conn: conn.execute(text("SELECT 1")).scalar_one()) == 1
+        _set(postgresql_url, "RESET default_transaction_read_only")
+        database.check()
+
+
+def test_bytes_arrive_as_they_are_whatever_a_backslash_means_there(postgresql_url: str) -> None:
+    _set(postgresql_url, "SET standard_conforming_strings = off")
+    with Database.open(postgresql_url) as database:
+        for ask in (database.read, database.write):
+            shown = ask(lambda conn: conn.exec_driver_sql("SHOW standard_conforming_strings").scalar_one())
+            assert shown == "on"

@@ -118,6 +118,51 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
         )
 
 
+@command.command()
+@click.argument("grant_id", metavar="ID", type=ID)
+@click.option("--restrictions", metavar="JSON", help='All restrictions: {"sources": ["192.0.2.0/24"]}; {} for none.')
+@lasting
+@click.option("--no-end", is_flag=True, help="It has no end any more.")
+@click.option("--reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
+@changing
+@either
+def change(
+    grant_id: int,
+    restrictions: str | None,
+    until: str | None,
+    span: str | None,
+    no_end: bool,
+    reason: str | None,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Change what a grant allows and until when, under the same id; sessions that are open go on.
+
+    Such as: keyrack grants change 7 --restrictions '{"sources": ["192.0.2.0/24"]}'
+    """
+    if no_end and (until is not None or span is not None):
+        raise click.UsageError("Give an end or --no-end, not both.")
+    if restrictions is None and reason is None and until is None and span is None and not no_end:
+        raise click.UsageError("Say what is to change: --restrictions, --until, --for, --no-end or --reason.")
+    body: dict[str, Any] = {} if restrictions is None else {"restrictions": restrictions_of(restrictions)}
+    if reason is not None:
+        body["reason"] = reason or None
+    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
+        end = end_of(calls, until, span)
+        if no_end or end is not None:
+            body["expires_at"] = end
+        changed(
+            calls,
+            "PATCH",
+            to("grants", grant_id),
+            body,
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: f"Changed grant {grant_id}.",
+        )
+
+
 @command.command(name="take-back")
 @click.argument("grant_id", metavar="ID", type=ID)
 @changing

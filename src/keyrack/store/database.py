@@ -75,6 +75,8 @@ class Database:
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
         self._outage = Outage()
+        self._no_changes = Outage("The database takes changes")
+        self._takes_changes = False
         self._file: SqliteFile | None = None
         self._at_once: AtOnce | None = None
         self._turn: Turn | None = None  # that of the thread which is within at_once()
@@ -160,6 +162,7 @@ class Database:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
         if not isinstance(self._writer, SqliteWriter) or self._closed:
             raise NotAtOnce("nothing is lent")
+        turn.tell(self._note_turn)
         self._writer.lend(turn)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
@@ -200,7 +203,7 @@ class Database:
             return result
         fiber = fibers.current()
         try:
-            result = self._answer(lambda: self._writer.run(command, turn), again=False)
+            result = self._answer(lambda: self._writer.run(command, turn), again=False, changes=True)
         finally:
             self._tell_broken()
         if fiber is not None:
@@ -208,8 +211,12 @@ class Database:
         return result
 
     def check(self) -> None:
-        """Ask the database something that it cannot answer from memory of ours. Raises DatabaseUnavailable."""
+        """Ask the database something that it cannot answer from memory of ours, and have it take a change where it is
+        not known to take any: a full disk and a standby still answer. Raises DatabaseUnavailable.
+        """
         self.read(lambda conn: conn.exec_driver_sql("SELECT COUNT(*) FROM alembic_version").scalar_one())
+        if not self._takes_changes:
+            self.write(lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = version_num"))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have listener called with the ids of servers that changed, after each commit, by whichever process.
@@ -259,18 +266,35 @@ class Database:
         if self._closed:
             raise RuntimeError("The database is closed.")
 
-    def _answer(self, ask: Callable[[], T], *, again: bool) -> T:
-        """Ask, and keep an account of whether the database answers; a file that is spoilt is not asked again."""
+    def _answer(self, ask: Callable[[], T], *, again: bool, changes: bool = False) -> T:
+        """Ask, and keep an account of whether the database answers; a file that is spoilt is not asked again.
+
+        changes: whether something is changed, of which there is an account of its own.
+        """
         self._check_open()
         self._check_file()
         try:
             result = answer(lambda: self._with_any_text(ask), again=again)
         except DatabaseUnavailable as error:
             self._check_file()  # the reason may have been found on the way
-            self._outage.failed(error)
+            if changes:
+                self._note_no_changes(error)
+            else:
+                self._outage.failed(error)
             raise
         self._outage.answered()
+        if changes:
+            self._takes_changes = True
+            self._no_changes.answered()
         return result
+
+    def _note_turn(self, error: Exception | None) -> None:
+        if isinstance(error, DatabaseUnavailable):
+            self._note_no_changes(error)
+
+    def _note_no_changes(self, error: DatabaseUnavailable) -> None:
+        self._takes_changes = False
+        self._no_changes.failed(error)
 
     def _with_any_text(self, ask: Callable[[], T]) -> T:
         """Ask, and once more where a text that others wrote cannot be read: nothing was done then."""

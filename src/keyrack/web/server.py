@@ -27,6 +27,7 @@ from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
+from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.web import agent_api, forges, request_ids
@@ -50,6 +51,8 @@ from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.turns import Turns
 from keyrack.web.waiting import ContactWaiters
+
+log = logger("keyrack.web")
 
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -329,6 +332,10 @@ def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, 
             return JSONResponse({"status": "unavailable", "reason": "database", "detail": _shown(error)}, 503, AGAIN)
         except TimeoutError:
             words = f"The database did not answer within {READY_SECONDS:.0f} seconds."
+            return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)
+        except Exception:
+            log.exception("The database answers with an error.")
+            words = "The database answers with an error; the service's log has it."
             return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)
         if waiting.closing:
             return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503, AGAIN)

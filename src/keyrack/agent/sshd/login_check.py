@@ -332,8 +332,11 @@ def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
         return ""
     if changed == 0:
         return "its password must be changed before it can be used (chage -d)"
-    if longest is None or today - changed <= longest:
+    if longest is None or today - changed < longest:
         return ""
+    if today - changed == longest:
+        # Nothing says which PAM this is.
+        return "this is its password's last day, which Linux-PAM from 1.6 on takes for past (chage -M -1 ends that)"
     if inactive is not None and today - changed > longest + inactive:
         return "its password has been out of date for too long (chage -I)"
     return "its password is out of date, and must be changed before it can be used (chage -M -1 ends that)"

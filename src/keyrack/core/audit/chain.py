@@ -29,6 +29,7 @@ from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store.audit import audit_log, events
 from keyrack.store.audit.audit_log import Signed
+from keyrack.store.engine.prepared import Row
 from keyrack.store.people import people
 from keyrack.store.sealing import access_tree, event_seals
 
@@ -79,8 +80,8 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         return False
 
     def change(connection: Connection) -> tuple[Signed | None, int, str]:
-        begun = event_seals.begun(connection)
-        found = [one for one in audit_log.unchained(connection) if event_seals.holds(connection, one, begun)]
+        # What was read and checked a moment ago still waits, unless another process gave places meanwhile.
+        found = look.new if audit_log.places_end(connection) == look.end else _look(connection).new
         if not found:
             return audit_log.newest(connection), 0, ""
         try:
@@ -113,11 +114,11 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is there to be chained. new: whether any event waits; strange: those that Keyrack did not write; end: how
-    many places there are.
+    """What is there to be chained. new: the events that wait; strange: those that Keyrack did not write; end: how many
+    places there are.
     """
 
-    new: bool
+    new: tuple[Row, ...]
     strange: tuple[int, ...]
     end: int
     newest: Signed | None
@@ -126,9 +127,14 @@ class _Found:
 def _look(connection: Connection) -> _Found:
     waiting = audit_log.unchained(connection)
     begun = event_seals.begun(connection) if waiting else 0
-    strange = tuple(int(one["id"]) for one in waiting if not event_seals.holds(connection, one, begun))
+    new, strange = [], []
+    for one in waiting:
+        if event_seals.holds(connection, one, begun):
+            new.append(one)
+        else:
+            strange.append(int(one["id"]))
     end = audit_log.places_end(connection)  # before the checkpoint, which others may just have made with more places
-    return _Found(len(strange) < len(waiting), strange, end, audit_log.newest(connection))
+    return _Found(tuple(new), tuple(strange), end, audit_log.newest(connection))
 
 
 def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:

@@ -53,7 +53,7 @@ def find(
     with attempt:
         after = cursors.place(cursor, int)
         if kind not in ("", REFUSED, ALARM, *KINDS):
-            raise invalid("kind", f"It is {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
+            raise invalid("kind", f"kind takes one of {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
         found = attempt.read(
             lambda connection: (
                 events.find(
@@ -79,6 +79,15 @@ def find(
         )
         if found is None:
             raise missing("server")
+        return found
+
+
+def get(instance: Instance, actor: Actor, event_id: int) -> Event:
+    """One event of the workspace. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
+        found = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
+        if found is None:
+            raise missing("event")
         return found
 
 

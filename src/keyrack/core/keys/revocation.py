@@ -116,6 +116,12 @@ def find(
         )
 
 
+def noted(instance: Instance, actor: Actor, fingerprint: str) -> RevokedKey | None:
+    """What was noted as a key was revoked everywhere; None where it was not, or that was lifted. Raises FORBIDDEN."""
+    with Attempt(instance, actor, "credentials:read", "see why a key is revoked", target_kind="key") as attempt:
+        return attempt.read(lambda connection: revoked_keys.get(connection, actor.workspace_id, fingerprint))
+
+
 def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
     """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere, and for one
     whose end came, unless `readd_expired_keys` allows that.

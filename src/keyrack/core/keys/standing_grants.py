@@ -54,7 +54,7 @@ def put(
                     work.no_event("it stands already")
                     return one
             if standing:
-                words = "on other terms (start, end, restrictions, break_glass); take it back, or renew it."
+                words = "on other terms (start, end, restrictions, break_glass); change it, or take it back."
                 raise Refusal(Kind.TAKEN, "terms-differ", f"Grant {standing[0].id} lets the same in here {words}")
             work.no_event("giving it leaves one")
             return grants.give_named(

@@ -283,6 +283,8 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
     if user is None or user.workspace_id != work.actor.workspace_id:
         raise missing("user")
     refuse_exceeding(work, user, has_keys=has_keys)
+    if has_keys and user.disabled_at is not None:
+        raise Refusal(Kind.INVALID, "user-disabled", f"{user.name} is disabled; enable the user first.")
     return user
 
 

@@ -32,6 +32,11 @@ _SEVERAL_HOSTS = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://(?:[^@/?]*@)?)([^@/?]
 
 # serialization_failure and deadlock_detected: docs "PostgreSQL Error Codes".
 _CONFLICTS = ("40001", "40P01")
+# read_only_sql_transaction: a standby, or a database that is set so for a while.
+_READ_ONLY = "25006"
+
+# A backslash is one; with the setting off, values that are bytes arrive as others.
+_PLAIN_STRINGS = "SET standard_conforming_strings = on"
 
 UNAVAILABLE = "The database does not answer as it should: "
 
@@ -180,10 +185,11 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
             raw.read_only = True
             # For the statement that is a transaction by itself.
             raw.autocommit = True
-            raw.execute("SET default_transaction_read_only = on")
+            raw.execute(f"{_PLAIN_STRINGS}; SET default_transaction_read_only = on")
             raw.autocommit = False
             return
         raw.autocommit = True
+        raw.execute(_PLAIN_STRINGS)
         # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
         raw.execute(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
@@ -230,6 +236,8 @@ def is_unavailable(error: Exception) -> bool:
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
+    if getattr(cause, "sqlstate", None) == _READ_ONLY:
+        return True
     # SQLAlchemy puts a driver's error into its own of the same name.
     ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
     return error.connection_invalidated or ours

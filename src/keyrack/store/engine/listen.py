@@ -7,6 +7,7 @@ import random
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,8 @@ class Notifier:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
+        self.process = 0
+        """PostgreSQL's number of the connection that rings, as those who are rung for hear it; 0 without one."""
         self._gate = threading.Lock()
         self._wanted = threading.Event()
         self._closed = False
@@ -71,12 +74,14 @@ class Notifier:
             try:
                 if raw is None:
                     raw = self._connect()
+                    self.process = raw.info.backend_pid
                     # Nothing to make durable: the news itself was committed before.
                     raw.execute("SET synchronous_commit = off")
                 raw.execute(f"NOTIFY {CHANNEL}")
                 self._outage.answered()
             except psycopg.Error as error:
                 self._outage.failed(f"Other processes could not be woken, they look by themselves: {error}")
+                self.process = 0
                 if raw is not None:
                     raw.close()
                     raw = None
@@ -88,10 +93,15 @@ class Notifier:
 
 
 class ChangeListener:
-    """Hears the notifier, asks what changed since the last time, and delivers it; looks now and then unasked."""
+    """Hears notifiers of other processes, asks what changed since the last time, and delivers it; looks now and then
+    unasked.
+    """
 
-    def __init__(self, connect: Connect, deliver: Deliver) -> None:
+    def __init__(self, connect: Connect, deliver: Deliver, own: Callable[[], int]) -> None:
+        """own: PostgreSQL's number of the connection by which this process rings, whose changes are known already."""
         self._connect = connect
+        self._own = own
+        self._rung = False
         self._deliver = deliver
         self._ready = threading.Event()
         self._closing = threading.Event()
@@ -123,6 +133,8 @@ class ChangeListener:
         while not self._closing.is_set():
             try:
                 with self._connect() as raw:
+                    # psycopg hears some while it asks, and would keep them for good.
+                    raw.add_notify_handler(lambda told: self._note(told.pid))
                     raw.execute(f"LISTEN {CHANNEL}")
                     self._listen(raw)
             except psycopg.Error as error:
@@ -138,10 +150,11 @@ class ChangeListener:
         if self._floor is None:
             self._floor = changes.floor_on_postgresql(raw)
         while not self._closing.is_set():
+            self._rung = False  # before the look: what rings from here on may be of something it does not see
             self._look(raw)
             self._outage.answered()
             self._ready.set()
-            _await_ring(raw, self._stopped)
+            self._await_ring(raw)
 
     def _look(self, raw: psycopg.Connection[Any]) -> None:
         assert self._floor is not None
@@ -154,15 +167,22 @@ class ChangeListener:
         if news:
             self._deliver(news)
 
-
-def _await_ring(raw: psycopg.Connection[Any], stopped: socket.socket) -> None:
-    """Wait for a notification, the end, or a while. Everything that has arrived counts as one ring."""
-    if raw.pgconn.notifies() is None:
+    def _await_ring(self, raw: psycopg.Connection[Any]) -> None:
+        """Wait for another process, the end, or a while. Everything that has arrived counts as one ring."""
+        until = time.monotonic() + LOOK_SECONDS
         # select() itself fails from descriptor 1024 on, and each waiting host has one.
         with selectors.DefaultSelector() as selector:
             selector.register(raw.pgconn.socket, selectors.EVENT_READ)
-            selector.register(stopped, selectors.EVENT_READ)
-            selector.select(LOOK_SECONDS)
-        raw.pgconn.consume_input()
-    while raw.pgconn.notifies() is not None:
-        pass
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while True:
+                while (told := raw.pgconn.notifies()) is not None:
+                    self._note(told.be_pid)
+                left = until - time.monotonic()
+                if self._rung or self._closing.is_set() or left <= 0:
+                    return
+                selector.select(left)
+                raw.pgconn.consume_input()
+
+    def _note(self, process: int) -> None:
+        # To look for what this process itself did would take longer than many a change does.
+        self._rung = self._rung or process != self._own()

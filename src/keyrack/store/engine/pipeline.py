@@ -77,6 +77,11 @@ class PipelinedConnection(psycopg.Connection[Any]):
         super().__init__(*args, **options)
         self.ahead = _Pipeline(self)  # whose names are not psycopg's
 
+    @property
+    def written(self) -> int:
+        """How many statements that may write were sent so far; whatever psycopg itself sends counts."""
+        return self.ahead.written
+
     def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         """Run a statement, in a transaction, and wait for what comes of it. sql: with places as psycopg has them.
 
@@ -141,6 +146,7 @@ class _Pipeline:
         self._prepared: OrderedDict[str, bytes] = OrderedDict()
         self._unsure: list[str] = []
         self._number = 0
+        self.written = 0
         self._poll: select.poll | None = None
         self._watch: fibers.DescriptorWatch | None = None
         self._lone = self._spent = False
@@ -227,6 +233,7 @@ class _Pipeline:
         """Go back to psycopg's own way, within the same transaction."""
         if self._lone:
             raise MoreThanOne
+        self.written += 1
         if not self.is_used:
             return
         if self._sent or self._open_ended:
@@ -246,7 +253,9 @@ class _Pipeline:
             self._within = True
             isolation = b" ISOLATION LEVEL REPEATABLE READ READ ONLY" if self._raw.read_only else b""
             self._word(b"BEGIN" + isolation)
-        text, names = _translated(sql)
+        text, names, reads = _translated(sql)
+        if not reads:
+            self.written += 1
         name = self._prepared.get(sql)
         if name is None:
             name = self._prepare(sql, text)
@@ -382,8 +391,8 @@ class _Pipeline:
 
 
 @cache
-def _translated(sql: str) -> tuple[bytes, tuple[str, ...]]:
-    """A statement with numbered places, and the names of their values in that order."""
+def _translated(sql: str) -> tuple[bytes, tuple[str, ...], bool]:
+    """A statement with numbered places, the names of their values in that order, and whether it surely only reads."""
     names: list[str] = []
 
     def numbered(found: re.Match[str]) -> str:
@@ -394,7 +403,7 @@ def _translated(sql: str) -> tuple[bytes, tuple[str, ...]]:
             names.append(name)
         return f"${names.index(name) + 1}"
 
-    return _PLACE.sub(numbered, sql).encode(), tuple(names)
+    return _PLACE.sub(numbered, sql).encode(), tuple(names), sql.startswith("SELECT")
 
 
 @cache

@@ -135,7 +135,7 @@ class PostgresqlWriter:
     def watch(self) -> None:
         """From now on deliver what other processes change; not to be called by two threads at once."""
         if self._listener is None:
-            listener = ChangeListener(self._connect, self._deliver)
+            listener = ChangeListener(self._connect, self._deliver, lambda: self._notifier.process)
             listener.start()
             self._listener = listener
 

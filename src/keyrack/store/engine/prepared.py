@@ -107,7 +107,12 @@ class CompiledStatement:
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
-        return self.bound_many((given,))[0]
+        values = list(self.taken(given))
+        for at, value in self.fixed:
+            values.insert(at, value)
+        for at, process in self.converted:
+            values[at] = process(values[at])
+        return tuple(values) if self.positional else dict(zip(self.placeholders, values, strict=True))
 
     def bound_many(self, given: Iterable[Mapping[str, Any]]) -> list[Any]:
         """The same for many sets of values. What several share, as one object, is converted once."""
@@ -373,9 +378,10 @@ def savepoint(connection: Connection) -> Iterator[None]:
         raise
 
 
-def told(connection: Connection, word: str) -> None:
-    """Have PostgreSQL run a statement without values or answer, as Statement.tell does."""
-    _driven(connection, word, (), ahead=True)
+def statements_that_write(connection: Connection) -> int:
+    """How many statements were sent to PostgreSQL on this connection that may write."""
+    raw: Any = connection.connection.dbapi_connection
+    return int(raw.written)
 
 
 def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:

@@ -84,6 +84,16 @@ class Turn:
         self.error: BaseException | None = None
         """Why nothing of it was committed, as the writer says."""
 
+    def tell(self, told: Callable[[Exception | None], None]) -> None:
+        """Have another one told of the end too, before the first."""
+        ended = self._ended
+
+        def both(error: Exception | None) -> None:
+            told(error)
+            ended(error)
+
+        self._ended = both
+
     def begin(self) -> bool:
         """Take the connection; False where the writer gave up waiting."""
         with self._mutex:

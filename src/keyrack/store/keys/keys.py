@@ -366,6 +366,12 @@ def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
     sealed.change(connection, grants, sealed.row_of(grant_id), values={"begun_at": at})
 
 
+def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any]) -> None:
+    """Give a grant other terms (columns of the table); of another end nobody was told yet."""
+    told = {"noticed_at": None} if "expires_at" in values else {}
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **told})
+
+
 def remove_grant(connection: Connection, grant_id: int) -> None:
     """Delete a grant."""
     sealed.remove(connection, grants, sealed.row_of(grant_id))

@@ -46,13 +46,11 @@ def place(
     server until the end.
     """
     numbered = sealed_sets.numbers_rows(connection)
-    ids = None if numbered else sealed_sets.reserve(connection, credentials, 1)
     row = _place.row(connection, workspace_id, server_id, username, label, fingerprint, at, numbered)
     if row is None:
         return None
     account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
-    ids = ids or sealed_sets.reserve(connection, credentials, 1, row.pop("last_id") or 0)
-    return CredentialPlace(row, account, labelled, refused, noted, ids)
+    return CredentialPlace(row, account, labelled, refused, noted, (row.pop("id_to_give"),))
 
 
 @prepared
@@ -62,7 +60,6 @@ def _place(
     named = and_(system_users.c.server_id == servers.c.id, system_users.c.username == username)
     labelled = exists().where(credentials.c.server_id == servers.c.id, credentials.c.label == label)
     refused = exists().where(revocations.c.server_id == servers.c.id, revocations.c.fingerprint == fingerprint)
-    last_id = [sealed_sets.last_id(credentials).label("last_id")] if numbered else []
     return (
         select(
             *sealed_sets.locked_columns(),
@@ -70,7 +67,7 @@ def _place(
             labelled.label("labelled"),
             refused.label("refused"),
             barred_keys.is_noted(workspace_id, fingerprint, at).label("noted"),
-            *last_id,
+            sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
         )
         .select_from(servers.outerjoin(system_users, named))
         .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)

@@ -31,17 +31,15 @@ class UserKeyPlace:
 def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: str, at: datetime) -> UserKeyPlace:
     """What is in the way of a key that a user of a workspace is to have."""
     numbered = sealed_sets.numbers_rows(connection)
-    ids = None if numbered else sealed_sets.reserve(connection, user_keys, 1)
     row = _place.row(connection, workspace_id, user_id, fingerprint, at, numbered)
     assert row is not None  # of a question without tables there is always one
-    ids = ids or sealed_sets.reserve(connection, user_keys, 1, row["last_id"] or 0)
-    return UserKeyPlace(row["count"], row["noted"], row["owned"], ids)
+    return UserKeyPlace(row["count"], row["noted"], row["owned"], (row["id_to_give"],))
 
 
 @prepared
 def _place(workspace_id: int, user_id: int, fingerprint: str, at: datetime, numbered: bool) -> Select[Any]:
     count = select(func.count()).select_from(user_keys).where(user_keys.c.user_id == user_id).scalar_subquery()
     owned = exists().where(key_owners.c.fingerprint == fingerprint)
-    last_id = [sealed_sets.last_id(user_keys).label("last_id")] if numbered else []
+    given = sealed_sets.id_to_give(user_keys, numbered=numbered)
     noted = barred_keys.is_noted(workspace_id, fingerprint, at)
-    return select(count.label("count"), noted.label("noted"), owned.label("owned"), *last_id)
+    return select(count.label("count"), noted.label("noted"), owned.label("owned"), given.label("id_to_give"))

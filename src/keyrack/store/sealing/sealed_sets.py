@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Integer,
-    ScalarSelect,
     Select,
     String,
     Table,
     column,
     delete,
+    func,
     insert,
     select,
     text,
@@ -40,7 +41,7 @@ def chunks(values: Iterable[T]) -> Iterator[list[T]]:
     return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
 
 
-Ids = Callable[[], Iterable[int]]
+Ids = Sequence[int]
 
 
 def insert_many(
@@ -48,7 +49,7 @@ def insert_many(
 ) -> list[Row]:
     """Insert rows; answers all columns of each. Columns that are left out are empty; one with a default must be given.
 
-    ids: what `reserve` answered, for as many. Raises IntegrityError where one collides with what there is.
+    ids: those that id_to_give gave, for as many. Raises IntegrityError where one collides with what there is.
     """
     if not rows:
         return []
@@ -56,8 +57,9 @@ def insert_many(
     blank = _blank(table)
     numbered = "id" in table.c
     made = [Row({**blank, **row}) for row in rows]
-    for number, row in zip((ids or reserve(connection, table, len(rows)))() if numbered else (), made, strict=False):
-        row["id"] = number
+    if numbered:
+        for number, row in zip(ids or _reserved(connection, table, len(rows)), made, strict=True):
+            row["id"] = number
     for row in made:
         row[SEAL] = seals.of(table, row)
     sealed.count_new(connection, table, made)
@@ -75,28 +77,20 @@ def _inserting(table: Table) -> Statement:
     return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
 
 
-def reserve(connection: Connection, table: Table, count: int, last: int | None = None) -> Ids:
-    """Ids that nobody else gets, as a seal is over the id too; PostgreSQL is asked with the next question.
-
-    last: what last_id answered within this command, on SQLite, where nothing was entered since.
-    """
+def _reserved(connection: Connection, table: Table, count: int) -> Ids:
+    """Ids that nobody else gets, as a seal is over the id too."""
     if connection.dialect.name == "postgresql":
-        told = _reserving.tell(connection, {"sequence_of": table.name, "count": count})
-        return lambda: [row[0] for row in told.answer.fetchall()]
-
-    def following() -> Iterable[int]:
-        # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
-        highest = (_last_id.value(connection, table.name) or 0) if last is None else last
-        return range(highest + 1, highest + 1 + count)
-
-    return following
+        return [row["nextval"] for row in _reserving.rows(connection, {"sequence_of": table.name, "count": count})]
+    # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
+    highest = _last_id.value(connection, table.name) or 0
+    return range(highest + 1, highest + 1 + count)
 
 
 _reserving = Statement(
     lambda: text(
-        "SELECT nextval(pg_get_serial_sequence(:given_sequence_of, 'id'))"
+        "SELECT nextval(pg_get_serial_sequence(:given_sequence_of, 'id')) AS nextval"
         " FROM generate_series(1, CAST(:given_count AS int))"
-    )
+    ).columns(column("nextval", Integer))
 )
 
 
@@ -104,13 +98,20 @@ _sequences = lightweight("sqlite_sequence", column("name", String), column("seq"
 
 
 def numbers_rows(connection: Connection) -> bool:
-    """Whether the next ids follow from last_id: on SQLite, where the one writer holds the file."""
+    """Whether the next ids follow from the last one: on SQLite, where the one writer holds the file."""
     return connection.dialect.name == "sqlite"
 
 
-def last_id(table: Table) -> ScalarSelect[Any]:
-    """The highest id that a table had so far, empty before the first, for a question to SQLite that asks for more."""
-    return select(_sequences.c.seq).where(_sequences.c.name == table.name).scalar_subquery()
+def id_to_give(table: Table, *, numbered: bool) -> ColumnElement[int]:
+    """The id of the row that a command is about to enter, for a question that asks for more, so that it need not be
+    asked for by itself: nobody else gets it, and where the command is refused nobody does on PostgreSQL.
+
+    numbered: what numbers_rows answers; on SQLite nothing may be entered between the question and the row.
+    """
+    if not numbered:
+        return func.nextval(func.pg_get_serial_sequence(table.name, "id"), type_=Integer)
+    last = select(_sequences.c.seq).where(_sequences.c.name == table.name).scalar_subquery()
+    return func.coalesce(last, 0) + 1
 
 
 @prepared

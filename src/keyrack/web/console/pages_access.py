@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,13 +17,13 @@ from starlette.responses import Response, StreamingResponse
 from keyrack.core import cursors, validation
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import grants, rehearsal, renewals, who_can
+from keyrack.core.keys import changing_grants, grants, rehearsal, renewals, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
 from keyrack.web import bodies
 from keyrack.web.console import ends, limits, templates
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import CONFIRMED, SEEN, Visit, change, cursor_of, page, paged, unless_changed
 
 HOSTS, PEOPLE, LISTED = 40, 100, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
@@ -219,7 +220,7 @@ def all_grants(visit: Visit) -> Response:
     """The grants there are."""
     found = grants.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=100)
     named = grants.names(visit.instance, visit.actor, found.items)
-    return visit.show("grants.html", grants=found.items, named=named, **paged(visit, found))
+    return visit.show("grants.html", grants=found.items, named=named, in_words=limits.said, **paged(visit, found))
 
 
 def taking(visit: Visit) -> Response:
@@ -239,11 +240,60 @@ def take(visit: Visit) -> Response:
     return visit.go("/grants", "The grant is taken back; hosts are told at once.")
 
 
-def renewing(visit: Visit) -> Response:
-    """The form for another end of a grant."""
+def changing(visit: Visit) -> Response:
+    """The forms for another end of a grant, and for what else it says."""
     found = grants.get(visit.instance, visit.actor, visit.number("grant"))
-    named = grants.names(visit.instance, visit.actor, [found])
-    return visit.show("renew_grant.html", grant=found, named=named, ends=ends.ENDS[1:])
+    asked = visit.request.url.path.endswith("/restrict")
+    return visit.show(
+        "change_grant.html",
+        grant=found,
+        named=grants.names(visit.instance, visit.actor, [found]),
+        ends=ends.ENDS[1:],
+        rules=limits.said(found.restrictions),
+        held=_terms(found),
+        limits=limits.asked(visit.form) if asked else found.restrictions,
+        reason=visit.form.text("reason") if asked else found.reason or "",
+        asked=asked,
+        taken=limits.PERMISSIONS,
+    )
+
+
+def _terms(of: Grant) -> str:
+    return json.dumps([dict(of.restrictions), of.reason], sort_keys=True)
+
+
+def restrict(visit: Visit) -> Response:
+    """Show what other restrictions of a grant change, and set them once that was confirmed."""
+    number = visit.number("grant")
+
+    def seen(instance: Instance) -> str:
+        return _terms(grants.get(instance, visit.actor, number))
+
+    def set_terms(instance: Instance) -> Grant:
+        wanted, reason = limits.asked(visit.form), visit.form.text("reason").strip()
+        return changing_grants.change(instance, visit.actor, number, restrictions=wanted, reason=reason)
+
+    if not visit.form.flag(CONFIRMED):
+        held = grants.get(visit.instance, visit.actor, number)
+        done = rehearsal.rehearse(
+            visit.instance,
+            visit.actor,
+            lambda instance: unless_changed(replace(visit, instance=instance), "grants:write", seen, set_terms),
+        )
+        rows = limits.difference(held.restrictions, done.answer.restrictions)
+        if held.reason != done.answer.reason:
+            rows.append(("Why", held.reason or "nothing said", done.answer.reason or "nothing said"))
+        return visit.show(
+            "restrict_preview.html",
+            title="Change a grant",
+            words="",
+            rows=rows,
+            done=done,
+            back=f"/grants/{number}/renew",
+            hidden=limits.kept(visit.form, SEEN, "reason"),
+        )
+    unless_changed(visit, "grants:write", seen, set_terms)
+    return visit.go("/grants", "The grant is changed: it holds from the next login on; sessions that are open go on.")
 
 
 def renew(visit: Visit) -> Response:
@@ -268,8 +318,9 @@ PAGES = (
     page("/access/grant", granting, "grants:write"),
     change("/access/grant", grant, "grants:write", again=granting),
     page("/grants", all_grants, "grants:read"),
-    page("/grants/{grant}/renew", renewing, "grants:write"),
-    change("/grants/{grant}/renew", renew, "grants:write", again=renewing),
+    page("/grants/{grant}/renew", changing, "grants:write"),
+    change("/grants/{grant}/renew", renew, "grants:write", again=changing),
+    change("/grants/{grant}/restrict", restrict, "grants:write", again=changing),
     page("/grants/{grant}/remove", taking, "grants:write"),
     change("/grants/{grant}/remove", take, "grants:write"),
 )

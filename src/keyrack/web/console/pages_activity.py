@@ -107,7 +107,9 @@ def event(visit: Visit) -> Response:
     given: dict[str, Any] = {"receipts": found.of, "obeyed": "obeys it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("event.html", **given, number=visit.number("id"), waiting=of_hosts(found.of))
+    number = visit.number("id")
+    what = events.get(visit.instance, visit.actor, number) if visit.may("events:read") else None
+    return visit.show("event.html", **given, number=number, what=what, waiting=of_hosts(found.of))
 
 
 def export(visit: Visit) -> Response:

@@ -276,14 +276,34 @@ def revoke(visit: Visit) -> Response:
 def revoked(visit: Visit) -> Response:
     """How far a revocation has come, host by host."""
     fingerprint = visit.path["fingerprint"]
+    noted = revocation.noted(visit.instance, visit.actor, fingerprint) if visit.may("credentials:read") else None
     try:
         found = receipts.of_key(visit.instance, visit.actor, fingerprint).of
     except Refusal as refusal:
-        if refusal.kind is not Kind.MISSING:
+        # A key that no host had is revoked all the same.
+        if refusal.kind is not Kind.MISSING or (noted is None and visit.may("credentials:read")):
             raise
         found = ()
     given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
-    return visit.show("_receipts.html" if visit.is_part else "revoked.html", **given, waiting=of_hosts(found))
+    if visit.is_part:
+        return visit.show("_receipts.html", **given)
+    return visit.show("revoked.html", **given, noted=noted, waiting=of_hosts(found))
+
+
+def lifting(visit: Visit) -> Asked:
+    """What lifting a revocation does."""
+    fingerprint = visit.path["fingerprint"]
+    words = "It may be registered again. It opens nothing by that: hosts go on refusing it until somebody registers it."
+    title = f"Lift the revocation of {templates.short_fingerprint(fingerprint)}?"
+    return Asked(title, [words], "Let it be registered again", f"/revoked/{quote(fingerprint)}")
+
+
+def lift(visit: Visit) -> Response:
+    """Let a key that was revoked everywhere be registered again."""
+    gone = revocation.lift(visit.instance, visit.actor, visit.path["fingerprint"])
+    return visit.go(
+        f"/revoked/{quote(gone.fingerprint)}", "The key may be registered again; until then it opens nothing."
+    )
 
 
 PAGES = (
@@ -297,4 +317,5 @@ PAGES = (
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
     change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),
     page("/revoked/{fingerprint:path}", revoked, "servers:read"),
+    change("/lift/{fingerprint:path}", lift, "keys:revoke", asks=lifting, dangerous=True),
 )

@@ -81,6 +81,7 @@ BELOW = {
     "/freezes": "/access",
     "/revoke": "/keys",
     "/revoked": "/keys",
+    "/lift": "/keys",
     "/remove-key": "/keys",
     "/renew-key": "/keys",
     "/confirm-key": "/keys",

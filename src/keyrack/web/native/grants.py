@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.keys import grants, standing_grants
+from keyrack.core.keys import changing_grants, grants, standing_grants
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
@@ -64,6 +64,21 @@ def show_grant(call: Call) -> shapes.Grant:
     return shapes.grant(found, grants.names(call.instance, call.actor, (found,)))
 
 
+def change_grant(call: Call, change: shapes.GrantChange) -> shapes.Grant:
+    """Change restrictions, end or reason of a grant, under the same id; sessions that are open go on"""
+    told = change.model_fields_set
+    made = changing_grants.change(
+        call.instance,
+        call.actor,
+        call.ids["grant"],
+        restrictions=change.restrictions if "restrictions" in told else changing_grants.KEEP,
+        expires_at=change.expires_at if "expires_at" in told else changing_grants.KEEP,
+        duration=change.duration,
+        reason=change.reason if "reason" in told else changing_grants.KEEP,
+    )
+    return shapes.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
+
+
 def take_back_grant(call: Call) -> None:
     """End a grant"""
     grants.take_back(call.instance, call.actor, call.ids["grant"])
@@ -91,5 +106,6 @@ ENDPOINTS = (
         shown_at="/grants/{id}",
     ),
     endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
+    endpoint("PATCH", "/grants/{grant}", change_grant, "grants:write", takes=shapes.GrantChange, answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
 )

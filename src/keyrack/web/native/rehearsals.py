@@ -20,6 +20,7 @@ REHEARSED = frozenset(
     {
         ("POST", "/grants"),
         ("PUT", "/grants"),
+        ("PATCH", "/grants/{grant}"),
         ("DELETE", "/grants/{grant}"),
         ("PUT", "/groups/{group}"),
         ("DELETE", "/groups/{group}"),

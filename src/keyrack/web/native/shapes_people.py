@@ -48,6 +48,15 @@ class NewGrant(WantedGrant):
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
+class GrantChange(Request):
+    """What is to change of a grant; what is left out stays."""
+
+    restrictions: Annotated[Restrictions | None, about("All that the keys are restricted to; {} for nothing.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; null for no end.")] = None
+    duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
+    reason: Annotated[str | None, about("Why, for those who ask later; null for none.", "release 12")] = None
+
+
 class Grant(Answer):
     """Who may log in where."""
 

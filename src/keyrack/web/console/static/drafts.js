@@ -3,6 +3,7 @@
 "use strict";
 (function () {
   const name = "keyrack-draft";
+  const from = "keyrack-from";
   const most = 65536;
   const secret = /PRIVATE KEY|PuTTY-User-Key-File/;
   const body = document.body;
@@ -23,6 +24,21 @@
       // A browser that keeps nothing loses what was written.
     }
   }
+  // The page that a form was sent from, which has an address of its own.
+  function note(page) {
+    try {
+      sessionStorage.setItem(from, page);
+    } catch {
+      // Then a page that answers a form stays under the form's address.
+    }
+  }
+  function noted() {
+    try {
+      return sessionStorage.getItem(from);
+    } catch {
+      return null;
+    }
+  }
   function isTicked(field) {
     return field.type === "checkbox" || field.type === "radio";
   }
@@ -40,16 +56,24 @@
     return fields.map((field) => [field.name, field.value, isTicked(field) ? field.checked : null]);
   }
 
+  function isAnswer() {
+    return "answers" in body.dataset || "refused" in body.dataset;
+  }
+
   document.addEventListener("submit", function (event) {
     const form = event.target;
-    if (form.method !== "post" || event.defaultPrevented || "noDraft" in form.dataset) return;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (!isAnswer()) note(location.pathname + location.search);
+    if ("noDraft" in form.dataset) return;
     const action = form.getAttribute("action");
     if (action === "/logout") write(null);
     const fields = written(form);
-    if (!body.dataset.actor || fields.length === 0) return;
     const before = read();
+    // What a look at it has shown is done now: it is not written over what comes of it.
+    if (before && before.action === action && fields.length === 0) write({ ...before, unanswered: false });
+    if (!body.dataset.actor || fields.length === 0) return;
     // A page that answers a form is not there under its own address: the form's page is the one before.
-    const again = "answers" in body.dataset && before !== null && before.action === action;
+    const again = isAnswer() && before !== null && before.action === action;
     const page = again ? before.page : location.pathname + location.search;
     write({ actor: body.dataset.actor, page: page, action: action, fields: fields, unanswered: false });
   });
@@ -83,7 +107,7 @@
   // A page that answers a form has no address of its own: loaded again, or come back to, it is the form's page, so that
   // nothing is sent a second time. A look at what a form would do leads back to it as it was.
   function stand(draft, kind) {
-    const address = kind === "done" ? body.dataset.here : draft && draft.page;
+    const address = kind === "done" ? body.dataset.here : (draft && draft.page) || noted();
     if (address) history.replaceState(null, "", address);
     if (kind === "done") write(null);
     else if (draft && kind === "preview") write({ ...draft, unanswered: true });
@@ -91,6 +115,7 @@
   function arrive() {
     const draft = read();
     if ("answers" in body.dataset) stand(draft, body.dataset.answers);
+    if ("refused" in body.dataset && noted()) history.replaceState(null, "", noted());
     if (draft === null || "answers" in body.dataset) return;
     const place = document.querySelector("[data-draft]");
     if (place || body.classList.contains("alone")) {

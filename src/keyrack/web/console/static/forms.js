@@ -46,6 +46,14 @@
     if (event.persisted) for (const form of document.forms) isFree(form);
   });
 
+  // What a page says of what was done is heard: a live region speaks of what comes into it, not of what it came with.
+  const said = document.getElementById("messages");
+  if (said && said.firstElementChild) {
+    setTimeout(function () {
+      said.replaceChildren(...[...said.children].map((one) => one.cloneNode(true)));
+    }, 300);
+  }
+
   // Parts that are live say themselves that the network is gone.
   const words = "This browser has no network at the moment. What you wrote stays here; send it once it is back.";
   window.addEventListener("offline", function () {

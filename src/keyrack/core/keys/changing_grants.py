@@ -1,0 +1,88 @@
+"""Changes the terms of a grant under the id that it has: restrictions, end, reason; must move it nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.keys.grants import LONGEST_REASON, held_keys
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Grant
+from keyrack.store.keys import keys
+
+KEEP: Final = object()
+
+
+def change(
+    instance: Instance,
+    actor: Actor,
+    grant_id: int,
+    *,
+    restrictions: object = KEEP,
+    expires_at: object = KEEP,
+    duration: object = None,
+    reason: object = KEEP,
+) -> Grant:
+    """Give a grant other terms; what is KEEP stays. Sessions that are open go on, and hosts are told.
+
+    restrictions: all of them, as ssh.options.Restrictions reads them, None for none; expires_at, or duration from now
+    on: as validation.end takes them, None for no end; reason: None for none. Where it is all so already nothing is
+    done. Whom it lets in, where and from when stays: that is another grant. Raises Refusal INVALID or MISSING.
+    """
+    with Attempt(instance, actor, "grants:write", "change a grant", target_kind="grant", target_id=grant_id) as attempt:
+        values: dict[str, Any] = {}
+        if restrictions is not KEEP:
+            values["restrictions"] = validation.restrictions(restrictions)
+        if reason is not KEEP:
+            empty = reason in (None, "")
+            values["reason"] = None if empty else validation.text(reason, field="reason", maximum=LONGEST_REASON)
+        if expires_at is not KEEP or duration is not None:
+            wanted = None if expires_at is KEEP else expires_at
+            values["expires_at"] = validation.end(instance.now(), wanted, duration=duration)
+
+        def run(work: Work) -> Grant:
+            found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
+            if found is None:
+                raise missing("grant")
+            if not values:
+                raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
+            end = values.get("expires_at", found.expires_at)
+            if found.starts_at is not None and end is not None and end <= found.starts_at:
+                raise invalid("expires_at", "It would end before it starts.")
+            other = {name: value for name, value in values.items() if value != _of(found, name)}
+            if not other:
+                work.no_event("as it is already")
+                return found
+            keys.change_grant(work.connection, found.id, other)
+            if found.has_begun(work.now) and other.keys() != {"reason"}:
+                opened = keys.servers_of_grant(work.connection, found)
+                propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
+            words = ", ".join(_words(name, value, _of(found, name)) for name, value in other.items())
+            work.record(
+                f"Changed grant {found.id} of the login as {found.system_user}: {words}",
+                target_id=found.id,
+                server_id=found.server_id,
+            )
+            changed = keys.get_grant(work.connection, actor.workspace_id, found.id)
+            assert changed is not None
+            return changed
+
+        return attempt.write(run)
+
+
+def _of(grant: Grant, name: str) -> object:
+    return dict(grant.restrictions) if name == "restrictions" else getattr(grant, name)
+
+
+def _words(name: str, value: Any, before: Any) -> str:
+    """What became of a term, and what it was."""
+    if name == "restrictions":
+        listed = [", ".join(sorted(one)) or "nothing" for one in (value, before)]
+        return f"restricted in {listed[0]} (it was in {listed[1]})"
+    if name == "reason":
+        return f"reason {value!r} (it was {before!r})"
+    ends = ["no end" if one is None else f"{one:%Y-%m-%d %H:%M:%S} UTC" for one in (value, before)]
+    return f"end {ends[0]} (it was {ends[1]})"

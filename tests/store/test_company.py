@@ -1,0 +1,119 @@
+"""Commands on PostgreSQL that are committed together: each leaves all or nothing, whatever the others do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Select, insert, select
+
+from keyrack.store.database import Database
+from keyrack.store.engine import fibers, prepared
+from keyrack.store.engine.prepared import Statement, placeholder
+from keyrack.store.tables import instance_facts
+
+Command = Callable[[Connection], Any]
+
+_put = Statement(
+    lambda: insert(instance_facts).values(
+        name=placeholder(instance_facts.c.name), value=placeholder(instance_facts.c.value)
+    )
+)
+
+
+@prepared.prepared
+def _value(name: str) -> Select[Any]:
+    return select(instance_facts.c.value).where(instance_facts.c.name == name)
+
+
+def putting(name: str, raised: Exception | None = None) -> Command:
+    """Asks, so that others come meanwhile, enters a fact, and is refused or not."""
+
+    def command(conn: Connection) -> str:
+        _value.value(conn, name)
+        _put.tell(conn, {"name": name, "value": "x"})
+        if raised is not None:
+            raise raised
+        return name
+
+    return command
+
+
+def refused(conn: Connection) -> None:
+    _value.value(conn, "anything")
+    raise LookupError
+
+
+@pytest.fixture
+def database(postgresql_url: str) -> Iterator[Database]:
+    with Database.open(postgresql_url) as database:
+        yield database
+
+
+@pytest.fixture
+def turns() -> Iterator[list[str]]:
+    """What took the turn, once for each transaction."""
+    seen: list[str] = []
+
+    def note(statement: str, _values: Any) -> None:
+        if "pg_advisory_xact_lock" in statement:
+            seen.append(statement)
+
+    prepared.listeners.append(note)
+    yield seen
+    prepared.listeners.remove(note)
+
+
+def made(database: Database, *commands: Command) -> list[Any]:
+    """What comes of commands that fibers of one event loop want made in the same turn."""
+
+    async def asked() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        begun = [
+            fibers.begin(lambda one=one: database.write(one, turn=1), loop)[1]  # type: ignore[misc]
+            for one in commands
+        ]
+        return await asyncio.gather(*begun, return_exceptions=True)
+
+    return asyncio.run(asked())
+
+
+def facts(database: Database) -> set[str]:
+    return database.read(lambda conn: set(conn.execute(select(instance_facts.c.name)).scalars()))
+
+
+def test_one_that_is_refused_before_it_writes_is_refused_beside_the_others(
+    database: Database, turns: list[str]
+) -> None:
+    before = facts(database)
+    found = made(database, putting("a"), refused, putting("b"))
+    assert (found[0], type(found[1]), found[2]) == ("a", LookupError, "b")
+    assert facts(database) - before == {"a", "b"}
+    assert len(turns) == 1
+
+
+def test_one_that_is_refused_after_it_wrote_leaves_nothing_and_the_others_all(database: Database) -> None:
+    before = facts(database)
+    found = made(database, putting("a"), putting("c", LookupError()), putting("b"))
+    assert (found[0], type(found[1]), found[2]) == ("a", LookupError, "b")
+    assert facts(database) - before == {"a", "b"}
+
+
+def test_one_that_the_database_itself_refuses_leaves_nothing_and_the_others_all(database: Database) -> None:
+    before = facts(database)
+    found = made(database, putting("a"), putting("a"), putting("b"))
+    assert (found[0], type(found[1]).__name__, found[2]) == ("a", "IntegrityError", "b")
+    assert facts(database) - before == {"a", "b"}
+
+
+def test_one_that_wrote_by_sqlalchemy_and_is_refused_leaves_nothing(database: Database) -> None:
+    def by_sqlalchemy(conn: Connection) -> None:
+        conn.execute(insert(instance_facts).values(name="c", value="x"))
+        raise LookupError
+
+    before = facts(database)
+    found = made(database, putting("a"), by_sqlalchemy, putting("b"))
+    assert type(found[1]) is LookupError
+    assert facts(database) - before == {"a", "b"}
