@@ -160,6 +160,9 @@ def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
     page.get_by_role("button", name="Let it be registered again").click()
     expect(page.locator("#messages")).to_contain_text("may be registered again")
     assert revocation.noted(console.instance, keyrack, key.fingerprint) is None
+    answer = page.goto("/revoked/SHA256:" + "A" * 43)
+    assert answer is not None
+    assert answer.status == 404, "it says of a key that it is revoked, which nobody revoked"
 
 
 def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
@@ -244,3 +247,9 @@ def test_a_grants_restrictions_are_shown_before_they_change(
     assert (dict(now.restrictions), now.reason) == ({"sources": ["10.0.0.0/8"]}, "from the office alone")
     row = page.get_by_role("table", name="Grants").get_by_role("row", name="shop-1").last
     expect(row.get_by_text("restricted")).to_have_attribute("title", "From where: 10.0.0.0/8")
+
+
+def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts?after=garbage")
+    page.get_by_role("link", name="To its first page").click()
+    expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()
