@@ -9,7 +9,7 @@ import click
 
 from keyrack.cli.output.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.migrate import SchemaTooNew
 
 
@@ -18,7 +18,7 @@ def explained() -> Iterator[None]:
     """Turn what can go wrong when an instance is opened into words and an exit."""
     try:
         yield
-    except (DatabaseSpoilt, DatabaseRefused) as error:
+    except (DatabaseAltered, DatabaseSpoilt, DatabaseRefused) as error:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")

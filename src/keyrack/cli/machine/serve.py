@@ -21,7 +21,7 @@ from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.outage import Outage
 from keyrack.web import listening, request_ids
 from keyrack.web.protocol import BoundedProtocol
@@ -131,7 +131,7 @@ def from_environment() -> Service:
             with explained():
                 try:
                     instance = app.open_instance(settings)
-                except (DatabaseSpoilt, DatabaseRefused):
+                except (DatabaseAltered, DatabaseSpoilt, DatabaseRefused):
                     raise
                 except DatabaseUnavailable as error:
                     outage.failed(error)

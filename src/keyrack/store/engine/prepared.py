@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
-from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, String, Text, bindparam
+from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, Insert, String, Text, bindparam
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from keyrack.store.engine.connect import WRITE_LOST, DatabaseAltered
 
 P = ParamSpec("P")
 Process = Callable[[Any], Any]
@@ -104,6 +106,8 @@ class CompiledStatement:
     positional: bool
     names: tuple[str, ...]
     reads: tuple[tuple[str, Process], ...]
+    writes_one: bool = False
+    """Each time it writes exactly one row, or fails."""
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
@@ -160,20 +164,26 @@ class PendingRows:
 class Statement:
     """One statement, planned once for each kind of database."""
 
-    def __init__(self, make: Callable[[], Executable]) -> None:
+    def __init__(self, make: Callable[[], Executable], *, one: bool = False) -> None:
+        """one: what it changes is one row that is there; an insert of one row always is such a write."""
         self._make = make
+        self._one = one
         self._plans: dict[str, CompiledStatement] = {}
 
     def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
         """All rows."""
         plan = self._plan(connection)
         found = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        if plan.writes_one and len(found) != 1:
+            raise write_lost()
         return [plan.row(values) for values in found]
 
     def row(self, connection: Connection, given: Mapping[str, Any]) -> Row | None:
         """The first row, None where there is none."""
         plan = self._plan(connection)
         found = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        if plan.writes_one and found is None:
+            raise write_lost()
         return None if found is None else plan.row(found)
 
     def value(self, connection: Connection, given: Mapping[str, Any]) -> Any:
@@ -199,12 +209,12 @@ class Statement:
     def run(self, connection: Connection, given: Mapping[str, Any]) -> int:
         """How many rows it changed."""
         plan = self._plan(connection)
-        return int(_execute(connection, plan.sql, plan.bound(given)).rowcount)
+        return int(_execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
 
     def tell(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
         """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
         plan = self._plan(connection)
-        return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True))
+        return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
 
     def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
         """Once for each set of values. On PostgreSQL nobody waits for it: what it fails by is raised by the next
@@ -213,12 +223,12 @@ class Statement:
         plan = self._plan(connection)
         bound = plan.bound_many(given)
         if bound:
-            _execute(connection, plan.sql, bound, many=True)
+            _execute(connection, plan.sql, bound, many=True, one=_one(plan))
 
     def _plan(self, connection: Connection) -> CompiledStatement:
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
-            plan = self._plans[connection.dialect.name] = _planned(self._make(), connection.dialect)
+            plan = self._plans[connection.dialect.name] = _planned(self._make(), connection.dialect, self._one)
         return plan
 
 
@@ -316,7 +326,9 @@ def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
     return bindparam(_PREFIX + (name or column.name), type_=column.type)
 
 
-def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
+def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStatement:
+    if isinstance(statement, Insert) and not statement._returning:
+        statement = statement.inline()  # or the new id is asked for, which nobody reads
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
     placeholders = tuple(compiled.positiontup or compiled.binds)
@@ -336,13 +348,14 @@ def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
     if "POSTCOMPILE" in str(compiled):
         raise ValueError("A list in a prepared statement is compared by among().")
     columns = compiled._result_columns
+    one = one or _inserts_one(statement)
     reads = []
     for column in columns:
         process = column.type.dialect_impl(dialect).result_processor(dialect, None)
         if process is not None:
             reads.append((column.keyname, process))
     return CompiledStatement(
-        sql=str(compiled),
+        sql=_failing_for_none(str(compiled)) if one and not columns and dialect.name == "postgresql" else str(compiled),
         placeholders=placeholders,
         taken=_taking(arguments),
         fixed=tuple(fixed),
@@ -350,6 +363,21 @@ def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
         positional=bool(compiled.positional),
         names=tuple(column.keyname for column in columns),
         reads=tuple(reads),
+        writes_one=one,
+    )
+
+
+def _failing_for_none(sql: str) -> str:
+    """The statement so that it fails in the server where it writes no row: the commit is sent along with it."""
+    return f"WITH written AS ({sql} RETURNING 1) SELECT 1 / count(*) FROM written"  # noqa: S608
+
+
+def _inserts_one(statement: Executable) -> bool:
+    return (
+        isinstance(statement, Insert)
+        and statement.select is None
+        and not statement._multi_values
+        and getattr(statement, "_post_values_clause", None) is None
     )
 
 
@@ -384,27 +412,45 @@ def statements_that_write(connection: Connection) -> int:
     return int(raw.written)
 
 
-def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
+def write_lost() -> DatabaseAltered:
+    """The error for a write that the database took and did not do."""
+    return DatabaseAltered(WRITE_LOST)
+
+
+def _one(plan: CompiledStatement) -> bool:
+    """Whether the rows it wrote are to be counted; those that it answers are counted as they are read."""
+    return plan.writes_one and not plan.names
+
+
+def _execute(
+    connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
+) -> Any:
     """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
     for listener in listeners:
         listener(sql, values)
-    return _driven(connection, sql, values, many=many, ahead=ahead)
+    return _driven(connection, sql, values, many=many, ahead=ahead, one=one)
 
 
-def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
+def _driven(
+    connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
+) -> Any:
     raw: Any = connection.connection.dbapi_connection  # which for both drivers is the driver's own, in fewer steps
     try:
         if connection.dialect.name == "postgresql":
             if not many:
                 return raw.tell(sql, values) if ahead else raw.ask(sql, values)
-            for one in values:
-                raw.tell(sql, one)
+            for each in values:
+                raw.tell(sql, each)
             return None
         if many and len(values) > 1:
-            return raw.cursor().executemany(sql, values)
-        return raw.execute(sql, values[0] if many else values)
+            done = raw.cursor().executemany(sql, values)
+        else:
+            done = raw.execute(sql, values[0] if many else values)
+        if one and done.rowcount != (len(values) if many else 1):
+            raise write_lost()
+        return done
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_raised_by_sqlalchemy(connection, error) from error
 

@@ -15,7 +15,7 @@ from sqlalchemy import BinaryExpression, BindParameter, Connection, Table, delet
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.engine.prepared import Row, Statement, placeholder, write_lost
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import OF_SERVER as OF_SERVER
 from keyrack.store.sealing.seals import SEAL as SEAL
@@ -194,7 +194,7 @@ def _written(
     row = Row({**old, **values})
     row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
-    setting(table, (*values, SEAL)).tell(connection, {**values, **named, SEAL: row[SEAL]})
+    setting(table, (*values, SEAL), there=True).tell(connection, {**values, **named, SEAL: row[SEAL]})
     count(connection, table, old, row)
     if table.name == "servers":
         note_written(connection, (row,))
@@ -217,8 +217,13 @@ def remove(connection: Connection, table: Table, *where: Any) -> int:
         remove(connection, child, column.in_(of_these))
     if key is not None:
         gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
+        if not gone and _locking(table).rows(connection, key):
+            raise write_lost()
     else:
         gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
+        # On PostgreSQL others may have entered such a row meanwhile, so that this would say nothing.
+        if connection.dialect.name == "sqlite" and connection.execute(select(1).where(*where).limit(1)).first():
+            raise write_lost()
     for row in gone:
         count(connection, table, row, None)
     return len(gone)
@@ -293,8 +298,11 @@ def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mappi
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
-def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the seals that rows hold into the database; rows: with their primary keys."""
+def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, there: bool = True) -> None:
+    """Write the seals that rows hold into the database; rows: with their primary keys.
+
+    there: this transaction wrote or locked them, so that each is there, and a seal that is not written is an error.
+    """
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
-    setting(table, (SEAL,)).run_many(connection, given)
+    setting(table, (SEAL,), there=there).run_many(connection, given)

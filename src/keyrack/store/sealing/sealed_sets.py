@@ -159,7 +159,7 @@ def change_many(
         given.append({**values, **{f"of_{name}": old[name] for name in key}, SEAL: row[SEAL]})
         written.append(row)
     if given:
-        sealed.setting(table, (*columns, SEAL)).run_many(connection, given)
+        sealed.setting(table, (*columns, SEAL), there=True).run_many(connection, given)
     return written
 
 

@@ -49,11 +49,11 @@ def seal_all(
             except (TypeError, ValueError, OverflowError):
                 continue
             if len(done) == AT_ONCE:
-                sealed.set_seals(connection, table, done)
+                sealed.set_seals(connection, table, done, there=False)
                 of_table += len(done)
                 done = []
                 told(f"sealed {of_table} rows of {table.name}")
-        sealed.set_seals(connection, table, done)
+        sealed.set_seals(connection, table, done, there=False)
         count += of_table + len(done)
     return count
 

@@ -72,7 +72,7 @@ def settle(connection: Connection) -> None:
             new = {**row, "of_id": number, "rows_sum": sum_of(connection, row)}
             new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
             given.append(new)
-    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    setting(table, ("rows_sum", SEAL), there=True).run_many(connection, given)
     access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
     begin_counting(connection)
 
@@ -210,7 +210,7 @@ def hide_older(connection: Connection) -> int:
             total = _total(connection, row["id"], holding=True)
             new = {**row, "of_id": row["id"], "rows_sum": _hidden(seals, row["id"], total)}
             given.append({**new, SEAL: seals.of(table, new)})
-    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    setting(table, ("rows_sum", SEAL), there=True).run_many(connection, given)
     return len(given)
 
 
@@ -258,8 +258,8 @@ def _shown(seals: Seals, server_id: int, held: bytes) -> int | None:
 
 
 @cache
-def setting(table: Table, columns: tuple[str, ...]) -> Statement:
-    """Sets columns of the row with a primary key, whose columns' names stand after of_."""
+def setting(table: Table, columns: tuple[str, ...], *, there: bool = False) -> Statement:
+    """Sets columns of the row with a primary key, whose columns' names stand after of_; there: it is known to be."""
     named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
     values = {name: placeholder(table.c[name]) for name in columns}
-    return Statement(lambda: update(table).where(*named).values(values))
+    return Statement(lambda: update(table).where(*named).values(values), one=there)

@@ -1,0 +1,77 @@
+"""A change that somebody else's trigger or rule keeps from happening is an error, and never acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials
+from keyrack.store.engine.connect import DatabaseAltered
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+
+NOTHING = "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+
+
+def run(instance: Instance, *statements: str) -> None:
+    def command(connection: Connection) -> None:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    instance.database.write(command)
+
+
+def swallow(instance: Instance, action: str, table: str) -> None:
+    """Have a trigger keep rows from being written or deleted, as if nothing was wrong."""
+    if instance.database.dialect == "sqlite":
+        run(instance, f"CREATE TRIGGER evil BEFORE {action} ON {table} BEGIN SELECT RAISE(IGNORE); END")
+    else:
+        each = "FOR EACH ROW EXECUTE FUNCTION nothing()"
+        run(instance, NOTHING, f"CREATE TRIGGER evil BEFORE {action} ON {table} {each}")
+
+
+def labels(team: Team) -> list[str]:
+    return [one.label for one in credentials.find(team.instance, team.owner, team.server.id).items]
+
+
+def add(team: Team, label: str) -> None:
+    line = fresh_line()
+    credentials.add(team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line)
+
+
+@pytest.mark.parametrize(
+    ("action", "table"), [("INSERT", "events"), ("INSERT", "credentials"), ("UPDATE", "servers")]
+)
+def test_a_write_that_did_not_happen_is_not_acknowledged(team: Team, action: str, table: str) -> None:
+    swallow(team.instance, action, table)
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        add(team, "laptop")
+    assert labels(team) == []
+
+
+def test_a_delete_that_did_not_happen_is_not_acknowledged(team: Team) -> None:
+    add(team, "laptop")
+    (hers,) = credentials.find(team.instance, team.owner, team.server.id).items
+    swallow(team.instance, "DELETE", "credentials")
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        credentials.delete(team.instance, team.owner, team.server.id, hers.id)
+    assert labels(team) == ["laptop"]
+
+
+def test_a_rule_that_swallows_a_write_has_it_refused(team: Team) -> None:
+    if team.instance.database.dialect == "sqlite":
+        pytest.skip("SQLite knows no rules")
+    run(team.instance, "CREATE RULE evil AS ON INSERT TO events DO INSTEAD NOTHING")
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        add(team, "laptop")
+    assert labels(team) == []
+
+
+def test_changes_are_taken_again_when_the_trigger_is_gone(team: Team) -> None:
+    swallow(team.instance, "UPDATE", "servers")
+    with pytest.raises(DatabaseAltered):
+        add(team, "laptop")
+    run(team.instance, "DROP TRIGGER evil" + ("" if team.instance.database.dialect == "sqlite" else " ON servers"))
+    add(team, "laptop")
+    assert labels(team) == ["laptop"]
