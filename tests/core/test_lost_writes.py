@@ -40,9 +40,7 @@ def add(team: Team, label: str) -> None:
     credentials.add(team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line)
 
 
-@pytest.mark.parametrize(
-    ("action", "table"), [("INSERT", "events"), ("INSERT", "credentials"), ("UPDATE", "servers")]
-)
+@pytest.mark.parametrize(("action", "table"), [("INSERT", "events"), ("INSERT", "credentials"), ("UPDATE", "servers")])
 def test_a_write_that_did_not_happen_is_not_acknowledged(team: Team, action: str, table: str) -> None:
     swallow(team.instance, action, table)
     with pytest.raises(DatabaseAltered, match="did not make it"):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
-from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
+from keyrack.store.engine.connect import CommitInDoubt, answer, is_altered, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, statements_that_write
@@ -132,7 +132,7 @@ def committed(conn: Connection) -> Iterator[Transaction]:
     try:
         transaction.commit()
     except Exception as error:
-        if is_unavailable(error):
+        if is_unavailable(error) and not is_altered(error):  # of a lost write it is known: the server undid it
             raise CommitInDoubt from error
         transaction.rollback()  # what was told and failed shows here
         raise

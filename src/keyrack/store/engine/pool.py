@@ -56,7 +56,7 @@ class Pool:
             yield conn
         except BaseException as error:
             broken = not isinstance(error, Exception) or is_unavailable(error)
-            if conn is not None and (broken or conn.invalidated or conn.in_transaction()):
+            if conn is not None and (broken or conn.invalidated or conn.get_transaction() is not None):
                 _let_go(conn)
                 conn = None
                 # One that broke off seldom broke off alone: the others of its age are replaced as well.
