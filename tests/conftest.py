@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from keyrack import app
 from keyrack.core.people import passwords
 from keyrack.core.workspace import workspace_file
-from tests import own_machine
+from tests import own_machine, ready_programs
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["HOSTS_ARE_BEING_MADE"] = "1" if are_being_made() else ""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         own_machine.take()
+        ready_programs.use()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
