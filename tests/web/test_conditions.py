@@ -73,6 +73,19 @@ def test_a_servers_provider_is_changed_by_one_of_two(team: Service) -> None:
     assert ask(team, "PUT", "/servers/web-1", {"provider": "other"}, If_Match=tag).status_code == 412
 
 
+def test_a_condition_that_cannot_be_kept_is_not_passed_over(team: Service) -> None:
+    grant = call(team, "POST", "/grants", {"user": "alice", "server": "web-1", "system_user": "deploy"}, status=201)
+    seen = ask(team, "GET", f"/grants/{grant['id']}")
+    for path, body in (
+        (f"/grants/{grant['id']}/renew", {"duration": "1h"}),
+        ("/grants", {"user": "bob", "server": "web-1", "system_user": "deploy"}),
+    ):
+        refused = ask(team, "POST", path, body, If_Match='"another"')
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-Match")
+    assert ask(team, "GET", f"/grants/{grant['id']}").headers["ETag"] == seen.headers["ETag"]
+    assert call(team, "GET", "/grants")["total"] == 1
+
+
 def test_what_is_to_be_new_must_not_be_there(team: Service) -> None:
     for status in (200, 412):
         assert ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="*").status_code == status
