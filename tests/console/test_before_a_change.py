@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
-from keyrack.core.keys import changing_grants, credentials, grants, revocation, user_keys
+from keyrack.core.keys import changing_grants, credentials, freezes, grants, revocation, user_keys
 from keyrack.core.people import api_tokens, tokens, users
 from keyrack.model import Credential, Server
 from tests.console.conftest import SignedIn
@@ -253,3 +253,15 @@ def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_
     signed_in(page, "olga").goto("/hosts?after=garbage")
     page.get_by_role("link", name="To its first page").click()
     expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()
+
+
+def test_the_list_of_ones_keys_says_which_are_frozen(
+    page: Page, console: Service, signed_in: SignedIn, host: Server
+) -> None:
+    keyrack = users.system_actor(1)
+    bob = next(one for one in users.find(console.instance, keyrack) if one.name == "bob")
+    user_keys.add(console.instance, keyrack, title="in a taxi", public_key=fresh_line(), user_id=bob.id)
+    grants.give(console.instance, keyrack, user_id=bob.id, server_id=host.id, system_user="www")
+    freezes.freeze(console.instance, keyrack, user="bob", reason="lost")
+    signed_in(page, "bob").goto("/keys")
+    expect(page.get_by_role("table", name="My keys").get_by_role("row", name="in a taxi")).to_contain_text("frozen")
