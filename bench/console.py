@@ -46,8 +46,13 @@ PAGES = (
     "/hosts",
     "/hosts?after={middle host}",
     "/hosts?q=host-77",
+    "/hosts?state=silent",
+    "/hosts?state=behind",
     "/hosts/{host}",
     "/hosts/{host}/enforce",
+    "/hosts/{host}/remove",
+    "/hosts/{host}/keys",
+    "/hosts/{host}/change",
     "/people",
     "/people?after={middle person}",
     "/people?q=person-1999",
@@ -56,13 +61,23 @@ PAGES = (
     "/groups/team-1",
     "/access",
     "/access?view=list",
+    "/access?tag=tag-3",
+    "/access?group=team-3",
+    "/access?server={host}",
     "/access/grant",
     "/grants",
+    "/grants/1/renew",
+    "/grants/1/remove",
+    "/freezes",
     "/requests",
     "/repositories",
     "/activity",
     "/activity?person=olga",
     "/settings",
+    "/settings?type=ssh-ed25519&bits=3072",
+    "/settings?type=ssh-rsa&bits=3072",
+    "/settings/sign-in",
+    "/settings/webhooks",
     "/search?q=person-19",
     "/keys/{key}",
     "/revoke/{key}",
@@ -151,7 +166,7 @@ def main() -> None:
             address = address.replace("{middle host}", cursors.write((hosts // 2,)))
             address = address.replace("{middle person}", cursors.write((keys // KEYS_EACH // 2,)))
             spent, size = ask(service, address, cookie, ROUNDS)
-            print(f"{path:32} {statistics.median(spent):8.1f} {spent[-2]:8.1f} {size / 1000:8.1f}", flush=True)
+            print(f"{path:38} {statistics.median(spent):8.1f} {spent[-2]:8.1f} {size / 1000:8.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def matrix(instance: Instance) -> Ways:
     def question(connection: Any) -> Ways:
         found: Ways = set()
         for server in servers.find(connection, 1, search="", offset=0, limit=1000).items:
-            for way in who_can.into(instance, connection, actor, server):
+            for way in who_can.into(instance, connection, actor, [server])[0]:
                 of = way.line.credential or way.line.grant
                 assert of is not None
                 found.add(

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
-from keyrack.core.keys import changing_grants, credentials, grants, revocation, user_keys
+from keyrack.core.keys import changing_grants, credentials, freezes, grants, revocation, user_keys
 from keyrack.core.people import api_tokens, tokens, users
 from keyrack.model import Credential, Server
 from tests.console.conftest import SignedIn
@@ -160,6 +160,9 @@ def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
     page.get_by_role("button", name="Let it be registered again").click()
     expect(page.locator("#messages")).to_contain_text("may be registered again")
     assert revocation.noted(console.instance, keyrack, key.fingerprint) is None
+    answer = page.goto("/revoked/SHA256:" + "A" * 43)
+    assert answer is not None
+    assert answer.status == 404, "it says of a key that it is revoked, which nobody revoked"
 
 
 def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
@@ -244,3 +247,21 @@ def test_a_grants_restrictions_are_shown_before_they_change(
     assert (dict(now.restrictions), now.reason) == ({"sources": ["10.0.0.0/8"]}, "from the office alone")
     row = page.get_by_role("table", name="Grants").get_by_role("row", name="shop-1").last
     expect(row.get_by_text("restricted")).to_have_attribute("title", "From where: 10.0.0.0/8")
+
+
+def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts?after=garbage")
+    page.get_by_role("link", name="To its first page").click()
+    expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()
+
+
+def test_the_list_of_ones_keys_says_which_are_frozen(
+    page: Page, console: Service, signed_in: SignedIn, host: Server
+) -> None:
+    keyrack = users.system_actor(1)
+    bob = next(one for one in users.find(console.instance, keyrack) if one.name == "bob")
+    user_keys.add(console.instance, keyrack, title="in a taxi", public_key=fresh_line(), user_id=bob.id)
+    grants.give(console.instance, keyrack, user_id=bob.id, server_id=host.id, system_user="www")
+    freezes.freeze(console.instance, keyrack, user="bob", reason="lost")
+    signed_in(page, "bob").goto("/keys")
+    expect(page.get_by_role("table", name="My keys").get_by_role("row", name="in a taxi")).to_contain_text("frozen")

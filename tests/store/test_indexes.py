@@ -6,7 +6,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,6 +70,8 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "what ends soon": lambda c: endings.ending(c, NOW, NOW, 200),
     "ended user keys": lambda c: endings.ended_user_keys(c, NOW, 200),
     "what is to be sent": lambda c: webhooks.due(c, NOW, 500),
+    "a page of what was sent": lambda c: webhooks.deliveries(c, 1, None, 50),
+    "what was sent long ago": lambda c: webhooks.forget(c, NOW, 500),
     "glass that was broken": lambda c: break_glass.of_keys(c, 1, 1, [FINGERPRINT], NOW),
     "events after one": lambda c: events.after(c, 1, 500),
     "delete a user key": lambda c: keys.remove_user_key(c, 1),
@@ -141,7 +144,14 @@ def test_it_reads_no_whole_table(database: Database, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a page of credentials", "ended credentials", "a page of a user's keys", "requests that nobody decided"]
+    "name",
+    [
+        "a page of credentials",
+        "ended credentials",
+        "a page of a user's keys",
+        "requests that nobody decided",
+        "a page of what was sent",
+    ],
 )
 def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
     if database.dialect != "sqlite":
@@ -156,6 +166,64 @@ def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
         # What stands behind the page itself, chosen within its limit, sorts no more than a page.
         chosen, _, _ = shown.partition("SCAN anon_1")
         assert "USE TEMP B-TREE FOR ORDER BY" not in chosen, shown
+
+
+class Undo(Exception):
+    """Ends a transaction whose rows no other test is to see."""
+
+
+def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if database.dialect != "sqlite":
+        pytest.skip("SQLite alone counts its steps")
+    monkeypatch.setattr(events, "LOOKED_AT", 10)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def ask(connection: Connection) -> None:
+        given: dict[str, Any] = {
+            column.name: {} if column.name == "details" else NOW if column.name == "at" else 1
+            for column in tables.events.c
+            if column.name not in ("id", "seal")
+        }
+        connection.execute(tables.events.insert(), [{**given, "reason": "other", "summary": "x"}] * 3000)
+        raw: Any = connection.connection.driver_connection
+        raw.set_progress_handler(step, 1)
+        try:
+            assert not events.was_raised(connection, 1, "reason", "x", NOW)
+        finally:
+            raw.set_progress_handler(None, 0)
+        connection.execute(tables.events.insert(), [{**given, "reason": "reason", "summary": "x"}])
+        assert events.was_raised(connection, 1, "reason", "x", NOW)
+        raise Undo
+
+    with pytest.raises(Undo):
+        database.write(ask)
+    assert 0 < steps < 1000
+
+
+def test_what_was_sent_is_forgotten_a_piece_at_a_time(database: Database) -> None:
+    def fill(connection: Connection) -> list[int]:
+        of_workspace = {"name": "w"}
+        required = {column.name: 1 for column in tables.workspaces.c if not column.nullable and column.name != "id"}
+        connection.execute(tables.workspaces.insert(), [{**required, **of_workspace, "id": 1, "created_at": NOW}])
+        webhook = {"url": "x", "encrypted_secret": b"", "level": "info", "actions": [], "active": True, "cursor": 0}
+        values = {**webhook, "workspace_id": 1, "created_by": "olga", "created_at": NOW}
+        number = webhooks.add(connection, values)
+        webhooks.enqueue(connection, number, (1, 2, 3, 4, 5, 6), NOW)
+        for one in webhooks.deliveries(connection, number, None, 5):
+            webhooks.change(connection, replace(one, state=webhooks.DELIVERED))
+        later = NOW + timedelta(days=1)
+        gone = [webhooks.forget(connection, later, 3) for _ in range(3)]
+        assert [one.state for one in webhooks.deliveries(connection, number, None, 9)] == [webhooks.WAITING]
+        raise Undo(gone)
+
+    with pytest.raises(Undo) as undone:
+        database.write(fill)
+    assert undone.value.args == ([3, 2, 0],)
 
 
 def test_a_name_that_a_newer_postgresql_takes_for_its_own_is_quoted() -> None:

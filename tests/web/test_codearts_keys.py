@@ -219,3 +219,12 @@ def test_every_answer_has_a_request_id(team: Service) -> None:
     ids = [answer.headers["X-Request-Id"] for answer in answers]
     assert len(set(ids)) == len(answers)
     assert not any(300 <= answer.status_code < 400 for answer in answers)
+
+
+@pytest.mark.parametrize(("field", "value"), [("title", ""), ("title", "x" * 1001), ("title", True)])
+def test_words_that_say_this_name_the_field(unchanged_team: Service, field: str, value: Any) -> None:
+    """The shape has no place for the field, and there is more than one."""
+    body = {"title": "desk", "key": None, field: value}
+    answer = unchanged_team.call("POST", "/v4/user/keys", headers={"X-Auth-Token": "token-of-alice"}, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error_msg"].startswith(f"{field}: This ")

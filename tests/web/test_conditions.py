@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 
+from keyrack.web.native.api import ENDPOINTS
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call, tell
@@ -49,6 +50,40 @@ def test_of_many_at_once_who_saw_the_same_one_wins(team_on_each: Service) -> Non
             pool.map(lambda name: ask(team, "PUT", "/groups/ops", {"members": [name]}, If_Match=tag).status_code, names)
         )
     assert sorted(ends) == [200, *(412,) * 7]
+
+
+def test_what_a_change_sets_is_in_what_is_shown() -> None:
+    """Or its tag would stay, and whoever changes it next would not hear that somebody else did."""
+    shown = {one.path: one.answers for one in ENDPOINTS if one.method == "GET" and one.asks is None and one.answers}
+    # duration becomes expires_at, server server_id; accounts have paths of their own; secrets are shown nowhere.
+    elsewhere = {"duration", "server", "system_users"}
+    lacking = {
+        f"{one.method} {one.path}": more
+        for one in ENDPOINTS
+        if one.method in ("PUT", "PATCH") and one.takes and one.path in shown and one.path != "/webhooks"
+        if (more := set(one.takes.model_fields) - set(shown[one.path].model_fields) - elsewhere)
+    }
+    assert lacking == {}
+
+
+def test_a_servers_provider_is_changed_by_one_of_two(team: Service) -> None:
+    tag = ask(team, "GET", "/servers/web-1").headers["ETag"]
+    made = ask(team, "PUT", "/servers/web-1", {"provider": "hetzner"}, If_Match=tag)
+    assert (made.status_code, made.json()["provider"]) == (200, "hetzner")
+    assert ask(team, "PUT", "/servers/web-1", {"provider": "other"}, If_Match=tag).status_code == 412
+
+
+def test_a_condition_that_cannot_be_kept_is_not_passed_over(team: Service) -> None:
+    grant = call(team, "POST", "/grants", {"user": "alice", "server": "web-1", "system_user": "deploy"}, status=201)
+    seen = ask(team, "GET", f"/grants/{grant['id']}")
+    for path, body in (
+        (f"/grants/{grant['id']}/renew", {"duration": "1h"}),
+        ("/grants", {"user": "bob", "server": "web-1", "system_user": "deploy"}),
+    ):
+        refused = ask(team, "POST", path, body, If_Match='"another"')
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-Match")
+    assert ask(team, "GET", f"/grants/{grant['id']}").headers["ETag"] == seen.headers["ETag"]
+    assert call(team, "GET", "/grants")["total"] == 1
 
 
 def test_what_is_to_be_new_must_not_be_there(team: Service) -> None:

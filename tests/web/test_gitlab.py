@@ -203,3 +203,17 @@ def test_the_keys_of_who_was_shut_out_are_shown_no_more(team: Service) -> None:
     assert team.call("GET", path).json() == []
     assert team.call("GET", "/alice.keys").text == ""
     assert team.call("GET", "/api/v4/users/alice").json()["state"] == "blocked"
+
+
+def test_a_key_that_has_expired_on_arrival_is_refused_as_gitlab_does(alice: gitlab.Gitlab) -> None:
+    assert refused(alice, fresh_line(), expires_at="2020-01-01") == (400, {"key": ["has expired"]})
+
+
+def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
+    made = team.call("PATCH", "/api/keyrack/v1/people/bob", token="token-of-olga", json={"disabled": True}).json()
+    body = {"title": "t", "key": fresh_line()}
+    answer = team.call("POST", f"/api/v4/users/{made['id']}/keys", token="token-of-olga", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (400, "bob is disabled; enable the user first.")
+    given = {"user": "bob", "server": "web-1", "system_user": "deploy"}
+    grant = team.call("POST", "/api/keyrack/v1/grants", token="token-of-olga", json=given).json()
+    assert grant["note"] == "bob is disabled; this opens nothing until somebody enables the user."

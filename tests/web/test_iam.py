@@ -236,3 +236,8 @@ def test_unsupported_methods_stay_in_the_shape(team: Service) -> None:
     answer = team.call("PUT", "/v3/auth/tokens", headers=ALICE)
     shape(answer, 405)
     assert "GET" in answer.headers["Allow"]
+
+
+def test_a_scope_names_a_project_or_an_account(team: Service) -> None:
+    both = {"project": {"name": "cn-north-4"}, "domain": {"name": "acme"}}
+    assert "not both" in shape(sign_in(team, scope=both), 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from keyrack import policy
@@ -72,12 +73,29 @@ def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:
     return str(value)
 
 
+def name(value: object) -> str:
+    """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID.
+
+    Blanks at an end are not seen; clients take . and .. for folders, and / for the end of a name.
+    """
+    found = text(value, field="name")
+    if found != found.strip():
+        raise invalid("name", "A name neither begins nor ends with a blank; remove it.")
+    if "/" in found or found in (".", ".."):
+        raise invalid("name", "A name that stands in addresses holds no / and is not . or ..")
+    return found
+
+
 def restrictions(value: object, key_type: str | None = None, *, field: str = "restrictions") -> dict[str, object]:
     """What a key may do, as options.Restrictions reads it, in its one form; None restricts nothing.
 
     key_type: of the one key it is for, which must be able to obey it; None where it is for keys to come.
-    Raises Refusal INVALID with what to write instead.
+    Raises Refusal INVALID with what to write instead; also for a list that is empty, which would restrict nothing
+    where whoever made it up meant nobody.
     """
+    for name in ("sources", "permitopen", "permitlisten"):
+        if isinstance(value, Mapping) and value.get(name) == []:
+            raise invalid(field, f"{name} names nothing; leave it out where it is not to be restricted.")
     try:
         read = options.Restrictions.from_json({} if value is None else value)
         options.check_rendered(options.render(read, key_type or "sk-"))
@@ -107,7 +125,7 @@ def end(
         return None
     at = _instant(begins or now, expires_at, field)
     if at <= now:
-        raise invalid(field, "This time is past already.")
+        raise invalid(field, "This time is past already.", "past")
     if at > now + LONGEST_LIFE:
         raise invalid(field, "This time is more than ten years ahead; leave it out for no end.")
     return at

@@ -20,6 +20,7 @@ from keyrack.model import Actor
 from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
+from keyrack.store.people import people
 
 T = TypeVar("T")
 
@@ -218,8 +219,14 @@ class Attempt:
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
-                continue
+                self._refuse_who_is_gone()
         return self.instance.database.write(run, turn=turn)
+
+    def _refuse_who_is_gone(self) -> None:
+        """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""
+        user_id = self.actor.user_id
+        if user_id is not None and self.read(lambda connection: people.user(connection, user_id)) is None:
+            raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
     def _record_refusal(self, refusal: Refusal) -> None:
         """Invariant 3: refusals leave an event too, repeated ones one that counts them. Its words are ours; nothing

@@ -40,7 +40,8 @@ log = logger("keyrack.web")
 class Call:
     """One request as a handler sees it.
 
-    ids: the path's numbers by name; path: the path's texts by name; query: its parameters;
+    ids: the path's numbers by name; path: the path's texts by name; query: its parameters, of which one that stands
+    twice is refused where it is read;
     body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
     (a form), so that booleans are words.
     """
@@ -273,6 +274,9 @@ class _Path:
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()
         fields, strings = dialect.read_body(request, content) if reads else ({}, False)
+        if request.method == "PUT":
+            # What is made by its name in the path is called as it was written, or not made.
+            bodies.check_path(request)
         # PostgreSQL takes no NUL, and nothing is called by one.
         texts = {name: str(value).replace("\x00", "\ufffd") for name, value in request.path_params.items()}
         call = Call(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -23,14 +24,33 @@ LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 MOST_FIELDS = 1000
-LONGEST_SHOWN = 64
-"""The longest name of a caller's that a refusal repeats."""
 DEEPEST = 32
 
 
 def malformed(message: str, code: str = "body-malformed") -> Refusal:
     """The refusal of a body as a whole."""
     return Refusal(Kind.INVALID, code, message)
+
+
+class Parameters(dict[str, str]):
+    """A query's parameters. Reading one that stands twice raises Refusal, as nobody can see which value counts; what
+    nobody reads is nobody's concern, as several APIs ignore what they do not know.
+    """
+
+    twice: frozenset[str] = frozenset()
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(self._once(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The parameter, or the default. Raises Refusal INVALID."""
+        return super().get(self._once(name), default)
+
+    def _once(self, name: str) -> str:
+        if name in self.twice:
+            words = f"{name} stands twice in the query; send it once."
+            raise Refusal(Kind.INVALID, "parameter-twice", words, field=name)
+        return name
 
 
 def announced(request: Request) -> int | None:
@@ -172,9 +192,20 @@ def identifier(text: str) -> int:
     return value if value is not None and value <= LARGEST_ID else 0
 
 
+def check_path(request: Request) -> None:
+    """Raise Refusal for a path that is not UTF-8 or holds a NUL: both read as U+FFFD, as many names do at once."""
+    try:
+        fine = "\x00" not in unquote_to_bytes(request.scope["raw_path"]).decode("utf-8")
+    except UnicodeDecodeError:
+        fine = False
+    if not fine:
+        words = "The path is not valid UTF-8, or holds a NUL character."
+        raise Refusal(Kind.INVALID, "path-malformed", words, field="path")
+
+
 def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
-    """The query's parameters. Raises Refusal on text that is not UTF-8, and on a name that stands twice: which of two
-    values counts, nobody can see. A list in PHP's or Rails' spelling, NAME[], may have several.
+    """The query's parameters; one that stands twice is refused by whoever reads it. Raises Refusal on text that is not
+    UTF-8.
 
     repeats: the last value counts instead, for pages of ours that name a parameter several times.
     """
@@ -185,9 +216,11 @@ def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
     for name, value in pairs:
         if "\x00" in name or "\x00" in value:
             raise malformed("The query holds a NUL character.", "query-malformed")
-    if not repeats:
-        _refuse_twice([name for name, _ in pairs if not name.endswith("[]")])
-    return dict(pairs)
+    found = Parameters(pairs)
+    if len(found) != len(pairs) and not repeats:
+        counts = Counter(name for name, _ in pairs)
+        found.twice = frozenset(name for name, count in counts.items() if count > 1)
+    return found
 
 
 def retried(response: Response, refusal: Refusal) -> Response:
@@ -195,16 +228,6 @@ def retried(response: Response, refusal: Refusal) -> Response:
     if refusal.retry_after:
         response.headers["Retry-After"] = str(refusal.retry_after)
     return response
-
-
-def _refuse_twice(names: list[str]) -> None:
-    """Refuse names of which one stands twice; in words it is shown where it can be."""
-    if len(set(names)) == len(names):
-        return
-    twice = next(name for name in names if names.count(name) > 1)
-    shown = twice.isidentifier() and len(twice) <= LONGEST_SHOWN
-    words = f"{twice if shown else 'A parameter'} stands twice in the query; send it once."
-    raise Refusal(Kind.INVALID, "parameter-twice", words, field=twice if shown else "query")
 
 
 def _holds_no_text(value: Any) -> bool:

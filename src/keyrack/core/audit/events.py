@@ -53,7 +53,7 @@ def find(
     with attempt:
         after = cursors.place(cursor, int)
         if kind not in ("", REFUSED, ALARM, *KINDS):
-            raise invalid("kind", f"It is {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
+            raise invalid("kind", f"kind takes one of {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
         found = attempt.read(
             lambda connection: (
                 events.find(

@@ -21,6 +21,13 @@ MOST_PER_REPOSITORY = 10
 _LOOKS = 5
 
 
+def may_add(instance: Instance, actor: Actor, repository_id: int) -> None:
+    """Nothing when the actor may add deploy keys; raises Refusal MISSING or FORBIDDEN, before fields are looked at."""
+    repository, entitled = repositories.reach(instance, actor, repository_id, CHANGE)
+    with _attempt(instance, entitled, repository, CHANGE, "add a deploy key"):
+        return
+
+
 def add(
     instance: Instance,
     actor: Actor,

@@ -88,9 +88,9 @@ def set_offline_policy(
     with attempt:
         in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE
         if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
-            raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_OFFLINE} seconds.")
+            raise invalid("after_seconds", f"after_seconds takes 0 for never, or at least {SHORTEST_OFFLINE} seconds.")
         if then not in THEN:
-            raise invalid("then", "It is keep, drop-temporary or drop-all.")
+            raise invalid("then", "then takes keep, drop-temporary or drop-all.")
         if (server_id is None) == (tag is None):
             raise invalid("server_id", "Name one server or one tag.")
         label = None if tag is None else own_servers.tag(tag)

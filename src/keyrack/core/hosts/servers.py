@@ -35,7 +35,10 @@ KEEP: Final = object()
 """Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
-HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?")
+# A name whose last part is a number reads as an IPv4 address to everything else (URL Standard, 3.5).
+HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)(?!.*(?:\A|\.)[0-9]+\.?\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?"
+)
 NUMBER = re.compile(r"[0-9]{1,9}")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
@@ -142,6 +145,11 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
         )
 
     return hidden_character(reference) is None and instance.database.read(look)
+
+
+def has(instance: Instance, actor: Actor, server_id: int) -> bool:
+    """Whether the actor's workspace has a server with this id, as is_there says it."""
+    return instance.database.read(lambda found: servers.own_id(found, actor.workspace_id, server_id) is not None)
 
 
 def find(

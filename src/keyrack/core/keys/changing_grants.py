@@ -42,13 +42,13 @@ def change(
         if expires_at is not KEEP or duration is not None:
             wanted = None if expires_at is KEEP else expires_at
             values["expires_at"] = validation.end(instance.now(), wanted, duration=duration)
-        if not values:
-            raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
 
         def run(work: Work) -> Grant:
             found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
             if found is None:
                 raise missing("grant")
+            if not values:
+                raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
             end = values.get("expires_at", found.expires_at)
             if found.starts_at is not None and end is not None and end <= found.starts_at:
                 raise invalid("expires_at", "It would end before it starts.")

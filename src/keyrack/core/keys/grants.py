@@ -193,6 +193,9 @@ def noted(instance: Instance, given: Grant) -> Given:
         twins = keys.grants_like(connection, given.workspace_id, given.system_user, place, given.id)
         if twins:
             return f"Grant {twins[0].id} lets the same in at the same place already; to end that login take back both."
+        user = None if given.user_id is None else people.user(connection, given.user_id)
+        if user is not None and user.disabled_at is not None:
+            return f"{user.name} is disabled; this opens nothing until somebody enables the user."
         if given.tag is not None and not servers.ids_with_tag(connection, given.workspace_id, given.tag):
             return f"No server has the tag {given.tag!r} yet; this opens nothing until one has."
         return None

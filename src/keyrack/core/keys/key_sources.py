@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.private_addresses import is_private_host
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -55,6 +55,7 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
         def change(work: Work) -> KeySource:
             user = _found(work.connection, actor, name)
             refuse_exceeding(work, user, has_keys=True)
+            refuse_disabled(user)
             known = {one.kind: one for one in key_sources.of_user(work.connection, user.id)}.get(kind)
             if known is not None and (known.url, known.account) == (place, account):
                 work.no_event("named already")

@@ -15,7 +15,6 @@ from keyrack.core.keys import who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
@@ -101,18 +100,7 @@ def _ways(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
 ) -> tuple[dict[tuple[str, str, int], Way], list[str]]:
     """The ways into some servers, by account, key and server, and the servers of which nothing can be said."""
-    found: dict[tuple[str, str, int], Way] = {}
-    unknown = []
-    for server_id in server_ids:
-        server = servers.get(connection, actor.workspace_id, server_id)
-        if server is None:
-            continue
-        try:
-            ways = who_can.into(instance, connection, actor, server)
-        except Refusal as refusal:
-            if refusal.kind is not Kind.UNAVAILABLE:
-                raise
-            unknown.append(server.name)
-            continue
-        found |= {(way.line.username, way.line.fingerprint, server.id): way for way in ways}
-    return found, unknown
+    named = (servers.get(connection, actor.workspace_id, server_id) for server_id in server_ids)
+    ways, unknown = who_can.into(instance, connection, actor, (one for one in named if one is not None))
+    by_place = {(way.line.username, way.line.fingerprint, way.server.id): way for way in ways}
+    return by_place, [server.name for server, _ in unknown]

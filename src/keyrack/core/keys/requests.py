@@ -288,6 +288,8 @@ def put_rule(
         def change(work: Work) -> tuple[RequestRule, bool]:
             server_id, tagged = (None, None) if server is None and tag is None else _place(work, server, tag)
             before = requests.rules(work.connection, actor.workspace_id)
+            if all(rule.name != called for rule in before):
+                validation.name(called)
             if len(before) >= MOST_RULES and all(rule.name != called for rule in before):
                 raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST_RULES} rules, which is the most.")
             values = {

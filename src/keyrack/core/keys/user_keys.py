@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
@@ -93,6 +93,9 @@ def enter(
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
     if key is not None and place is not None:
+        if place.shut_out:
+            # They were shut out while this was on its way: a key would stay that the leaver's receipt does not name.
+            refuse_disabled(people.user(work.connection, owner))
         if place.noted:
             revocation.refuse(work, key)
         if place.owned:
@@ -283,6 +286,8 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
     if user is None or user.workspace_id != work.actor.workspace_id:
         raise missing("user")
     refuse_exceeding(work, user, has_keys=has_keys)
+    if has_keys:
+        refuse_disabled(user)
     return user
 
 

@@ -122,25 +122,29 @@ def of_hosts(
             page = servers.find(
                 connection, actor.workspace_id, search=search, tag=tag, offset=0, limit=limit, after=after
             )
-            now = instance.now()
-            found: list[tuple[Server, Line]] = []
-            unknown: list[tuple[Server, str]] = []
-            with batch(connection, [server.id for server in page.items]):
-                for server in page.items:
-                    try:
-                        found += _of_server(instance, connection, server, now, account)
-                    except Refusal as refusal:
-                        if refusal.kind is not Kind.UNAVAILABLE:
-                            raise
-                        unknown.append((server, refusal.message))
-            return AccessMap(page, tuple(_ways(connection, actor, found)), tuple(unknown))
+            return AccessMap(page, *into(instance, connection, actor, page.items, account))
 
         return attempt.read(question)
 
 
-def into(instance: Instance, connection: Connection, actor: Actor, server: Server) -> tuple[Way, ...]:
-    """All ways into a server, within a question that somebody asks already. Raises Refusal UNAVAILABLE."""
-    return tuple(_ways(connection, actor, _of_server(instance, connection, server, instance.now(), None)))
+def into(
+    instance: Instance, connection: Connection, actor: Actor, hosts: Iterable[Server], account: str | None = None
+) -> tuple[tuple[Way, ...], tuple[tuple[Server, str], ...]]:
+    """All ways into some servers, and those of which nothing can be said, and why; within a question that somebody asks
+    already, which writes nothing meanwhile. account: as this one alone.
+    """
+    places, now = list(hosts), instance.now()
+    found: list[tuple[Server, Line]] = []
+    unknown: list[tuple[Server, str]] = []
+    with batch(connection, [server.id for server in places]):
+        for server in places:
+            try:
+                found += _of_server(instance, connection, server, now, account)
+            except Refusal as refusal:
+                if refusal.kind is not Kind.UNAVAILABLE:
+                    raise
+                unknown.append((server, refusal.message))
+    return tuple(_ways(connection, actor, found)), tuple(unknown)
 
 
 def _find(

@@ -17,7 +17,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import request_signing, throttle
 from keyrack.core.people.request_signing import BadSignature, SignedRequest
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
@@ -168,6 +168,7 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
 
         def change(work: Work) -> AccessKey:
             _refuse_others(work, owner)
+            refuse_disabled(people_rows.user(work.connection, owner.id))
             if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
                 limit = f"A user has at most {MOST_PER_USER} access keys. Delete one of them first."
                 raise Refusal(Kind.LIMIT, "access-keys-exhausted", limit)
@@ -203,6 +204,7 @@ def issue_temporary(
         security_token = secrets.token_urlsafe(96)
 
         def change(work: Work) -> AccessKey:
+            refuse_disabled(people_rows.user(work.connection, owner.id))
             access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
             if access_keys.count_temporary(work.connection, owner.id) >= MOST_TEMPORARY:
                 words = f"You have {MOST_TEMPORARY} temporary access keys in force, which is the most; use them."

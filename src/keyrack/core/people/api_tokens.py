@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.people.users import own_user
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -62,8 +62,7 @@ def make(
 
         def change(work: Work) -> NewApiToken:
             owner = _owner(work, user)
-            if owner.disabled_at is not None:
-                raise Refusal(Kind.INVALID, "user-disabled", f"{owner.name} is disabled; enable the user first.")
+            refuse_disabled(owner)
             if owner.id != actor.user_id:
                 refuse_exceeding(work, owner)
             secret, found = _add(work, owner, title, bounds, end, {"project": actor.project} if actor.project else {})

@@ -37,6 +37,12 @@ def refuse_exceeding(work: Work, user: User, *, has_keys: bool = False) -> None:
         _refuse_repositories(work, user, has_keys=has_keys)
 
 
+def refuse_disabled(user: User | None) -> None:
+    """Refuse to give something that lets in to somebody who is shut out. Raises Refusal INVALID."""
+    if user is not None and user.disabled_at is not None:
+        raise Refusal(Kind.INVALID, "user-disabled", f"{user.name} is disabled; enable the user first.")
+
+
 def _refuse_logins(work: Work, user: User) -> None:
     """Where the user logs in by a grant, the actor must too, and as long."""
     own = () if work.actor.user_id is None else keys.grants_of_user(work.connection, work.actor.user_id, work.now)

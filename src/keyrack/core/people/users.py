@@ -73,7 +73,7 @@ def create_user(
     """
     attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
     with attempt:
-        login = validation.text(name, field="name")
+        login = validation.name(name)
         allowed = policy.patterns(policies, field="policies")
         more = policy.exceeds(actor, role, allowed)
         if more is not None:
@@ -370,6 +370,8 @@ def ensure_group(
             return number, people.group_member_ids(connection, number) if number else frozenset()
 
         number, members = attempt.read(held)
+        if number is None:
+            validation.name(name)
         if number is not None and members == (named if exactly else named | members):
             return False
 

@@ -165,15 +165,16 @@ def count_lately(connection: Connection, server_id: int, reason: str, since: dat
     return int(_lately.value(connection, server_id, reason, since, LOOKED_AT) or 0)
 
 
+@prepared
+def _was_raised(server_id: int, reason: str, summary: str, at: datetime, most: int) -> Select[Any]:
+    last = select(events.c.id, events.c.reason, events.c.summary, events.c.at).where(events.c.server_id == server_id)
+    found = last.order_by(events.c.id.desc()).limit(most).subquery()
+    return select(found.c.id).where(found.c.reason == reason, found.c.summary == summary, found.c.at >= at).limit(1)
+
+
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
-    """Whether this very alarm was raised about a server since a time."""
-    statement = select(events.c.id).where(
-        events.c.server_id == server_id,
-        events.c.at >= since,
-        events.c.reason == reason,
-        events.c.summary == summary,
-    )
-    return connection.execute(statement.limit(1)).scalar() is not None
+    """Whether this very alarm was raised about a server since a time, among its last LOOKED_AT events."""
+    return _was_raised.value(connection, server_id, reason, summary, since, LOOKED_AT) is not None
 
 
 def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:

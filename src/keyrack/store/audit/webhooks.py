@@ -200,14 +200,15 @@ def deliveries(connection: Connection, webhook_id: int, before: int | None, limi
 
 
 @prepared
-def _forget(before: datetime) -> Delete:
+def _forget(before: datetime, most: int) -> Delete:
     held = webhook_deliveries
-    return delete(held).where(held.c.state != WAITING, held.c.created_at < before)
+    old = select(held.c.id).where(held.c.state != WAITING, held.c.created_at < before).limit(most)
+    return delete(held).where(held.c.id.in_(old))
 
 
-def forget(connection: Connection, before: datetime) -> None:
-    """Delete what was sent, or given up, and queued before a time."""
-    _forget.run(connection, before)
+def forget(connection: Connection, before: datetime, most: int) -> int:
+    """Delete some of what was sent, or given up, and queued before a time; answers how many."""
+    return _forget.run(connection, before, most)
 
 
 def _webhook(row: Any) -> Webhook:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, exists, func, select
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.keys import barred_keys
 from keyrack.store.sealing import sealed_sets
-from keyrack.store.tables import key_owners, user_keys
+from keyrack.store.tables import key_owners, user_keys, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,15 @@ class UserKeyPlace:
     """What is in a key's way.
 
     count: how many keys its user has; noted: whether it may be barred from the workspace
-    (store/keys/barred_keys.py); owned: whether it leads to somebody or something already; ids: its own.
+    (store/keys/barred_keys.py); owned: whether it leads to somebody or something already; ids: its own; shut_out:
+    whether its user is disabled, who may have been a moment ago.
     """
 
     count: int
     noted: bool
     owned: bool
     ids: sealed_sets.Ids
+    shut_out: bool
 
 
 def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: str, at: datetime) -> UserKeyPlace:
@@ -33,7 +35,7 @@ def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: 
     numbered = sealed_sets.numbers_rows(connection)
     row = _place.row(connection, workspace_id, user_id, fingerprint, at, numbered)
     assert row is not None  # of a question without tables there is always one
-    return UserKeyPlace(row["count"], row["noted"], row["owned"], (row["id_to_give"],))
+    return UserKeyPlace(row["count"], row["noted"], row["owned"], (row["id_to_give"],), row["shut_out"])
 
 
 @prepared
@@ -42,4 +44,11 @@ def _place(workspace_id: int, user_id: int, fingerprint: str, at: datetime, numb
     owned = exists().where(key_owners.c.fingerprint == fingerprint)
     given = sealed_sets.id_to_give(user_keys, numbered=numbered)
     noted = barred_keys.is_noted(workspace_id, fingerprint, at)
-    return select(count.label("count"), noted.label("noted"), owned.label("owned"), given.label("id_to_give"))
+    shut_out = exists().where(users.c.id == user_id, users.c.disabled_at.is_not(None))
+    return select(
+        count.label("count"),
+        noted.label("noted"),
+        owned.label("owned"),
+        given.label("id_to_give"),
+        shut_out.label("shut_out"),
+    )

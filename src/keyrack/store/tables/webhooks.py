@@ -40,4 +40,5 @@ webhook_deliveries = numbered(
     UniqueConstraint("webhook_id", "event_id"),
     index_where("ix_webhook_deliveries_waiting", "next_at", condition=IS_WAITING.text),
     Index("ix_webhook_deliveries_created_at", "created_at"),
+    Index("ix_webhook_deliveries_webhook_id_id", "webhook_id", "id"),
 )

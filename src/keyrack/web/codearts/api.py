@@ -12,7 +12,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import Dialect
 from keyrack.web.codearts import deploy_keys, members, repositories, user_keys
-from keyrack.web.codearts.refusals import NOT_IN_FORCE, UNKNOWN_API, status_and_code
+from keyrack.web.codearts.refusals import NOT_IN_FORCE, UNKNOWN_API, status_and_code, words
 from keyrack.web.iam import authentication
 
 # The deploy keys' pages document codes of their own for what others answer alike.
@@ -43,7 +43,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         code = NO_ACCESS
     elif refusal.code == NOT_IN_FORCE and OF_DEPLOY_KEYS.fullmatch(path):
         code = UNRECOGNISED
-    return bodies.retried(JSONResponse({"error_code": code, "error_msg": refusal.message}, status), refusal)
+    return bodies.retried(JSONResponse({"error_code": code, "error_msg": words(refusal)}, status), refusal)
 
 
 def unknown_path(request: Request) -> Response:
@@ -53,8 +53,8 @@ def unknown_path(request: Request) -> Response:
 
 def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
     """405 in v4's shape."""
-    words = f"{request.method} is not supported here; supported: {', '.join(methods)}."
-    return JSONResponse({"error_code": "CH.010001", "error_msg": words}, 405, headers={"Allow": ", ".join(methods)})
+    said = f"{request.method} is not supported here; supported: {', '.join(methods)}."
+    return JSONResponse({"error_code": "CH.010001", "error_msg": said}, 405, headers={"Allow": ", ".join(methods)})
 
 
 DIALECT = Dialect(

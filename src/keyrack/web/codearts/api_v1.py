@@ -12,7 +12,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import Dialect
 from keyrack.web.codearts import deploy_keys_v1, members_v1, repositories_v1, user_keys_v1
-from keyrack.web.codearts.refusals import UNKNOWN_API, status_and_code
+from keyrack.web.codearts.refusals import UNKNOWN_API, status_and_code, words
 from keyrack.web.iam import authentication
 
 EMPTY_OR_KNOWN = "CH.080002"
@@ -40,7 +40,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         code = EMPTY_OR_KNOWN
     elif refusal.kind is Kind.INVALID and refusal.field == "public_key" and "/users/sshkey" in request.url.path:
         code = KEY_NOT_VALID
-    return bodies.retried(_failed(status, code, refusal.message), refusal)
+    return bodies.retried(_failed(status, code, words(refusal)), refusal)
 
 
 def unknown_path(request: Request) -> Response:

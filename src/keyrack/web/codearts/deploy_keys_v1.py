@@ -12,6 +12,7 @@ from keyrack.web.codearts import parameters, shapes
 
 def add_deploy_key(call: Call) -> Response:
     """Give a repository a key of its own, which reads only"""
+    deploy_keys.may_add(call.instance, call.actor, call.ids["repository_id"])
     parameters.filled(call, "key_title", "key", "application")
     if call.body.get("can_push") is not False:
         raise invalid("can_push", "can_push takes false alone: deploy keys read only.")

@@ -37,10 +37,10 @@ def list_members(call: Call) -> Response:
 
 def add_members(call: Call) -> Response:
     """Let users into a repository, and say of each how it went"""
+    repositories.may_add_members(call.instance, call.actor, call.ids["repository_id"])
     wanted = call.body.get("users")
     if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
         raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
-    repositories.may_add_members(call.instance, call.actor, call.ids["repository_id"])
     done: dict[str, list[dict[str, Any]]] = {"success": [], "error": []}
     for item in wanted:
         sent: Mapping[str, Any] = item if isinstance(item, dict) else {}

@@ -32,10 +32,10 @@ def list_members(call: Call) -> Response:
 
 def add_members(call: Call) -> Response:
     """Let users into a repository, and say of each how it went"""
+    repositories.may_add_members(call.instance, call.actor, call.path["repository_uuid"])
     wanted = call.body.get("users")
     if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
         raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
-    repositories.may_add_members(call.instance, call.actor, call.path["repository_uuid"])
     results = []
     for item in wanted:
         sent = item if isinstance(item, dict) else {}

@@ -24,6 +24,14 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
 }
 
 
+def words(refusal: Refusal) -> str:
+    """What is said of a refusal. These shapes have no place for the field, so that words that say "this" name it."""
+    field = {"public_key": "key"}.get(refusal.field or "", refusal.field or "")
+    if refusal.kind is Kind.INVALID and field not in ("", "key") and refusal.message.startswith("This "):
+        return f"{field}: {refusal.message}"
+    return refusal.message
+
+
 def status_and_code(refusal: Refusal) -> tuple[int, str]:
     """The status and code of a refusal, in CodeArts' own series."""
     status, code = ANSWERS[refusal.kind]

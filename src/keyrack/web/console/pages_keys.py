@@ -276,16 +276,17 @@ def revoke(visit: Visit) -> Response:
 def revoked(visit: Visit) -> Response:
     """How far a revocation has come, host by host."""
     fingerprint = visit.path["fingerprint"]
+    noted = revocation.noted(visit.instance, visit.actor, fingerprint) if visit.may("credentials:read") else None
     try:
         found = receipts.of_key(visit.instance, visit.actor, fingerprint).of
     except Refusal as refusal:
-        if refusal.kind is not Kind.MISSING:
+        # A key that no host had is revoked all the same.
+        if refusal.kind is not Kind.MISSING or (noted is None and visit.may("credentials:read")):
             raise
         found = ()
     given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    noted = revocation.noted(visit.instance, visit.actor, fingerprint) if visit.may("credentials:read") else None
     return visit.show("revoked.html", **given, noted=noted, waiting=of_hosts(found))
 
 

@@ -44,6 +44,7 @@ INVALID_KEY = {
     "fingerprint_sha256": ["cannot be generated"],
 }
 OF_KEY: dict[str, dict[str, list[str]]] = {
+    "past": {"key": ["has expired"]},
     "key-taken": {"fingerprint_sha256": ["has already been taken"]},
     "key-compromised": {
         "key": [

@@ -48,7 +48,7 @@ class NewKey(NamedTuple):
 
 def new_key(call: Call) -> NewKey:
     """The fields of a new key, of the body or the query. Raises Refusal."""
-    sent = {**call.query, **call.body}
+    sent = {name: call.query[name] for name in call.query} | dict(call.body)
     lacking = [f"{name} is missing" for name in ("title", "key") if sent.get(name) is None]
     if lacking:
         raise Lacking(", ".join(lacking))

@@ -28,14 +28,15 @@ def issue_token(call: Call) -> Response:
         code = text(part(part(identity, "totp"), "user"), "passcode")
         if code is None:
             raise bodies.malformed("The body lacks auth.identity.totp.user.passcode.")
+    catalog = _catalog(call)  # before anything is made
     signed_in = tokens.sign_in(call.instance, who, _scope(auth), address=call.actor.address, code=code)
-    return _answer(call, signed_in, signed_in.secret, 201)
+    return _answer(call, signed_in, signed_in.secret, 201, catalog=catalog)
 
 
 def validate_token(call: Call) -> Response:
     """Show whose token X-Subject-Token is and until when it is good"""
     secret = _subject(call)
-    return _answer(call, tokens.inspect(call.instance, call.actor, secret), secret, 200)
+    return _answer(call, tokens.inspect(call.instance, call.actor, secret), secret, 200, catalog=_catalog(call))
 
 
 def revoke_token(call: Call) -> Response:
@@ -77,6 +78,8 @@ def _scope(auth: Mapping[str, Any]) -> Scope:
     if auth.get("scope") in (None, {}):
         return Scope()
     scope = part(auth, "scope")
+    if "project" in scope and "domain" in scope:
+        raise bodies.malformed("scope takes a project or a domain (account), not both.")
     if "project" in scope:
         project = part(scope, "project")
         domain = part(project, "domain") if project.get("domain") is not None else {}
@@ -93,6 +96,10 @@ def _scope(auth: Mapping[str, Any]) -> Scope:
     return Scope(workspace_uid=text(domain, "id"), workspace_name=text(domain, "name"))
 
 
-def _answer(call: Call, signed_in: SignedIn, secret: str, status: int) -> Response:
-    body = {"token": shapes.token(call.instance, signed_in, catalog=not call.query.get("nocatalog"))}
+def _catalog(call: Call) -> bool:
+    return not call.query.get("nocatalog")
+
+
+def _answer(call: Call, signed_in: SignedIn, secret: str, status: int, *, catalog: bool) -> Response:
+    body = {"token": shapes.token(call.instance, signed_in, catalog=catalog)}
     return JSONResponse(body, status, headers={"X-Subject-Token": secret})

@@ -207,6 +207,8 @@ def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
             raise invalid(_written(name, "query"), "This call takes no query.", "parameter-unknown")
         return None
     values = dict(call.query)
+    for name in parameter_names(asks):
+        call.query.get(name)  # raises for one that stands twice
     if CURSOR in asks.model_fields and CURSOR in values:
         values[CURSOR] = cursors.own(tag, values[CURSOR])
     try:

@@ -12,7 +12,7 @@ from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native.shapes import Answer
 
-CHANGING = ("PUT", "PATCH", "DELETE")
+CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 MOST_TAGS = 20
 _TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 _TAGS = re.compile(rf"{_TAG.pattern}(?:[ \t]*,[ \t]*{_TAG.pattern})*")

@@ -96,6 +96,7 @@ class Server(Answer):
     id: Annotated[Id, about("Its id.")]
     name: Annotated[Name, about("Its name.")]
     address: Annotated[str, about("Its address.", "192.0.2.10")]
+    provider: Annotated[str | None, about("Whose machine it is; null where nobody said.", "hetzner")]
     tags: Annotated[list[str], about("Its tags.", ["web"])]
     agent_version: Annotated[str | None, about("The version of the agent on its host.", "0.1.0")]
     os: Annotated[str | None, about("Its system.", "debian")]
@@ -223,6 +224,7 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         id=shown.id,
         name=shown.name,
         address=shown.address,
+        provider=shown.provider,
         tags=list(shown.tags),
         agent_version=shown.agent_version,
         os=shown.os,

@@ -24,7 +24,7 @@ def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.
     """List a host's unmanaged keys, which Keyrack did not put there"""
     states = asked.state.split(",")
     if not set(states) <= set(unmanaged_keys.STATES):
-        raise invalid("state", f"It is one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
+        raise invalid("state", f"state takes one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
     found = unmanaged_keys.find(call.instance, call.actor, parameters.server_id(call), states=states, **asked.window())
     return shapes.UnmanagedKeyPage.of(found, shapes.unmanaged_key)
 

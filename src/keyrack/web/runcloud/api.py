@@ -6,13 +6,16 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial, wraps
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from keyrack.core.hosts import servers as known_servers
 from keyrack.core.instance import Instance
 from keyrack.core.people import basic_access, tokens
+from keyrack.core.work import refuse as refuse_call
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web import bodies
@@ -48,12 +51,27 @@ def ping(call: Call) -> Response:
     return JSONResponse({"message": "pong"})
 
 
+def _in_order(endpoint: Endpoint) -> Endpoint:
+    """A call that answers 403 and 404 before it speaks of fields, as Laravel does."""
+
+    @wraps(endpoint.handler)
+    def answered(call: Call) -> Response:
+        try:
+            return endpoint.handler(call)
+        except Unprocessable as refusal:
+            number = call.ids.get("serverId")
+            there = None if number is None else partial(known_servers.has, call.instance, call.actor, number)
+            raise refuse_call(call.instance, call.actor, endpoint.action, refusal, there=there) from None
+
+    return replace(endpoint, handler=answered)
+
+
 ENDPOINTS = (
     Endpoint("GET", "/ping", ping, at_once=True),
-    *servers.ENDPOINTS,
-    *system_users.ENDPOINTS,
-    *credentials.ENDPOINTS,
-    *ssh_config.ENDPOINTS,
+    *(
+        _in_order(one)
+        for one in (*servers.ENDPOINTS, *system_users.ENDPOINTS, *credentials.ENDPOINTS, *ssh_config.ENDPOINTS)
+    ),
 )
 
 

@@ -1,0 +1,77 @@
+"""Programs that tests start quickly are those that Python starts: the same words, environment, files and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import ready_programs
+from tests.ports import free_port
+from tests.waiting import wait_until
+
+
+def by_python(words: Sequence[str]) -> list[str]:
+    """The same through a shell, which has Python itself start it."""
+    return ["/bin/sh", "-c", 'exec "$@"', "sh", *words]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("keyrack.agent", "status", "--state-dir=/nowhere"),
+        ("keyrack.agent", "--version"),
+        ("keyrack.cli.main", "hosts", "list", "--data", "/nowhere"),
+        ("keyrack.cli.main", "serve", "--help"),
+        ("keyrack.cli.main", "no-such-command"),
+    ],
+    ids=" ".join,
+)
+def test_it_says_and_ends_as_what_python_starts(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", *words]
+    quickly, by_itself = (
+        subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
+        for given in (command, by_python(command))
+    )
+    ends = [(ended.returncode, ended.stdout, ended.stderr) for ended in (quickly, by_itself)]
+    assert ends[0] == ends[1]
+
+
+def test_the_process_is_one_of_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "keyrack.cli.main", "serve", "--data=data", f"--listen=127.0.0.1:{port}"]
+    environment = {**os.environ, "TZ": "Asia/Kolkata"}
+    seen = []
+    for given in (command, by_python(command)):
+        with (tmp_path / "said").open("w+b") as said:
+            process = subprocess.Popen(given, cwd=tmp_path, env=environment, stderr=said, start_new_session=True)
+            try:
+                wait_until(lambda: b"listening" in (tmp_path / "said").read_bytes(), "a service that listens")
+                proc = Path(f"/proc/{process.pid}")
+                shown = (proc / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+                parent = (proc / "stat").read_text().rpartition(")")[2].split()[1]
+                seen.append((shown, os.readlink(proc / "cwd"), os.readlink(proc / "exe"), parent))
+                assert os.getsid(process.pid) == process.pid
+                assert os.readlink(proc / "fd/2") == str(tmp_path / "said")
+            finally:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == -signal.SIGTERM
+    assert seen[0] == seen[1]
+    assert [os.fsencode(word) for word in command] == seen[0][0]
+
+
+def test_what_asks_for_more_is_started_by_python_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(ready_programs, "_started", lambda module, *_: started.append(module))
+    command = [sys.executable, "-m", "keyrack.agent", "--version"]
+    limited = subprocess.run(command, preexec_fn=os.getpid, stdout=subprocess.PIPE, check=True)
+    said = subprocess.run([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE, check=True)
+    assert (started, said.stdout) == ([], b"1\n")
+    assert limited.stdout.startswith(b"keyrack-agent")
+    subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    assert started == ["keyrack.agent"]
