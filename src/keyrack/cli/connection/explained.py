@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from keyrack.cli.output.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
@@ -27,6 +27,12 @@ def explained() -> Iterator[None]:
         is_file = isinstance(error.__cause__, DBAPIError) and isinstance(error.__cause__.orig, sqlite3.Error)
         what = "Look at the data folder: its rights, and room and state of its disk" if is_file else "Start it"
         raise Unreachable(f"The database cannot be reached: {why}. {what}, or check --database.") from None
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) is not None or isinstance(error.orig, sqlite3.Error):
+            raise
+        # What the driver says before it asked any server.
+        why = str(error.orig).strip().partition("\n")[0]
+        raise click.ClickException(f"The database address cannot be used: {why}. Check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:
