@@ -17,6 +17,7 @@ from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate
+from keyrack.store.engine.connect import DatabaseRefused
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
