@@ -208,6 +208,16 @@ def test_a_rule_for_the_only_place_where_sshd_listens_keeps_everybody_out(
         host.config.write_text(text, "ascii")
 
 
+def test_a_rule_for_all_of_one_family_of_addresses_leaves_the_other_open(host: AdoptedHost) -> None:
+    """sshd listens on both where nothing else is said, and who comes by the other gets in."""
+    config = host.etc / "both"
+    rule = "Match LocalAddress 0.0.0.0/0\n  PubkeyAuthentication no\n"
+    config.write_text(f"Port {host.port}\nHostKey {host.etc}/host_key\n{rule}", "ascii")
+    key = AuthorizedKey(host.keys[NAME].public)
+    (verdict,) = LoginCheck(Sshd(str(config))).judge({NAME: [key]}, [], everywhere=True)
+    assert verdict.words == ""
+
+
 @pytest.mark.parametrize(
     "taken",
     [

@@ -238,7 +238,8 @@ class _Answers:
     def _ends(self) -> Sequence[Tuple[Optional[str], Optional[int]]]:
         """Where a connection may end; None: the usual one."""
         places = self._sshd.listeners() or self._sshd.configured() if self._by_ends else ()
-        ends = {(None if one.is_anywhere else one.address, one.port) for one in places}
+        usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+        ends = {(usual.get(one.address, one.address), one.port) for one in places}
         # The sequence is the same each time, loopback's own first as everywhere else.
         return sorted(ends, key=lambda end: (end[0] not in (None, HERE), end[1], end[0] or "")) or [(None, None)]
 
