@@ -38,6 +38,11 @@ class Listener(NamedTuple):
     owners: Tuple[Tuple[int, int], ...] = ()
 
     @property
+    def is_anywhere(self) -> bool:
+        """Whether it is reached by every address of the machine."""
+        return self.address in ("0.0.0.0", "::")  # noqa: S104 - what sshd listens on, not we
+
+    @property
     def near(self) -> Address:
         """Where this machine itself reaches it."""
         nobody_in_particular = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
