@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -25,6 +26,12 @@ pytest_plugins = ["tests.databases", "tests.costs", "tests.scheduling"]
 
 # The longest first, so that no worker begins a long one when the others are done.
 SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
+# Of the others, what takes seconds for each thing that it shows, of processors or waiting: not in the inner loop.
+SLOW = {
+    *("core/test_sealed_rows.py", "ssh/test_agreement.py", "store/test_migrations.py", "web/test_at_rest.py"),
+    *("web/test_guesses.py", "web/test_hostile_http.py", "web/test_no_circles.py", "web/test_proofs.py"),
+    *("web/test_runcloud_loops.py", "web/test_runcloud_rights.py", "web/test_webhooks.py"),
+}
 ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "web")
 
 
@@ -47,12 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--no-system, for scripts/check."""
-    parser.addoption("--no-system", action="store_true", help="only tests that start no sshd, Git host or PostgreSQL")
+    parser.addoption(
+        "--no-system", action="store_true", help="only tests that start no sshd, Git host or PostgreSQL and are quick"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """What nobody asked for is not even loaded."""
-    unasked = config.getoption("no_system") and collection_path in {Path(__file__).parent / name for name in SYSTEM}
+    here = Path(__file__).parent
+    unasked = config.getoption("no_system") and collection_path in {here / name for name in SYSTEM | SLOW}
     return True if unasked else None
 
 
@@ -68,6 +78,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shared = module is not None and bool({"accounts", "machine"} & set(vars(module.obj)))
         if shared and not own_machine.taken:
             item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded stays: nothing of it is garbage, and it is not looked through for any, now or by a test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

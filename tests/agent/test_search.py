@@ -34,11 +34,16 @@ class CountingSshd(Sshd):
     asked = 0
 
     def effective(
-        self, user: str | None = None, config: str | None = None, address: str = "127.0.0.1", port: int | None = None
+        self,
+        user: str | None = None,
+        config: str | None = None,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        local: str | None = None,
     ) -> Effective:
         """As Sshd does."""
         self.asked += user is not None
-        return super().effective(user, config, address, port)
+        return super().effective(user, config, address, port, local)
 
 
 def is_searching(host: Watched) -> bool:

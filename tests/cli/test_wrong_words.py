@@ -96,6 +96,13 @@ def test_a_wrong_file_of_settings_is_said(data: Path, text: bytes | None, words:
     assert (ended.exit_code, words in ended.output) == (2, True), ended.output
 
 
+def test_an_option_that_no_database_address_has_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYRACK_DATABASE", "postgresql://keyrack@127.0.0.1:1/k?nosuch=1")
+    ended = run("tidy", data=data)
+    assert (ended.exit_code, ended.output.count("\n")) == (1, 1), ended.output
+    assert 'invalid connection option "nosuch". Check --database.' in ended.output
+
+
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
     file = tmp_path / "acme.toml"
     file.write_text('[workspace]\nname = "acme"\n')

@@ -51,9 +51,19 @@ def give(team: Team, **more: Any) -> Any:
 
 def test_a_keys_restrictions_reach_the_host(team: Team) -> None:
     wanted = {"sources": ["10.0.0.0/8"], "command": 'echo "hi"', "restrict": True, "permit_pty": True}
-    credential = add(team, "a", fresh_line(), restrictions={**wanted, "agent_forwarding": None, "permitopen": []})
+    credential = add(team, "a", fresh_line(), restrictions={**wanted, "agent_forwarding": None})
     assert credential.restrictions == wanted
     assert options(team) == [["restrict", 'from="10.0.0.0/8"', 'command="echo \\"hi\\""', "pty"]]
+
+
+@pytest.mark.parametrize("name", ["sources", "permitopen", "permitlisten"])
+def test_an_empty_list_is_not_taken_for_no_restriction(team: Team, name: str) -> None:
+    """Whoever puts together from where a key may log in, and finds no place, does not mean everywhere."""
+    with pytest.raises(Refusal, match=f"{name} names nothing") as wrong:
+        add(team, "a", fresh_line(), restrictions={name: []})
+    assert (wrong.value.kind, wrong.value.field) == (Kind.INVALID, "restrictions")
+    with pytest.raises(Refusal, match=f"{name} names nothing"):
+        give(team, restrictions={name: []})
 
 
 def test_a_keys_restrictions_are_changed_under_its_id(team: Team) -> None:

@@ -300,6 +300,16 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
 
 
+def test_a_grant_that_the_file_says_has_ended_is_a_removal_whatever_else_it_names(instance: Instance) -> None:
+    workspace_file.apply(instance, FILE, SECRETS)
+    name = FILE.partition("[workspace]")[2].partition("name = ")[2].splitlines()[0]
+    ended = FILE[FILE.index("[[grants]]") :].split("[[")[1].rstrip()
+    text = f"[workspace]\nname = {name}\n[[{ended}\nexpires_at = 1999-01-01T00:00:00Z\n"
+    assert workspace_file.apply(instance, text, SECRETS) == []
+    (taken,) = workspace_file.apply(instance, text, SECRETS, prune=True)
+    assert taken.startswith("take back the login of ")
+
+
 def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
     workspace_file.apply(instance, FILE, SECRETS)
     grant = 'server = "web-1"\nsystem_user = "deploy"\n'

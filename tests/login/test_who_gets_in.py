@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from keyrack.agent.sshd import login_check
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.system import programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.observed_host import AdoptedHost, accounts
-from tests.login.private_sshd import strict_folder
+from tests.login.private_sshd import Key, strict_folder
 
 NAME = "krtwo"
 TODAY = int(time.time() // 86400)
@@ -157,3 +159,86 @@ def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: 
     assert f"sshd takes no key while it cannot read its RevokedKeys {file}" in words()
     file.write_text("", "ascii")
     assert words() == ""
+
+
+def test_a_list_of_ssh_keygens_own_kind_counts(
+    host: AdoptedHost, had: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KRL is judged by ssh-keygen; without that program it is not guessed, and broken it lets nobody in."""
+    file = host.etc / "revoked.krl"
+    mine, others = (host.keys[name].path.with_suffix(".pub") for name in (NAME, "rogue"))
+    had(f"RevokedKeys {file}")
+    document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+    check = LoginCheck(Sshd(str(host.config)))
+
+    def words(*revoked: Path) -> str:
+        if revoked:
+            subprocess.run(["ssh-keygen", "-k", "-f", file, *revoked], check=True, capture_output=True)
+        (verdict,) = check.look(document)
+        return verdict.words
+
+    assert words(others) == ""
+    assert gets_in(host)
+    assert f"it is revoked on this host (RevokedKeys {file})" in words(others, mine)
+    assert not gets_in(host)
+    with monkeypatch.context() as changed:
+        found = programs.find
+        changed.setattr(programs, "find", lambda name: None if name == "ssh-keygen" else found(name))
+        assert "cannot be known" in words()
+    file.write_bytes(b"SSHKRL\n\0broken")
+    assert "sshd takes no key while it cannot read its RevokedKeys" in words()
+    assert not gets_in(host)
+
+
+@pytest.mark.parametrize("rule", ["LocalAddress 127.0.0.1", "LocalAddress 127.0.0.0/8", "LocalPort PORT"])
+def test_a_rule_for_the_only_place_where_sshd_listens_keeps_everybody_out(
+    host: AdoptedHost, had: Callable[[str], None], rule: str
+) -> None:
+    """Nobody comes to another address or port of it, so it is no rule for some alone."""
+    text = host.config.read_text("ascii")
+    host.config.write_text(
+        f"{text}\nMatch {rule.replace('PORT', str(host.port))}\n  PubkeyAuthentication no\n", "ascii"
+    )
+    try:
+        key = AuthorizedKey(host.keys[NAME].public)
+        (verdict,) = LoginCheck(Sshd(str(host.config))).judge({NAME: [key]}, [], everywhere=True)
+        assert not gets_in(host)
+        assert "PubkeyAuthentication no" in verdict.words
+    finally:
+        host.config.write_text(text, "ascii")
+
+
+def test_a_rule_for_all_of_one_family_of_addresses_leaves_the_other_open(host: AdoptedHost) -> None:
+    """sshd listens on both where nothing else is said, and who comes by the other gets in."""
+    config = host.etc / "both"
+    rule = "Match LocalAddress 0.0.0.0/0\n  PubkeyAuthentication no\n"
+    config.write_text(f"Port {host.port}\nHostKey {host.etc}/host_key\n{rule}", "ascii")
+    key = AuthorizedKey(host.keys[NAME].public)
+    (verdict,) = LoginCheck(Sshd(str(config))).judge({NAME: [key]}, [], everywhere=True)
+    assert verdict.words == ""
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "rsa-sha2-256",
+        "rsa-sha2-512",
+        "rsa-sha2-256,ssh-rsa",
+        "rsa-sha2-256,rsa-sha2-512",
+        "-rsa-sha2-512",
+        "rsa-sha2-*",
+    ],
+)
+def test_sshd_and_the_agent_agree_about_signatures(host: AdoptedHost, had: Callable[[str], None], taken: str) -> None:
+    """What sshd takes is one thing, by what a client signs another."""
+    key = Key.make(host.folder / f"rsa-{taken.replace('*', 'any')}", "rsa", 2048)
+    file = host.etc / "rsa_keys"
+    file.write_text(f"{key.public}\n", "ascii")
+    had(f"PubkeyAcceptedAlgorithms {taken}\nAuthorizedKeysFile {file}")
+    (verdict,) = LoginCheck(Sshd(str(host.config))).judge({NAME: [AuthorizedKey(key.public)]}, [])
+    host.start_sshd()
+    try:
+        inside = host.client.login(key, NAME, "true").returncode == 0
+    finally:
+        host.stop_sshd()
+    assert inside == (not verdict.words), verdict.words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -25,14 +26,16 @@ PLAIN, LOCKED = NoEncryption(), BestAvailableEncryption(b"hunter2")
 
 
 def made_by_ssh_keygen(folder: Path) -> dict[str, str]:
+    """One pair of each kind, which ssh-keygen itself writes in each form: to find primes takes it a second."""
     made = {}
-    for kind, passphrase in (("ed25519", ""), ("ed25519", "hunter2"), ("ecdsa", ""), ("rsa", ""), ("rsa", "hunter2")):
-        for form in ("RFC4716", "PEM", "PKCS8"):
-            if kind == "ed25519" and form != "RFC4716":
-                continue
-            path = folder / f"{kind}-{form}-{passphrase or 'plain'}"
-            ssh_keygen("-q", "-t", kind, "-m", form, "-N", passphrase, "-f", path)
-            made[path.name] = path.read_text()
+    for kind, passphrases in (("ed25519", ("", "hunter2")), ("ecdsa", ("",)), ("rsa", ("", "hunter2"))):
+        ssh_keygen("-q", "-t", kind, "-N", "", "-f", folder / kind)
+        for passphrase in passphrases:
+            for form in ("RFC4716", "PEM", "PKCS8") if kind != "ed25519" else ("RFC4716",):
+                path = folder / f"{kind}-{form}-{passphrase or 'plain'}"
+                shutil.copy(folder / kind, path)
+                ssh_keygen("-q", "-p", "-m", form, "-P", "", "-N", passphrase, "-f", path)
+                made[path.name] = path.read_text()
     return made
 
 

@@ -17,6 +17,7 @@ from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate
+from keyrack.store.engine.connect import DatabaseRefused
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
@@ -279,3 +280,21 @@ def test_bytes_arrive_as_they_are_whatever_a_backslash_means_there(postgresql_ur
         for ask in (database.read, database.write):
             shown = ask(lambda conn: conn.exec_driver_sql("SHOW standard_conforming_strings").scalar_one())
             assert shown == "on"
+
+
+def test_what_the_role_may_not_do_is_said_to_be_refused(postgresql_url: str) -> None:
+    role = f"app_{os.getpid()}"
+    with psycopg.connect(postgresql_url, autocommit=True) as raw:
+        raw.execute(f"CREATE ROLE {role} LOGIN")
+        raw.execute(f"GRANT SELECT ON alembic_version TO {role}")
+    try:
+        with Database.open(postgresql_url.replace("keyrack@", f"{role}@")) as database:
+            for ask in (database.read, database.write):
+                with pytest.raises(DatabaseRefused, match="permission denied for table events"):
+                    ask(lambda conn: conn.execute(text("SELECT COUNT(*) FROM events")).scalar_one())
+            with pytest.raises(DatabaseRefused, match="permission denied"):
+                database.check()
+    finally:
+        with psycopg.connect(postgresql_url, autocommit=True) as raw:
+            raw.execute(f"DROP OWNED BY {role}")
+            raw.execute(f"DROP ROLE {role}")

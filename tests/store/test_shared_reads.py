@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Float, Integer, Select, cast, func, select, text
+from sqlalchemy import Connection, Float, Integer, LargeBinary, Select, cast, func, select, text, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from keyrack.store.database import Database, DatabaseUnavailable
@@ -26,6 +26,11 @@ def _root(number: float) -> Select[Any]:
 @prepared
 def _backend(number: int) -> Select[Any]:
     return select(func.pg_backend_pid(), cast(number, Integer))
+
+
+@prepared
+def _random(secret: bytes) -> Any:
+    return select(func.random(), cast(type_coerce(secret, LargeBinary), LargeBinary))
 
 
 def root_of(number: float) -> Question:
@@ -75,6 +80,18 @@ def test_the_same_question_is_answered_once_for_all_who_ask(database: Database) 
     first, *others = at_once(database, *[same] * 5)
     assert first
     assert others == [first] * 4
+
+
+def test_the_same_bytes_are_the_same_question(database: Database) -> None:
+    """Such as what a token stands for, by which many calls come in at the same moment."""
+    first, *others, another = at_once(
+        database,
+        *[lambda connection: _random.rows(connection, bytes([0, 255, 92]))] * 4,
+        lambda connection: _random.rows(connection, b"another"),
+    )
+    assert others == [first] * 3
+    assert another != first
+    assert [bytes(rows[0]["anon_1"]) for rows in (first, another)] == [bytes([0, 255, 92]), b"another"]
 
 
 def test_what_fails_fails_for_whoever_asked_it(database: Database) -> None:

@@ -129,6 +129,19 @@ def test_what_surrounds_a_chunked_body_is_bounded(unchanged_team: Service, endle
         assert sent < 64_000_000, "it listens for ever"
 
 
+@pytest.mark.parametrize("path", ["/api/v3/servers/1", "/healthz", "/docs", "/login"])
+def test_a_body_that_breaks_off_in_its_first_packet_is_refused_once(
+    team: Service, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    # Nobody reads the body of a method that is not supported: its answer was made, and had nowhere to go.
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\n"
+    with connected(team) as connection:
+        connection.sendall(head.encode())
+        assert told(connection).count(b"HTTP/1.1 400 ") == 1
+    assert team.client.get("/healthz").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.5)
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 60.0)

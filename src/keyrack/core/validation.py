@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from keyrack import policy
@@ -89,8 +90,12 @@ def restrictions(value: object, key_type: str | None = None, *, field: str = "re
     """What a key may do, as options.Restrictions reads it, in its one form; None restricts nothing.
 
     key_type: of the one key it is for, which must be able to obey it; None where it is for keys to come.
-    Raises Refusal INVALID with what to write instead.
+    Raises Refusal INVALID with what to write instead; also for a list that is empty, which would restrict nothing
+    where whoever made it up meant nobody.
     """
+    for name in ("sources", "permitopen", "permitlisten"):
+        if isinstance(value, Mapping) and value.get(name) == []:
+            raise invalid(field, f"{name} names nothing; leave it out where it is not to be restricted.")
     try:
         read = options.Restrictions.from_json({} if value is None else value)
         options.check_rendered(options.render(read, key_type or "sk-"))

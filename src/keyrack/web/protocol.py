@@ -271,17 +271,17 @@ class _ClosedByProtocol:
         head = self._head
         if head is not None:
             self._head = None
-            if not self._transport.is_closing():
+            if not self.is_closing():
                 self._transport.writelines((head, data) if data else (head,))
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
             self._head = data
             self._protocol.loop.call_soon(self._write_head)
-        elif not self._transport.is_closing():
+        elif not self.is_closing():
             self._transport.write(data)
 
     def _write_head(self) -> None:
         head, self._head = self._head, None
-        if head is not None and not self._transport.is_closing():
+        if head is not None and not self.is_closing():
             self._transport.write(head)
 
     def close(self) -> None:

@@ -7,23 +7,22 @@ What is looked at, for each account and then for each of its keys:
     sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
 (3) the key: its type and size are taken, its end has not come, it is not revoked, by the document or by a list of
     this host's own.
-What is not looked at: `from` and the network, which depend on where somebody comes from; what PAM's modules do; and
-what is in a RevokedKeys file of ssh-keygen's own kind (KRL).
+What is not looked at: `from` and the network, which depend on where somebody comes from; and what PAM's modules do.
 
 It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and what the service is told.
 """
 
 from __future__ import annotations
 
-import functools
 import grp
 import os
 import pwd
 import re
 import stat
 import time
-from typing import Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from keyrack.agent.sshd import revoked_list
 from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
 from keyrack.agent.system import account_names, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
@@ -34,6 +33,7 @@ _NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only c
 _ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells", "/etc/nsswitch.conf")
 _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
+_TELLS_SIGNATURES = (9, 6)  # OpenSSH's first that tells a client which signatures it takes, not all that it knows
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _MOST_WORDS = 10
@@ -67,9 +67,11 @@ class Verdict:
         places: Sequence[Effective],
         revoked: "set[str]",
         everywhere: bool = False,
+        *,
+        version: Callable[[], Tuple[int, ...]],
     ) -> None:
         """places: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
-        out only by what keeps it out in all of them.
+        out only by what keeps it out in all of them; version: of the sshd that runs, asked where it matters.
         """
         self.username = username
         self.why = why
@@ -78,11 +80,16 @@ class Verdict:
         self._effective = places[0]
         self._revoked = revoked
         self._everywhere = everywhere
+        self._version = version
 
     def judged(self) -> Iterator[KeyVerdict]:
         """Each of its keys."""
         for entry in self._entries:
-            whys = [_key_problem(entry, place, self.username, self._revoked) for place in self._places]
+            whys = [
+                _key_problem(entry, place, self.username, self._revoked)
+                or _signature_problem(entry, place, self._version)
+                for place in self._places
+            ]
             opens = not all(whys) if self._everywhere else not any(whys)
             yield KeyVerdict(entry, "" if opens else next(filter(None, whys)))
 
@@ -159,7 +166,7 @@ class LoginCheck:
             judged = accounts[name]
             why = judged.everywhere if everywhere else judged.why
             places = judged.open if everywhere and judged.open else judged.places
-            found.append(Verdict(name, why, entries, places, refused, everywhere))
+            found.append(Verdict(name, why, entries, places, refused, everywhere, version=self._sshd.running.version))
         return found
 
     def key_problem(self, name: str) -> str:
@@ -181,7 +188,7 @@ class LoginCheck:
             asks_others = any(map(account_names.directories, _DATABASES))
             lasts = _DIRECTORY_SECONDS if asks_others else _DAY
             state = (self._sshd.signature(), self._sshd.running.arguments(), int(time.time() // lasts), *stamps)
-            changed = [path for path, readable in self._lists.items() if readable != _is_readable(path)]
+            changed = [path for path, readable in self._lists.items() if readable != revoked_list.is_readable(path)]
             if state != self._state or changed:
                 self._state, self._accounts, self._lists = state, {}, {}
             known = self._accounts
@@ -192,10 +199,10 @@ class LoginCheck:
         if missing:
             asked = _Answers(self._sshd, config)
             for name in missing:
-                known[name] = _judge(name, (asked.of(name), *asked.elsewhere(name)))
+                known[name] = _judge(name, asked.of(name))
                 for place in known[name].places if config is None else ():
                     path = place.one("revokedkeys")
-                    self._lists.setdefault(path, _is_readable(path))
+                    self._lists.setdefault(path, revoked_list.is_readable(path))
         return known
 
 
@@ -209,26 +216,32 @@ class _Answers:
         words = asked_by_rules(lines)
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(_WHERE))
-        self._by_port = "localport" in words
+        self._by_ends = bool(words & {"localaddress", "localport"})
         self._all: Optional[Effective] = None
 
-    def of(self, name: str) -> Effective:
-        """For somebody who comes from this host."""
-        if self._single:
-            return self._sshd.effective(name, self._config)
-        if self._all is None:
-            self._all = self._sshd.effective(None, self._config)
-        return self._all
-
-    def elsewhere(self, name: str) -> Tuple[Effective, ...]:
-        """For somebody from elsewhere, or to each of several ports, where rules ask for that."""
+    def of(self, name: str) -> Tuple[Effective, ...]:
+        """For somebody who comes from this host first, then from elsewhere, or to each address and port where it
+        listens, where rules ask for that.
+        """
+        if not self._single:
+            if self._all is None:
+                self._all = self._sshd.effective(None, self._config)
+            return (self._all,)
         if not self._by_place:
-            return ()
-        found = [self._sshd.effective(name, self._config, address=_SOMEWHERE_ELSE)]
-        ports = self._sshd.ports() if self._by_port else []
-        for port in ports if len(ports) > 1 else ():
-            found += [self._sshd.effective(name, self._config, address, port) for address in (HERE, _SOMEWHERE_ELSE)]
-        return tuple(found)
+            return (self._sshd.effective(name, self._config),)
+        return tuple(
+            self._sshd.effective(name, self._config, address, port, local)
+            for local, port in self._ends()
+            for address in (HERE, _SOMEWHERE_ELSE)
+        )
+
+    def _ends(self) -> Sequence[Tuple[Optional[str], Optional[int]]]:
+        """Where a connection may end; None: the usual one."""
+        places = self._sshd.listeners() or self._sshd.configured() if self._by_ends else ()
+        usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+        ends = {(usual.get(one.address, one.address), one.port) for one in places}
+        # The sequence is the same each time, loopback's own first as everywhere else.
+        return sorted(ends, key=lambda end: (end[0] not in (None, HERE), end[1], end[0] or "")) or [(None, None)]
 
 
 def _judge(name: str, places: Tuple[Effective, ...]) -> _Judged:
@@ -380,7 +393,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
         return f"AuthenticationMethods {' '.join(methods)}: a key alone is not enough"
     if account.pw_uid == 0 and effective.one("permitrootlogin") == "no":
         return "PermitRootLogin no"
-    unreadable = _revoked_here(effective.one("revokedkeys"))[1]
+    unreadable = revoked_list.unreadable(effective.one("revokedkeys"))
     if unreadable:
         return unreadable
     denied = _first_match(effective.all("denyusers"), account.pw_name, with_place=False)
@@ -407,9 +420,9 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
         return "its end has come"
     if key.canonical in revoked:
         return "it is revoked on this host"
-    list_of_host = effective.one("revokedkeys")
-    if key.canonical.split(" ")[1].encode("ascii") in _revoked_here(list_of_host)[0]:
-        return f"it is revoked on this host (RevokedKeys {list_of_host})"
+    listed = revoked_list.problem(effective.one("revokedkeys"), key.canonical)
+    if listed:
+        return listed
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
     signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
     if taken and not set(signatures) & set(taken.split(",")):
@@ -427,25 +440,17 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
     return ""
 
 
-def _revoked_here(path: str) -> Tuple[FrozenSet[bytes], str]:
-    """The words of sshd's file of revoked keys, among which are the keys; and why sshd takes no key at all for it."""
-    return (frozenset(), "") if path in ("", "none") else _words_of_file(path, _stamp(path))
+def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Callable[[], Tuple[int, ...]]) -> str:
+    """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
 
-
-def _is_readable(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.R_OK)
-
-
-@functools.lru_cache(maxsize=4)
-def _words_of_file(path: str, stamp: object) -> Tuple[FrozenSet[bytes], str]:
-    """stamp: changes with the file."""
-    try:
-        with open(path, "rb") as file:
-            return frozenset(file.read().split()), ""
-    except OSError as error:
-        if os.geteuid() != 0 and isinstance(error, PermissionError):
-            return frozenset(), ""  # sshd may see more than this process
-        return frozenset(), f"sshd takes no key while it cannot read its RevokedKeys {path}: {error.strerror}"
+    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know.
+    """
+    taken = effective.one("pubkeyacceptedalgorithms").split(",")
+    if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
+        return ""
+    if version() >= _TELLS_SIGNATURES:
+        return ""
+    return "ssh signs with rsa-sha2-512, which sshd does not take (PubkeyAcceptedAlgorithms has no rsa-sha2-512)"
 
 
 def _is_root(name: str) -> bool:

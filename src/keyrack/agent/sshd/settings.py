@@ -124,21 +124,24 @@ class Sshd:
         config: Optional[str] = None,
         address: str = HERE,
         port: Optional[int] = None,
+        local: Optional[str] = None,
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
         config: another file of settings to try; address: of another place that the account comes from; port: that it
-        comes to, None: the first. What the running sshd was given on its command line counts as it does there.
+        comes to, None: the first; local: the address that it comes to, None: the usual one from there. What the running
+        sshd was given on its command line counts as it does there.
         """
-        return self._ask(user, config, address, port, self.running.arguments())
-
-    def ports(self) -> List[int]:
-        """Those that it listens on, or would."""
-        places = self.listeners() or self.configured()
-        return sorted({one.port for one in places})
+        return self._ask(user, config, address, port, self.running.arguments(), local)
 
     def _ask(
-        self, user: Optional[str], config: Optional[str], address: str, port: Optional[int], given: Sequence[str]
+        self,
+        user: Optional[str],
+        config: Optional[str],
+        address: str,
+        port: Optional[int],
+        given: Sequence[str],
+        local: Optional[str] = None,
     ) -> Effective:
         program = programs.find("sshd")
         if program is None:
@@ -147,7 +150,7 @@ class Sshd:
         # does not apply.
         name = "localhost" if address == HERE else address
         asked = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
-        asked += [f"laddr={HERE if address == HERE else _own_address()}"] if user is not None else []
+        asked += [f"laddr={local or (HERE if address == HERE else _own_address())}"] if user is not None else []
         asked += [f"lport={port}"] if port is not None else self._local_port(config or self.config, given)
         who = ["-C", ",".join(asked)] if asked else []
         _make_privilege_folder()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from keyrack.cli.output.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
@@ -22,7 +24,15 @@ def explained() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
-        raise Unreachable(f"The database cannot be reached: {why}. Start it, or check --database.") from None
+        is_file = isinstance(error.__cause__, DBAPIError) and isinstance(error.__cause__.orig, sqlite3.Error)
+        what = "Look at the data folder: its rights, and room and state of its disk" if is_file else "Start it"
+        raise Unreachable(f"The database cannot be reached: {why}. {what}, or check --database.") from None
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) is not None or isinstance(error.orig, sqlite3.Error):
+            raise
+        # What the driver says before it asked any server.
+        why = str(error.orig).strip().partition("\n")[0]
+        raise click.ClickException(f"The database address cannot be used: {why}. Check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:

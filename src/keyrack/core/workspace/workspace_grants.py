@@ -23,18 +23,20 @@ def compare_grants(run: Comparison) -> None:
     for grant in run.state.damaged_grants:
         damaged.setdefault(name.of(grant), []).append(grant)
     wanted_by_key: dict[_Key, list[WantedGrant]] = {}
+    ended: set[_Key] = set()
     for wanted in run.wanted.grants:
         with run.faults.noted():
             name.refuse_unknown(wanted)
         if wanted.expires_at is not None and wanted.expires_at <= run.at:
-            continue  # it has ended; one in force is a removal below
+            ended.add(_key(wanted))  # one in force is a removal below
+            continue
         wanted_by_key.setdefault(_key(wanted), []).append(wanted)
     for key, several in wanted_by_key.items():
         _grants(run, several, by_key.get(key, []))
         for grant in damaged.pop(key, ()):
             run.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
     for key, found in by_key.items():
-        if key not in wanted_by_key and (key[0] in name.subjects or key[1] in name.places):
+        if key not in wanted_by_key and (key in ended or key[0] in name.subjects or key[1] in name.places):
             for grant in found:
                 run.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
 

@@ -34,6 +34,8 @@ _SEVERAL_HOSTS = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://(?:[^@/?]*@)?)([^@/?]
 _CONFLICTS = ("40001", "40P01")
 # read_only_sql_transaction: a standby, or a database that is set so for a while.
 _READ_ONLY = "25006"
+# insufficient_privilege: the role may not do it; a fault of nobody's who asks.
+_FORBIDDEN = "42501"
 
 # A backslash is one; with the setting off, values that are bytes arrive as others.
 _PLAIN_STRINGS = "SET standard_conforming_strings = on"
@@ -262,7 +264,7 @@ def is_unavailable(error: Exception) -> bool:
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
-    if getattr(cause, "sqlstate", None) == _READ_ONLY:
+    if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN):
         return True
     # SQLAlchemy puts a driver's error into its own of the same name.
     ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
@@ -318,6 +320,8 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     if is_altered(error):
         return DatabaseAltered(WRITE_LOST)
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
+    if getattr(cause, "sqlstate", None) == _FORBIDDEN:
+        return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")
     if refused:
         return DatabaseRefused(f"The database server answers and refuses: {refused[1]}. Check --database.")
     return DatabaseUnavailable(f"{UNAVAILABLE}{reason}")

@@ -18,6 +18,18 @@ from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
 from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, Insert, String, Text, bindparam
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    Column,
+    Connection,
+    Dialect,
+    Executable,
+    LargeBinary,
+    String,
+    Text,
+    bindparam,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ColumnElement
@@ -337,7 +349,7 @@ def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStat
     converted: list[tuple[int, Process]] = []
     for at, name in enumerate(placeholders):
         bind = compiled.binds[name]
-        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        process = _binding(bind.type, dialect)
         if not bind.key.startswith(_PREFIX):
             value = bind.effective_value
             fixed.append((at, value if process is None else process(value)))
@@ -379,6 +391,20 @@ def _inserts_one(statement: Executable) -> bool:
         and not statement._multi_values
         and getattr(statement, "_post_values_clause", None) is None
     )
+
+
+def _binding(kind: TypeEngine[Any], dialect: Dialect) -> Process | None:
+    """What a value goes through before the driver has it."""
+    if isinstance(kind, LargeBinary):
+        # SQLAlchemy would wrap bytes in objects of the driver's, of which no two are equal: that two ask the same, such
+        # as what a token stands for, could not be seen.
+        return _as_hex if dialect.name == "postgresql" else None
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _as_hex(value: bytes | None) -> str | None:
+    """Bytes as PostgreSQL reads them."""
+    return None if value is None else "\\x" + value.hex()
 
 
 def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

@@ -1,0 +1,92 @@
+"""Says which keys a RevokedKeys file of the host's own refuses, as sshd would; it changes no file.
+
+sshd takes two kinds (sshd_config(5), RevokedKeys): keys a line, which are read here, and ssh-keygen's own (KRL), which
+ssh-keygen is asked about, so that both judge by the same code.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import FrozenSet, Optional, Tuple
+
+from keyrack.agent.system import programs
+
+_KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
+_REVOKED = " REVOKED"
+_KEYS_ASKED = 4096  # of lists of ssh-keygen's own, an answer is a process
+
+
+def unreadable(path: str) -> str:
+    """Why sshd takes no key at all because of this file; empty where it reads it, or none is set."""
+    return _read(path, _stamp(path))[2] if _is_set(path) else ""
+
+
+def problem(path: str, canonical: str) -> str:
+    """Why a key (type, blank, base64) is refused by this file, or why that cannot be known; empty where it is not."""
+    if not _is_set(path):
+        return ""
+    words, is_krl, _ = _read(path, _stamp(path))
+    if is_krl:
+        return _asked(path, _stamp(path), canonical)
+    return _words(path) if canonical.split(" ")[1].encode("ascii") in words else ""
+
+
+def is_readable(path: str) -> bool:
+    """Whether there is such a file that this process may read."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
+
+
+def _is_set(path: str) -> bool:
+    return path not in ("", "none")
+
+
+def _words(path: str) -> str:
+    return f"it is revoked on this host (RevokedKeys {path})"
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, stamp: object) -> Tuple[FrozenSet[bytes], bool, str]:
+    """Its words, among which are the keys; whether it is ssh-keygen's own kind; why it cannot be read.
+
+    stamp: changes with the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        if os.geteuid() != 0 and isinstance(error, PermissionError):
+            return frozenset(), False, ""  # sshd may see more than this process
+        return frozenset(), False, f"sshd takes no key while it cannot read its RevokedKeys {path}: {error.strerror}"
+    is_krl = data.startswith(_KRL)
+    return frozenset() if is_krl else frozenset(data.split()), is_krl, ""
+
+
+def _asked(path: str, stamp: object, canonical: str) -> str:
+    """What ssh-keygen says of a key and a list of its own kind."""
+    program = programs.find("ssh-keygen")
+    if program is None:
+        # Not kept: the program may be installed at any time.
+        return f"whether it is revoked cannot be known: RevokedKeys {path} is a KRL, and ssh-keygen was not found"
+    return _answer(program, path, stamp, canonical)
+
+
+@functools.lru_cache(maxsize=_KEYS_ASKED)
+def _answer(program: str, path: str, stamp: object, canonical: str) -> str:
+    # It ends with a status of its own kind for each fault, so its words count.
+    ended = programs.run([program, "-Q", "-f", path, "/dev/stdin"], stdin=canonical.encode("ascii") + b"\n")
+    said = ended.output.strip()
+    if ended.status == 0:
+        return ""
+    if said.endswith(_REVOKED):
+        return _words(path)
+    why = " ".join(ended.errors.split())[:200]
+    return f"sshd takes no key while it cannot read its RevokedKeys {path}: {why}"
+
+
+def _stamp(path: str) -> Optional[Tuple[int, ...]]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
