@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
-from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, Insert, String, Text, bindparam
 from sqlalchemy import (
     ARRAY,
     BindParameter,
@@ -25,6 +24,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Executable,
+    Insert,
     LargeBinary,
     String,
     Text,
