@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sshd import login_check
+from keyrack.agent.sshd import login_check, refused_logins
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import programs
@@ -159,6 +159,9 @@ def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: 
     assert f"sshd takes no key while it cannot read its RevokedKeys {file}" in words()
     file.write_text("", "ascii")
     assert words() == ""
+    file.unlink()
+    os.mkfifo(file)  # sshd waits for ever for who writes there, the agent does not
+    assert "it is no regular file" in words()
 
 
 def test_a_list_of_ssh_keygens_own_kind_counts(
@@ -242,3 +245,27 @@ def test_sshd_and_the_agent_agree_about_signatures(host: AdoptedHost, had: Calla
     finally:
         host.stop_sshd()
     assert inside == (not verdict.words), verdict.words
+
+
+def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost) -> None:
+    """Where a rule names Keyrack's file for who comes from other addresses, somebody gets in."""
+    text = host.config.read_text("ascii")
+    keys = host.etc / "ours"
+    keys.mkdir(exist_ok=True)
+    (keys / NAME).write_text(f"{host.keys[NAME].public}\n", "ascii")
+    rule = f"Match Address *,!127.0.0.1\n  AuthorizedKeysFile {keys}/%u\n"
+    host.config.write_text(f"AuthorizedKeysFile none\n{text}\n{rule}", "ascii")
+    try:
+        sshd = Sshd(str(host.config))
+        document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+        host.start_sshd()
+        assert host.client.login(host.keys[NAME], NAME).returncode != 0
+        assert host.client.login(host.keys[NAME], NAME, extra=["-b", "127.0.0.2"]).returncode == 0
+        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        assert told[NAME] == {}
+        host.config.write_text(f"AuthorizedKeysFile none\n{text}", "ascii")
+        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        assert "sshd does not read Keyrack's file" in told[NAME]["why"]
+    finally:
+        host.stop_sshd()
+        host.config.write_text(text, "ascii")

@@ -179,6 +179,13 @@ class LoginCheck:
         """What sshd does for this account. Raises SshdProblem."""
         return self._judged([name], None)[name].places[0]
 
+    def open_places(self, name: str) -> Tuple[Effective, ...]:
+        """What sshd does for this account from each place that it lets somebody in from; from all where it does from
+        none. Raises SshdProblem.
+        """
+        judged = self._judged([name], None)[name]
+        return judged.open or judged.places
+
     def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, _Judged]:
         if config is not None:
             known: Dict[str, _Judged] = {}

@@ -34,7 +34,8 @@ def told(
     for verdict in check.judge(users, document.revoked, everywhere=True):
         why = verdict.why
         if not why and reads is not None:
-            why = unread(verdict.username, check.effective(verdict.username), lines, reads)
+            whys = [unread(verdict.username, place, lines, reads) for place in check.open_places(verdict.username)]
+            why = whys[0] if all(whys) else ""
         if why:
             found[verdict.username] = {"why": why}
             continue

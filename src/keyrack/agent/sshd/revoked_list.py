@@ -6,8 +6,10 @@ ssh-keygen is asked about, so that both judge by the same code.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 from typing import FrozenSet, Optional, Tuple
 
 from keyrack.agent.system import programs
@@ -52,14 +54,25 @@ def _read(path: str, stamp: object) -> Tuple[FrozenSet[bytes], bool, str]:
     stamp: changes with the file.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = _bytes(path)
     except OSError as error:
         if os.geteuid() != 0 and isinstance(error, PermissionError):
             return frozenset(), False, ""  # sshd may see more than this process
         return frozenset(), False, f"sshd takes no key while it cannot read its RevokedKeys {path}: {error.strerror}"
     is_krl = data.startswith(_KRL)
     return frozenset() if is_krl else frozenset(data.split()), is_krl, ""
+
+
+def _bytes(path: str) -> bytes:
+    """What a file holds. Raises OSError, also for what is no file: at a pipe sshd itself would wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) and path != os.devnull:
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _asked(path: str, stamp: object, canonical: str) -> str:
