@@ -441,8 +441,7 @@ def _file(path: Path) -> dict[str, Any]:
         return {}
     if not path.is_file():
         raise IsADirectoryError(errno.EISDIR, "it is not a file", str(path))
-    with path.open("rb") as file:
-        found = tomllib.load(file)
+    found = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a mark
     for name in found:
         if name not in Settings.model_fields:
             raise SettingsError(f"{path}: there is no setting {name!r}; see docs/running.md")

@@ -84,6 +84,7 @@ def test_a_wrong_setting_is_said(
     ("text", "words"),
     [
         (b'lisen = "127.0.0.1:8022"\n', "there is no setting 'lisen'"),
+        (b'\xef\xbb\xbflisen = "127.0.0.1:8022"\n', "there is no setting 'lisen'"),
         (b"lisen\n", "not valid TOML"),
         (b"\xff\n", "not valid TOML"),
         (None, "cannot be read"),

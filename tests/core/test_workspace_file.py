@@ -343,6 +343,7 @@ def test_all_or_nothing(instance: Instance) -> None:
     with pytest.raises(Refusal, match="last owner"):
         workspace_file.apply(instance, wrong, SECRETS)
     assert workspace_file.apply(instance, more, SECRETS) == []
+    assert workspace_file.apply(instance, "\ufeff" + more, SECRETS) == []
 
 
 @pytest.mark.parametrize(

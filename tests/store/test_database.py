@@ -345,3 +345,11 @@ def test_an_address_may_name_a_standby_too(url: str, host: str, port: str) -> No
 def test_an_address_that_cannot_be_served_is_refused_in_words(url: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:"):
         Database.open(url)
+
+
+@pytest.mark.parametrize("hosts", ["h/k", "h:1/k", "h:1,g:2/k"])
+def test_a_part_of_a_password_is_not_taken_for_a_host(hosts: str) -> None:
+    """The words for a host that is not found would show it."""
+    with pytest.raises(ValueError, match="database address") as refused:
+        Database.open(f"postgresql://u:p@hush@{hosts}")
+    assert "hush" not in str(refused.value)

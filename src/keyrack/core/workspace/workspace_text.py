@@ -221,7 +221,7 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     environment: where `password_env` and the like are looked up.
     """
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin a file with that
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise wrong("", f"the file is not valid TOML: {error}") from None
     reader = _Reader(text, environment)

@@ -81,6 +81,9 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
         raise ValueError(
             "The database address cannot be read. Write sqlite:////path/keyrack.db or postgresql://user@host/name."
         ) from error
+    # What stands before it was part of the password: an error that names the host would show it.
+    if "@" in (parsed.host or ""):
+        raise ValueError('There are two "@" in the database address. Write one in a name or a password as %40.')
     kind = parsed.drivername.partition("+")[0]
     if kind in ("postgresql", "postgres"):
         return "postgresql", parsed.set(drivername="postgresql+psycopg")
