@@ -66,6 +66,7 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._minutes: OrderedDict[Hashable, _Minute] = OrderedDict()
         self._later: list[tuple[RefusedAttempt, datetime]] = []
         self._wanted = threading.Event()
@@ -93,16 +94,20 @@ class Refusals:
             raise
 
     def write(self, database: Database, *, everything: bool = False) -> None:
-        """Write what waits, and the counts of minutes that are over, or all counts. Never raises."""
-        with self._lock:
-            now = self._clock()
-            later, self._later = self._later, []
-            over = [name for name, minute in self._minutes.items() if everything or minute.ends <= now]
-            counted = [minute for name in over if (minute := self._minutes.pop(name)).more]
-        for refused, at in later:
-            _write(database, refused, at, 0)
-        for minute in counted:
-            _write(database, minute.refused, minute.began, minute.more)
+        """Write what waits, and the counts of minutes that are over, or all counts. Never raises.
+
+        What another thread is writing stands in the log when this returns, too: whoever ends the process relies on it.
+        """
+        with self._writing:
+            with self._lock:
+                now = self._clock()
+                later, self._later = self._later, []
+                over = [name for name, minute in self._minutes.items() if everything or minute.ends <= now]
+                counted = [minute for name in over if (minute := self._minutes.pop(name)).more]
+            for refused, at in later:
+                _write(database, refused, at, 0)
+            for minute in counted:
+                _write(database, minute.refused, minute.began, minute.more)
 
     def _is_new(self, refused: RefusedAttempt, at: datetime) -> bool:
         now = self._clock()
