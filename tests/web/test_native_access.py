@@ -108,7 +108,7 @@ def test_what_opens_nothing_is_not_listed(team: Service) -> None:
     users.disable(team.instance, actor, bob.id)
     assert call(team, "GET", "/access?user=bob")["items"] == []
     # Somebody who writes into the database alone opens nothing, and is not said to.
-    altered = text("UPDATE grants SET system_user = 'root' WHERE id = 1")
+    altered = text("UPDATE grants SET \"system_user\" = 'root' WHERE id = 1")
     team.instance.database.write(lambda connection: connection.execute(altered))
     assert call(team, "GET", "/access?server=web-1")["items"] == []
     assert told(team) == {}
@@ -167,7 +167,7 @@ def test_a_grant_is_put_once_however_often_it_is_asked_for(team_on_each: Service
     assert call(team, "PUT", "/grants", {"user": "alice", "all": True, "system_user": "deploy"})["id"] != first["id"]
     assert call(team, "GET", "/grants")["total"] == 2
     # One that others wrote into the database stands for nothing.
-    written = text("UPDATE grants SET system_user = 'root'")
+    written = text("UPDATE grants SET \"system_user\" = 'root'")
     team.instance.database.write(lambda connection: connection.execute(written))
     assert call(team, "PUT", "/grants", {**body, "system_user": "root"})["id"] > first["id"]
 
