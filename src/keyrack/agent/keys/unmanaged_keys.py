@@ -15,7 +15,7 @@ from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, criteria
-from keyrack.agent.system import account_names
+from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
 from keyrack.ssh import authorized_keys
@@ -134,7 +134,7 @@ class Scanner:
     def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
         """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
         files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
-        stamps = tuple(_stamp(path) for path in files)
+        stamps = tuple(file_stamp.stamp(path) for path in files)
         state = (self._sshd.signature(), self._sshd.running.arguments(), stamps, before, names)
         old = time.monotonic() - self._listed_at > LIST_SECONDS
         if state != self._known or old:
@@ -392,12 +392,3 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
 def digest(found: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
     """Two scans with the same digest found the same, and were cut at the same places."""
     return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
-
-
-def _stamp(path: str) -> Optional[Tuple[object, ...]]:
-    """Changes with a file of root's; None where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

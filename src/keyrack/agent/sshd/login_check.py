@@ -24,7 +24,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 
 from keyrack.agent.sshd import revoked_list
 from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
-from keyrack.agent.system import account_names, lookup, programs
+from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
@@ -190,7 +190,7 @@ class LoginCheck:
         if config is not None:
             known: Dict[str, _Judged] = {}
         else:
-            stamps = [_stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
+            stamps = [file_stamp.stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
             # Files tell of a change, a directory of accounts does not.
             asks_others = any(map(account_names.directories, _DATABASES))
             lasts = _DIRECTORY_SECONDS if asks_others else _DAY
@@ -504,11 +504,3 @@ def _shadow(name: str) -> Optional[List[str]]:
 
 def _number(text: str) -> Optional[int]:
     return int(text) if text.isdecimal() else None
-
-
-def _stamp(path: str) -> Optional[Tuple[int, ...]]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

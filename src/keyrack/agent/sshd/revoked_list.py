@@ -10,9 +10,9 @@ import errno
 import functools
 import os
 import stat
-from typing import FrozenSet, Optional, Tuple
+from typing import FrozenSet, Tuple
 
-from keyrack.agent.system import programs
+from keyrack.agent.system import file_stamp, programs
 
 _KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
 _REVOKED = " REVOKED"
@@ -21,16 +21,16 @@ _KEYS_ASKED = 4096  # of lists of ssh-keygen's own, an answer is a process
 
 def unreadable(path: str) -> str:
     """Why sshd takes no key at all because of this file; empty where it reads it, or none is set."""
-    return _read(path, _stamp(path))[2] if _is_set(path) else ""
+    return _read(path, file_stamp.stamp(path))[2] if _is_set(path) else ""
 
 
 def problem(path: str, canonical: str) -> str:
     """Why a key (type, blank, base64) is refused by this file, or why that cannot be known; empty where it is not."""
     if not _is_set(path):
         return ""
-    words, is_krl, _ = _read(path, _stamp(path))
+    words, is_krl, _ = _read(path, file_stamp.stamp(path))
     if is_krl:
-        return _asked(path, _stamp(path), canonical)
+        return _asked(path, file_stamp.stamp(path), canonical)
     return _words(path) if canonical.split(" ")[1].encode("ascii") in words else ""
 
 
@@ -95,11 +95,3 @@ def _answer(program: str, path: str, stamp: object, canonical: str) -> str:
         return _words(path)
     why = " ".join(ended.errors.split())[:200]
     return f"sshd takes no key while it cannot read its RevokedKeys {path}: {why}"
-
-
-def _stamp(path: str) -> Optional[Tuple[int, ...]]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -18,7 +18,7 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.sshd import command_line, listening
 from keyrack.agent.sshd.listening import Address, Listener
-from keyrack.agent.system import processes, programs
+from keyrack.agent.system import file_stamp, processes, programs
 
 Version = Tuple[int, int]
 UNKNOWN: Version = (0, 0)
@@ -73,7 +73,7 @@ class RunningSshd:
         found = [_version_of(*program) for program in map(_program_of, self._processes()) if program is not None]
         if not found:
             program = programs.find("sshd")
-            found = [] if program is None else [_version_of(program, _stamp(program))]
+            found = [] if program is None else [_version_of(program, file_stamp.stamp(program))]
         known = [version for version in found if version != UNKNOWN]
         return min(known) if known else UNKNOWN
 
@@ -116,7 +116,7 @@ def _program_of(pid: int) -> Optional[Tuple[str, Tuple[object, ...]]]:
     now = file[: -len(_DELETED)] if file.endswith(_DELETED) else ""
     # It starts itself anew for each connection (sshd.c, rexec), by its name: then as what lies there now.
     program = now if now and os.access(now, os.X_OK) else running
-    return program, (file, _stamp(program))
+    return program, (file, file_stamp.stamp(program))
 
 
 @functools.lru_cache(maxsize=16)
@@ -237,14 +237,5 @@ def _words(text: str) -> List[str]:
 def _rules(tz: str) -> Tuple[object, ...]:
     name = tz[1:] if tz.startswith(":") else tz
     if name.startswith("/"):
-        return (os.path.realpath(name), _stamp(name))
-    return tuple(_stamp(os.path.join(folder, name)) for folder in _ZONE_FOLDERS)
-
-
-def _stamp(path: str) -> Tuple[object, ...]:
-    """Changes with a file; links are followed."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return ()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return (os.path.realpath(name), file_stamp.stamp(name))
+    return tuple(file_stamp.stamp(os.path.join(folder, name)) for folder in _ZONE_FOLDERS)
