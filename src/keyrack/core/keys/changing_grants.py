@@ -11,7 +11,7 @@ from keyrack.core.keys.grants import LONGEST_REASON, held_keys
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants
 
 KEEP: Final = object()
 
@@ -44,7 +44,7 @@ def change(
             values["expires_at"] = validation.end(instance.now(), wanted, duration=duration)
 
         def run(work: Work) -> Grant:
-            found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
+            found = grants.get_grant(work.connection, actor.workspace_id, grant_id)
             if found is None:
                 raise missing("grant")
             if not values:
@@ -56,9 +56,9 @@ def change(
             if not other:
                 work.no_event("as it is already")
                 return found
-            keys.change_grant(work.connection, found.id, other)
+            grants.change_grant(work.connection, found.id, other)
             if found.has_begun(work.now) and other.keys() != {"reason"}:
-                opened = keys.servers_of_grant(work.connection, found)
+                opened = grants.servers_of_grant(work.connection, found)
                 propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
             words = ", ".join(_words(name, value, _of(found, name)) for name, value in other.items())
             work.record(
@@ -66,7 +66,7 @@ def change(
                 target_id=found.id,
                 server_id=found.server_id,
             )
-            changed = keys.get_grant(work.connection, actor.workspace_id, found.id)
+            changed = grants.get_grant(work.connection, actor.workspace_id, found.id)
             assert changed is not None
             return changed
 

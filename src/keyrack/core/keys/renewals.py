@@ -14,8 +14,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Credential, Grant, UserKey
 from keyrack.store.hosts import servers
-from keyrack.store.keys import endings, keys
-from keyrack.store.people import people
+from keyrack.store.keys import endings, grants
+from keyrack.store.people import users
 
 
 def credential(
@@ -70,12 +70,12 @@ def key(
             held = endings.user_key(work.connection, key_id, work.now)
             if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
                 raise missing("SSH key")
-            owner = people.user(work.connection, held.user_id)
+            owner = users.user(work.connection, held.user_id)
             assert owner is not None
             if owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
             endings.renew_user_key(work.connection, held.id, end)
-            work.bump_revisions(keys.servers_of_user(work.connection, owner.id))
+            work.bump_revisions(grants.servers_of_user(work.connection, owner.id))
             work.record(
                 f"Renewed SSH key {held.title or 'without a title'} ({held.fingerprint}) of {owner.name}"
                 f"{_words(held.expires_at, end)}",
@@ -97,21 +97,21 @@ def grant(
 
         def change(work: Work) -> Grant:
             end = _end(work, expires_at, duration)
-            found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
+            found = grants.get_grant(work.connection, actor.workspace_id, grant_id)
             if found is None:
                 raise missing("grant")
             if found.starts_at is not None and end <= found.starts_at:
                 raise invalid("expires_at", "It would end before it starts.")
             endings.renew_grant(work.connection, found.id, end)
             if found.has_begun(work.now):
-                opened = keys.servers_of_grant(work.connection, found)
+                opened = grants.servers_of_grant(work.connection, found)
                 propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
             work.record(
                 f"Renewed grant {found.id} of the login as {found.system_user}{_words(found.expires_at, end)}",
                 target_id=found.id,
                 server_id=found.server_id,
             )
-            renewed = keys.get_grant(work.connection, actor.workspace_id, found.id)
+            renewed = grants.get_grant(work.connection, actor.workspace_id, found.id)
             assert renewed is not None
             return renewed
 

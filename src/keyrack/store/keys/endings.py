@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Select, Table, select
 
 from keyrack.model import Credential, UserKey
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.keys.keys import credential_question, in_force, user_key_of
+from keyrack.store.keys.credentials import credential_question
+from keyrack.store.keys.terms import in_force
+from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
 
