@@ -63,11 +63,6 @@ def renew_user_key(connection: Connection, key_id: int, end: datetime) -> None:
     sealed.change(connection, user_keys, sealed.row_of(key_id), values={"expires_at": end, "noticed_at": None})
 
 
-def renew_grant(connection: Connection, grant_id: int, end: datetime) -> None:
-    """Give a grant another end, of which nobody was told yet."""
-    sealed.change(connection, grants, sealed.row_of(grant_id), values={"expires_at": end, "noticed_at": None})
-
-
 @prepared
 def _ending_credentials(at: datetime, until: datetime, limit: int) -> Select[Any]:
     found = (
