@@ -8,7 +8,20 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update, and_, func, or_, select, union, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    Update,
+    and_,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+    update,
+)
 
 from keyrack.model import Credential, Grant, Page, Place, UserKey, Window
 from keyrack.store.dialect import insert_of
@@ -26,6 +39,7 @@ from keyrack.store.tables import (
     system_users,
     user_keys,
 )
+from keyrack.store.tables.columns import Moment
 from keyrack.store.unchanged import kept
 
 _DELIVERED = "delivered"
@@ -33,6 +47,8 @@ MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
 MOST_ALIKE = 100
 GrantPlace = tuple[int | None, int | None, int | None, str | None]
+_NO_END = literal_column(str(2**63 - 1), Moment)
+"""Later than each end, as the column holds it: see in_force."""
 
 _credential = (
     select(
@@ -61,8 +77,12 @@ def credential_question() -> Select[Any]:
 
 
 def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
-    """A condition: there is no end, or it is still to come."""
-    return or_(column.is_(None), column > at)
+    """A condition: there is no end, or it is still to come.
+
+    No `OR`: nearly every row meets it, and SQLite from about 3.46 on looks for both halves by an index of ends, which
+    reads the whole table, where the index that the rest of the question names has ten rows.
+    """
+    return func.coalesce(column, _NO_END) > at
 
 
 def is_frozen(frozen_at: datetime | None, confirmed_at: datetime | None, created_at: datetime) -> bool:
