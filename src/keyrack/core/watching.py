@@ -60,7 +60,7 @@ def watch(
     """
     wanted = tuple(sorted(set(servers)))[:MOST_SERVERS]
     if wanted:
-        with Attempt(instance, actor, "servers:read", "watch servers", target_kind="server"):
+        with Attempt(instance, actor, "servers:read", "watch hosts", target_kind="server"):
             pass
     user_id = None
     if user is not None:

@@ -100,7 +100,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
             server = servers.by_id(work.connection, server_id)
             assert server is not None
             work.record(
-                f"A host enrolled as server {server.name} from {address}",
+                f"Host {server.name} enrolled from {address}",
                 target_id=server.id,
                 server_id=server.id,
                 workspace_id=server.workspace_id,
@@ -394,7 +394,7 @@ def _not_applied(
     work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
     """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
+    words = f"Host {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
     facts = news.refused(work, server, facts, words[: news.LONGEST])
     return facts if problems is None else {**facts, "problems": problems}
 

@@ -44,9 +44,7 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
             facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
             servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
             work.bump_revision(server.id)
-            work.record(
-                f"Server {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning"
-            )
+            work.record(f"Host {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning")
             return own_server(work, server.id)
 
         return attempt.write(change)
@@ -108,7 +106,7 @@ def set_offline_policy(
                 server = own_server(work, one)
                 lasting = f"after {after_seconds} seconds {OFFLINE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
-                    f"OfflinePolicy documents on server {server.name}: {lasting}",
+                    f"OfflinePolicy documents on {server.name}: {lasting}",
                     target_id=one,
                     server_id=one,
                     level="warning",

@@ -31,7 +31,7 @@ def put(
     accounts: that it has, beside those it had. A new server needs an address. Raises Refusal INVALID, FORBIDDEN, or
     TAKEN where several servers have the name.
     """
-    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server") as attempt:
+    with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server") as attempt:
 
         def change(work: Work) -> Server:
             work.no_event("each part leaves its own")
@@ -59,7 +59,7 @@ def put(
 
 def may_put(instance: Instance, actor: Actor) -> None:
     """Nothing when the actor may set up servers; raises Refusal FORBIDDEN."""
-    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server"):
+    with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server"):
         return
 
 

@@ -53,7 +53,7 @@ def difference(instance: Instance, actor: Actor, server_id: int) -> Difference:
 
 def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
     """The servers for which somebody must decide, by name."""
-    attempt = Attempt(instance, actor, "servers:read", "list servers to decide on", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:read", "list hosts to decide on", target_kind="server")
     with attempt:
         return attempt.read(lambda connection: servers.went_back(connection, actor.workspace_id))
 
@@ -125,7 +125,7 @@ def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
 
 def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:
     if accept_database:
-        return f"Accepted what the database says for server {server.name}, against what its host refused"
+        return f"Accepted what the database says for host {server.name}, against what its host refused"
     names = sorted({row.fingerprint or row.username for row in freed})
     let_in = f"but for {', '.join(names)}" if names else "without exception"
-    return f"What the host of server {server.name} refused before the database went back stays refused, {let_in}"
+    return f"What host {server.name} refused before the database went back stays refused, {let_in}"

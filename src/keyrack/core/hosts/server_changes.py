@@ -31,7 +31,7 @@ def change(
     and KEEP leave things. Raises Refusal MISSING or INVALID.
     """
     with Attempt(
-        instance, actor, "servers:write", "change a server", target_kind="server", server_id=server_id
+        instance, actor, "servers:write", "change a host", target_kind="server", server_id=server_id
     ) as attempt:
         if tags is not None and not all(isinstance(one, str) for one in tags):
             raise invalid("tags", "tags takes a list of texts.")

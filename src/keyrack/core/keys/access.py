@@ -106,7 +106,7 @@ def decide(
         raise Refusal(
             Kind.UNAVAILABLE,
             "seal-broken",
-            f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
+            f"Rows of {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
             "for it, and its host keeps to what it was told last.",
         )
     entered, damaged = lines(connection, server, now, whose)
@@ -118,7 +118,7 @@ def decide(
             raise Refusal(
                 Kind.UNAVAILABLE,
                 "seal-broken",
-                f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
+                f"What is held back on {server.name} was changed in the database, not by Keyrack. Nothing is "
                 "signed for it.",
             )
         entered = tuple(_without_held_back(entered, held))
@@ -133,7 +133,7 @@ def changed(server: Server) -> Refusal:
     return Refusal(
         Kind.UNAVAILABLE,
         "seal-broken",
-        f"The row of server {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
+        f"The row of {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
         "and its host keeps to what it was told last.",
     )
 

@@ -69,7 +69,7 @@ def add(
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.server.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -167,7 +167,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
             )
             work.record(
                 f"Deleted SSH key {credential.label} ({credential.fingerprint}) "
-                f"of {credential.username} on server {server.name}{openings.words(still)}",
+                f"of {credential.username} on {server.name}{openings.words(still)}",
                 target_id=credential.id,
                 details={
                     "label": credential.label,
@@ -302,7 +302,7 @@ def _record_end(work: Work, credential: Credential) -> None:
     work.bump_revision(server.id)
     work.record(
         f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "
-        f"on server {server.name} reached its end",
+        f"on {server.name} reached its end",
         target_id=credential.id,
         server_id=server.id,
         workspace_id=server.workspace_id,

@@ -157,7 +157,7 @@ def freeze_some(
             for user_id in {row.user_id for row in mine}:
                 told |= grants.servers_of_user(work.connection, user_id)
             work.bump_revisions(told)
-            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on servers until they are confirmed"
+            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on hosts until they are confirmed"
             work.record(words, level="warning")
 
         attempt.write(change)
@@ -244,7 +244,7 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
 
 def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
     """Confirm a key that no user registered, on one server. Raises Refusal MISSING, or FORBIDDEN for a user's key."""
-    aim = "confirm an SSH key on a server"
+    aim = "confirm an SSH key on a host"
     with Attempt(
         instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
     ) as attempt:
@@ -256,7 +256,7 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
             owner = freezes.owner_of(work.connection, actor.workspace_id, found.fingerprint)
             if owner is not None and owner != actor.name:
                 raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
-            where = f"{found.username} on server {found.server_name}"
+            where = f"{found.username} on {found.server_name}"
             row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
             freezes.confirm(work.connection, (), (row,), work.now)
             work.bump_revision(row.server_id)
@@ -304,7 +304,7 @@ def _scope(
         prints_at |= {
             line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
         }
-        return _Scope(f"on server {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
+        return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
     found = freezes.user_keys_of(connection, workspace)
     count = len(prints_at | {row.fingerprint for row in found})
     return _Scope("of the workspace", None, None, marked, marked, found, [], count, glass)

@@ -428,10 +428,10 @@ def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
 
 def _where(work: Work, grant: Grant) -> str:
     if grant.server_id is not None:
-        return f"server {own_server(work, grant.server_id).name}"
+        return f"host {own_server(work, grant.server_id).name}"
     if grant.all_servers:
-        return "all servers"
-    return f"servers with the tag {grant.tag}"
+        return "all hosts"
+    return f"hosts with the tag {grant.tag}"
 
 
 def _own(work: Work, grant_id: int) -> Grant:

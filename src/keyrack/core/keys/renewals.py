@@ -38,7 +38,7 @@ def credential(
             revision = work.bump_revision(server.id)
             endings.renew_credential(work.connection, found.id, end, revision)
             work.record(
-                f"Renewed SSH key {found.label} ({found.fingerprint}) of {found.username} on server "
+                f"Renewed SSH key {found.label} ({found.fingerprint}) of {found.username} on "
                 f"{server.name}{_words(found.expires_at, end)}",
                 target_id=found.id,
                 server_id=server.id,

@@ -484,6 +484,6 @@ def _name(work: Work, user_id: int) -> str:
 
 def _where(work: Work, one: AccessRequest) -> str:
     if one.server_id is None:
-        return f"servers with the tag {one.tag}"
+        return f"hosts with the tag {one.tag}"
     server = servers.get(work.connection, work.actor.workspace_id, one.server_id)
-    return f"server {server.name if server else '?'}"
+    return f"host {server.name if server else '?'}"

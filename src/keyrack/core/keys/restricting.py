@@ -38,7 +38,7 @@ def credential(
                 return found
             credentials.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
             work.record(
-                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on server {server.name}: "
+                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name}: "
                 f"{_words(limits)} (it was restricted in {_words(found.restrictions)})",
                 target_id=found.id,
                 server_id=server.id,

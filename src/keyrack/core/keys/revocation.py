@@ -66,8 +66,8 @@ def revoke_everywhere(
             propagation.withdrawn(work, opened, [(key, line) for line in lines])
             _record(work, key, on_servers, of_users)
             work.record(
-                f"Revoked key {key} everywhere: {len(on_servers)} credentials, {len(of_users)} user keys and "
-                f"{repositories} deploy keys, on {len(opened)} servers" + (f" ({why})" if why else ""),
+                f"Revoked key {key} everywhere: {len(on_servers)} keys on accounts, {len(of_users)} keys of people and "
+                f"{repositories} deploy keys, on {len(opened)} hosts" + (f" ({why})" if why else ""),
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )
@@ -172,7 +172,7 @@ def _record(
 ) -> None:
     """An event for each thing that goes, so that its own history ends with a word."""
     details = {"fingerprint": fingerprint}
-    gone = f"Deleted SSH key {fingerprint} from a server, as it was revoked everywhere"
+    gone = f"Deleted SSH key {fingerprint} from a host, as it was revoked everywhere"
     work.record_each(
         Recorded(gone, "credential", credential_id, server_id, details)
         for credential_id, (server_id, _) in on_servers.items()

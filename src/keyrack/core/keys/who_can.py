@@ -201,7 +201,7 @@ def _no_account(connection: Connection, server: Server | None, account: str) -> 
         return None
     held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
     names = ", ".join(one.username for one in held.items) + (", …" if held.total > MOST_NAMED else "")
-    return f"Server {server.name} has no account {account!r}; it has {names or 'none'}."
+    return f"Host {server.name} has no account {account!r}; it has {names or 'none'}."
 
 
 def _of_server(

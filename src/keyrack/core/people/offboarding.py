@@ -384,7 +384,7 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
     """An event for each credential, whose server's history it is; and one for all."""
     for row in going.held.credentials:
         work.record(
-            f"Deleted SSH key {row.label} of {going.user.name} from server {row.server_name}, as {going.user.name} "
+            f"Deleted SSH key {row.label} of {going.user.name} from {row.server_name}, as {going.user.name} "
             "was removed everywhere",
             target_kind="credential",
             target_id=row.id,
@@ -394,7 +394,7 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
         )
     count = len(going.places)
     work.record(
-        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} server{'' if count == 1 else 's'}"
+        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} host{'' if count == 1 else 's'}"
         + (f" ({why})" if why else ""),
         target_id=going.user.id,
         level="warning",

@@ -141,7 +141,7 @@ def _returning(work: Work, found: Offboarding) -> _Return:
         returning.keep(
             name,
             lambda row, there=there: row["server_id"] in there,  # type: ignore[misc]
-            lambda row, name=name: f"a {name[:-1]} of a server that was deleted",  # type: ignore[misc]
+            lambda row, name=name: f"a {name[:-1]} of a host that was deleted",  # type: ignore[misc]
         )
         returning.keep(
             name,

@@ -236,7 +236,7 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
             propagation.withdrawn(work, opened, gone)
             work.record(
-                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
                 target_id=user.id,
                 level="warning",
             )
@@ -293,7 +293,7 @@ def _disable(work: Work, user: User) -> None:
     gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
     propagation.withdrawn(work, opened, gone)
     work.record(
-        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
         target_id=user.id,
         level="warning",
     )
