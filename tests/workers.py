@@ -177,7 +177,7 @@ def _failed(
 
 def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, far: Connection, number: int) -> None:
     """What a worker does, from its first line to the end of its process."""
-    config = session.config
+    config, starter = session.config, os.getppid()
     os.environ[WORKER] = str(number)
     manager = config.pluginmanager
     # Files that catch what is printed are shared with whoever was forked.
@@ -196,7 +196,7 @@ def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, 
     last = None
     try:
         _prepare()
-        while taken := os.read(queue, _NUMBER):
+        while not (session.shouldfail or session.shouldstop) and (taken := os.read(queue, _NUMBER)):
             group = groups[int.from_bytes(taken, "big")]
             # Which group is next is not known while one ends. What its folder has stays until one of another folder is.
             if last is not None and group[0].path.parent != last.path.parent:
@@ -204,6 +204,8 @@ def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, 
             folder = next(one.parent for one in group[-1].listchain() if isinstance(one, pytest.Module))
             for last, after in zip(group, [*group[1:], folder], strict=True):
                 config.hook.pytest_runtest_protocol(item=last, nextitem=after)
+                if os.getppid() != starter:
+                    session.shouldstop = "nobody is there to tell"
                 if session.shouldfail or session.shouldstop:
                     break
         session._setupstate.teardown_exact(None)
