@@ -450,8 +450,8 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
 def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Callable[[], Tuple[int, ...]]) -> str:
     """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
 
-    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. A newer
-    sshd tells of the ones that it takes, and counts those for certificates too (seen with 10.0).
+    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
+    sshd tells of what it takes, and of what the certificates that it takes are signed with.
     """
     taken = effective.one("pubkeyacceptedalgorithms").split(",")
     if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
