@@ -24,14 +24,16 @@ from keyrack.store.hosts import host_reports, unmanaged_keys
 from keyrack.store.keys import (
     break_glass,
     credential_lists,
+    credentials,
     endings,
     expired_keys,
-    keys,
+    key_owners,
     keys_of_many,
     openings,
     requests,
     revocations,
     revoked_keys,
+    user_keys,
 )
 from tests.databases import DIALECTS
 from tests.postgres import Cluster
@@ -52,17 +54,17 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
     "let a key in again": lambda c: keys_of_many.unrevoke(c, [1, 2], [FINGERPRINT]),
-    "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
-    "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
+    "whose key": lambda c: key_owners.owner_of(c, FINGERPRINT),
+    "ended credentials": lambda c: credentials.ended_credentials(c, NOW, 500),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
-    "a page of a user's keys": lambda c: keys.find_user_keys(c, 1, offset=0, limit=15),
+    "a page of a user's keys": lambda c: user_keys.find_user_keys(c, 1, offset=0, limit=15),
     "a page of unmanaged keys": lambda c: unmanaged_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
     "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),
     "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
     "confirm revocations": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
     "what a host refuses": lambda c: revocations.lines_for(c, 1, unconfirmed=10, confirmed=10),
-    "note a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
+    "note a delivery": lambda c: credentials.note_delivery(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
     "requests that nobody decided": lambda c: requests.lapsing(c, NOW, 500),
     "requests that are over": lambda c: requests.over(c, NOW, 200),
@@ -77,8 +79,8 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a search in a server's log": lambda c: events.find(c, 1, server_id=1, key="x", offset=0, limit=15, after=(9,)),
     "glass that was broken": lambda c: break_glass.of_keys(c, 1, 1, [FINGERPRINT], NOW),
     "events after one": lambda c: events.after(c, 1, 500),
-    "delete a user key": lambda c: keys.remove_user_key(c, 1),
-    "delete a credential": lambda c: keys.remove_credential(c, 1),
+    "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
+    "delete a credential": lambda c: credentials.remove_credential(c, 1),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
 LARGE = (
