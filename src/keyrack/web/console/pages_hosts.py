@@ -169,7 +169,7 @@ def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
 def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
     if not visit.may("events:read"):
         return ()
-    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15).items
+    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15, cursor="").items
 
 
 def manage(visit: Visit) -> Response:
