@@ -28,7 +28,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import deleted_servers as gone_servers
 from keyrack.store.hosts import host_reports, servers
 from keyrack.store.hosts.deleted_servers import DeletedServer
-from keyrack.store.keys import keys, revocations
+from keyrack.store.keys import credentials, revocations
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -380,7 +380,7 @@ def _take(
 def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
     """Note what a host obeys for whatever waited for its word."""
     if host_reports.DELIVERIES in awaited:
-        keys.note_delivery(work.connection, server_id, applied, work.now)
+        credentials.note_delivery(work.connection, server_id, applied, work.now)
     # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
     if host_reports.REFUSALS in awaited and revocations.confirm(
         work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED

@@ -11,15 +11,15 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.store import overview
 from keyrack.store.hosts import servers
 
-THEN = (KEEP, DROP_TEMPORARY, DROP_ALL)
+THEN = (KEEP_ALL, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60
 LONGEST_OFFLINE = 10 * 366 * 86400
 OFFLINE_WORDS = {
-    KEEP: "keys stay",
+    KEEP_ALL: "keys stay",
     DROP_TEMPORARY: "temporary keys are dropped",
     DROP_ALL: "all keys are dropped",
 }
@@ -63,7 +63,7 @@ def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
     """The offline policies of the workspace's hosts, the one of most of them first."""
     with Attempt(instance, actor, "servers:read", "see what silence means", target_kind="server") as attempt:
         found = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
-        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP, row.hosts) for row in found]
+        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in found]
 
 
 def set_offline_policy(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyrack.core.hosts import server_changes, servers, system_users
-from keyrack.core.hosts.servers import KEEP, NUMBER, look_up
+from keyrack.core.hosts.servers import NUMBER, look_up
 from keyrack.core.instance import Instance
 from keyrack.core.together import within
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server

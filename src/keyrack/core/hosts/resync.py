@@ -14,7 +14,7 @@ from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials
 
 JUMP = 1_000_000
 
@@ -114,11 +114,11 @@ def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
     if not lines:
         return
     gone = []
-    for credential, _ in keys.credentials_with_seals(work.connection, server.id):
+    for credential, _ in credentials.credentials_with_seals(work.connection, server.id):
         limits = access.options_of(credential.restrictions, credential.key_type)
         row = lines.get((credential.username, credential.public_key, limits or ()))
         if row is not None and limits is not None and credential.created_at <= row.since:
-            keys.remove_credential(work.connection, credential.id)
+            credentials.remove_credential(work.connection, credential.id)
             gone.append((credential.fingerprint, credential.public_key))
     propagation.withdrawn(work, (server.id,), gone)
 

@@ -8,7 +8,7 @@ import secrets
 import shlex
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -18,6 +18,7 @@ from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.keys.credentials import own_server
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
@@ -31,7 +32,6 @@ ENROLMENT_LIFE = timedelta(hours=24)
 ONLINE_FOR = timedelta(seconds=90)
 STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
 """Not heard of lately; not obeying the newest document yet; not enrolled yet."""
-KEEP: Final = object()
 """Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")

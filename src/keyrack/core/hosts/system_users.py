@@ -20,7 +20,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
 from keyrack.store.hosts import servers
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials
 
 SUPERUSER = "root"
 LOOK_EVERY_SECONDS = 0.1
@@ -234,7 +234,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
                     f"The system user {system_user.username} cannot be deleted.",
                     field="username",
                 )
-            held = keys.credentials_of_system_user(work.connection, system_user.id)
+            held = credentials.credentials_of_system_user(work.connection, system_user.id)
             servers.remove_system_user(work.connection, system_user.id)
             if system_user.managed:
                 servers.ask_removal(work.connection, server.id, system_user.username, work.now)

@@ -18,7 +18,7 @@ from keyrack.model import Credential, Grant, Server, UserKey
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers
-from keyrack.store.keys import access, keys, revocations
+from keyrack.store.keys import access, credentials, revocations, terms
 
 # Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
 MOST_UNCONFIRMED = 50_000
@@ -151,7 +151,9 @@ def lines(
 
 def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
     """What the server's own credentials let in."""
-    for credential, holds in keys.sealed_credentials(connection, server.id, now, whose.fingerprints if whose else None):
+    for credential, holds in credentials.sealed_credentials(
+        connection, server.id, now, whose.fingerprints if whose else None
+    ):
         if not holds:
             yield Damaged("credential", credential.id)
             continue
@@ -205,7 +207,7 @@ def _is_frozen(server: Server, key: Credential | UserKey, *, glass: bool) -> boo
     if glass or (server.frozen_at is None and key.frozen_at is None):
         return False
     marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)
-    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
+    return any(terms.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
 
 
 def _first(end: datetime | None, other: datetime | None) -> datetime | None:

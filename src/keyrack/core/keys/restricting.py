@@ -11,7 +11,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential
 from keyrack.store.hosts import servers
-from keyrack.store.keys import endings, keys
+from keyrack.store.keys import credentials, endings
 
 
 def credential(
@@ -36,7 +36,7 @@ def credential(
             if limits == dict(found.restrictions):
                 work.no_event("as it is already")
                 return found
-            keys.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
+            credentials.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
             work.record(
                 f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name}: "
                 f"{_words(limits)} (it was restricted in {_words(found.restrictions)})",

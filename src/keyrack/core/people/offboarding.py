@@ -24,8 +24,8 @@ from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store import tables
 from keyrack.store.git import git_endpoints
 from keyrack.store.git.git_endpoints import GitReceipt
-from keyrack.store.keys import keys
-from keyrack.store.people import offboardings, people, web_sessions
+from keyrack.store.keys import grants
+from keyrack.store.people import offboardings, tokens, users, web_sessions
 from keyrack.store.people.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import columns
@@ -110,7 +110,7 @@ def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
         def look(connection: Connection) -> dict[str, Any]:
-            user = people.user_by_name(connection, actor.workspace_id, name)
+            user = users.user_by_name(connection, actor.workspace_id, name)
             if user is None:
                 raise missing("user")
             return dict(_going(connection, user, instance.now()).gone)
@@ -223,14 +223,14 @@ def _git_quiet(instance: Instance) -> timedelta:
 
 
 def _person(connection: Connection, actor: Actor, name: str) -> User:
-    user = people.user_by_name(connection, actor.workspace_id, name)
+    user = users.user_by_name(connection, actor.workspace_id, name)
     if user is None:
         raise missing("user")
     return user
 
 
 def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None:
-    if people.another_owner(connection, user):
+    if users.another_owner(connection, user):
         return
     if user.role is Role.OWNER:
         words = f"{user.name} is the workspace's last owner; make another user owner first."
@@ -243,7 +243,7 @@ def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None
 def _going(connection: Connection, user: User, at: datetime) -> Going:
     held = offboardings.held(connection, user.workspace_id, user.id, at)
     fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
-    reached = set(keys.servers_of_user(connection, user.id))
+    reached = set(grants.servers_of_user(connection, user.id))
     reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.found)}
     # What was taken from the person before, and no host has said that it is gone.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
@@ -304,8 +304,8 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
     connection, user, lines = work.connection, going.user, going.lines
     kept = _kept(connection, going)
     if user.disabled_at is None:
-        people.change_user(connection, user.id, {"disabled_at": work.now})
-    people.revoke_tokens(connection, work.now, user_id=user.id)
+        users.change_user(connection, user.id, {"disabled_at": work.now})
+    tokens.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
     offboardings.take_away(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
