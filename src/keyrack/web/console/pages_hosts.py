@@ -19,9 +19,8 @@ from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
-from keyrack.protocol.report import EVERYBODY
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.report import EVERYBODY
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
