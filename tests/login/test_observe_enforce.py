@@ -175,7 +175,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     for name in ACCOUNTS:
         assert host.client.lets_in(host.keys[name], name)
     assert host.client.lets_in(host.keys["rogue"], "krtwo")
-    assert any("Found by hand on server web-1" in summary for summary in scene.events())
+    assert any("Found by hand on web-1" in summary for summary in scene.events())
 
 
 def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
@@ -258,7 +258,7 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     host.start_agent()
     host.client.wait_until_open(host.keys["rogue"], "krtwo")
     wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "observe", "observing again")
-    assert any("Enforcing was undone on server web-1" in summary for summary in scene.events())
+    assert any("Enforcing was undone on web-1" in summary for summary in scene.events())
 
 
 def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
@@ -268,7 +268,7 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     host.start_agent()
     scene.wait_for(8)
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    scene.wait_for_event("Enforcing did not begin on server web-1, which observes again: nobody could log in")
+    scene.wait_for_event("Enforcing did not begin on web-1, which observes again: nobody could log in")
     assert scene.mode() == "observe"
     scene.accept("krone")
     wait_until(scene.obeyed, "the accepted key on the host")
@@ -277,10 +277,10 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     scene.enforce()
     assert not host.client.lets_in(host.keys["krtwo"], "krtwo")
     modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
-    scene.wait_for_event("Server web-1 no longer enforces")
+    scene.wait_for_event("Host web-1 no longer enforces")
     events = [words for words in reversed(scene.events()) if "enforce" in words]
-    begun = next(at for at, words in enumerate(events) if words.startswith("Server web-1 begins to enforce"))
-    assert any(words.startswith("Server web-1 enforces") for words in events[begun:])
+    begun = next(at for at, words in enumerate(events) if words.startswith("Host web-1 begins to enforce"))
+    assert any(words.startswith("Host web-1 enforces") for words in events[begun:])
     host.client.wait_until_open(host.keys["krtwo"], "krtwo")
 
 
@@ -317,7 +317,7 @@ def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
         file.write("NoSuchKeyword yes\n")
     broken = host.config.read_bytes()
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    scene.wait_for_event("Enforcing did not begin on server web-1")
+    scene.wait_for_event("Enforcing did not begin on web-1")
     assert any("have a fault" in summary for summary in scene.events())
     assert host.config.read_bytes() == broken
     assert host.client.lets_in(host.keys["krone"], "krone")
@@ -337,7 +337,7 @@ def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Pat
     file.write_bytes(before + f"{hand.public} by hand\n".encode())
     assert host.client.lets_in(hand, "krone")
     wait_until(lambda: "by hand" in {one.comment for one in scene.found()}, "the key in the service")
-    assert any("Found by hand on server web-1" in summary for summary in scene.events())
+    assert any("Found by hand on web-1" in summary for summary in scene.events())
     found = next(one for one in scene.found() if one.comment == "by hand")
     unmanaged_keys.remove(scene.service.instance, owner(), SERVER, found.id)
     host.client.wait_until_closed(hand, "krone")
@@ -526,7 +526,5 @@ def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(sc
         told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
         enrolment.report(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
         server = servers.get(scene.service.instance, owner(), SERVER)
-    assert any(
-        "is in /home/krone/.ssh/authorized_keys on server" in words and "again" in words for words in scene.events()
-    )
+    assert any("is in /home/krone/.ssh/authorized_keys on " in words and "again" in words for words in scene.events())
     scene.wait_for_event("writes keys again and again: Google guest agent")

@@ -11,7 +11,7 @@ from keyrack.core.people import tokens, users
 from keyrack.core.work import Attempt
 from keyrack.errors import Refusal
 from keyrack.model import Role
-from keyrack.store.people import people
+from keyrack.store.people import users as rows
 from tests.services import Service
 
 OLGA = "token-of-olga"
@@ -55,7 +55,7 @@ def test_one_that_was_stored_in_the_other_spelling_is_found_and_not_made_again(t
 
         def store(work: Any) -> None:
             kept: dict[str, Any] = {"uid": "a" * 32, "role": Role.MEMBER, "policies": (), "password_hash": None}
-            people.add_user(work.connection, actor.workspace_id, name=OTHER, at=work.now, **kept)
+            rows.add_user(work.connection, actor.workspace_id, name=OTHER, at=work.now, **kept)
             work.no_event("test")
 
         attempt.write(store)

@@ -18,7 +18,7 @@ from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, AuthorizedKey, HostDocument
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE, AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
@@ -268,7 +268,7 @@ def offline_words(document: HostDocument, silent: float) -> str:
 def as_offline(document: HostDocument, silent: float) -> HostDocument:
     """The document as it counts after this silence: some keys may have to go."""
     after, then = document.offline_policy
-    if not after or silent < after or then == KEEP:
+    if not after or silent < after or then == KEEP_ALL:
         return document
     users = {
         name: tuple(entry for entry in entries if _is_kept(document, name, entry, then))

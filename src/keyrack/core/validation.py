@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from keyrack import policy
 from keyrack.core import lifetimes
@@ -14,6 +15,8 @@ from keyrack.ssh import known_private, names, options
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
 
+KEEP: Final = object()
+"""What a caller gives for a field that is to stay as it is."""
 LONGEST_TITLE = 255
 LONGEST_LIFE = timedelta(days=3650)
 
@@ -129,6 +132,14 @@ def end(
         raise invalid(field, "This time is past already.", "past")
     if at > now + LONGEST_LIFE:
         raise invalid(field, "This time is more than ten years ahead; leave it out for no end.")
+    return at
+
+
+def other_end(now: datetime, expires_at: object, duration: object) -> datetime:
+    """The end that something gets in place of the one it has: as `end`, but one must be given. Raises Refusal."""
+    at = end(now, expires_at, duration=duration)
+    if at is None:
+        raise invalid("duration", "Say for how long, such as 12h, or until when.")
     return at
 
 

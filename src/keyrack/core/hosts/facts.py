@@ -31,11 +31,11 @@ OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
-    TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
-    ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
-    UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
-    OBSERVE: "Server {name} no longer enforces: its own settings are in force again",
-    UNINSTALLED: "The agent was taken off the host of server {name}: nothing of Keyrack decides who gets in there",
+    TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",
+    ENFORCE: "Host {name} enforces: Keyrack's keys alone open it",
+    UNPROVEN: "Host {name} cannot show that it enforces: its sshd does not show that it obeys",
+    OBSERVE: "Host {name} no longer enforces: its own settings are in force again",
+    UNINSTALLED: "The agent was taken off host {name}: nothing of Keyrack decides who gets in there",
 }
 
 
@@ -63,7 +63,7 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         _keep_word(facts, told, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
-            _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
+            _tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
         values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
@@ -71,7 +71,7 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
-            _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")
+            _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
 
 
@@ -92,7 +92,7 @@ def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words
     """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
     words = words[:LONGEST]
     if words and words != facts.get(SESSIONS):
-        _tell(work, server, f"Server {server.name} does not know all sessions: {words}")
+        _tell(work, server, f"Host {server.name} does not know all sessions: {words}")
     others = {name: fact for name, fact in facts.items() if name != SESSIONS}
     return {**others, SESSIONS: words} if words else others
 
@@ -104,11 +104,11 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
         mode = OBSERVE
         reason = facts.get("undone", "no reason given")
         what = "Enforcing was undone" if begun else "Enforcing did not begin"
-        _tell(work, server, f"{what} on server {server.name}, which observes again: {reason}")
+        _tell(work, server, f"{what} on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
-            _tell(work, server, f"Server {server.name} is to enforce now, as that shuts nobody out")
+            _tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
     work.bump_revision(server.id)
@@ -175,7 +175,7 @@ def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -
         user = None if line is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != line:
             servers.change_system_user(work.connection, user.id, {"deployment_key": line})
-            _tell(work, server, f"Server {server.name} has a deployment key for {name}")
+            _tell(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:

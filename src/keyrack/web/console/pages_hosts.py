@@ -19,7 +19,7 @@ from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web import bodies
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
@@ -35,7 +35,7 @@ SPANS = (
 )
 STATES = (("", "All"), (servers.SILENT, "Silent"), (servers.BEHIND, "Behind"), (servers.NEW, "Not enrolled"))
 THENS = (
-    (KEEP, "keys stay as they are"),
+    (KEEP_ALL, "keys stay as they are"),
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
     (DROP_ALL, "no key of Keyrack's opens anything any more"),
 )
@@ -169,7 +169,7 @@ def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
 def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
     if not visit.may("events:read"):
         return ()
-    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15).items
+    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15, cursor="").items
 
 
 def manage(visit: Visit) -> Response:
@@ -281,7 +281,7 @@ def _offline(server: Server) -> str:
 def set_offline(visit: Visit) -> Response:
     """Say what a host does when it has not reached Keyrack for a while."""
     number = visit.number("server")
-    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP
+    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
 
     def seen(instance: Instance) -> str:
         return _offline(servers.get(instance, visit.actor, number))
