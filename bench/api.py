@@ -40,7 +40,7 @@ from keyrack.core.people import tokens
 from keyrack.core.people.users import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
-from keyrack.store.people import people
+from keyrack.store.people import users
 from tests.postgres import running_cluster
 from tests.services import free_port
 
@@ -319,7 +319,7 @@ def ours(url: str, folder: Path) -> Iterator[Served]:
     settings = Settings(data=folder / "data", database=url, max_user_keys=10**6)
     instance = app.open_instance(settings)
     workspace_file.apply(instance, TEAM, {})
-    owner = instance.database.read(lambda connection: people.user(connection, 1))
+    owner = instance.database.read(lambda connection: users.user(connection, 1))
     assert owner is not None
     tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)
     instance.database.close()

@@ -28,7 +28,7 @@ from keyrack.core.people.tokens import actor_of
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials as credential_rows
 from keyrack.store.sealing import sealed
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -117,7 +117,7 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
 
     def ended() -> None:
         at = instance.now()
-        instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1))
+        instance.database.read(lambda connection: credential_rows.ended_credentials(connection, at, 1))
 
     actions = {
         "add": add,

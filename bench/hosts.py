@@ -41,7 +41,7 @@ from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 from keyrack.store.sealing import sealed
 from tests.postgres import running_cluster
 from tests.services import free_port
@@ -135,7 +135,7 @@ def service(url: str, folder: Path, hosts: int, keys: int = 0, password: str = "
     instance = app.open_instance(Settings(data=folder / "data", database=url))
     team = TEAM.replace('"owner"\n', f'"owner"\npassword = "{password}"\n') if password else TEAM
     workspace_file.apply(instance, team, {})
-    owner = instance.database.read(lambda connection: people.user(connection, 1))
+    owner = instance.database.read(lambda connection: user_rows.user(connection, 1))
     assert owner is not None
     tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)
     words = populate(instance, hosts, keys)

@@ -30,7 +30,7 @@ from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.core.workspace import workspace_file
 from keyrack.errors import Refusal
 from keyrack.settings import Settings
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 KEY = "ABCDEFGHIJKLMNOPQRST"
 TEAM = f"""
@@ -47,13 +47,13 @@ access_keys = [{{ id = "{KEY}", secret = "{"s" * 40}" }}]
 def cheapen(instance: Instance) -> None:
     """Hashes of the least cost, for the user there is and for nobody alike, after a look at whether the real ones
     cost the same."""
-    stored = instance.database.read(lambda connection: people.password_hash(connection, 1))
+    stored = instance.database.read(lambda connection: users.password_hash(connection, 1))
     assert stored is not None
     if extract_parameters(stored) != extract_parameters(passwords.NOBODYS_HASH):
         raise SystemExit("A user's hash and nobody's cost different times.")
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     hashed = cheap.hash("the right password")
-    instance.database.write(lambda connection: people.change_user(connection, 1, {"password_hash": hashed}))
+    instance.database.write(lambda connection: users.change_user(connection, 1, {"password_hash": hashed}))
     passwords._hasher = cheap
     passwords.NOBODYS_HASH = cheap.hash("of nobody")
 

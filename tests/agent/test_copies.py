@@ -104,7 +104,7 @@ def test_a_copy_is_noticed_and_neither_is_served_until_it_has_a_name_of_its_own(
     running = machines.start(copy)
     wait_until(machines.is_noticed, "the copy to be noticed")
     (alarm,) = machines.alarms()
-    assert "two machines use the identity of server" in alarm
+    assert "two machines use the identity of web-1" in alarm
     assert "keyrack hosts copy-gone 1" in alarm
 
     new = machines.add_key()

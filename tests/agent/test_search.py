@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd.places import Place
 from keyrack.agent.sshd.settings import Effective, Sshd
 from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.signed_documents import public_key
@@ -33,17 +34,10 @@ class CountingSshd(Sshd):
 
     asked = 0
 
-    def effective(
-        self,
-        user: str | None = None,
-        config: str | None = None,
-        address: str = "127.0.0.1",
-        port: int | None = None,
-        local: str | None = None,
-    ) -> Effective:
+    def effective(self, user: str | None = None, config: str | None = None, place: Place | None = None) -> Effective:
         """As Sshd does."""
         self.asked += user is not None
-        return super().effective(user, config, address, port, local)
+        return super().effective(user, config, place)
 
 
 def is_searching(host: Watched) -> bool:

@@ -23,7 +23,7 @@ from keyrack.errors import Refusal
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
 from keyrack.store.database import Database
-from keyrack.store.people import people as people_rows
+from keyrack.store.people import users as user_rows
 from keyrack.store.tables import instance_facts
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -54,7 +54,7 @@ def opened(data: Path) -> Iterator[Instance]:
 
 def named(instance: Instance, name: str) -> User:
     """A user of the team."""
-    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, name))
+    user = instance.database.read(lambda connection: user_rows.user_by_name(connection, 1, name))
     assert user is not None
     return user
 

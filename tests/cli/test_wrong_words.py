@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
+from keyrack.settings import Settings
 
 UNWRITTEN = (
     b"Error: What was to be printed could not be written: no space left. "
@@ -78,7 +79,12 @@ def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
         ("EVENTS_DAYS", "99999999999", "36500"),
         ("REVOCATIONS_DAYS", "999999999", "36500"),
         ("LISTEN", "[::1", "takes HOST:PORT"),
+        ("LISTEN", "a:b:8022", "takes HOST:PORT"),
+        ("LISTEN", "127.0.0.1:-1", "takes HOST:PORT"),
         ("GIT_LISTEN", "127.0.0.1:000000022", "takes HOST:PORT"),
+        ("OIDC_ROLES", "staff", "is no rule"),
+        ("OIDC_ROLES", "staff=boss", "none of the roles"),
+        ("OIDC_GROUPS", "/ops=/ops", "holds no /"),
     ],
 )
 def test_a_wrong_setting_is_said(
@@ -88,6 +94,13 @@ def test_a_wrong_setting_is_said(
     ended = run("tidy", data=data)
     assert (ended.exit_code, words in ended.output) == (2, True), ended.output
     assert "Value error" not in ended.output
+
+
+@pytest.mark.parametrize("listen", ["::1:8022", "[::1]:8022"])
+def test_an_ipv6_address_is_told_in_brackets(tmp_path: Path, listen: str) -> None:
+    settings = Settings(data=tmp_path, listen=listen, git_listen=listen)
+    assert (settings.url, settings.host_and_port) == ("http://[::1]:8022", ("::1", 8022))
+    assert settings.git_listen == "[::1]:8022"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from keyrack.core.people import tokens, web_sessions
 from keyrack.core.work import Attempt
-from keyrack.store.people import people
+from keyrack.store.people import users, workspaces
 from tests.services import Service, running, settings_for
 
 _DEBIANS = "/usr/bin/chromium"
@@ -93,9 +93,9 @@ def session_of(service: Service, name: str, workspace: str = "acme") -> str:
     instance = service.instance
 
     def found(connection: Any) -> Any:
-        place = people.workspace_by_name(connection, workspace)
+        place = workspaces.workspace_by_name(connection, workspace)
         assert place is not None
-        return people.user_by_name(connection, place.id, name)
+        return users.user_by_name(connection, place.id, name)
 
     user = instance.database.read(found)
     assert user is not None

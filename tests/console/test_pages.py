@@ -18,6 +18,7 @@ from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
+from keyrack.web.console.templates import in_console_words
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
 from tests.plain_http import PLAIN
@@ -443,3 +444,17 @@ def test_a_name_that_nobody_has_is_mended_in_the_form(people: dict[str, Person])
     assert "Not there" in olga.send("/members/gone", 404, member="alice")
     refused = olga.send("/settings/offline", 404, tag="nobody-has-it", after="300", then="keep")
     assert 'value="nobody-has-it"' in refused
+
+
+def test_a_refusal_speaks_of_hosts_and_accounts() -> None:
+    words = {
+        "There is no such server.": "There is no such host.",
+        "The server has no system user of that name. Create it first.": (
+            "The host has no account of that name. Create it first."
+        ),
+        "Name a server, or create a system user.": "Name a host, or create an account.",
+        "It is another server's; take 'server one' or \"two servers\".": (
+            "It is another host's; take 'server one' or \"two servers\"."
+        ),
+    }
+    assert {said: in_console_words(said) for said in words} == words

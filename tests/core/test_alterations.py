@@ -26,7 +26,7 @@ from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
-from keyrack.store.people import people as stored_people
+from keyrack.store.people import users
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import access_tree as tree
 from tests.core.altering import Inside, Undo
@@ -97,7 +97,7 @@ def world(team: Team) -> World:
     token, _ = tokens.create(instance, operator, mallory, name="laptop", scopes=("*",))
     made = access_keys.create(instance, mallory_actor)
     requests.put_rule(instance, owner, "two", tag="web", approvers=2)
-    olga = instance.database.read(lambda connection: stored_people.user(connection, owner.user_id or 0))
+    olga = instance.database.read(lambda connection: users.user(connection, owner.user_id or 0))
     assert olga is not None
     tokens.create(instance, owner, olga, name="program", scopes=("*",), secret=OWNERS_TOKEN)
     older = instance.database.read(rows_of)

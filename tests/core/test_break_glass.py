@@ -60,7 +60,7 @@ def test_its_use_is_an_alarm_that_says_who_where_and_how_to_end_it(team: Team, k
     tell(team, last_used=[named], sessions=[open_now])
     (alarm,) = alarms(team)
     number = sessions.find(team.instance, team.owner, team.server.id).items[0].id
-    for words in ("alice", "as deploy", "server web-1", "203.0.113.7", "vault", f"keyrack sessions end web-1 {number}"):
+    for words in ("alice", "as deploy", "on web-1", "203.0.113.7", "vault", f"keyrack sessions end web-1 {number}"):
         assert words in alarm.summary
     assert (alarm.details["session"], alarm.details["user"], alarm.reason) == (number, "alice", "break-glass")
     assert alarm.details["end"] == f"DELETE /api/keyrack/v1/servers/{team.server.id}/sessions/{number}"

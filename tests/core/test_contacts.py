@@ -17,7 +17,7 @@ from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
 from keyrack.model import Server
 from keyrack.store.engine import prepared
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 from keyrack.store.sealing.seals import Seals
 from keyrack.store.tables import credentials as credentials_table
 from keyrack.store.tables import servers as servers_table
@@ -148,7 +148,7 @@ def told_by(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, d
 def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(12)]
     assert enrolment.report_together(team.instance, told_by(team, hosts)) == [None] * 12
-    user = team.instance.database.read(lambda connection: people.user(connection, team.owner.user_id or 0))
+    user = team.instance.database.read(lambda connection: user_rows.user(connection, team.owner.user_id or 0))
     assert user is not None
     for some in (hosts, hosts[:2]):
         grants.give(team.instance, team.owner, user_id=user.id, tag="web", system_user="deploy")

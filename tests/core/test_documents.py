@@ -17,7 +17,7 @@ from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials as credential_rows
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 
@@ -147,7 +147,10 @@ def checked(team: Team) -> dict[Any, Any]:
     """What is kept of the credentials that were checked for documents."""
     kept = team.instance.database.seals.kept
     return {
-        name: one for (of, _), rows in kept.items() if of is keys._checked_credentials for name, one in rows.items()
+        name: one
+        for (of, _), rows in kept.items()
+        if of is credential_rows._checked_credentials
+        for name, one in rows.items()
     }
 
 

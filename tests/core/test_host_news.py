@@ -55,7 +55,7 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     assert "51 times" in log(team)[0]
     refuse(team, "another reason")
     tell(team)
-    assert log(team)[0].endswith("it had said 2 times: Server web-1 did not apply revision 1: another reason")
+    assert log(team)[0].endswith("it had said 2 times: Host web-1 did not apply revision 1: another reason")
     assert all(len(summary) <= news.LONGEST for summary in log(team))
 
 

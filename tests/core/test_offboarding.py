@@ -130,7 +130,7 @@ def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
     assert not any(value for kind, value in after.gone.items() if kind not in ("sessions", "servers"))
     words = events.find(instance, owner, limit=1).items[0].summary
     assert words.startswith("Removed alice everywhere: 2 SSH keys, 2 credentials, 1 grant, 1 group membership")
-    assert words.endswith("on 4 servers (left)")
+    assert words.endswith("on 4 hosts (left)")
 
 
 def test_pending_requests_and_key_sources_go_too(team: Team) -> None:

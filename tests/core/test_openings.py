@@ -72,7 +72,7 @@ def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) 
     put(team, "too", line)
     user_keys.delete(team.instance, team.owner, own.id)
     words = f"{team.owner.name} deleted SSH key laptop ({parse(line).sha256})"
-    assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on server web-1)"
+    assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on web-1)"
 
 
 def test_taking_back_a_grant_tells_what_lets_its_keys_in_all_the_same(team: Team) -> None:
@@ -93,5 +93,5 @@ def test_taking_back_a_grant_tells_what_lets_its_keys_in_all_the_same(team: Team
         ("grant", second),
     }
     words = said(team, "Took back from alice").partition("still opened by: ")[2]
-    assert "SSH key by hand (deploy on server web-1)" in words
+    assert "SSH key by hand (deploy on web-1)" in words
     assert [one.name for one in grants.take_back(team.instance, team.owner, second).still_opened_by] == ["by hand"]

@@ -49,7 +49,7 @@ def test_what_a_host_tells_and_an_end(team: Team) -> None:
     assert servers.get(team.instance, team.owner, team.server.id).revision == revision + 1
     assert to_end(team) == ["a"]
     newest = events.find(team.instance, team.owner, limit=1).items[0]
-    assert newest.summary == "Ended the session of deploy from 2001:db8::9 on server web-1"
+    assert newest.summary == "Ended the session of deploy from 2001:db8::9 on web-1"
     tell("b", "c")
     assert to_end(team) == []
     left = sessions.find(team.instance, team.owner, team.server.id)

@@ -19,7 +19,8 @@ from keyrack.store import tables
 from keyrack.store.engine import prepared
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.hosts import servers
-from keyrack.store.people import people
+from keyrack.store.people import tokens as token_rows
+from keyrack.store.people import users
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -58,7 +59,7 @@ def authenticate(team: Team) -> Any:
 @pytest.fixture
 def busy(team: Team) -> Team:
     """A team in the middle of its work: a token in use, and keys."""
-    owner = team.instance.database.read(lambda connection: people.user(connection, team.owner.user_id or 0))
+    owner = team.instance.database.read(lambda connection: users.user(connection, team.owner.user_id or 0))
     assert owner is not None
     tokens.create(team.instance, team.owner, owner, name="program", scopes=("*",), secret=TOKEN)
     authenticate(team)
@@ -118,7 +119,7 @@ def test_a_token_revoked_by_another_process_ends_at_once(busy: Team, database_ur
     actor = authenticate(busy)
     other = app.open_instance(busy.instance.settings)
     try:
-        other.database.write(lambda connection: people.revoke_token(connection, actor.token_id or 0, other.now()))
+        other.database.write(lambda connection: token_rows.revoke_token(connection, actor.token_id or 0, other.now()))
     finally:
         other.database.close()
     with pytest.raises(Refusal):

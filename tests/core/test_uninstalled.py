@@ -32,7 +32,7 @@ def test_an_uninstalled_host_does_not_look_as_if_it_enforced(team: Team) -> None
     assert held(team).state == "enforcing"
     enrolment.report(team.instance, here(team), {"facts": {"enforcement": "uninstalled"}, "problems": []})
     assert (held(team).state, held(team).enforcement, held(team).problems) == ("uninstalled", "uninstalled", ())
-    assert "The agent was taken off the host of server web-1" in log(team)[0]
+    assert "The agent was taken off host web-1" in log(team)[0]
     # It is not only silent: that it may come back nobody need wait for.
     long_ago = team.instance.now() - timedelta(days=1)
     team.instance.database.write(lambda connection: servers.change(connection, team.server.id, {"seen_at": long_ago}))

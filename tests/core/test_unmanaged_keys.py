@@ -122,7 +122,7 @@ def test_removing_is_ordered_until_the_host_finds_it_no_more(team: Team) -> None
     assert [one.comment for one in known(team)] == ["other"]
     assert any("was taken out of" in summary for summary in told_events(team))
     tell(team, rogue, other)
-    assert any(summary.startswith("Found by hand on server web-1") for summary in told_events(team))
+    assert any(summary.startswith("Found by hand on web-1") for summary in told_events(team))
 
 
 def test_an_ignored_key_stays_ignored(team: Team) -> None:
@@ -319,7 +319,7 @@ def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
     tell(team, planted, *many)
     named = [summary for summary in told_events(team) if summary.startswith("Found by hand")]
     assert len(named) == 21
-    assert "Found 20 more keys by hand on server web-1, 0 of which let somebody in" in told_events(team)
+    assert "Found 20 more keys by hand on web-1, 0 of which let somebody in" in told_events(team)
 
 
 def test_what_a_host_did_not_see_is_said_once(team: Team) -> None:

@@ -19,7 +19,7 @@ from keyrack.core.keys import grants
 from keyrack.core.people import tokens, users
 from keyrack.core.workspace import workspace_file, workspace_schema
 from keyrack.errors import Refusal
-from keyrack.store.people import people as people_rows
+from keyrack.store.people import workspaces
 from keyrack.store.tables import metadata
 
 FILE = """
@@ -193,7 +193,7 @@ def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
 
 def test_a_dry_run_changes_nothing(instance: Instance) -> None:
     planned = workspace_file.apply(instance, FILE, SECRETS, dry_run=True)
-    assert instance.database.read(lambda connection: people_rows.workspaces_exist(connection)) is False
+    assert instance.database.read(lambda connection: workspaces.workspaces_exist(connection)) is False
     assert workspace_file.apply(instance, FILE, SECRETS) == planned
 
 
@@ -384,7 +384,7 @@ def test_all_or_nothing(instance: Instance) -> None:
 def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_file.apply(instance, FILE.replace(old, new, 1), SECRETS)
-    assert not instance.database.read(lambda connection: people_rows.workspaces_exist(connection))
+    assert not instance.database.read(lambda connection: workspaces.workspaces_exist(connection))
 
 
 def test_the_schema_knows_each_file_that_is_taken(instance: Instance) -> None:
@@ -434,7 +434,7 @@ def test_repository_paths_are_strict() -> None:
 
 def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
     workspace_file.apply(instance, FILE, SECRETS)
-    found = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, "acme"))
+    found = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, "acme"))
     assert found is not None
 
 

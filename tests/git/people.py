@@ -18,7 +18,7 @@ from keyrack.git.host import GitHost
 from keyrack.store.audit import events as event_rows
 from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
-from keyrack.store.people import people as people_rows
+from keyrack.store.people import users as user_rows
 from tests.ports import free_port
 from tests.quick_ssh import KEX
 from tests.services import Service
@@ -162,7 +162,7 @@ class Site:
 
     def user_id(self, name: str) -> int:
         """The id of a user of the workspace acme."""
-        user = self.service.instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, name))
+        user = self.service.instance.database.read(lambda connection: user_rows.user_by_name(connection, 1, name))
         assert user is not None
         return user.id
 

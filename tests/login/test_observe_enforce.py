@@ -19,7 +19,7 @@ from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts
 from keyrack.agent.system.local import read
 from keyrack.agent.system.lookup import exists
 from keyrack.core.audit import events
-from keyrack.core.hosts import enrolment, modes, servers, system_users, unmanaged_keys
+from keyrack.core.hosts import enrolment, facts, modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials, revocation
 from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
@@ -92,6 +92,10 @@ class Scene:
         """Whether the host has said that it obeys the newest document."""
         server = servers.get(self.service.instance, owner(), SERVER)
         return server.applied_revision == server.revision
+
+    def plan(self) -> facts.EnforcingPlan | None:
+        """What the host said that enforcing would change beyond keys."""
+        return facts.plan_of(servers.get(self.service.instance, owner(), SERVER))
 
     def sshd_facts(self) -> Mapping[str, str]:
         """What the host says its sshd does."""
@@ -175,7 +179,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     for name in ACCOUNTS:
         assert host.client.lets_in(host.keys[name], name)
     assert host.client.lets_in(host.keys["rogue"], "krtwo")
-    assert any("Found by hand on server web-1" in summary for summary in scene.events())
+    assert any("Found by hand on web-1" in summary for summary in scene.events())
 
 
 def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
@@ -195,10 +199,22 @@ def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
     assert "krone:" not in plan.stdout
     assert f"AuthorizedKeysFile: .ssh/authorized_keys .ssh/authorized_keys2 {host.etc}/global_keys ->" in plan.stdout
     assert host.snapshot() == files, "the plan changed something"
+    # The service has all of it but the keys, which stand in the report already.
+    now = servers.get(scene.service.instance, owner(), SERVER).revision
+    wait_until(lambda: (told := scene.plan()) is not None and told.revision == now, "the plan of what is decided now")
+    told = scene.plan()
+    assert told is not None
+    assert "What sshd would do otherwise" in told.sections
+    assert any(line.startswith("+AuthorizedKeysFile") for line in told.sections["Files"])
+    for heading, lines in told.sections.items():
+        assert f"\n{heading}:\n" in plan.stdout
+        for line in lines:
+            assert f"\n  {line}\n" in plan.stdout
     certified = host.certified()
     assert host.client.lets_in(certified, "krfive")
     assert host.client.lets_in(host.keys["helper"], "krfive")
     scene.enforce()
+    wait_until(lambda: scene.plan() is None, "that what is done is no plan any more")
     for name in ACCOUNTS:
         assert host.client.lets_in(host.keys[name], name), name
     for key in (host.keys["rogue"], host.keys["krone"]):
@@ -258,7 +274,7 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     host.start_agent()
     host.client.wait_until_open(host.keys["rogue"], "krtwo")
     wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "observe", "observing again")
-    assert any("Enforcing was undone on server web-1" in summary for summary in scene.events())
+    assert any("Enforcing was undone on web-1" in summary for summary in scene.events())
 
 
 def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
@@ -268,7 +284,7 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     host.start_agent()
     scene.wait_for(8)
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    scene.wait_for_event("Enforcing did not begin on server web-1, which observes again: nobody could log in")
+    scene.wait_for_event("Enforcing did not begin on web-1, which observes again: nobody could log in")
     assert scene.mode() == "observe"
     scene.accept("krone")
     wait_until(scene.obeyed, "the accepted key on the host")
@@ -277,10 +293,10 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     scene.enforce()
     assert not host.client.lets_in(host.keys["krtwo"], "krtwo")
     modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
-    scene.wait_for_event("Server web-1 no longer enforces")
+    scene.wait_for_event("Host web-1 no longer enforces")
     events = [words for words in reversed(scene.events()) if "enforce" in words]
-    begun = next(at for at, words in enumerate(events) if words.startswith("Server web-1 begins to enforce"))
-    assert any(words.startswith("Server web-1 enforces") for words in events[begun:])
+    begun = next(at for at, words in enumerate(events) if words.startswith("Host web-1 begins to enforce"))
+    assert any(words.startswith("Host web-1 enforces") for words in events[begun:])
     host.client.wait_until_open(host.keys["krtwo"], "krtwo")
 
 
@@ -317,7 +333,7 @@ def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
         file.write("NoSuchKeyword yes\n")
     broken = host.config.read_bytes()
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    scene.wait_for_event("Enforcing did not begin on server web-1")
+    scene.wait_for_event("Enforcing did not begin on web-1")
     assert any("have a fault" in summary for summary in scene.events())
     assert host.config.read_bytes() == broken
     assert host.client.lets_in(host.keys["krone"], "krone")
@@ -337,7 +353,7 @@ def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Pat
     file.write_bytes(before + f"{hand.public} by hand\n".encode())
     assert host.client.lets_in(hand, "krone")
     wait_until(lambda: "by hand" in {one.comment for one in scene.found()}, "the key in the service")
-    assert any("Found by hand on server web-1" in summary for summary in scene.events())
+    assert any("Found by hand on web-1" in summary for summary in scene.events())
     found = next(one for one in scene.found() if one.comment == "by hand")
     unmanaged_keys.remove(scene.service.instance, owner(), SERVER, found.id)
     host.client.wait_until_closed(hand, "krone")
@@ -526,7 +542,5 @@ def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(sc
         told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
         enrolment.report(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
         server = servers.get(scene.service.instance, owner(), SERVER)
-    assert any(
-        "is in /home/krone/.ssh/authorized_keys on server" in words and "again" in words for words in scene.events()
-    )
+    assert any("is in /home/krone/.ssh/authorized_keys on " in words and "again" in words for words in scene.events())
     scene.wait_for_event("writes keys again and again: Google guest agent")

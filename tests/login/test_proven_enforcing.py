@@ -131,6 +131,20 @@ def test_an_sshd_without_pid_file_is_told_by_its_socket_and_shows_it(scene: Scen
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
 
+def test_an_sshd_that_lets_people_come_from_one_address_alone_shows_it_there(scene: Scene) -> None:
+    scene.start(add("AllowUsers krone@127.0.0.1 krtwo root@192.0.2.1"))
+    scene.enforced()
+    assert scene.host.client.lets_in(scene.key, "krone")
+    assert not scene.hand_key_works()
+    assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
+
+
+def test_a_key_for_whom_nobody_can_come_is_no_way_in(scene: Scene) -> None:
+    scene.start(add("AllowUsers krone@10.0.0.0/8 krtwo"))  # it listens on loopback alone
+    assert "AllowUsers krone@10.0.0.0/8 krtwo: only others" in scene.refused()
+    assert scene.hand_key_works()
+
+
 def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
     program = scene.host.folder / "doorkeeper"
     shutil.copy(sshd_path(), program)

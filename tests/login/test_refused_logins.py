@@ -29,6 +29,7 @@ COUNT = 200 if LONG else 8
 FIRST = int(os.environ.get("KEYRACK_SEED", "0"))  # another number makes other cases
 MORE = 1000  # from this number on there are other rules, and a second port
 WIDER = 100_000  # and from this one on more directives, rules by address, and homes of other kinds
+OFTEN = ("", "127.0.0.2", "127.9.8.7")  # from where somebody comes: named by rules, and by none
 FOUND = (163,)  # a forced command and a shell that ends every login: found by the long form
 ACCOUNTS = ("krone", "krtwo", "root")
 GROUP = "krones"
@@ -310,7 +311,7 @@ def ways(host: Host, case: Case) -> list[tuple[SshClient, str]]:
     text = " ".join(case.settings)
     clients = [host.client, host.other] if "LocalPort" in text else [host.client]
     by_address = "@" in text or "Match Address" in text or "Match Host" in text
-    return [(client, address) for client in clients for address in (("", "127.0.0.2") if by_address else ("",))]
+    return [(client, address) for client in clients for address in (OFTEN if by_address else OFTEN[:1])]
 
 
 def try_login(

@@ -211,6 +211,42 @@ def test_a_rule_for_the_only_place_where_sshd_listens_keeps_everybody_out(
         host.config.write_text(text, "ascii")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "DenyUsers krtwo@127.0.0.0/8",
+        "DenyUsers krtwo@127.*",
+        "DenyUsers krtwo@127.0.0.1 krtwo@127.0.0.0/24",
+        "DenyUsers krtwo@!127.0.0.9,127.*",
+        "AllowUsers krtwo@192.0.2.1 root",
+        "AllowUsers krtwo@10.0.0.0/8,192.0.2.0/24",
+        "AllowUsers krtwo@10.0.0.0/8,127.0.0.9",
+        "AllowUsers krtwo@!127.0.0.1,127.0.0.9",
+        "AllowUsers krtwo@127.0.0.?",
+        "AllowUsers krtwo@localhost",
+        "AllowUsers krtwo@::1",
+        "AllowUsers kr*@127.0.0.1 krtwo@nowhere.example",
+        "UseDNS yes\nAllowUsers krtwo@*.example.org",
+        "Match Host localhost\n  PubkeyAuthentication no\nMatch all",
+        "Match Host 127.*\n  PubkeyAuthentication no\nMatch all",
+        "Match Address *,!192.0.2.0/24\n  AllowUsers root\nMatch all",
+        "DenyUsers krtwo@127.0.0.1\nMatch Address *,!127.0.0.1\n  PermitTTY no\n  PubkeyAuthentication no\nMatch all",
+    ],
+)
+def test_whoever_can_really_come_counts(host: AdoptedHost, had: Callable[[str], None], settings: str) -> None:
+    """An sshd on loopback alone is reached from there alone, whatever its rules say of other places."""
+    had(settings)
+    key = host.keys[NAME]
+    (verdict,) = LoginCheck(Sshd(str(host.config))).judge({NAME: [AuthorizedKey(key.public)]}, [], everywhere=True)
+    host.start_sshd()
+    try:
+        comers = ("127.0.0.1", "127.0.0.9", "127.83.71.3")
+        inside = any(host.client.login(key, NAME, extra=["-b", source]).returncode == 0 for source in comers)
+    finally:
+        host.stop_sshd()
+    assert inside == (not verdict.words), verdict.words
+
+
 def test_a_rule_for_all_of_one_family_of_addresses_leaves_the_other_open(host: AdoptedHost) -> None:
     """sshd listens on both where nothing else is said, and who comes by the other gets in."""
     config = host.etc / "both"

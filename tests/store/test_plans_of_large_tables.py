@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, LargeBinary, String, Table, Text
 from keyrack.store import per_server, tables
 from keyrack.store.database import Database
 from keyrack.store.hosts import host_reports, servers
-from keyrack.store.keys import credential_lists, keys, openings, revocations
+from keyrack.store.keys import credential_lists, credentials, key_owners, openings, revocations, user_keys
 from keyrack.store.sealing import sums
 from keyrack.store.tables.columns import Flag, Json
 from tests.store.test_indexes import FINGERPRINT, asked
@@ -43,7 +43,7 @@ HOSTS = tuple(range(1, 11))
 
 def _documents(connection: Connection) -> None:
     with per_server.batch(connection, HOSTS):
-        keys.sealed_credentials(connection, 1, NOW)
+        credentials.sealed_credentials(connection, 1, NOW)
         revocations.lines_for(connection, 1, unconfirmed=10, confirmed=10)
         sums.fits(connection, 1)
 
@@ -53,15 +53,15 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "how hosts stand": lambda c: servers.standings(c, HOSTS),
     "servers of reports": lambda c: servers.by_ids(c, HOSTS, locked=True),
     "what waits for hosts' word": lambda c: host_reports.awaited(c, HOSTS),
-    "a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
+    "a delivery": lambda c: credentials.note_delivery(c, 1, 5, NOW),
     "a confirmation": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
     "documents of many hosts": _documents,
-    "one credential": lambda c: keys.get_credential(c, 1, 1, NOW),
+    "one credential": lambda c: credentials.get_credential(c, 1, 1, NOW),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
     "does anything let the key in": lambda c: openings.still_opens(c, 1, 1, FINGERPRINT, NOW),
-    "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
-    "delete a user key": lambda c: keys.remove_user_key(c, 1),
-    "delete a credential": lambda c: keys.remove_credential(c, 1),
+    "whose key": lambda c: key_owners.owner_of(c, FINGERPRINT),
+    "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
+    "delete a credential": lambda c: credentials.remove_credential(c, 1),
 }
 LARGE = "credentials|user_keys|revocations|key_owners"
 

@@ -21,8 +21,9 @@ from keyrack.store import tables, unchanged
 from keyrack.store.database import Database, NotAtOnce, TookLonger
 from keyrack.store.engine import prepared
 from keyrack.store.engine.at_once import unchanged_answers
-from keyrack.store.keys import credential_lists, keys
-from keyrack.store.people import people
+from keyrack.store.keys import credential_lists
+from keyrack.store.keys import credentials as credential_rows
+from keyrack.store.people import tokens
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential
@@ -60,7 +61,7 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
 def other_than_before(team: Service) -> None:
     """Have something be written, whatever it is: what was answered before is asked again."""
     team.instance.database.write(
-        lambda connection: people.change_token(connection, 2, {"last_used_at": team.instance.now()})
+        lambda connection: tokens.change_token(connection, 2, {"last_used_at": team.instance.now()})
     )
 
 
@@ -110,7 +111,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
     def seen(at: datetime) -> tuple[bool, int]:
         with database.at_once():
             page = database.read(lambda c: credential_lists.find_credentials(c, 1, 1, at=at, offset=0, limit=15))
-            one = database.read(lambda c: keys.own_credential(c, 1, 1, 2, at))
+            one = database.read(lambda c: credential_rows.own_credential(c, 1, 1, 2, at))
         assert page is not None
         assert page.total == len(page.items)
         return one is not None, page.total
@@ -156,7 +157,7 @@ def test_a_refusal_leaves_its_event_though_a_read_was_tried_at_once(team: Servic
 def test_a_token_revoked_elsewhere_opens_nothing_more(team: Service) -> None:
     other = app.open_instance(team.instance.settings)
     try:
-        other.database.write(lambda connection: people.revoke_token(connection, 1, other.now()))
+        other.database.write(lambda connection: tokens.revoke_token(connection, 1, other.now()))
     finally:
         other.database.close()
     assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 401

@@ -163,4 +163,4 @@ def test_no_event_for_no_change(team: Service) -> None:
     before = call(team, "GET", "/events")
     rename("shop-1")
     assert call(team, "GET", "/events")["total"] == before["total"]
-    assert before["items"][0]["summary"] == "Renamed server web-1 to shop-1"
+    assert before["items"][0]["summary"] == "Renamed host web-1 to shop-1"

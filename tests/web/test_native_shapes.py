@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.native import api as native
 from keyrack.web.native import shapes_servers as servers
 from keyrack.web.native.shapes_keys import UnmanagedKeysAsked
@@ -119,7 +119,7 @@ def test_each_call_has_models() -> None:
 
 
 def test_words_that_stand_in_models_are_the_cores() -> None:
-    assert set(get_args(servers.Then)) == {KEEP, DROP_TEMPORARY, DROP_ALL}
+    assert set(get_args(servers.Then)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
     mode = get_args(servers.ServerChange.model_fields["mode"].annotation)[0]
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
     assert UnmanagedKeysAsked().state == ",".join(unmanaged_keys.OPEN)

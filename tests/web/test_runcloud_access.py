@@ -13,7 +13,7 @@ import pytest
 from keyrack.core.people import users
 from keyrack.model import Role
 from keyrack.store import tables
-from keyrack.store.people import people as people_rows
+from keyrack.store.people import users as user_rows
 from keyrack.store.sealing import sealed
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, serving
@@ -90,7 +90,7 @@ def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, A
 
 def test_an_access_key_of_a_disabled_user(served: Service) -> None:
     users.create_user(served.instance, users.system_actor(1), name="second", role=Role.OWNER)
-    olga = served.instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, "olga"))
+    olga = served.instance.database.read(lambda connection: user_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
     users.disable(served.instance, users.system_actor(1), olga.id)

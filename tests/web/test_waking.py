@@ -13,7 +13,7 @@ import pytest
 from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import tokens
-from keyrack.store.people import people
+from keyrack.store.people import users
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -40,7 +40,7 @@ def test_a_change_reaches_every_host_at_both_processes(kind: str, postgresql_url
             _, token = servers.invitation(first.instance, owner, server.id)
             secrets.append(enrolment.enrol(first.instance, token, {}, address="192.0.2.1").secret)
         user_keys.add(first.instance, alice, title="laptop", public_key=fresh_line())
-        user = first.instance.database.read(lambda connection: people.user(connection, alice.user_id or 0))
+        user = first.instance.database.read(lambda connection: users.user(connection, alice.user_id or 0))
         assert user is not None
         with running(settings_for(tmp_path / "data", postgresql_url)) as second, ThreadPoolExecutor(HOSTS) as hosts:
             both = [first, second]

@@ -36,7 +36,7 @@ _ENFORCEMENT = {
     ),
 }
 _OFFLINE = {
-    host_document.KEEP: "keys stay as they are (keep)",
+    host_document.KEEP_ALL: "keys stay as they are (keep)",
     host_document.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
     host_document.DROP_ALL: "ALL keys are dropped, and nobody gets in (drop-all)",
 }

@@ -14,7 +14,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
-from keyrack.store.people import people
+from keyrack.store.people import workspaces as workspace_rows
 from keyrack.store.sealing import sealed, sealed_tables
 from keyrack.store.tables import deploy_keys, key_owners, metadata, servers
 from keyrack.store.tables.columns import EPOCH, MICROSECOND
@@ -85,7 +85,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
         kept = f"; what was taken away since stays so: {said}" if keep_gone and loss.lost is not None else ""
         lost = "" if loss.lost is None else f"; {loss.lost} events since are lost"
-        for workspace in people.workspaces_by_name(work.connection):
+        for workspace in workspace_rows.workspaces_by_name(work.connection):
             work.record(
                 f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"
             )
@@ -114,7 +114,7 @@ def _take_away(connection: Connection, newer: Newer) -> None:
                 values = {column: last[column] for column in columns}
                 sealed.change(connection, table, table.c.id == last["id"], values=values)
     known = set(connection.execute(select(servers.c.id)).scalars())
-    workspaces = {workspace.id for workspace in people.workspaces_by_name(connection)}
+    workspaces = {workspace.id for workspace in workspace_rows.workspaces_by_name(connection)}
     for name in REFUSING:
         for refused in newer.rows(name):
             if refused.get("server_id") in known or refused.get("workspace_id") in workspaces:

@@ -23,7 +23,7 @@ from keyrack.logs import logger
 from keyrack.store import instance_facts
 from keyrack.store.audit import events
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.people import people
+from keyrack.store.people import workspaces
 from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, sums
 from keyrack.store.sealing.sealed import AlteredRow
 from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
@@ -311,7 +311,7 @@ def place(connection: Connection, table: str, values: Mapping[str, Any]) -> tupl
             held = metadata.tables[owner]
             question = select(held.c.workspace_id).where(held.c.id == values[column])
             workspace_id = connection.execute(question).scalar()
-    known = [workspace.id for workspace in people.workspaces_by_name(connection)]
+    known = [workspace.id for workspace in workspaces.workspaces_by_name(connection)]
     if workspace_id not in known:
         workspace_id = min(known, default=0)
     return workspace_id, server_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from keyrack import policy
 from keyrack.core import lifetimes
@@ -14,6 +15,8 @@ from keyrack.ssh import known_private, names, options
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
 
+KEEP: Final = object()
+"""What a caller gives for a field that is to stay as it is."""
 LONGEST_TITLE = 255
 LONGEST_LIFE = timedelta(days=3650)
 
@@ -73,16 +76,17 @@ def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:
     return str(value)
 
 
-def name(value: object) -> str:
-    """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID.
+def called(value: object) -> str:
+    """A name that is told from others by sight, in its one spelling (names.composed); raises Refusal INVALID."""
+    return names.composed(text(value, field="name"))
 
-    Blanks at an end are not seen; clients take . and .. for folders, and / for the end of a name.
-    """
-    found = text(value, field="name")
-    if found != found.strip():
-        raise invalid("name", "A name neither begins nor ends with a blank; remove it.")
-    if "/" in found or found in (".", ".."):
-        raise invalid("name", "A name that stands in addresses holds no / and is not . or ..")
+
+def name(value: object) -> str:
+    """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID."""
+    found = called(value)
+    problem = names.name_problem(found)
+    if problem is not None:
+        raise invalid("name", problem)
     return found
 
 
@@ -128,6 +132,14 @@ def end(
         raise invalid(field, "This time is past already.", "past")
     if at > now + LONGEST_LIFE:
         raise invalid(field, "This time is more than ten years ahead; leave it out for no end.")
+    return at
+
+
+def other_end(now: datetime, expires_at: object, duration: object) -> datetime:
+    """The end that something gets in place of the one it has: as `end`, but one must be given. Raises Refusal."""
+    at = end(now, expires_at, duration=duration)
+    if at is None:
+        raise invalid("duration", "Say for how long, such as 12h, or until when.")
     return at
 
 

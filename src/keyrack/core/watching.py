@@ -19,9 +19,9 @@ from keyrack.errors import missing
 from keyrack.model import Actor
 from keyrack.store import watching as rows
 from keyrack.store.engine.prepared import Row
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants
 from keyrack.store.keys.access import servers_with_credentials
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 MOST_SERVERS = 200
 MOST_WHOLE = 5
@@ -60,14 +60,14 @@ def watch(
     """
     wanted = tuple(sorted(set(servers)))[:MOST_SERVERS]
     if wanted:
-        with Attempt(instance, actor, "servers:read", "watch servers", target_kind="server"):
+        with Attempt(instance, actor, "servers:read", "watch hosts", target_kind="server"):
             pass
     user_id = None
     if user is not None:
         own = user == actor.name and actor.user_id is not None
         action = "iam:self" if own else "people:read"
         with Attempt(instance, actor, action, "watch where a user can log in", target_kind="user") as attempt:
-            found = attempt.read(lambda connection: people.user_by_name(connection, actor.workspace_id, user))
+            found = attempt.read(lambda connection: users.user_by_name(connection, actor.workspace_id, user))
             if found is None:
                 raise missing("user")
             user_id = found.id
@@ -120,7 +120,7 @@ def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hash
     assert watched.user_id is not None
     found = rows.keys(connection, watched.user_id)
     prints = sorted({row.fingerprint for row in found if row.fingerprint})
-    places = keys.servers_of_user(connection, watched.user_id)
+    places = grants.servers_of_user(connection, watched.user_id)
     places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
     mark = tuple((tuple(row.values()), row.expires_at is not None and row.expires_at <= now) for row in found)
     return (mark, len(places)), frozenset(sorted(places)[:MOST_SERVERS])

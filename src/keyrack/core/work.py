@@ -20,7 +20,7 @@ from keyrack.model import Actor
 from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 T = TypeVar("T")
 
@@ -225,7 +225,7 @@ class Attempt:
     def _refuse_who_is_gone(self) -> None:
         """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""
         user_id = self.actor.user_id
-        if user_id is not None and self.read(lambda connection: people.user(connection, user_id)) is None:
+        if user_id is not None and self.read(lambda connection: users.user(connection, user_id)) is None:
             raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
     def _record_refusal(self, refusal: Refusal) -> None:

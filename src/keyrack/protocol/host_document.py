@@ -55,7 +55,7 @@ PRINCIPAL = "keyrack"  # the one signer in the agent's allowed_signers
 
 OBSERVE, ENFORCE = "observe", "enforce"
 _MODE_WORDS = {OBSERVE: "adopt", ENFORCE: "enforce"}  # as format 1 has them
-KEEP, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
+KEEP_ALL, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
 
 # Bounds against a document that would eat the host's memory or time; far above what sshd can serve quickly.
 MAX_CHARACTERS = 64 * 1024 * 1024
@@ -103,7 +103,7 @@ class OfflinePolicy(NamedTuple):
     """What happens after after_seconds without an answer (0: never): keep, drop-temporary or drop-all."""
 
     after_seconds: int = 0
-    then: str = KEEP
+    then: str = KEEP_ALL
 
 
 class KeyRemoval(NamedTuple):
@@ -370,7 +370,7 @@ def _sshd(value: Mapping[str, Any]) -> dict[str, str]:
 def _offline_policy(value: Mapping[str, Any]) -> OfflinePolicy:
     return OfflinePolicy(
         after_seconds=_field(value, "after_seconds", _integer, "stale"),
-        then=_field(value, "then", _one_of(KEEP, DROP_TEMPORARY, DROP_ALL), "stale"),
+        then=_field(value, "then", _one_of(KEEP_ALL, DROP_TEMPORARY, DROP_ALL), "stale"),
     )
 
 

@@ -15,11 +15,15 @@ from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository, record
 from keyrack.store.hosts import host_keys
 from keyrack.store.hosts.host_keys import HostKey
-from keyrack.store.keys import key_sources, keys, requests, revoked_keys
+from keyrack.store.keys import credentials as credential_rows
+from keyrack.store.keys import grants as grant_rows
+from keyrack.store.keys import key_sources, requests, revoked_keys
+from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.key_sources import KeySource
 from keyrack.store.keys.requests import RequestRule
 from keyrack.store.keys.revoked_keys import RevokedKey
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
+from keyrack.store.people import workspaces
 from keyrack.store.people.access_keys import AccessKeyRow, access_key_record
 from keyrack.store.tables import (
     access_keys,
@@ -120,7 +124,7 @@ def load(
             *_repositories(connection, repositories.c.path, repository_paths),
             *_repositories(connection, repositories.c.id, repository_ids),
         ),
-        workspace=people.workspace_by_name(connection, name),
+        workspace=workspaces.workspace_by_name(connection, name),
     )
     if state.workspace is not None:
         _fill(connection, state, state.workspace.id)
@@ -128,11 +132,11 @@ def load(
 
 
 def _fill(connection: Connection, state: State, number: int) -> None:
-    state.projects = people.find_projects(connection, number)
+    state.projects = workspaces.find_projects(connection, number)
     for row in connection.execute(select(users).where(users.c.workspace_id == number)):
         values = dict(row._mapping)
         state.passwords[row.id] = values["password_hash"]
-        state.users[row.name] = people.user_record(connection, row)
+        state.users[row.name] = user_rows.user_record(connection, row)
     state.tokens = tuple(
         _token(row)
         for row in connection.execute(
@@ -162,7 +166,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
     for row in connection.execute(statement.where(repositories.c.workspace_id == number)):
         by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
-    state.grants = keys.find_grants(connection, number)
+    state.grants = grant_rows.find_grants(connection, number)
 
 
 def fill_keys(
@@ -175,9 +179,9 @@ def fill_keys(
         return
     for name in users_named:
         if name in state.users:
-            state.user_keys[state.users[name].id] = keys.keys_of_user(connection, state.users[name].id)
+            state.user_keys[state.users[name].id] = user_key_rows.keys_of_user(connection, state.users[name].id)
     for number in servers_named:
-        held = keys.sealed_credentials(connection, number, at)
+        held = credential_rows.sealed_credentials(connection, number, at)
         state.credentials[number] = tuple(credential for credential, sound in held if sound)
     state.sources = key_sources.of_workspace(connection, state.workspace.id)
     state.rules = requests.rules(connection, state.workspace.id)

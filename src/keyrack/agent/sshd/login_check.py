@@ -22,8 +22,9 @@ import stat
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import revoked_list
-from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
+from keyrack.agent.sshd import places, revoked_list
+from keyrack.agent.sshd.places import Place
+from keyrack.agent.sshd.settings import Effective, Sshd, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
@@ -38,7 +39,8 @@ _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _MOST_WORDS = 10
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
-_SOMEWHERE_ELSE = "192.0.2.1"  # of nobody (RFC 5737)
+_USERS = ("allowusers", "denyusers")
+_ANYWHERE = Place(places.ASKING, places.ASKING)
 
 
 class KeyVerdict(NamedTuple):
@@ -64,20 +66,20 @@ class Verdict:
         username: str,
         why: str,
         entries: Sequence[AuthorizedKey],
-        places: Sequence[Effective],
+        answers: Sequence[Effective],
         revoked: "set[str]",
         everywhere: bool = False,
         *,
         version: Callable[[], Tuple[int, ...]],
     ) -> None:
-        """places: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
+        """answers: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
         out only by what keeps it out in all of them; version: of the sshd that runs, asked where it matters.
         """
         self.username = username
         self.why = why
         self._entries = entries
-        self._places = places
-        self._effective = places[0]
+        self._answers = answers
+        self._effective = answers[0]
         self._revoked = revoked
         self._everywhere = everywhere
         self._version = version
@@ -86,9 +88,9 @@ class Verdict:
         """Each of its keys."""
         for entry in self._entries:
             whys = [
-                _key_problem(entry, place, self.username, self._revoked)
-                or _signature_problem(entry, place, self._version)
-                for place in self._places
+                _key_problem(entry, answer, self.username, self._revoked)
+                or _signature_problem(entry, answer, self._version)
+                for answer in self._answers
             ]
             opens = not all(whys) if self._everywhere else not any(whys)
             yield KeyVerdict(entry, "" if opens else next(filter(None, whys)))
@@ -118,16 +120,20 @@ class Verdict:
 
 class _Judged(NamedTuple):
     """What keeps everybody out of an account, wherever they come from or from some places only (why), or from all that
-    were asked about (everywhere); and, of that, what keeps sshd from taking any key for it. open: the places that keep
-    nobody out; exists: whether there was such an account.
+    there are (everywhere); and, of that, what keeps sshd from taking any key for it.
+
+    answers: what sshd does for who comes from usual places, this host first; open: for each place that keeps nobody
+    out; near: from which address of this host's own sshd takes a key, "": from any for questions (places.ASKING),
+    None: from none; exists: whether there was such an account.
     """
 
     exists: bool
     why: str
     everywhere: str
     no_key: str
-    places: Tuple[Effective, ...]
+    answers: Tuple[Effective, ...]
     open: Tuple[Effective, ...]
+    near: Optional[str]
 
 
 class LoginCheck:
@@ -154,10 +160,12 @@ class LoginCheck:
         config: Optional[str] = None,
         *,
         everywhere: bool = False,
+        beside: Optional[Callable[[str, Effective], str]] = None,
     ) -> List[Verdict]:
         """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
 
-        everywhere: what keeps out those alone who come from some places keeps nobody out.
+        everywhere: what keeps out those alone who come from some places keeps nobody out. beside: says, of an account
+        and of what sshd does for it, what else would keep everybody out.
         """
         accounts = self._judged(users, config)
         refused = set(revoked)
@@ -165,8 +173,13 @@ class LoginCheck:
         for name, entries in users.items():
             judged = accounts[name]
             why = judged.everywhere if everywhere else judged.why
-            places = judged.open if everywhere and judged.open else judged.places
-            found.append(Verdict(name, why, entries, places, refused, everywhere, version=self._sshd.running.version))
+            answers = judged.open if everywhere and judged.open else judged.answers
+            if beside is not None and not why:
+                whys = [beside(name, answer) for answer in answers]
+                why = next(filter(None, whys), "") if not everywhere or all(whys) else ""
+                # Each key must be taken where nothing else keeps it out.
+                answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
+            found.append(Verdict(name, why, entries, answers, refused, everywhere, version=self._sshd.running.version))
         return found
 
     def key_problem(self, name: str) -> str:
@@ -177,14 +190,13 @@ class LoginCheck:
 
     def effective(self, name: str) -> Effective:
         """What sshd does for this account. Raises SshdProblem."""
-        return self._judged([name], None)[name].places[0]
+        return self._judged([name], None)[name].answers[0]
 
-    def open_places(self, name: str) -> Tuple[Effective, ...]:
-        """What sshd does for this account from each place that it lets somebody in from; from all where it does from
-        none. Raises SshdProblem.
+    def near(self, name: str) -> Optional[str]:
+        """From which address of this host's own sshd takes a key for the account; empty: from any of those for
+        questions (places.ASKING); None: from none. Raises SshdProblem.
         """
-        judged = self._judged([name], None)[name]
-        return judged.open or judged.places
+        return self._judged([name], None)[name].near
 
     def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, _Judged]:
         if config is not None:
@@ -207,8 +219,8 @@ class LoginCheck:
             asked = _Answers(self._sshd, config)
             for name in missing:
                 known[name] = _judge(name, asked.of(name))
-                for place in known[name].places if config is None else ():
-                    path = place.one("revokedkeys")
+                for answer in known[name].answers if config is None else ():
+                    path = answer.one("revokedkeys")
                     self._lists.setdefault(path, revoked_list.is_readable(path))
         return known
 
@@ -219,54 +231,65 @@ class _Answers:
     def __init__(self, sshd: Sshd, config: Optional[str]) -> None:
         self._sshd = sshd
         self._config = config
-        lines = sshd.lines() if config is None else Sshd(config).lines()
-        words = asked_by_rules(lines)
+        self._lines = sshd.lines() if config is None else Sshd(config).lines()
+        words = asked_by_rules(self._lines)
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(_WHERE))
         self._by_ends = bool(words & {"localaddress", "localport"})
+        self._named = named_places(self._lines)
         self._all: Optional[Effective] = None
 
-    def of(self, name: str) -> Tuple[Effective, ...]:
-        """For somebody who comes from this host first, then from elsewhere, or to each address and port where it
-        listens, where rules ask for that.
-        """
-        if not self._single:
-            if self._all is None:
-                self._all = self._sshd.effective(None, self._config)
-            return (self._all,)
-        if not self._by_place:
-            return (self._sshd.effective(name, self._config),)
-        return tuple(
-            self._sshd.effective(name, self._config, address, port, local)
-            for local, port in self._ends()
-            for address in (HERE, _SOMEWHERE_ELSE)
-        )
+    def of(self, name: str) -> List[Tuple[Place, Effective]]:
+        """For somebody who comes from this host first, then for every place that rules tell apart."""
+        users = [after for before, after in map(_parts, self._users()) if after and places.like(before, name)]
+        if not self._by_place and not users:
+            return [(_ANYWHERE, self._asked(name, None))]
+        listeners = self._sshd.listeners() or self._sshd.configured()
+        names_hosts = self._sshd.names_hosts(self._config)
+        found = places.ways_in(listeners, [*self._named, *users], by_ends=self._by_ends, names_hosts=names_hosts)
+        known: Dict[Tuple[object, ...], Effective] = {}
+        answers = []
+        for place in found:
+            kind = places.told_apart(self._named, place) if self._by_place else ()
+            if kind not in known:
+                known[kind] = self._asked(name, place if self._by_place else None)
+            answers.append((place, known[kind]))
+        return answers
 
-    def _ends(self) -> Sequence[Tuple[Optional[str], Optional[int]]]:
-        """Where a connection may end; None: the usual one."""
-        places = self._sshd.listeners() or self._sshd.configured() if self._by_ends else ()
-        usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
-        ends = {(usual.get(one.address, one.address), one.port) for one in places}
-        # The sequence is the same each time, loopback's own first as everywhere else.
-        return sorted(ends, key=lambda end: (end[0] not in (None, HERE), end[1], end[0] or "")) or [(None, None)]
+    def _asked(self, name: str, place: Optional[Place]) -> Effective:
+        if self._single:
+            return self._sshd.effective(name, self._config, place)
+        if self._all is None:
+            self._all = self._sshd.effective(None, self._config)
+        return self._all
+
+    def _users(self) -> Iterator[str]:
+        return (value for line in self._lines if line.keyword in _USERS for value in line.values)
 
 
-def _judge(name: str, places: Tuple[Effective, ...]) -> _Judged:
+def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     """One account, by what sshd does for it in several places."""
+    usual = tuple(dict.fromkeys(effective for place, effective in answers if place.usual))
     account = lookup.account(name)
     if account is None:
         why = lookup.absence(name)
-        return _Judged(False, why, why, why, places, ())
-    no_keys = [_no_key(name, account, one) for one in places]
-    # Parallel to places: what ends a login there, of a key that is taken.
-    whys = [
-        no_key or _no_session(account, one)
-        for no_key, one in zip(no_keys, places)  # noqa: B905 - not in Python 3.9
-    ]
-    no_key = next(filter(None, no_keys), "")
+        return _Judged(False, why, why, why, usual, (), None)
+    no_key = next(filter(None, (_no_key(name, account, one, None) for one in usual)), "")
+    why = no_key or next(filter(None, (_no_session(account, one) for one in usual)), "")
+    # Parallel to answers: what keeps sshd from taking a key there, and what ends a login there.
+    no_keys = [_no_key(name, account, one, place) for place, one in answers]
+    whys = [none or _no_session(account, one) for none, (_, one) in zip(no_keys, answers)]  # noqa: B905 - Python 3.9
     everywhere = whys[0] if all(whys) else ""
-    free = tuple(one for one, why in zip(places, whys) if not why)  # noqa: B905 - not in Python 3.9
-    return _Judged(True, no_key or next(filter(None, whys), ""), everywhere, no_key, places, free)
+    free = [pair for pair, ends in zip(answers, whys) if not ends]  # noqa: B905 - Python 3.9
+    return _Judged(
+        True,
+        why or everywhere,
+        everywhere,
+        no_key or (no_keys[0] if all(no_keys) else ""),
+        usual,
+        tuple(dict.fromkeys(effective for _, effective in free)),
+        places.near_among(place for none, (place, _) in zip(no_keys, answers) if not none),  # noqa: B905 - Python 3.9
+    )
 
 
 def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:
@@ -290,15 +313,17 @@ def words_of(verdicts: Sequence[Verdict]) -> List[str]:
     return found[:_MOST_WORDS] + more
 
 
-def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
-    """What keeps sshd from taking a key for an account; of checks (1) and (2)."""
+def _no_key(name: str, account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
+    """What keeps sshd from taking a key for an account; of checks (1) and (2). place: from where; None: from wherever
+    rules for users let somebody come.
+    """
     if account.pw_name != name:
         # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
         _shell_problem(account, effective)
         or _shadow_problem(name, effective, pam=False)
-        or _sshd_problem(account, effective)
+        or _sshd_problem(account, effective, place)
     )
 
 
@@ -390,7 +415,7 @@ def _nologin_problem(account: pwd.struct_passwd) -> str:
     return next((f"{path} lets root alone log in" for path in _NOLOGIN_FILES if os.path.exists(path)), "")
 
 
-def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
+def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
     if effective.one("refuseconnection") == "yes":
         return "RefuseConnection yes"
     if effective.one("pubkeyauthentication") == "no":
@@ -403,19 +428,19 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     unreadable = revoked_list.unreadable(effective.one("revokedkeys"))
     if unreadable:
         return unreadable
-    denied = _first_match(effective.all("denyusers"), account.pw_name, with_place=False)
+    denied = _first_match(effective.all("denyusers"), account.pw_name, place, otherwise=False)
     if denied:
         return f"DenyUsers {denied}"
     allowed = effective.all("allowusers")
-    if allowed and not _first_match(allowed, account.pw_name, with_place=True):
+    if allowed and not _first_match(allowed, account.pw_name, place, otherwise=True):
         return f"AllowUsers {' '.join(allowed)}: only others"
     denied_groups, allowed_groups = effective.all("denygroups"), effective.all("allowgroups")
     if denied_groups or allowed_groups:
         groups = _groups(account)
         for pattern in denied_groups:
-            if any(_like(pattern, group) for group in groups):
+            if any(places.like(pattern, group) for group in groups):
                 return f"DenyGroups {pattern}"
-        if allowed_groups and not any(_like(pattern, group) for pattern in allowed_groups for group in groups):
+        if allowed_groups and not any(places.like(pattern, group) for pattern in allowed_groups for group in groups):
             return f"AllowGroups {' '.join(allowed_groups)}: no group of it"
     return ""
 
@@ -450,12 +475,13 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
 def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Callable[[], Tuple[int, ...]]) -> str:
     """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
 
-    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know.
+    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
+    sshd tells of what it takes, and of what the certificates that it takes are signed with.
     """
     taken = effective.one("pubkeyacceptedalgorithms").split(",")
     if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
         return ""
-    if version() >= _TELLS_SIGNATURES:
+    if version() >= _TELLS_SIGNATURES and "rsa-sha2-512-cert-v01@openssh.com" not in taken:
         return ""
     return "ssh signs with rsa-sha2-512, which sshd does not take (PubkeyAcceptedAlgorithms has no rsa-sha2-512)"
 
@@ -465,22 +491,21 @@ def _is_root(name: str) -> bool:
     return account is not None and account.pw_uid == 0
 
 
-def _first_match(patterns: Sequence[str], name: str, *, with_place: bool) -> str:
-    """The first pattern of AllowUsers or DenyUsers for an account. with_place: also those that ask for a place."""
+def _first_match(patterns: Sequence[str], name: str, place: Optional[Place], *, otherwise: bool) -> str:
+    """The first pattern of AllowUsers or DenyUsers for an account. otherwise: whether one that asks for a place counts,
+    where none is given.
+    """
     for pattern in patterns:
-        user, at, _ = pattern.rpartition("@")
-        if not at:
-            user = pattern
-        elif not with_place:
-            continue
-        if _like(user, name):
+        user, where = _parts(pattern)
+        if places.like(user, name) and (not where or (places.names(where, place) if place else otherwise)):
             return pattern
     return ""
 
 
-def _like(pattern: str, text: str) -> bool:
-    """ssh_config(5), PATTERNS: * and ? alone mean something."""
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+def _parts(pattern: str) -> Tuple[str, str]:
+    """Of AllowUsers or DenyUsers: the account's pattern, and that of places, empty where it has none."""
+    user, at, where = pattern.rpartition("@")
+    return (user, where) if at else (pattern, "")
 
 
 def _groups(account: pwd.struct_passwd) -> List[str]:

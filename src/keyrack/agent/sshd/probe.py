@@ -49,8 +49,11 @@ class ProbeResult(NamedTuple):
     words: str = ""
 
 
-def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeResult:
-    """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account."""
+def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: str = "") -> ProbeResult:
+    """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account.
+
+    source: an address of this machine to come from, where rules do not let everybody come.
+    """
     program = programs.find("ssh")
     if program is None:
         return ProbeResult(False, words=NO_SSH)
@@ -58,7 +61,9 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
     given = [program, "-vv", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
     for option in _OPTIONS:
         given += ["-o", option]
-    if host.startswith("127."):
+    if source:
+        given += ["-b", source]
+    elif host.startswith("127."):
         # From an address of its own: sshd shuts out addresses with failures (PerSourcePenalties, from 9.8 on), and
         # this must neither be shut out with others nor shut them out.
         given += ["-b", f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"]

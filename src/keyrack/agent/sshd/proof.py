@@ -87,7 +87,7 @@ class SshdProof:
         return YES
 
     def _ask_with_somebody(self, place: Tuple[str, int], verdicts: List[Verdict]) -> Observation:
-        shown = Observation(False, False, "sshd could not be asked: no account of this host may log in with a key")
+        shown = Observation(False, False, "sshd could not be asked: no account may log in with a key from this host")
         for username, known in self._accounts(verdicts):
             try:
                 shown = self._ask(place, username, known)
@@ -121,7 +121,8 @@ class SshdProof:
                     revoked.instead(revoked_name, now_revoked, PUBLIC_FILE),
                     keys.instead(username, now_keys + more, PUBLIC_FILE),
                 ):
-                    answer = probe.ask(place, username, [*([known] if known else []), *options])
+                    source = self._check.near(username) or ""
+                    answer = probe.ask(place, username, [*([known] if known else []), *options], source)
             finally:
                 revoked.close()
         finally:
@@ -161,15 +162,19 @@ class SshdProof:
         for verdict in verdicts:
             opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
             # A directory that went away since then makes sshd refuse everybody of it.
-            if opening and len(found) < _MOST_ACCOUNTS and lookup.exists(verdict.username):
+            may = opening and len(found) < _MOST_ACCOUNTS and lookup.exists(verdict.username)
+            if may and self._check.near(verdict.username) is not None:
                 free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
                 found.append((verdict.username, free[0] if free else ""))
         if found:
             return found
         own = pwd.getpwuid(os.geteuid()).pw_name
         names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
-        able = (name for name in dict.fromkeys(names) if lookup.exists(name) and not self._check.key_problem(name))
+        able = (name for name in dict.fromkeys(names) if lookup.exists(name) and self._is_able(name))
         return [(name, "") for name in itertools.islice(able, _MOST_ACCOUNTS)]
+
+    def _is_able(self, name: str) -> bool:
+        return not self._check.key_problem(name) and self._check.near(name) is not None
 
 
 def _asks_for_a_place(options: Iterable[str]) -> bool:

@@ -30,14 +30,14 @@ def told(
     """
     users = {name: tuple(document.users.get(name, ())) for name in _names(document)}
     lines = sshd.lines() if reads is not None else ()
+
+    def beside(username: str, answer: Effective) -> str:
+        return unread(username, answer, lines, reads) if reads is not None else ""
+
     found: Dict[str, Dict[str, Any]] = {}
-    for verdict in check.judge(users, document.revoked, everywhere=True):
-        why = verdict.why
-        if not why and reads is not None:
-            whys = [unread(verdict.username, place, lines, reads) for place in check.open_places(verdict.username)]
-            why = whys[0] if all(whys) else ""
-        if why:
-            found[verdict.username] = {"why": why}
+    for verdict in check.judge(users, document.revoked, everywhere=True, beside=beside):
+        if verdict.why:
+            found[verdict.username] = {"why": verdict.why}
             continue
         refused = {one.fingerprint: one.why for one in itertools.islice(verdict.judged(), MOST_KEYS) if one.why}
         found[verdict.username] = {"keys": refused} if refused else {}

@@ -20,11 +20,11 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 from keyrack.agent.sshd import command_line, listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.places import HERE, Place
 from keyrack.agent.sshd.running import RunningSshd
 from keyrack.agent.system import programs
 from keyrack.ssh.quotes import setting_word
 
-HERE = "127.0.0.1"
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
 GREETING_SECONDS = 10.0
 RELOAD_SECONDS = 15.0
@@ -122,35 +122,30 @@ class Sshd:
         self,
         user: Optional[str] = None,
         config: Optional[str] = None,
-        address: str = HERE,
-        port: Optional[int] = None,
-        local: Optional[str] = None,
+        place: Optional[Place] = None,
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try; address: of another place that the account comes from; port: that it
-        comes to, None: the first; local: the address that it comes to, None: the usual one from there. What the running
-        sshd was given on its command line counts as it does there.
+        config: another file of settings to try; place: another way to come. What the running sshd was given on its
+        command line counts as it does there.
         """
-        return self._ask(user, config, address, port, self.running.arguments(), local)
+        return self._ask(user, config, place, self.running.arguments())
 
     def _ask(
-        self,
-        user: Optional[str],
-        config: Optional[str],
-        address: str,
-        port: Optional[int],
-        given: Sequence[str],
-        local: Optional[str] = None,
+        self, user: Optional[str], config: Optional[str], place: Optional[Place], given: Sequence[str]
     ) -> Effective:
         program = programs.find("sshd")
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         # All are given: where a rule needs one that is not, sshd refuses to answer, or takes the rule for one that
         # does not apply.
-        name = "localhost" if address == HERE else address
-        asked = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
-        asked += [f"laddr={local or (HERE if address == HERE else _own_address())}"] if user is not None else []
+        asked = []
+        if user is not None:
+            if place is None:
+                place = Place(HERE, "localhost" if self.names_hosts(config) else HERE)
+            local = place.local or (HERE if place.address == HERE else _own_address())
+            asked += [f"user={user}", f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
+        port = place.port if place is not None else None
         asked += [f"lport={port}"] if port is not None else self._local_port(config or self.config, given)
         who = ["-C", ",".join(asked)] if asked else []
         _make_privilege_folder()
@@ -178,6 +173,12 @@ class Sshd:
         are included. Unreadable files are left out.
         """
         return [*read_lines(command_line.as_written(self.running.arguments())), *_lines(self.config, 0)]
+
+    def names_hosts(self, config: Optional[str] = None) -> bool:
+        """Whether it asks the DNS for the name of whoever comes (UseDNS)."""
+        lines = [*read_lines(command_line.as_written(self.running.arguments())), *_lines(config or self.config, 0)]
+        said = (line.values for line in lines if line.keyword == "usedns")
+        return next(said, ())[:1] == ("yes",)
 
     def keys_commands(self) -> List[str]:
         """The programs that its settings name to be asked for keys, whoever they are for, as written."""
@@ -305,7 +306,7 @@ class Sshd:
     def _addresses(self) -> List[Tuple[str, int]]:
         try:
             # Who listens is found by this, and what it was given only then.
-            listening = self._ask(None, None, HERE, None, ()).all("listenaddress")
+            listening = self._ask(None, None, None, ()).all("listenaddress")
         except SshdProblem:
             return []
         found = []
@@ -357,6 +358,12 @@ def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:
 def asked_by_rules(lines: Iterable[SettingLine]) -> Set[str]:
     """Every keyword that some Match asks for."""
     return {keyword for line in lines if line.keyword == "match" for keyword, _ in criteria(line.values)}
+
+
+def named_places(lines: Iterable[SettingLine]) -> List[str]:
+    """What every Match says of where somebody comes from: lists of addresses, networks, names and patterns."""
+    asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
+    return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
 
 
 def _lines(path: str, depth: int, rule: Tuple[str, ...] = ()) -> Iterator[SettingLine]:

@@ -22,6 +22,8 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine import migrate
 from keyrack.store.engine.connect import DatabaseAltered, parse_url
 from keyrack.store.people import people
+from keyrack.store.engine.connect import parse_url
+from keyrack.store.people import workspaces as workspace_rows
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def refuse_none(settings: Settings) -> None:
 
 def workspaces(instance: Instance) -> tuple[Workspace, ...]:
     """All workspaces by name."""
-    return instance.database.read(people.workspaces_by_name)
+    return instance.database.read(workspace_rows.workspaces_by_name)
 
 
 def workspace_named(instance: Instance, name: str | None) -> Workspace:

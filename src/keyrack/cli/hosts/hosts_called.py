@@ -14,7 +14,7 @@ from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, 
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 FORBIDDEN = 403
 TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
@@ -124,7 +124,7 @@ def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> N
 @click.option("--tag", help="All servers that have this tag now, instead of one.")
 @click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
 @click.option(
-    "--then", required=True, type=click.Choice((KEEP, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
+    "--then", required=True, type=click.Choice((KEEP_ALL, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
 )
 @as_json
 @either

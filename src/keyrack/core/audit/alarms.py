@@ -49,7 +49,7 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
     if told > MOST_AN_HOUR:
         return False
     if told == MOST_AN_HOUR:
-        words = f"server {server.name} raised this more than {MOST_AN_HOUR} times within an hour; the rest is left out"
+        words = f"host {server.name} raised this more than {MOST_AN_HOUR} times within an hour; the rest is left out"
     events.add(
         connection,
         system_actor(server.workspace_id, channel="agent"),

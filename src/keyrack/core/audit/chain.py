@@ -30,7 +30,7 @@ from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store.audit import audit_log, events
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.engine.prepared import Row
-from keyrack.store.people import people
+from keyrack.store.people import workspaces
 from keyrack.store.sealing import access_tree, event_seals
 
 log = logger("keyrack")
@@ -190,7 +190,7 @@ def _alarm(instance: Instance, summary: str) -> None:
 
 
 def _first_workspace(connection: Connection) -> int:
-    return min((one.id for one in people.workspaces_by_name(connection)), default=0)
+    return min((one.id for one in workspaces.workspaces_by_name(connection)), default=0)
 
 
 def file_keeper(path: Path) -> Callable[[Signed], None]:

@@ -15,7 +15,7 @@ from keyrack.store.git import deploy_keys
 from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository
-from keyrack.store.keys import keys
+from keyrack.store.keys import key_owners
 
 MOST_PER_REPOSITORY = 10
 _LOOKS = 5
@@ -120,7 +120,7 @@ def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) ->
 def _claim(work: Work, key: PublicKey) -> None:
     """Make a key a deploy key; many repositories may have one and the same, but no user beside them."""
     for _ in range(_LOOKS):
-        if keys.claim_fingerprint(work.connection, key.sha256, kind="deploy", user_key_id=None):
+        if key_owners.claim_fingerprint(work.connection, key.sha256, kind="deploy", user_key_id=None):
             return
         kind = deploy_keys.hold_owner(work.connection, key.sha256)
         if kind == "deploy":

@@ -15,7 +15,7 @@ from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, RepositoryRole, User
 from keyrack.store.git import repositories as rows
 from keyrack.store.git.repositories import Repository
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 
 _KIND = "repository"
 
@@ -73,13 +73,13 @@ def _set_members(work: Work, actor: Actor, found: Repository, wanted: Mapping[st
             role = wanted[name].value
             repositories.set_member(inner, actor, found.id, user_uid=user.uid, role=role, new=user.id not in held)
     for number in held.keys() - {user.id for user in users.values()}:
-        gone = people.user(work.connection, number)
+        gone = user_rows.user(work.connection, number)
         if gone is not None:
             repositories.remove_member(inner, actor, found.id, user_uid=gone.uid)
 
 
 def _user(connection: Connection, actor: Actor, name: str) -> User:
-    found = people.user_by_name(connection, actor.workspace_id, name)
+    found = user_rows.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise invalid("members", f"There is no user {name!r}; name users that exist.", "user-missing")
     return found

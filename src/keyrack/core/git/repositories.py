@@ -18,7 +18,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Project, RepositoryRole
 from keyrack.store.git import deploy_keys, repositories
 from keyrack.store.git.repositories import Member, Repository
-from keyrack.store.people import people
+from keyrack.store.people import users, workspaces
 
 CREATE = "codeartsrepo:repository:createRepository"
 READ = "codeartsrepo:repository:getRepository"
@@ -145,12 +145,12 @@ def find(
         after = cursors.place(cursor, int)
 
         def question(connection: Connection) -> Page[Repository] | None:
-            project = None if project_uid is None else people.project_by_uid(connection, project_uid)
+            project = None if project_uid is None else workspaces.project_by_uid(connection, project_uid)
             if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
                 return None
             if project is not None and not _in_project(connection, actor, project.id):
                 return None
-            bound = people.project_by_uid(connection, actor.project) if actor.project else None
+            bound = workspaces.project_by_uid(connection, actor.project) if actor.project else None
             return repositories.find(
                 connection,
                 actor.workspace_id,
@@ -240,7 +240,7 @@ def set_member(
         wanted = member_role(role)
 
         def change(work: Work) -> Member:
-            user = people.user_by_uid(work.connection, user_uid)
+            user = users.user_by_uid(work.connection, user_uid)
             user = own_user(work, user.id if user else 0)
             before = repositories.role_of(work.connection, found.id, user.id)
             if new and before is not None:
@@ -272,7 +272,7 @@ def remove_member(instance: Instance, actor: Actor, repository: int | str, *, us
     ) as attempt:
 
         def change(work: Work) -> None:
-            user = people.user_by_uid(work.connection, user_uid)
+            user = users.user_by_uid(work.connection, user_uid)
             if user is None or repositories.role_of(work.connection, found.id, user.id) is None:
                 raise missing("member")
             repositories.remove_member(work.connection, found.id, user.id)
@@ -314,7 +314,7 @@ def ensure(
             if found is not None and found.workspace_id != actor.workspace_id:
                 raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
             number = found.id if found is not None else _add(work, name, repository_id)
-            names = people.user_names(work.connection, wanted.keys() | held.keys())
+            names = users.user_names(work.connection, wanted.keys() | held.keys())
             told = []
             for user_id, role in wanted.items():
                 if held.get(user_id) is not role:
@@ -404,13 +404,13 @@ def _in_project(connection: Connection, actor: Actor, project_id: int | None) ->
     """Whether an actor's proof reaches into a project; what belongs to none is the whole workspace's."""
     if not actor.project or project_id is None:
         return True
-    bound = people.project_by_uid(connection, actor.project)
+    bound = workspaces.project_by_uid(connection, actor.project)
     return bound is not None and bound.id == project_id
 
 
 def _project(attempt: Attempt, actor: Actor, uid: object) -> Project:
     text = validation.text(uid, field="project")
-    project = attempt.read(lambda connection: people.project_by_uid(connection, text))
+    project = attempt.read(lambda connection: workspaces.project_by_uid(connection, text))
     if project is None or project.workspace_id != actor.workspace_id or actor.project not in ("", project.uid):
         raise invalid("project", "There is no such project.", "project-missing")
     return project

@@ -93,7 +93,7 @@ def alarm(work: Work, server: Server, broken: Sequence[GlassUse]) -> None:
         _alarm_of_one(work, server, one)
     if told <= MOST_AN_HOUR < told + len(broken):
         words = (
-            f"Alarm: server {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
+            f"Alarm: host {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
             "hour; what it tells beyond that is no event"
         )
         _add(work, server, words, target_id=None, details={"server": server.name})
@@ -109,7 +109,7 @@ def _alarm_of_one(work: Work, server: Server, broken: GlassUse) -> None:
     end = "the login is over already" if number is None else f"end it: keyrack sessions end {server.name} {number}"
     by = "which was taken away before this was told" if glass.kind == GONE else f"by {glass.kind} {glass.id}"
     words = (
-        f"Alarm: glass broken: {who}logged in as {account} on server {server.name} from {login.address} at "
+        f"Alarm: glass broken: {who}logged in as {account} on {server.name} from {login.address} at "
         f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {key}, {by}; {end}"
     )
     details: dict[str, Any] = {

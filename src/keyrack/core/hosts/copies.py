@@ -137,7 +137,7 @@ def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
             servers.change(work.connection, server.id, free(server.facts))
             announce(work.connection, server.id)
             work.record(
-                f"Server {server.name} goes on with one machine: its copy is said to be gone",
+                f"Host {server.name} goes on with one machine: its copy is said to be gone",
                 target_id=server.id,
                 level="warning",
             )
@@ -154,7 +154,7 @@ def leave(work: Work, secret_hash: bytes) -> None:
     servers.change(work.connection, server.id, free(server.facts))
     announce(work.connection, server.id)
     work.record(
-        f"Server {server.name} goes on with one machine: its copy enrolled as another server",
+        f"Host {server.name} goes on with one machine: its copy enrolled as another host",
         target_id=server.id,
         server_id=server.id,
         workspace_id=server.workspace_id,
@@ -177,7 +177,7 @@ def words(server: Server) -> str:
     other = seat.get("copy") or {}
     who = " and ".join(_who(one) for one in (seat, other) if one)
     return (
-        f"two machines use the identity of server {server.name} ({who}): one is a copy of the other. Neither gets "
+        f"two machines use the identity of {server.name} ({who}): one is a copy of the other. Neither gets "
         f"documents, and no receipt counts. On the one that is {server.name}, paste the line of `keyrack hosts enrol "
         f"{server.id}`; if the other is gone: keyrack hosts copy-gone {server.id}"
     )
@@ -195,11 +195,11 @@ def _take_seat(work: Work, server: Server, told: ReportedIdentity, address: str,
         news.tell(
             work,
             server,
-            f"The host of server {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
+            f"Host {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
             "was started; should both be at work, that will be noticed",
         )
     elif seat and (words_of := _changed(seat, told)):
-        news.tell(work, server, f"The host of server {server.name} has {words_of} than before")
+        news.tell(work, server, f"Host {server.name} has {words_of} than before")
     if server.agent_run:
         mine["before"] = [*runs, server.agent_run][-MOST_RUNS:]
     values = {"agent_run": told.run, "facts": {**server.facts, SEAT: mine}}

@@ -70,7 +70,7 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
         raise Refusal(
             Kind.UNAVAILABLE,
             "seal-broken",
-            f"What is noted of the deleted server {gone.name} was changed in the database, not by Keyrack. "
+            f"What is noted of the deleted host {gone.name} was changed in the database, not by Keyrack. "
             "Its host is not told anything.",
         )
     return HostDocument(
@@ -129,11 +129,11 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mappin
             work.no_event("most of what it tells is of no use to anybody any more")
             words = "; ".join(problems)
             if state != "applied":
-                work.record(f"The host of deleted server {gone.name} did not take its last document: {words or state}")
+                work.record(f"The deleted host {gone.name} did not take its last document: {words or state}")
             elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
-                    f"The host of deleted server {gone.name} obeys: {what}" + (f" ({words})" if words else ""),
+                    f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""),
                     level="warning",
                 )
 
@@ -146,7 +146,7 @@ def find(
     """A page of the workspace's deleted servers that had a host, the last one first; cursor: instead of offset, of the
     page before, "" for the first one.
     """
-    with Attempt(instance, actor, "servers:read", "list deleted servers", target_kind="server") as attempt:
+    with Attempt(instance, actor, "servers:read", "list deleted hosts", target_kind="server") as attempt:
         after = cursors.place(cursor, int)
         return attempt.read(
             lambda connection: deleted_servers.find(

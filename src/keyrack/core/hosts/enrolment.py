@@ -28,7 +28,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import deleted_servers as gone_servers
 from keyrack.store.hosts import host_reports, servers
 from keyrack.store.hosts.deleted_servers import DeletedServer
-from keyrack.store.keys import keys, revocations
+from keyrack.store.keys import credentials, revocations
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -100,7 +100,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
             server = servers.by_id(work.connection, server_id)
             assert server is not None
             work.record(
-                f"A host enrolled as server {server.name} from {address}",
+                f"Host {server.name} enrolled from {address}",
                 target_id=server.id,
                 server_id=server.id,
                 workspace_id=server.workspace_id,
@@ -380,7 +380,7 @@ def _take(
 def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
     """Note what a host obeys for whatever waited for its word."""
     if host_reports.DELIVERIES in awaited:
-        keys.note_delivery(work.connection, server_id, applied, work.now)
+        credentials.note_delivery(work.connection, server_id, applied, work.now)
     # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
     if host_reports.REFUSALS in awaited and revocations.confirm(
         work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED
@@ -394,7 +394,7 @@ def _not_applied(
     work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
     """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
+    words = f"Host {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
     facts = news.refused(work, server, facts, words[: news.LONGEST])
     return facts if problems is None else {**facts, "problems": problems}
 

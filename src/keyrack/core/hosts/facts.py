@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,17 +26,19 @@ MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_f
 SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
 MOST_WRITERS = 20
+PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
+MOST_SECTIONS, MOST_LINES = 8, 60
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
-    TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
-    ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
-    UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
-    OBSERVE: "Server {name} no longer enforces: its own settings are in force again",
-    UNINSTALLED: "The agent was taken off the host of server {name}: nothing of Keyrack decides who gets in there",
+    TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",
+    ENFORCE: "Host {name} enforces: Keyrack's keys alone open it",
+    UNPROVEN: "Host {name} cannot show that it enforces: its sshd does not show that it obeys",
+    OBSERVE: "Host {name} no longer enforces: its own settings are in force again",
+    UNINSTALLED: "The agent was taken off host {name}: nothing of Keyrack decides who gets in there",
 }
 
 
@@ -53,6 +56,9 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         for name, read in (("sshd", _settings), ("accounts", _accounts), (LOGINS, _logins)):
             if isinstance(told.get(name), Mapping):
                 facts[name] = read(told[name])
+        if isinstance(told.get(PLAN), Mapping):
+            facts.pop(PLAN, None)
+            facts |= _plan(told[PLAN])
         if isinstance(told.get(WRITERS), list):
             facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in told[WRITERS][:MOST_WRITERS]]
         before = str(facts.get("enforcement") or "")
@@ -63,7 +69,7 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         _keep_word(facts, told, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
-            _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
+            _tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
         values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
@@ -71,8 +77,22 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
-            _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")
+            _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcingPlan:
+    """What enforcing would change beyond keys, as the host said at a revision: lines by heading."""
+
+    revision: int
+    sections: Mapping[str, Sequence[str]]
+
+
+def plan_of(server: Server) -> EnforcingPlan | None:
+    """What a host that observes said that enforcing would change there; None where its agent says nothing of it."""
+    told = server.facts.get(PLAN)
+    return None if told is None else EnforcingPlan(told["revision"], told["sections"])
 
 
 def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words
     """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
     words = words[:LONGEST]
     if words and words != facts.get(SESSIONS):
-        _tell(work, server, f"Server {server.name} does not know all sessions: {words}")
+        _tell(work, server, f"Host {server.name} does not know all sessions: {words}")
     others = {name: fact for name, fact in facts.items() if name != SESSIONS}
     return {**others, SESSIONS: words} if words else others
 
@@ -104,11 +124,11 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
         mode = OBSERVE
         reason = facts.get("undone", "no reason given")
         what = "Enforcing was undone" if begun else "Enforcing did not begin"
-        _tell(work, server, f"{what} on server {server.name}, which observes again: {reason}")
+        _tell(work, server, f"{what} on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
-            _tell(work, server, f"Server {server.name} is to enforce now, as that shuts nobody out")
+            _tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
     work.bump_revision(server.id)
@@ -169,13 +189,33 @@ def _logins(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _plan(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as a fact, none where it says nothing."""
+    sections, revision = told.get("sections"), told.get("revision")
+    if not isinstance(sections, Mapping) or not isinstance(revision, int) or not 0 <= revision < 2**63:
+        return {}
+    kept = {
+        _plain(str(heading)[:LONGEST_NAME]): [
+            _plain(line[:LONGEST]) for line in lines[:MOST_LINES] if isinstance(line, str)
+        ]
+        for heading, lines in list(sections.items())[:MOST_SECTIONS]
+        if isinstance(lines, list)
+    }
+    return {PLAN: {"revision": revision, "sections": kept}} if kept else {}
+
+
+def _plain(line: str) -> str:
+    """A line as our agents write it, in characters that show."""
+    return re.sub(r"[^\x20-\x7e]", "?", line)
+
+
 def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -> None:
     for name, account in list(told.items())[:MOST]:
         line = _key(account) if isinstance(account, Mapping) else None
         user = None if line is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != line:
             servers.change_system_user(work.connection, user.id, {"deployment_key": line})
-            _tell(work, server, f"Server {server.name} has a deployment key for {name}")
+            _tell(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:

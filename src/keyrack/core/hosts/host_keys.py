@@ -98,10 +98,10 @@ def store(work: Work, server: Server, told: ReportedHostKeys) -> None:
             },
         )
     if new and held:
-        words = f"server {server.name} shows a host key that nobody confirmed: {', '.join(new)}"
+        words = f"host {server.name} shows a host key that nobody confirmed: {', '.join(new)}"
         alarms.record(work.connection, server, CHANGED, words, work.now)
     elif new:
-        work.record(f"Noted the host keys of server {server.name}: {', '.join(new)}", naming_revisions=False)
+        work.record(f"Noted the host keys of {server.name}: {', '.join(new)}", naming_revisions=False)
 
 
 def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
@@ -128,7 +128,7 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
                 told = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
                 by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
                 host_keys.add(work.connection, {**told, **by, "shown": False})
-            words = f"Named the host keys of server {server.name}: {', '.join(parsed)}"
+            words = f"Named the host keys of {server.name}: {', '.join(parsed)}"
             work.record(words, target_id=server.id, server_id=server.id, level="warning")
 
         attempt.write(change)
@@ -168,7 +168,7 @@ def confirm(
                     host_keys.change(work.connection, one.id, values)
             told = f": {', '.join(new)}" if new else ", which had not changed"
             work.record(
-                f"Confirmed the host keys of server {server.name}{told}",
+                f"Confirmed the host keys of {server.name}{told}",
                 target_id=server.id,
                 server_id=server.id,
                 level="warning",

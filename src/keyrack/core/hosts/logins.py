@@ -81,7 +81,7 @@ def record(work: Work, server: Server, batch: Batch) -> None:
     is_same_hour = before is not None and work.now - before.hour_from < HOUR
     count, left_out = (before.events, before.left_out) if before is not None and is_same_hour else (0, 0)
     if before is not None and not is_same_hour and before.left_out:
-        words = f"Server {server.name} told of {before.left_out} more logins in the hour from"
+        words = f"Host {server.name} told of {before.left_out} more logins in the hour from"
         _add(work, server, f"{words} {before.hour_from:%Y-%m-%d %H:%M} UTC on; they are no events", {})
     room = MOST_AN_HOUR - count
     shown = batch.logins[: max(0, room)]
@@ -107,7 +107,7 @@ def record(work: Work, server: Server, batch: Batch) -> None:
 
 
 def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:
-    where = f"logged in as {login.username} on server {server.name} from {login.address}"
+    where = f"logged in as {login.username} on {server.name} from {login.address}"
     told = "".join(_remarks(login, batch, now))
     if not login.fingerprint:
         return f"Somebody {where}, without a key of their own: by a password, or a certificate{told}"

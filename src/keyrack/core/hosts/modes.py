@@ -11,15 +11,15 @@ from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.store import overview
 from keyrack.store.hosts import servers
 
-THEN = (KEEP, DROP_TEMPORARY, DROP_ALL)
+THEN = (KEEP_ALL, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60
 LONGEST_OFFLINE = 10 * 366 * 86400
 OFFLINE_WORDS = {
-    KEEP: "keys stay",
+    KEEP_ALL: "keys stay",
     DROP_TEMPORARY: "temporary keys are dropped",
     DROP_ALL: "all keys are dropped",
 }
@@ -44,9 +44,7 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
             facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
             servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
             work.bump_revision(server.id)
-            work.record(
-                f"Server {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning"
-            )
+            work.record(f"Host {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning")
             return own_server(work, server.id)
 
         return attempt.write(change)
@@ -65,7 +63,7 @@ def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
     """The offline policies of the workspace's hosts, the one of most of them first."""
     with Attempt(instance, actor, "servers:read", "see what silence means", target_kind="server") as attempt:
         found = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
-        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP, row.hosts) for row in found]
+        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in found]
 
 
 def set_offline_policy(
@@ -108,7 +106,7 @@ def set_offline_policy(
                 server = own_server(work, one)
                 lasting = f"after {after_seconds} seconds {OFFLINE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
-                    f"OfflinePolicy documents on server {server.name}: {lasting}",
+                    f"OfflinePolicy documents on {server.name}: {lasting}",
                     target_id=one,
                     server_id=one,
                     level="warning",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyrack.core.hosts import server_changes, servers, system_users
-from keyrack.core.hosts.servers import KEEP, NUMBER, look_up
+from keyrack.core.hosts.servers import NUMBER, look_up
 from keyrack.core.instance import Instance
 from keyrack.core.together import within
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server
@@ -30,7 +31,7 @@ def put(
     accounts: that it has, beside those it had. A new server needs an address. Raises Refusal INVALID, FORBIDDEN, or
     TAKEN where several servers have the name.
     """
-    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server") as attempt:
+    with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server") as attempt:
 
         def change(work: Work) -> Server:
             work.no_event("each part leaves its own")
@@ -58,7 +59,7 @@ def put(
 
 def may_put(instance: Instance, actor: Actor) -> None:
     """Nothing when the actor may set up servers; raises Refusal FORBIDDEN."""
-    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server"):
+    with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server"):
         return
 
 

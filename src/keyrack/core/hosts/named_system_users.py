@@ -18,7 +18,7 @@ _KIND = "system user"
 
 def get(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
     """The system user of this name. Raises Refusal MISSING or FORBIDDEN."""
-    aim = "see a system user"
+    aim = "see an account"
     with Attempt(instance, actor, "systemusers:read", aim, target_kind=_KIND, server_id=server_id) as attempt:
 
         def question(connection: Connection) -> SystemUser | None:
@@ -34,7 +34,7 @@ def get(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
 def put(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
     """Make a system user of this name exist; one that is there stays as it is. Raises as system_users.create does."""
-    aim = "set up a system user"
+    aim = "set up an account"
     with Attempt(instance, actor, "systemusers:write", aim, target_kind=_KIND, server_id=server_id) as attempt:
 
         def change(work: Work) -> SystemUser:
@@ -51,7 +51,7 @@ def put(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
 def delete(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
     """Delete the system user of this name with its keys, and answer it as it was. Raises Refusal MISSING or INVALID."""
-    aim = "delete a system user"
+    aim = "delete an account"
     with Attempt(instance, actor, "systemusers:write", aim, target_kind=_KIND, server_id=server_id) as attempt:
 
         def change(work: Work) -> SystemUser:

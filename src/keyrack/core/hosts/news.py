@@ -40,7 +40,7 @@ def tell(work: Work, server: Server, *summaries: str) -> None:
             summary += _OFTEN
         if count == MOST_AN_HOUR - 1:
             words = f"told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
-            summary = f"Server {server.name} {words}"
+            summary = f"Host {server.name} {words}"
         lately[summary] += 1
         work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
 
@@ -61,7 +61,7 @@ def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, A
     if before is None:
         return dict(facts)
     if before["count"] > 1:
-        tell(work, server, f"Server {server.name} obeys again; it had said {before['count']} times: {before['words']}")
+        tell(work, server, f"Host {server.name} obeys again; it had said {before['count']} times: {before['words']}")
     return {name: value for name, value in facts.items() if name != REFUSED}
 
 

@@ -46,7 +46,7 @@ def of(server: Server) -> RefusedLogins:
 def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> RefusedLogins:
     """The same for who deals with its keys; action: what they may do with them. Raises Refusal MISSING."""
     attempt = Attempt(
-        instance, actor, action, "see whether keys open a server", target_kind="server", server_id=server_id
+        instance, actor, action, "see whether keys open a host", target_kind="server", server_id=server_id
     )
     with attempt:
         server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))

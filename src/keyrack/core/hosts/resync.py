@@ -14,7 +14,7 @@ from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials
 
 JUMP = 1_000_000
 
@@ -53,7 +53,7 @@ def difference(instance: Instance, actor: Actor, server_id: int) -> Difference:
 
 def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
     """The servers for which somebody must decide, by name."""
-    attempt = Attempt(instance, actor, "servers:read", "list servers to decide on", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:read", "list hosts to decide on", target_kind="server")
     with attempt:
         return attempt.read(lambda connection: servers.went_back(connection, actor.workspace_id))
 
@@ -114,18 +114,18 @@ def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
     if not lines:
         return
     gone = []
-    for credential, _ in keys.credentials_with_seals(work.connection, server.id):
+    for credential, _ in credentials.credentials_with_seals(work.connection, server.id):
         limits = access.options_of(credential.restrictions, credential.key_type)
         row = lines.get((credential.username, credential.public_key, limits or ()))
         if row is not None and limits is not None and credential.created_at <= row.since:
-            keys.remove_credential(work.connection, credential.id)
+            credentials.remove_credential(work.connection, credential.id)
             gone.append((credential.fingerprint, credential.public_key))
     propagation.withdrawn(work, (server.id,), gone)
 
 
 def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:
     if accept_database:
-        return f"Accepted what the database says for server {server.name}, against what its host refused"
+        return f"Accepted what the database says for host {server.name}, against what its host refused"
     names = sorted({row.fingerprint or row.username for row in freed})
     let_in = f"but for {', '.join(names)}" if names else "without exception"
-    return f"What the host of server {server.name} refused before the database went back stays refused, {let_in}"
+    return f"What host {server.name} refused before the database went back stays refused, {let_in}"

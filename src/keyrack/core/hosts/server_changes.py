@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from keyrack.core import together
 from keyrack.core.hosts import modes, servers
-from keyrack.core.hosts.servers import KEEP
 from keyrack.core.instance import Instance
 from keyrack.core.keys.credentials import own_server
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor, Server
@@ -31,7 +31,7 @@ def change(
     and KEEP leave things. Raises Refusal MISSING or INVALID.
     """
     with Attempt(
-        instance, actor, "servers:write", "change a server", target_kind="server", server_id=server_id
+        instance, actor, "servers:write", "change a host", target_kind="server", server_id=server_id
     ) as attempt:
         if tags is not None and not all(isinstance(one, str) for one in tags):
             raise invalid("tags", "tags takes a list of texts.")

@@ -8,7 +8,7 @@ import secrets
 import shlex
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -18,6 +18,7 @@ from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.keys.credentials import own_server
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
@@ -31,7 +32,6 @@ ENROLMENT_LIFE = timedelta(hours=24)
 ONLINE_FOR = timedelta(seconds=90)
 STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
 """Not heard of lately; not obeying the newest document yet; not enrolled yet."""
-KEEP: Final = object()
 """Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
@@ -59,7 +59,7 @@ def create(
     name: 1 to 255 characters; address: an IP address or host name; provider: free text or None; tags:
     letters, digits and ._:-; server_id: the id that it had elsewhere. Raises Refusal INVALID, or TAKEN for that id.
     """
-    attempt = Attempt(instance, actor, "servers:write", "create a server", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:write", "create a host", target_kind="server")
     with attempt:
         title = validation.text(name, field="name")
         place = host_address(address)
@@ -86,7 +86,7 @@ def create(
                 servers.add_system_user(work.connection, number, username, deletable=False, managed=False, at=work.now)
             if labels:
                 servers.set_tags(work.connection, number, labels)
-            work.record(f"Created server {title} ({place})", target_id=number, server_id=number)
+            work.record(f"Created host {title} ({place})", target_id=number, server_id=number)
             return own_server(work, number)
 
         return attempt.write(change)
@@ -99,7 +99,7 @@ def _is_taken(connection: Connection, server_id: int) -> bool:
 
 def get(instance: Instance, actor: Actor, server_id: int) -> Server:
     """One server. Raises Refusal MISSING."""
-    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server", server_id=server_id)
+    attempt = Attempt(instance, actor, "servers:read", "see a host", target_kind="server", server_id=server_id)
     with attempt:
         found = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
         if found is None:
@@ -111,7 +111,7 @@ def named(instance: Instance, actor: Actor, reference: str) -> Server:
     """The server with this id or this name; digits are an id first. Raises Refusal MISSING, or TAKEN where several
     servers have the name.
     """
-    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:read", "see a host", target_kind="server")
     with attempt:
         return attempt.read(lambda connection: look_up(connection, actor.workspace_id, reference))
 
@@ -165,7 +165,7 @@ def find(
     """A page of the workspace's servers, oldest first; search: part of name or address; state: one of STATES alone;
     cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
     """
-    attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:read", "list hosts", target_kind="server")
     with attempt:
         after = cursors.place(cursor, int)
         if state and state not in STATES:
@@ -187,7 +187,7 @@ def find(
 
 def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[Server]:
     """The servers that other workspaces share with this one: none, because nothing of one is visible in another."""
-    attempt = Attempt(instance, actor, "servers:read", "list shared servers", target_kind="server")
+    attempt = Attempt(instance, actor, "servers:read", "list shared hosts", target_kind="server")
     with attempt:
         return Page(items=(), total=0, offset=offset, limit=limit)
 
@@ -214,7 +214,7 @@ def rename(
         instance,
         actor,
         "servers:write",
-        "rename a server",
+        "rename a host",
         target_kind="server",
         target_id=server_id,
         server_id=server_id,
@@ -235,13 +235,11 @@ def rename(
             servers.change(work.connection, server.id, {**values, "updated_at": work.now})
             words = []
             if "name" in values:
-                words.append(f"Renamed server {server.name} to {values['name']}")
+                words.append(f"Renamed host {server.name} to {values['name']}")
             if "address" in values:
-                words.append(
-                    f"Changed the address of server {server.name} from {server.address} to {values['address']}"
-                )
+                words.append(f"Changed the address of {server.name} from {server.address} to {values['address']}")
             if "provider" in values:
-                words.append(f"Changed the provider of server {server.name} to {values['provider'] or 'none'}")
+                words.append(f"Changed the provider of {server.name} to {values['provider'] or 'none'}")
             work.record("; ".join(words), target_id=server.id)
             return own_server(work, server.id)
 
@@ -257,7 +255,7 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
         instance,
         actor,
         "servers:write",
-        "delete a server",
+        "delete a host",
         target_kind="server",
         target_id=server_id,
         server_id=server_id,
@@ -269,7 +267,7 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
             # Raised before the event, which names it: so receipts tell when the host has obeyed.
             told = deleted_servers.bury(work, server, work.bump_revision(server.id))
             waits = "; its host is told at its next contact that no key of Keyrack opens it any more" if told else ""
-            work.record(f"Deleted server {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
+            work.record(f"Deleted host {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)
             return server
 
@@ -299,7 +297,7 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
                 at=work.now,
                 expires_at=work.now + ENROLMENT_LIFE,
             )
-            work.record(f"Made an installation script for server {server.name}", target_id=server.id)
+            work.record(f"Made an installation script for host {server.name}", target_id=server.id)
             return server, token
 
         return attempt.write(change)
@@ -327,7 +325,7 @@ def installation_line(instance: Instance, actor: Actor, server_id: int, *, repla
 def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:
     """Give a server these tags and no others; keys of grants on tags come and go with them."""
     attempt = Attempt(
-        instance, actor, "servers:write", "change a server's tags", target_kind="server", server_id=server_id
+        instance, actor, "servers:write", "change a host's tags", target_kind="server", server_id=server_id
     )
     with attempt:
         labels = [tag(value) for value in tags]
@@ -341,7 +339,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
             propagation.withdrawn(work, (server.id,), sorted(gone))
             work.record(
-                f"Tagged server {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
+                f"Tagged host {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
                 target_id=server.id,
             )
             return own_server(work, server.id)

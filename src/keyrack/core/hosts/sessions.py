@@ -98,7 +98,7 @@ def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
             sessions.ask_end(work.connection, session.id)
             work.bump_revision(server.id)
             work.record(
-                f"Ended the session of {session.username} from {session.address} on server {server.name}",
+                f"Ended the session of {session.username} from {session.address} on {server.name}",
                 target_id=session.id,
                 level="warning",
                 details={"username": session.username, "fingerprint": session.fingerprint},

@@ -23,7 +23,7 @@ from keyrack.core.hosts.facts import (
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def of(instance: Instance, server: Server) -> HostStatus:
         state=_state(server, told, online),
         offline_words=(
             f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
-            if server.offline_after_seconds and server.offline_then in (KEEP, DROP_TEMPORARY, DROP_ALL)
-            else OFFLINE_WORDS[KEEP]
+            if server.offline_after_seconds and server.offline_then in (KEEP_ALL, DROP_TEMPORARY, DROP_ALL)
+            else OFFLINE_WORDS[KEEP_ALL]
         ),
     )
 

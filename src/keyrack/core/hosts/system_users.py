@@ -20,7 +20,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
 from keyrack.store.hosts import servers
-from keyrack.store.keys import keys
+from keyrack.store.keys import credentials
 
 SUPERUSER = "root"
 LOOK_EVERY_SECONDS = 0.1
@@ -46,7 +46,7 @@ def create(
         instance,
         actor,
         "systemusers:write",
-        "create a system user",
+        "create an account",
         target_kind="system user",
         server_id=server_id,
     )
@@ -74,7 +74,7 @@ def create(
                     encrypted_password=encrypted,
                 )
                 servers.keep_account(work.connection, server.id, name)
-            work.record(f"Created system user {name} on server {server.name}", target_id=system_user_id)
+            work.record(f"Created account {name} on {server.name}", target_id=system_user_id)
             return _own(work, server.id, system_user_id)
 
         return attempt.write(change)
@@ -86,7 +86,7 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
         instance,
         actor,
         "systemusers:read",
-        "see a system user",
+        "see an account",
         target_kind="system user",
         server_id=server_id,
     )
@@ -101,6 +101,18 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
         if found is None:
             raise missing("system user")
         return found
+
+
+def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> bool:
+    """Whether a server of the actor's workspace has this system user: for a call that is refused anyway, whose action
+    was asked for.
+    """
+
+    def look(connection: Connection) -> bool:
+        server = servers.own_id(connection, actor.workspace_id, server_id)
+        return server is not None and servers.get_system_user(connection, server, system_user_id) is not None
+
+    return instance.database.read(look)
 
 
 def find(
@@ -121,7 +133,7 @@ def find(
         instance,
         actor,
         "systemusers:read",
-        "list system users",
+        "list accounts",
         target_kind="system user",
         server_id=server_id,
     )
@@ -147,7 +159,7 @@ def set_password(
     instance: Instance, actor: Actor, server_id: int, system_user_id: int, *, password: object
 ) -> SystemUser:
     """Have the host set an account's password. Raises Refusal MISSING or INVALID; root's is not Keyrack's to set."""
-    attempt = _attempt(instance, actor, "set a system user's password", server_id, system_user_id)
+    attempt = _attempt(instance, actor, "set an account's password", server_id, system_user_id)
     with attempt:
         hashed = account_passwords.hash_for_host(password)
 
@@ -159,7 +171,7 @@ def set_password(
             encrypted = accounts.encrypt_password(instance, server.id, user.username, hashed)
             _ask(work, server.id, user.id, {"encrypted_password": encrypted})
             work.record(
-                f"Changed the password of system user {user.username} on server {server.name}",
+                f"Changed the password of account {user.username} on {server.name}",
                 target_id=user.id,
                 level="warning",
             )
@@ -183,7 +195,7 @@ def ask_deployment_key(instance: Instance, actor: Actor, server_id: int, system_
             if user.deployment_key_asked_at is None:
                 _ask(work, server.id, user.id, {"deployment_key_asked_at": work.now})
             work.record(
-                f"Asked for a deployment key of system user {user.username} on server {server.name}",
+                f"Asked for a deployment key of account {user.username} on {server.name}",
                 target_id=user.id,
             )
             return _own(work, server.id, user.id)
@@ -221,7 +233,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
 
 def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> SystemUser:
     """Delete a system user with its keys, and answer it as it was. Raises Refusal MISSING or INVALID."""
-    attempt = _attempt(instance, actor, "delete a system user", server_id, system_user_id)
+    attempt = _attempt(instance, actor, "delete an account", server_id, system_user_id)
     with attempt:
 
         def change(work: Work) -> SystemUser:
@@ -234,13 +246,13 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
                     f"The system user {system_user.username} cannot be deleted.",
                     field="username",
                 )
-            held = keys.credentials_of_system_user(work.connection, system_user.id)
+            held = credentials.credentials_of_system_user(work.connection, system_user.id)
             servers.remove_system_user(work.connection, system_user.id)
             if system_user.managed:
                 servers.ask_removal(work.connection, server.id, system_user.username, work.now)
             propagation.withdrawn(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
             work.record(
-                f"Deleted system user {system_user.username} with {len(held)} SSH keys from server {server.name}",
+                f"Deleted account {system_user.username} with {len(held)} SSH keys from {server.name}",
                 target_id=system_user.id,
             )
             return system_user

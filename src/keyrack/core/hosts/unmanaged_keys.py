@@ -66,7 +66,7 @@ def find(
         instance,
         actor,
         "credentials:read",
-        "list keys found on a server",
+        "list keys found on a host",
         target_kind="unmanaged key",
         server_id=server_id,
     )
@@ -85,6 +85,30 @@ def find(
         if page is None:
             raise missing("server")
         return page
+
+
+def get(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+    """One of what a host found, as long as it is there. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "credentials:read",
+        "see a key found on a host",
+        target_kind="unmanaged key",
+        target_id=found_id,
+        server_id=server_id,
+    )
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None or found.state == GONE:
+            raise missing("unmanaged key")
+        return found
 
 
 def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
@@ -126,7 +150,7 @@ def accept(
     expires_at or duration: an end instead of the line's. Raises Refusal MISSING, INVALID for a key not acceptable or
     options that cannot be kept, TAKEN for the label.
     """
-    attempt = _attempt(instance, actor, "accept a key found on a server", server_id, found_id)
+    attempt = _attempt(instance, actor, "accept a key found on a host", server_id, found_id)
     with attempt:
 
         def change(work: Work) -> Credential:
@@ -153,7 +177,7 @@ def accept(
             unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             work.record(
                 f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
-                f"on server {server.name}",
+                f"on {server.name}",
                 target_id=found.id,
                 details={"credential": credential.id, "fingerprint": found.fingerprint},
             )
@@ -164,12 +188,12 @@ def accept(
 
 def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
     """Let an unmanaged key be where it is, and speak of it no more. Raises Refusal MISSING."""
-    return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a server", "Ignored")
+    return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a host", "Ignored")
 
 
 def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
     """Have the host take an unmanaged key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
-    return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a server", "Asked to remove")
+    return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a host", "Asked to remove")
 
 
 @dataclass(slots=True)
@@ -230,7 +254,7 @@ def _again(server: Server, values: Mapping[str, Any]) -> str:
     """That a key is there again, and who may have put it there: nobody takes it out in silence again and again."""
     writers = ", ".join(server.facts.get(WRITERS) or ())
     who = f"; this host has what writes keys again and again: {writers}" if writers else ""
-    return f"The key {values['fingerprint']} is in {values['path']} on server {server.name} again{who}"
+    return f"The key {values['fingerprint']} is in {values['path']} on {server.name} again{who}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +299,7 @@ def plan(instance: Instance, server: Server, told: ReportedKeys) -> list[KeyBatc
     changes += [("added", values) for values in added[:room]]
     changes += [("told", words) for words in _told_of_fresh(server, fresh)]
     if len(added) > room:
-        words = f"Server {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
+        words = f"Host {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
         changes.append(("told", f"{words}; {len(added) - room} of them are not listed here"))
     parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
     names = ("gone", "changed", "back", "added", "told")
@@ -297,7 +321,7 @@ def store(work: Work, server: Server, piece: KeyBatch) -> None:
     unmanaged_keys.add(work.connection, [{**values, **new} for values in piece.added])
     fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
     revocation.refuse_found(work, server.id, fresh)
-    obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}" for one in removed]
+    obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on {server.name}" for one in removed]
     _tell(work, server, *obeyed, *piece.told)
 
 
@@ -336,7 +360,7 @@ def _decide(
                 work.bump_revision(server.id)
             unmanaged_keys.change(work.connection, [found.id], {"state": state})
             work.record(
-                f"{done} the key {found.fingerprint} found in {found.path} on server {server.name}",
+                f"{done} the key {found.fingerprint} found in {found.path} on {server.name}",
                 target_id=found.id,
                 level="warning",
                 details={"username": found.username, "fingerprint": found.fingerprint},
@@ -419,9 +443,9 @@ def _told_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
-        told.append(f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
+        told.append(f"Found by hand on {server.name}: {what} for {whom} in {values['path']}{remark}")
     if len(fresh) > MOST_EVENTS:
         count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
-        more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on server {server.name}"
+        more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on {server.name}"
         told.append(f"{more}, {count} of which let somebody in")
     return told

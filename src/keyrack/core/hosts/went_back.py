@@ -124,7 +124,7 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
             return
         servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
         words = (
-            f"The database went back: the host of server {server.name} obeys revision {revision}, and this database, "
+            f"The database went back: host {server.name} obeys revision {revision}, and this database, "
             f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
             f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
         )
@@ -308,7 +308,7 @@ def _record(work: Work, server: Server, document: HostDocument, rows: list[dict[
         if count
     )
     work.record(
-        f"Compared server {server.name} with revision {document.revision}, which its host obeyed: "
+        f"Compared host {server.name} with revision {document.revision}, which its host obeyed: "
         f"{said or 'nothing differs'}",
         target_id=server.id,
         server_id=server.id,

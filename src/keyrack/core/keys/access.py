@@ -18,7 +18,7 @@ from keyrack.model import Credential, Grant, Server, UserKey
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers
-from keyrack.store.keys import access, keys, revocations
+from keyrack.store.keys import access, credentials, revocations, terms
 
 # Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
 MOST_UNCONFIRMED = 50_000
@@ -106,7 +106,7 @@ def decide(
         raise Refusal(
             Kind.UNAVAILABLE,
             "seal-broken",
-            f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
+            f"Rows of {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
             "for it, and its host keeps to what it was told last.",
         )
     entered, damaged = lines(connection, server, now, whose)
@@ -118,7 +118,7 @@ def decide(
             raise Refusal(
                 Kind.UNAVAILABLE,
                 "seal-broken",
-                f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
+                f"What is held back on {server.name} was changed in the database, not by Keyrack. Nothing is "
                 "signed for it.",
             )
         entered = tuple(_without_held_back(entered, held))
@@ -133,7 +133,7 @@ def changed(server: Server) -> Refusal:
     return Refusal(
         Kind.UNAVAILABLE,
         "seal-broken",
-        f"The row of server {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
+        f"The row of {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
         "and its host keeps to what it was told last.",
     )
 
@@ -151,7 +151,9 @@ def lines(
 
 def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
     """What the server's own credentials let in."""
-    for credential, holds in keys.sealed_credentials(connection, server.id, now, whose.fingerprints if whose else None):
+    for credential, holds in credentials.sealed_credentials(
+        connection, server.id, now, whose.fingerprints if whose else None
+    ):
         if not holds:
             yield Damaged("credential", credential.id)
             continue
@@ -205,7 +207,7 @@ def _is_frozen(server: Server, key: Credential | UserKey, *, glass: bool) -> boo
     if glass or (server.frozen_at is None and key.frozen_at is None):
         return False
     marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)
-    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
+    return any(terms.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
 
 
 def _first(end: datetime | None, other: datetime | None) -> datetime | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.keys.grants import LONGEST_REASON, held_keys
+from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant
-from keyrack.store.keys import keys
-
-KEEP: Final = object()
+from keyrack.store.keys import grants
 
 
 def change(
@@ -43,34 +43,47 @@ def change(
             wanted = None if expires_at is KEEP else expires_at
             values["expires_at"] = validation.end(instance.now(), wanted, duration=duration)
 
-        def run(work: Work) -> Grant:
-            found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
-            if found is None:
-                raise missing("grant")
-            if not values:
-                raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
-            end = values.get("expires_at", found.expires_at)
-            if found.starts_at is not None and end is not None and end <= found.starts_at:
-                raise invalid("expires_at", "It would end before it starts.")
-            other = {name: value for name, value in values.items() if value != _of(found, name)}
-            if not other:
-                work.no_event("as it is already")
-                return found
-            keys.change_grant(work.connection, found.id, other)
-            if found.has_begun(work.now) and other.keys() != {"reason"}:
-                opened = keys.servers_of_grant(work.connection, found)
-                propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
-            words = ", ".join(_words(name, value, _of(found, name)) for name, value in other.items())
-            work.record(
-                f"Changed grant {found.id} of the login as {found.system_user}: {words}",
-                target_id=found.id,
-                server_id=found.server_id,
-            )
-            changed = keys.get_grant(work.connection, actor.workspace_id, found.id)
-            assert changed is not None
-            return changed
+        return attempt.write(lambda work: _set(work, grant_id, values))
 
-        return attempt.write(run)
+
+def renew(
+    instance: Instance, actor: Actor, grant_id: int, *, expires_at: object = None, duration: object = None
+) -> Grant:
+    """Give a grant another end, also one that has ended and is still there. expires_at or duration: as
+    validation.other_end takes them. Raises Refusal INVALID or MISSING.
+    """
+    with Attempt(instance, actor, "grants:write", "renew a grant", target_kind="grant", target_id=grant_id) as attempt:
+        values = {"expires_at": validation.other_end(instance.now(), expires_at, duration)}
+        return attempt.write(lambda work: _set(work, grant_id, values))
+
+
+def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
+    """Give a grant terms (columns of the table), and say what became of those that are other than before."""
+    found = grants.get_grant(work.connection, work.actor.workspace_id, grant_id)
+    if found is None:
+        raise missing("grant")
+    if not values:
+        raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
+    end = values.get("expires_at", found.expires_at)
+    if found.starts_at is not None and end is not None and end <= found.starts_at:
+        raise invalid("expires_at", "It would end before it starts.")
+    other = {name: value for name, value in values.items() if value != _of(found, name)}
+    if not other:
+        work.no_event("as it is already")
+        return found
+    grants.change_grant(work.connection, found.id, other)
+    if found.has_begun(work.now) and other.keys() != {"reason"}:
+        opened = grants.servers_of_grant(work.connection, found)
+        propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
+    words = ", ".join(_words(name, value, _of(found, name)) for name, value in other.items())
+    work.record(
+        f"Changed grant {found.id} of the login as {found.system_user}: {words}",
+        target_id=found.id,
+        server_id=found.server_id,
+    )
+    changed = grants.get_grant(work.connection, work.actor.workspace_id, found.id)
+    assert changed is not None
+    return changed
 
 
 def _of(grant: Grant, name: str) -> object:

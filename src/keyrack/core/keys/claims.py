@@ -19,8 +19,9 @@ from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.sshsig import SignatureProblem
-from keyrack.store.keys import challenges, keys
-from keyrack.store.people import people
+from keyrack.store.keys import challenges, grants, key_owners
+from keyrack.store.keys import user_keys as user_key_rows
+from keyrack.store.people import users
 
 NAMESPACE = "keyrack-claim"
 LIVES = timedelta(minutes=10)
@@ -109,12 +110,12 @@ def _check(text: str, key: PublicKey, signature: str) -> None:
 
 def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
     revocation.refuse(work, key)
-    known = keys.owner_of(work.connection, key.sha256)
+    known = key_owners.owner_of(work.connection, key.sha256)
     holder = None if known is None else known[1]
     opened: frozenset[int] = frozenset()
     if holder is not None and holder.user_id != owner:
-        opened = keys.servers_of_user(work.connection, holder.user_id)
-        keys.remove_user_key(work.connection, holder.id)
+        opened = grants.servers_of_user(work.connection, holder.user_id)
+        user_key_rows.remove_user_key(work.connection, holder.id)
     # What is left now refuses as it always does: a deploy key, a key of one's own, too many keys.
     made = user_keys.enter(work, owner, title, key)
     fingerprint, name = key.sha256, work.actor.name
@@ -125,7 +126,7 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
     # Servers that it opened for its former holder refuse it, unless something there lets it in still.
     propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
     work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
-    former = people.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
+    former = users.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
     work.record(
         f"SSH key {holder.title or 'without a title'} ({fingerprint}) of {former} was claimed by somebody who proved "
         "to have its private half; it is theirs no longer",
@@ -138,7 +139,7 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
 
 
 def _text(work: Work, owner: int, key: PublicKey, nonce: str, ends: datetime) -> str:
-    user = people.user(work.connection, owner)
+    user = users.user(work.connection, owner)
     assert user is not None
     return (
         "I prove to Keyrack that this SSH key is mine.\n"

@@ -15,7 +15,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
-from keyrack.store.keys import credential_lists, expired_keys, keys, new_credentials
+from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
 from keyrack.store.keys.new_credentials import CredentialPlace
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
@@ -69,7 +69,7 @@ def add(
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.server.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -95,7 +95,7 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
     with attempt:
         at = instance.now()
         found = attempt.read(
-            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
+            lambda connection: credentials.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
         )
         if found is None:
             raise missing("SSH key")
@@ -153,8 +153,8 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
 
         def change(work: Work) -> Deleted:
             server = own_server(work, server_id)
-            credential = keys.get_credential(work.connection, server.id, credential_id, work.now)
-            if credential is None or not keys.remove_credential(work.connection, credential.id):
+            credential = credentials.get_credential(work.connection, server.id, credential_id, work.now)
+            if credential is None or not credentials.remove_credential(work.connection, credential.id):
                 raise missing("SSH key")
             propagation.withdrawn(work, (server.id,), [(credential.fingerprint, credential.public_key)])
             still = openings_of(
@@ -167,7 +167,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
             )
             work.record(
                 f"Deleted SSH key {credential.label} ({credential.fingerprint}) "
-                f"of {credential.username} on server {server.name}{openings.words(still)}",
+                f"of {credential.username} on {server.name}{openings.words(still)}",
                 target_id=credential.id,
                 details={
                     "label": credential.label,
@@ -188,14 +188,14 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
     """
     attempt = Attempt(instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="credential")
     at = instance.now()
-    if not instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1)):
+    if not instance.database.read(lambda connection: credentials.ended_credentials(connection, at, 1)):
         return 0
     with attempt:
 
         def change(work: Work) -> int:
-            ended = keys.ended_credentials(work.connection, work.now, SWEEP_AT_ONCE)
+            ended = credentials.ended_credentials(work.connection, work.now, SWEEP_AT_ONCE)
             for credential in ended:
-                if keys.remove_credential(work.connection, credential.id):
+                if credentials.remove_credential(work.connection, credential.id):
                     _record_end(work, credential)
             if not ended:
                 work.no_event("another process was quicker")
@@ -274,7 +274,7 @@ def _put(
     with work.raising((server_id,), locked=locked) as revisions:
         if place.refused:
             propagation.unrevoke(work, (server_id,), (key.sha256,))
-        return keys.add_credential(
+        return credentials.add_credential(
             work.connection,
             username,
             {
@@ -302,7 +302,7 @@ def _record_end(work: Work, credential: Credential) -> None:
     work.bump_revision(server.id)
     work.record(
         f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "
-        f"on server {server.name} reached its end",
+        f"on {server.name} reached its end",
         target_id=credential.id,
         server_id=server.id,
         workspace_id=server.workspace_id,
@@ -312,7 +312,7 @@ def _record_end(work: Work, credential: Credential) -> None:
 
 def _free_label(work: Work, server_id: int, label: str) -> None:
     """Make sure that a label is free; one whose key has ended is freed here and now."""
-    holder = keys.credential_by_label(work.connection, server_id, label)
+    holder = credentials.credential_by_label(work.connection, server_id, label)
     if holder is None:
         return
     unsound = damaged_rows.damaged_credential(work, server_id, label)
@@ -321,5 +321,5 @@ def _free_label(work: Work, server_id: int, label: str) -> None:
         return
     if holder.expires_at is None or holder.expires_at > work.now:
         raise Refusal(Kind.TAKEN, "label-taken", "Another key on this server has that label.", field="label")
-    keys.remove_credential(work.connection, holder.id)
+    credentials.remove_credential(work.connection, holder.id)
     _record_end(work, holder)

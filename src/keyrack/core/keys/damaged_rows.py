@@ -21,8 +21,8 @@ from keyrack.ssh.public_key import read_canonical
 from keyrack.store import tables
 from keyrack.store import tables as held
 from keyrack.store.hosts import servers
-from keyrack.store.keys import keys
-from keyrack.store.people import people
+from keyrack.store.keys import credentials, grants, user_keys
+from keyrack.store.people import workspaces
 from keyrack.store.sealing import access_tree, sealed, sealed_tables
 from keyrack.store.tables import (
     access_request_approvals,
@@ -201,7 +201,7 @@ def drop(work: Work, row: DamagedRow) -> None:
 
 def damaged_credential(work: Work, server_id: int, label: str) -> DamagedRow | None:
     """The row that holds a label on a server, where it is damaged."""
-    for credential, holds in keys.credentials_with_seals(work.connection, server_id, label=label):
+    for credential, holds in credentials.credentials_with_seals(work.connection, server_id, label=label):
         if not holds:
             what = f"key {credential.fingerprint} for {credential.username}"
             return DamagedRow(CREDENTIAL, (credential.id,), what, frozenset((server_id,)), _key(credential.public_key))
@@ -210,7 +210,7 @@ def damaged_credential(work: Work, server_id: int, label: str) -> DamagedRow | N
 
 def damaged_user_key(work: Work, key_id: int) -> DamagedRow | None:
     """A user key's row, where it is damaged."""
-    if keys.user_key_holds(work.connection, work.actor.workspace_id, key_id) is not False:
+    if user_keys.user_key_holds(work.connection, work.actor.workspace_id, key_id) is not False:
         return None
     return _damaged(work.connection, work.actor.workspace_id, USER_KEY, (key_id,))
 
@@ -257,7 +257,7 @@ def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
 
 def _missing(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
     """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
-    if workspace_id != min((workspace.id for workspace in people.workspaces_by_name(connection)), default=0):
+    if workspace_id != min((workspace.id for workspace in workspaces.workspaces_by_name(connection)), default=0):
         return
     for name, node in access_tree.broken_nodes(connection):
         of = f" of {sealing.named(name)}s" if name else ""
@@ -307,14 +307,14 @@ def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> fr
     if table is held.servers:
         return frozenset((row["id"],))
     if table is held.grants:
-        return keys.servers_of_grant(connection, keys.grant_of(row))
+        return grants.servers_of_grant(connection, grants.grant_of(row))
     if table is held.user_keys or table is held.group_members:
-        return keys.servers_of_user(connection, row["user_id"])
+        return grants.servers_of_user(connection, row["user_id"])
     if table is held.users:
-        return keys.servers_of_user(connection, row["id"])
+        return grants.servers_of_user(connection, row["id"])
     if table is held.groups:
         return frozenset[int]().union(
-            *(keys.servers_of_grant(connection, grant) for grant in keys.grants_of_group(connection, row["id"]))
+            *(grants.servers_of_grant(connection, grant) for grant in grants.grants_of_group(connection, row["id"]))
         )
     return frozenset((row["server_id"],)) if row.get("server_id") is not None else frozenset()
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor
-from keyrack.store.keys import endings, expired_keys, keys, requests
-from keyrack.store.people import people
+from keyrack.store.keys import endings, expired_keys, grants, requests, user_keys
+from keyrack.store.people import users
 
 AT_ONCE = 200
 
@@ -55,7 +55,7 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
         def change(work: Work) -> int:
             ended = endings.ended_user_keys(work.connection, work.now, AT_ONCE)
             for key in ended:
-                keys.remove_user_key(work.connection, key.id)
+                user_keys.remove_user_key(work.connection, key.id)
                 if key.fingerprint is not None:
                     expired_keys.add(
                         work.connection,
@@ -65,10 +65,10 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
                         user_id=key.user_id,
                         title=key.title,
                     )
-                opened = keys.servers_of_user(work.connection, key.user_id)
+                opened = grants.servers_of_user(work.connection, key.user_id)
                 work.bumped.clear()
                 work.bump_revisions(opened)
-                whose = people.user_names(work.connection, (key.user_id,)).get(key.user_id, "?")
+                whose = users.user_names(work.connection, (key.user_id,)).get(key.user_id, "?")
                 work.record(
                     f"SSH key {key.title or 'without a title'} ({key.fingerprint}) of {whose} reached its end",
                     target_id=key.id,
@@ -99,8 +99,8 @@ def close_requests(instance: Instance, keyrack: Actor) -> int:
                 if grant is None:
                     work.no_event("taking it back left one")
                     continue
-                opened = keys.servers_of_grant(work.connection, grant)
-                keys.remove_grant(work.connection, grant.id)
+                opened = grants.servers_of_grant(work.connection, grant)
+                grants.remove_grant(work.connection, grant.id)
                 work.bumped.clear()
                 work.bump_revisions(opened)
                 work.record(

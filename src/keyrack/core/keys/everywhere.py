@@ -89,7 +89,7 @@ def add(
     same key stands under that label already nothing is done. Raises Refusal INVALID, TAKEN, LIMIT or MISSING with the
     servers that stand in the way; then nothing was done anywhere.
     """
-    aim = "add an SSH key on many servers"
+    aim = "add an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         key = validation.public_key(instance, public_key)
         wanted = _Wanted(
@@ -195,9 +195,7 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
     until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
     words = f"Added SSH key {wanted.label} ({wanted.key.sha256}) for {wanted.username}"
     details = {"label": wanted.label, "username": wanted.username, "fingerprint": wanted.key.sha256}
-    work.record_each(
-        Recorded(f"{words} on server {one.name}{until}", "", made[one.id], one.id, details) for one in servers
-    )
+    work.record_each(Recorded(f"{words} on {one.name}{until}", "", made[one.id], one.id, details) for one in servers)
     work.record(f"{words} on {_count(servers)}{until}", details=details)
     return made
 
@@ -210,7 +208,7 @@ def revoke(
     chosen: as add has it. Answers what became of it on each server, where it never stood too. Hosts refuse a key that
     nothing else lets in. Raises Refusal INVALID or MISSING.
     """
-    aim = "revoke an SSH key on many servers"
+    aim = "revoke an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         if (fingerprint is None) == (label is None):
             raise invalid("fingerprint", "Name the key either by its fingerprint or by its label.")
@@ -263,7 +261,7 @@ def _take(
     )
     still = f"; something else lets it in on {len(left)} of them" if left else ""
     work.record(
-        f"Revoked {len(held)} SSH keys, by {what}, on {len(lines)} servers{still}",
+        f"Revoked {len(held)} SSH keys, by {what}, on {len(lines)} hosts{still}",
         details={"fingerprints": sorted({one.row.fingerprint for one in held})[:SHOWN]},
         level="warning",
     )
@@ -278,7 +276,7 @@ def replace(
     chosen: as add has it; fingerprint: of the key that goes; public_key: one OpenSSH line. Answers the servers where
     it stood. Raises Refusal INVALID with the servers that stand in the way, or MISSING where it stands on none.
     """
-    aim = "replace an SSH key on many servers"
+    aim = "replace an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         old = _fingerprint(fingerprint)
         key = validation.public_key(instance, public_key)
@@ -300,7 +298,7 @@ def replace(
             still = f"; something else lets the old one in on {len(left)} of them" if left else ""
             opened = {one.row.server_id for one in held}
             work.record(
-                f"{words} on {len(opened)} servers{still}",
+                f"{words} on {len(opened)} hosts{still}",
                 details={"fingerprint": key.sha256, "replaced": old},
                 level="warning",
             )
@@ -370,7 +368,7 @@ def _told(held: HeldCredential, server: str, words: str) -> Recorded:
     """The event of one credential."""
     row = held.row
     details = {"label": row.label, "username": held.username, "fingerprint": row.fingerprint}
-    return Recorded(f"{words} of {held.username} on server {server}", "", row.id, row.server_id, details)
+    return Recorded(f"{words} of {held.username} on {server}", "", row.id, row.server_id, details)
 
 
 def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, advice: str, *, field: str) -> None:
@@ -381,7 +379,7 @@ def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, ad
 
 
 def _count(servers: Sequence[ChosenServer]) -> str:
-    return f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
+    return f"{len(servers)} host{'s' if len(servers) > 1 else ''}"
 
 
 def _names(servers: Sequence[ChosenServer]) -> str:

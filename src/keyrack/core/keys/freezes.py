@@ -23,10 +23,10 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
-from keyrack.store.keys import freezes, keys
+from keyrack.store.keys import freezes, grants
 from keyrack.store.keys.access import servers_with_credentials
 from keyrack.store.keys.freezes import Freeze
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 FREEZE, READ = "keys:freeze", "credentials:read"
 LONGEST_REASON = 1000
@@ -155,9 +155,9 @@ def freeze_some(
             freezes.mark_credentials(work.connection, there, work.now)
             told = {row.server_id for row in there}
             for user_id in {row.user_id for row in mine}:
-                told |= keys.servers_of_user(work.connection, user_id)
+                told |= grants.servers_of_user(work.connection, user_id)
             work.bump_revisions(told)
-            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on servers until they are confirmed"
+            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on hosts until they are confirmed"
             work.record(words, level="warning")
 
         attempt.write(change)
@@ -201,7 +201,7 @@ def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
             freezes.unmark(work.connection, actor.workspace_id, found.at)
             # An older one for the same keys had its marks overwritten.
             for other in freezes.active(work.connection, actor.workspace_id):
-                user = None if other.user_id is None else people.user(work.connection, other.user_id)
+                user = None if other.user_id is None else users.user(work.connection, other.user_id)
                 place = None if other.server_id is None else servers.by_id(work.connection, other.server_id)
                 if (other.user_id, other.server_id) == (user.id if user else None, place.id if place else None):
                     _mark(work, _scope(instance, work.connection, actor, user, place), other.at, only_free=True)
@@ -227,14 +227,14 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
             found = freezes.user_key(work.connection, actor.workspace_id, key_id)
             if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
                 raise missing("SSH key")
-            owner = people.user(work.connection, found.user_id)
+            owner = users.user(work.connection, found.user_id)
             if owner is not None and owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
             whose = str(found.user_name)
             row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
             held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
             freezes.confirm(work.connection, (row,), held, work.now)
-            told = {one.server_id for one in held} | keys.servers_of_user(work.connection, row.user_id)
+            told = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
             work.bump_revisions(told)
             words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
             work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
@@ -244,7 +244,7 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
 
 def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
     """Confirm a key that no user registered, on one server. Raises Refusal MISSING, or FORBIDDEN for a user's key."""
-    aim = "confirm an SSH key on a server"
+    aim = "confirm an SSH key on a host"
     with Attempt(
         instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
     ) as attempt:
@@ -256,7 +256,7 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
             owner = freezes.owner_of(work.connection, actor.workspace_id, found.fingerprint)
             if owner is not None and owner != actor.name:
                 raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
-            where = f"{found.username} on server {found.server_name}"
+            where = f"{found.username} on {found.server_name}"
             row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
             freezes.confirm(work.connection, (), (row,), work.now)
             work.bump_revision(row.server_id)
@@ -278,7 +278,7 @@ def _named(connection: Connection, actor: Actor, user: object, server: object) -
         return None, look_up(connection, actor.workspace_id, str(server))
     if user is None:
         return None, None
-    person = people.user_by_name(connection, actor.workspace_id, str(user))
+    person = users.user_by_name(connection, actor.workspace_id, str(user))
     if person is None:
         raise invalid("user", "There is no such user.", "user-missing")
     return person, None
@@ -292,7 +292,7 @@ def _scope(
         found = freezes.user_keys_of(connection, workspace, person.id)
         prints = [row.fingerprint for row in found]
         held = freezes.credentials_of_keys(connection, workspace, prints)
-        told = keys.servers_of_user(connection, person.id)
+        told = grants.servers_of_user(connection, person.id)
         told |= servers_with_credentials(connection, workspace, prints, instance.now())
         glass = sum(1 for row in held if row.break_glass)
         return _Scope(f"of {person.name}", person.id, None, [], sorted(told), found, held, len(set(prints)), glass)
@@ -304,7 +304,7 @@ def _scope(
         prints_at |= {
             line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
         }
-        return _Scope(f"on server {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
+        return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
     found = freezes.user_keys_of(connection, workspace)
     count = len(prints_at | {row.fingerprint for row in found})
     return _Scope("of the workspace", None, None, marked, marked, found, [], count, glass)

@@ -20,10 +20,11 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window
 from keyrack.store.hosts import servers
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants, user_keys
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
-from keyrack.store.people import people
+from keyrack.store.people import groups as group_rows
+from keyrack.store.people import users as user_rows
 
 MOST_LOOKED = 20
 LONGEST_REASON = 1000
@@ -80,7 +81,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant = _own(work, keys.add_grant(work.connection, {**values, "created_at": work.now}))
+            grant = _own(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
@@ -97,14 +98,14 @@ def begin(instance: Instance, keyrack: Actor) -> int:
     Their lines are in no document before, so a host that is away then opens them at its next contact.
     """
     at = instance.now()
-    if not instance.database.read(lambda connection: keys.grants_to_begin(connection, at, 1)):
+    if not instance.database.read(lambda connection: grants.grants_to_begin(connection, at, 1)):
         return 0
     with Attempt(instance, keyrack, "grants:write", "begin grants", target_kind="grant") as attempt:
 
         def change(work: Work) -> int:
-            due = keys.grants_to_begin(work.connection, work.now, BEGUN_AT_ONCE)
+            due = grants.grants_to_begin(work.connection, work.now, BEGUN_AT_ONCE)
             for grant in due:
-                keys.note_begun(work.connection, grant.id, work.now)
+                grants.note_begun(work.connection, grant.id, work.now)
                 before = dict(work.bumped)
                 work.bumped.clear()
                 if grant.expires_at is None or grant.expires_at > work.now:
@@ -125,7 +126,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
 def get(instance: Instance, actor: Actor, grant_id: int) -> Grant:
     """One grant. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "grants:read", "see a grant", target_kind="grant", target_id=grant_id) as attempt:
-        found = attempt.read(lambda connection: keys.get_grant(connection, actor.workspace_id, grant_id))
+        found = attempt.read(lambda connection: grants.get_grant(connection, actor.workspace_id, grant_id))
         if found is None:
             raise missing("grant")
         return found
@@ -135,7 +136,7 @@ def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
     """All grants of the workspace, oldest first."""
     attempt = Attempt(instance, actor, "grants:read", "list grants", target_kind="grant")
     with attempt:
-        return attempt.read(lambda connection: keys.find_grants(connection, actor.workspace_id))
+        return attempt.read(lambda connection: grants.find_grants(connection, actor.workspace_id))
 
 
 def page(
@@ -146,7 +147,7 @@ def page(
     """
     with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
-        return attempt.read(lambda connection: keys.page_of_grants(connection, actor.workspace_id, window))
+        return attempt.read(lambda connection: grants.page_of_grants(connection, actor.workspace_id, window))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,8 @@ def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: b
         server_ids = {grant.server_id for grant in shown if grant.server_id}
         found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
         return GrantNames(
-            users=people.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
-            groups=people.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
+            users=user_rows.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
+            groups=group_rows.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
             servers={number: server.name for number, server in found.items() if server is not None},
         )
 
@@ -190,10 +191,10 @@ def noted(instance: Instance, given: Grant) -> Given:
 
     def question(connection: Connection) -> str | None:
         place = (given.user_id, given.group_id, given.server_id, given.tag)
-        twins = keys.grants_like(connection, given.workspace_id, given.system_user, place, given.id)
+        twins = grants.grants_like(connection, given.workspace_id, given.system_user, place, given.id)
         if twins:
             return f"Grant {twins[0].id} lets the same in at the same place already; to end that login take back both."
-        user = None if given.user_id is None else people.user(connection, given.user_id)
+        user = None if given.user_id is None else user_rows.user(connection, given.user_id)
         if user is not None and user.disabled_at is not None:
             return f"{user.name} is disabled; this opens nothing until somebody enables the user."
         if given.tag is not None and not servers.ids_with_tag(connection, given.workspace_id, given.tag):
@@ -258,8 +259,8 @@ def named(
     workspace_id = attempt.actor.workspace_id
 
     def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
-        found = people.user_by_name(connection, workspace_id, str(user)) if user is not None else None
-        number = people.group_id(connection, workspace_id, str(group)) if group is not None else None
+        found = user_rows.user_by_name(connection, workspace_id, str(user)) if user is not None else None
+        number = group_rows.group_id(connection, workspace_id, str(group)) if group is not None else None
         if server is None:
             return found.id if found else None, number, ()
         own = servers.get(connection, workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
@@ -311,10 +312,10 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
             grant = _own(work, grant_id)
             # What has not begun is on no host, so that none has to refuse anything for it.
             begun = grant.has_begun(work.now)
-            opened = keys.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
+            opened = grants.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
             held = held_keys(work, grant)
             where = _where(work, grant)
-            keys.remove_grant(work.connection, grant.id)
+            grants.remove_grant(work.connection, grant.id)
             propagation.withdrawn(work, opened, held)
             who = _subject(work, grant.user_id, grant.group_id)
             still = _still_open(work, grant, opened, held)
@@ -346,7 +347,7 @@ def _still_open(
 
 def _open(work: Work, grant: Grant) -> None:
     """Have the hosts that a grant opens let its keys in."""
-    opened = keys.servers_of_grant(work.connection, grant)
+    opened = grants.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
 
 
@@ -403,23 +404,23 @@ def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
         user_ids = frozenset((grant.user_id,))
     else:
         assert grant.group_id is not None
-        user_ids = people.group_member_ids(work.connection, grant.group_id)
+        user_ids = group_rows.group_member_ids(work.connection, grant.group_id)
     return [
         (key.fingerprint, key.public_key)
         for user_id in sorted(user_ids)
-        for key in keys.keys_of_user(work.connection, user_id)
+        for key in user_keys.keys_of_user(work.connection, user_id)
         if key.fingerprint is not None and key.public_key is not None
     ]
 
 
 def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
     if user_id is not None:
-        user = people.user(work.connection, user_id)
+        user = user_rows.user(work.connection, user_id)
         if user is None or user.workspace_id != work.actor.workspace_id:
             raise missing("user")
         return user.name
     assert group_id is not None
-    name = people.group_name(work.connection, work.actor.workspace_id, group_id)
+    name = group_rows.group_name(work.connection, work.actor.workspace_id, group_id)
     if name is None:
         raise missing("group")
     return f"group {name}"
@@ -427,14 +428,14 @@ def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
 
 def _where(work: Work, grant: Grant) -> str:
     if grant.server_id is not None:
-        return f"server {own_server(work, grant.server_id).name}"
+        return f"host {own_server(work, grant.server_id).name}"
     if grant.all_servers:
-        return "all servers"
-    return f"servers with the tag {grant.tag}"
+        return "all hosts"
+    return f"hosts with the tag {grant.tag}"
 
 
 def _own(work: Work, grant_id: int) -> Grant:
-    grant = keys.get_grant(work.connection, work.actor.workspace_id, grant_id)
+    grant = grants.get_grant(work.connection, work.actor.workspace_id, grant_id)
     if grant is None:
         raise missing("grant")
     return grant
@@ -456,7 +457,7 @@ def open_for(
         "expires_at": end,
         "created_at": work.now,
     }
-    grant = _own(work, keys.add_grant(work.connection, values))
-    opened = keys.servers_of_grant(work.connection, grant)
+    grant = _own(work, grants.add_grant(work.connection, values))
+    opened = grants.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
     return grant

@@ -15,9 +15,10 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, User, UserKey
-from keyrack.store.keys import key_sources, keys
+from keyrack.store.keys import key_sources
+from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.key_sources import KeySource
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 URLS = {"github": "https://github.com", "gitlab": "https://gitlab.com"}
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -112,11 +113,11 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
 
 def _keys(connection: Connection, user: User) -> tuple[UserKey, ...]:
-    return keys.keys_of_user(connection, user.id)
+    return user_key_rows.keys_of_user(connection, user.id)
 
 
 def _found(connection: Connection, actor: Actor, name: str) -> User:
-    user = people.user_by_name(connection, actor.workspace_id, name)
+    user = users.user_by_name(connection, actor.workspace_id, name)
     if user is None:
         raise missing("user")
     return user

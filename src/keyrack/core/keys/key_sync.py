@@ -24,9 +24,10 @@ from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
 from keyrack.ssh import fingerprint
 from keyrack.store.audit import events
-from keyrack.store.keys import key_sources, keys
+from keyrack.store.keys import key_sources
+from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.key_sources import KeySource
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 log = logger("keyrack")
 
@@ -96,7 +97,7 @@ def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[Ke
     ) as tried:
 
         def question(connection: Connection) -> tuple[KeySource, ...] | None:
-            user = people.user_by_name(connection, actor.workspace_id, name)
+            user = users.user_by_name(connection, actor.workspace_id, name)
             return None if user is None else key_sources.of_user(connection, user.id)
 
         found = tried.read(question)
@@ -157,7 +158,9 @@ def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[s
     actor = system_actor(source.workspace_id, channel="key-source")
     kept = dict(source.keys)
     problems = [strange] if strange else []
-    held = {key.fingerprint: key for key in instance.database.read(lambda c: keys.keys_of_user(c, source.user_id))}
+    held = {
+        key.fingerprint: key for key in instance.database.read(lambda c: user_key_rows.keys_of_user(c, source.user_id))
+    }
     for known in gone:
         mine = held.get(known)
         if mine is not None and mine.id == kept[known]:
@@ -254,7 +257,7 @@ def _keep(instance: Instance, before: KeySource, source: KeySource) -> None:
 
 
 def _alarm(connection: Connection, source: KeySource, at: datetime) -> None:
-    user = people.user(connection, source.user_id)
+    user = users.user(connection, source.user_id)
     events.add(
         connection,
         system_actor(source.workspace_id, channel="key-source"),

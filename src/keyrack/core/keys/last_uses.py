@@ -12,9 +12,10 @@ from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, UserKey, Window
 from keyrack.store.hosts import servers
-from keyrack.store.keys import keys, uses
+from keyrack.store.keys import user_keys as user_key_rows
+from keyrack.store.keys import uses
 from keyrack.store.keys.uses import Use
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 Uses = dict[str, tuple[Use, ...]]
 
@@ -54,13 +55,13 @@ def user_keys(
         window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> tuple[Page[UserKey], dict[int, str], Uses] | None:
-            owner = None if user is None else people.user_by_name(connection, actor.workspace_id, user)
+            owner = None if user is None else users.user_by_name(connection, actor.workspace_id, user)
             if user is not None and owner is None:
                 return None
-            page = keys.user_keys_of_workspace(
+            page = user_key_rows.user_keys_of_workspace(
                 connection, actor.workspace_id, window, user_id=owner.id if owner else None
             )
-            names = people.user_names(connection, (key.user_id for key in page.items))
+            names = users.user_names(connection, (key.user_id for key in page.items))
             known = [key.fingerprint for key in page.items if key.fingerprint]
             return page, names, uses.of_keys(connection, actor.workspace_id, known)
 

@@ -25,5 +25,5 @@ def shown(still: Sequence[Opening]) -> list[dict[str, Any]]:
 
 def _one(opening: Opening, *, everywhere: bool) -> str:
     what = {"credential": "SSH key {}", "grant": "a grant for {}", "file": "the file {}"}[opening.kind]
-    where = f" ({opening.username} on server {opening.server_name})" if everywhere else ""
+    where = f" ({opening.username} on {opening.server_name})" if everywhere else ""
     return what.format(opening.name) + where

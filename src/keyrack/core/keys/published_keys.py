@@ -14,9 +14,9 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User, UserKey
 from keyrack.ssh.fingerprint import is_fingerprint
-from keyrack.store.keys import keys
+from keyrack.store.keys import key_owners
 from keyrack.store.keys import published_keys as published
-from keyrack.store.people import people
+from keyrack.store.people import users
 
 SEE = "see SSH keys of users"
 
@@ -42,9 +42,9 @@ def of_user(instance: Instance, actor: Actor, *, name: str = "", user_id: int | 
         workspace_id = actor.workspace_id if actor.user_id is not None else published.first_workspace_id(connection)
         if workspace_id is None:
             return None
-        user = None if user_id is None else people.user(connection, user_id)
+        user = None if user_id is None else users.user(connection, user_id)
         if user is None or user.workspace_id != workspace_id:
-            user = people.user_by_name(connection, workspace_id, name)
+            user = users.user_by_name(connection, workspace_id, name)
         if user is None:
             return None
         shown = () if user.disabled_at is not None else published.sound_of_user(connection, user.id)
@@ -65,7 +65,7 @@ def by_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[
 
         def question(connection: Connection) -> int | None:
             if is_fingerprint(fingerprint):
-                owned = keys.owner_of(connection, fingerprint)
+                owned = key_owners.owner_of(connection, fingerprint)
                 return None if owned is None or owned[1] is None else owned[1].id
             return _by_md5(published.lines_of_workspace(connection, actor.workspace_id), fingerprint)
 
@@ -84,7 +84,7 @@ def by_id(instance: Instance, actor: Actor, key_id: int) -> tuple[UserKey, User]
 def _with_user(attempt: Attempt, key_id: int) -> tuple[UserKey, User]:
     def question(connection: Connection) -> tuple[UserKey, User] | None:
         key = published.of_workspace(connection, attempt.actor.workspace_id, key_id)
-        user = None if key is None else people.user(connection, key.user_id)
+        user = None if key is None else users.user(connection, key.user_id)
         return None if key is None or user is None or key.public_key is None else (key, user)
 
     found = attempt.read(question)

@@ -1,4 +1,4 @@
-"""Gives keys and grants another end under the id they have, as long as the old one has not come; must add no key."""
+"""Gives keys another end under the id they have, as long as the old one has not come; must add no key."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from datetime import datetime
 from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import propagation, user_keys
-from keyrack.core.keys.grants import held_keys
+from keyrack.core.keys import user_keys
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Credential, Grant, UserKey
+from keyrack.errors import missing
+from keyrack.model import Actor, Credential, UserKey
 from keyrack.store.hosts import servers
-from keyrack.store.keys import endings, keys
-from keyrack.store.people import people
+from keyrack.store.keys import endings, grants
+from keyrack.store.people import users
 
 
 def credential(
@@ -31,7 +30,7 @@ def credential(
     ) as attempt:
 
         def change(work: Work) -> Credential:
-            end = _end(work, expires_at, duration)
+            end = validation.other_end(work.now, expires_at, duration)
             found = endings.credential(work.connection, credential_id, work.now)
             server = None if found is None else servers.get(work.connection, actor.workspace_id, found.server_id)
             if found is None or server is None:
@@ -39,7 +38,7 @@ def credential(
             revision = work.bump_revision(server.id)
             endings.renew_credential(work.connection, found.id, end, revision)
             work.record(
-                f"Renewed SSH key {found.label} ({found.fingerprint}) of {found.username} on server "
+                f"Renewed SSH key {found.label} ({found.fingerprint}) of {found.username} on "
                 f"{server.name}{_words(found.expires_at, end)}",
                 target_id=found.id,
                 server_id=server.id,
@@ -66,16 +65,16 @@ def key(
     with Attempt(instance, actor, action, "renew an SSH key", target_kind="user key", target_id=key_id) as attempt:
 
         def change(work: Work) -> UserKey:
-            end = _end(work, expires_at, duration)
+            end = validation.other_end(work.now, expires_at, duration)
             held = endings.user_key(work.connection, key_id, work.now)
             if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
                 raise missing("SSH key")
-            owner = people.user(work.connection, held.user_id)
+            owner = users.user(work.connection, held.user_id)
             assert owner is not None
             if owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
             endings.renew_user_key(work.connection, held.id, end)
-            work.bump_revisions(keys.servers_of_user(work.connection, owner.id))
+            work.bump_revisions(grants.servers_of_user(work.connection, owner.id))
             work.record(
                 f"Renewed SSH key {held.title or 'without a title'} ({held.fingerprint}) of {owner.name}"
                 f"{_words(held.expires_at, end)}",
@@ -87,42 +86,6 @@ def key(
             return renewed
 
         return attempt.write(change)
-
-
-def grant(
-    instance: Instance, actor: Actor, grant_id: int, *, expires_at: object = None, duration: object = None
-) -> Grant:
-    """Give a grant another end, also one that has ended and is still there. Raises Refusal INVALID or MISSING."""
-    with Attempt(instance, actor, "grants:write", "renew a grant", target_kind="grant", target_id=grant_id) as attempt:
-
-        def change(work: Work) -> Grant:
-            end = _end(work, expires_at, duration)
-            found = keys.get_grant(work.connection, actor.workspace_id, grant_id)
-            if found is None:
-                raise missing("grant")
-            if found.starts_at is not None and end <= found.starts_at:
-                raise invalid("expires_at", "It would end before it starts.")
-            endings.renew_grant(work.connection, found.id, end)
-            if found.has_begun(work.now):
-                opened = keys.servers_of_grant(work.connection, found)
-                propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
-            work.record(
-                f"Renewed grant {found.id} of the login as {found.system_user}{_words(found.expires_at, end)}",
-                target_id=found.id,
-                server_id=found.server_id,
-            )
-            renewed = keys.get_grant(work.connection, actor.workspace_id, found.id)
-            assert renewed is not None
-            return renewed
-
-        return attempt.write(change)
-
-
-def _end(work: Work, expires_at: object, duration: object) -> datetime:
-    end = validation.end(work.now, expires_at, duration=duration)
-    if end is None:
-        raise invalid("duration", "Say for how long, such as 12h, or until when.")
-    return end
 
 
 def _words(before: datetime | None, end: datetime) -> str:

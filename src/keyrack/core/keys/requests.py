@@ -19,6 +19,7 @@ from keyrack.core.keys import grants
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.hosts import servers
 from keyrack.store.keys import requests
 from keyrack.store.keys.requests import (
@@ -31,7 +32,7 @@ from keyrack.store.keys.requests import (
     AccessRequest,
     RequestRule,
 )
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 
 MOST_PENDING = 20
 MOST_A_DAY = 200
@@ -175,7 +176,7 @@ def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) 
         named[server_id] = server.name if server else "?"
     given = requests.approvals(connection, [one.id for one in shown])
     approvers = {approval.user_id for of in given.values() for approval in of if approval.user_id is not None}
-    users = people.user_names(connection, {one.user_id for one in shown} | approvers)
+    users = user_rows.user_names(connection, {one.user_id for one in shown} | approvers)
     approved_by = {
         request_id: tuple(
             one.approver.removeprefix("operator ") if one.user_id is None else users.get(one.user_id, "?") for one in of
@@ -277,7 +278,7 @@ def put_rule(
     approvers: 1 or 2; longest: a span. Where several rules fit, the strictest counts. Raises Refusal INVALID or LIMIT.
     """
     with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
-        called = validation.text(name, field="name")
+        called = validation.called(name)
         if approvers not in range(1, MOST_APPROVERS + 1):
             raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
         if server is not None and tag is not None:
@@ -331,7 +332,7 @@ def delete_rule(instance: Instance, actor: Actor, name: str) -> None:
 
         def change(work: Work) -> None:
             for rule in _all_rules(work):
-                if rule.name == name:
+                if rule.name in spellings(name):
                     requests.remove_rule(work.connection, rule.id)
                     work.record(f"Deleted the rule {name} of requests")
                     return
@@ -347,7 +348,7 @@ def _attempt(instance: Instance, actor: Actor, verb: str, request_id: int) -> At
 
 def _asker(work: Work, user: str | None) -> int:
     if user is not None and work.actor.user_id is None:
-        found = people.user_by_name(work.connection, work.actor.workspace_id, user)
+        found = user_rows.user_by_name(work.connection, work.actor.workspace_id, user)
         if found is None:
             raise invalid("user", "There is no such user.", "user-missing")
         return found.id
@@ -420,7 +421,7 @@ def _approvals_that_count(work: Work, one: AccessRequest) -> int:
         if given.user_id is None:
             count += 1
             continue
-        user = people.user(work.connection, given.user_id)
+        user = user_rows.user(work.connection, given.user_id)
         if user is None or user.disabled_at is not None or user.id == one.user_id:
             continue
         count += "requests:approve" in policy.actions(user.role, user.policies)
@@ -433,7 +434,7 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
     if end <= work.now:
         raise invalid("duration", "The end that was asked for is past already; deny this, and ask anew.")
     _refuse_long(matching, end - work.now)
-    asker = people.user(work.connection, one.user_id)
+    asker = user_rows.user(work.connection, one.user_id)
     if asker is None or asker.disabled_at is not None:
         raise Refusal(Kind.FORBIDDEN, "user-disabled", "Who asked for this is disabled; nothing opens for them.")
     grant = grants.open_for(
@@ -479,11 +480,11 @@ def _own(work: Work, request_id: int) -> AccessRequest:
 
 
 def _name(work: Work, user_id: int) -> str:
-    return people.user_names(work.connection, (user_id,)).get(user_id, "?")
+    return user_rows.user_names(work.connection, (user_id,)).get(user_id, "?")
 
 
 def _where(work: Work, one: AccessRequest) -> str:
     if one.server_id is None:
-        return f"servers with the tag {one.tag}"
+        return f"hosts with the tag {one.tag}"
     server = servers.get(work.connection, work.actor.workspace_id, one.server_id)
-    return f"server {server.name if server else '?'}"
+    return f"host {server.name if server else '?'}"

@@ -11,7 +11,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential
 from keyrack.store.hosts import servers
-from keyrack.store.keys import endings, keys
+from keyrack.store.keys import credentials, endings
 
 
 def credential(
@@ -36,9 +36,9 @@ def credential(
             if limits == dict(found.restrictions):
                 work.no_event("as it is already")
                 return found
-            keys.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
+            credentials.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
             work.record(
-                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on server {server.name}: "
+                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name}: "
                 f"{_words(limits)} (it was restricted in {_words(found.restrictions)})",
                 target_id=found.id,
                 server_id=server.id,

@@ -15,7 +15,8 @@ from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
-from keyrack.store.keys import expired_keys, keys, keys_of_many, revocations, revoked_keys
+from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
+from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.revoked_keys import RevokedKey
 
 
@@ -52,10 +53,10 @@ def revoke_everywhere(
             by_hand = revocations.found_with_key(work.connection, workspace, key)
             opened = {server_id for server_id, _ in (*on_servers.values(), *by_hand.values())}
             for user_id, _ in of_users.values():
-                opened |= keys.servers_of_user(work.connection, user_id)
+                opened |= grants.servers_of_user(work.connection, user_id)
             keys_of_many.remove_credentials(work.connection, on_servers)
             for key_id in of_users:
-                keys.remove_user_key(work.connection, key_id)
+                user_key_rows.remove_user_key(work.connection, key_id)
             repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
             lines = {line for _, line in (*on_servers.values(), *of_users.values(), *by_hand.values())}
             lines = {line for line in lines if _is_line_of(key, line)}
@@ -65,8 +66,8 @@ def revoke_everywhere(
             propagation.withdrawn(work, opened, [(key, line) for line in lines])
             _record(work, key, on_servers, of_users)
             work.record(
-                f"Revoked key {key} everywhere: {len(on_servers)} credentials, {len(of_users)} user keys and "
-                f"{repositories} deploy keys, on {len(opened)} servers" + (f" ({why})" if why else ""),
+                f"Revoked key {key} everywhere: {len(on_servers)} keys on accounts, {len(of_users)} keys of people and "
+                f"{repositories} deploy keys, on {len(opened)} hosts" + (f" ({why})" if why else ""),
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )
@@ -171,7 +172,7 @@ def _record(
 ) -> None:
     """An event for each thing that goes, so that its own history ends with a word."""
     details = {"fingerprint": fingerprint}
-    gone = f"Deleted SSH key {fingerprint} from a server, as it was revoked everywhere"
+    gone = f"Deleted SSH key {fingerprint} from a host, as it was revoked everywhere"
     work.record_each(
         Recorded(gone, "credential", credential_id, server_id, details)
         for credential_id, (server_id, _) in on_servers.items()

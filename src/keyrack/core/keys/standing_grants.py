@@ -14,7 +14,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants as grant_rows
 
 
 def put(
@@ -45,7 +45,7 @@ def put(
 
         def change(work: Work) -> Grant:
             start, end = grants.when(work.now, starts_at, expires_at, None)
-            alike = keys.grants_like(work.connection, actor.workspace_id, account, place)
+            alike = grant_rows.grants_like(work.connection, actor.workspace_id, account, place)
             standing = [one for one in alike if one.expires_at is None or one.expires_at > work.now]
             for one in standing:
                 begins = None if one.has_begun(work.now) else one.starts_at

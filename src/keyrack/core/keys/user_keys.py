@@ -12,10 +12,10 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store.keys import expired_keys, keys, new_user_keys, published_keys, revoked_keys
+from keyrack.store.keys import expired_keys, grants, key_owners, new_user_keys, published_keys, revoked_keys, user_keys
 from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.store.keys.openings import Opening, of_workspace
-from keyrack.store.people import people
+from keyrack.store.people import users
 from keyrack.store.sealing.sealed_sets import Ids
 
 ADD = "codeartsrepo::createUserSSHkey"
@@ -88,14 +88,14 @@ def enter(
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
         place = new_user_keys.place(work.connection, work.actor.workspace_id, owner, key.sha256, work.now)
-    if (place.count if place else keys.count_user_keys(work.connection, owner)) >= most:
+    if (place.count if place else user_keys.count_user_keys(work.connection, owner)) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
     if key is not None and place is not None:
         if place.shut_out:
             # They were shut out while this was on its way: a key would stay that the leaver's receipt does not name.
-            refuse_disabled(people.user(work.connection, owner))
+            refuse_disabled(users.user(work.connection, owner))
         if place.noted:
             revocation.refuse(work, key)
         if place.owned:
@@ -119,7 +119,7 @@ def find(
         owner = _person(actor)
         after = cursors.place(cursor, int)
         return attempt.read(
-            lambda connection: keys.find_user_keys(
+            lambda connection: user_keys.find_user_keys(
                 connection, owner, search=search, offset=offset, limit=limit, after=after
             )
         )
@@ -140,7 +140,7 @@ def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
     attempt = Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key", target_id=key_id)
     with attempt:
         owner = _person(actor)
-        found = attempt.read(lambda connection: keys.get_user_key(connection, owner, key_id))
+        found = attempt.read(lambda connection: user_keys.get_user_key(connection, owner, key_id))
         if found is None:
             raise missing("SSH key")
         return found
@@ -184,9 +184,9 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
         def change(work: Work) -> UserKey:
             whom = _other(work, owner)
             key = _own(work, owner, key_id)
-            keys.remove_user_key(work.connection, key.id)
+            user_keys.remove_user_key(work.connection, key.id)
             if key.fingerprint is not None and key.public_key is not None:
-                opened = keys.servers_of_user(work.connection, owner)
+                opened = grants.servers_of_user(work.connection, owner)
                 propagation.withdrawn(work, opened, [(key.fingerprint, key.public_key)])
             still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
             work.record(
@@ -210,7 +210,7 @@ def _insert(
     work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, ids: Ids | None
 ) -> UserKey:
     public_key = key.canonical if key else None
-    made = keys.add_user_key(
+    made = user_keys.add_user_key(
         work.connection,
         {
             "workspace_id": work.actor.workspace_id,
@@ -226,8 +226,8 @@ def _insert(
         ids,
     )
     if key is not None:
-        claimed = keys.claiming_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id)
-        reached = keys.servers_of_user(work.connection, owner)
+        claimed = key_owners.claiming_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id)
+        reached = grants.servers_of_user(work.connection, owner)
         if not claimed():
             # Somebody in another workspace took it since we looked; raising undoes our row.
             _refuse_known(work, owner, key)
@@ -238,7 +238,7 @@ def _insert(
 
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     """One key leads to one identity; the refusal helps its owner and tells others no name."""
-    known = keys.owner_of(work.connection, key.sha256)
+    known = key_owners.owner_of(work.connection, key.sha256)
     if known is None:
         return
     kind, holder = known
@@ -282,7 +282,7 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
     """
     if owner == work.actor.user_id:
         return None
-    user = people.user(work.connection, owner)
+    user = users.user(work.connection, owner)
     if user is None or user.workspace_id != work.actor.workspace_id:
         raise missing("user")
     refuse_exceeding(work, user, has_keys=has_keys)
@@ -296,7 +296,7 @@ def _for(whom: User | None) -> str:
 
 
 def _own(work: Work, owner: int, key_id: int) -> UserKey:
-    found = keys.get_user_key(work.connection, owner, key_id)
+    found = user_keys.get_user_key(work.connection, owner, key_id)
     if found is None:
         raise missing("SSH key")
     return found

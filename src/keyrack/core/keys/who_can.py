@@ -20,8 +20,9 @@ from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import servers
 from keyrack.store.keys import access as rows
-from keyrack.store.keys import key_owners, keys, uses
-from keyrack.store.people import people
+from keyrack.store.keys import grants, key_owners, user_keys, uses
+from keyrack.store.people import groups as group_rows
+from keyrack.store.people import users
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50
@@ -167,7 +168,7 @@ def _find(
         assert whose is not None
         places = sorted(
             rows.servers_with_credentials(connection, actor.workspace_id, whose.fingerprints, now)
-            | keys.servers_of_user(connection, whose.user_id)
+            | grants.servers_of_user(connection, whose.user_id)
         )
     found: list[tuple[Server, Line]] = []
     frozen: list[tuple[Server, Line]] = []
@@ -200,7 +201,7 @@ def _no_account(connection: Connection, server: Server | None, account: str) -> 
         return None
     held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
     names = ", ".join(one.username for one in held.items) + (", …" if held.total > MOST_NAMED else "")
-    return f"Server {server.name} has no account {account!r}; it has {names or 'none'}."
+    return f"Host {server.name} has no account {account!r}; it has {names or 'none'}."
 
 
 def _of_server(
@@ -233,8 +234,8 @@ def _place(server: Server, line: Line) -> tuple[int, str, str, str, int]:
 def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Line]]) -> Iterator[Way]:
     """The lines with the names and the last uses that people ask for."""
     shown = list(found)
-    names = people.user_names(connection, {line.user_key.user_id for _, line in shown if line.user_key})
-    groups = people.group_names(
+    names = users.user_names(connection, {line.user_key.user_id for _, line in shown if line.user_key})
+    groups = group_rows.group_names(
         connection, {line.grant.group_id for _, line in shown if line.grant and line.grant.group_id}
     )
     entered = sorted({line.fingerprint for _, line in shown if line.credential})
@@ -257,13 +258,13 @@ def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Li
 
 
 def _user(connection: Connection, actor: Actor, name: str) -> User:
-    found = people.user_by_name(connection, actor.workspace_id, name)
+    found = users.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise missing("user")
     return found
 
 
 def _whose(connection: Connection, user: User) -> Whose:
-    held = sorted({key.fingerprint for key in keys.keys_of_user(connection, user.id) if key.fingerprint})
+    held = sorted({key.fingerprint for key in user_keys.keys_of_user(connection, user.id) if key.fingerprint})
     owners = key_owners.names(connection, user.workspace_id, held)
     return Whose(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))

@@ -21,8 +21,7 @@ from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
-from keyrack.store.people import access_keys
-from keyrack.store.people import people as people_rows
+from keyrack.store.people import access_keys, users
 from keyrack.store.people.access_keys import AccessKeyRow, Signer
 
 LONGEST = 128
@@ -168,7 +167,7 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
 
         def change(work: Work) -> AccessKey:
             _refuse_others(work, owner)
-            refuse_disabled(people_rows.user(work.connection, owner.id))
+            refuse_disabled(users.user(work.connection, owner.id))
             if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
                 limit = f"A user has at most {MOST_PER_USER} access keys. Delete one of them first."
                 raise Refusal(Kind.LIMIT, "access-keys-exhausted", limit)
@@ -204,7 +203,7 @@ def issue_temporary(
         security_token = secrets.token_urlsafe(96)
 
         def change(work: Work) -> AccessKey:
-            refuse_disabled(people_rows.user(work.connection, owner.id))
+            refuse_disabled(users.user(work.connection, owner.id))
             access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
             if access_keys.count_temporary(work.connection, owner.id) >= MOST_TEMPORARY:
                 words = f"You have {MOST_TEMPORARY} temporary access keys in force, which is the most; use them."
@@ -331,8 +330,8 @@ def _attempt(instance: Instance, actor: Actor, owner: User, aim: str, *, read: b
 def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
     def question(connection: Any) -> User | None:
         if user_uid is not None:
-            return people_rows.user_by_uid(connection, user_uid)
-        return None if actor.user_id is None else people_rows.user(connection, actor.user_id)
+            return users.user_by_uid(connection, user_uid)
+        return None if actor.user_id is None else users.user(connection, actor.user_id)
 
     found = instance.database.read(question)
     if found is None or found.workspace_id != actor.workspace_id:

@@ -16,8 +16,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Role, Token, User
-from keyrack.store.people import people
-from keyrack.store.people.people import Bearer
+from keyrack.store.people import tokens, users
+from keyrack.store.people.tokens import Bearer
 
 MOST_TOKENS = 500
 """API tokens of one user that are not revoked; ended ones count until they are tidied away."""
@@ -109,7 +109,7 @@ def put(
                 words = f"Token {stands.id} of {owner.name} has this name, with other scopes or another end; revoke it."
                 raise Refusal(Kind.TAKEN, "terms-differ", words)
             work.no_event("it stands already")
-            found = people.api_token(work.connection, actor.workspace_id, stands.id)
+            found = tokens.api_token(work.connection, actor.workspace_id, stands.id)
             assert found is not None
             return NewApiToken("", found)
 
@@ -122,14 +122,14 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
     overlap: for how long, such as 30min, 24h or 7d; 0s: it ends at once. Raises Refusal INVALID, MISSING, or FORBIDDEN
     where the token may more than the proof that asks, as its secret would be told to whoever holds that.
     """
-    owner_id = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+    owner_id = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
     own = owner_id is not None and owner_id.user.id == actor.user_id
     action = "iam:self" if own else "people:write"
     with Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id) as attempt:
         span = span_of(overlap)
 
         def change(work: Work) -> NewApiToken:
-            found = people.api_token(work.connection, actor.workspace_id, token_id)
+            found = tokens.api_token(work.connection, actor.workspace_id, token_id)
             if found is None or found.token.revoked_at is not None:
                 raise missing("token")
             old = found.token
@@ -143,14 +143,14 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
                 work, found.user, old.name, old.scopes, _bounded(actor, old.expires_at), dict(old.details)
             )
             values = {"expires_at": ends} if span else {"expires_at": ends, "revoked_at": work.now}
-            people.change_token(work.connection, old.id, values)
+            tokens.change_token(work.connection, old.id, values)
             work.record(
                 f"Rotated token {old.name} of {found.user.name}: {new.token.id} takes the place of {old.id}, which "
                 f"ends at {ends:%Y-%m-%dT%H:%M:%SZ}",
                 target_id=new.token.id,
                 details={"replaced": old.id},
             )
-            replaced = people.api_token(work.connection, actor.workspace_id, old.id)
+            replaced = tokens.api_token(work.connection, actor.workspace_id, old.id)
             return NewApiToken(secret, new, None if replaced is None else replaced.token)
 
         return attempt.write(change)
@@ -174,7 +174,7 @@ def _owner(work: Work, name: str | None) -> User:
         if actor.user_id is None:
             raise invalid("user", "Say whose token it is to be.")
         return own_user(work, actor.user_id)
-    found = people.user_by_name(work.connection, actor.workspace_id, name)
+    found = users.user_by_name(work.connection, actor.workspace_id, name)
     if found is None:
         raise missing("user")
     return found
@@ -184,7 +184,7 @@ def _in_force(work: Work, owner: User, name: str) -> list[Token]:
     """The API tokens of a user by this name that open anything, oldest first."""
     return [
         one
-        for one in people.find_tokens(work.connection, owner.id)
+        for one in tokens.find_tokens(work.connection, owner.id)
         if (one.kind, one.name, one.revoked_at) == ("api", name, None)
         and (one.expires_at is None or one.expires_at > work.now)
     ]
@@ -198,12 +198,12 @@ def _add(
     end: datetime | None,
     details: dict[str, object],
 ) -> tuple[str, Bearer]:
-    held = [one for one in people.find_tokens(work.connection, owner.id) if one.kind == "api" and not one.revoked_at]
+    held = [one for one in tokens.find_tokens(work.connection, owner.id) if one.kind == "api" and not one.revoked_at]
     if len(held) >= MOST_TOKENS:
         words = f"{owner.name} has {MOST_TOKENS} tokens, which is the most; revoke some first."
         raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = f"kr_{secrets.token_urlsafe(32)}"
-    number = people.add_token(
+    number = tokens.add_token(
         work.connection,
         owner,
         kind="api",
@@ -214,7 +214,7 @@ def _add(
         at=work.now,
         expires_at=end,
     )
-    made = people.api_token(work.connection, owner.workspace_id, number)
+    made = tokens.api_token(work.connection, owner.workspace_id, number)
     assert made is not None
     return secret, made
 

@@ -11,7 +11,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
-from keyrack.store.keys import keys
+from keyrack.store.keys import user_keys
 from keyrack.store.people import authenticators
 
 MOST_LINES = 5
@@ -39,7 +39,7 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
     """How far the actor is."""
     with Attempt(instance, actor, "iam:self", "see the first steps", target_kind="user") as attempt:
         user_id = actor.user_id or 0
-        count = attempt.read(lambda connection: keys.count_user_keys(connection, user_id))
+        count = attempt.read(lambda connection: user_keys.count_user_keys(connection, user_id))
         own = chose_password(instance, user_id)
     found = who_can.find(instance, actor, user=actor.name, limit=50) if count else None
     lines: dict[str, FirstLogin] = {}
@@ -61,6 +61,6 @@ def is_first(instance: Instance, user_id: int) -> bool:
 
     def question(connection: Connection) -> bool:
         chosen = authenticators.any_of_user(connection, user_id, (authenticators.OWN_PASSWORD,))
-        return not chosen and not keys.count_user_keys(connection, user_id)
+        return not chosen and not user_keys.count_user_keys(connection, user_id)
 
     return instance.database.read(question)

@@ -15,7 +15,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, User, Window
-from keyrack.store.people import groups, people
+from keyrack.store.people import groups
+from keyrack.store.people import users as user_rows
 
 _Change = Callable[[Instance, Connection], None]
 
@@ -57,9 +58,9 @@ def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
     with Attempt(instance, actor, "people:read", "see a user in a group", target_kind="group") as attempt:
 
         def question(connection: Connection) -> User:
-            held = people.group_member_ids(connection, _get(connection, actor, name).id)
+            held = groups.group_member_ids(connection, _get(connection, actor, name).id)
             number = _member_id(connection, actor, user)
-            found = people.user(connection, number) if number in held else None
+            found = user_rows.user(connection, number) if number in held else None
             if found is None:
                 raise missing("member")
             return found
@@ -95,7 +96,7 @@ def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Gro
     def change(within_: Instance, connection: Connection) -> None:
         group = _get(connection, actor, name)
         gone = _member_id(connection, actor, user)
-        held = people.group_member_ids(connection, group.id)
+        held = groups.group_member_ids(connection, group.id)
         if gone not in held:
             raise missing("member")
         users.ensure_group(within_, actor, name=name, user_ids=held - {gone})
@@ -154,14 +155,14 @@ def _record(connection: Connection, row: groups.GroupRow) -> Group:
 
 
 def _user_id(connection: Connection, actor: Actor, name: str) -> int:
-    found = people.user_by_name(connection, actor.workspace_id, name)
+    found = user_rows.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise invalid("members", "There is no such user; name users that exist.", "user-missing")
     return found.id
 
 
 def _member_id(connection: Connection, actor: Actor, name: str) -> int:
-    found = people.user_by_name(connection, actor.workspace_id, name)
+    found = user_rows.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise missing("user")
     return found.id

@@ -14,7 +14,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.store.people import groups, people
+from keyrack.store.people import users as user_rows
 
 ME = "me"
 """Stands in paths for whoever asks, so nobody is called so."""
@@ -30,8 +30,8 @@ def find(
         window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> Page[User]:
-            page = groups.page_of_people(connection, actor.workspace_id, window, search=search)
-            return page.showing(people.user_record(connection, row) for row in page.items)
+            page = user_rows.page_of_users(connection, actor.workspace_id, window, search=search)
+            return page.showing(user_rows.user_record(connection, row) for row in page.items)
 
         return attempt.read(question)
 
@@ -64,7 +64,7 @@ def put(
         def run(work: Work) -> User:
             work.no_event("each change within leaves its own")
             joined = within(work)
-            user = people.user_by_name(work.connection, actor.workspace_id, name)
+            user = user_rows.user_by_name(work.connection, actor.workspace_id, name)
             if user is None:
                 if not make:
                     raise missing("user")
@@ -92,7 +92,7 @@ def delete(instance: Instance, actor: Actor, name: str) -> User:
 
 
 def _named(connection: Connection, actor: Actor, name: str) -> User:
-    found = people.user_by_name(connection, actor.workspace_id, name)
+    found = user_rows.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise missing("user")
     return found
@@ -100,5 +100,5 @@ def _named(connection: Connection, actor: Actor, name: str) -> User:
 
 def _set_kind(work: Work, user: User, kind: str) -> None:
     refuse_exceeding(work, user)
-    people.change_user(work.connection, user.id, {"kind": None if kind == "person" else kind})
+    user_rows.change_user(work.connection, user.id, {"kind": None if kind == "person" else kind})
     work.record(f"Noted that {user.name} is a {kind}", target_id=user.id)

@@ -24,8 +24,8 @@ from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store import tables
 from keyrack.store.git import git_endpoints
 from keyrack.store.git.git_endpoints import GitReceipt
-from keyrack.store.keys import keys
-from keyrack.store.people import offboardings, people, web_sessions
+from keyrack.store.keys import grants
+from keyrack.store.people import offboardings, tokens, users, web_sessions
 from keyrack.store.people.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import columns
@@ -110,7 +110,7 @@ def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
         def look(connection: Connection) -> dict[str, Any]:
-            user = people.user_by_name(connection, actor.workspace_id, name)
+            user = users.user_by_name(connection, actor.workspace_id, name)
             if user is None:
                 raise missing("user")
             return dict(_going(connection, user, instance.now()).gone)
@@ -223,14 +223,14 @@ def _git_quiet(instance: Instance) -> timedelta:
 
 
 def _person(connection: Connection, actor: Actor, name: str) -> User:
-    user = people.user_by_name(connection, actor.workspace_id, name)
+    user = users.user_by_name(connection, actor.workspace_id, name)
     if user is None:
         raise missing("user")
     return user
 
 
 def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None:
-    if people.another_owner(connection, user):
+    if users.another_owner(connection, user):
         return
     if user.role is Role.OWNER:
         words = f"{user.name} is the workspace's last owner; make another user owner first."
@@ -243,7 +243,7 @@ def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None
 def _going(connection: Connection, user: User, at: datetime) -> Going:
     held = offboardings.held(connection, user.workspace_id, user.id, at)
     fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
-    reached = set(keys.servers_of_user(connection, user.id))
+    reached = set(grants.servers_of_user(connection, user.id))
     reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.found)}
     # What was taken from the person before, and no host has said that it is gone.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
@@ -304,8 +304,8 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
     connection, user, lines = work.connection, going.user, going.lines
     kept = _kept(connection, going)
     if user.disabled_at is None:
-        people.change_user(connection, user.id, {"disabled_at": work.now})
-    people.revoke_tokens(connection, work.now, user_id=user.id)
+        users.change_user(connection, user.id, {"disabled_at": work.now})
+    tokens.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
     offboardings.take_away(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
@@ -384,7 +384,7 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
     """An event for each credential, whose server's history it is; and one for all."""
     for row in going.held.credentials:
         work.record(
-            f"Deleted SSH key {row.label} of {going.user.name} from server {row.server_name}, as {going.user.name} "
+            f"Deleted SSH key {row.label} of {going.user.name} from {row.server_name}, as {going.user.name} "
             "was removed everywhere",
             target_kind="credential",
             target_id=row.id,
@@ -394,7 +394,7 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
         )
     count = len(going.places)
     work.record(
-        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} server{'' if count == 1 else 's'}"
+        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} host{'' if count == 1 else 's'}"
         + (f" ({why})" if why else ""),
         target_id=going.user.id,
         level="warning",

@@ -16,8 +16,10 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
-from keyrack.store.keys import keys
-from keyrack.store.people import offboardings, people
+from keyrack.store.keys import grants as grant_rows
+from keyrack.store.keys import key_owners as key_owner_rows
+from keyrack.store.people import offboardings
+from keyrack.store.people import users as user_rows
 from keyrack.store.people.offboardings import Offboarding
 from keyrack.store.tables import (
     credentials,
@@ -108,7 +110,7 @@ def _undoable(work: Work, found: Offboarding) -> User:
     if not found.sound:
         words = "What was kept to undo this was changed in the database, not by Keyrack; nothing of it comes back."
         raise Refusal(Kind.UNAVAILABLE, "seal-broken", words)
-    if people.user(work.connection, found.user_id) is None:
+    if user_rows.user(work.connection, found.user_id) is None:
         raise Refusal(Kind.INVALID, "user-deleted", f"The user {found.user_name} was deleted since; make a new one.")
     user = own_user(work, found.user_id)
     latest = offboardings.latest_of(work.connection, user.id)
@@ -139,7 +141,7 @@ def _returning(work: Work, found: Offboarding) -> _Return:
         returning.keep(
             name,
             lambda row, there=there: row["server_id"] in there,  # type: ignore[misc]
-            lambda row, name=name: f"a {name[:-1]} of a server that was deleted",  # type: ignore[misc]
+            lambda row, name=name: f"a {name[:-1]} of a host that was deleted",  # type: ignore[misc]
         )
         returning.keep(
             name,
@@ -196,15 +198,15 @@ def _refuse_giving(work: Work, returning: _Return) -> None:
 def _bring_back(work: Work, found: Offboarding, user: User, returning: _Return) -> None:
     connection, rows = work.connection, returning.rows
     if found.kept["enabled"]:
-        people.change_user(connection, user.id, {"disabled_at": None})
+        user_rows.change_user(connection, user.id, {"disabled_at": None})
     offboardings.put_back(connection, user_keys, rows["user_keys"])
     for row in rows["user_keys"]:
         if row["fingerprint"] is not None:
-            keys.claim_fingerprint(connection, row["fingerprint"], kind="user", user_key_id=row["id"])
+            key_owner_rows.claim_fingerprint(connection, row["fingerprint"], kind="user", user_key_id=row["id"])
     for table in (grants, group_members, repository_members):
         offboardings.put_back(connection, table, rows[table.name])
     back = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
-    opened = set(keys.servers_of_user(connection, user.id)) | {row["server_id"] for row in rows["credentials"]}
+    opened = set(grant_rows.servers_of_user(connection, user.id)) | {row["server_id"] for row in rows["credentials"]}
     opened |= offboardings.present(connection, servers, "id", found.kept["servers"])
     offboardings.accept(connection, sorted(opened), sorted(back))
     revisions = {server_id: work.bump_revision(server_id) for server_id in sorted(opened)}

@@ -21,7 +21,7 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, User
-from keyrack.store.people import authenticators, people, web_sessions
+from keyrack.store.people import authenticators, users, web_sessions
 
 CHALLENGE_LASTS = timedelta(minutes=5)
 LONGEST = 20_000
@@ -152,7 +152,7 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
     except Refusal:
         raise wrong from None
     held = authenticators.by_credential(work.connection, credential)
-    user = None if held is None else people.user(work.connection, held.user_id)
+    user = None if held is None else users.user(work.connection, held.user_id)
     if held is None or user is None or user.disabled_at is not None:
         raise wrong
     try:

@@ -16,7 +16,9 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
-from keyrack.store.people import authenticators, people
+from keyrack.store.people import authenticators, workspaces
+from keyrack.store.people import groups as group_rows
+from keyrack.store.people import users as user_rows
 from keyrack.store.people import web_sessions as session_rows
 
 ANYBODY = "*"
@@ -37,7 +39,7 @@ class Claims:
 
 def rules(text: str) -> Mapping[str, str]:
     """`admins=admin, *=member` taken apart: what a group of the provider's is here."""
-    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    pairs = (part.rpartition("=") for part in text.split(",") if part.strip())
     return {group.strip(): value.strip() for group, _, value in pairs if group.strip() and value.strip()}
 
 
@@ -67,7 +69,7 @@ def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
         def begin(work: Work) -> NewWebSession:
-            now = people.user(work.connection, user.id)
+            now = user_rows.user(work.connection, user.id)
             if now is None or now.disabled_at is not None:
                 raise _no_access()
             return web_sessions.begin(
@@ -124,7 +126,7 @@ def end(instance: Instance, *, issuer: str, session: str | None, subject: str | 
 def _known(instance: Instance, claims: Claims) -> User | None:
     def question(connection: Connection) -> User | None:
         number = authenticators.identify(connection, issuer=claims.issuer, subject=claims.subject)
-        return None if number is None else people.user(connection, number)
+        return None if number is None else user_rows.user(connection, number)
 
     return instance.database.read(question)
 
@@ -170,8 +172,8 @@ def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
         inside = theirs in claims.groups
 
         def held(connection: Connection, ours: str = ours) -> frozenset[int]:
-            number = people.group_id(connection, user.workspace_id, ours)
-            return people.group_member_ids(connection, number) if number else frozenset()
+            number = group_rows.group_id(connection, user.workspace_id, ours)
+            return group_rows.group_member_ids(connection, number) if number else frozenset()
 
         if inside == (user.id in instance.database.read(held)):
             continue
@@ -194,7 +196,7 @@ def _add_identity(work: Work, user: User, claims: Claims) -> None:
 
 def _keyrack(instance: Instance) -> Actor:
     """Keyrack itself in the first workspace, whose people the provider signs in."""
-    found = instance.database.read(people.workspaces_by_name)
+    found = instance.database.read(workspaces.workspaces_by_name)
     if not found:
         raise _no_access()
     return system_actor(min(one.id for one in found), channel=web_sessions.CHANNEL)

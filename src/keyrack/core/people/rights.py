@@ -9,7 +9,7 @@ from keyrack.core.work import Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Grant, RepositoryRole, User
 from keyrack.store.git import repositories
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants
 
 # Whoever may register a key of a user's own gets in wherever the user does.
 OWN_KEYS = "codeartsrepo::createUserSSHkey"
@@ -45,9 +45,9 @@ def refuse_disabled(user: User | None) -> None:
 
 def _refuse_logins(work: Work, user: User) -> None:
     """Where the user logs in by a grant, the actor must too, and as long."""
-    own = () if work.actor.user_id is None else keys.grants_of_user(work.connection, work.actor.user_id, work.now)
+    own = () if work.actor.user_id is None else grants.grants_of_user(work.connection, work.actor.user_id, work.now)
     mine = [grant for grant in own if not grant.restrictions and grant.has_begun(work.now)]
-    for grant in keys.grants_of_user(work.connection, user.id, work.now):
+    for grant in grants.grants_of_user(work.connection, user.id, work.now):
         if not any(_covers(one, grant) for one in mine):
             raise _exceeded(f"{user.name} may log in where you may not")
 

@@ -20,7 +20,7 @@ from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
-from keyrack.store.people import authenticators, people
+from keyrack.store.people import authenticators, users
 from keyrack.store.people.authenticators import Authenticator
 
 TOTP_KIND, PASSKEY, RECOVERY = "totp", "passkey", "recovery"
@@ -69,7 +69,7 @@ def ways(instance: Instance, actor: Actor) -> SecondProofs:
 
     def question(connection: Connection) -> SecondProofs:
         kinds = {one.kind for one in authenticators.of_user(connection, actor.user_id or 0)}
-        has_password = people.password_hash(connection, actor.user_id or 0) is not None
+        has_password = users.password_hash(connection, actor.user_id or 0) is not None
         return SecondProofs(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
 
     return instance.database.read(question)
@@ -169,7 +169,7 @@ def has_any(instance: Instance, actor: Actor, user_id: int) -> bool:
     with Attempt(instance, actor, "people:read", aim, target_kind="user", target_id=user_id) as attempt:
 
         def question(connection: Connection) -> bool:
-            user = people.user(connection, user_id)
+            user = users.user(connection, user_id)
             own = user is not None and user.workspace_id == actor.workspace_id
             return own and authenticators.any_of_user(connection, user_id, SECOND)
 
@@ -239,7 +239,7 @@ def check(work: Work, user: User, code: str | None, *, address: str) -> bool:
 
 def held_password(work: Work, user: User) -> str | None:
     """The hash of a user's password, to see that it is still the one that was proven."""
-    return people.password_hash(work.connection, user.id)
+    return users.password_hash(work.connection, user.id)
 
 
 def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_key: bytes, count: int) -> int:

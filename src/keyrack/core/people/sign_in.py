@@ -17,7 +17,8 @@ from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, User
-from keyrack.store.people import people
+from keyrack.store.people import users
+from keyrack.store.people import workspaces as workspace_rows
 
 LONGEST_NAME = 1024
 SECOND_LASTS = timedelta(minutes=10)
@@ -88,7 +89,7 @@ def by_passkey(instance: Instance, place: Browser, answer: str, *, address: str,
             number = passkeys.owner(instance, answer)
         except Refusal:
             raise wrong from None
-        user = None if number is None else instance.database.read(lambda connection: people.user(connection, number))
+        user = None if number is None else instance.database.read(lambda connection: users.user(connection, number))
         if user is None:
             raise wrong
         return _begin(instance, user, address, browser, lambda work: _alone(work, place, answer))
@@ -108,7 +109,7 @@ def _second(
     held = carried.unpack(instance, PURPOSE, text)
     if held is None:
         raise ended
-    user = instance.database.read(lambda connection: people.user(connection, int(held["user"])))
+    user = instance.database.read(lambda connection: users.user(connection, int(held["user"])))
     if user is None:
         raise ended
 
@@ -134,7 +135,7 @@ def _begin(instance: Instance, user: User, address: str, browser: str, check: Ca
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
         def run(work: Work) -> NewWebSession:
-            now = people.user(work.connection, user.id)
+            now = users.user(work.connection, user.id)
             if now is None or now.disabled_at is not None:
                 raise wrong
             return web_sessions.begin(work, now, method=check(work), browser=browser)
@@ -149,7 +150,7 @@ def _refused(instance: Instance, actor: Actor, refusal: Refusal) -> None:
 
 def _named(connection: Connection, name: str, password: str) -> SignIn:
     """Whom a name means; user names may hold an @ too, so that what stands behind it counts only as a workspace's."""
-    workspaces = people.workspaces_by_name(connection)
+    workspaces = workspace_rows.workspaces_by_name(connection)
     user, _, workspace = name.rpartition("@")
     if len(workspaces) > 1 and user and workspace in {one.name for one in workspaces}:
         return SignIn(password=password, user_name=user, workspace_name=workspace)

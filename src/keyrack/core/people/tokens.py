@@ -21,8 +21,9 @@ from keyrack.errors import Kind, Refusal, invalid
 from keyrack.logs import logger
 from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.people import people
-from keyrack.store.people.people import Bearer, Claimed
+from keyrack.store.people import tokens, users, workspaces
+from keyrack.store.people.tokens import Bearer
+from keyrack.store.people.users import Claimed
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer | None:
-        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
         if found is None:
             raise _not_in_force()
         return _in_force(instance, found)
@@ -105,7 +106,7 @@ def _note_use(instance: Instance, token: Token) -> None:
     if token.last_used_at is not None and at - token.last_used_at < USE_NOTED_EVERY:
         return
     try:
-        instance.database.write(lambda connection: people.change_token(connection, token.id, {"last_used_at": at}))
+        instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))
     except DatabaseUnavailable:
         log.info("use of a token not noted", token=token.id)
 
@@ -119,7 +120,7 @@ def lookup(instance: Instance, secret: str) -> Bearer | None:
     if not secret or len(secret) > LONGEST_TOKEN:
         return None
     secret_hash = instance.key.hash_token(secret)
-    found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+    found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
     return None if found is None else _in_force(instance, found)
 
 
@@ -194,7 +195,7 @@ def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T]
     Raises Refusal as sign_in does.
     """
     claimed = instance.database.read(
-        lambda connection: people.claimed(
+        lambda connection: users.claimed(
             connection,
             user_uid=who.user_uid,
             user_name=who.user_name,
@@ -228,7 +229,7 @@ def _by_password(
     hashed, user = claimed.password_hash, None
     # From here to the refusal nothing asks whether there is such a user.
     if passwords.verify(hashed, password):
-        user = instance.database.read(lambda connection: people.user(connection, claimed.user_id or 0))
+        user = instance.database.read(lambda connection: users.user(connection, claimed.user_id or 0))
     if user is None or user.disabled_at is not None:
         stranger = Actor(
             workspace_id=claimed.workspace_id or 0,
@@ -246,8 +247,8 @@ def _by_password(
     with attempt:
 
         def run(work: Work) -> T:
-            now = people.user(work.connection, user.id)
-            if now is None or now.disabled_at is not None or people.password_hash(work.connection, user.id) != hashed:
+            now = users.user(work.connection, user.id)
+            if now is None or now.disabled_at is not None or users.password_hash(work.connection, user.id) != hashed:
                 # The password was changed while it was being checked; a token of the old one would outlive it.
                 raise wrong
             return then(work, now)
@@ -256,14 +257,14 @@ def _by_password(
 
 
 def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> SignedIn:
-    people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
-    if people.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
+    tokens.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
+    if tokens.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
         words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
         raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = secrets.token_urlsafe(48)
-    workspace = people.workspace(work.connection, user.workspace_id)
+    workspace = workspaces.workspace(work.connection, user.workspace_id)
     project = _project(work, workspace, scope)
-    token_id = people.add_token(
+    token_id = tokens.add_token(
         work.connection,
         user,
         kind="iam",
@@ -275,7 +276,7 @@ def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> S
         expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
     )
     work.record(f"{user.name} signed in", target_id=token_id)
-    found = people.bearer(work.connection, work.instance.key.hash_token(secret))
+    found = tokens.bearer(work.connection, work.instance.key.hash_token(secret))
     assert found is not None
     return SignedIn(secret=secret, token=found.token, user=user, workspace=workspace, project=project)
 
@@ -285,8 +286,8 @@ def describe(instance: Instance, found: Bearer) -> SignedIn:
 
     def question(connection: Connection) -> tuple[Workspace, Project | None]:
         uid = found.token.details.get("project")
-        project = people.project_by_uid(connection, uid) if uid else None
-        return people.workspace(connection, found.user.workspace_id), project
+        project = workspaces.project_by_uid(connection, uid) if uid else None
+        return workspaces.workspace(connection, found.user.workspace_id), project
 
     workspace, project = instance.database.read(question)
     return SignedIn(secret="", token=found.token, user=found.user, workspace=workspace, project=project)
@@ -315,7 +316,7 @@ def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer:
-        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
         if found is None:
             raise missing
         return found
@@ -356,7 +357,7 @@ def create(
 
         def change(work: Work) -> tuple[str, int]:
             refuse_exceeding(work, owner)
-            token_id = people.add_token(
+            token_id = tokens.add_token(
                 work.connection,
                 owner,
                 kind="api",
@@ -401,11 +402,11 @@ def change(
             end = actor.ends_at
 
         def run(work: Work) -> None:
-            found = people.api_token(work.connection, actor.workspace_id, token_id)
+            found = tokens.api_token(work.connection, actor.workspace_id, token_id)
             if found is None:
                 raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
             refuse_exceeding(work, found.user)
-            people.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
+            tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = found.token
             words = f"Changed token {old.name} of {found.user.name}: name {title}, scopes {', '.join(bounds) or 'none'}"
             before = f"before: {old.name}, {', '.join(old.scopes) or 'none'}"
@@ -423,13 +424,13 @@ def find(
     """
     with Attempt(instance, actor, "people:read", "list tokens", target_kind="token") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
-        return attempt.read(lambda connection: people.find_api_tokens(connection, actor.workspace_id, window))
+        return attempt.read(lambda connection: tokens.find_api_tokens(connection, actor.workspace_id, window))
 
 
 def get(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """An API token of the actor's workspace that is not revoked. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a token", target_kind="token", target_id=token_id) as attempt:
-        found = attempt.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+        found = attempt.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
         if found is None or found.token.revoked_at is not None:
             raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
         return found
@@ -440,8 +441,8 @@ def own(instance: Instance, actor: Actor) -> tuple[Bearer, ...]:
     with Attempt(instance, actor, "iam:self", "list one's own tokens", target_kind="token") as attempt:
 
         def question(connection: Connection) -> tuple[Bearer, ...]:
-            user = None if actor.user_id is None else people.user(connection, actor.user_id)
-            held = () if user is None else people.find_tokens(connection, user.id)
+            user = None if actor.user_id is None else users.user(connection, actor.user_id)
+            held = () if user is None else tokens.find_tokens(connection, user.id)
             return tuple(Bearer(one, user) for one in held if user and one.kind == "api" and one.revoked_at is None)
 
         return attempt.read(question)
@@ -460,19 +461,19 @@ def find_everywhere(
         window = Window(limit, after=cursors.place(cursor or "", int))
 
         def question(connection: Connection) -> tuple[Page[Bearer], dict[int, str]]:
-            names = people.workspace_names(connection)
+            names = workspaces.workspace_names(connection)
             operator = actor.user_id is None
             if not operator and (actor.role is not Role.OWNER or actor.workspace_id != next(iter(names), None)):
                 words = "Only the operator, and owners of the first workspace, see the tokens of all workspaces."
                 raise Refusal(Kind.FORBIDDEN, "not-the-instance-owner", words)
-            return people.tokens_of_instance(connection, window), names
+            return tokens.tokens_of_instance(connection, window), names
 
         return attempt.read(question)
 
 
 def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
-    found = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+    found = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
     if found is None or found.token.revoked_at is not None:
         with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
             raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
@@ -484,10 +485,10 @@ def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
     """A user's tokens of this name that are not revoked, for Keyrack's own use."""
 
     def question(connection: Connection) -> list[Bearer]:
-        user = people.user(connection, user_id)
+        user = users.user(connection, user_id)
         return [
             Bearer(token, user)
-            for token in people.find_tokens(connection, user_id)
+            for token in tokens.find_tokens(connection, user_id)
             if user is not None and token.name == name and token.revoked_at is None
         ]
 
@@ -506,7 +507,7 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
         def change(work: Work) -> None:
             if not own:
                 refuse_exceeding(work, found.user)
-            people.revoke_token(work.connection, found.token.id, work.now)
+            tokens.revoke_token(work.connection, found.token.id, work.now)
             work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
 
         attempt.write(change)
@@ -518,7 +519,7 @@ def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:
         raise foreign
     if scope.project_uid is None and scope.project_name is None:
         return None
-    for project in people.find_projects(work.connection, workspace.id):
+    for project in workspaces.find_projects(work.connection, workspace.id):
         if scope.project_uid in (None, project.uid) and scope.project_name in (None, project.name):
             return project
     raise foreign

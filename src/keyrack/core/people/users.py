@@ -18,8 +18,8 @@ from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
-from keyrack.store.keys import keys
-from keyrack.store.people import access_keys, authenticators, people, web_sessions
+from keyrack.store.keys import grants, user_keys
+from keyrack.store.people import access_keys, authenticators, groups, tokens, users, web_sessions, workspaces
 from keyrack.store.people.authenticators import OWN_PASSWORD
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
@@ -48,11 +48,11 @@ def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspac
         title = validation.text(name, field="name")
 
         def change(work: Work) -> Workspace:
-            if people.workspace_by_name(work.connection, title) is not None:
+            if workspaces.workspace_by_name(work.connection, title) is not None:
                 raise Refusal(Kind.TAKEN, "workspace-taken", "There is a workspace of that name.", field="name")
-            workspace_id = people.add_workspace(work.connection, uid=secrets.token_hex(16), name=title, at=work.now)
+            workspace_id = workspaces.add_workspace(work.connection, uid=secrets.token_hex(16), name=title, at=work.now)
             work.record(f"Created workspace {title}", target_id=workspace_id, workspace_id=workspace_id)
-            return people.workspace(work.connection, workspace_id)
+            return workspaces.workspace(work.connection, workspace_id)
 
         return attempt.write(change)
 
@@ -81,10 +81,10 @@ def create_user(
         hashed = None if password is None else passwords.hash_password(password)
 
         def change(work: Work) -> User:
-            if people.user_by_name(work.connection, actor.workspace_id, login) is not None:
+            if users.user_by_name(work.connection, actor.workspace_id, login) is not None:
                 raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
             room.refuse_more(work, "user")
-            user_id = people.add_user(
+            user_id = users.add_user(
                 work.connection,
                 actor.workspace_id,
                 uid=uid or secrets.token_hex(16),
@@ -164,7 +164,7 @@ def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
         if actor.user_id is None:
             raise missing("user")
         user_id = actor.user_id
-        hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
+        hashed = attempt.read(lambda connection: users.password_hash(connection, user_id))
 
         def check() -> None:
             if not passwords.verify(hashed, password):
@@ -178,12 +178,12 @@ def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
 def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
     """All users of the workspace, oldest first. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
-        return attempt.read(lambda connection: people.find_users(connection, actor.workspace_id))
+        return attempt.read(lambda connection: users.find_users(connection, actor.workspace_id))
 
 
 def get(instance: Instance, actor: Actor, uid: str) -> User:
     """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
-    found = instance.database.read(lambda connection: people.user_by_uid(connection, uid))
+    found = instance.database.read(lambda connection: users.user_by_uid(connection, uid))
     if found is None or found.workspace_id != actor.workspace_id:
         raise missing("user")
     action = "iam:self" if found.id == actor.user_id else "people:read"
@@ -195,7 +195,7 @@ def myself(instance: Instance, actor: Actor) -> User:
     """The user that the actor is. Raises Refusal MISSING when it is none."""
     with Attempt(instance, actor, "iam:self", "see oneself", target_kind="user") as attempt:
         user_id = actor.user_id
-        found = None if user_id is None else attempt.read(lambda connection: people.user(connection, user_id))
+        found = None if user_id is None else attempt.read(lambda connection: users.user(connection, user_id))
         if found is None:
             raise missing("user")
         return found
@@ -204,18 +204,18 @@ def myself(instance: Instance, actor: Actor) -> User:
 def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple[Project, ...]:
     """The projects of the actor's workspace, all or the one that is named."""
     with Attempt(instance, actor, "iam:self", "list projects", target_kind="project") as attempt:
-        return attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, name))
+        return attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, name))
 
 
 def workspace_of(instance: Instance, actor: Actor) -> Workspace:
     """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
-    return instance.database.read(lambda connection: people.workspace(connection, actor.workspace_id))
+    return instance.database.read(lambda connection: workspaces.workspace(connection, actor.workspace_id))
 
 
 def own_workspace(instance: Instance, actor: Actor) -> Workspace:
     """The actor's workspace."""
     with Attempt(instance, actor, "iam:self", "see the workspace", target_kind="workspace") as attempt:
-        return attempt.read(lambda connection: people.workspace(connection, actor.workspace_id))
+        return attempt.read(lambda connection: workspaces.workspace(connection, actor.workspace_id))
 
 
 def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
@@ -230,13 +230,13 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             user = own_user(work, user_id)
             refuse_exceeding(work, user)
             _keep_an_owner(work, user)
-            held = keys.keys_of_user(work.connection, user.id)
-            opened = keys.servers_of_user(work.connection, user.id)
-            people.remove_user(work.connection, user.id)
+            held = user_keys.keys_of_user(work.connection, user.id)
+            opened = grants.servers_of_user(work.connection, user.id)
+            users.remove_user(work.connection, user.id)
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
             propagation.withdrawn(work, opened, gone)
             work.record(
-                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
                 target_id=user.id,
                 level="warning",
             )
@@ -256,11 +256,11 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
 
 
 def _set_password(work: Work, user: User, hashed: str, but_session: int | None) -> None:
-    people.change_user(work.connection, user.id, {"password_hash": hashed})
+    users.change_user(work.connection, user.id, {"password_hash": hashed})
     authenticators.remove_kind(work.connection, user.id, OWN_PASSWORD)
     if work.actor.user_id == user.id:
         authenticators.note_own_password(work.connection, user.id, work.now)
-    people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+    tokens.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
     web_sessions.remove_of_user(work.connection, user.id, but=but_session)
     access_keys.remove_temporary(work.connection, user.id)
     work.record(f"Changed the password of {user.name}", target_id=user.id)
@@ -270,9 +270,9 @@ def _enable(work: Work, user: User) -> None:
     if user.disabled_at is None:
         work.no_event("in already")
         return
-    people.change_user(work.connection, user.id, {"disabled_at": None})
-    opened = keys.servers_of_user(work.connection, user.id)
-    held = keys.keys_of_user(work.connection, user.id)
+    users.change_user(work.connection, user.id, {"disabled_at": None})
+    opened = grants.servers_of_user(work.connection, user.id)
+    held = user_keys.keys_of_user(work.connection, user.id)
     propagation.granted_all(work, opened, (key.fingerprint for key in held if key.fingerprint is not None))
     work.record(f"Enabled {user.name}, whose tokens and access keys of before stay ended", target_id=user.id)
 
@@ -282,10 +282,10 @@ def _disable(work: Work, user: User) -> None:
         work.no_event("out already")
         return
     _keep_an_owner(work, user)
-    held = keys.keys_of_user(work.connection, user.id)
-    opened = keys.servers_of_user(work.connection, user.id)
-    people.change_user(work.connection, user.id, {"disabled_at": work.now})
-    people.revoke_tokens(work.connection, work.now, user_id=user.id)
+    held = user_keys.keys_of_user(work.connection, user.id)
+    opened = grants.servers_of_user(work.connection, user.id)
+    users.change_user(work.connection, user.id, {"disabled_at": work.now})
+    tokens.revoke_tokens(work.connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(work.connection, user.id)
     access_keys.remove_temporary(work.connection, user.id)
     # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
@@ -293,7 +293,7 @@ def _disable(work: Work, user: User) -> None:
     gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
     propagation.withdrawn(work, opened, gone)
     work.record(
-        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
         target_id=user.id,
         level="warning",
     )
@@ -316,7 +316,7 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
             refuse_exceeding(work, user, has_keys=OWN_KEYS in policy.actions(role, allowed))
             if role is not Role.OWNER:
                 _keep_an_owner(work, user)
-            people.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})
+            users.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})
             work.record(
                 f"Made {user.name} {role.value}, with the policies {', '.join(allowed) or 'none'}; "
                 f"before: {user.role.value}, {', '.join(user.policies) or 'none'}",
@@ -337,15 +337,15 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
         number = uid or secrets.token_hex(16)
         if not PROJECT_UID.fullmatch(number):
             raise invalid("id", "A project's id is 32 hexadecimal digits.")
-        known = attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, title))
+        known = attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, title))
         if known and uid in (None, known[0].uid):
             return False
 
         def change(work: Work) -> bool:
-            if known or people.project_by_uid(work.connection, number) is not None:
+            if known or workspaces.project_by_uid(work.connection, number) is not None:
                 raise Refusal(Kind.TAKEN, "project-taken", f"The project {title} or its id is taken.")
             room.refuse_more(work, "project")
-            project_id = people.add_project(work.connection, actor.workspace_id, uid=number, name=title)
+            project_id = workspaces.add_project(work.connection, actor.workspace_id, uid=number, name=title)
             work.record(f"Created project {title}", target_id=project_id)
             return True
 
@@ -362,12 +362,12 @@ def ensure_group(
     """
     attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
     with attempt:
-        title = validation.text(name, field="name")
+        title = validation.called(name)
         named = frozenset(user_ids)
 
         def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
-            number = people.group_id(connection, actor.workspace_id, title)
-            return number, people.group_member_ids(connection, number) if number else frozenset()
+            number = groups.group_id(connection, actor.workspace_id, title)
+            return number, groups.group_member_ids(connection, number) if number else frozenset()
 
         number, members = attempt.read(held)
         if number is None:
@@ -380,13 +380,13 @@ def ensure_group(
             made = group is None
             if group is None:
                 room.refuse_more(work, "group")
-                group = people.add_group(work.connection, actor.workspace_id, title, work.now)
+                group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
             wanted = named if exactly else named | before
             for user_id in wanted - before:
                 own_user(work, user_id)
-            people.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
+            groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
             _regroup(work, group, wanted ^ before)
-            names = people.user_names(work.connection, wanted ^ before)
+            names = users.user_names(work.connection, wanted ^ before)
             told = [
                 f"{words} {_some(names[user_id] for user_id in ids)}"
                 for words, ids in (("added", wanted - before), ("took out", before - wanted))
@@ -402,7 +402,7 @@ def ensure_group(
 def group_id(instance: Instance, actor: Actor, name: str) -> int:
     """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
-        found = attempt.read(lambda connection: people.group_id(connection, actor.workspace_id, name))
+        found = attempt.read(lambda connection: groups.group_id(connection, actor.workspace_id, name))
         if found is None:
             raise missing("group")
         return found
@@ -418,8 +418,8 @@ def _some(names: Iterable[str]) -> str:
 def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
     """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
     opened: set[int] = set()
-    for grant in keys.grants_of_group(work.connection, group):
-        opened |= keys.servers_of_grant(work.connection, grant)
+    for grant in grants.grants_of_group(work.connection, group):
+        opened |= grants.servers_of_grant(work.connection, grant)
         refusal = policy.may(work.actor, "grants:write")
         if refusal is not None:
             raise refusal
@@ -428,7 +428,7 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
     pairs = [
         (key.fingerprint, key.public_key)
         for user_id in sorted(user_ids)
-        for key in keys.keys_of_user(work.connection, user_id)
+        for key in user_keys.keys_of_user(work.connection, user_id)
         if key.fingerprint and key.public_key
     ]
     propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
@@ -437,12 +437,12 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
 
 def own_user(work: Work, user_id: int) -> User:
     """The user, if of the actor's workspace; raises Refusal MISSING otherwise."""
-    user = people.user(work.connection, user_id)
+    user = users.user(work.connection, user_id)
     if user is None or user.workspace_id != work.actor.workspace_id:
         raise missing("user")
     return user
 
 
 def _keep_an_owner(work: Work, user: User) -> None:
-    if user.role is Role.OWNER and not people.another_owner(work.connection, user):
+    if user.role is Role.OWNER and not users.another_owner(work.connection, user):
         raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")

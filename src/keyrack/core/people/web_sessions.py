@@ -20,7 +20,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, User
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.people import people, web_sessions
+from keyrack.store.people import users, web_sessions
 from keyrack.store.people.web_sessions import Visitor, WebSession
 
 log = logger("keyrack")
@@ -155,7 +155,7 @@ def of_user(instance: Instance, actor: Actor, name: str) -> tuple[WebSession, ..
     with Attempt(instance, actor, "people:read", "list a user's sessions", target_kind="session") as attempt:
 
         def question(connection: Connection) -> tuple[WebSession, ...]:
-            user = people.user_by_name(connection, actor.workspace_id, name)
+            user = users.user_by_name(connection, actor.workspace_id, name)
             if user is None:
                 raise missing("user")
             return _of(instance, connection, user.id)

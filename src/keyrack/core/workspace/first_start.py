@@ -14,8 +14,9 @@ from keyrack.core.keys import grants
 from keyrack.core.people import first_visit, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
 from keyrack.store.hosts import servers as server_rows
-from keyrack.store.keys import keys as key_rows
-from keyrack.store.people import people as people_rows
+from keyrack.store.keys import grants as grant_rows
+from keyrack.store.people import users as user_rows
+from keyrack.store.people import workspaces
 
 WORKSPACE = "demo"
 ADMIN = "admin"
@@ -44,13 +45,13 @@ def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     They are renewed because only their hashes are kept, and `keyrack up` shows them each time. A password that the
     person chose stays.
     """
-    workspace = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, WORKSPACE))
+    workspace = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
         workspace = users.create_workspace(instance, users.system_actor(channel="up", like=by), WORKSPACE)
     actor = users.system_actor(workspace.id, channel="up", like=by)
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
-    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, number, ADMIN))
+    user = instance.database.read(lambda connection: user_rows.user_by_name(connection, number, ADMIN))
     password: str | None = secrets.token_urlsafe(12)
     if user is not None and first_visit.chose_password(instance, user.id):
         password = None
@@ -97,7 +98,7 @@ def _ensure_login(instance: Instance, actor: Actor, server: Server, user: User, 
     known = instance.database.read(lambda connection: server_rows.system_user_by_name(connection, server.id, username))
     if known is None:
         system_users.create(instance, actor, server.id, username=username)
-    given = instance.database.read(lambda connection: key_rows.find_grants(connection, actor.workspace_id))
+    given = instance.database.read(lambda connection: grant_rows.find_grants(connection, actor.workspace_id))
     if not any(
         (grant.user_id, grant.server_id, grant.system_user) == (user.id, server.id, username) for grant in given
     ):

@@ -16,7 +16,7 @@ from keyrack.core.workspace.workspace_guards import is_frozen
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant, Workspace
 from keyrack.store import workspace_state
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants
 from keyrack.store.workspace_state import ServerState, State
 
 HEAD = """\
@@ -47,7 +47,7 @@ def _state(connection: Connection, workspace: Workspace, at: datetime) -> State:
         connection, workspace.name, token_hashes=(), access_key_ids=(), repository_paths=(), repository_ids=()
     )
     workspace_state.fill_keys(connection, state, at, users_named=list(state.users), servers_named=list(state.servers))
-    state.grants = keys.sound_grants(connection, workspace.id)
+    state.grants = grants.sound_grants(connection, workspace.id)
     return state
 
 

@@ -18,7 +18,7 @@ from keyrack.core.workspace.workspace_text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import workspace_state
-from keyrack.store.keys import keys
+from keyrack.store.keys import grants
 from keyrack.store.workspace_state import State
 
 HASHED_AT_ONCE = 4
@@ -112,7 +112,7 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
     )
     if state.grants:
         # A damaged row opens nothing: what it seems to say is given anew, in its place.
-        sound = keys.sound_grants(connection, state.grants[0].workspace_id)
+        sound = grants.sound_grants(connection, state.grants[0].workspace_id)
         ids = {grant.id for grant in sound}
         state.damaged_grants = tuple(grant for grant in state.grants if grant.id not in ids)
         state.grants = sound

@@ -20,7 +20,7 @@ from keyrack.core.workspace.workspace_text import (
 )
 from keyrack.model import Credential, UserKey
 from keyrack.store.git.deploy_keys import DeployKey
-from keyrack.store.keys import keys
+from keyrack.store.keys import terms
 
 
 def compare_revoked_keys(run: Comparison) -> None:
@@ -78,7 +78,7 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
 def is_frozen(key: UserKey | Credential, marks: Iterable[datetime | None]) -> bool:
     """Whether a key is frozen by itself or by one of these marks of servers."""
     set_at = [at for at in (key.frozen_at, *marks) if at is not None]
-    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in set_at)
+    return any(terms.is_frozen(at, key.confirmed_at, key.created_at) for at in set_at)
 
 
 def compare_frozen_keys(run: Comparison) -> None:

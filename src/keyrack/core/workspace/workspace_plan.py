@@ -9,6 +9,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens, users
+from keyrack.core.validation import KEEP
 from keyrack.core.workspace.workspace_changes import Comparison, Doing, PlannedChanges, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
 from keyrack.core.workspace.workspace_guards import (
@@ -398,7 +399,7 @@ def _change_server(run: Comparison, wanted: WantedServer, known: ServerState) ->
                 known.id,
                 name=wanted.name,
                 address=wanted.address,
-                provider=wanted.provider if wanted.has_provider else servers.KEEP,
+                provider=wanted.provider if wanted.has_provider else KEEP,
             ),
         )
     more = sorted(set(wanted.tags) - known.tags)

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, bindparam, func, or_, select
 from keyrack.model import RepositoryRole, User
 from keyrack.store.git.repositories import Repository, record
 from keyrack.store.hosts import host_reports
-from keyrack.store.keys.keys import is_frozen
-from keyrack.store.people import people
+from keyrack.store.keys.terms import is_frozen
+from keyrack.store.people import users as user_rows
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import (
     deploy_keys,
@@ -117,7 +117,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
                 values["key_id"],
                 values["key_title"] or "",
                 values["key_public_key"],
-                people.user_record(connection, row, "user_"),
+                user_rows.user_record(connection, row, "user_"),
                 values["key_expires_at"],
                 is_frozen(values["key_frozen_at"], values["key_confirmed_at"], values["key_created_at"]),
             )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, or_, select
 
 from keyrack.model import Page, Place, RepositoryRole, User
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 from keyrack.store.rows import contains, inserted, move_on, page
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import repositories, repository_members, users
@@ -222,4 +222,4 @@ def _sound(connection: Connection, statement: Select[Any]) -> list[Row[Any]]:
 def _member(connection: Connection, row: Row[Any]) -> Member:
     holds = sealed.sound(connection, repository_members, row, "member_")
     role = RepositoryRole(row.member_role) if holds else RepositoryRole.VIEWER
-    return Member(people.user_record(connection, row), role, row.member_created_at)
+    return Member(user_rows.user_record(connection, row), role, row.member_created_at)

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Select, Table, or_, select, union
 
 from keyrack.model import Grant, UserKey
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.keys.keys import applies, grant_of, in_force, user_key_of
+from keyrack.store.keys.grants import applies, grant_of
+from keyrack.store.keys.terms import in_force
+from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.rows import Records
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, group_members, groups, server_tags, servers, user_keys, users

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import key_owners
-from keyrack.store.keys.keys import applies
+from keyrack.store.keys.grants import applies
 from keyrack.store.tables import (
     credentials,
     grants,

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Credential, Page, Place, Window
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.keys.keys import credential_question, credential_records, in_force
+from keyrack.store.keys.credentials import credential_question, credential_records
+from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import matches, pattern, piece_after
 from keyrack.store.tables import credentials, servers, system_users
 from keyrack.store.unchanged import kept

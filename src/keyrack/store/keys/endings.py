@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Select, Table, select
 
 from keyrack.model import Credential, UserKey
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.keys.keys import credential_question, in_force, user_key_of
+from keyrack.store.keys.credentials import credential_question
+from keyrack.store.keys.terms import in_force
+from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
 
@@ -59,11 +61,6 @@ def renew_credential(connection: Connection, credential_id: int, end: datetime, 
 def renew_user_key(connection: Connection, key_id: int, end: datetime) -> None:
     """Give a user's key another end, of which nobody was told yet."""
     sealed.change(connection, user_keys, sealed.row_of(key_id), values={"expires_at": end, "noticed_at": None})
-
-
-def renew_grant(connection: Connection, grant_id: int, end: datetime) -> None:
-    """Give a grant another end, of which nobody was told yet."""
-    sealed.change(connection, grants, sealed.row_of(grant_id), values={"expires_at": end, "noticed_at": None})
 
 
 @prepared

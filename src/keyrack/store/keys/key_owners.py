@@ -5,15 +5,23 @@ A row that is not as Keyrack wrote it names nobody: whoever can write into the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.store.engine.prepared import among, prepared
+from keyrack.model import UserKey
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.keys.user_keys import user_key_by_id
 from keyrack.store.sealing import sealed
-from keyrack.store.tables import user_keys, users
+from keyrack.store.tables import (
+    key_owners,
+    user_keys,
+    users,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,37 @@ def of_keys(connection: Connection, workspace_id: int, fingerprints: Sequence[st
 def names(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, str]:
     """By fingerprint the name of who registered a key; one that nobody registered is left out."""
     return {fingerprint: one.name for fingerprint, one in of_keys(connection, workspace_id, fingerprints).items()}
+
+
+def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
+    """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
+    return claiming_fingerprint(connection, fingerprint, kind=kind, user_key_id=user_key_id)()
+
+
+def claiming_fingerprint(
+    connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None
+) -> Callable[[], bool]:
+    """The same, to be asked for its answer after the next question, with which PostgreSQL tells it."""
+    values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
+    told = _claiming(connection.dialect.name).tell(connection, values)
+    return lambda: bool(told.rows())
+
+
+@cache
+def _claiming(dialect: str) -> Statement:
+    values = {column.name: placeholder(column) for column in key_owners.c}
+    claimed = insert_of(dialect)(key_owners).values(values).on_conflict_do_nothing()
+    return Statement(lambda: claimed.returning(key_owners.c.fingerprint))
+
+
+@prepared
+def _owner(fingerprint: str) -> Select[Any]:
+    return select(key_owners).where(key_owners.c.fingerprint == fingerprint)
+
+
+def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:
+    """To what a key leads: ("user", its user key) or ("deploy", None); None when to nothing."""
+    row = _owner.row(connection, fingerprint)
+    if row is None:
+        return None
+    return row.kind, None if row.user_key_id is None else user_key_by_id(connection, row.user_key_id)

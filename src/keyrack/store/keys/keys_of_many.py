@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import CompoundSelect, Connection, Select, select, union
 
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.keys.keys import begun, in_force
+from keyrack.store.keys.grants import begun
+from keyrack.store.keys.terms import in_force
 from keyrack.store.sealing import sealed, sealed_sets
 from keyrack.store.tables import (
     credentials,

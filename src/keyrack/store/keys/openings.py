@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.keys.keys import applies, in_force
+from keyrack.store.keys.grants import applies
+from keyrack.store.keys.terms import in_force
 from keyrack.store.tables import (
     credentials,
     grants,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, delete, func, select
 
 from keyrack.model import User
 from keyrack.store.dialect import dialect_insert
-from keyrack.store.people import people
+from keyrack.store.people import users as user_rows
 from keyrack.store.rows import ONE_ROW
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import access_key_failures, access_keys, users
@@ -69,7 +69,7 @@ def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
     row = connection.execute(statement).one_or_none()
     if row is None:
         return None
-    key, user = access_key_record(connection, row, "key_"), people.user_record(connection, row, "user_")
+    key, user = access_key_record(connection, row, "key_"), user_rows.user_record(connection, row, "user_")
     return Signer(key, user, row.failures or 0, row.last_at)
 
 

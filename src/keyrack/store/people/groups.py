@@ -1,7 +1,8 @@
-"""Questions about groups by name, and who is in them; must decide nothing."""
+"""Questions about groups and who is in them; must decide nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Page, Window
-from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.rows import matches, paged, pattern
+from keyrack.ssh.names import spellings
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.rows import first, inserted, matches, paged, pattern
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import group_members, groups, users
 
@@ -42,7 +44,7 @@ def _by_name(workspace_id: int, name: str) -> Select[Any]:
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> GroupRow | None:
     """The group with this name, or None; one that is not as Keyrack wrote it is none."""
-    row = _by_name.row(connection, workspace_id, name)
+    row = first(_by_name.row(connection, workspace_id, one) for one in spellings(name))
     return _record(row) if row is not None and sealed.sound(connection, groups, row) else None
 
 
@@ -66,12 +68,48 @@ def _record(row: Row) -> GroupRow:
     return GroupRow(row.id, row.name, row.created_at)
 
 
-@paged
-def _people(workspace_id: int, sought: str | None) -> Select[Any]:
-    found = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return found if sought is None else found.where(matches(users.c.name, sought))
+def add_group(connection: Connection, workspace_id: int, name: str, at: datetime) -> int:
+    """Insert a group; answers its id."""
+    return inserted(connection, groups, {"workspace_id": workspace_id, "name": name, "created_at": at})
 
 
-def page_of_people(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[Row]:
-    """A page of the rows of a workspace's users, oldest first; search: part of the name."""
-    return _people.page(connection, lambda row: row, window, workspace_id, pattern(search))
+def group_id(connection: Connection, workspace_id: int, name: str) -> int | None:
+    """The id of the group with this name, or None; one that is not as Keyrack wrote it is none."""
+    group = by_name(connection, workspace_id, name)
+    return None if group is None else group.id
+
+
+def group_name(connection: Connection, workspace_id: int, group: int) -> str | None:
+    """The name of a group of this workspace, or None."""
+    statement = select(groups.c.name).where(groups.c.workspace_id == workspace_id, groups.c.id == group)
+    return connection.execute(statement).scalar()
+
+
+def group_member_ids(connection: Connection, group: int) -> frozenset[int]:
+    """The ids of a group's users."""
+    return frozenset(_group_member_ids.values(connection, group))
+
+
+@prepared
+def _group_member_ids(group: int) -> Select[Any]:
+    return select(group_members.c.user_id).where(group_members.c.group_id == group)
+
+
+def change_group_members(connection: Connection, group: int, *, added: Iterable[int], removed: Iterable[int]) -> None:
+    """Put users into a group, none of whom is in it, and take others out."""
+    new = [{"group_id": group, "user_id": user_id} for user_id in sorted(set(added))]
+    if new:
+        sealed.insert_rows(connection, group_members, new)
+    for user_id in sorted(set(removed)):
+        named = (group_members.c.group_id == group, group_members.c.user_id == user_id)
+        sealed.remove(connection, group_members, *named)
+
+
+def group_names(connection: Connection, group_ids: Iterable[int]) -> dict[int, str]:
+    """The names of groups by id."""
+    return {row.id: row.name for row in _group_names.rows(connection, set(group_ids))}
+
+
+@prepared
+def _group_names(ids: Iterable[int]) -> Select[Any]:
+    return select(groups.c.id, groups.c.name).where(among(groups.c.id, ids))

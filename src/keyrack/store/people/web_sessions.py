@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Delete, Select, delete, select
 
 from keyrack.model import User
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.people.people import user_record
+from keyrack.store.people.users import user_record
 from keyrack.store.rows import inserted
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import spent_proofs, users, web_sessions

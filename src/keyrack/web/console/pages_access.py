@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from keyrack.core import cursors, validation
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import changing_grants, grants, rehearsal, renewals, who_can
+from keyrack.core.keys import changing_grants, grants, rehearsal, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
@@ -305,7 +305,7 @@ def renew(visit: Visit) -> Response:
         return templates.iso(end) if end else ""
 
     def set_end(instance: Instance) -> Grant:
-        return renewals.grant(instance, visit.actor, number, duration=ends.chosen(visit))
+        return changing_grants.renew(instance, visit.actor, number, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "grants:write", seen, set_end)
     assert made.expires_at is not None

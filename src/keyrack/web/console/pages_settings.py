@@ -11,7 +11,7 @@ from keyrack.core.hosts import modes
 from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.errors import Refusal, missing
-from keyrack.protocol.host_document import KEEP
+from keyrack.protocol.host_document import KEEP_ALL
 from keyrack.settings import Settings
 from keyrack.web import bodies
 from keyrack.web.console import templates
@@ -79,7 +79,7 @@ def _offline(visit: Visit) -> list[tuple[str, int]]:
 def set_offline(visit: Visit) -> Response:
     """Say what all hosts with a tag do when they have not reached Keyrack for a while."""
     tag = visit.form.text("tag").strip()
-    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP
+    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
     told = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
     words = f"{len(told)} host{'' if len(told) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
     return visit.go("/settings", words)

@@ -89,6 +89,7 @@ def environment() -> Environment:
     made.filters["browser"] = browser
     made.filters["places"] = account_ways.of
     made.filters["as_rows"] = as_rows
+    made.filters["in_console_words"] = in_console_words
     return made
 
 
@@ -110,6 +111,28 @@ def as_rows(rows: str) -> str:
     for tag, role in (("tr", "row"), ("td", "cell"), ("th", "rowheader")):
         named = re.sub(rf"<{tag}(?=[ >])(?![^>]*\brole=)", f'<{tag} role="{role}"', named)
     return named
+
+
+_QUOTED = re.compile(r"""((?<!\w)'[^']*'(?!\w)|"[^"]*")""")
+_WORDS = ((re.compile(r"\b([Ss])ystem users?\b"), "account"), (re.compile(r"\b([Ss])ervers?\b"), "host"))
+
+
+def in_console_words(message: str) -> str:
+    """A refusal of the core's in the console's words: what APIs call a server and a system user people know as a host
+    and an account. What the person wrote stands there in quotes and stays as it is.
+    """
+
+    def ours(words: str) -> str:
+        for pattern, word in _WORDS:
+            words = pattern.sub(
+                lambda found, word=word: (  # type: ignore[misc]
+                    (word.capitalize() if found[1].isupper() else word) + ("s" if found[0].endswith("s") else "")
+                ),
+                words,
+            )
+        return re.sub(r"\b([Aa])(?= accounts?\b)", r"\1n", words)
+
+    return "".join(part if at % 2 else ours(part) for at, part in enumerate(_QUOTED.split(message)))
 
 
 def iso(at: datetime) -> str:

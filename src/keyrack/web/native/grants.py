@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.keys import changing_grants, grants, standing_grants
+from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
@@ -71,10 +72,10 @@ def change_grant(call: Call, change: shapes.GrantChange) -> shapes.Grant:
         call.instance,
         call.actor,
         call.ids["grant"],
-        restrictions=change.restrictions if "restrictions" in told else changing_grants.KEEP,
-        expires_at=change.expires_at if "expires_at" in told else changing_grants.KEEP,
+        restrictions=change.restrictions if "restrictions" in told else KEEP,
+        expires_at=change.expires_at if "expires_at" in told else KEEP,
         duration=change.duration,
-        reason=change.reason if "reason" in told else changing_grants.KEEP,
+        reason=change.reason if "reason" in told else KEEP,
     )
     return shapes.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.hosts import refused_logins
-from keyrack.core.keys import grants, renewals, user_keys
+from keyrack.core.keys import changing_grants, grants, renewals, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_groups, shapes_keys, shapes_people
 from keyrack.web.native.calls import endpoint
@@ -27,7 +27,7 @@ def renew_key(call: Call, new: Renewal) -> shapes_groups.OwnKey:
 
 def renew_grant(call: Call, new: Renewal) -> shapes_people.Grant:
     """Give a grant another end, under the same id"""
-    made = renewals.grant(
+    made = changing_grants.renew(
         call.instance, call.actor, call.ids["grant"], expires_at=new.expires_at, duration=new.duration
     )
     return shapes_people.grant(made, grants.names(call.instance, call.actor, (made,), written=True))

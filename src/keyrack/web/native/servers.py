@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, servers
-from keyrack.core.hosts.servers import KEEP
+from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_servers as shapes

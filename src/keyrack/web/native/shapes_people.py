@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from keyrack.core.keys.grants import Given, GrantNames
 from keyrack.core.people.api_tokens import NewApiToken
 from keyrack.model import Grant as GrantRecord
-from keyrack.store.people.people import Bearer
+from keyrack.store.people.tokens import Bearer
 from keyrack.web.native.shapes import (
     Answer,
     End,

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers
+from keyrack.core.validation import KEEP
 from keyrack.model import Page, Server
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
@@ -66,7 +67,7 @@ def rename_server(call: Call) -> Response:
     """Rename a server, or note its provider"""
     fields = Fields(call)
     name = fields.text("name")
-    provider = fields.text_or_none("provider") if fields.has("provider") else servers.KEEP
+    provider = fields.text_or_none("provider") if fields.has("provider") else KEEP
     fields.check()
     server = servers.rename(call.instance, call.actor, call.ids["serverId"], name=name, provider=provider)
     return JSONResponse(shapes.server(call.instance, server))

@@ -1,0 +1,204 @@
+"""Says from where somebody can come to where sshd listens, as far as rules tell one place from another.
+
+It asks nobody and changes nothing. Rules name places by addresses, networks and patterns (sshd_config(5): Match,
+AllowUsers, DenyUsers); of each, some addresses that it names stand for all, and some that no rule names for the rest.
+Only what can really come counts: to loopback nobody comes from another machine, and nobody by IPv6 to IPv4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import re
+import socket
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack.agent.sshd.listening import Listener
+
+HERE = "127.0.0.1"
+ASKING = "127.83.71.3"  # one of those from which the running sshd is asked (probe.py)
+_NEAR, _NEAR_6 = (HERE, ASKING, "127.0.0.2"), ("::1",)
+_FAR = ("192.0.2.1", "198.51.100.77", "203.0.113.9", "192.88.99.2")  # of nobody (RFC 5737, RFC 7526)
+_FAR_6 = ("2001:db8::1", "2001:db8:ffff::77")  # of nobody (RFC 3849)
+_MOST = 64  # addresses and names that rules name are looked at
+_WHOLE = 4  # numbers of an IPv4 address
+
+
+class Place(NamedTuple):
+    """Somebody's way in. address: they come from; host: the name that sshd gives that; local, port: they come to, None:
+    the usual one. usual: it stands for all whom no rule names.
+    """
+
+    address: str
+    host: str
+    local: Optional[str] = None
+    port: Optional[int] = None
+    usual: bool = True
+
+
+class _End(NamedTuple):
+    """Where somebody may come to, and by which families of addresses."""
+
+    local: Optional[str]
+    port: Optional[int]
+    near_only: bool
+    families: Tuple[int, ...]
+
+
+def ways_in(
+    listeners: Iterable[Listener], named: Iterable[str], *, by_ends: bool, names_hosts: bool
+) -> Tuple[Place, ...]:
+    """Every place worth asking about, this host itself first. named: the patterns by which rules name places; by_ends:
+    whether a rule asks where somebody comes to; names_hosts: whether sshd asks the DNS for names (UseDNS).
+    """
+    patterns = [part.lstrip("!") for text in named for part in text.split(",")]
+    addresses, hosts = _samples(patterns)
+    found: List[Place] = []
+    for end in _ends(listeners, by_ends=by_ends):
+        for address, usual in _comers(end, addresses, patterns):
+            host = "localhost" if names_hosts and _is_near(address) else address
+            found.append(Place(address, host, end.local, end.port, usual))
+        if names_hosts and not end.near_only:
+            far = _FAR[0] if socket.AF_INET in end.families else _FAR_6[0]
+            found += [Place(far, host, end.local, end.port, False) for host in hosts]
+    return tuple(dict.fromkeys(found))
+
+
+def names(pattern: str, place: Place) -> bool:
+    """Whether a pattern of AllowUsers or DenyUsers, or a list of them with commas, names a place (match.c,
+    match_host_and_ip).
+    """
+    by_address = _listed(pattern, place.address, networks=True)
+    by_host = _listed(pattern, place.host.lower(), networks=False)
+    return by_address >= 0 and by_host >= 0 and bool(by_address or by_host)
+
+
+def near_among(found: Iterable[Place]) -> Optional[str]:
+    """From which of these places somebody on this host itself may come; empty: from any for questions; None: none."""
+    addresses = {place.address for place in found}
+    if ASKING in addresses:
+        return ""
+    return next((one for one in sorted(addresses) if _is_near(one) or _is_own(one)), None)
+
+
+def told_apart(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
+    """The same for two places that no Match with one of these values tells apart."""
+    by_value = (
+        (_listed(pattern, place.address, networks=True), _listed(pattern, place.host.lower(), networks=False))
+        for pattern in patterns
+    )
+    return (place.local, place.port, ":" in place.address, *by_value)
+
+
+def like(pattern: str, text: str) -> bool:
+    """ssh_config(5), PATTERNS: * and ? alone mean something."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+
+
+def _listed(patterns: str, text: str, *, networks: bool) -> int:
+    """1: one of them names it, -1: one with ! does, which ends the search; 0: none."""
+    found = 0
+    for part in patterns.split(","):
+        negated, part = part.startswith("!"), part[1:] if part.startswith("!") else part
+        if like(part if networks else part.lower(), text) or (networks and _within(part, text)):
+            if negated:
+                return -1
+            found = 1
+    return found
+
+
+def _within(network: str, address: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network)
+    return False
+
+
+def _ends(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End]:
+    found: Dict[_End, None] = {}
+    usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+    for one in listeners:
+        is_4 = ":" not in one.address
+        # A socket of systemd's for any address of IPv6 takes IPv4 too; sshd's own does not.
+        families: Tuple[int, ...] = (socket.AF_INET,) if is_4 else (socket.AF_INET6,)
+        if one.is_systemds and one.address == "::":
+            families = (socket.AF_INET, socket.AF_INET6)
+        local, port = (usual.get(one.address, one.address), one.port) if by_ends else (None, None)
+        end = _End(local, port, _is_near(one.address), families)
+        found[end] = None
+    # The sequence is the same each time, loopback's own first as everywhere else.
+    ends = sorted(found, key=lambda end: (end.local not in (None, HERE), end.families, end.port or 0, end.local or ""))
+    return ends or [_End(None, None, False, (socket.AF_INET,))]
+
+
+def _comers(end: _End, addresses: Sequence[str], patterns: Sequence[str]) -> Iterator[Tuple[str, bool]]:
+    """From which addresses somebody can come there, and whether it is one that stands for those whom no rule names."""
+    for family in end.families:
+        near, far = (_NEAR, _FAR) if family == socket.AF_INET else (_NEAR_6, _FAR_6)
+        yield near[0], True
+        for kind in (near[1:],) if end.near_only else (near[1:], far):
+            # Where rules name all of them, the first stands for them.
+            unnamed = (one for one in kind if not any(_names_closely(pattern, one) for pattern in patterns))
+            usual = next(itertools.chain(unnamed, kind), None)
+            if usual is not None:
+                yield usual, kind is far or end.near_only
+        for address in addresses:
+            fits = (":" in address) == (family == socket.AF_INET6)
+            if fits and (not end.near_only or _is_near(address) or _is_own(address)):
+                yield address, False
+
+
+def _names_closely(pattern: str, address: str) -> bool:
+    """Whether a pattern names an address, but not all there are."""
+    if pattern in ("*", "0.0.0.0/0", "::/0"):
+        return False
+    return like(pattern, address) or _within(pattern, address)
+
+
+def _samples(patterns: Iterable[str]) -> Tuple[List[str], List[str]]:
+    """Some addresses that these patterns name, and some names of hosts."""
+    addresses: Dict[str, None] = {}
+    hosts: Dict[str, None] = {}
+    for pattern in patterns:
+        found = list(_of_pattern(pattern))
+        for address in found:
+            addresses[address] = None
+        if not found and pattern.strip("*?"):
+            hosts[pattern.replace("*", "a").replace("?", "a").lower()] = None
+    return list(addresses)[:_MOST], list(hosts)[:_MOST]
+
+
+def _of_pattern(pattern: str) -> Iterator[str]:
+    with contextlib.suppress(ValueError):
+        network = ipaddress.ip_network(pattern)
+        few = network.num_addresses <= 2
+        yield from dict.fromkeys((str(network[0 if few else 1]), str(network[-1 if few else -2])))
+        return
+    if re.fullmatch(r"[0-9.*?]+", pattern) and pattern.strip("*?"):
+        for filling in ("1", "2", "254"):
+            for count in range(1, _WHOLE + 1):
+                text = (
+                    pattern.replace("?", filling[:1]).replace("*", ".".join([filling] * count), 1).replace("*", filling)
+                )
+                with contextlib.suppress(ValueError):
+                    yield str(ipaddress.IPv4Address(text))
+                    break
+    elif re.fullmatch(r"[0-9a-f:.*?]+", pattern) and ":" in pattern:
+        for filling in ("1", "1::1", "::1", "fe"):
+            with contextlib.suppress(ValueError):
+                yield str(ipaddress.IPv6Address(pattern.replace("?", filling[:1]).replace("*", filling)))
+
+
+def _is_near(address: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
+
+
+def _is_own(address: str) -> bool:
+    """Whether it is this machine's, so that somebody here may come from it to loopback; nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.bind((address, 0))
+        return True
+    return False

@@ -1,0 +1,234 @@
+"""Questions about credentials: keys on a system user of a server; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, Update, select, update
+
+from keyrack.model import Credential
+from keyrack.store.engine.prepared import CompiledStatement, Row, among, prepared
+from keyrack.store.keys.terms import in_force
+from keyrack.store.per_server import per_server
+from keyrack.store.rows import Records
+from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.tables import (
+    credentials,
+    servers,
+    system_users,
+)
+from keyrack.store.unchanged import kept
+
+_DELIVERED = "delivered"
+MOST_CHECKED = 60_000
+"""Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
+
+_credential = (
+    select(
+        credentials,
+        system_users.c.username,
+        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+    )
+    .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    .join(servers, servers.c.id == credentials.c.server_id)
+)
+# Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
+_to_check = (
+    select(
+        *(column for column in credentials.c if column.name != "delivered_at"),
+        system_users.c.username,
+        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+    )
+    .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    .join(servers, servers.c.id == credentials.c.server_id)
+)
+
+
+def credential_question() -> Select[Any]:
+    """A question for credentials with their accounts' names and whether hosts were told, without a condition."""
+    return _credential
+
+
+def add_credential(
+    connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
+) -> Credential:
+    """Insert a credential (the columns of the table) of the system user with this name; answers it.
+
+    number: what was reserved for it.
+    """
+    (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
+    return Credential(**sealed.unsealed(row), username=username, delivered=False)
+
+
+def _one_in_force(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
+    return _credential.where(
+        credentials.c.id == credential_id,
+        credentials.c.server_id == server_id,
+        in_force(credentials.c.expires_at, at),
+    )
+
+
+_credential_by_id = prepared(_one_in_force)
+
+
+@prepared
+def _own_credential(workspace_id: int, server_id: int, credential_id: int, at: datetime) -> Select[Any]:
+    return _one_in_force(server_id, credential_id, at).where(servers.c.workspace_id == workspace_id)
+
+
+def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
+    """A credential of this server that has not ended, or None."""
+    return credential_records.one(connection, _credential_by_id, server_id, credential_id, at)
+
+
+def own_credential(
+    connection: Connection, workspace_id: int, server_id: int, credential_id: int, at: datetime
+) -> Credential | None:
+    """The same of a server of this workspace."""
+    return kept(
+        connection,
+        ("credential", workspace_id, server_id, credential_id),
+        lambda: credential_records.one(connection, _own_credential, workspace_id, server_id, credential_id, at),
+        at=at,
+        until=lambda found: at if found is None else found.expires_at,
+    )
+
+
+@prepared
+def _credential_by_label(server_id: int, label: str) -> Select[Any]:
+    return _credential.where(credentials.c.server_id == server_id, credentials.c.label == label)
+
+
+def credential_by_label(connection: Connection, server_id: int, label: str) -> Credential | None:
+    """The credential with this label on this server, ended or not, or None."""
+    row = _credential_by_label.row(connection, server_id, label)
+    return None if row is None else _credential_record(row)
+
+
+@prepared
+def _credentials_of_system_user(system_user_id: int) -> Select[Any]:
+    return _credential.where(credentials.c.system_user_id == system_user_id)
+
+
+def credentials_of_system_user(connection: Connection, system_user_id: int) -> tuple[Credential, ...]:
+    """All credentials of one system user, ended or not."""
+    return tuple(_credential_record(row) for row in _credentials_of_system_user.rows(connection, system_user_id))
+
+
+def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
+    """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
+    _note_delivery.run(connection, server_id, revision, at)
+
+
+@prepared
+def _note_delivery(server_id: int, revision: int, at: datetime) -> Update:
+    # No seal is over this column (sealed.VOLATILE).
+    held = credentials
+    new = update(held).where(held.c.server_id == server_id, held.c.revision <= revision, held.c.delivered_at.is_(None))
+    return new.values(delivered_at=at)
+
+
+@prepared
+def _ended_credentials(at: datetime, limit: int) -> Select[Any]:
+    ended = credentials.c.expires_at
+    return _credential.where(ended <= at).order_by(ended, credentials.c.id).limit(limit)
+
+
+def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
+    """Credentials whose end has come, at most `limit` of them, the earliest end first, as the index has them."""
+    return tuple(_credential_record(row) for row in _ended_credentials.rows(connection, at, limit))
+
+
+def restrict_credential(
+    connection: Connection, credential_id: int, restrictions: Mapping[str, Any], revision: int
+) -> None:
+    """Let a credential do something else from a revision on, of which its host has said nothing yet."""
+    values = {"restrictions": dict(restrictions), "revision": revision, "delivered_at": None}
+    sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
+
+
+def remove_credential(connection: Connection, credential_id: int) -> bool:
+    """Delete a credential; False when it was gone already."""
+    return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
+
+
+def sealed_credentials(
+    connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
+) -> tuple[tuple[Credential, bool], ...]:
+    """The credentials of a server that are in force, each with whether its row and that of its system user are as
+    Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
+    """
+    if fingerprints is None:
+        plan, rows = _credentials_in_force.raw(connection, server_id, at)
+    else:
+        plan, rows = _credentials_of_server.raw(connection, server_id, None, at, fingerprints)
+    return _with_seals(connection, server_id, plan, rows)
+
+
+@per_server
+def _credentials_in_force(server_ids: Sequence[int], at: datetime) -> Select[Any]:
+    found = _to_check.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
+    return found.where(in_force(credentials.c.expires_at, at))
+
+
+def credentials_with_seals(
+    connection: Connection, server_id: int, *, label: str | None = None
+) -> tuple[tuple[Credential, bool], ...]:
+    """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
+    return _with_seals(connection, server_id, *_credentials_of_server.raw(connection, server_id, label, None, None))
+
+
+@prepared
+def _credentials_of_server(
+    server_id: int, label: str | None, at: datetime | None, fingerprints: Sequence[str] | None
+) -> Select[Any]:
+    found = _to_check.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
+    if fingerprints is not None:
+        found = found.where(among(credentials.c.fingerprint, fingerprints))
+    if label is not None:
+        found = found.where(credentials.c.label == label)
+    return found if at is None else found.where(in_force(credentials.c.expires_at, at))
+
+
+@per_server
+def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
+    return select(system_users).where(among(system_users.c.server_id, server_ids))
+
+
+def _with_seals(
+    connection: Connection, server_id: int, plan: CompiledStatement, rows: list[tuple[Any, ...]]
+) -> tuple[tuple[Credential, bool], ...]:
+    accounts = {
+        row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
+    }
+    # Whether a host was told follows from its server's row: it would change for all of them with each word of the host.
+    assert plan.names[-1] == _DELIVERED
+    reads = tuple(read for read in plan.reads if read[0] != _DELIVERED)
+    apart = replace(plan, names=plan.names[:-1], reads=reads)
+    checked = _checked_credentials.of(connection, apart, [values[:-1] for values in rows])
+    return tuple(
+        (
+            credential if values[-1] else replace(credential, delivered=False),
+            holds and accounts.get(credential.system_user_id, False),
+        )
+        for (credential, holds), values in zip(checked, rows, strict=True)
+    )
+
+
+def _credential_record(row: Row) -> Credential:
+    return Credential(**sealed.unsealed(row))
+
+
+credential_records = Records(lambda connection, row: _credential_record(row))
+# For documents: that of a large host is made anew for each of its keys that changes.
+_checked_credentials = Records(
+    lambda connection, row: (
+        _credential_record(Row({**row, _DELIVERED: True})),
+        sealed.holds(connection, credentials, row),
+    ),
+    keep=lambda checked: checked[1],
+    most=MOST_CHECKED,
+)

@@ -1,0 +1,211 @@
+"""Questions about grants: whom they let in, where and when; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, and_, or_, select, union
+
+from keyrack.model import Grant, Page, Window
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.keys.terms import in_force
+from keyrack.store.rows import inserted, paged
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import (
+    grants,
+    group_members,
+    server_tags,
+    servers,
+)
+
+MOST_ALIKE = 100
+GrantPlace = tuple[int | None, int | None, int | None, str | None]
+
+
+def begun(at: datetime) -> ColumnElement[bool]:
+    """A condition: a grant has no start, or it came."""
+    return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
+
+
+@paged
+def _grants_of_workspace(workspace_id: int) -> Select[Any]:
+    return select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+
+
+@prepared
+def _grants_like(
+    workspace_id: int,
+    system_user: str,
+    user_id: int | None,
+    group_id: int | None,
+    server_id: int | None,
+    tag: str | None,
+    besides: int,
+) -> Select[Any]:
+    same = [grants.c.workspace_id == workspace_id, grants.c.system_user == system_user, grants.c.id != besides]
+    for column, value in ((grants.c.user_id, user_id), (grants.c.group_id, group_id), (grants.c.server_id, server_id)):
+        same.append(column.is_(None) if value is None else column == value)
+    same.append(grants.c.tag.is_(None) if tag is None else grants.c.tag == tag)
+    return select(grants).where(*same).order_by(grants.c.id).limit(MOST_ALIKE)
+
+
+def grants_like(
+    connection: Connection, workspace_id: int, system_user: str, place: GrantPlace, besides: int = 0
+) -> tuple[Grant, ...]:
+    """The grants for an account at a place that are as Keyrack wrote them, oldest first; besides: not the one with this
+    id. place: user, group, server (ids) and tag, of which the last two are None for all servers.
+    """
+    rows = _grants_like.rows(connection, workspace_id, system_user, *place, besides)
+    return tuple(grant_of(row) for row in rows if sealed.sound(connection, grants, row))
+
+
+def page_of_grants(connection: Connection, workspace_id: int, window: Window) -> Page[Grant]:
+    """A page of a workspace's grants, oldest first."""
+    return _grants_of_workspace.page(connection, grant_of, window, workspace_id)
+
+
+def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a grant (the columns of the table); answers its id."""
+    return inserted(connection, grants, values)
+
+
+@prepared
+def _find_grants(workspace_id: int, grant_id: int | None = None) -> Select[Any]:
+    found = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+    return found if grant_id is None else found.where(grants.c.id == grant_id)
+
+
+def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
+    """All grants of a workspace, oldest first."""
+    return tuple(grant_of(row) for row in _find_grants.rows(connection, workspace_id))
+
+
+def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant | None:
+    """A grant of this workspace, or None."""
+    row = _find_grants.row(connection, workspace_id, grant_id)
+    return None if row is None else grant_of(row)
+
+
+@prepared
+def _grants_to_begin(at: datetime, limit: int) -> Select[Any]:
+    due = (grants.c.begun_at.is_(None), grants.c.starts_at.is_not(None), grants.c.starts_at <= at)
+    return select(grants).where(*due).order_by(grants.c.starts_at).limit(limit)
+
+
+def grants_to_begin(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
+    """Grants whose start came and of which hosts were not told yet, at most `limit`, the earliest first."""
+    return tuple(grant_of(row) for row in _grants_to_begin.rows(connection, at, limit))
+
+
+def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
+    """Hosts were told that a grant began."""
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={"begun_at": at})
+
+
+def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any]) -> None:
+    """Give a grant other terms (columns of the table); of another end nobody was told yet."""
+    told = {"noticed_at": None} if "expires_at" in values else {}
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **told})
+
+
+def remove_grant(connection: Connection, grant_id: int) -> None:
+    """Delete a grant."""
+    sealed.remove(connection, grants, sealed.row_of(grant_id))
+
+
+@prepared
+def _grants_of_group(group_id: int) -> Select[Any]:
+    return select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id)
+
+
+def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
+    """The grants of one group, ended or not."""
+    return tuple(grant_of(row) for row in _grants_of_group.rows(connection, group_id))
+
+
+@prepared
+def _grants_in_force(user_id: int, at: datetime) -> Select[Any]:
+    return select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at)).order_by(grants.c.id)
+
+
+def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
+    """The grants that let a user in, by name or by group, now or from a start to come on; none that ended."""
+    return tuple(grant_of(row) for row in _grants_in_force.rows(connection, user_id, at))
+
+
+def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
+    """The ids of the servers that a grant opens, or will."""
+    if grant.server_id is not None:
+        return frozenset((grant.server_id,))
+    if grant.all_servers:
+        return frozenset(_servers_of_workspace.values(connection, grant.workspace_id))
+    return frozenset(_servers_with_tag.values(connection, grant.workspace_id, grant.tag or ""))
+
+
+@prepared
+def _servers_of_workspace(workspace_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.workspace_id == workspace_id)
+
+
+@prepared
+def _servers_with_tag(workspace_id: int, tag: str) -> Select[Any]:
+    return (
+        select(server_tags.c.server_id)
+        .join(servers, servers.c.id == server_tags.c.server_id)
+        .where(server_tags.c.tag == tag, servers.c.workspace_id == workspace_id)
+    )
+
+
+def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
+    """The ids of the servers on which a user's keys stand, by whichever grant."""
+    return frozenset(_servers_of_user.values(connection, user_id))
+
+
+@prepared
+def _servers_of_user(user_id: int) -> CompoundSelect[Any]:
+    mine = _grants_of_user(user_id)
+    direct = select(grants.c.server_id).where(mine, grants.c.server_id.is_not(None))
+    tagged = (
+        select(server_tags.c.server_id)
+        .join(grants, grants.c.tag == server_tags.c.tag)
+        .join(
+            servers,
+            and_(servers.c.id == server_tags.c.server_id, servers.c.workspace_id == grants.c.workspace_id),
+        )
+        .where(mine)
+    )
+    everywhere = (
+        select(servers.c.id)
+        .join(grants, grants.c.workspace_id == servers.c.workspace_id)
+        .where(mine, grants.c.all_servers.is_(True))
+    )
+    return union(direct, tagged, everywhere)
+
+
+def applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bool]:
+    """A condition: a grant has begun, has not ended and opens a server."""
+    tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
+    return and_(
+        grants.c.workspace_id == workspace_id,
+        or_(grants.c.server_id == server_id, grants.c.tag.in_(tags), grants.c.all_servers.is_(True)),
+        begun(at),
+        in_force(grants.c.expires_at, at),
+    )
+
+
+def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
+    """The grants of a workspace that are as Keyrack wrote them."""
+    rows = _find_grants.rows(connection, workspace_id)
+    return tuple(grant_of(row) for row in rows if sealed.holds(connection, grants, row))
+
+
+def grant_of(row: Any) -> Grant:
+    """A grant from its row."""
+    return Grant(**sealed.unsealed(row))
+
+
+def _grants_of_user(user_id: int) -> ColumnElement[bool]:
+    member_of = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
+    return or_(grants.c.user_id == user_id, grants.c.group_id.in_(member_of))
