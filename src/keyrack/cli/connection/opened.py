@@ -21,9 +21,6 @@ from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine import migrate
 from keyrack.store.engine.connect import DatabaseAltered, parse_url
-
-pass
-from keyrack.store.engine.connect import parse_url
 from keyrack.store.people import workspaces as workspace_rows
 
 
