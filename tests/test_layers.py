@@ -47,7 +47,7 @@ def module_of(file: Path) -> str:
 
 @cache
 def imports_of(file: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file the import stands."""
+    """Every module that a file imports, wherever in the file the import stands, also by a name in a text."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -56,6 +56,8 @@ def imports_of(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative imports hide who is meant"
             assert node.module is not None
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            found |= {name.value for name in node.args if isinstance(name, ast.Constant)}
     return found
 
 

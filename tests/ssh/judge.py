@@ -37,6 +37,11 @@ KbdInteractiveAuthentication no
 MaxAuthTries 1000
 LoginGraceTime 600
 """
+# OpenSSH 10.0 knows it no more.
+KNOWS_DSA = (
+    "ssh-dss" in subprocess.run(["ssh", "-Q", "key"], capture_output=True, text=True, check=False).stdout.split()
+)
+_WITH_DSA = ["-o", "PubkeyAcceptedAlgorithms=+ssh-dss"] * KNOWS_DSA
 _ACCEPTED = re.compile(r"Server accepts key: \S*/(\d+)\.pub ")
 
 
@@ -66,7 +71,7 @@ class Judge:
             [
                 "ssh", "-v", "-F", "none", "-T", *identities, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
                 "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                "-o", "PreferredAuthentications=publickey", "-o", KEX, "-o", "PubkeyAcceptedAlgorithms=+ssh-dss",
+                "-o", "PreferredAuthentications=publickey", "-o", KEX, *_WITH_DSA,
                 "-p", str(self._port), f"{getpass.getuser()}@127.0.0.1", "true",
             ],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False,
@@ -112,7 +117,9 @@ class Lines:
     def make(self) -> tuple[bytes, str]:
         """One line, and the canonical key that it is about."""
         choose = self._random.choice
-        kind = choose(["ed25519"] * 4 + ["rsa"] * 3 + ["ecdsa", "ecdsa", "sk-ed25519", "sk-ecdsa", "dsa"])
+        kind = choose(
+            ["ed25519"] * 4 + ["rsa"] * 3 + ["ecdsa", "ecdsa", "sk-ed25519", "sk-ecdsa"] + ["dsa"] * KNOWS_DSA
+        )
         key, names, encoded = getattr(self, f"_{kind.replace('-', '_')}")()
         name = choose(names)
         encoded = self._encoded(encoded)

@@ -68,16 +68,14 @@ def list_audit(
 
 def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[dict[str, Any]]:
     """The events asked for; each page goes on behind the last event of the one before, whatever came meanwhile."""
-    before: int | None = None
+    cursor: str | None = ""
     left = limit
-    while left is None or left > 0:
+    while cursor is not None and (left is None or left > 0):
         piece = AT_ONCE if left is None else min(AT_ONCE, left)
-        items = calls.ask("GET", "/events", query={**asked, "before": before, "per_page": piece})["items"]
-        yield from items
-        if len(items) < piece:
-            return
-        before = items[-1]["id"]
-        left = None if left is None else left - len(items)
+        page = calls.ask("GET", "/events", query={**asked, "cursor": cursor, "per_page": piece})
+        yield from page["items"]
+        cursor = page["next"]
+        left = None if left is None else left - len(page["items"])
 
 
 def _stream(found: Iterator[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import click
@@ -60,15 +61,9 @@ def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
 
 def _events(at: OperatorContext, asked: dict[str, Any], limit: int) -> Iterator[Event]:
     """The events asked for, newest first, at most so many; 0: all."""
-    before, left = None, limit
-    while True:
-        piece = AT_ONCE if limit == 0 else min(AT_ONCE, left)
-        page = events.find(at.instance, at.actor, **asked, before=before, limit=piece)
-        yield from page.items
-        left -= len(page.items)
-        if len(page.items) < piece or (limit and left == 0):
-            return
-        before = page.items[-1].id
+    piece = AT_ONCE if limit == 0 else min(AT_ONCE, limit)
+    found = (one for page in events.every(at.instance, at.actor, **asked, limit=piece) for one in page.items)
+    yield from found if limit == 0 else islice(found, limit)
 
 
 def _event_json(one: Event) -> dict[str, object]:

@@ -65,6 +65,7 @@ class _Loop:
             self._busy[due.webhook.id] = self._pool.submit(self._send, due)
         if self._sinks.wanted:
             self._sinks.look()
+        webhooks.clear_deleted(self._instance)
         if self._turns % FORGET_EVERY == 0:
             webhooks.forget_old(self._instance)
 

@@ -475,12 +475,13 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
 def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Callable[[], Tuple[int, ...]]) -> str:
     """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
 
-    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know.
+    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
+    sshd tells of what it takes, and of what the certificates that it takes are signed with.
     """
     taken = effective.one("pubkeyacceptedalgorithms").split(",")
     if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
         return ""
-    if version() >= _TELLS_SIGNATURES:
+    if version() >= _TELLS_SIGNATURES and "rsa-sha2-512-cert-v01@openssh.com" not in taken:
         return ""
     return "ssh signs with rsa-sha2-512, which sshd does not take (PubkeyAcceptedAlgorithms has no rsa-sha2-512)"
 

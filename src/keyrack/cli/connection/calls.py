@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,13 +13,12 @@ from urllib.parse import quote
 import click
 
 from keyrack.cli.connection import logins
+from keyrack.cli.connection.transport import AT_ONCE, CallRefused, Calls, texts
 from keyrack.cli.output.ends import Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ID = click.IntRange(1, 2**31 - 1)
-AT_ONCE = 200
-"""How many items are asked for at once: the most that the API gives."""
 FOLDER = Path("keyrack-data")
 
 
@@ -34,53 +31,6 @@ NEXT = {
     "repository-missing": "`keyrack repos list` shows which you may see.",
 }
 """What to do next where something named is not there, by the refusal's code; a command may know better (known)."""
-
-
-class CallRefused(click.ClickException):
-    """What was called refuses, in words: status as HTTP has it, code for programs. The command ends with 1."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.advised = False
-
-    def with_advice(self, words: str) -> CallRefused:
-        """The same, with what to do next."""
-        told = CallRefused(self.status, self.code, f"{self.message} {words}")
-        told.advised = True
-        return told
-
-
-class Calls(ABC):
-    """Where a command's calls go. Answers have one shape, whichever way they go: docs/api/keyrack.md."""
-
-    @abstractmethod
-    def ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
-    ) -> Any:
-        """One call: path below /api/keyrack/v1, query without what is None; answers the JSON, None for an empty one.
-
-        Raises CallRefused, and Unreachable where there was no answer.
-        """
-
-    @abstractmethod
-    def now(self) -> datetime:
-        """The time there, in UTC."""
-
-    def every(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """All items of a list that comes in pages, one page after the other as they are looked at."""
-        cursor: str | None = ""
-        while cursor is not None:
-            found = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
-            yield from found["items"]
-            cursor = found["next"]
-
-
-def texts(query: Mapping[str, Any] | None) -> dict[str, str]:
-    """A query as it is written in an address; what is None is left out."""
-    found = {name: value for name, value in (query or {}).items() if value is not None}
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
 
 
 def to(*pieces: object) -> str:

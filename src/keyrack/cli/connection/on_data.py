@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from keyrack.cli.connection.calls import CallRefused, Calls, texts
 from keyrack.cli.connection.operator_context import OperatorContext, operator_context
+from keyrack.cli.connection.transport import CallRefused, Calls, texts
 from keyrack.cli.output.ends import Unreachable
 from keyrack.errors import Kind, Refusal
 from keyrack.web.native import catalogue

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from keyrack import __version__
-from keyrack.cli.connection.calls import CallRefused, Calls, texts
+from keyrack.cli.connection.transport import CallRefused, Calls, texts
 from keyrack.cli.output.ends import Unreachable
 from keyrack.cli.output.shown import say
 

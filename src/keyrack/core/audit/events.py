@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
@@ -13,7 +14,9 @@ from keyrack.model import Actor, Event, Page
 from keyrack.store.audit import events
 from keyrack.store.hosts import servers
 
+LOOKED_THROUGH = events.LOOKED_THROUGH
 REFUSED, ALARM = "refused", "alarm"
+AT_ONCE = 1000
 KINDS: Mapping[str, tuple[str, ...]] = {
     "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key"),
     "access": ("grant", "request", "request rule", "freeze"),
@@ -47,7 +50,8 @@ def find(
     since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
     all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint;
     kind: one of KINDS, REFUSED or ALARM, "" for all; cursor: instead of offset, of the page before, "" for the first
-    one. Raises Refusal MISSING for the server, INVALID for the kind.
+    one. Such a page looks through so many events (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more
+    follow: `after` says so. Raises Refusal MISSING for the server, INVALID for the kind.
     """
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
@@ -80,6 +84,15 @@ def find(
         if found is None:
             raise missing("server")
         return found
+
+
+def every(instance: Instance, actor: Actor, *, limit: int = AT_ONCE, **asked: Any) -> Iterator[Page[Event]]:
+    """All that find() would find, a page after the other, each when it is wanted; limit: of a page."""
+    cursor: str | None = ""
+    while cursor is not None:
+        found = find(instance, actor, **asked, limit=limit, cursor=cursor)
+        yield found
+        cursor = None if found.after is None else cursors.write(found.after)
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Event:

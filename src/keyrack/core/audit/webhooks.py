@@ -40,6 +40,7 @@ KEPT = timedelta(days=14)
 LATE = timedelta(seconds=30)
 """PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
 AT_ONCE = 500
+CLEARED_AT_ONCE = 1000
 
 Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
 """POST of a body with headers to an address; raises NoHttpAnswer. See web/outgoing.py."""
@@ -283,6 +284,18 @@ def forget_old(instance: Instance) -> None:
     # A piece at a time: whoever else has something to write comes between.
     while instance.database.write(lambda connection: webhooks.forget(connection, before, AT_ONCE)) == AT_ONCE:
         pass
+
+
+def clear_deleted(instance: Instance) -> None:
+    """Delete what was to be sent, or was, to webhooks that are deleted."""
+    for webhook_id in instance.database.read(webhooks.deleted):
+
+        def piece(connection: Connection, webhook_id: int = webhook_id) -> int:
+            return webhooks.clear(connection, webhook_id, CLEARED_AT_ONCE)
+
+        # A piece at a time, as one of a million would keep all others from writing.
+        while instance.database.write(piece) == CLEARED_AT_ONCE:
+            pass
 
 
 def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str, post: Post) -> Delivery:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
 LOOKED_AT = 2000
 """Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
+LOOKED_THROUGH = 200_000
+"""Events that one page by cursor is looked for in, where what is asked stands in no index: a fifth of a second."""
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -98,32 +101,46 @@ def find(
 
     since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
     one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
-    all; refused: only what was; alarms: these alone.
+    all; refused: only what was; alarms: these alone. A page after a place may be short, or empty, though more follows:
+    it is looked for among the next LOOKED_THROUGH events of those that server and time leave.
     """
-    statement = select(*COLUMNS).where(events.c.workspace_id == workspace_id)
+    within: list[Any] = [events.c.workspace_id == workspace_id]
+    if since is not None:
+        within.append(events.c.at >= since)
+    if until is not None:
+        within.append(events.c.at < until)
+    if before is not None:
+        within.append(events.c.id < before)
+    if server_id is not None:
+        within.append(events.c.server_id == server_id)
+    if alarms:
+        within.append(text(IS_ALARM))
+    sought: list[Any] = []
     if actor_name:
-        statement = statement.where(events.c.actor_name == actor_name)
+        sought.append(events.c.actor_name == actor_name)
     if key:
         # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
-        statement = statement.where(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
+        sought.append(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
     if kinds:
-        statement = statement.where(events.c.target_kind.in_(kinds))
+        sought.append(events.c.target_kind.in_(kinds))
     if refused:
-        statement = statement.where(events.c.outcome != "done")
-    if alarms:
-        statement = statement.where(text(IS_ALARM))
-    if since is not None:
-        statement = statement.where(events.c.at >= since)
-    if until is not None:
-        statement = statement.where(events.c.at < until)
-    if before is not None:
-        statement = statement.where(events.c.id < before)
-    if server_id is not None:
-        statement = statement.where(events.c.server_id == server_id)
+        sought.append(events.c.outcome != "done")
     if search:
-        statement = statement.where(contains(events.c.summary, search))
-    ordered = statement.order_by(events.c.id.desc())
-    return page(connection, ordered, _event, offset=offset, limit=limit, after=after)
+        sought.append(contains(events.c.summary, search))
+    beyond = _beyond(connection, within, after) if sought and after is not None else None
+    if beyond is not None:
+        sought.append(events.c.id > beyond)
+    ordered = select(*COLUMNS).where(*within, *sought).order_by(events.c.id.desc())
+    found = page(connection, ordered, _event, offset=offset, limit=limit, after=after)
+    return found if found.after is not None or beyond is None else replace(found, after=(beyond + 1,))
+
+
+def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int | None:
+    """The first event that is not looked through any more, None where all that follow are."""
+    follow = select(events.c.id).where(*within)
+    if after:
+        follow = follow.where(events.c.id < after[0])
+    return connection.execute(follow.order_by(events.c.id.desc()).offset(LOOKED_THROUGH).limit(1)).scalar()
 
 
 def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:

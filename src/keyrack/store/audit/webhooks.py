@@ -20,7 +20,10 @@ WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where events are sent. level: the least that is sent; actions: patterns; cursor: what is no longer new."""
+    """Where events are sent. level: the least that is sent; actions: patterns; cursor: what is no longer new.
+
+    active: not deleted. What was to be sent to a deleted one goes little by little, and then its row.
+    """
 
     id: int
     workspace_id: int
@@ -52,7 +55,8 @@ class Delivery:
 
 @prepared
 def _of_workspace(workspace_id: int, webhook_id: int | None = None) -> Select[Any]:
-    found = select(webhooks).where(webhooks.c.workspace_id == workspace_id).order_by(webhooks.c.id)
+    own = webhooks.c.workspace_id == workspace_id
+    found = select(webhooks).where(own, webhooks.c.active.is_(True)).order_by(webhooks.c.id)
     return found if webhook_id is None else found.where(webhooks.c.id == webhook_id)
 
 
@@ -79,11 +83,11 @@ def active(connection: Connection) -> tuple[Webhook, ...]:
 
 @prepared
 def _by_ids(ids: Sequence[int]) -> Select[Any]:
-    return select(webhooks).where(among(webhooks.c.id, ids))
+    return select(webhooks).where(among(webhooks.c.id, ids), webhooks.c.active.is_(True))
 
 
 def by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Webhook]:
-    """These webhooks by id."""
+    """These webhooks by id, without deleted ones."""
     return {row.id: _webhook(row) for row in _by_ids.rows(connection, ids)}
 
 
@@ -98,8 +102,38 @@ def update_one(connection: Connection, webhook_id: int, values: Mapping[str, Any
 
 
 def remove(connection: Connection, webhook_id: int) -> None:
-    """Delete a webhook with what was to be sent to it."""
-    connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+    """Delete a webhook: nothing is sent there any more, nobody sees it, its secret is gone; for the rest see clear."""
+    update_one(connection, webhook_id, {"active": False, "encrypted_secret": b""})
+
+
+@prepared
+def _deleted() -> Select[Any]:
+    return select(webhooks.c.id).where(webhooks.c.active.is_(False)).order_by(webhooks.c.id)
+
+
+def deleted(connection: Connection) -> list[int]:
+    """The ids of deleted webhooks that have deliveries still, or had when one last looked."""
+    return _deleted.values(connection)
+
+
+@prepared
+def _clear(webhook_id: int, most: int) -> Delete:
+    held = webhook_deliveries
+    some = select(held.c.id).where(held.c.webhook_id == webhook_id).order_by(held.c.id).limit(most)
+    return delete(held).where(held.c.id.in_(some))
+
+
+@prepared
+def _clear_away(webhook_id: int) -> Delete:
+    return delete(webhooks).where(webhooks.c.id == webhook_id)
+
+
+def clear(connection: Connection, webhook_id: int, most: int) -> int:
+    """Delete some deliveries of a deleted webhook, and its row with the last of them; answers how many went."""
+    gone = _clear.run(connection, webhook_id, most)
+    if gone < most:
+        _clear_away.run(connection, webhook_id)
+    return gone
 
 
 @prepared
@@ -148,7 +182,8 @@ def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | N
 @prepared
 def _due(at: datetime, limit: int) -> Select[Any]:
     held = webhook_deliveries
-    due = select(held).where(IS_WAITING, held.c.next_at <= at)
+    active = select(webhooks.c.id).where(webhooks.c.active.is_(True))
+    due = select(held).where(IS_WAITING, held.c.next_at <= at, held.c.webhook_id.in_(active))
     return due.order_by(held.c.next_at).limit(limit)
 
 

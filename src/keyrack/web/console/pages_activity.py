@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from itertools import chain as chain_of
 from itertools import groupby
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +23,6 @@ from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
-AT_ONCE = 1000
 FILTERS = ("q", "person", "host", "key", "kind", "since", "until")
 KINDS = (
     ("", "everything"),
@@ -43,9 +43,10 @@ def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
     return events.moment(text, field=name, end=end) if text else None
 
 
-def _find(visit: Visit, before: int | None, limit: int) -> Piece[Event]:
+def _found(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event]]:
+    """What the filters leave, page by page; the first one is there once it is asked for."""
     host = visit.query.get("host", "").strip()
-    return events.find(
+    return events.every(
         visit.instance,
         visit.actor,
         server_id=servers.named(visit.instance, visit.actor, host).id if host else None,
@@ -64,16 +65,17 @@ def activity(visit: Visit) -> Response:
     """What was done and refused, the newest first."""
     refused = None
     before = visit.query.get("before", "")
+    shown: tuple[Event, ...] = ()
+    onward: tuple[Any, ...] | None = None
     try:
-        found = _find(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE + 1)
-        items = found.items
+        found = next(_found(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE))
+        shown, onward = found.items, found.after
     except Refusal as refusal:
         if refusal.kind not in (Kind.INVALID, Kind.MISSING):
             raise
-        items, refused = (), refusal
-    shown = items[:PER_PAGE]
+        refused = refusal
     kept = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
-    onward = urlencode({**kept, "before": shown[-1].id}) if len(items) > PER_PAGE else ""
+    further = "" if onward is None else f"/activity?{urlencode({**kept, 'before': onward[0]})}"
     return visit.show(
         "activity.html",
         days=[(day, list(some)) for day, some in groupby(shown, key=_day)],
@@ -82,7 +84,9 @@ def activity(visit: Visit) -> Response:
         wrong=refused,
         proven=_proven(visit),
         first=f"/activity?{urlencode(kept)}" if before else "",
-        next=f"/activity?{onward}" if onward else "",
+        next=further,
+        # A page that is not full, though more follows: so many were looked through.
+        looked_through=events.LOOKED_THROUGH if further and len(shown) < PER_PAGE else 0,
     )
 
 
@@ -114,14 +118,13 @@ def event(visit: Visit) -> Response:
 
 def export(visit: Visit) -> Response:
     """All that the filters leave, one JSON object a line, the newest first."""
-    first = _find(visit, None, AT_ONCE)
+    found = _found(visit, None, events.AT_ONCE)
+    first = next(found)  # what is refused is said before anything is sent
 
     def lines() -> Iterator[str]:
-        found = first
-        while found.items:
-            for one in found.items:
+        for piece in chain_of((first,), found):
+            for one in piece.items:
                 yield json.dumps(_plain(one), ensure_ascii=False) + "\n"
-            found = _find(visit, found.items[-1].id, AT_ONCE)
 
     headers = {"Content-Disposition": 'attachment; filename="activity.jsonl"'}
     return StreamingResponse(lines(), media_type="application/jsonl; charset=utf-8", headers=headers)

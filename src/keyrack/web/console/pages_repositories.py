@@ -59,7 +59,7 @@ def repository(visit: Visit) -> Response:
     found = _named(visit, visit.path.get("path") or visit.path["id"])
     happened: tuple[Event, ...] = ()
     if visit.may("events:read"):
-        happened = events.find(visit.instance, visit.actor, search=found.path, limit=15).items
+        happened = events.find(visit.instance, visit.actor, search=found.path, limit=15, cursor="").items
     return visit.show(
         "repository.html",
         repository=found,

@@ -1,0 +1,76 @@
+"""An audit log, and a webhook's queue, that are long: what is asked of them is done a bounded piece at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyrack.core import cursors
+from keyrack.core.audit import events, webhooks
+from keyrack.core.hosts import servers
+from keyrack.errors import Refusal
+from keyrack.store.audit import events as stored_events
+from keyrack.store.audit import webhooks as stored
+from tests.core.conftest import Team
+
+
+def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers.create(team.instance, team.owner, name="needle", address="10.1.0.1")
+    for number in range(9):
+        servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
+    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 4)
+    first = events.find(team.instance, team.owner, search="NEEDLE", cursor="", limit=2)
+    assert first.items == ()
+    assert first.after is not None
+    pages = list(events.every(team.instance, team.owner, search="NEEDLE", limit=2))
+    assert ["needle" in one.summary for page in pages for one in page.items] == [True]
+    assert len(pages) > 2
+    filters: tuple[dict[str, Any], ...] = (
+        {"person": "nobody"},
+        {"kind": "sessions"},
+        {"key": "SHA256:none"},
+        {"kind": "refused"},
+    )
+    for asked in filters:
+        assert events.find(team.instance, team.owner, **asked, cursor="", limit=2).after is not None
+    # No event is missing and none comes twice, whatever a page holds.
+    straws = [one.id for page in events.every(team.instance, team.owner, search="straw", limit=3) for one in page.items]
+    assert len(straws) == 9
+    assert straws == sorted(set(straws), reverse=True)
+
+
+def test_a_page_that_needs_no_search_is_full_whatever_the_log(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
+    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    first = events.find(team.instance, team.owner, cursor="", limit=5)
+    assert len(first.items) == 5
+    assert first.after is not None
+    second = events.find(team.instance, team.owner, cursor=cursors.write(first.after), limit=5)
+    assert [one.id for one in first.items][-1] == second.items[0].id + 1
+    # By number all that match are counted, as ever.
+    assert events.find(team.instance, team.owner, search="straw", limit=5).total == 9
+
+
+def test_a_deleted_webhook_is_gone_at_once_and_its_queue_little_by_little(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "CLEARED_AT_ONCE", 3)
+    made = [webhooks.create(team.instance, team.owner, url=f"https://{at}.example.org/").webhook for at in "ab"]
+    now = team.instance.now()
+    for one in made:
+        team.instance.database.write(lambda c, number=one.id: stored.enqueue(c, number, range(1, 11), now))  # type: ignore[misc]
+    webhooks.delete(team.instance, team.owner, made[0].id)
+    assert webhooks.find(team.instance, team.owner) == (made[1],)
+    with pytest.raises(Refusal):
+        webhooks.deliveries(team.instance, team.owner, made[0].id)
+    assert {due.webhook.id for due in webhooks.claim(team.instance)} == {made[1].id}
+    # Not in the transaction of the command, for which everybody would wait.
+    kept = team.instance.database.read(lambda c: [len(stored.deliveries(c, one.id, None, 50)) for one in made])
+    assert kept == [10, 10]
+    webhooks.clear_deleted(team.instance)
+    kept = team.instance.database.read(lambda c: [len(stored.deliveries(c, one.id, None, 50)) for one in made])
+    assert kept == [0, 10]
+    assert team.instance.database.read(stored.deleted) == []
+    assert webhooks.find(team.instance, team.owner) == (made[1],)
