@@ -67,7 +67,10 @@ class Effective:
     as its manual does). Raises SshdProblem for what is no such answer.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, problem: str = "") -> None:
+        """problem: why sshd does nothing of this for whom it was asked about."""
+        self.problem = problem
+        self._output = output
         self._values: Dict[str, List[str]] = {}
         for line in output.split("\n"):
             keyword, _, value = line.partition(" ")
@@ -76,6 +79,10 @@ class Effective:
         # Every sshd says these. Not to find them is no answer, and must not be taken for one.
         if not {"authorizedkeysfile", "pubkeyauthentication"} <= set(self._values):
             raise SshdProblem("sshd's account of its settings (sshd -T) is in a form that this agent cannot read")
+
+    def broken(self, problem: str) -> Effective:
+        """The same, and why sshd lets nobody in by it."""
+        return Effective(self._output, problem)
 
     def one(self, keyword: str) -> str:
         """The first value; empty where there is none. without-password is the old name of prohibit-password."""
@@ -145,6 +152,10 @@ class Sshd:
                 place = Place(HERE, "localhost" if self.names_hosts(config) else HERE)
             local = place.local or (HERE if place.address == HERE else _own_address())
             asked += [f"user={user}", f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
+            if "rdomain" in asked_by_rules(_lines(config or self.config, 0)):
+                asked.append(
+                    "rdomain="
+                )  # that of nobody in particular; else sshd takes no such rule for one that applies
         port = place.port if place is not None else None
         asked += [f"lport={port}"] if port is not None else self._local_port(config or self.config, given)
         who = ["-C", ",".join(asked)] if asked else []
