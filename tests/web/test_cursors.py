@@ -119,3 +119,10 @@ def test_the_owner_of_the_instance_sees_the_tokens_of_all_workspaces(team: Servi
     assert found == [*(("acme", name) for name in PEOPLE), ("umbrella", "victor")]
     for token in ("token-of-victor", "token-of-audrey", "token-of-alice"):
         call(team, "GET", "/instance/tokens", token=token, status=403)
+
+
+def test_a_cursor_and_a_page_at_once_are_refused(team: Service) -> None:
+    """The page was left out without a word."""
+    for query in ("cursor=&page=2", "page=1&cursor="):
+        answer = team.call("GET", f"/api/keyrack/v1/people?{query}", token="token-of-olga")
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "page")
