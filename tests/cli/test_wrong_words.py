@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ def test_a_mistyped_folder_gets_no_key_and_no_database(tmp_path: Path, words: st
     assert ended.exit_code == 1
     assert "There is no instance of Keyrack at" in ended.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
+def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+    with closing(sqlite3.connect(data / "keyrack.db")) as raw:
+        raw.execute("ALTER TABLE grants RENAME TO gone")
+    ended = run(*words.split(), data=data)
+    assert (ended.exit_code, "table grants is missing" in ended.output) == (1, True), ended.output
 
 
 def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
