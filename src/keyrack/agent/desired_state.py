@@ -112,8 +112,7 @@ class DesiredState:
 
     def allowed(self, document: HostDocument) -> HostDocument:
         """The document without the accounts that the service may not speak for here."""
-        users = {name: entries for name, entries in document.users.items() if self.local.speaks_for(name)}
-        return document._replace(users=users)
+        return self.local.allowed(document)
 
     def put(self, document: HostDocument, *, scan: bool = True) -> Met:
         """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
