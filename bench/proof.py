@@ -23,7 +23,7 @@ HEAD = "## Proof"
 LONGEST = 3600
 
 PYTHON = sys.executable
-CRASHES = (PYTHON, "-m", "pytest", "-q", "-s", "-p", "no:xdist", "tests/crash/test_many_processes.py", "-k")
+CRASHES = (PYTHON, "-m", "pytest", "-q", "-s", "tests/crash/test_many_processes.py", "-k")
 
 
 @dataclass(frozen=True, slots=True)

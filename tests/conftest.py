@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import shutil
@@ -17,12 +16,12 @@ from argon2 import PasswordHasher
 from keyrack import app
 from keyrack.core.people import passwords
 from keyrack.core.workspace import workspace_file
-from tests import own_machine, ready_programs
+from tests.login import debian_host
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
 
-pytest_plugins = ["tests.databases", "tests.costs", "tests.scheduling"]
+pytest_plugins = ["tests.databases", "tests.costs", "tests.workers"]
 
 # The longest first, so that no worker begins a long one when the others are done.
 SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
@@ -36,20 +35,12 @@ ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "w
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the process that runs tests a machine of its own; of several workers, each."""
+    """Settings of libraries, for all tests."""
     # What tests start hundreds of times, and the tests themselves, are compiled once, whatever is usual here.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     # With rich, which tools of tests bring along, it would print every value on the way to an exception.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
-    if not hasattr(config, "workerinput"):
-        from tests.login.debian_host import are_being_made
-
-        # Said once for all workers, which must have the tests in the same order.
-        os.environ["HOSTS_ARE_BEING_MADE"] = "1" if are_being_made() else ""
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
-        own_machine.take()
-        ready_programs.use()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,17 +58,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the tests in order, and have one worker run those that share what the machine has once."""
+    """Put the tests in order."""
     if config.getoption("no_system"):
         chosen = [item for item in items if not _needs_system(item)]
         config.hook.pytest_deselected(items=[item for item in items if _needs_system(item)])
         items[:] = chosen
-    items.sort(key=_place)
-    for item in items:
-        module = item.getparent(pytest.Module)
-        shared = module is not None and bool({"accounts", "machine"} & set(vars(module.obj)))
-        if shared and not own_machine.taken:
-            item.add_marker(pytest.mark.xdist_group("machine"))
+    are_being_made = debian_host.are_being_made()
+    items.sort(key=lambda item: _place(item, are_being_made=are_being_made))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,23 +76,6 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Of many processes one compiles a file of tests that is new; the others, which need it too, wait for that."""
-    if not isinstance(collector, pytest.Module) or _is_compiled(collector.path):
-        return (yield)
-    with collector.path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return (yield)
-
-
-def _is_compiled(path: Path) -> bool:
-    compiled = (path.parent / "__pycache__").glob(f"{path.stem}.*-pytest-*.pyc")
-    return any(one.stat().st_mtime >= path.stat().st_mtime for one in compiled)
 
 
 def _needs_system(item: pytest.Item) -> bool:
@@ -123,9 +93,9 @@ def _folder(path: Path) -> str:
     return path.relative_to(Path(__file__).parent).parts[0]
 
 
-def _place(item: pytest.Item) -> int:
+def _place(item: pytest.Item, *, are_being_made: bool) -> int:
     folder = _folder(item.path)
-    if os.environ["HOSTS_ARE_BEING_MADE"] and _boots(item):
+    if are_being_made and _boots(item):
         folder = "store"  # the first that needs little
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
 

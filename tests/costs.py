@@ -53,6 +53,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("seconds of processors, seconds of tests, tests")
     for name in sorted(chosen, key=lambda one: -_processors[one]):
         terminalreporter.write_line(f"{_processors[name]:8.1f} {_clock[name]:8.1f} {_tests[name]:6} {name}")
+    if config.getoption("workers", 0):
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        terminalreporter.write_line(f"{used.ru_utime + used.ru_stime:8.1f}                 to load and collect them")
 
 
 def _spent() -> float:

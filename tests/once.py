@@ -15,7 +15,7 @@ import pytest
 def run_folder(factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this run have, and no other run's."""
     base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if "KEYRACK_TESTS_WORKER" in os.environ else base
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -49,7 +50,7 @@ taken = False
 def take() -> None:
     """Go into a machine of one's own, where that can be done; `taken` tells. Call it on the thread of the tests."""
     global taken
-    if taken or not _can_be():
+    if taken or not can_be_taken():
         return
     libc = ctypes.CDLL(None, use_errno=True)
     # Numbers of accounts are the whole machine's: who stops all processes of its account must not stop another's.
@@ -68,8 +69,9 @@ def take() -> None:
             os.rmdir(folder)
 
 
-def _can_be() -> bool:
-    """Tried in a process of its own, as one cannot go back."""
+@cache
+def can_be_taken() -> bool:
+    """Whether take() works here; tried in a process of its own, as one cannot go back."""
     needed = (Path(__file__).resolve(), Path(sys.prefix).resolve(), Path.home().resolve(), Path(tempfile.gettempdir()))
     if os.geteuid() != 0 or shutil.which("unshare") is None or any(Path("/home") in path.parents for path in needed):
         return False

@@ -9,6 +9,8 @@ import pytest
 from keyrack.core import cursors
 from keyrack.core.audit import events, webhooks
 from keyrack.core.hosts import resync, servers
+from keyrack.core.hosts import servers, system_users
+from keyrack.core.keys import grants, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store.audit import events as stored_events
@@ -41,6 +43,29 @@ def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, mon
     straws = [one.id for page in events.every(team.instance, team.owner, search="straw", limit=3) for one in page.items]
     assert len(straws) == 9
     assert straws == sorted(set(straws), reverse=True)
+
+
+def test_what_concerned_a_host_is_found_whether_it_names_it_or_its_tag(team: Team) -> None:
+    instance, owner = team.instance, team.owner
+    user_keys.add(instance, owner, title="laptop", public_key=fresh_line(), user_id=team.member_user.id)
+    # A host whose number begins with the other's, and has another tag.
+    others = [servers.create(instance, owner, name=f"db-{n}", address=f"10.1.1.{n}", tags=("db",)) for n in range(10)]
+    other = next(one for one in others if str(one.id) == f"{team.server.id}0")
+    system_users.create(instance, owner, other.id, username="deploy")
+    begun = events.find(instance, owner, limit=1).items[0].id
+    grants.give(instance, owner, user_id=team.member_user.id, tag="web", system_user="deploy")
+    grants.give(instance, owner, user_id=team.member_user.id, tag="db", system_user="deploy")
+
+    def said(server: int) -> list[str]:
+        found = events.find(instance, owner, concerning=server, limit=50).items
+        return [one.summary for one in found if one.id > begun]
+
+    assert said(team.server.id) == ["Let alice log in as deploy on hosts with the tag web"]
+    assert said(other.id) == ["Let alice log in as deploy on hosts with the tag db"]
+    # What names the host itself is there too.
+    assert "Created host web-1 (192.0.2.10)" in [
+        one.summary for one in events.find(instance, owner, concerning=team.server.id, limit=50).items
+    ]
 
 
 def test_a_page_that_needs_no_search_is_full_whatever_the_log(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts
 from keyrack.agent.system.local import read
 from keyrack.agent.system.lookup import exists
 from keyrack.core.audit import events
-from keyrack.core.hosts import enrolment, modes, servers, system_users, unmanaged_keys
+from keyrack.core.hosts import enrolment, facts, modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials, revocation
 from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
@@ -92,6 +92,10 @@ class Scene:
         """Whether the host has said that it obeys the newest document."""
         server = servers.get(self.service.instance, owner(), SERVER)
         return server.applied_revision == server.revision
+
+    def plan(self) -> facts.EnforcingPlan | None:
+        """What the host said that enforcing would change beyond keys."""
+        return facts.plan_of(servers.get(self.service.instance, owner(), SERVER))
 
     def sshd_facts(self) -> Mapping[str, str]:
         """What the host says its sshd does."""
@@ -195,10 +199,22 @@ def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
     assert "krone:" not in plan.stdout
     assert f"AuthorizedKeysFile: .ssh/authorized_keys .ssh/authorized_keys2 {host.etc}/global_keys ->" in plan.stdout
     assert host.snapshot() == files, "the plan changed something"
+    # The service has all of it but the keys, which stand in the report already.
+    now = servers.get(scene.service.instance, owner(), SERVER).revision
+    wait_until(lambda: (told := scene.plan()) is not None and told.revision == now, "the plan of what is decided now")
+    told = scene.plan()
+    assert told is not None
+    assert "What sshd would do otherwise" in told.sections
+    assert any(line.startswith("+AuthorizedKeysFile") for line in told.sections["Files"])
+    for heading, lines in told.sections.items():
+        assert f"\n{heading}:\n" in plan.stdout
+        for line in lines:
+            assert f"\n  {line}\n" in plan.stdout
     certified = host.certified()
     assert host.client.lets_in(certified, "krfive")
     assert host.client.lets_in(host.keys["helper"], "krfive")
     scene.enforce()
+    wait_until(lambda: scene.plan() is None, "that what is done is no plan any more")
     for name in ACCOUNTS:
         assert host.client.lets_in(host.keys[name], name), name
     for key in (host.keys["rogue"], host.keys["krone"]):

@@ -87,6 +87,30 @@ def find(
         return page
 
 
+def get(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+    """One of what a host found, as long as it is there. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "credentials:read",
+        "see a key found on a host",
+        target_kind="unmanaged key",
+        target_id=found_id,
+        server_id=server_id,
+    )
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None or found.state == GONE:
+            raise missing("unmanaged key")
+        return found
+
+
 def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
     """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
     the ways in that Keyrack looks after.

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
@@ -73,9 +74,10 @@ class Receipts:
 
 
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
-    """Which servers refuse a revoked key by now. Raises Refusal MISSING when it is revoked nowhere."""
+    """Which servers refuse a revoked key by now. Raises Refusal MISSING when it is revoked nowhere, or INVALID."""
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
+        validation.fingerprint(fingerprint)
         return tuple(
             Receipt(
                 one.server_id,

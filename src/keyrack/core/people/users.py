@@ -362,7 +362,7 @@ def ensure_group(
     """
     attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
     with attempt:
-        title = validation.text(name, field="name")
+        title = validation.called(name)
         named = frozenset(user_ids)
 
         def held(connection: Connection) -> tuple[int | None, frozenset[int]]:

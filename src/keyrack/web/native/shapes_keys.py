@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
+from pydantic import ConfigDict
+
 from keyrack.core.hosts.refused_logins import RefusedLogins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
@@ -97,6 +99,8 @@ class UnmanagedKeysAsked(Window):
 class ReceiptsAsked(Query):
     """Whose receipts."""
 
+    # Needed, as the core says: who may not ask hears that first.
+    model_config = ConfigDict(json_schema_extra={"required": ["fingerprint"]})
     fingerprint: Annotated[Fingerprint, about("The key that was revoked.")] = ""
 
 

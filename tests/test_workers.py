@@ -1,0 +1,100 @@
+"""What several workers say is what one process would: each outcome once, and a worker's death is a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FILES = {
+    "test_together.py": """
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def shared():
+    yield os.getpid()
+    print("the end of what is shared")
+
+@pytest.mark.parametrize("number", range(20))
+def test_all_in_one_process(shared, number):
+    assert shared == os.getpid()
+""",
+    "test_each.py": """
+import os
+import signal
+import warnings
+import pytest
+
+@pytest.fixture(scope="session")
+def badly_left():
+    yield
+    raise OSError("what a session ends with")
+
+@pytest.mark.parametrize("number", range(20))
+def test_passes(number, tmp_path):
+    assert list(tmp_path.parent.glob("test_passes*")) and os.getppid() == int(os.environ["STARTER"])
+
+def test_fails():
+    print("said before it failed")
+    assert [1, 2] == [1, 3]
+
+def test_skips():
+    pytest.skip("for a reason")
+
+def test_warns():
+    warnings.warn("a warning of a test")
+
+def test_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_leaves_badly(badly_left):
+    pass
+""",
+    "conftest.py": """
+import os
+os.environ["STARTER"] = str(os.getpid())
+""",
+}
+
+
+def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, "ascii")
+    said = _pytest(tmp_path, "-n", "3", "-rA")
+    counts = set(re.findall(r"\d+ [a-z]+", said.strip().rpartition("\n")[2]))
+    assert counts == {"2 failed", "42 passed", "1 skipped", "1 warning", "1 error"}, said
+    assert "the process that ran it ended with -9" in said
+    assert "At index 1 diff: 2 != 3" in said
+    assert "said before it failed" in said
+    assert "UserWarning: a warning of a test" in said
+    assert "OSError: what a session ends with" in said
+    assert "test_each.py:21: for a reason" in said
+
+
+def test_the_first_failure_ends_all_where_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest, time\n@pytest.mark.parametrize('number', range(200))\n"
+        "def test_it(number):\n    time.sleep(0.05)\n    assert number != 3\n",
+        "ascii",
+    )
+    said = _pytest(tmp_path, "-n", "2", "-x")
+    assert "1 failed" in said
+    assert int(re.findall(r"(\d+) passed", said)[0]) < 199
+
+
+def _pytest(folder: Path, *given: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "tests.workers", "-p", "no:xdist", "-p", "no:xdist.looponfail"]
+    ended = subprocess.run(
+        [*command, "-p", "no:cacheprovider", f"--basetemp={folder / 'temporary'}", *given, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    return ended.stdout
