@@ -8,8 +8,7 @@ import pytest
 
 from keyrack.core import cursors
 from keyrack.core.audit import events, webhooks
-from keyrack.core.hosts import resync, servers
-from keyrack.core.hosts import servers, system_users
+from keyrack.core.hosts import resync, servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
