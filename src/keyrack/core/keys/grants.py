@@ -430,7 +430,7 @@ def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
 
 def _where(work: Work, grant: Grant) -> str:
     if grant.server_id is not None:
-        return f"host {own_server(work, grant.server_id).name}"
+        return own_server(work, grant.server_id).name
     if grant.all_servers:
         return "all hosts"
     return f"hosts with the tag {grant.tag}"
