@@ -9,7 +9,7 @@ from typing import Any
 
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Role, Server
@@ -69,12 +69,11 @@ def add(
                 "break_glass": break_glass or None,
             }
             added = _put(work, place, user, name, key, terms)
-            until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
-            alarmed = ", to break glass with" if break_glass else ""
+            given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{given}",
                 target_id=added.id,
-                details={"label": name, "username": user, "fingerprint": key.sha256},
+                details={"label": name, "username": user, "fingerprint": key.sha256, **event_terms.details(limits)},
             )
             return added
 
