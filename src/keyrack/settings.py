@@ -14,6 +14,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from keyrack.model import Role
+from keyrack.ssh.names import name_problem
+
 PREFIX = "keyrack_"
 MOST_DAYS = 36_500
 """A hundred years: what lies further back than the calendar cannot be reckoned with."""
@@ -263,6 +266,11 @@ class Settings(BaseModel):
         default=None,
         description="A file that holds the last signed checkpoint of the audit log, for whoever keeps it elsewhere.",
     )
+    known_triggers: str = Field(
+        default="",
+        description="Triggers, rules and views on Keyrack's tables that are your own, by name, with commas between: no "
+        "alarm is raised about them, and `keyrack audit verify` goes on.",
+    )
     key_uses_days: int = Field(
         default=400,
         ge=1,
@@ -378,6 +386,19 @@ class Settings(BaseModel):
             raise ValueError(f"there is no file {value}")
         return value
 
+    @field_validator("oidc_roles", "oidc_groups")
+    @classmethod
+    def _rules_name_two_things(cls, value: str, info: ValidationInfo) -> str:
+        for rule in value.split(","):
+            theirs, _, ours = (part.strip() for part in rule.rpartition("="))
+            if rule.strip() and not (theirs and ours):
+                raise ValueError(f"{rule.strip()!r} is no rule: write the provider's group, = and what it is here")
+            if info.field_name == "oidc_roles" and ours and ours not in set(Role):
+                raise ValueError(f"{ours!r} is none of the roles {', '.join(Role)}")
+            if info.field_name == "oidc_groups" and ours and name_problem(ours) is not None:
+                raise ValueError(f"no group here can be called {ours!r}. {name_problem(ours)}")
+        return value
+
     @field_validator("listen", "git_listen", "metrics_listen")
     @classmethod
     def _listen_has_a_port(cls, value: str, info: ValidationInfo) -> str:
@@ -386,9 +407,10 @@ class Settings(BaseModel):
         host, _, port = value.rpartition(":")
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         right = bare and not set("[] \t") & set(bare) and port.isascii() and port.isdigit() and len(port) < 6
-        if not right or int(port) > 65535:
-            raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022")
-        return value
+        if not right or int(port) > 65535 or (":" in bare and not _is_ipv6(bare)):
+            raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022 or [::1]:8022")
+        # An IPv6 address is in brackets wherever a port follows it: addresses are made of this.
+        return f"[{bare}]:{port}" if ":" in bare else value
 
     @property
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -416,6 +438,14 @@ class Settings(BaseModel):
         """`listen`, taken apart; brackets of an IPv6 address are removed."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _environment() -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
+from keyrack.settings import Settings
 
 UNWRITTEN = (
     b"Error: What was to be printed could not be written: no space left. "
@@ -42,6 +45,14 @@ def test_a_mistyped_folder_gets_no_key_and_no_database(tmp_path: Path, words: st
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
+def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+    with closing(sqlite3.connect(data / "keyrack.db")) as raw:
+        raw.execute("ALTER TABLE grants RENAME TO gone")
+    ended = run(*words.split(), data=data)
+    assert (ended.exit_code, "table grants is missing" in ended.output) == (1, True), ended.output
+
+
 def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in data.iterdir() if path.is_file()}
     (data / "link").symlink_to(data / "instance.key")
@@ -68,7 +79,12 @@ def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
         ("EVENTS_DAYS", "99999999999", "36500"),
         ("REVOCATIONS_DAYS", "999999999", "36500"),
         ("LISTEN", "[::1", "takes HOST:PORT"),
+        ("LISTEN", "a:b:8022", "takes HOST:PORT"),
+        ("LISTEN", "127.0.0.1:-1", "takes HOST:PORT"),
         ("GIT_LISTEN", "127.0.0.1:000000022", "takes HOST:PORT"),
+        ("OIDC_ROLES", "staff", "is no rule"),
+        ("OIDC_ROLES", "staff=boss", "none of the roles"),
+        ("OIDC_GROUPS", "/ops=/ops", "holds no /"),
     ],
 )
 def test_a_wrong_setting_is_said(
@@ -78,6 +94,13 @@ def test_a_wrong_setting_is_said(
     ended = run("tidy", data=data)
     assert (ended.exit_code, words in ended.output) == (2, True), ended.output
     assert "Value error" not in ended.output
+
+
+@pytest.mark.parametrize("listen", ["::1:8022", "[::1]:8022"])
+def test_an_ipv6_address_is_told_in_brackets(tmp_path: Path, listen: str) -> None:
+    settings = Settings(data=tmp_path, listen=listen, git_listen=listen)
+    assert (settings.url, settings.host_and_port) == ("http://[::1]:8022", ("::1", 8022))
+    assert settings.git_listen == "[::1]:8022"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,35 @@ PLACES = ("fra", "ams", "sin")
 KINDS = ("web", "db", "cache", "build", "mail", "edge")
 SYSTEMS = (("debian", "12"), ("ubuntu", "24.04"), ("debian", "13"), ("almalinux", "9"))
 
+# What an agent says that enforcing would change on a Debian, beyond keys.
+_WANTED = (
+    "AuthorizedKeysFile /var/lib/keyrack/keys/%u",
+    "RevokedKeys /var/lib/keyrack/revoked_keys",
+    "ExposeAuthInfo yes",
+    "AuthorizedKeysCommand none",
+    "AuthorizedPrincipalsCommand none",
+    "AuthorizedPrincipalsFile none",
+    "TrustedUserCAKeys none",
+)
+PLAN = {
+    "Files": [
+        "--- /etc/ssh/sshd_config.d/00-keyrack.conf",
+        "+++ /etc/ssh/sshd_config.d/00-keyrack.conf",
+        "@@ -1 +1,17 @@",
+        "+# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall",
+        *(f"+{line}" for line in _WANTED),
+        "+Match all",
+        *(f"+    {line}" for line in _WANTED),
+    ],
+    "What sshd would do otherwise": [
+        "AuthorizedKeysFile: .ssh/authorized_keys .ssh/authorized_keys2 -> /var/lib/keyrack/keys/%u",
+        "RevokedKeys: none -> /var/lib/keyrack/revoked_keys",
+        "ExposeAuthInfo: no -> yes",
+        "PasswordAuthentication stays on: whoever knows a password still logs in without a key",
+    ],
+    "Who could not log in with a key of Keyrack all the same": ["nobody: each key opens its account"],
+}
+
 
 class Workspace:
     """What is being made: its instance, its owner, and what there is so far."""
@@ -244,7 +273,11 @@ def _reports(made: Workspace) -> None:
         told: dict[str, Any] = {
             "revision": now.revision - (2 if behind else 0),
             "state": "applied",
-            "facts": {"enforcement": "enforce" if number % 3 == 0 else "observe", "sshd": {"Port": "22"}},
+            "facts": {
+                "enforcement": "enforce" if number % 3 == 0 else "observe",
+                "sshd": {"Port": "22"},
+                "plan": {} if number % 3 == 0 else {"revision": now.revision, "sections": PLAN},
+            },
             "sessions": _sessions(made, number),
             "last_used": _last_used(made, number),
         }

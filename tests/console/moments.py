@@ -49,6 +49,8 @@ def moments(service: Service) -> list[Moment]:
     waits = _one(service, "SELECT id FROM servers WHERE enrolled_at IS NULL ORDER BY id LIMIT 1")
     long_person = _one(service, "SELECT name FROM users WHERE name LIKE 'maximiliane%'")
     strange = _one(service, "SELECT name FROM users ORDER BY id DESC LIMIT 1")
+    drifted = _one(service, "SELECT server_id FROM unmanaged_keys WHERE state = 'new' ORDER BY id LIMIT 1")
+    inside = _one(service, "SELECT server_id FROM sessions ORDER BY id LIMIT 1")
     key = _one(service, "SELECT server_id || '/keys/' || id FROM credentials ORDER BY id LIMIT 1 OFFSET 1")
     own = [
         Moment(f"own{path.replace('/', '-')}", path, member)
@@ -87,6 +89,8 @@ def moments(service: Service) -> list[Moment]:
         Moment("host-refused", "/hosts?add=1", does=_adds_host_twice),
         Moment("host-key-preview", f"/hosts/{key}", does=_previews_limits),
         Moment("remove-key", f"/hosts/{key}", does=lambda page: _sends(page, "Remove this key")),
+        Moment("remove-unmanaged", f"/hosts/{drifted}", does=lambda page: _presses(page, "Unmanaged keys", "Remove")),
+        Moment("end-session", f"/hosts/{inside}", does=lambda page: _presses(page, "Sessions", "End")),
         Moment("again", f"/offboard/{leaver}", does=_offboards),
         Moment("search", "/search?q=a"),
         Moment("search-nothing", "/search?q=zzzzzz"),
@@ -114,6 +118,11 @@ def _sends(page: Page, button: str, **fields: str) -> None:
     for label, value in fields.items():
         page.get_by_label(label, exact=True).first.fill(value)
     page.locator("main").get_by_role("button", name=button).last.click()
+    page.wait_for_load_state()
+
+
+def _presses(page: Page, table: str, button: str) -> None:
+    page.get_by_role("table", name=table).get_by_role("button", name=button).first.click()
     page.wait_for_load_state()
 
 

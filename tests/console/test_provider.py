@@ -103,8 +103,8 @@ def console(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Ite
         oidc_client_id="keyrack",
         oidc_client_secret="a secret",
         oidc_networks="127.0.0.0/8",
-        oidc_roles="ssh-admins=admin, staff=member",
-        oidc_groups="operations=ops",
+        oidc_roles="ssh-admins=admin, staff=member, /platform/staff=member",
+        oidc_groups="operations=ops, /platform/operations=platform, cn=ops=directory",
         oidc_name="Example",
     )
     with running(settings) as service:
@@ -150,6 +150,16 @@ def test_the_first_sign_in_makes_the_user_by_rule(console: Service, provider: Pr
         assert groups.get(console.instance, users.system_actor(1), "ops").members == ("nina",)
         assert through(client, provider, groups=[]).status_code == 403, "who lost the group comes in no more"
         assert groups.get(console.instance, users.system_actor(1), "ops").members == (), "neither on hosts"
+
+
+def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: Service, provider: Provider) -> None:
+    """Keycloak lists /platform/operations, a directory behind a provider cn=ops."""
+    with browser(console) as client:
+        held = ["/platform/staff", "/platform/operations", "cn=ops"]
+        assert through(client, provider, sub="s-9", preferred_username="kay", groups=held).status_code == 303
+    assert role_and_groups(console, "kay") == "member"
+    for name in ("platform", "directory"):
+        assert groups.get(console.instance, users.system_actor(1), name).members == ("kay",)
 
 
 def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:

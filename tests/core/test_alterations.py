@@ -31,6 +31,7 @@ from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import access_tree as tree
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team, actor
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
@@ -222,7 +223,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
         if done:
             inside = replace(world.team.instance, database=Inside(world.team.instance, connection))  # type: ignore[arg-type]
             gained = world.gained(inside)
-            names = [row.name for row in damaged_rows.find(inside, world.team.owner)]
+            names = [row.name for row in damaged(inside, world.team.owner)]
             outcome.append((done, names, gained))
         raise Undo
 
@@ -234,7 +235,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
 def test_each_alteration_is_found_and_none_opens(world: World) -> None:
     assert world.gained(world.team.instance) == []
-    assert damaged_rows.find(world.team.instance, world.team.owner) == []
+    assert damaged(world.team.instance, world.team.owner) == []
     seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
     chance = random.Random(seed)
     done = 0
@@ -247,7 +248,7 @@ def test_each_alteration_is_found_and_none_opens(world: World) -> None:
         assert gained == [], f"{what} opens {gained} (KEYRACK_SEED={seed}, alteration {done})"
         assert names, f"{what} is not found (KEYRACK_SEED={seed}, alteration {done})"
         done += 1
-    assert damaged_rows.find(world.team.instance, world.team.owner) == [], "and nothing of it stays"
+    assert damaged(world.team.instance, world.team.owner) == [], "and nothing of it stays"
 
 
 def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
@@ -268,9 +269,9 @@ def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
     instance.database.write(put_back)
     later = app.open_instance(world.team.instance.settings)
     try:
-        assert damaged_rows.find(later, world.team.owner)
+        assert damaged(later, world.team.owner)
         later.database.write(put_right)
-        assert damaged_rows.find(later, world.team.owner) == []
+        assert damaged(later, world.team.owner) == []
     finally:
         later.database.close()
 
@@ -288,7 +289,7 @@ def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(wor
 
     instance.database.write(put_back)
     assert world.gained(instance) == []
-    kinds = {row.kind for row in damaged_rows.find(instance, world.team.owner)}
+    kinds = {row.kind for row in damaged(instance, world.team.owner)}
     assert {"grant", "group-member", "repository-member", "token", "access-key", "user-key", "count"} <= kinds
     assert [
         event.summary for event in events.find(instance, world.team.owner, limit=500).items if event.level == "alarm"
@@ -300,9 +301,9 @@ def test_an_operator_has_everything_counted_anew(world: World) -> None:
     instance.database.write(lambda connection: connection.execute(delete(tree)))
     operator = people.system_actor(owner.workspace_id)
     assert tokens_hold(world) is False
-    assert {row.kind for row in damaged_rows.find(instance, owner)} >= {"user", "token", "count"}
+    assert {row.kind for row in damaged(instance, owner)} >= {"user", "token", "count"}
     damaged_rows.reseal(instance, operator, ["all"])
-    assert damaged_rows.find(instance, owner) == []
+    assert damaged(instance, owner) == []
     assert tokens_hold(world) is True
 
 
@@ -421,7 +422,7 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World) 
                 changed = 0
             if changed:
                 inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
-                names = [one.name for one in damaged_rows.find(inside, world.team.owner)]
+                names = [one.name for one in damaged(inside, world.team.owner)]
                 found.append((world.gained(inside), names))
             raise Undo
 

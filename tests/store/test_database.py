@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from keyrack.store.changes import changes
 from keyrack.store.database import Database, DatabaseUnavailable, announce
-from keyrack.store.engine.connect import parse_url
+from keyrack.store.engine.connect import DatabaseAltered, parse_url
 from keyrack.store.tables import instance_facts
 from tests.waiting import wait_until
 
@@ -313,7 +313,7 @@ def test_an_error_does_not_tell_the_values(database: Database) -> None:
 
 
 def test_a_missing_table_is_not_taken_for_a_missing_database(bare_url: str) -> None:
-    with Database.open(bare_url) as bare, pytest.raises(DBAPIError, match="instance_facts"):
+    with Database.open(bare_url) as bare, pytest.raises(DatabaseAltered, match="instance_facts"):
         bare.read(names)
 
 

@@ -34,8 +34,8 @@ from sqlalchemy.event import listen, remove
 from sqlalchemy.sql import quoted_name
 
 from keyrack.store.changes import changes
-from keyrack.store.engine import migrate
-from keyrack.store.engine.connect import parse_url, postgresql_engine, sqlite_engine
+from keyrack.store.engine import catalogue, migrate
+from keyrack.store.engine.connect import DatabaseAltered, parse_url, postgresql_engine, sqlite_engine
 from tests.databases import DIALECTS
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
@@ -213,6 +213,7 @@ def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> Non
 
     assert migrate.is_current(old_url)
     with connected(old_url) as conn:
+        assert (catalogue.missing(conn, HEAD), catalogue.unlinked(conn), catalogue.foreign(conn)) == ((), (), ())
         after = contents(conn)
     for name, rows in before.items():
         kept = after[TABLES.get(name, name)]
@@ -249,19 +250,58 @@ def test_a_database_that_lacks_what_its_revision_says_gets_it(bare_url: str, at:
 
     with connected(bare_url) as conn:
         assert compare_metadata(MigrationContext.configure(conn, opts={"compare_type": True}), changes.metadata) == []
+        assert (catalogue.missing(conn, HEAD), catalogue.unlinked(conn), catalogue.foreign(conn)) == ((), (), ())
         after = contents(conn)
     for name, rows in before.items():
         assert len(after[TABLES.get(name, name)]) == len(rows), name
 
 
 def test_one_that_was_brought_up_without_it_gets_it_too(bare_url: str) -> None:
-    migrate.upgrade(bare_url)
+    migrate.upgrade(bare_url, "0240")
     with connected(bare_url) as conn:
         conn.execute(text("DROP TABLE access_key_failures"))
         conn.execute(text("DROP INDEX ix_events_alarms"))
     migrate.upgrade(bare_url)
     with connected(bare_url) as conn:
         assert compare_metadata(MigrationContext.configure(conn), changes.metadata) == []
+
+
+ALTERED = {
+    "DROP TABLE access_key_failures": r"table access_key_failures is missing",
+    "DROP TABLE revoked_keys": r"table revoked_keys is missing",
+    "ALTER TABLE tokens RENAME COLUMN name TO gone": r"column tokens\.name is missing",
+    "DELETE FROM alembic_version": r"alembic_version in the database is missing or empty",
+    "DROP TABLE alembic_version": r"alembic_version in the database is missing or empty",
+    "INSERT INTO alembic_version VALUES ('0240')": r"alembic_version in the database has 2 rows \(0240, ",
+    "UPDATE alembic_version SET version_num = '0235'": r"says that it is at revision 0235, and has tables",
+    "UPDATE alembic_version SET version_num = '0030'": r"says that it is at revision 0030, and has tables",
+}
+
+
+@pytest.mark.parametrize("statement", ALTERED)
+def test_what_somebody_took_away_is_named_and_not_made_anew(bare_url: str, statement: str) -> None:
+    migrate.upgrade(bare_url)
+    with connected(bare_url) as conn:
+        conn.execute(text(statement))
+        left = set(inspect(conn).get_table_names())
+    with pytest.raises(DatabaseAltered, match=ALTERED[statement]):
+        migrate.upgrade(bare_url)
+    with connected(bare_url) as conn:
+        assert set(inspect(conn).get_table_names()) == left
+
+
+def test_an_empty_database_with_tables_of_others_is_brought_up(bare_url: str) -> None:
+    with connected(bare_url) as conn:
+        conn.execute(text("CREATE TABLE notes (id INTEGER)"))
+    migrate.upgrade(bare_url)
+    assert migrate.is_current(bare_url)
+
+
+def test_tables_of_others_with_our_names_are_said(bare_url: str) -> None:
+    with connected(bare_url) as conn:
+        conn.execute(text("CREATE TABLE users (id INTEGER)"))
+    with pytest.raises(DatabaseAltered, match="a database of its own"):
+        migrate.upgrade(bare_url)
 
 
 def test_migrations_are_put_after_those_in_use() -> None:

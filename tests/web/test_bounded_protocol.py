@@ -315,3 +315,30 @@ def test_a_database_that_is_away_is_a_reason_to_try_again(cluster: Cluster, tmp_
             assert answer.status_code == 503, (path, answer.text)
             assert int(answer.headers["retry-after"]) > 0
             assert answer.json(), path
+
+
+LINE = "GET /healthz HTTP/1.1\r\n"
+AMBIGUOUS = (
+    LINE + "\r\n",
+    LINE + "Host: a\r\nHost: b\r\n\r\n",
+    LINE + "Host: a\r\nHost: a\r\n\r\n",
+    LINE + "Host: a b\r\n\r\n",
+    LINE + "Host: a/b\r\n\r\n",
+    LINE + "Host: user@a\r\n\r\n",
+    LINE + "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    LINE.replace("1.1", "2.0") + "Host: a\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("request_text", AMBIGUOUS)
+def test_a_head_that_reads_in_more_than_one_way_is_no_request(unchanged_team: Service, request_text: str) -> None:
+    with connected(unchanged_team) as connection:
+        connection.sendall(request_text.encode())
+        assert told(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("head", ["GET /healthz HTTP/1.0\r\n", LINE + "Host:\r\n", LINE + "Host: [::1]:8022\r\n"])
+def test_a_head_that_reads_in_one_way_is_one(unchanged_team: Service, head: str) -> None:
+    with connected(unchanged_team) as connection:
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        assert told(connection).startswith(b"HTTP/1.1 200 ")

@@ -75,7 +75,7 @@ def test_every_list_is_gone_through_by_cursor(team_on_each: Service) -> None:
     ]
     paged = [one.path for one in listed if "page" in native.QUERIES.get(one.path, ())]
     assert len(paged) >= 15
-    for path in (one.replace("{server}", "web-1") for one in paged):
+    for path in (one.replace("{server}", "web-1").replace("{person}", "olga") for one in paged):
         whole = call(team, "GET", f"{path}?per_page=200")
         assert whole["items"] or "unmanaged" not in path, path
         found = pages(team, path, 1)
@@ -119,3 +119,10 @@ def test_the_owner_of_the_instance_sees_the_tokens_of_all_workspaces(team: Servi
     assert found == [*(("acme", name) for name in PEOPLE), ("umbrella", "victor")]
     for token in ("token-of-victor", "token-of-audrey", "token-of-alice"):
         call(team, "GET", "/instance/tokens", token=token, status=403)
+
+
+def test_a_cursor_and_a_page_at_once_are_refused(team: Service) -> None:
+    """The page was left out without a word."""
+    for query in ("cursor=&page=2", "page=1&cursor="):
+        answer = team.call("GET", f"/api/keyrack/v1/people?{query}", token="token-of-olga")
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "page")

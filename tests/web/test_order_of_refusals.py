@@ -59,3 +59,57 @@ def test_codearts_says_403_and_404_before_400(team: Service) -> None:
             answer = team.call("POST", path.format(number), headers={"X-Auth-Token": token}, json={"users": 7})
             assert answer.status_code == status, (path, token, number, answer.text)
     assert shown["id"] == made["id"]
+
+
+@pytest.mark.parametrize("body", [{}, {"password": "x"}, {"zz": 1}])
+def test_runcloud_names_a_missing_system_user_before_fields(unchanged_team: Service, body: dict[str, Any]) -> None:
+    for server, user in ((1, 999), (99, 1), (2, 1)):
+        address = f"/api/v3/servers/{server}/users/{user}/password"
+        answer = unchanged_team.call("PATCH", address, token="token-of-olga", json=body)
+        assert (answer.status_code, answer.json()) == (404, {"message": "Resources not found."})
+
+
+def test_runcloud_does_so_where_the_core_judges_a_value(unchanged_team: Service) -> None:
+    """The frame finds nothing wrong with these bodies: a name, a setting, a length are the core's to judge."""
+    for method, path, body in (
+        ("POST", "users", {"username": "-"}),
+        ("PATCH", "ssh/config", {}),
+        ("PATCH", "settings/ssh", {"zz": 1}),
+    ):
+        for server, status in ((99, 404), (2, 404), (1, 422)):
+            address = f"/api/v3/servers/{server}/{path}"
+            assert unchanged_team.call(method, address, token="token-of-olga", json=body).status_code == status
+
+
+NATIVE: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("PATCH", "/grants/999", {"zz": 1}),
+    ("POST", "/grants/999/renew", {}),
+    ("POST", "/requests/999/approve", {"zz": 1}),
+    ("POST", "/tokens/999/rotate", {"overlap": "2m"}),
+    ("PATCH", "/people/nobody", {"zz": 1}),
+    ("POST", "/people/nobody/offboard", {"zz": 1}),
+    ("PUT", "/people/nobody/key-sources/github", {}),
+    ("GET", "/servers/nowhere/credentials?zz=1", {}),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), NATIVE)
+def test_our_own_api_names_what_is_missing_before_fields(
+    unchanged_team: Service, method: str, path: str, body: dict[str, Any]
+) -> None:
+    answer = unchanged_team.call(method, "/api/keyrack/v1" + path, token="token-of-olga", json=body)
+    assert answer.status_code == 404, answer.text
+
+
+def test_our_own_api_tells_nobody_of_what_they_may_not_see(unchanged_team: Service) -> None:
+    """A member who may not read people hears the same of one who is there and one who is not."""
+    told = {
+        (answer.status_code, answer.text)
+        for name in ("alice", "nobody")
+        for answer in (
+            unchanged_team.call(
+                "POST", f"/api/keyrack/v1/people/{name}/offboard", token="token-of-mallory", json={"zz": 1}
+            ),
+        )
+    }
+    assert len(told) == 1

@@ -36,3 +36,14 @@ def test_each_door_refuses_it_in_its_own_shape(team: Service) -> None:
     assert call(team, "POST", "/keys/lift", {"fingerprint": fingerprint}) == noted
     call(team, "POST", "/keys/lift", {"fingerprint": fingerprint}, status=404)
     assert add_credential(team, publicKey=line).status_code == 200
+
+
+def test_receipts_say_that_a_fingerprint_is_needed(unchanged_team: Service) -> None:
+    for query in ("", "?fingerprint=", "?fingerprint=SHA256:short", "?fingerprint=web-1"):
+        answer = unchanged_team.call("GET", f"/api/keyrack/v1/keys/receipts{query}", token="token-of-olga")
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "fingerprint"), query
+    # The description says so, too.
+    (asked,) = unchanged_team.call("GET", "/openapi.json").json()["paths"]["/api/keyrack/v1/keys/receipts"]["get"][
+        "parameters"
+    ]
+    assert (asked["name"], asked["required"]) == ("fingerprint", True)

@@ -15,13 +15,14 @@ from keyrack.agent import doctor, state
 from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service import proxy as proxies
+from keyrack.agent.service.catch_up import catch_up
 from keyrack.agent.service.client import AddressProblem, NoAnswer, Sender, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.sessions.watch import SessionWatch
 from keyrack.agent.sshd import drop_in, enforcement
-from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
+from keyrack.agent.sshd.settings import DEFAULT_CONFIG, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local
 from keyrack.agent.system.folder import FolderProblem
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "follow the service until stopped")
     _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
     run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
+    _command(commands, "catch-up", _catch_up, "at boot, before sshd: obey what the service wants now, or soon give up")
     for name, function, help_text in (
         ("plan", _plan, "say exactly what enforcing would change, and change nothing"),
         ("status", _status, "say how the agent fares"),
@@ -252,6 +254,20 @@ def _run(given: argparse.Namespace) -> int:
             reconciler.start_ending_keys(say)
             follower.run()
         return _once(follower)
+
+
+def _catch_up(given: argparse.Namespace) -> int:
+    """Always 0: whatever is wrong, sshd and the agent must start, and the agent says it."""
+    store, enrolment = _open(given)
+    if any(one.sshds for one in Sshd(enrolment.sshd_config).listeners()):
+        return 0  # it takes people already
+    decided = local.read(store)
+    store.lock()
+    client = _client(enrolment, Sender(Identity(store), FOLLOWER))
+    reconciler = Reconciler(store, enrolment, allowed=decided.allowed)
+    with contextlib.closing(client):
+        catch_up(store, reconciler, client, say, decided.boot_seconds)
+    return 0
 
 
 def _client(enrolment: Enrolment, sender: Sender) -> ServiceClient:

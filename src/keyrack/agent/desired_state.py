@@ -57,6 +57,8 @@ class DesiredState:
         self._facts: Dict[str, Any] = {}
         self._looked: Optional[SearchResult] = None
         self._shut_out = ""
+        self._plan: Dict[str, Any] = {}
+        self._planned: Tuple[object, ...] = ()
         self._foreign: List[ReportedKey] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
@@ -110,8 +112,7 @@ class DesiredState:
 
     def allowed(self, document: HostDocument) -> HostDocument:
         """The document without the accounts that the service may not speak for here."""
-        users = {name: entries for name, entries in document.users.items() if self.local.speaks_for(name)}
-        return document._replace(users=users)
+        return self.local.allowed(document)
 
     def put(self, document: HostDocument, *, scan: bool = True) -> Met:
         """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
@@ -141,6 +142,7 @@ class DesiredState:
                 self._host_keys = self._host_key_look.look()
                 self._logins = self._told_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
+                self._plan = self._what_enforcing_changes(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
@@ -186,7 +188,11 @@ class DesiredState:
             self._sshd_state = state
 
     def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
-        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts), "logins": self._logins}
+        facts: Dict[str, Any] = {
+            "accounts": self._accounts.facts(document.accounts),
+            "logins": self._logins,
+            "plan": self._plan,
+        }
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:
@@ -216,6 +222,24 @@ class DesiredState:
         if others:
             return f"another sshd listens at {others}, and enforcing binds this one alone"
         return unseen or self._enforcement.shuts_out(self.allowed(document), self._looked.found)
+
+    def _what_enforcing_changes(self, document: HostDocument) -> Dict[str, Any]:
+        """What becomes of sshd's files and settings, to be looked at before somebody asks for it; empty where this host
+        enforces, or changes no settings.
+        """
+        if self._enforcement is None or document.mode != OBSERVE or document.deleted:
+            self._planned = ()
+            return {}
+        state = (document, self._sshd.signature())
+        if state == self._planned:
+            return self._plan
+        # Here, as it loads difflib, which a host that enforces never needs.
+        from keyrack.agent.sshd import plan
+
+        allowed = self.allowed(document)
+        folder, settings = self._state_folder, self._enforcement.settings(allowed)
+        self._planned = state
+        return plan.told(folder, self._enforcement.path, settings, allowed, self._login_check, self._sshd)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:
         words: List[str] = []

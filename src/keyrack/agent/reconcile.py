@@ -64,7 +64,15 @@ class _Put(NamedTuple):
 class Reconciler:
     """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
 
-    def __init__(self, state: StateFolder, enrolment: Enrolment, desired: Optional[DesiredState] = None) -> None:
+    def __init__(
+        self,
+        state: StateFolder,
+        enrolment: Enrolment,
+        desired: Optional[DesiredState] = None,
+        allowed: Callable[[HostDocument], HostDocument] = lambda document: document,
+    ) -> None:
+        """allowed: what of a document may count on this host; desired says it, where it is given."""
+        self._allowed = allowed if desired is None else desired.allowed
         self._state_folder = state
         self._enrolment = enrolment
         self._desired = desired
@@ -312,5 +320,5 @@ class Reconciler:
         # (3) It is for this very host.
         if document.host != self._enrolment.host:
             raise DocumentRefused("it is for another host")
-        allowed = document if self._desired is None else self._desired.allowed(document)
+        allowed = self._allowed(document)
         return _Checked(document, allowed, render(allowed))

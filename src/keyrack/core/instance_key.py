@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from keyrack.logs import logger
 from keyrack.protocol import host_document
 from keyrack.ssh import fingerprint, sshsig, wire
 
 SEED_BYTES = 32
+
+log = logger("keyrack")
 
 
 class InstanceKey:
@@ -51,6 +55,7 @@ class InstanceKey:
         """
         if not path.exists():
             _make_file(path, secrets.token_bytes(SEED_BYTES))
+        _warn_if_open(path)
         try:
             return cls(bytes.fromhex(path.read_text("ascii").strip()))
         except ValueError as error:
@@ -113,6 +118,22 @@ def _mac(key: bytes) -> Callable[[bytes], bytes]:
         return second.digest()
 
     return mac
+
+
+def _warn_if_open(path: Path) -> None:
+    """Say that others on this machine can read the file, by ssh's own rule: who owns it could have changed that.
+
+    It is said and not refused: a service that does not start delivers no revocations (decision 323).
+    """
+    status = path.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        log.warning(
+            "the instance key is not kept from others on this machine, who could sign for every host and read every "
+            "secret with it",
+            file=str(path),
+            mode=f"{status.st_mode & 0o777:04o}",
+            mend=f"chmod 600 {shlex.quote(str(path))}",
+        )
 
 
 def _make_file(path: Path, seed: bytes) -> None:

@@ -76,16 +76,17 @@ def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:
     return str(value)
 
 
-def name(value: object) -> str:
-    """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID.
+def called(value: object) -> str:
+    """A name that is told from others by sight, in its one spelling (names.composed); raises Refusal INVALID."""
+    return names.composed(text(value, field="name"))
 
-    Blanks at an end are not seen; clients take . and .. for folders, and / for the end of a name.
-    """
-    found = text(value, field="name")
-    if found != found.strip():
-        raise invalid("name", "A name neither begins nor ends with a blank; remove it.")
-    if "/" in found or found in (".", ".."):
-        raise invalid("name", "A name that stands in addresses holds no / and is not . or ..")
+
+def name(value: object) -> str:
+    """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID."""
+    found = called(value)
+    problem = names.name_problem(found)
+    if problem is not None:
+        raise invalid("name", problem)
     return found
 
 

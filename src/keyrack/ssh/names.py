@@ -1,4 +1,4 @@
-"""Which names and which text Keyrack takes; it judges characters and changes none."""
+"""Which names and which text Keyrack takes, and what two spellings have in common; it must look nothing up."""
 
 from __future__ import annotations
 
@@ -57,6 +57,30 @@ def account_problem(value: object) -> Optional[str]:
         "The name of the account must start with a letter, a digit or an underscore and go on with "
         "letters, digits and . _ - + @ $ \\ only."
     )
+
+
+def name_problem(value: str) -> Optional[str]:
+    """Why text that display_text_problem() takes cannot be a name that stands in addresses; None when it can.
+
+    Blanks at an end are not seen; clients take . and .. for folders, and / for the end of a name.
+    """
+    if value != value.strip():
+        return "A name neither begins nor ends with a blank; remove it."
+    if "/" in value or value in (".", ".."):
+        return "A name that stands in addresses holds no / and is not . or .."
+    return None
+
+
+def composed(text: str) -> str:
+    """The one spelling of a name (NFC): ö can be one character, or an o with a mark that is set above it."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as it was written, then as it may have been written by others: composed, decomposed."""
+    if name.isascii():
+        return (name,)
+    return tuple(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
 
 
 def display_text_problem(value: object, *, maximum: int) -> Optional[str]:

@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from keyrack.store.changes import announce
-from keyrack.store.engine import fibers
+from keyrack.store.engine import altered, catalogue, fibers, migrate
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.company import lock_workspace
 from keyrack.store.engine.connect import (
+    DatabaseAltered,
     DatabaseSpoilt,
     DatabaseUnavailable,
     Dialect,
@@ -211,10 +212,11 @@ class Database:
         return result
 
     def check(self) -> None:
-        """Ask the database something that it cannot answer from memory of ours, and have it take a change where it is
-        not known to take any: a full disk and a standby still answer. Raises DatabaseUnavailable.
+        """Ask the database which tables it has, and have it take a change where it is not known to take any: a full
+        disk and a standby still answer. Raises DatabaseUnavailable, of which DatabaseAltered names what is missing.
         """
-        self.read(lambda conn: conn.exec_driver_sql("SELECT COUNT(*) FROM alembic_version").scalar_one())
+        if missing := self.read(lambda conn: catalogue.missing(conn, migrate.head())):
+            raise DatabaseAltered(altered.in_words(missing))
         if not self._takes_changes:
             self.write(lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = version_num"))
 

@@ -240,6 +240,11 @@ def page(
     return Page(items=tuple(record(row) for row in rows), total=total, offset=offset, limit=limit)
 
 
+def first(rows: Iterable[T | None]) -> T | None:
+    """The first that is there; questions behind it are not asked, where they are asked one by one."""
+    return next((row for row in rows if row is not None), None)
+
+
 def contains(column: Any, text: str) -> Any:
     """A condition: the column holds the text, any case; % and _ in the text stand for themselves.
 

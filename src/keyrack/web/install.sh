@@ -222,10 +222,15 @@ write_unit() {
     cat > /etc/systemd/system/keyrack-agent.service <<TEXT
 [Unit]
 Description=Keeps this host's SSH keys as a Keyrack service says
-After=network-online.target
-Wants=network-online.target
+# Not after network-online.target, for which sshd would wait too, and for long where a network is away.
+After=network.target nss-lookup.target
+# Only the order: whatever becomes of the agent, sshd starts. Not before ssh.socket, which is there before any service.
+Before=ssh.service sshd.service
 
 [Service]
+# A host that was off obeys what changed meanwhile before its sshd takes anybody.
+ExecStartPre=-$(unit_word "$python") -I $(unit_word "$prefix/keyrack-agent.pyz") catch-up --state-dir $(unit_word "$state")
+TimeoutStartSec=75
 ExecStart=$(unit_word "$python") -I $(unit_word "$prefix/keyrack-agent.pyz") run --state-dir $(unit_word "$state")
 Restart=always
 RestartSec=2

@@ -49,7 +49,7 @@ def parameters(asks: type[BaseModel]) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "description": kind["description"],
-            "required": False,
+            "required": name in schema.get("required", ()),
             "schema": inner,
         }
         if kind.get("examples"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -24,6 +25,8 @@ LINGER_SECONDS = 20.0
 LARGEST_DISCARDED = 32 * 1024 * 1024
 # Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
 MOST_PIPELINED = 32
+# A name, an address, or one in brackets, and a port (RFC 3986, 3.2.2); nothing where a target has no authority.
+HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
 # Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.
 MOST_WARNINGS = 10
 
@@ -134,12 +137,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._head_bytes = 0
         self._within(BODY_SECONDS)
+        if not self._is_plain():
+            raise ValueError("the head reads in more than one way")
         hold: Hold | None = getattr(self.app, "hold", None)
         if hold is not None and self._may_be_held():
             self._held = hold(self)
             if self._held is not None:
                 return
         super().on_headers_complete()
+
+    def _is_plain(self) -> bool:
+        """Whether a head says one thing to everybody that it passes: a version that is spoken here, one host, so that
+        nothing between led it elsewhere by another name (RFC 9112, 3.2), and no coding beside chunks (6.1).
+        """
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if version not in ("1.0", "1.1") or len(hosts) > 1 or (not hosts and version == "1.1"):
+            return False
+        return all(HOST.fullmatch(one) for one in hosts) and all(one.lower() == b"chunked" for one in codings)
 
     def _may_be_held(self) -> bool:
         parser = self.parser

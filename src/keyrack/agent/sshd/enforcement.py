@@ -109,6 +109,11 @@ class Enforcement:
         return self._check
 
     @property
+    def path(self) -> str:
+        """The file of settings that it writes, where sshd reads one beside its own."""
+        return self._path
+
+    @property
     def state(self) -> str:
         """OFF, TRYING, ON or UNDONE."""
         return self._record.state

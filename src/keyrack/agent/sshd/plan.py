@@ -10,15 +10,19 @@ from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import config_block, drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, lookup
+from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, ReportedKey
 from keyrack.ssh import public_key
 from keyrack.ssh.authorized_keys import key_line
+
+MOST_LINES = 60  # of a section, in a report
+_LONGEST = 300
 
 
 def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
@@ -38,12 +42,49 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found, decided.chain_keys_command)
     yield from _unseen(scanner)
-    yield from _unbound(sshd)
     settings = drop_in.wanted(
         enrolment.keys_folder, enrolment.revoked_keys, document.sshd, chain=decided.chain_keys_command
     )
+    yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd))
+
+
+def told(
+    state: StateFolder, path: str, settings: Mapping[str, str], document: HostDocument, check: LoginCheck, sshd: Sshd
+) -> Dict[str, Any]:
+    """What a report has of it: all but the keys, which stand in it already; {"revision", "sections"}, as as_object has
+    them, in bounds. path, settings: of the file that enforcing writes. Never raises what asking this host raises.
+    """
+    title = f"What enforcing revision {document.revision} would change on this host:"
+    try:
+        sections = as_object([title, *_beyond_keys(state, sshd, path, settings, document, check)])["sections"]
+    except (SshdProblem, FolderProblem, OSError, ValueError) as problem:
+        sections = {"This host cannot say": [str(problem)]}
+    return {
+        "revision": document.revision,
+        "sections": {heading: _bounded(lines) for heading, lines in sections.items()},
+    }
+
+
+def _bounded(lines: List[str]) -> List[str]:
+    """So many lines as a report has, in characters that every reader takes, with a word on those left out."""
+    plain = [line.expandtabs(4)[:_LONGEST].encode("ascii", "backslashreplace") for line in lines[:MOST_LINES]]
+    kept = [line.decode("ascii") for line in plain]
+    if len(lines) > MOST_LINES:
+        kept[-1] = f"and {len(lines) - MOST_LINES + 1} more lines: keyrack-agent plan"
+    return kept
+
+
+def _beyond_keys(
+    state: StateFolder,
+    sshd: Sshd,
+    path: str,
+    settings: Mapping[str, str],
+    document: HostDocument,
+    check: LoginCheck,
+) -> Iterator[str]:
+    yield from _unbound(sshd)
     yield from _files(sshd, path, settings)
-    yield from _settings(state, sshd, settings, document)
+    yield from _settings(state, sshd, settings, document, check)
 
 
 def as_object(lines: Iterable[str]) -> Dict[str, Any]:
@@ -142,7 +183,9 @@ def _files(sshd: Sshd, path: str, settings: Mapping[str, str]) -> Iterator[str]:
         yield "  no change"
 
 
-def _settings(state: StateFolder, sshd: Sshd, wanted: Mapping[str, str], document: HostDocument) -> Iterator[str]:
+def _settings(
+    state: StateFolder, sshd: Sshd, wanted: Mapping[str, str], document: HostDocument, check: LoginCheck
+) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
     with tried(sshd, wanted, state.folder.path) as copy:
         yield ""
@@ -155,7 +198,7 @@ def _settings(state: StateFolder, sshd: Sshd, wanted: Mapping[str, str], documen
                 changed = True
         if not changed:
             yield "  no change"
-        verdicts = LoginCheck(sshd).look(document, copy)
+        verdicts = check.look(document, copy)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"

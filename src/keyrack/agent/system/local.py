@@ -6,6 +6,7 @@ import contextlib
 from typing import NamedTuple, Optional, Tuple
 
 from keyrack.agent.state import StateFolder, StateProblem
+from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh import names
 
 FILE = "local.json"
@@ -18,7 +19,8 @@ class Local(NamedTuple):
     allow_accounts: accounts may be created and removed; only: the accounts that the service may speak for, None:
     all; drop_in: the file for sshd's settings, None: sshd's settings are left alone; trial_seconds: how long
     enforcing is watched before it counts as safe; chain_keys_command: while enforcing, whoever sshd's own
-    AuthorizedKeysCommand names is let in too, but for revoked keys.
+    AuthorizedKeysCommand names is let in too, but for revoked keys; boot_seconds: how long sshd waits at boot for the
+    service's first answer.
     """
 
     allow_accounts: bool = False
@@ -26,10 +28,16 @@ class Local(NamedTuple):
     drop_in: Optional[str] = None
     trial_seconds: float = 60.0
     chain_keys_command: bool = False
+    boot_seconds: float = 15.0
 
     def speaks_for(self, username: str) -> bool:
         """Whether the service may say who logs in as this account."""
         return self.only is None or username in self.only
+
+    def allowed(self, document: HostDocument) -> HostDocument:
+        """A document without the accounts that the service may not speak for here."""
+        users = {name: entries for name, entries in document.users.items() if self.speaks_for(name)}
+        return document._replace(users=users)
 
 
 class Decided(NamedTuple):
@@ -89,7 +97,10 @@ def _read(state: StateFolder, name: str) -> Local:
     chain = fields.get("chain_keys_command", False)
     if not isinstance(chain, bool):
         raise StateProblem(f"{state.folder.path}/{name}: chain_keys_command is true or false")
-    return Local(allow, None if only is None else tuple(only), drop_in, float(trial), chain)
+    boot = fields.get("boot_seconds", 15.0)
+    if type(boot) not in (int, float) or not 0 <= boot <= 60:
+        raise StateProblem(f"{state.folder.path}/{name}: boot_seconds is a number from 0 to 60")
+    return Local(allow, None if only is None else tuple(only), drop_in, float(trial), chain, float(boot))
 
 
 def write(state: StateFolder, local: Local) -> None:

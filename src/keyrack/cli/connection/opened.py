@@ -20,7 +20,7 @@ from keyrack.model import Workspace
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine import migrate
-from keyrack.store.engine.connect import parse_url
+from keyrack.store.engine.connect import DatabaseAltered, parse_url
 from keyrack.store.people import workspaces as workspace_rows
 
 
@@ -39,6 +39,8 @@ def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool 
         yield instance
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
+    except DatabaseAltered as error:
+        raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         raise Unreachable(str(error)) from None
     finally:

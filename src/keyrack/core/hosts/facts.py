@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,8 @@ MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_f
 SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
 MOST_WRITERS = 20
+PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
+MOST_SECTIONS, MOST_LINES = 8, 60
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
@@ -53,6 +56,9 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         for name, read in (("sshd", _settings), ("accounts", _accounts), (LOGINS, _logins)):
             if isinstance(told.get(name), Mapping):
                 facts[name] = read(told[name])
+        if isinstance(told.get(PLAN), Mapping):
+            facts.pop(PLAN, None)
+            facts |= _plan(told[PLAN])
         if isinstance(told.get(WRITERS), list):
             facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in told[WRITERS][:MOST_WRITERS]]
         before = str(facts.get("enforcement") or "")
@@ -73,6 +79,20 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         if words:
             _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcingPlan:
+    """What enforcing would change beyond keys, as the host said at a revision: lines by heading."""
+
+    revision: int
+    sections: Mapping[str, Sequence[str]]
+
+
+def plan_of(server: Server) -> EnforcingPlan | None:
+    """What a host that observes said that enforcing would change there; None where its agent says nothing of it."""
+    told = server.facts.get(PLAN)
+    return None if told is None else EnforcingPlan(told["revision"], told["sections"])
 
 
 def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
@@ -167,6 +187,26 @@ def _logins(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             known["keys"] = {key: words[:LONGEST] for key, words in list(reasons.items())[:room]}
             room -= len(known["keys"])
     return found
+
+
+def _plan(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as a fact, none where it says nothing."""
+    sections, revision = told.get("sections"), told.get("revision")
+    if not isinstance(sections, Mapping) or not isinstance(revision, int) or not 0 <= revision < 2**63:
+        return {}
+    kept = {
+        _plain(str(heading)[:LONGEST_NAME]): [
+            _plain(line[:LONGEST]) for line in lines[:MOST_LINES] if isinstance(line, str)
+        ]
+        for heading, lines in list(sections.items())[:MOST_SECTIONS]
+        if isinstance(lines, list)
+    }
+    return {PLAN: {"revision": revision, "sections": kept}} if kept else {}
+
+
+def _plain(line: str) -> str:
+    """A line as our agents write it, in characters that show."""
+    return re.sub(r"[^\x20-\x7e]", "?", line)
 
 
 def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -> None:

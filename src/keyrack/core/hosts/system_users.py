@@ -103,6 +103,18 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
         return found
 
 
+def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> bool:
+    """Whether a server of the actor's workspace has this system user: for a call that is refused anyway, whose action
+    was asked for.
+    """
+
+    def look(connection: Connection) -> bool:
+        server = servers.own_id(connection, actor.workspace_id, server_id)
+        return server is not None and servers.get_system_user(connection, server, system_user_id) is not None
+
+    return instance.database.read(look)
+
+
 def find(
     instance: Instance,
     actor: Actor,

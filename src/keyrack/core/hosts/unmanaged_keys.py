@@ -13,7 +13,7 @@ from keyrack.core import cursors, room, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, revocation
+from keyrack.core.keys import credentials, event_terms, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
@@ -87,6 +87,30 @@ def find(
         return page
 
 
+def get(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+    """One of what a host found, as long as it is there. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "credentials:read",
+        "see a key found on a host",
+        target_kind="unmanaged key",
+        target_id=found_id,
+        server_id=server_id,
+    )
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None or found.state == GONE:
+            raise missing("unmanaged key")
+        return found
+
+
 def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
     """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
     the ways in that Keyrack looks after.
@@ -153,9 +177,9 @@ def accept(
             unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             work.record(
                 f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
-                f"on {server.name}",
+                f"on {server.name}{event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)}",
                 target_id=found.id,
-                details={"credential": credential.id, "fingerprint": found.fingerprint},
+                details={"credential": credential.id, "fingerprint": found.fingerprint, **event_terms.details(limits)},
             )
             return credential
 

@@ -19,6 +19,7 @@ from keyrack.core.keys import grants
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.hosts import servers
 from keyrack.store.keys import requests
 from keyrack.store.keys.requests import (
@@ -277,7 +278,7 @@ def put_rule(
     approvers: 1 or 2; longest: a span. Where several rules fit, the strictest counts. Raises Refusal INVALID or LIMIT.
     """
     with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
-        called = validation.text(name, field="name")
+        called = validation.called(name)
         if approvers not in range(1, MOST_APPROVERS + 1):
             raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
         if server is not None and tag is not None:
@@ -331,7 +332,7 @@ def delete_rule(instance: Instance, actor: Actor, name: str) -> None:
 
         def change(work: Work) -> None:
             for rule in _all_rules(work):
-                if rule.name == name:
+                if rule.name in spellings(name):
                     requests.remove_rule(work.connection, rule.id)
                     work.record(f"Deleted the rule {name} of requests")
                     return
@@ -486,4 +487,4 @@ def _where(work: Work, one: AccessRequest) -> str:
     if one.server_id is None:
         return f"hosts with the tag {one.tag}"
     server = servers.get(work.connection, work.actor.workspace_id, one.server_id)
-    return f"host {server.name if server else '?'}"
+    return server.name if server else "?"

@@ -39,7 +39,7 @@ class Claims:
 
 def rules(text: str) -> Mapping[str, str]:
     """`admins=admin, *=member` taken apart: what a group of the provider's is here."""
-    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    pairs = (part.rpartition("=") for part in text.split(",") if part.strip())
     return {group.strip(): value.strip() for group, _, value in pairs if group.strip() and value.strip()}
 
 

@@ -19,6 +19,7 @@ from keyrack.core.people import users as people
 from keyrack.core.workspace import workspace_schema
 from keyrack.errors import Kind, Refusal
 from keyrack.model import RepositoryRole, Role
+from keyrack.ssh import names
 
 SHOWN_FAULTS = 20
 NOTHING = "Nothing was applied."
@@ -333,7 +334,7 @@ class _Reader:
         return WantedProject(place, name, uid)
 
     def user(self, place: str, entry: Mapping[str, Any]) -> WantedUser:
-        name = validation.text(entry.get("name"), field="name")
+        name = validation.called(entry.get("name"))
         password = self._secret(entry, "password", place)
         if password is not None:
             passwords.check(password)
@@ -371,8 +372,8 @@ class _Reader:
         )
 
     def group(self, place: str, entry: Mapping[str, Any]) -> WantedGroup:
-        members = entry.get("members", [])
-        return WantedGroup(place, validation.text(entry.get("name"), field="name"), tuple(dict.fromkeys(members)))
+        members = dict.fromkeys(names.composed(name) for name in entry.get("members", []))
+        return WantedGroup(place, validation.called(entry.get("name")), tuple(members))
 
     def server(self, place: str, entry: Mapping[str, Any]) -> WantedServer:
         return WantedServer(
@@ -397,7 +398,7 @@ class _Reader:
         return WantedRevocation(place, validation.fingerprint(entry["fingerprint"]), entry.get("reason"))
 
     def rule(self, place: str, entry: Mapping[str, Any]) -> WantedRule:
-        name = validation.text(entry.get("name"), field="name")
+        name = validation.called(entry.get("name"))
         rest = {field: entry.get(field) for field in ("server", "tag", "system_user", "max_duration")}
         return WantedRule(place=place, name=name, approvers=entry.get("approvers", 1), **rest)
 
@@ -408,7 +409,7 @@ class _Reader:
         protect = entry.get("protect_default")
         members: dict[str, RepositoryRole] = {}
         for item in entry.get("members", []):
-            user = validation.text(item.get("user"), field="user")
+            user = names.composed(validation.text(item.get("user"), field="user"))
             if user in members:
                 raise wrong(place, f"the member {user!r} stands twice")
             members[user] = repositories.member_role(item.get("role", "developer"))
@@ -429,17 +430,20 @@ class _Reader:
         )
 
     def grant(self, place: str, entry: Mapping[str, Any]) -> WantedGrant:
-        names = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
-        if (names["user"] is None) == (names["group"] is None):
+        of = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
+        if (of["user"] is None) == (of["group"] is None):
             raise wrong(place, "name either a user or a group")
         everywhere = bool(entry.get("all"))
-        if (names["server"] is not None) + (names["tag"] is not None) + everywhere != 1:
+        if (of["server"] is not None) + (of["tag"] is not None) + everywhere != 1:
             raise wrong(place, "name either a server or a tag, or write all = true")
-        if names["tag"] is not None:
-            servers.tag(names["tag"])
+        if of["tag"] is not None:
+            servers.tag(of["tag"])
         return WantedGrant(
             place=place,
-            **names,
+            user=None if of["user"] is None else names.composed(of["user"]),
+            group=None if of["group"] is None else names.composed(of["group"]),
+            server=of["server"],
+            tag=of["tag"],
             all=everywhere,
             system_user=validation.account(entry.get("system_user"), field="system_user"),
             starts_at=_moment(entry, "starts_at", place),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
+from keyrack.store.engine import altered
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
 from keyrack.store.tables.columns import as_json
 
@@ -52,13 +53,7 @@ class DatabaseSpoilt(DatabaseUnavailable):
 
 
 class DatabaseAltered(DatabaseUnavailable):
-    """A write did not happen though the database took it: somebody else's trigger, rule or policy is in the way."""
-
-
-WRITE_LOST = (
-    "The database took a change and did not make it: a trigger, a rule or a policy of somebody else's is in the way. "
-    "Nothing of it was kept. Look for it in the database, and drop it."
-)
+    """The tables are not as Keyrack made them, or a write did not happen though the database took it."""
 
 
 class DatabaseRefused(DatabaseUnavailable):
@@ -241,29 +236,13 @@ def _postgresql_arguments() -> dict[str, Any]:
     }
 
 
-# division_by_zero, feature_not_supported: docs "PostgreSQL Error Codes". No question of ours divides but to count.
-_NONE_WRITTEN, _UNSUPPORTED = "22012", "0A000"
-_REWRITES = "RewriteQuery"
-"""Where the server applies rules; feature_not_supported alone also is a plan that a migration made stale."""
-
-
-def is_altered(error: BaseException) -> bool:
-    """Whether a write that must write one row wrote none: it divides by how many, and a rule is refused in it."""
-    if not isinstance(error, DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    if state == _UNSUPPORTED:
-        return getattr(getattr(error.orig, "diag", None), "source_function", None) == _REWRITES
-    return state == _NONE_WRITTEN
-
-
 def is_unavailable(error: Exception) -> bool:
     """Whether an error means that the database is away, locked or full, not that the question was wrong."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if is_damage(error) or is_altered(error):
+    if is_damage(error) or altered.is_altered(error):
         return True
     if isinstance(cause, sqlite3.OperationalError):
-        # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.
+        # SQLITE_ERROR is a wrong statement: a fault of ours that must not hide.
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
@@ -320,8 +299,8 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     reason = str(cause).strip().partition("\n")[0]
     if is_damage(error):
         return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
-    if is_altered(error):
-        return DatabaseAltered(WRITE_LOST)
+    if altered.is_altered(error):
+        return DatabaseAltered(altered.words(error))
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:
         return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from keyrack.store.changes import changes
-from keyrack.store.engine import skipped
-from keyrack.store.engine.connect import is_unavailable, parse_url, postgresql_engine, sqlite_engine, unavailable
+from keyrack.store.engine import altered, catalogue, skipped
+from keyrack.store.engine.connect import (
+    DatabaseAltered,
+    is_unavailable,
+    parse_url,
+    postgresql_engine,
+    sqlite_engine,
+    unavailable,
+)
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 
@@ -33,7 +41,9 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable."""
+    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable, of
+    which DatabaseAltered is one that has tables and does not say at which revision.
+    """
     dialect, parsed = parse_url(url)
     if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
         return None  # a look must not make it
@@ -59,20 +69,22 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
 
     then: what else belongs to it, called in the same transaction where there was anything to do.
     Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
-    DatabaseUnavailable if the database is away or somebody holds on to a table.
+    DatabaseUnavailable if the database is away or somebody holds on to a table; DatabaseAltered where something is
+    missing that this revision has, as nothing is made anew in silence.
     """
     dialect, parsed = parse_url(url)
-    found, whole = None, True
+    found = None
     if dialect != "sqlite" or os.path.exists(str(parsed.database)):
         with _connected(url, writer=False) as conn:
             found = _revision(conn)
-            whole = not _skipped(conn, found)
+            if missing := catalogue.missing(conn, head()) if found == head() else ():
+                raise DatabaseAltered(altered.in_words(missing))
     if found is not None and found not in _chain(FOLDER):
         raise SchemaTooNew(
             f"This database is at revision {found}, made by a later version of Keyrack than this one, "
             f"which knows {head()} at most. Start that version, or restore a backup from before."
         )
-    if found == (head() if to == "head" else to) and whole:
+    if found == (head() if to == "head" else to):
         return
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
@@ -81,9 +93,10 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
-            for revision in _skipped(conn, there):
-                _run_alone(conn, revision)
-            _run(conn, to)
+            with _in_words(there):
+                for revision in _skipped(conn, there):
+                    _run_alone(conn, revision)
+                _run(conn, to)
             if then is not None and there != _revision(conn):
                 then(conn)
             if conn.dialect.name == "sqlite" and conn.exec_driver_sql("PRAGMA foreign_key_check").first():
@@ -119,10 +132,37 @@ def _scripts(folder: Path) -> Any:
 
 
 def _revision(conn: Connection) -> str | None:
-    if not conn.dialect.has_table(conn, "alembic_version"):
-        return None
-    revision: str | None = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
-    return revision
+    found = catalogue.revisions(conn) if conn.dialect.has_table(conn, catalogue.REVISION) else []
+    if len(found) == 1:
+        return found[0]
+    if found or catalogue.is_begun(conn):
+        shown = f"has {len(found)} rows ({', '.join(found[:5])})" if found else "is missing or empty"
+        raise DatabaseAltered(
+            f"The table {catalogue.REVISION} in the database {shown}, which must have one row, and Keyrack's tables "
+            f"are there: somebody else changed it. Nothing was done. Put its row back (this version's is {head()}), "
+            "or restore a backup."
+        )
+    return None
+
+
+@contextmanager
+def _in_words(there: str | None) -> Iterator[None]:
+    """A database that has what a later migration makes says a revision that is not its own."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not altered.is_there_already(error):
+            raise
+        if there is None:
+            reason = str(error.orig).strip().partition("\n")[0]
+            raise DatabaseAltered(
+                f"The database has tables of somebody else's with names that Keyrack needs ({reason}). "
+                "Nothing was done. Give Keyrack a database of its own."
+            ) from error
+        raise DatabaseAltered(
+            f"The database says that it is at revision {there}, and has tables or columns of a later one: somebody "
+            f"else changed its table {catalogue.REVISION}. Nothing was done. Put its row back, or restore a backup."
+        ) from error
 
 
 def _run(conn: Connection, to: str) -> None:
@@ -143,6 +183,7 @@ def _run(conn: Connection, to: str) -> None:
 
 
 def _skipped(conn: Connection, found: str | None) -> tuple[str, ...]:
+    """Only of a database that is brought up: what is missing at the newest revision was taken away by somebody."""
     chain = _chain(FOLDER)
     return skipped.among(conn, chain[: chain.index(found) + 1]) if found in chain else ()
 

@@ -36,7 +36,8 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from keyrack.store.engine.connect import WRITE_LOST, DatabaseAltered
+from keyrack.store.engine.altered import WRITE_LOST
+from keyrack.store.engine.connect import DatabaseAltered
 
 P = ParamSpec("P")
 Process = Callable[[Any], Any]

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
+from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.sealing import sealed
@@ -122,8 +123,8 @@ class Turn:
             result: T = waiting.result
             return result
         try:
-            if is_no_text(failed):
-                raise NotAtOnce("some text cannot be read") from failed
+            if is_no_text(failed) or is_altered(failed):
+                raise NotAtOnce("there are words for that") from failed
             cause = getattr(failed, "orig", failed)
             if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                 raise TookLonger from failed

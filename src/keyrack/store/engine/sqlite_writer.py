@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
+from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
 from keyrack.store.engine.sqlite_commands import Command, Turn, WaitingCommand, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
@@ -101,7 +102,11 @@ class SqliteWriter:
                 self._stumbled = ""
             except Exception as error:
                 if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
-                    log.exception("The SQLite writer stumbled over an error of its own and goes on.")
+                    words = "The SQLite writer stumbled over an error of its own and goes on."
+                    if is_altered(error):
+                        log.error("%s %s", words, error)
+                    else:
+                        log.exception(words)
                     self._stumbled = str(error)
             if last:
                 self._drop_connection()

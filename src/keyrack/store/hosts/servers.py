@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Place, Server, SystemUser, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import Records, inserted, matches, move_on, paged, pattern
+from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
 from keyrack.store.sealing import sealed, sealed_sets
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
@@ -137,13 +138,13 @@ def _of_host(server_ids: Iterable[int]) -> Select[Any]:
 
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> Server | None:
-    """The first server of this workspace with this name, or None."""
-    return _one(connection, _by_name.row(connection, workspace_id, name))
+    """The first server of this workspace with this name, however it is spelled; or None."""
+    return _one(connection, first(_by_name.row(connection, workspace_id, one) for one in spellings(name)))
 
 
 def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[Server, ...]:
     """All servers of this workspace with this name, oldest first; names need not be unique."""
-    rows = _by_name.rows(connection, workspace_id, name)
+    rows = next(filter(None, (_by_name.rows(connection, workspace_id, one) for one in spellings(name))), [])
     tags = _tags(connection, [row.id for row in rows])
     return tuple(_with_tags(_server(connection, row), tags) for row in rows)
 

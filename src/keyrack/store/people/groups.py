@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Page, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import inserted, matches, paged, pattern
+from keyrack.store.rows import first, inserted, matches, paged, pattern
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import group_members, groups, users
 
@@ -43,7 +44,7 @@ def _by_name(workspace_id: int, name: str) -> Select[Any]:
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> GroupRow | None:
     """The group with this name, or None; one that is not as Keyrack wrote it is none."""
-    row = _by_name.row(connection, workspace_id, name)
+    row = first(_by_name.row(connection, workspace_id, one) for one in spellings(name))
     return _record(row) if row is not None and sealed.sound(connection, groups, row) else None
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, select
 
 from keyrack.model import Page, Role, User, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import ONE_ROW, inserted, matches, paged, pattern
+from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged, pattern
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import users, workspaces
 from keyrack.store.tables.columns import EPOCH
@@ -65,8 +66,9 @@ def _user_by_uid(uid: str) -> Select[Any]:
 
 
 def user_by_name(connection: Connection, workspace_id: int, name: str) -> User | None:
-    """The user of this workspace with this name, or None."""
-    return _user_or_none(connection, _user_by_name.row(connection, workspace_id, name))
+    """The user of this workspace with this name, however it is spelled; or None."""
+    row = first(_user_by_name.row(connection, workspace_id, one) for one in spellings(name))
+    return _user_or_none(connection, row)
 
 
 @prepared
@@ -152,13 +154,16 @@ def claimed(
     workspace_uid: str | None,
     workspace_name: str | None,
 ) -> Claimed:
-    """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. Always one question."""
+    """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. As many questions, whoever
+    there is.
+    """
     if user_uid is not None:
         row = _claimed_uid.row(connection, user_uid)
     else:
         by_uid = workspace_uid is not None
         workspace = (workspace_uid if by_uid else workspace_name) or ""
-        row = _claimed_of_workspace.row(connection, by_uid, workspace, user_name or "")
+        rows = [_claimed_of_workspace.row(connection, by_uid, workspace, one) for one in spellings(user_name or "")]
+        row = next((one for one in rows if one is not None and one.user_id is not None), rows[0])
     assert row is not None
     return Claimed(**row)
 

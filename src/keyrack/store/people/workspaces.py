@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Project, Workspace
+from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.rows import inserted
+from keyrack.store.rows import first, inserted
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import projects, workspaces
 
@@ -33,7 +34,7 @@ def _workspace_by_id(workspace_id: int) -> Select[Any]:
 
 def workspace_by_name(connection: Connection, name: str) -> Workspace | None:
     """The workspace with this name (Huawei's account name), or None."""
-    return _workspace(_workspace_by_name.row(connection, name))
+    return first(_workspace(_workspace_by_name.row(connection, one)) for one in spellings(name))
 
 
 @prepared

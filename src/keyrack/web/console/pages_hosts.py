@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from keyrack.core import lifetimes
 from keyrack.core.audit import events
-from keyrack.core.hosts import modes, servers, sessions, sshd_settings, status, unmanaged_keys
+from keyrack.core.hosts import facts, modes, servers, sessions, sshd_settings, status, unmanaged_keys
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
@@ -20,8 +20,9 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.report import EVERYBODY
 from keyrack.web import bodies
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
@@ -188,12 +189,50 @@ def ignore(visit: Visit) -> Response:
     return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
 
 
+def removing(visit: Visit) -> Asked:
+    """What taking an unmanaged key away does."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    found = unmanaged_keys.get(visit.instance, visit.actor, server.id, visit.number("id"))
+    name, account = found.comment or found.fingerprint, _account(found.username)
+    words = [f"{server.name} takes the key {found.fingerprint} out of {found.path}, line {found.line}."]
+    if found.in_force:
+        words.append(f"Whoever holds it can no longer log in with it as {account}; logins that are open go on.")
+    else:
+        words.append("sshd does not take it there now, so nobody loses a way in.")
+    if found.owner is not None:
+        words.append(f"It is a key of {found.owner}, who keeps what is granted by Keyrack.")
+    words.append("Keyrack does not put it back: who needs it later has it entered anew.")
+    return Asked(f"Remove {name} from {server.name}?", words, f"Remove this key from {server.name}", _at(server))
+
+
+def _account(username: str) -> str:
+    """Whom a key lets somebody log in as, in words."""
+    return "any account" if username == EVERYBODY else username
+
+
+def _at(server: Server) -> str:
+    return f"/hosts/{server.id}"
+
+
 def remove(visit: Visit) -> Response:
     """Have the host take an unmanaged key out of its file."""
     server = visit.number("server")
     found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
     name = found.comment or found.fingerprint
     return visit.go(f"/hosts/{server}", f"The host is asked to take {name} out of {found.path}.")
+
+
+def ending_session(visit: Visit) -> Asked:
+    """What ending a login does."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    session = sessions.get(visit.instance, visit.actor, server.id, visit.number("id"))
+    opened = f"; the key {session.label} opened it" if session.label else ""
+    words = [
+        f"The login of {session.username} on {server.name} from {session.address} ends at once, with all that runs in "
+        f"it{opened}.",
+        "What opened it still does: to keep somebody out, revoke the key or take the grant back first.",
+    ]
+    return Asked(f"End the login of {session.username}?", words, f"End this login on {server.name}", _at(server))
 
 
 def end_session(visit: Visit) -> Response:
@@ -222,6 +261,7 @@ def enforcing(visit: Visit) -> Response:
         unknown=unknown,
         loses=loses,
         more=cut or found.total > MOST,
+        plan=facts.plan_of(server),
     )
 
 
@@ -313,8 +353,8 @@ PAGES = (
     change("/hosts/{server}/invite", invite, "servers:write"),
     change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
-    change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write"),
+    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host, asks=removing),
+    change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write", asks=ending_session),
     page("/hosts/{server}/enforce", enforcing, "servers:write"),
     page("/hosts/{server}/observe", stopping, "servers:write"),
     change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),

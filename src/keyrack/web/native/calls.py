@@ -12,11 +12,13 @@ from urllib.parse import quote
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from keyrack import policy
 from keyrack.core import cursors, preconditions, shape
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.work import refuse
 from keyrack.errors import Kind, Refusal, invalid
+from keyrack.web import bodies
 from keyrack.web.api import Call, Endpoint, Handler
 from keyrack.web.native import conditions
 from keyrack.web.native.conditions import Condition
@@ -25,7 +27,7 @@ from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
 R = TypeVar("R", bound=Request)
 Q = TypeVar("Q", bound=Query)
 Answers = Answer | Response | None
-CURSOR, NEXT = "cursor", "next"
+CURSOR, NEXT, PAGE = "cursor", "next", "page"
 FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -148,9 +150,9 @@ def endpoint(
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
         _showing[path] = answered
-    return Endpoint(
-        method, path, answered, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once
-    )
+        _looks[FIELD.sub("{}", path)] = (path, action, answered)
+    run = _in_order(answered, method, path)
+    return Endpoint(method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once)
 
 
 def written(answer: Answer, status: int = 200) -> Response:
@@ -198,6 +200,48 @@ def showing(path: str) -> Handler:
 
 
 _showing: dict[str, Handler] = {}
+_looks: dict[str, tuple[str, str, Handler]] = {}
+"""What shows a thing, by its path without the names of its parts: that path, the action that it takes, the call."""
+
+
+def _in_order(run: Handler, method: str, path: str) -> Handler:
+    """The same, but who names what is not there hears that, and not what else is wrong."""
+
+    @wraps(run)
+    def answered(call: Call) -> Response:
+        try:
+            return run(call)
+        except Refusal as refusal:
+            if refusal.kind is Kind.INVALID:
+                _refuse_missing(call, method, path)
+            raise
+
+    return answered
+
+
+def _refuse_missing(call: Call, method: str, path: str) -> None:
+    """Raise Refusal MISSING where the path names what is not there and the caller may see that.
+
+    A PUT may make what the last part of its path names; what stands above it must be there.
+    """
+    parts = path.split("/")
+    names = [at for at, part in enumerate(parts) if part.startswith("{")]
+    if method == "PUT" and names and names[-1] == len(parts) - 1:
+        names.pop()
+    for end in names:
+        above = "/".join(parts[: end + 1])
+        shown, action, handler = _looks.get(FIELD.sub("{}", above), ("", "", None))
+        if handler is None or policy.may(call.actor, action) is not None:
+            continue
+        values = [call.path[name] for name in FIELD.findall(above)]
+        named = dict(zip(FIELD.findall(shown), values, strict=True))
+        ids = {name: bodies.identifier(value) for name, value in named.items()}
+        request = conditions.without(call.request)
+        try:
+            handler(replace(call, path=named, ids=ids, body={}, query={}, request=request))
+        except Refusal as refusal:
+            if refusal.kind is Kind.MISSING:
+                raise
 
 
 def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
@@ -210,6 +254,8 @@ def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
     for name in parameter_names(asks):
         call.query.get(name)  # raises for one that stands twice
     if CURSOR in asks.model_fields and CURSOR in values:
+        if PAGE in asks.model_fields and PAGE in values:
+            raise invalid(PAGE, "Name either page or cursor: a cursor says by itself where a page begins.")
         values[CURSOR] = cursors.own(tag, values[CURSOR])
     try:
         return asks.model_validate(values)

@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import servers as known_servers
+from keyrack.core.hosts import system_users as known_users
 from keyrack.core.instance import Instance
 from keyrack.core.people import basic_access, tokens
 from keyrack.core.work import refuse as refuse_call
-from keyrack.errors import Kind, Refusal
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, is_shared
@@ -59,11 +60,26 @@ def _in_order(endpoint: Endpoint) -> Endpoint:
         try:
             return endpoint.handler(call)
         except Unprocessable as refusal:
-            number = call.ids.get("serverId")
-            there = None if number is None else partial(known_servers.has, call.instance, call.actor, number)
-            raise refuse_call(call.instance, call.actor, endpoint.action, refusal, there=there) from None
+            raise refuse_call(
+                call.instance, call.actor, endpoint.action, refusal, there=partial(_is_there, call)
+            ) from None
+        except Refusal as refusal:
+            # The core judges values before it looks at rows.
+            if refusal.kind is Kind.INVALID and not _is_there(call):
+                raise missing("server") from None
+            raise
 
     return replace(endpoint, handler=answered)
+
+
+def _is_there(call: Call) -> bool:
+    """Whether there is what the path names: a server, or a system user of one."""
+    number = call.ids.get("serverId")
+    if number is None:
+        return True
+    if "userId" in call.ids:
+        return known_users.has(call.instance, call.actor, number, call.ids["userId"])
+    return known_servers.has(call.instance, call.actor, number)
 
 
 ENDPOINTS = (

@@ -1,0 +1,76 @@
+"""Has a host that was off obey the newest document before its sshd takes anybody, within a bound of time and no longer.
+
+systemd runs this before it starts sshd. What was in force when the host went off is put in place as it counts now (an
+end has come, the offline policy holds), then the service is asked until it answers or the time is over: sshd must start
+in either case, as an administrator may have no other way in. Key files are all that is made; the agent does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from typing import Callable, Iterable
+
+from keyrack.agent.desired_state import silence
+from keyrack.agent.reconcile import DocumentRefused, Failed, Reconciler
+from keyrack.agent.service.client import NoAnswer, ServiceClient
+from keyrack.agent.state import Accepted, StateFolder, StateProblem
+
+SPARE_SECONDS = 5.0  # after which it is ended, whatever it waits for
+_PAUSE_SECONDS = 0.25
+_AWAY = 500  # statuses from this one on are no answer
+
+
+def catch_up(
+    state: StateFolder, reconciler: Reconciler, client: ServiceClient, say: Callable[[str], None], seconds: float
+) -> bool:
+    """Make key files what the service wants now; answers whether it said what that is. seconds: at most.
+
+    Whatever hangs, such as a name server, the process is ended soon after; files are old or new then, never partial.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
+    until = time.monotonic() + seconds
+    status = state.status()
+    try:
+        reconciler.recall()
+    except (StateProblem, DocumentRefused, Failed) as problem:
+        say(f"the last document cannot be used again: {problem}")
+    silent = silence(status.confirmed_at or status.contact_at)
+    _say_all(say, reconciler.put(silent=silent, scan=False).problems)
+    words = ""
+    while True:
+        try:
+            mark = f"&lineage={reconciler.lineage}" if reconciler.lineage else ""
+            answer = client.get(f"/agent/v1/document?revision={reconciler.revision}{mark}&wait=0")
+            words = answer.words
+            if answer.status < _AWAY:
+                break
+        except NoAnswer as error:
+            words = str(error)
+        if time.monotonic() + _PAUSE_SECONDS >= until:
+            say(f"sshd starts with what was in force: no answer from the service within {seconds:g} seconds ({words})")
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    document, signature = answer.fields.get("document"), answer.fields.get("signature")
+    if answer.status == 200 and isinstance(document, str) and isinstance(signature, str):
+        try:
+            reconciler.take(Accepted(document, signature), status.revision)
+        except (DocumentRefused, Failed) as problem:
+            say(f"sshd starts with what was in force: {problem}")
+            return False
+    elif answer.status != 204:
+        say(f"sshd starts with what was in force: the service says: {words}")
+        return False
+    # It has confirmed what is in force, or given something newer.
+    problems = reconciler.put(scan=False).problems
+    _say_all(say, problems)
+    now = time.time()
+    with contextlib.suppress(OSError):
+        state.note(status._replace(contact_at=now, confirmed_at=now, service="ok"))
+    return not problems
+
+
+def _say_all(say: Callable[[str], None], problems: Iterable[str]) -> None:
+    for problem in problems:
+        say(problem)

@@ -1,0 +1,82 @@
+"""Which errors of a database say that its tables are not as Keyrack made them; must ask it nothing."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+
+from sqlalchemy.exc import DBAPIError
+
+WRITE_LOST = (
+    "The database took a change and did not make it: a trigger, a rule or a policy of somebody else's is in the way. "
+    "Nothing of it was kept. Look for it in the database, and drop it."
+)
+_LACKS = (
+    "The tables in the database are not as this version of Keyrack made them ({reason}). Somebody else changed them, "
+    "or a later version did. Put back what is missing, or restore a backup; Keyrack makes none of it anew by itself."
+)
+
+NAMED = 3
+"""Differences that are named; of more the number is told."""
+# duplicate_table, duplicate_column, duplicate_object
+_THERE = ("42P07", "42701", "42710")
+_THERE_ON_SQLITE = re.compile(r"already exists|duplicate column name")
+
+# division_by_zero, feature_not_supported: docs "PostgreSQL Error Codes". No question of ours divides but to count.
+_NONE_WRITTEN, _UNSUPPORTED = "22012", "0A000"
+_REWRITES = "RewriteQuery"
+"""Where the server applies rules; feature_not_supported alone also is a plan that a migration made stale."""
+
+# undefined_table, undefined_column, undefined_function (an operator for another type), datatype_mismatch, wrong kind of
+# object, a constraint that ON CONFLICT needs, a generated column, a view that takes no rows, another schema.
+_NOT_OURS = ("42P01", "42703", "42883", "42804", "42809", "42P10", "428C9", "55000", "3F000")
+_NOT_OURS_ON_SQLITE = re.compile(
+    r"no such (?:table|column|view|index)\b|has no column named|has \d+ columns but|because it is a view"
+    r"|ON CONFLICT clause does not match|cannot (?:INSERT into|UPDATE) generated column"
+)
+
+
+def is_altered(error: BaseException) -> bool:
+    """Whether an error says that tables are others than Keyrack made, or that a write was taken and not done."""
+    return is_write_lost(error) or _lacks(error)
+
+
+def is_write_lost(error: BaseException) -> bool:
+    """Whether a write that must write one row wrote none: it divides by how many, and a rule is refused in it."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state == _UNSUPPORTED:
+        return getattr(getattr(error.orig, "diag", None), "source_function", None) == _REWRITES
+    return state == _NONE_WRITTEN
+
+
+def words(error: BaseException) -> str:
+    """What to say of such an error. Its first line names what is missing and holds no value of a row."""
+    if is_write_lost(error):
+        return WRITE_LOST
+    cause = getattr(error, "orig", None) or error
+    return in_words([str(cause).strip().partition("\n")[0]])
+
+
+def in_words(differing: Sequence[str]) -> str:
+    """What to say where tables differ; differing: in what, each in words."""
+    more = f"; and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+    return _LACKS.format(reason="; ".join(differing[:NAMED]) + more)
+
+
+def is_there_already(error: BaseException) -> bool:
+    """Whether a table or column cannot be made as there is one of that name."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.OperationalError):
+        return _THERE_ON_SQLITE.search(str(cause)) is not None
+    return getattr(cause, "sqlstate", None) in _THERE
+
+
+def _lacks(error: BaseException) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.OperationalError):
+        is_general = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        return is_general and _NOT_OURS_ON_SQLITE.search(str(cause)) is not None
+    return isinstance(error, DBAPIError) and getattr(cause, "sqlstate", None) in _NOT_OURS

@@ -1,0 +1,195 @@
+"""Tells by a database's own catalogue what of our tables is missing, and what others put on them; must change nothing.
+
+Only names are compared: tables, columns, and the columns of keys. How types, defaults and conditions are written
+differs by version of a database, by how it was restored and by age; a difference that is none would be an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Connection, Table, UniqueConstraint
+
+from keyrack.store.changes import changes
+
+REVISION = "alembic_version"
+_REVISIONS = "SELECT version_num FROM alembic_version"
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What somebody else put on a table of ours. kind: in words, such as "trigger"."""
+
+    kind: str
+    name: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} on {self.table}"
+
+
+def missing(connection: Connection, head: str) -> tuple[str, ...]:
+    """Which tables and columns are missing, and whether the database tells its revision otherwise; in words.
+
+    head: the revision that this version works with. Of a database at another one nothing is told: it has other tables.
+    """
+    found: dict[str, set[str]] = {}
+    for table, column in _asked(connection, _COLUMNS):
+        found.setdefault(table, set()).add(column)
+    if REVISION not in found:
+        return (f"table {REVISION} is missing",)
+    if "version_num" not in found[REVISION]:
+        return (f"column {REVISION}.version_num is missing",)
+    told = revisions(connection)
+    if len(told) != 1:
+        return (f"table {REVISION} has {len(told)} rows in place of one",)
+    return _missing(found) if told == [head] else ()
+
+
+def revisions(connection: Connection) -> list[str]:
+    """At which revision the database says that it is, one a row."""
+    return sorted(str(row[0]) for row in connection.exec_driver_sql(_REVISIONS))
+
+
+def _missing(found: dict[str, set[str]]) -> tuple[str, ...]:
+    told = []
+    for name, ours in sorted(changes.metadata.tables.items()):
+        if name not in found:
+            told.append(f"table {name} is missing")
+        else:
+            told += [f"column {name}.{column.name} is missing" for column in ours.c if column.name not in found[name]]
+    return tuple(told)
+
+
+def is_begun(connection: Connection) -> bool:
+    """Whether Keyrack's tables are there, of which one has a name that no other program gives."""
+    return any(table == "system_users" for table, _ in _asked(connection, _COLUMNS))
+
+
+def unlinked(connection: Connection) -> tuple[str, ...]:
+    """Which keys of our tables that are there are missing (primary, unique, foreign), in words."""
+    keys: dict[tuple[str, str], set[str]] = {}
+    for table, name, column in _asked(connection, _KEYS):
+        keys.setdefault((table, name), set()).add(column)
+    there = {(table, frozenset(columns)) for (table, _), columns in keys.items()}
+    links: dict[tuple[str, str], tuple[str, set[str]]] = {}
+    for table, name, other, column in _asked(connection, _LINKS):
+        links.setdefault((table, name), (other, set()))[1].add(column)
+    linked = {(table, other, frozenset(columns)) for (table, _), (other, columns) in links.items()}
+    tables = {table for table, _ in _asked(connection, _COLUMNS)}
+    told = []
+    for name, ours in sorted(changes.metadata.tables.items()):
+        if name not in tables:
+            continue
+        told += [f"unique {_shown(one)} on {name} is missing" for one in _unique(ours) if (name, one) not in there]
+        told += [
+            f"foreign key {_shown(one)} on {name} is missing"
+            for other, one in _foreign_keys(ours)
+            if (name, other, one) not in linked
+        ]
+    return tuple(told)
+
+
+def foreign(connection: Connection) -> tuple[Foreign, ...]:
+    """What others put on tables of ours that changes what is read or written. Plain indexes are not among it, nor
+    tables of other names, nor row security that does not hold for us.
+    """
+    found = sorted(_asked(connection, _FOREIGN))
+    return tuple(Foreign(kind, name, table) for table, kind, name in found)
+
+
+def _shown(columns: Iterable[str]) -> str:
+    return f"({', '.join(sorted(columns))})"
+
+
+def _asked(connection: Connection, question: dict[str, str]) -> list[tuple[str, ...]]:
+    """Rows of text about our tables."""
+    names = (*changes.metadata.tables, REVISION)
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(question["sqlite"]).fetchall()
+        ours = {name.lower(): name for name in names}
+        return [(ours[row[-1].lower()], *map(str, row[:-1])) for row in rows if row[-1].lower() in ours]
+    rows = connection.exec_driver_sql(question["postgresql"], {"names": list(names)}).fetchall()
+    return [(str(row[-1]), *map(str, row[:-1])) for row in rows]
+
+
+@cache
+def _unique(table: Table) -> tuple[frozenset[str], ...]:
+    sets = [[column.name for column in table.primary_key]]
+    sets += [[column.name for column in one.columns] for one in table.constraints if isinstance(one, UniqueConstraint)]
+    sets += [[column.name for column in index.columns] for index in table.indexes if index.unique]
+    return tuple(sorted(map(frozenset, sets), key=sorted))
+
+
+@cache
+def _foreign_keys(table: Table) -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple(
+        sorted(
+            ((one.referred_table.name, frozenset(one.column_keys)) for one in table.foreign_key_constraints),
+            key=lambda one: (one[0], sorted(one[1])),
+        )
+    )
+
+
+# Each names the table last. On SQLite a number that is the primary key has no index.
+_COLUMNS = {
+    "sqlite": "SELECT c.name, m.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table'",
+    "postgresql": """
+SELECT a.attname, n FROM unnest(%(names)s::text[]) n
+JOIN pg_catalog.pg_class c ON c.oid = to_regclass(quote_ident(n)) AND c.relkind IN ('r', 'p', 'f')
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+""",
+}
+_KEYS = {
+    "sqlite": """
+SELECT l.name, i.name, m.name FROM sqlite_master m JOIN pragma_index_list(m.name) l JOIN pragma_index_info(l.name) i
+WHERE m.type = 'table' AND l."unique" AND NOT l.partial AND i.name IS NOT NULL
+UNION ALL SELECT 'primary key', c.name, m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
+WHERE m.type = 'table' AND c.pk
+""",
+    "postgresql": """
+SELECT i.indexrelid::text, a.attname, n FROM unnest(%(names)s::text[]) n
+JOIN pg_catalog.pg_index i ON i.indrelid = to_regclass(quote_ident(n))
+    AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+""",
+}
+_LINKS = {
+    "sqlite": """
+SELECT f.id, f."table", f."from", m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
+WHERE m.type = 'table'
+""",
+    "postgresql": """
+SELECT k.oid::text, o.relname, a.attname, n FROM unnest(%(names)s::text[]) n
+JOIN pg_catalog.pg_constraint k ON k.conrelid = to_regclass(quote_ident(n)) AND k.contype = 'f'
+JOIN pg_catalog.pg_class o ON o.oid = k.confrelid
+JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+""",
+}
+_FOREIGN = {
+    "sqlite": """
+SELECT 'trigger', name, tbl_name FROM sqlite_master WHERE type = 'trigger'
+UNION ALL SELECT 'view', name, name FROM sqlite_master WHERE type = 'view'
+""",
+    "postgresql": """
+WITH ours AS (
+    SELECT n AS name, c.oid, c.relkind FROM unnest(%(names)s::text[]) n
+    JOIN pg_catalog.pg_class c ON c.oid = to_regclass(quote_ident(n))
+)
+SELECT 'trigger', t.tgname, o.name FROM ours o JOIN pg_catalog.pg_trigger t ON t.tgrelid = o.oid
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+UNION ALL SELECT 'rule', r.rulename, o.name FROM ours o JOIN pg_catalog.pg_rewrite r ON r.ev_class = o.oid
+WHERE r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'
+UNION ALL SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'foreign table' END, name, name FROM ours
+WHERE relkind NOT IN ('r', 'p')
+UNION ALL SELECT 'row security', 'that hides rows from us', name FROM ours
+WHERE relkind IN ('r', 'p') AND row_security_active(oid)
+UNION ALL SELECT DISTINCT 'a switch-off of', 'foreign keys', o.name
+FROM ours o JOIN pg_catalog.pg_trigger t ON t.tgrelid = o.oid WHERE t.tgisinternal AND t.tgenabled = 'D'
+UNION ALL SELECT 'inheriting table', c.relname, o.name FROM ours o
+JOIN pg_catalog.pg_inherits h ON h.inhparent = o.oid AND o.relkind = 'r'
+JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
+""",
+}
