@@ -458,3 +458,24 @@ def test_a_refusal_speaks_of_hosts_and_accounts() -> None:
         ),
     }
     assert {said: in_console_words(said) for said in words} == words
+
+
+def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(
+    console: Service, people: dict[str, Person]
+) -> None:
+    alice, owner = user(console, "alice"), people["olga"]
+    place = servers.create(console.instance, KEYRACK, name="gone-1", address="192.0.2.77")
+    system_users.create(console.instance, KEYRACK, place.id, username="deploy")
+    token = servers.invite(console.instance, KEYRACK, place.id)
+    enrolment.enrol(console.instance, token, {"host": "gone-1", "os": "debian"}, address="192.0.2.77")
+    made = user_keys.add(console.instance, KEYRACK, title="lost", public_key=fresh_line(), user_id=alice.id)
+    grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=place.id, system_user="deploy")
+    people["alice"].send(f"/remove-key/{made.fingerprint}", confirmed="yes")
+    shown = people["alice"].see(f"/keys?removed={made.id}")
+    assert "not heard yet from" in shown
+    assert "gone-1" in shown
+    now = servers.get(console.instance, KEYRACK, place.id)
+    enrolment.report(console.instance, now, {"revision": now.revision, "state": "applied"})
+    assert "gone-1" not in people["alice"].see(f"/keys?removed={made.id}").partition('id="removed"')[2]
+    for other, address in ((owner, f"/keys?removed={made.id}"), (people["alice"], "/keys?removed=999999")):
+        assert 'id="removed"' not in other.see(address)
