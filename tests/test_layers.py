@@ -57,7 +57,7 @@ def imports_of(file: Path) -> set[str]:
             assert node.module is not None
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
-            found |= {name.value for name in node.args if isinstance(name, ast.Constant)}
+            found |= {str(name.value) for name in node.args if isinstance(name, ast.Constant)}
     return found
 
 

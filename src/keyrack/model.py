@@ -88,7 +88,8 @@ class Actor:
     user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
     access_key: the id of the access key that signed the request, if one did; temporary: that key is one.
     project: the uid of the one project that the proof is for, "" for the whole workspace; ends_at: when a proof
-    that somebody limited in time ends, which nothing made with it may outlive.
+    that somebody limited in time ends, which nothing made with it may outlive; lent: those of the policies that the
+    user has as a member of what is asked for, and not by themselves.
     """
 
     workspace_id: int
@@ -105,6 +106,7 @@ class Actor:
     temporary: bool = False
     project: str = ""
     ends_at: datetime | None = None
+    lent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
+from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
@@ -127,11 +128,12 @@ def _chain(instance: Instance) -> Callable[[], None]:
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
-    calm, missing = retention.Calm(), MissingRows()
+    calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
+                tables.go_on(instance)
                 credentials.end_expired(instance, system_actor())
                 endings.end_user_keys(instance, system_actor())
                 endings.close_requests(instance, system_actor())

@@ -266,6 +266,11 @@ class Settings(BaseModel):
         default=None,
         description="A file that holds the last signed checkpoint of the audit log, for whoever keeps it elsewhere.",
     )
+    known_triggers: str = Field(
+        default="",
+        description="Triggers, rules and views on Keyrack's tables that are your own, by name, with commas between: no "
+        "alarm is raised about them, and `keyrack audit verify` goes on.",
+    )
     key_uses_days: int = Field(
         default=400,
         ge=1,

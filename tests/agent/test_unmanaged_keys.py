@@ -27,6 +27,7 @@ from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.observed_host import accounts
 from tests.login.private_sshd import Key
+from tests.ssh.judge import version_of
 
 LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
@@ -137,6 +138,20 @@ def test_settings_that_are_none_for_one_account_hide_nobody(homes: dict[str, Pat
         tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{rule}  AuthorizedKeysFile .ssh/other\n"
     ).scan()
     assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
+
+
+@needs_root
+@pytest.mark.skipif(version_of("ssh") < (10, 0), reason="files are named by patterns since OpenSSH 10.0")
+def test_what_only_a_pattern_names_is_not_said_to_be_looked_at(homes: dict[str, Path], tmp_path: Path) -> None:
+    put(homes[QUIET] / ".ssh" / "more.keys", f"{public_key()} quiet\n")
+    look = scanner(tmp_path, "AuthorizedKeysFile .ssh/authorized_keys .ssh/*.keys\n")
+    look.scan()
+    assert [cut.why for cut in look.cut if cut.path == ".ssh/*.keys"] == [
+        "AuthorizedKeysFile names files by a pattern, and which they are is not looked for"
+    ]
+    look = scanner(tmp_path)
+    look.scan()
+    assert not [cut for cut in look.cut if "pattern" in cut.why]
 
 
 @needs_root

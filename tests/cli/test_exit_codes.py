@@ -158,6 +158,17 @@ ENDS = [
     ("keys confirm 4711", 1),
     ("grants give --user alice --server web-1 --as deploy --break-glass --dry-run", 0),
     ("grants renew 4711 --for 8h", 1),
+    ("keys renew 4711 --for 8h", 1),
+    ("keys renew 4711", 2),
+    ("servers renew-key 4711 --for 8h", 1),
+    ("servers renew-key 4711 --until 2020-01-01", 1),
+    ("people keys alice", 0),
+    ("people keys nobody", 1),
+    ("people delete-key alice 4711", 1),
+    ("people add-key alice /none.pub", 2),
+    ("requests rules list", 0),
+    ("requests rules delete none", 1),
+    ("requests rules set none --approvers 3", 2),
     ("grants renew 4711", 2),
     ("grants renew 4711 --for 2m", 2),
     ("grants change 4711 --no-end", 1),
@@ -224,7 +235,7 @@ def run(words: str, data: Path) -> Result:
     places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN", "KEY")}
     typed = [places.get(word, word.replace("DATA", str(data))) for word in words.split()]
     if typed[0] in GROUPS and "--workspace" not in typed:
-        place = 1 if typed[0] == "events" else 2
+        place = 1 if typed[0] == "events" else 3 if typed[1] in ("mine", "sources", "rules") else 2
         typed[place:place] = ["--workspace", "acme"]
     ended = CliRunner(env={"KEYRACK_DATA": str(data)}).invoke(main, typed)
     assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
@@ -264,6 +275,7 @@ CHANGES_NO_LOGIN = {
     *("hosts host-keys", "hosts rename", "hosts offline-policy", "hosts copy-gone", "hosts end-session"),
     *("hosts ignore", "hosts remove", "hosts enrol", "servers enrol", "hosts damaged", "hosts resync"),
     *("requests deny", "requests refuse", "requests cancel", "keys claim", "leaver undo"),
+    *("requests rules set", "requests rules delete"),
 }
 
 
@@ -320,7 +332,19 @@ def test_each_command_over_the_api_shows_json() -> None:
 
 def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
     changing = {"servers", "hosts", "grants", "groups", "leaver", "freeze", "keys", "requests"}
-    reading = {"list", "show", "keys", "accounts", "mine list", "find", "sessions", "receipts", "revoked", "unmanaged"}
+    reading = {
+        "list",
+        "show",
+        "keys",
+        "accounts",
+        "mine list",
+        "rules list",
+        "find",
+        "sessions",
+        "receipts",
+        "revoked",
+        "unmanaged",
+    }
     without = {
         words
         for words, names in leaves().items()
@@ -357,6 +381,23 @@ def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> 
     assert "curl" in json.loads(run("hosts enrol web-9 --public-url https://k.example.org --json", data).stdout)["line"]
 
 
+def test_a_users_key_is_registered_renewed_and_deleted_by_an_operator(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "alice.pub"
+    file.write_text(fresh_line())
+    told = run(f"people add-key alice {file} --title laptop", data)
+    assert told.exit_code == 0, told.output
+    assert run(f"people add-key alice {file} --title laptop", data).stdout == told.stdout
+    differs = run(f"people add-key alice {file} --title desk", data)
+    assert (differs.exit_code, "under the title 'laptop'" in differs.output) == (1, True)
+    (key,) = json.loads(run("people keys alice --json", data).stdout)
+    assert (key["title"], key["expires_at"]) == ("laptop", "-")
+    assert run(f"keys renew {key['id']} --for 3h", data).stdout.startswith(f"Key {key['id']} lasts until 2")
+    (renewed,) = json.loads(run("people keys alice --json", data).stdout)
+    assert renewed["expires_at"] != "-"
+    assert run(f"people delete-key alice {key['id']}", data).stdout == f"Deleted key {key['id']} of alice.\n"
+    assert json.loads(run("people keys alice --json", data).stdout) == []
+
+
 def test_what_a_command_did_is_one_object(data: Path) -> None:
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
@@ -370,6 +411,10 @@ def test_what_a_command_did_is_one_object(data: Path) -> None:
     assert changed["restrictions"]["command"] == "/bin/true"
     run("freeze keys --user alice", data)
     assert json.loads(run("freeze end 1 --json", data).stdout) == {}
+    rule = json.loads(run("requests rules set night --approvers 2 --tag web --at-most 2h --json", data).stdout)
+    (listed,) = json.loads(run("requests rules list --json", data).stdout)
+    assert (rule["name"], listed["approvers"], listed["at_most"]) == ("night", 2, "2h")
+    assert json.loads(run("requests rules delete night --json", data).stdout) == {}
     made = json.loads(run("webhooks create https://alerts.example.org/ --json", data).stdout)
     assert made["secret"].startswith("krwh_")
     assert json.loads(run(f"webhooks test {made['id']} --json", data).stdout)["state"] == "waiting"

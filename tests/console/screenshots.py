@@ -80,7 +80,8 @@ def example(service: Service, path: str) -> str:
         "people": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
         "offboard": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
         "groups": "SELECT name FROM groups ORDER BY id LIMIT 1",
-        "keys": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",
+        # One that opens hosts.
+        "keys": "SELECT k.fingerprint FROM user_keys k JOIN users u ON u.id = k.user_id WHERE u.name = 'david' LIMIT 1",
         "revoke": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",
         "revoked": "SELECT fingerprint FROM revoked_keys ORDER BY fingerprint LIMIT 1",
         "grants": "SELECT id FROM grants ORDER BY id LIMIT 1",

@@ -67,6 +67,34 @@ def test_what_was_written_outlives_the_session(page: Page, console: Service, sig
     expect(page.get_by_label("Public key")).to_have_value("")
 
 
+def test_a_page_that_is_loaded_anew_or_come_back_to_has_what_was_written(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "alice").goto("/requests?ask=1")
+    write_request(page, "half a sen")
+    page.reload()
+    expect(page.get_by_label("Why")).to_have_value("half a sen")
+    expect(page.get_by_label("Account")).to_have_value("deploy")
+    # Also where nothing was added to what came back, and over pages in between.
+    page.reload()
+    expect(page.get_by_label("Why")).to_have_value("half a sen")
+    page.get_by_label("Why").fill("half a sentence")
+    page.get_by_role("link", name="My keys").click()
+    expect(page.get_by_role("heading", name="My keys")).to_be_visible()
+    page.get_by_role("link", name="Settings").click()
+    expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+    page.go_back()
+    page.go_back()
+    expect(page.get_by_label("Why")).to_have_value("half a sentence")
+    expect(page.locator("#messages")).to_contain_text(BACK)
+    # Who comes anew begins anew, and what was sent does not come back.
+    page.goto("/requests?ask=1")
+    expect(page.get_by_label("Why")).to_have_value("")
+    write_request(page, "whole")
+    page.get_by_role("button", name="Ask for access").click()
+    expect(page.locator("main")).to_contain_text("whole")
+    page.go_back()
+    expect(page.get_by_label("Why")).to_have_value("")
+
+
 def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from keyrack.web.console.templates import static_files
 from tests.console.conftest import COOKIE, session_of
@@ -26,8 +26,11 @@ UNFOLD = "document.querySelectorAll('main details').forEach((one) => (one.open =
 CUT = """() => [...document.querySelectorAll("main .table:not(.map)")]
   .filter((one) => one.scrollWidth > one.clientWidth + 1)
   .map((one) => `${one.getAttribute("aria-label")}: ${one.scrollWidth - one.clientWidth} pixels`)"""
-NARROWER = (1024, 640)  # a small laptop, and a screen of 1280 at twice its size
 NARROWEST = 320  # what is left of a screen of 1280 at four times its size
+# A small laptop (1024), a screen of 1280 at twice its size (640), and windows that are as wide as somebody likes.
+WIDTHS = (WIDE["width"], 1240, 1100, 1024, 860, 640, PHONE["width"], NARROWEST)
+# Of a bare Debian or Ubuntu with a browser, which has no others.
+WIDER_LETTERS = "body { font-family: 'DejaVu Sans' !important }"
 FIRST_PAGE_BYTES = 100_000
 
 
@@ -64,17 +67,26 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
             if found:
                 faults[f"{path} {scheme}"] = found
         page.evaluate(UNFOLD)
-        for width in (WIDE["width"], *NARROWER, PHONE["width"], NARROWEST):
-            page.set_viewport_size(_size({**PHONE, "width": width}))
-            beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            if beyond > 0:
-                faults[f"{path} {width}"] = [f"{beyond} pixels beyond the edge"]
-            cut = page.evaluate(CUT)
-            if cut:
-                faults[f"{path} {width} tables"] = cut
+        faults.update({f"{path} {where}": what for where, what in _beyond_the_edge(page).items()})
+        page.add_style_tag(content=WIDER_LETTERS)
+        faults.update({f"{path} {where}, wider letters": what for where, what in _beyond_the_edge(page).items()})
         page.set_viewport_size(_size(WIDE))
     context.close()
     assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())
+
+
+def _beyond_the_edge(page: Page) -> dict[str, list[str]]:
+    """What of the page lies out of sight, by the window's width."""
+    faults: dict[str, list[str]] = {}
+    for width in WIDTHS:
+        page.set_viewport_size(_size({**PHONE, "width": width}))
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if beyond > 0:
+            faults[f"{width}"] = [f"{beyond} pixels beyond the edge"]
+        cut = page.evaluate(CUT)
+        if cut:
+            faults[f"{width} tables"] = cut
+    return faults
 
 
 def test_the_first_page_is_small() -> None:

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
+from keyrack.core import cursors
 from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
@@ -18,6 +19,7 @@ from keyrack.model import Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team, actor
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 
@@ -43,15 +45,15 @@ def add(team: Team, line: str) -> int:
 def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     added = add(team, line)
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
     change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
-    (row,) = damaged_rows.find(team.instance, team.owner, team.server.id)
+    (row,) = damaged(team.instance, team.owner, team.server.id)
     assert row.name == f"credential:{added}"
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
-    assert damaged_rows.find(team.instance, team.owner, other.id) == []
+    assert damaged(team.instance, team.owner, other.id) == []
     damaged_rows.remove(team.instance, team.owner, row.name)
     assert told(team)["revoked"] == [evil.canonical]
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
 
 
 def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
@@ -73,12 +75,12 @@ def test_a_users_own_key_too(team: Team) -> None:
     other, _ = actor(team.instance, team.owner.workspace_id, "mallory", team.member_user.role, "codeartsrepo::*")
     change(team, tables.user_keys, user_id=other.user_id)
     assert access.key_line_of(team.instance, parse(line).sha256) is None
-    assert len(damaged_rows.find(team.instance, team.owner)) == 1
+    assert len(damaged(team.instance, team.owner)) == 1
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     holder = access.holder_of(team.instance, parse(line).sha256)
     assert holder is not None
     assert holder.actor.user_id == team.member.user_id
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
 
 
 def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
@@ -87,7 +89,7 @@ def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
     add(team, fresh_line())
     change(team, tables.grants, system_user="root")
     change(team, tables.credentials, public_key="no key at all")
-    rows = damaged_rows.find(team.instance, team.owner)
+    rows = damaged(team.instance, team.owner)
     assert sorted(row.kind for row in rows) == ["credential", "grant"]
     for row in rows:
         damaged_rows.remove(team.instance, team.owner, row.name)
@@ -113,13 +115,13 @@ def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(te
     add(team, line)
     revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
     change(team, tables.revoked_keys, revoked_by="mallory")
-    (row,) = damaged_rows.find(team.instance, team.owner)
+    (row,) = damaged(team.instance, team.owner)
     assert row.name.startswith("revoked-key:")
     helper, _ = actor(team.instance, team.owner.workspace_id, "helper", Role.MEMBER, "servers:*", "credentials:*")
     with pytest.raises(Refusal) as refused:
         damaged_rows.remove(team.instance, helper, row.name)
     assert (refused.value.kind, "keys:revoke" in refused.value.message) == (Kind.FORBIDDEN, True)
-    assert damaged_rows.find(team.instance, team.owner) == [row]
+    assert damaged(team.instance, team.owner) == [row]
     damaged_rows.remove(team.instance, team.owner, row.name)
 
 
@@ -127,7 +129,7 @@ def test_what_a_damaged_row_shows_is_no_secret(team: Team) -> None:
     offboarding.offboard(team.instance, team.owner, team.member.name)
     change(team, tables.offboardings, reason="another one")
     change(team, tables.users, password_hash="$argon2id$v=19$secret")
-    shown = " ".join(row.what for row in damaged_rows.find(team.instance, team.owner))
+    shown = " ".join(row.what for row in damaged(team.instance, team.owner))
     assert "another one" in shown
     assert "password_hash set" in shown
     assert "kept" not in shown
@@ -153,11 +155,44 @@ def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Te
     alice = team.member_user
     grants.give(team.instance, team.owner, user_id=alice.id, server_id=team.server.id, system_user="deploy")
     change(team, tables.grants, restrictions={"sources": ["0.0.0.0/0"]})
-    assert [row.kind for row in damaged_rows.find(team.instance, team.owner)] == ["grant"]
+    assert [row.kind for row in damaged(team.instance, team.owner)] == ["grant"]
     text = '[workspace]\nname = "acme"\n[[grants]]\nuser = "alice"\nserver = "web-1"\nsystem_user = "deploy"\n'
     done = workspace_file.apply(team.instance, text, {})
     assert [words.partition(" alice")[0] for words in done] == ["let in", "remove the damaged row of"]
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
     (left,) = grants.find(team.instance, team.owner)
     assert dict(left.restrictions) == {}
     assert workspace_file.apply(team.instance, text, {}) == []
+
+
+def test_a_look_through_all_rows_goes_on_where_it_stopped(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        credentials.add(
+            team.instance, team.owner, team.server.id, label=f"l-{number}", username="deploy", public_key=fresh_line()
+        )
+    user_keys.add(team.instance, team.member, title="laptop", public_key=fresh_line())
+    user_keys.add(team.instance, team.member, title="gone", public_key=fresh_line())
+    change(team, tables.credentials, label=tables.credentials.c.label + "x")
+    team.instance.database.write(
+        lambda c: c.execute(delete(tables.user_keys).where(tables.user_keys.c.title == "gone"))
+    )
+    every = [row.name for row in damaged(team.instance, team.owner)]
+    assert len(every) == len(set(every)) == 6
+    for looked, limit in ((10_000, 1), (10_000, 4), (3, 50), (1, 1)):
+        monkeypatch.setattr(damaged_rows, "MOST_LOOKED", looked)
+        pages, cursor = [], ""
+        while True:
+            page = damaged_rows.find(team.instance, team.owner, cursor=cursor, limit=limit)
+            pages.append([row.name for row in page.items])
+            if page.next is None:
+                break
+            cursor = page.next
+        assert [name for names in pages for name in names] == every
+        assert max(map(len, pages)) <= limit
+
+
+def test_a_mark_that_no_page_gave_is_refused(team: Team) -> None:
+    for place in (("credentials", "[]"), ("nothing", "[1]"), ("credentials", '["x"]'), ("missing", "[1]"), ("x", "{")):
+        with pytest.raises(Refusal) as refused:
+            damaged_rows.find(team.instance, team.owner, cursor=cursors.write(place))
+        assert refused.value.code == "cursor-unknown"

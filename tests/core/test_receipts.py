@@ -69,7 +69,7 @@ def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     assert '"revoked":[]' in untouched.text
     assert parse(line).canonical in untouched.text
     summary = events.find(team.instance, team.owner, limit=1).items[0]
-    assert "2 keys on accounts, 1 keys of people and 0 deploy keys, on 3 hosts" in summary.summary
+    assert "2 keys on accounts and 1 key of a person, on 3 hosts" in summary.summary
     with pytest.raises(Refusal) as refused:
         revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     assert refused.value.kind is Kind.MISSING

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keyrack.core.audit import events
 from keyrack.core.hosts import documents
 from keyrack.core.keys import credentials, grants, restricting, user_keys
 from keyrack.errors import Kind, Refusal
@@ -166,3 +167,13 @@ def test_lines_stand_from_wide_to_narrow(team: Team) -> None:
         ['command="uptime"'],
     ]
     assert {entry["key"] for entry in lines(team)} == {parse(line).canonical}
+
+
+def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team) -> None:
+    made = add(team, "bot", fresh_line(), restrictions={"sources": ["192.0.2.0/24"], "command": "/bin/backup"})
+    restricting.credential(team.instance, team.owner, made.id, {"sources": ["192.0.2.0/25"]})
+    changed, added = events.find(team.instance, team.owner, limit=2).items
+    assert added.summary.endswith(', restricted to from="192.0.2.0/24",command="/bin/backup"')
+    assert 'to from="192.0.2.0/25" (it was restricted to from="192.0.2.0/24",command="/bin/backup")' in changed.summary
+    assert added.details["restrictions"] == changed.details["restrictions_before"]
+    assert changed.details["restrictions"] == {"sources": ["192.0.2.0/25"]}

@@ -32,6 +32,7 @@ from keyrack.store.database import Database
 from keyrack.store.engine import migrate
 from keyrack.store.sealing import access_tree, sealed
 from tests.core.conftest import Team, actor, make_team
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 
@@ -144,10 +145,10 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     with pytest.raises(Refusal):
         documents.signed(team.instance, team.server.id)
     assert len([words for words in world.alarms() if "server 1 " in words]) == 1
-    assert [row.name for row in damaged_rows.find(team.instance, team.owner, team.server.id)] == ["server:1"]
+    assert [row.name for row in damaged(team.instance, team.owner, team.server.id)] == ["server:1"]
     # Looked at and decided by the operator, it counts again.
     damaged_rows.reseal(team.instance, people.system_actor(team.owner.workspace_id), ["server:1"])
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
     assert documents.signed(team.instance, team.server.id) is not None
     assert any("Sealed the damaged row server:1" in words for words in world.alarms())
 
@@ -172,12 +173,10 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
             )
         assert not world.may("fetch")
     assert len([words for words in world.alarms() if f"user {world.mallory.id} " in words]) == 2, "one for each name"
-    assert [row.name for row in damaged_rows.find(world.team.instance, world.team.owner)] == [
-        f"user:{world.mallory.id}"
-    ]
+    assert [row.name for row in damaged(world.team.instance, world.team.owner)] == [f"user:{world.mallory.id}"]
     # Who may manage people still sees and deletes him.
     people.delete_user(world.team.instance, world.team.owner, world.mallory.id)
-    assert damaged_rows.find(world.team.instance, world.team.owner) == []
+    assert damaged(world.team.instance, world.team.owner) == []
 
 
 def test_a_disabled_user_and_anothers_password_stay_out(world: World) -> None:
@@ -258,12 +257,12 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
     after = world.opened()
     assert {key for keys in after.values() for key in keys} <= {parse(world.key).canonical}
     assert set(after) <= {"deploy"}
-    names = [row.name for row in damaged_rows.find(world.team.instance, world.team.owner)]
+    names = [row.name for row in damaged(world.team.instance, world.team.owner)]
     assert names
     if kind != "system user":
         assert len(world.alarms()) == 1
     damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["all"])
-    assert damaged_rows.find(world.team.instance, world.team.owner) == []
+    assert damaged(world.team.instance, world.team.owner) == []
 
 
 def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
@@ -279,7 +278,7 @@ def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
         signed = documents.signed(team.instance, number)
         assert signed is not None
         assert json.loads(signed.text)["users"] == {}
-        assert {row.name for row in damaged_rows.find(team.instance, team.owner, number)} == {f"tag:{number},web"}
+        assert {row.name for row in damaged(team.instance, team.owner, number)} == {f"tag:{number},web"}
         assert servers.get(team.instance, team.owner, number).tags == tags
 
 
@@ -421,7 +420,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     (folder / COUNTED).unlink()
     instance = app.open_instance(settings)
     assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
-    assert damaged_rows.find(instance, people.system_actor(team.owner.workspace_id)) == []
+    assert damaged(instance, people.system_actor(team.owner.workspace_id)) == []
     instance.database.close()
     assert (folder / MARK).exists()
 

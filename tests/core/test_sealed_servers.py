@@ -22,6 +22,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.sealing import sealed, sums
 from tests.core.conftest import Team
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 
@@ -109,7 +110,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     alter(team, delete(table))
     assert told(team) is None, "its host keeps to what it was told last, and so goes on refusing"
     assert len([words for words in alarms(team) if "deleted or put back" in words]) == 1
-    assert [row.name for row in damaged_rows.find(team.instance, team.owner)] == [f"server:{team.server.id}"]
+    assert [row.name for row in damaged(team.instance, team.owner)] == [f"server:{team.server.id}"]
     # What is done meanwhile does not make it right.
     add(team, "later", fresh_line())
     assert told(team) is None
@@ -151,11 +152,11 @@ def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> N
     assert told(team) is not None, "it does not hold, and everything else goes on"
     damaged_rows.remove(team.instance, team.owner, f"tag:{team.server.id},db")
     assert told(team) is not None
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
     evil = parse(fresh_line())
     alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.sha256))
     assert told(team)["users"] == {}
-    (row,) = damaged_rows.find(team.instance, team.owner)
+    (row,) = damaged(team.instance, team.owner)
     damaged_rows.remove(team.instance, team.owner, row.name)
     assert told(team)["revoked"] == [evil.canonical]
     assert team.instance.database.read(unfit) == []
@@ -207,7 +208,7 @@ def test_none_of_many_alterations_of_a_server_opens_anything(team: Team) -> None
             found = {(name, line["key"]) for name, entries in document["users"].items() for line in entries}
             assert found <= lines, (round_, kind, table.name)
             changed = {table.name: rows(team, table) for table in of_server} != now
-            named_now = [row.name for row in damaged_rows.find(team.instance, team.owner)]
+            named_now = [row.name for row in damaged(team.instance, team.owner)]
             assert not changed or named_now or only_volatile(now, team, of_server), (round_, kind, table.name)
             if not named_now:
                 assert set(before["revoked"]) <= set(document["revoked"])

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from keyrack.core.audit import events, retention
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import access, credentials, damaged_rows, freezes, requests, revocation
+from keyrack.core.keys import access, credentials, freezes, requests, revocation
 from keyrack.core.people import offboarding
 from keyrack.core.people.users import system_actor
 from keyrack.protocol import host_document
@@ -20,6 +20,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.tables import offboarding_hosts
 from tests.core.conftest import Team
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 
@@ -202,7 +203,7 @@ def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team
     # An offboarding cancels what is pending.
     assert (gone["requests for access"], gone["freezes"], gone["offboardings"]) == (2, 1, 1)
     assert rows(team.instance, offboarding_hosts) == 0
-    assert damaged_rows.find(team.instance, team.owner) == []
+    assert damaged(team.instance, team.owner) == []
 
 
 def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(

@@ -159,7 +159,7 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     assert host.lets_in(kept)
     assert not host.lets_in(late), "nothing opens that the database does not know"
     assert len(alarms(team)) == 1
-    told = resync.difference(team.instance, team.owner, team.server.id)
+    told = resync.difference(team.instance, team.owner, team.server.id, limit=1000)
     assert told.undecided
     by_kind = {(row.kind, row.fingerprint) for row in told.held}
     assert {

@@ -36,6 +36,7 @@ from tests.login.observed_host import (
 )
 from tests.login.private_sshd import Key, strict_folder
 from tests.services import Service, running, settings_for
+from tests.ssh.judge import version_of
 from tests.waiting import wait_until
 
 SERVER = 1
@@ -377,8 +378,12 @@ def test_accounts_of_any_name_that_hosts_have_are_accepted_and_not_locked_out(sc
         wait_until(lambda: {one.username for one in scene.found()} >= set(ODD_NAMES), "the keys of all accounts")
         scene.accept(*ODD_NAMES)
         scene.enforce()
+        # sshd since then reads the file of another name, and the host says so.
+        closed = {"CORP\\kranna"} if version_of("ssh") >= (10, 0) else set()
         for name, key in keys.items():
-            assert host.client.lets_in(key, name), name
+            assert host.client.lets_in(key, name) is (name not in closed), name
+        for name in closed:
+            assert f"no key opens the account {name}: sshd takes the \\ in its name" in host.agent("doctor").stdout
 
 
 def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene, tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ KNOWS_DSA = (
     "ssh-dss" in subprocess.run(["ssh", "-Q", "key"], capture_output=True, text=True, check=False).stdout.split()
 )
 _WITH_DSA = ["-o", "PubkeyAcceptedAlgorithms=+ssh-dss"] * KNOWS_DSA
+
+
+def version_of(*command: str) -> tuple[int, int]:
+    """OpenSSH's, as this `ssh` tells it."""
+    said = subprocess.run([*command, "-V"], capture_output=True, check=True).stderr.decode()
+    version = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    assert version
+    return int(version[1]), int(version[2])
+
+
 _ACCEPTED = re.compile(r"Server accepts key: \S*/(\d+)\.pub ")
 
 
@@ -87,7 +97,7 @@ def judge(folder: Path, *, root: Path | None = None, settings: str = "") -> Iter
     before = ["chroot", str(root)] if root else []
     inside = Path("/", *folder.relative_to(root).parts) if root else folder
     port = free_port()
-    make_key(folder, "host", "-t", "ed25519")
+    make_key(folder, "host", "-t", "ecdsa")
     for at in ("", str(root) if root else ""):
         if os.geteuid() == 0:
             Path(f"{at}/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)

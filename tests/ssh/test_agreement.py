@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,19 +14,11 @@ from keyrack.ssh.authorized_keys import KeyLine, read
 from keyrack.ssh.line_key import NAMES, SshdRules
 from keyrack.ssh.public_key import read_canonical
 from tests.login.debian_host import system_of
-from tests.ssh.judge import KNOWS_DSA, Judge, Lines, judge
+from tests.ssh.judge import KNOWS_DSA, Judge, Lines, judge, version_of
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 10_000 if LONG else 300
 AT_ONCE = 100  # lines in a file
-
-
-def version_of(*command: str) -> tuple[int, int]:
-    """OpenSSH's, as this `ssh` tells it."""
-    said = subprocess.run([*command, "-V"], capture_output=True, check=True).stderr.decode()
-    version = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
-    assert version
-    return int(version[1]), int(version[2])
 
 
 HERE = SshdRules(version=version_of("ssh"))

@@ -34,7 +34,7 @@ from sqlalchemy.event import listen, remove
 from sqlalchemy.sql import quoted_name
 
 from keyrack.store.changes import changes
-from keyrack.store.engine import migrate
+from keyrack.store.engine import catalogue, migrate
 from keyrack.store.engine.connect import DatabaseAltered, parse_url, postgresql_engine, sqlite_engine
 from tests.databases import DIALECTS
 from tests.once import made_once, run_folder
@@ -213,6 +213,7 @@ def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> Non
 
     assert migrate.is_current(old_url)
     with connected(old_url) as conn:
+        assert (catalogue.missing(conn, HEAD), catalogue.unlinked(conn), catalogue.foreign(conn)) == ((), (), ())
         after = contents(conn)
     for name, rows in before.items():
         kept = after[TABLES.get(name, name)]
@@ -249,6 +250,7 @@ def test_a_database_that_lacks_what_its_revision_says_gets_it(bare_url: str, at:
 
     with connected(bare_url) as conn:
         assert compare_metadata(MigrationContext.configure(conn, opts={"compare_type": True}), changes.metadata) == []
+        assert (catalogue.missing(conn, HEAD), catalogue.unlinked(conn), catalogue.foreign(conn)) == ((), (), ())
         after = contents(conn)
     for name, rows in before.items():
         assert len(after[TABLES.get(name, name)]) == len(rows), name

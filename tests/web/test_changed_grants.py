@@ -52,8 +52,8 @@ def test_the_host_is_told_of_other_restrictions_and_another_end(team_on_each: Se
     assert patch(team, grant, {"duration": "1h", "reason": None}).json()["reason"] is None
     (way,) = call(team, "GET", "/access?user=alice")["items"]
     assert (way["restrictions"], way["expires_at"] is not None) == ({}, True)
-    (event,) = call(team, "GET", "/events?search=restricted+in+sources")["items"]
-    assert event["summary"].endswith("restricted in sources (it was in nothing)")
+    (event,) = call(team, "GET", "/events?search=restricted+to+from")["items"]
+    assert 'restricted to from="192.0.2.0/24" (it was to nothing)' in event["summary"]
 
 
 def test_what_is_so_already_leaves_no_trace(team: Service) -> None:

@@ -210,6 +210,7 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         "set_offline_policy_of_tag": {"after_seconds": 60, "then": "keep"},
         "ask": {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"},
         "put_key_source": {"account": "octocat"},
+        "put_key_of_person": {"public_key": fresh_line()},
         "freeze_keys": {"user": "alice"},
         "put_repository": {"path": "acme/new"},
         "create_webhook": {"url": "https://alerts.example.org/"},

@@ -73,3 +73,31 @@ def test_a_persons_own_page_of_keys(team: Service) -> None:
     assert team.call("DELETE", path, token="token-of-bob").status_code == 404
     assert team.call("DELETE", path, token="token-of-alice").status_code == 204
     assert call(team, "GET", "/people/me/keys", token="token-of-alice")["total"] == 0
+
+
+def test_a_persons_key_stands_however_often_that_is_said(team: Service) -> None:
+    wanted = {"title": "desk", "public_key": fresh_line()}
+    made = call(team, "PUT", "/people/alice/keys", wanted)
+    assert call(team, "PUT", "/people/alice/keys", wanted) == made
+    assert call(team, "PUT", "/people/me/keys", wanted, token="token-of-alice") == made
+    (seen,) = call(team, "GET", "/people/alice/keys")["items"]
+    assert (seen["id"], seen["user"], seen["title"]) == (made["id"], "alice", "desk")
+    for other in ({"title": "lap"}, {"expires_at": "2090-01-01T00:00:00Z"}):
+        late = call(
+            team, "PUT", "/people/alice/keys", {**wanted, **other}, status=422 if "expires_at" in other else 409
+        )
+        assert late["error"]["field"] in ("public_key", "expires_at")
+    again = call(team, "PUT", "/people/alice/keys", {**wanted, "expires_at": "12h"}, status=422)
+    assert "span" in again["error"]["message"]
+    taken = call(team, "PUT", "/people/bob/keys", wanted, status=409)
+    assert (taken["error"]["code"], "alice" in str(taken)) == ("key-taken", False)
+    call(team, "PUT", "/people/nobody/keys", {"public_key": fresh_line()}, status=404)
+    call(team, "PUT", "/people/olga/keys", {"public_key": fresh_line()}, token="token-of-alice", status=403)
+    assert (
+        call(team, "PUT", "/people/alice/keys", {"public_key": fresh_line()}, token="token-of-alice")["title"] is None
+    )
+    path = f"/api/keyrack/v1/people/alice/keys/{made['id']}"
+    assert team.call("DELETE", path, token="token-of-bob").status_code == 403
+    assert team.call("DELETE", path.replace("alice", "bob"), token="token-of-olga").status_code == 404
+    assert team.call("DELETE", path, token="token-of-olga").status_code == 204
+    assert call(team, "GET", "/people/me/keys", token="token-of-alice")["total"] == 1

@@ -11,6 +11,7 @@ import pytest
 from keyrack.core.hosts import documents
 from keyrack.core.keys import damaged_rows
 from keyrack.core.people.users import system_actor
+from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.services import running, settings_for
 from tests.web.test_runcloud import add
@@ -39,7 +40,7 @@ def test_it_costs_its_row_alone(team_folder: Path, tmp_path: Path, column: str) 
         assert spoilt.split()[1] not in signed.text
 
         operator = system_actor(1)
-        (damaged,) = damaged_rows.find(service.instance, operator)
-        assert damaged.key == (doomed,)
-        damaged_rows.remove(service.instance, operator, damaged.name)
-        assert damaged_rows.find(service.instance, operator) == []
+        (row,) = damaged(service.instance, operator)
+        assert row.key == (doomed,)
+        damaged_rows.remove(service.instance, operator, row.name)
+        assert damaged(service.instance, operator) == []

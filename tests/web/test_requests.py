@@ -62,7 +62,7 @@ def test_two_people_open_it_and_never_oneself(team: Service) -> None:
     assert given[0]["expires_at"]
     assert call(team, "POST", f"/requests/{asked['id']}/deny", status=409)["error"]["code"] == "not-pending"
     events = [one["summary"] for one in call(team, "GET", "/events")["items"]]
-    assert any("alice asks to log in as deploy on host web-1 for 1h: the release" in one for one in events)
+    assert any("alice asks to log in as deploy on web-1 for 1h: the release" in one for one in events)
 
 
 def test_each_decision_is_said_with_its_reason(team: Service) -> None:

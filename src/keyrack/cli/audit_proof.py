@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,13 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
             outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"), kept)
     else:
         signed, line = _by_key(trusted, given)
-        if str(exported) == "-":
-            outcome = exports.exported(sys.stdin, signed, _told("looked at"), kept, line)
-        else:
-            with exported.open(encoding="utf-8", errors="surrogateescape") as lines:
-                outcome = exports.exported(lines, signed, _told("looked at"), kept, line)
+        try:
+            with exported.open("rb") if str(exported) != "-" else nullcontext(sys.stdin.buffer) as file:
+                outcome = exports.exported(exports.lines_of(file), signed, _told("looked at"), kept, line)
+        except exports.NoExport as error:
+            raise click.ClickException(f"{exported} is no export of an audit log: {error}.") from None
+        except OSError as error:
+            raise click.ClickException(f"{exported} cannot be read: {error.strerror}.") from None
     if outcome.problem:
         raise click.ClickException(
             f"The audit log is not as it was: {outcome.problem}. The {outcome.records} records before that are."

@@ -115,6 +115,24 @@ def changed(
     return answer
 
 
+def renewed(
+    calls: Calls, path: str, until: str | None, span: str | None, what: str, *, dry_run: bool, json_wanted: bool
+) -> None:
+    """Give something another end, under the id it has, as the options of `lasting` say; what: its name in words."""
+    end = end_of(calls, until, span)
+    if end is None:
+        raise click.UsageError("Say how long: --for or --until.")
+    changed(
+        calls,
+        "POST",
+        f"{path}/renew",
+        {"expires_at": end},
+        dry_run=dry_run,
+        json_wanted=json_wanted,
+        words=lambda made: f"{what} lasts until {made['expires_at']}.",
+    )
+
+
 def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> None:
     """What a call answered, as JSON ({} for nothing), or the words for it."""
     if json_wanted:

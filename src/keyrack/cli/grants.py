@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, renewed, restrictions_of
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, table
@@ -104,18 +104,8 @@ def give(
 def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Give a grant another end, under the same id: keyrack grants renew 7 --for 8h"""
     with reached(given) as calls, known("`keyrack grants list` shows which there are."):
-        end = end_of(calls, until, span)
-        if end is None:
-            raise click.UsageError("Say how long: --for or --until.")
-        changed(
-            calls,
-            "POST",
-            to("grants", grant_id, "renew"),
-            {"expires_at": end},
-            dry_run=dry_run,
-            json_wanted=json_wanted,
-            words=lambda made: f"Grant {grant_id} lasts until {made['expires_at']}.",
-        )
+        path, what = to("grants", grant_id), f"Grant {grant_id}"
+        renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
 @command.command()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keyrack.cli import keys_found, keys_on_many
-from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.changes import changed, changing, dash, lasting, renewed
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
@@ -102,6 +102,18 @@ def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
         path = to("people", "me", "keys", key_id)
         words = f"Deleted key {key_id}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+
+
+@command.command()
+@click.argument("key_id", metavar="ID", type=ID)
+@lasting
+@changing
+@either
+def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Give a user's key another end, under the same id: keyrack keys renew 7 --for 30d"""
+    with reached(given) as calls, known("`keyrack keys list` shows which there are."):
+        path, what = to("keys", key_id), f"Key {key_id}"
+        renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
 @command.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash, end_of, tell
+from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
@@ -89,6 +91,59 @@ def list_people(json_wanted: bool, **given: Any) -> None:
             for one in calls.every("/people")
         ]
         table(("ID", "NAME", "ROLE", "KIND", "POLICIES", "DISABLED", "CREATED"), rows, json_wanted)
+
+
+@command.command(name="keys")
+@click.argument("user")
+@as_json
+@either
+def list_keys(user: str, json_wanted: bool, **given: Any) -> None:
+    """List the SSH keys that a user registered, newest first."""
+    with reached(given) as calls, known(HINT):
+        rows = [
+            (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"], dash(one["expires_at"]))
+            for one in calls.every(to("people", user, "keys"))
+        ]
+        table(("ID", "TITLE", "FINGERPRINT", "CREATED", "EXPIRES AT"), rows, json_wanted)
+
+
+@command.command(name="add-key")
+@click.argument("user")
+@click.argument("file", metavar="FILE", type=KEY_FILE)
+@click.option("--title", metavar="TEXT", help="What it is called.")
+@click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00+01:00, or a day in UTC.")
+@changing
+@either
+def add_key(
+    user: str, file: Path, title: str | None, until: str | None, dry_run: bool, json_wanted: bool, **given: Any
+) -> None:
+    """Register the public key in FILE as a user's own: keyrack people add-key alice alice.pub --title laptop
+
+    Where the user has it already nothing is done.
+    """
+    with reached(given) as calls, known(HINT):
+        changed(
+            calls,
+            "PUT",
+            to("people", user, "keys"),
+            {"title": title, "public_key": line_of(file), "expires_at": end_of(calls, until, None)},
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: f"{made['fingerprint']} is a key of {user} (id {made['id']}).",
+        )
+
+
+@command.command(name="delete-key")
+@click.argument("user")
+@click.argument("key_id", metavar="ID", type=ID)
+@changing
+@either
+def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Delete a key of a user; it opens nothing any more."""
+    with reached(given) as calls, known(f"`keyrack people keys {user}` shows which there are."):
+        words = f"Deleted key {key_id} of {user}."
+        path = to("people", user, "keys", key_id)
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 
 @command.command(name="me")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, lifetime
+from keyrack.cli.changes import changed, changing, dash, lifetime, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -110,6 +110,75 @@ def cancel(request_id: int, json_wanted: bool, **given: Any) -> None:
     with reached(given) as calls, known(_HINT):
         cancelled = calls.ask("POST", to("requests", request_id, "cancel"))
         _tell(cancelled, json_wanted, lambda one: f"Cancelled request {one['id']}.")
+
+
+@command.group()
+def rules() -> None:
+    """How many must approve requests, and for how long one may ask, such as: keyrack requests rules list."""
+
+
+@rules.command(name="list")
+@as_json
+@either
+def list_rules(json_wanted: bool, **given: Any) -> None:
+    """List the rules of requests by name; where none holds one approval is enough."""
+    with reached(given) as calls:
+        rows = [
+            (
+                one["name"],
+                one["approvers"],
+                dash(one["server_id"]),
+                dash(one["tag"]),
+                dash(one["system_user"]),
+                dash(one["max_duration"]),
+            )
+            for one in calls.ask("GET", "/request-rules")["items"]
+        ]
+        table(("NAME", "APPROVERS", "SERVER", "TAG", "AS", "AT MOST"), rows, json_wanted)
+
+
+@rules.command(name="set")
+@click.argument("name")
+@click.option("--approvers", type=click.IntRange(1, 2), default=1, show_default=True, help="How many must approve.")
+@click.option("--server", metavar="SERVER", help="For this server alone, by name or id; or --tag.")
+@click.option("--tag", metavar="TAG", help="For servers with this tag alone.")
+@click.option("--as", "system_user", metavar="ACCOUNT", help="For this system user alone.")
+@click.option("--at-most", "longest", metavar="SPAN", help="The longest span that may be asked for, such as 8h.")
+@as_json_object
+@either
+def set_rule(
+    name: str,
+    approvers: int,
+    server: str | None,
+    tag: str | None,
+    system_user: str | None,
+    longest: str | None,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Make a rule exist as it is said here: keyrack requests rules set production --approvers 2 --tag production"""
+    with reached(given) as calls:
+        wanted = {
+            "approvers": approvers,
+            "server": server,
+            "tag": tag,
+            "system_user": system_user,
+            "max_duration": longest,
+        }
+        made = calls.ask("PUT", to("request-rules", name), wanted)
+        people = "one person" if made["approvers"] == 1 else f"{made['approvers']} people"
+        tell(made, f"Under rule {name} it takes {people} to approve.", json_wanted)
+
+
+@rules.command(name="delete")
+@click.argument("name")
+@as_json_object
+@either
+def delete_rule(name: str, json_wanted: bool, **given: Any) -> None:
+    """Delete a rule of requests."""
+    with reached(given) as calls, known("`keyrack requests rules list` shows which there are."):
+        calls.ask("DELETE", to("request-rules", name))
+        tell(None, f"Deleted rule {name}.", json_wanted)
 
 
 # What it is called in the API; no help shows it.

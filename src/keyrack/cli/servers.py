@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of, tell
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, renewed, restrictions_of, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
@@ -287,6 +287,18 @@ def restrict_key(key_id: int, restrictions: str, dry_run: bool, json_wanted: boo
                 f"SSH key {made['id']} is restricted in {', '.join(sorted(made['restrictions'])) or 'nothing'}."
             ),
         )
+
+
+@command.command(name="renew-key")
+@click.argument("key_id", metavar="ID", type=ID)
+@lasting
+@changing
+@either
+def renew_key(key_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Give a key on a server another end, under the same id: keyrack servers renew-key 7 --for 8h"""
+    with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
+        path, what = to("credentials", key_id), f"SSH key {key_id}"
+        renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
 @command.command(name="delete-key")

@@ -29,7 +29,7 @@ def list_tag(name: str) -> str:
 def own(tag: str, mark: str, *, field: str = "cursor") -> str:
     """A mark without its list's tag; raises Refusal INVALID for a mark of another list, which would skip items here."""
     if mark and not mark.startswith(tag):
-        raise _no_mark(field)
+        raise no_mark(field)
     return mark.removeprefix(tag)
 
 
@@ -46,14 +46,14 @@ def place(mark: str | None, *like: type) -> Place | None:
 def read(mark: str, like: Sequence[type], *, field: str = "cursor") -> Place:
     """The place that a mark names; like: the types of its parts. Raises Refusal INVALID for any other text."""
     if len(mark) > LONGEST or not mark.isascii():
-        raise _no_mark(field)
+        raise no_mark(field)
     try:
         parts = json.loads(base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list):
-            raise _no_mark(field)
+            raise no_mark(field)
         return tuple(_part(value, kind) for value, kind in zip(parts, like, strict=True))
     except (binascii.Error, ValueError, OverflowError, RecursionError):
-        raise _no_mark(field) from None
+        raise no_mark(field) from None
 
 
 def _part(value: object, kind: type) -> str | int | datetime:
@@ -76,5 +76,6 @@ def _part(value: object, kind: type) -> str | int | datetime:
     raise ValueError("nothing that could be compared")
 
 
-def _no_mark(field: str) -> Refusal:
+def no_mark(field: str = "cursor") -> Refusal:
+    """The refusal of a text that no page gave."""
     return invalid(field, "It is the text that the page before of this list gave as next.", "cursor-unknown")

@@ -33,13 +33,14 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running Keyrack; built in app.py alone."""
+    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already."""
 
     database: Database
     settings: Settings
     key: InstanceKey
     key_rules: KeyRules
     now: Callable[[], datetime] = field(default=utc_now)
+    joined: bool = field(default=False, compare=False)
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)

@@ -40,4 +40,4 @@ def within(work: Work) -> Instance:
     Commands that get it read what the unit wrote, and what they write is committed with it or not at all; so are the
     events of their refusals.
     """
-    return replace(work.instance, database=cast(Database, _Joined(work.connection)))
+    return replace(work.instance, database=cast(Database, _Joined(work.connection)), joined=True)

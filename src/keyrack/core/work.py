@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,7 +17,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
-from keyrack.model import Actor
+from keyrack.model import Actor, Role
 from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
@@ -51,6 +52,22 @@ class Work:
         self.now = attempt.instance.now()
         self._accounted = False
         self.bumped: dict[int, int] = {}
+
+    def look_again(self, role: Role | None, policies: Iterable[str], disabled_at: datetime | None) -> None:
+        """Go on with the rights that the actor's user has in this transaction; role: None for one that is gone.
+
+        Who was shut out, or has less, since the proof was looked at changes nothing any more. Raises Refusal
+        UNAUTHENTICATED or FORBIDDEN.
+        """
+        if role is None or disabled_at is not None:
+            code = "token-not-in-force" if role is None else "user-disabled"
+            raise Refusal(Kind.UNAUTHENTICATED, code, "This token is not in force.")
+        now = (*policies, *self.actor.lent)
+        if (role, now) != (self.actor.role, self.actor.policies):
+            self.actor = replace(self.actor, role=role, policies=now)
+            refusal = policy.may(self.actor, self.attempt.action)
+            if refusal is not None:
+                raise refusal
 
     def bump_revision(self, server_id: int) -> int:
         """Give a server a new revision, and answer it; whoever waits for it is woken after the commit.
@@ -195,8 +212,9 @@ class Attempt:
         """Answer a question to the database; no event is left."""
         return self.instance.database.read(question)
 
-    def write(self, command: Callable[[Work], T]) -> T:
-        """Run a command; returns once it is durable.
+    def write(self, command: Callable[[Work], T], *, looks: bool = False) -> T:
+        """Run a command; returns once it is durable. looks: it asks by itself whether the actor still may, and calls
+        Work.look_again, or needs not.
 
         Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
         command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
@@ -206,6 +224,11 @@ class Attempt:
 
         def run(connection: Connection) -> T:
             work = Work(self, connection)
+            user_id = self.actor.user_id
+            # Of several commands as one, the first says for all, whatever it changes of the actor's own rights.
+            if not looks and user_id is not None and not self.instance.joined:
+                user = users.user(connection, user_id)
+                work.look_again(*((None, (), None) if user is None else (user.role, user.policies, user.disabled_at)))
             result = command(work)
             if not work.accounted:
                 raise RuntimeError(f"the command {self.action} left no event")

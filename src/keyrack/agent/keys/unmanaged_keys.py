@@ -13,7 +13,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
-from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
+from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
@@ -29,6 +29,7 @@ GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says 
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
+_WILD = frozenset("*?[\\")
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 
 
@@ -214,6 +215,7 @@ class Scanner:
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
         asked = 0
+        unseen: Set[Cut] = set()
         for account in self._account_list.accounts:
             effective = for_all
             in_force: Sequence[str] = ()
@@ -227,10 +229,10 @@ class Scanner:
             if single and account.name not in known:
                 in_force = sorted(others)  # until sshd is asked, at a later look
             effective = known.get(account.name, for_all) if single else for_all
-            for pattern in in_force or effective.patterns("authorizedkeysfile", lines):
+            here = in_force or effective.patterns("authorizedkeysfile", lines)
+            for pattern in (*here, *somewhere["authorizedkeysfile"]):
                 self._place(places, account, pattern, True)
-            for pattern in somewhere["authorizedkeysfile"]:
-                self._place(places, account, pattern, True)
+                unseen |= _unseen(pattern, account, self._ours)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
                 if path not in ("", "none"):
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
@@ -240,6 +242,8 @@ class Scanner:
                     commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
+        if sshd.running.version() >= TAKES_PATTERNS:
+            self._unasked += sorted(unseen)
         if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
             self._listed_at = 0.0
 
@@ -261,6 +265,16 @@ class Scanner:
         known = places.get((username, path))
         if known is None or (in_force and not known.in_force):
             places[(username, path)] = _Place(username, path, in_force)
+
+
+def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:
+    """What an sshd that takes paths for patterns reads there and nobody looks at; in our own folder nothing is."""
+    path = expand(pattern, account)
+    if path is None or os.path.dirname(path) == ours or not set(path) & _WILD:
+        return set()
+    if set(pattern) & _WILD:
+        return {Cut("", pattern, "AuthorizedKeysFile names files by a pattern, and which they are is not looked for")}
+    return {Cut(account.name, path, "sshd takes a character of this path for a pattern, and reads other files")}
 
 
 def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> SshdRules:

@@ -24,6 +24,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 
 from keyrack.agent.sshd import places, revoked_list
 from keyrack.agent.sshd.places import Place
+from keyrack.agent.sshd.running import TAKES_PATTERNS
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
@@ -89,7 +90,8 @@ class Verdict:
         """Each of its keys."""
         for entry in self._entries:
             whys = [
-                _key_problem(entry, answer, self.username, self._revoked)
+                _file_problem(self.username, self._version)
+                or _key_problem(entry, answer, self.username, self._revoked)
                 or _signature_problem(entry, answer, self._version)
                 for answer in self._answers
             ]
@@ -461,6 +463,15 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optio
                 return f"DenyGroups {pattern}"
         if allowed_groups and not any(places.like(pattern, group) for pattern in allowed_groups for group in groups):
             return f"AllowGroups {' '.join(allowed_groups)}: no group of it"
+    return ""
+
+
+def _file_problem(name: str, version: Callable[[], Tuple[int, ...]]) -> str:
+    """Why sshd does not read an account's file of Keyrack's: what stands for %u is a part of the pattern to it, too."""
+    if "\\" in name and version() >= TAKES_PATTERNS:
+        return (
+            "sshd takes the \\ in its name for a part of a pattern since OpenSSH 10.0, and reads no file of this name"
+        )
     return ""
 
 

@@ -22,6 +22,8 @@ from keyrack.agent.system import file_stamp, processes, programs
 
 Version = Tuple[int, int]
 UNKNOWN: Version = (0, 0)
+TAKES_PATTERNS: Version = (10, 0)
+"""OpenSSH's first to which a path of AuthorizedKeysFile, its tokens filled in, is a pattern (glob)."""
 LOCAL_TIME = ":/etc/localtime"  # what no TZ means (tzset(3))
 
 _VERSION = re.compile(r"OpenSSH_(?:for_Windows_)?([0-9]{1,3})\.([0-9]{1,3})")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash
-from keyrack.cli.connection.calls import Calls, either, known, on_data, reached, to
+from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json, table
 
@@ -79,7 +79,7 @@ class _Decision:
 def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> dict[str, object]:
     """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
     path = to("servers", server, "resync")
-    found = calls.ask("GET", path)
+    found = _difference(calls, path)
     decision = wanted.on(found["held_back"])
     waits = found["waiting_for_host"] and not wanted.accept_database
     meant = bool(decision["let_in"]) or wanted.accept_database or (found["undecided"] and not wanted.let_in)
@@ -99,9 +99,20 @@ def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> 
     return {"server": name, "waits_for_host": bool(waits), "held": held, "decided": decided}
 
 
+def _difference(calls: Calls, path: str) -> dict[str, Any]:
+    """What is held back on a server, all pages of it."""
+    found: dict[str, Any] = calls.ask("GET", path, query={"per_page": AT_ONCE})
+    onward = found["next"]
+    while onward is not None:
+        page = calls.ask("GET", path, query={"per_page": AT_ONCE, "cursor": onward})
+        found["held_back"] += page["held_back"]
+        onward = page["next"]
+    return found
+
+
 def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
     path = to("servers", server, "resync")
-    found = calls.ask("GET", path)
+    found = _difference(calls, path)
     if not found["undecided"] and not found["held_back"]:
         say(f"{name}: its host knows nothing that the database does not know.")
         return
@@ -156,7 +167,5 @@ def damaged_rows(reference: str | None, name: str | None, again: Any, json_wante
             gone = calls.ask("DELETE", to("damaged-rows", name))
             say(f"Removed {gone['row']}: {gone['what']}.")
             return
-        rows = [
-            (one["row"], one["what"]) for one in calls.ask("GET", "/damaged-rows", query={"server": reference})["items"]
-        ]
+        rows = [(one["row"], one["what"]) for one in calls.every("/damaged-rows", {"server": reference})]
         table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)

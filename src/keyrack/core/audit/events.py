@@ -34,6 +34,7 @@ def find(
     actor: Actor,
     *,
     server_id: int | None = None,
+    concerning: int | None = None,
     search: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
@@ -47,6 +48,7 @@ def find(
 ) -> Page[Event]:
     """A page of the workspace's events, or of one server's, newest first.
 
+    concerning: a server; beside its own events those by which it was to obey something else, such as grants to its tag;
     since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
     all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint;
     kind: one of KINDS, REFUSED or ALARM, "" for all; cursor: instead of offset, of the page before, "" for the first
@@ -64,6 +66,7 @@ def find(
                     connection,
                     actor.workspace_id,
                     server_id=server_id,
+                    concerning=concerning,
                     search=search,
                     since=since,
                     until=until,

@@ -8,9 +8,9 @@ checkpoint. The first record that is not as it was is named, as everything after
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
@@ -20,9 +20,27 @@ from keyrack.store.sealing.plain import encode
 BLOCK = 256
 MOST_WAITING = 8 * BLOCK
 """So many records without signed hashes are too many, whoever wrote them."""
+LONGEST_LINE = 16 * 1024 * 1024
+"""In bytes. A record, and the hashes of a block, are far below."""
+_NONE = {
+    b"\x1f\x8b": "it is packed by gzip; unpack it before: gzip -dc FILE | keyrack audit verify --export -",
+    b"(\xb5/\xfd": "it is packed by zstd; unpack it before: zstd -dc FILE | keyrack audit verify --export -",
+    b"\xfd7zXZ": "it is packed by xz; unpack it before: xz -dc FILE | keyrack audit verify --export -",
+    b"BZh": "it is packed by bzip2; unpack it before: bzip2 -dc FILE | keyrack audit verify --export -",
+    b"PK\x03\x04": "it is a zip archive; unpack it before",
+    b"\xff\xfe": "it is UTF-16, as a shell of Windows writes it; an export is UTF-8",
+    b"\xfe\xff": "it is UTF-16, as a shell of Windows writes it; an export is UTF-8",
+    b"SQLite format 3": "it is a database, and no export of one",
+}
+"""How a file begins that is none, and what it is."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Verified = Callable[[str, str], bool]
 """Whether a text has this signature, for the audit log."""
 Told = Callable[[int], None]
+
+
+class NoExport(ValueError):
+    """A file is no export at all, so that nothing can be said of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,23 @@ def unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
     return ""
 
 
+def lines_of(file: BinaryIO) -> Iterator[str]:
+    """The lines of a file, without what an editor puts before and behind them; what is no UTF-8 stays to be found.
+
+    Never more of it is in memory than LONGEST_LINE. Raises NoExport with words.
+    """
+    line = file.readline(LONGEST_LINE + 1)
+    if not line:
+        raise NoExport("it is empty")
+    for beginning, what in _NONE.items():
+        if line.startswith(beginning):
+            raise NoExport(what)
+    line = line.removeprefix(_BYTE_ORDER_MARK)
+    while line:
+        yield line.decode("utf-8", "surrogateescape")
+        line = file.readline(LONGEST_LINE + 1)
+
+
 def exported(
     lines: Iterable[str],
     signed: Verified,
@@ -88,14 +123,35 @@ def exported(
     if problem := unsigned(witnesses, signed):
         return Verification(0, 0, problem)
     reading = _Reading(signed, told, KnownCheckpoints((), witnesses), key)
+    with_ends = False
     for number, line in enumerate(lines, start=1):
+        with_ends = line.endswith("\n") if number == 1 else with_ends
         try:
-            problem = reading.take(number, json.loads(line, object_pairs_hook=_each_once))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            problem = f"line {number} is not of an export"
+            problem = reading.take(number, json.loads(_readable(line), object_pairs_hook=_each_once))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            is_cut = with_ends and isinstance(error, json.JSONDecodeError)
+            problem = _no_line(number, line, is_cut=is_cut and not line.endswith("\n"))
         if problem:
             return Verification(reading.tree.size, reading.pruned, problem)
     return Verification(reading.tree.size, reading.pruned, reading.end())
+
+
+def _readable(line: str) -> str:
+    """The line, if it was UTF-8. Raises UnicodeEncodeError."""
+    if not line.isascii():
+        line.encode()
+    return line
+
+
+def _no_line(number: int, line: str, *, is_cut: bool) -> str:
+    """What is wrong with a line that is not of an export; is_cut: it ends within itself."""
+    if len(line) >= LONGEST_LINE and not line.endswith("\n"):
+        return f"line {number} is longer than any of an export"
+    if line != line.encode("utf-8", "replace").decode():
+        return f"line {number} was altered: it is not UTF-8"
+    if is_cut:
+        return f"the export was cut in line {number}"
+    return f"line {number} is not of an export"
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
         granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
         if found.visibility >= 10:
             granted = (*granted, READ)
-        entitled = replace(actor, policies=(*actor.policies, *granted))
+        entitled = replace(actor, policies=(*actor.policies, *granted), lent=(*actor.lent, *granted))
         # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
         told = isinstance(repository, str)
         if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
@@ -140,7 +140,7 @@ def find(
     """
     everything = policy.may(actor, READ) is None
     # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
-    entitled = replace(actor, policies=(*actor.policies, READ))
+    entitled = replace(actor, policies=(*actor.policies, READ), lent=(*actor.lent, READ))
     with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
         after = cursors.place(cursor, int)
 

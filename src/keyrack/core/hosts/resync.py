@@ -5,7 +5,11 @@ let in what the host refused unless somebody says so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from sqlalchemy import Connection
+
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, propagation
 from keyrack.core.keys.credentials import own_server
@@ -17,16 +21,18 @@ from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
 from keyrack.store.keys import credentials
 
 JUMP = 1_000_000
+PER_PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """How a server stands. asked: its host was not heard of yet, or could not tell its last document; held: what
-    differs, of which the rows that somebody decided on have decided_at.
+    differs, a page of it, of which the rows that somebody decided on have decided_at; next: the cursor of the next one.
     """
 
     server: Server
     held: tuple[HeldBack, ...]
+    next: str | None = None
 
     @property
     def asked(self) -> bool:
@@ -39,16 +45,28 @@ class Difference:
         return self.server.went_back_at is not None
 
 
-def difference(instance: Instance, actor: Actor, server_id: int) -> Difference:
-    """What a host refused or had that the database does not say. Raises Refusal MISSING."""
+def difference(
+    instance: Instance, actor: Actor, server_id: int, *, cursor: str = "", limit: int = PER_PAGE
+) -> Difference:
+    """What a host refused or had that the database does not say; cursor: next of the page before.
+
+    Raises Refusal MISSING for the server, INVALID for the cursor.
+    """
     attempt = Attempt(
         instance, actor, "servers:read", "see what a host refused", target_kind="server", server_id=server_id
     )
     with attempt:
+        after: Any = cursors.read(cursor, (int,))[0] if cursor else 0
         server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
         if server is None:
             raise missing("server")
-        return Difference(server, attempt.read(lambda connection: held_back.of_server(connection, server_id)))
+        return attempt.read(lambda connection: _page(connection, server, after, limit))
+
+
+def _page(connection: Connection, server: Server, after: int, limit: int) -> Difference:
+    found = held_back.of_server(connection, server.id, after=after, limit=limit + 1)
+    onward = cursors.write((found[limit - 1].id,)) if len(found) > limit else None
+    return Difference(server, found[:limit], onward)
 
 
 def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
@@ -66,7 +84,7 @@ def decide(
     let_in: tuple[str, ...] = (),
     accept_database: bool = False,
 ) -> Difference:
-    """Decide on all that is held back on a server, and answer what still is.
+    """Decide on all that is held back on a server, and answer the first page of what still is.
 
     What the host refused stays refused, but for the keys with the fingerprints in let_in; accept_database: nothing
     is held back, and the host's last document is not waited for. Raises Refusal MISSING, or INVALID for a
@@ -86,8 +104,9 @@ def decide(
                     raise invalid("let_in", f"The key {fingerprint} is not held back on this server.")
             freed = [row for row in held if accept_database or row.fingerprint in let_in]
             propagation.unrevoke(work, (server.id,), (row.fingerprint for row in freed if row.kind == REVOKED))
-            _delete_kept(work, server, [row for row in held if row not in freed])
-            over = {row.id for row in freed} | {row.id for row in held if row.kind == LOST}
+            free = {row.id for row in freed}
+            _delete_kept(work, server, [row for row in held if row.id not in free])
+            over = free | {row.id for row in held if row.kind == LOST}
             held_back.remove(work.connection, over)
             held_back.keep(work.connection, [row.id for row in held if row.id not in over], work.now)
             values = {"went_back_at": None, "compared_at": server.compared_at or work.now}
@@ -100,7 +119,7 @@ def decide(
             else:
                 work.bump_revision(server.id)
             work.record(_words(server, freed, accept_database), target_id=server.id, level="warning")
-            return Difference(own_server(work, server.id), held_back.of_server(work.connection, server.id))
+            return _page(work.connection, own_server(work, server.id), 0, PER_PAGE)
 
         return attempt.write(change)
 

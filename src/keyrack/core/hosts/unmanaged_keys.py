@@ -13,7 +13,7 @@ from keyrack.core import cursors, room, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, revocation
+from keyrack.core.keys import credentials, event_terms, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
@@ -177,9 +177,9 @@ def accept(
             unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             work.record(
                 f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
-                f"on {server.name}",
+                f"on {server.name}{event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)}",
                 target_id=found.id,
-                details={"credential": credential.id, "fingerprint": found.fingerprint},
+                details={"credential": credential.id, "fingerprint": found.fingerprint, **event_terms.details(limits)},
             )
             return credential
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import propagation
+from keyrack.core.keys import event_terms, propagation
 from keyrack.core.keys.grants import LONGEST_REASON, held_keys
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
@@ -80,6 +80,7 @@ def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
         f"Changed grant {found.id} of the login as {found.system_user}: {words}",
         target_id=found.id,
         server_id=found.server_id,
+        details=event_terms.details(other["restrictions"], found.restrictions) if "restrictions" in other else {},
     )
     changed = grants.get_grant(work.connection, work.actor.workspace_id, found.id)
     assert changed is not None
@@ -93,9 +94,7 @@ def _of(grant: Grant, name: str) -> object:
 def _words(name: str, value: Any, before: Any) -> str:
     """What became of a term, and what it was."""
     if name == "restrictions":
-        listed = [", ".join(sorted(one)) or "nothing" for one in (value, before)]
-        return f"restricted in {listed[0]} (it was in {listed[1]})"
+        return f"restricted to {event_terms.limits(value)} (it was to {event_terms.limits(before)})"
     if name == "reason":
         return f"reason {value!r} (it was {before!r})"
-    ends = ["no end" if one is None else f"{one:%Y-%m-%d %H:%M:%S} UTC" for one in (value, before)]
-    return f"end {ends[0]} (it was {ends[1]})"
+    return f"end {event_terms.end(value)} (it was {event_terms.end(before)})"

@@ -9,10 +9,10 @@ from typing import Any
 
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Server
+from keyrack.model import Actor, Credential, Page, Role, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
@@ -56,6 +56,9 @@ def add(
 
         def change(work: Work) -> Credential:
             place = _place(work, actor.workspace_id, server_id, user, name, key)
+            if actor.user_id is not None and not instance.joined:
+                role, policies, disabled_at = place.asking
+                work.look_again(None if role is None else Role(role), policies or (), disabled_at)
             end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
@@ -66,16 +69,15 @@ def add(
                 "break_glass": break_glass or None,
             }
             added = _put(work, place, user, name, key, terms)
-            until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
-            alarmed = ", to break glass with" if break_glass else ""
+            given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{given}",
                 target_id=added.id,
-                details={"label": name, "username": user, "fingerprint": key.sha256},
+                details={"label": name, "username": user, "fingerprint": key.sha256, **event_terms.details(limits)},
             )
             return added
 
-        return attempt.write(change)
+        return attempt.write(change, looks=True)
 
 
 def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
@@ -240,6 +242,7 @@ def _place(work: Work, workspace_id: int, server_id: int, username: str, label: 
         label=label,
         fingerprint=key.sha256,
         at=work.now,
+        user_id=work.actor.user_id,
     )
     if place is None:
         raise missing("server")

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Integer, Table, select
 
 from keyrack.core import sealing
 from keyrack.core.instance import Instance
-from keyrack.core.keys import propagation
+from keyrack.core.keys import damaged_places, propagation
+from keyrack.core.keys.damaged_places import Place
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
@@ -23,6 +24,7 @@ from keyrack.store import tables as held
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials, grants, user_keys
 from keyrack.store.people import workspaces
+from keyrack.store.per_server import batch
 from keyrack.store.sealing import access_tree, sealed, sealed_tables
 from keyrack.store.tables import (
     access_request_approvals,
@@ -105,6 +107,13 @@ LONGEST_SHOWN = 300
 ANY = "*"
 COUNT = "count"
 MOST_DIGITS = 9
+PER_PAGE = 50
+AT_ONCE = 250
+SERVERS_AT_ONCE = 50
+MOST_LOOKED = 10_000
+"""Rows that one page is looked for in: some tenths of a second."""
+OF_A_SERVER = 20
+"""As so many rows a server counts, of which all rows are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +134,25 @@ class DamagedRow:
         return f"{self.kind}:{','.join(str(part) for part in self.key)}"
 
 
-def find(instance: Instance, actor: Actor, server_id: int | None = None) -> list[DamagedRow]:
-    """The damaged rows of the workspace, or those that concern one server. Raises Refusal MISSING."""
+Looked = tuple[Place, DamagedRow | None]
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPage:
+    """Some of them; next: the cursor of the next page, None at the end."""
+
+    items: tuple[DamagedRow, ...]
+    next: str | None
+
+
+def find(
+    instance: Instance, actor: Actor, server_id: int | None = None, *, cursor: str = "", limit: int = PER_PAGE
+) -> DamagedPage:
+    """Damaged rows of the workspace, or those that concern one server; cursor: next of the page before.
+
+    A page is looked for among MOST_LOOKED rows: it may hold fewer than `limit`, or none, and still name a next one.
+    Raises Refusal MISSING for the server, INVALID for the cursor.
+    """
     attempt = Attempt(
         instance, actor, "credentials:read", "list damaged rows", target_kind="server", server_id=server_id
     )
@@ -136,8 +162,22 @@ def find(instance: Instance, actor: Actor, server_id: int | None = None) -> list
         )
         if not known:
             raise missing("server")
-        rows = attempt.read(lambda connection: list(_all(connection, actor.workspace_id)))
-        return [row for row in rows if server_id is None or server_id in row.server_ids]
+        began = damaged_places.read(cursor) if cursor else damaged_places.START
+
+        def question(connection: Connection) -> DamagedPage:
+            found: list[DamagedRow] = []
+            last = began
+            looked = 0
+            for place, row in _looked_at(connection, actor.workspace_id, began):
+                looked += OF_A_SERVER if place.table == held.servers.name else 1
+                if row is not None and (server_id is None or server_id in row.server_ids):
+                    found.append(row)
+                last = place
+                if (len(found) >= limit or looked >= MOST_LOOKED) and last.can_be_written:
+                    return DamagedPage(tuple(found), damaged_places.write(last))
+            return DamagedPage(tuple(found), None)
+
+        return attempt.read(question)
 
 
 def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
@@ -241,50 +281,85 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
 def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[Any, ...]) -> DamagedRow:
     table = KINDS[kind]
     named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
-    for row in _of_table(connection, workspace_id, table, *named):
-        return row
-    for row in _missing(connection, workspace_id):
-        if (row.kind, row.key[0]) == (kind, key[0]):
+    for _, row in _of_table(connection, workspace_id, table, *named):
+        if row is not None:
+            return row
+    for _, row in _missing(connection, workspace_id, damaged_places.START):
+        if row is not None and (row.kind, row.key[0]) == (kind, key[0]):
             return row
     raise missing("damaged row")
 
 
 def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
-    for table in sealed.TABLES:
-        yield from _of_table(connection, workspace_id, table)
-    yield from _missing(connection, workspace_id)
+    return (row for _, row in _looked_at(connection, workspace_id, damaged_places.START) if row is not None)
 
 
-def _missing(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
+def _looked_at(connection: Connection, workspace_id: int, after: Place) -> Iterator[Looked]:
+    """Each row of the workspace, and each that is not there any more, as a damaged one where it is."""
+    names = [table.name for table in sealed.TABLES]
+    if not after.of_missing:
+        begin = names.index(after.table) if after.table else 0
+        for table in sealed.TABLES[begin:]:
+            yield from _of_table(connection, workspace_id, table, after=after.key if table.name == after.table else ())
+    yield from _missing(connection, workspace_id, after)
+
+
+def _missing(connection: Connection, workspace_id: int, after: Place) -> Iterator[Looked]:
     """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
     if workspace_id != min((workspace.id for workspace in workspaces.workspaces_by_name(connection)), default=0):
         return
-    for name, node in access_tree.broken_nodes(connection):
-        of = f" of {sealing.named(name)}s" if name else ""
-        yield DamagedRow(COUNT, (node,), f"the count{of} was changed in the database, not by Keyrack", frozenset())
-    for table, number in sealed_tables.missing(connection):
-        key = (number, *(ANY for _ in list(table.primary_key)[1:]))
-        if access_tree.TREES[table.name][1] not in table.primary_key:
-            key = (f"of user {number}",)
-        yield DamagedRow(_KIND_OF[table.name], key, "deleted in the database, not by Keyrack", frozenset())
+    begin, index = after.key if after.of_missing else ("", -1)
+    if not begin:
+        for name, node in access_tree.broken_nodes(connection):
+            if node > index:
+                of = f" of {sealing.named(name)}s" if name else ""
+                words = f"the count{of} was changed in the database, not by Keyrack"
+                yield Place("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
+    counted = [table for table in sealed.TABLES if table.name in access_tree.TREES]
+    names = [table.name for table in counted]
+    for table in counted[names.index(begin) if begin else 0 :]:
+        for number, is_there in sealed_tables.counted(connection, table, index if table.name == begin else -1):
+            place = Place("", (table.name, number), of_missing=True)
+            yield place, None if is_there else _gone(table, number)
 
 
-def _of_table(connection: Connection, workspace_id: int, table: Table, *where: Any) -> Iterator[DamagedRow]:
-    for row in sealed_tables.every(connection, table, _belongs(table, workspace_id), *where):
-        if not sealed.holds(connection, table, row) or not (
-            sealed.fits(connection, row["id"]) if table is held.servers else access_tree.fits(connection, table, row)
-        ):
-            yield _record(connection, table, row)
+def _gone(table: Table, number: int) -> DamagedRow:
+    key = (number, *(ANY for _ in list(table.primary_key)[1:]))
+    if access_tree.TREES[table.name][1] not in table.primary_key:
+        key = (f"of user {number}",)
+    return DamagedRow(_KIND_OF[table.name], key, "deleted in the database, not by Keyrack", frozenset())
 
 
-def _belongs(table: Table, workspace_id: int) -> Any:
-    """The condition that a row is of a workspace, by itself or by what it hangs on."""
+def _of_table(
+    connection: Connection, workspace_id: int, table: Table, *where: Any, after: Sequence[Any] = ()
+) -> Iterator[Looked]:
+    own, at_once = belongs(table, workspace_id), SERVERS_AT_ONCE if table is held.servers else AT_ONCE
+    for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
+        for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
+            place = Place(table.name, tuple(row[column.name] for column in table.primary_key))
+            yield place, None if fits else _record(connection, table, row)
+
+
+def _fitting(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Of each row whether it is as Keyrack wrote it last, and of a server whether its rows are all there."""
+    if table is not held.servers:
+        return [sealed.holds(connection, table, row) and access_tree.fits(connection, table, row) for row in rows]
+    with batch(connection, [row["id"] for row in rows]):
+        return [sealed.holds(connection, table, row) and sealed.fits(connection, row["id"]) for row in rows]
+
+
+def belongs(table: Table, workspace_id: int) -> Any:
+    """The condition that a row is of a workspace, by itself or by what it hangs on.
+
+    Written so that a piece of the table is read in the order of its keys: by an index of owners each piece would have
+    all rows of the workspace sorted.
+    """
     if "workspace_id" in table.c:
         return table.c.workspace_id == workspace_id
     for column, owner in sealing.OWNERS:
         if column in table.c:
             owning: Table = tables.metadata.tables[owner]
-            return table.c[column].in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))
+            return (table.c[column] + 0).in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))
     raise LookupError(table.name)
 
 

@@ -13,7 +13,7 @@ from keyrack.core import room, validation
 from keyrack.core.hosts.servers import NUMBER
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
-from keyrack.core.keys import damaged_rows, propagation, revocation
+from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
@@ -192,11 +192,12 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
             for one in servers
         ]
         made = {row.server_id: row.id for row in keys_of_many.add_credentials(work.connection, rows)}
-    until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
+    given = event_terms.sentence_end(expires_at=end, restrictions=wanted.limits, break_glass=wanted.break_glass)
     words = f"Added SSH key {wanted.label} ({wanted.key.sha256}) for {wanted.username}"
     details = {"label": wanted.label, "username": wanted.username, "fingerprint": wanted.key.sha256}
-    work.record_each(Recorded(f"{words} on {one.name}{until}", "", made[one.id], one.id, details) for one in servers)
-    work.record(f"{words} on {_count(servers)}{until}", details=details)
+    details.update(event_terms.details(wanted.limits))
+    work.record_each(Recorded(f"{words} on {one.name}{given}", "", made[one.id], one.id, details) for one in servers)
+    work.record(f"{words} on {_count(servers)}{given}", details=details)
     return made
 
 

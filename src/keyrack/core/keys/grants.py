@@ -14,7 +14,7 @@ from keyrack.core import cursors, room, validation
 from keyrack.core.hosts.servers import NUMBER
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
-from keyrack.core.keys import openings, propagation
+from keyrack.core.keys import event_terms, openings, propagation
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
@@ -85,7 +85,9 @@ def give(
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
-                f"Let {who} log in as {grant.system_user} on {_where(work, grant)}{_terms(grant)}", target_id=grant.id
+                f"Let {who} log in as {grant.system_user} on {_where(work, grant)}{_terms(grant)}",
+                target_id=grant.id,
+                details=event_terms.details(grant.restrictions),
             )
             return grant
 
@@ -388,14 +390,14 @@ def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | Non
 
 
 def _terms(grant: Grant) -> str:
-    """From when, until when and why, as the end of a sentence."""
-    told = [
-        f" {word} {at:%Y-%m-%d %H:%M:%S} UTC"
-        for word, at in (("from", grant.starts_at), ("until", grant.expires_at))
-        if at is not None
-    ]
-    glass = ", to break glass with" if grant.break_glass else ""
-    return "".join(told) + glass + (f" ({grant.reason})" if grant.reason else "")
+    """From when, until when, restricted to what and why, as the end of a sentence."""
+    told = event_terms.sentence_end(
+        starts_at=grant.starts_at,
+        expires_at=grant.expires_at,
+        restrictions=grant.restrictions,
+        break_glass=bool(grant.break_glass),
+    )
+    return told + (f" ({grant.reason})" if grant.reason else "")
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
@@ -428,7 +430,7 @@ def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
 
 def _where(work: Work, grant: Grant) -> str:
     if grant.server_id is not None:
-        return f"host {own_server(work, grant.server_id).name}"
+        return own_server(work, grant.server_id).name
     if grant.all_servers:
         return "all hosts"
     return f"hosts with the tag {grant.tag}"

@@ -10,7 +10,9 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid
 from keyrack.model import Actor
-from keyrack.ssh.public_key import parse
+from keyrack.policy import KeyRules
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy
 
 MOST = 500
@@ -53,7 +55,16 @@ def hits(instance: Instance, actor: Actor, *, types: Collection[str], rsa_minimu
         )
         refused = []
         for row in found[:MOST]:
-            why = policy.key_problem(parse(row.public_key), rules)
-            if why is not None:
-                refused.append(Hit(row.user, row.title or "", row.fingerprint, why.message))
+            why = _refusal(row.public_key, rules)
+            if why:
+                refused.append(Hit(row.user, row.title or "", row.fingerprint, why))
         return Hits(tuple(refused), len(found) > MOST)
+
+
+def _refusal(line: str, rules: KeyRules) -> str:
+    """Why a registered key could not be registered under these rules, "" where it could; its mathematics holds."""
+    try:
+        problem = policy.key_problem(read_canonical(line), rules)
+    except KeyProblem as damaged:
+        return str(damaged)
+    return "" if problem is None else problem.message

@@ -100,7 +100,8 @@ def _ways(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
 ) -> tuple[dict[tuple[str, str, int], Way], list[str]]:
     """The ways into some servers, by account, key and server, and the servers of which nothing can be said."""
-    named = (servers.get(connection, actor.workspace_id, server_id) for server_id in server_ids)
-    ways, unknown = who_can.into(instance, connection, actor, (one for one in named if one is not None))
+    named = servers.by_ids(connection, server_ids).values()
+    own = [one for one in named if one.workspace_id == actor.workspace_id]
+    ways, unknown = who_can.into(instance, connection, actor, own)
     by_place = {(way.line.username, way.line.fingerprint, way.server.id): way for way in ways}
     return by_place, [server.name for server, _ in unknown]

@@ -487,4 +487,4 @@ def _where(work: Work, one: AccessRequest) -> str:
     if one.server_id is None:
         return f"hosts with the tag {one.tag}"
     server = servers.get(work.connection, work.actor.workspace_id, one.server_id)
-    return f"host {server.name if server else '?'}"
+    return server.name if server else "?"

@@ -7,6 +7,7 @@ from typing import Any
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
+from keyrack.core.keys import event_terms
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential
@@ -38,18 +39,18 @@ def credential(
                 return found
             credentials.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
             work.record(
-                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name}: "
-                f"{_words(limits)} (it was restricted in {_words(found.restrictions)})",
+                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name} "
+                f"to {event_terms.limits(limits)} (it was restricted to {event_terms.limits(found.restrictions)})",
                 target_id=found.id,
                 server_id=server.id,
-                details={"label": found.label, "fingerprint": found.fingerprint, "restrictions": limits},
+                details={
+                    "label": found.label,
+                    "fingerprint": found.fingerprint,
+                    **event_terms.details(limits, found.restrictions),
+                },
             )
             changed = endings.credential(work.connection, found.id, work.now)
             assert changed is not None
             return changed
 
         return attempt.write(change)
-
-
-def _words(limits: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(limits)) or "nothing"

@@ -66,14 +66,28 @@ def revoke_everywhere(
             propagation.withdrawn(work, opened, [(key, line) for line in lines])
             _record(work, key, on_servers, of_users)
             work.record(
-                f"Revoked key {key} everywhere: {len(on_servers)} keys on accounts, {len(of_users)} keys of people and "
-                f"{repositories} deploy keys, on {len(opened)} hosts" + (f" ({why})" if why else ""),
+                f"Revoked key {key} everywhere: {_counted(len(on_servers), len(of_users), repositories)}, "
+                f"on {len(opened)} host{'' if len(opened) == 1 else 's'}" + (f" ({why})" if why else ""),
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )
             return RevocationOutcome(key, len(on_servers), len(of_users), repositories, dict(work.bumped))
 
         return attempt.write(change)
+
+
+def _counted(on_accounts: int, of_people: int, deploy_keys: int) -> str:
+    """What was taken away, in words."""
+    counts = (
+        (on_accounts, "key", " on an account", "s on accounts"),
+        (of_people, "key", " of a person", "s of people"),
+    )
+    found = [
+        f"{n} {word}{one if n == 1 else many}"
+        for n, word, one, many in (*counts, (deploy_keys, "deploy key", "", "s"))
+        if n
+    ]
+    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:]))) or "no key that was registered"
 
 
 def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:

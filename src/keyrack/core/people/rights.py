@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from keyrack import policy
 from keyrack.core.work import Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Grant, RepositoryRole, User
+from keyrack.model import Actor, Grant, RepositoryRole, Role, User
 from keyrack.store.git import repositories
 from keyrack.store.keys import grants
 
@@ -35,6 +35,13 @@ def refuse_exceeding(work: Work, user: User, *, has_keys: bool = False) -> None:
         _refuse_logins(work, user)
     if policy.lacking(actor, _of_member(RepositoryRole.ADMIN, has_keys=True)):
         _refuse_repositories(work, user, has_keys=has_keys)
+
+
+def refuse_giving(actor: Actor, role: Role, policies: Iterable[str]) -> None:
+    """Refuse to give a role and policies that allow more than the actor may. Raises Refusal FORBIDDEN."""
+    more = policy.exceeds(actor, role, policies)
+    if more is not None:
+        raise more
 
 
 def refuse_disabled(user: User | None) -> None:

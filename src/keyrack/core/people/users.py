@@ -14,7 +14,7 @@ from keyrack.core import room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.people import passwords, throttle
-from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding
+from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
@@ -75,12 +75,11 @@ def create_user(
     with attempt:
         login = validation.name(name)
         allowed = policy.patterns(policies, field="policies")
-        more = policy.exceeds(actor, role, allowed)
-        if more is not None:
-            raise more
+        refuse_giving(actor, role, allowed)
         hashed = None if password is None else passwords.hash_password(password)
 
         def change(work: Work) -> User:
+            refuse_giving(work.actor, role, allowed)
             if users.user_by_name(work.connection, actor.workspace_id, login) is not None:
                 raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
             room.refuse_more(work, "user")
@@ -307,11 +306,10 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
     attempt = Attempt(instance, actor, "people:write", "change a user's rights", target_kind="user", target_id=user_id)
     with attempt:
         allowed = policy.patterns(policies, field="policies")
-        more = policy.exceeds(actor, role, allowed)
-        if more is not None:
-            raise more
+        refuse_giving(actor, role, allowed)
 
         def change(work: Work) -> User:
+            refuse_giving(work.actor, role, allowed)
             user = own_user(work, user_id)
             refuse_exceeding(work, user, has_keys=OWN_KEYS in policy.actions(role, allowed))
             if role is not Role.OWNER:

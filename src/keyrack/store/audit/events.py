@@ -84,6 +84,7 @@ def find(
     workspace_id: int,
     *,
     server_id: int | None = None,
+    concerning: int | None = None,
     search: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
@@ -99,6 +100,7 @@ def find(
 ) -> Page[Event]:
     """A page of a workspace's events, newest first; search: part of the summary, any case.
 
+    server_id: those of this server; concerning: also those that gave it a new revision, as a grant to a tag does;
     since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
     one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
     all; refused: only what was; alarms: these alone. A page after a place may be short, or empty, though more follows:
@@ -116,6 +118,10 @@ def find(
     if alarms:
         within.append(text(IS_ALARM))
     sought: list[Any] = []
+    if concerning is not None:
+        # As JSON has the revisions of an event; a quote in somebody's text has a backslash before it there.
+        raised = cast(events.c.details, Text).contains(f'"{concerning}":', autoescape=True)
+        sought.append(or_(events.c.server_id == concerning, raised))
     if actor_name:
         sought.append(events.c.actor_name == actor_name)
     if key:
@@ -147,6 +153,22 @@ def get(connection: Connection, workspace_id: int, event_id: int) -> Event | Non
     """An event of this workspace, or None."""
     statement = select(*COLUMNS).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
     row = connection.execute(statement).one_or_none()
+    return None if row is None else _event(row)
+
+
+def newest_of(
+    connection: Connection, workspace_id: int, actor_id: int, target_kind: str, target_id: int, most: int
+) -> Event | None:
+    """The last that somebody did to one thing, among the newest so many events; None where it is not among them."""
+    statement = select(*COLUMNS).where(
+        events.c.workspace_id == workspace_id,
+        events.c.id > newest_id(connection) - most,
+        events.c.actor_id == actor_id,
+        events.c.target_kind == target_kind,
+        events.c.target_id == target_id,
+        events.c.outcome == "done",
+    )
+    row = connection.execute(statement.order_by(events.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _event(row)
 
 

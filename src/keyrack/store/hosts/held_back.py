@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import held_back, told_documents
 
+AT_ONCE = 1_000
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
 """What a row says: the database would let this line in and the host's last document did not; the host refused this
 key and the database does not; the host's document had this line and the database has not; the database asks for this
@@ -41,9 +42,12 @@ class HeldBack:
     sound: bool
 
 
-def of_server(connection: Connection, server_id: int) -> tuple[HeldBack, ...]:
-    """What is held back on a server, in the order it was noted."""
-    statement = select(held_back).where(held_back.c.server_id == server_id).order_by(held_back.c.id)
+def of_server(
+    connection: Connection, server_id: int, *, after: int = 0, limit: int | None = None
+) -> tuple[HeldBack, ...]:
+    """What is held back on a server, in the order it was noted; after: the id behind which to begin."""
+    statement = select(held_back).where(held_back.c.server_id == server_id, held_back.c.id > after)
+    statement = statement.order_by(held_back.c.id).limit(limit)
     return tuple(
         HeldBack(
             **{
@@ -65,12 +69,20 @@ def replace_all(connection: Connection, server_id: int, rows: Iterable[Mapping[s
 
 def remove(connection: Connection, ids: Iterable[int]) -> None:
     """Hold these back no longer."""
-    sealed.remove(connection, held_back, held_back.c.id.in_(list(ids)))
+    for some in _parts(ids):
+        sealed.remove(connection, held_back, held_back.c.id.in_(some))
 
 
 def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
     """Note that somebody decided that these stay held back."""
-    sealed.change(connection, held_back, held_back.c.id.in_(list(ids)), values={"decided_at": at})
+    for some in _parts(ids):
+        sealed.change(connection, held_back, held_back.c.id.in_(some), values={"decided_at": at})
+
+
+def _parts(ids: Iterable[int]) -> Iterator[list[int]]:
+    """As many at a time as a statement has room for."""
+    left = list(ids)
+    return (left[start : start + AT_ONCE] for start in range(0, len(left), AT_ONCE))
 
 
 def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:

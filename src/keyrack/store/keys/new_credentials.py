@@ -11,19 +11,21 @@ from sqlalchemy import Connection, Select, and_, exists, select
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys import barred_keys
 from keyrack.store.sealing import sealed_sets
-from keyrack.store.tables import credentials, revocations, servers, system_users
+from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialPlace:
     """A server on which a credential is to stand, and what is in its way.
 
-    server: what is sealed of it, as sealed_sets.locked_servers has it; account_id: of the system user, None where the
-    server has none of that name; labelled: whether a credential there has the label; refused: whether this host refuses
-    the key; noted: whether the key may be barred from the workspace
-    (store/keys/barred_keys.py); ids: the credential's own.
+    asking: role, policies and disabled_at of the user that asks, as the user's row has them now, None where there is
+    none; server: what is sealed of it, as sealed_sets.locked_servers has it; account_id: of the system user, None where
+    the server has none of that name; labelled: whether a credential there has the label; refused: whether this host
+    refuses the key; noted: whether the key may be barred from the workspace (store/keys/barred_keys.py); ids: the
+    credential's own.
     """
 
+    asking: tuple[str | None, list[str] | None, datetime | None]
     server: Row
     account_id: int | None
     labelled: bool
@@ -41,21 +43,30 @@ def place(
     label: str,
     fingerprint: str,
     at: datetime,
+    user_id: int | None,
 ) -> CredentialPlace | None:
     """Where a credential would stand, None where there is no such server in this workspace; nobody else changes the
-    server until the end.
+    server until the end. user_id: whose rights are told beside.
     """
     numbered = sealed_sets.numbers_rows(connection)
-    row = _place.row(connection, workspace_id, server_id, username, label, fingerprint, at, numbered)
+    row = _place.row(connection, workspace_id, server_id, username, label, fingerprint, at, user_id or 0, numbered)
     if row is None:
         return None
     account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
-    return CredentialPlace(row, account, labelled, refused, noted, (row.pop("id_to_give"),))
+    asking = row.pop("asking_role"), row.pop("asking_policies"), row.pop("asking_disabled_at")
+    return CredentialPlace(asking, row, account, labelled, refused, noted, (row.pop("id_to_give"),))
 
 
 @prepared
 def _place(
-    workspace_id: int, server_id: int, username: str, label: str, fingerprint: str, at: datetime, numbered: bool
+    workspace_id: int,
+    server_id: int,
+    username: str,
+    label: str,
+    fingerprint: str,
+    at: datetime,
+    user_id: int,
+    numbered: bool,
 ) -> Select[Any]:
     named = and_(system_users.c.server_id == servers.c.id, system_users.c.username == username)
     labelled = exists().where(credentials.c.server_id == servers.c.id, credentials.c.label == label)
@@ -68,8 +79,11 @@ def _place(
             refused.label("refused"),
             barred_keys.is_noted(workspace_id, fingerprint, at).label("noted"),
             sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
+            users.c.role.label("asking_role"),
+            users.c.policies.label("asking_policies"),
+            users.c.disabled_at.label("asking_disabled_at"),
         )
-        .select_from(servers.outerjoin(system_users, named))
+        .select_from(servers.outerjoin(system_users, named).outerjoin(users, users.c.id == user_id))
         .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
         .with_for_update(of=servers)
     )

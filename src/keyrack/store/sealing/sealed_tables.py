@@ -19,16 +19,23 @@ MOST_NAMED = 500
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
     """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
-    named = list(table.primary_key)
-    further: list[Any] = []
-    while True:
-        statement = select(table).where(*where, *further).order_by(*named).limit(AT_ONCE)
-        rows = [dict(row) for row in connection.execute(statement).mappings()]
+    for rows in pieces(connection, table, *where):
         yield from rows
-        if len(rows) < AT_ONCE:
+
+
+def pieces(
+    connection: Connection, table: Table, *where: Any, after: Sequence[Any] = (), at_once: int = AT_ONCE
+) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The same, piece by piece; after: the key of a row, there or not, behind which to begin."""
+    named, last = list(table.primary_key), list(after)
+    while True:
+        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]] if last else []
+        statement = select(table).where(*where, *further).order_by(*named).limit(at_once)
+        rows = [dict(row) for row in connection.execute(statement).mappings()]
+        yield rows
+        if len(rows) < at_once:
             return
         last = [rows[-1][column.name] for column in named]
-        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
 
 
 def seal_all(
@@ -75,17 +82,16 @@ def count_all(connection: Connection, *, since: int = 0) -> int:
     return rows
 
 
-def missing(connection: Connection) -> Iterator[tuple[Table, int]]:
-    """What was counted and is not there: the table, and the id of the row or of what its rows belonged to."""
-    for table in sealed.TABLES:
-        if table.name not in access_tree.TREES:
-            continue
-        column = table.c[access_tree.TREES[table.name][1]]
-        held = list(access_tree.places_held(connection, table))
-        for start in range(0, len(held), MOST_NAMED):
-            some = held[start : start + MOST_NAMED]
-            there = set(connection.execute(select(column).where(column.in_(some))).scalars())
-            yield from ((table, index) for index in some if index not in there)
+def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[tuple[int, bool]]:
+    """What was counted of a table, by the id of the row or of what its rows belong to, and whether anything of it is
+    there still; after: an id behind which to begin.
+    """
+    column = table.c[access_tree.TREES[table.name][1]]
+    held = [index for index in access_tree.places_held(connection, table) if index > after]
+    for start in range(0, len(held), MOST_NAMED):
+        some = held[start : start + MOST_NAMED]
+        there = set(connection.execute(select(column).where(column.in_(some))).scalars())
+        yield from ((index, index in there) for index in some)
 
 
 def look_on(connection: Connection, after: int, limit: int) -> int | None:

@@ -49,7 +49,7 @@ def _found(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event
     return events.every(
         visit.instance,
         visit.actor,
-        server_id=servers.named(visit.instance, visit.actor, host).id if host else None,
+        concerning=servers.named(visit.instance, visit.actor, host).id if host else None,
         search=visit.query.get("q", "").strip(),
         person=visit.query.get("person", "").strip(),
         key=visit.query.get("key", "").strip(),

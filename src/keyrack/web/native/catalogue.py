@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "instance": ("tokens",),
     "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
     "offboardings": ("offboardings",),
-    "people": ("groups", "key_sources", "offboardings"),
+    "people": ("groups", "key_sources", "offboardings", "user_keys"),
     "rehearsals": ("rehearsals",),
     "repositories": ("repositories",),
     "request-rules": ("requests",),

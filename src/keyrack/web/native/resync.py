@@ -17,9 +17,12 @@ def list_waiting(call: Call) -> shapes.WaitingServers:
     return shapes.WaitingServers(items=[shapes.WaitingServer(server=one.name, server_id=one.id) for one in waiting])
 
 
-def show_resync(call: Call) -> shapes.Difference:
+def show_resync(call: Call, asked: shapes.DifferenceAsked) -> shapes.Difference:
     """Show what is held back on a host since the database went back to an older state"""
-    return shapes.difference(resync.difference(call.instance, call.actor, parameters.server_id(call)))
+    found = resync.difference(
+        call.instance, call.actor, parameters.server_id(call), cursor=asked.cursor, limit=asked.per_page
+    )
+    return shapes.difference(found)
 
 
 def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Difference:
@@ -36,6 +39,6 @@ def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Differe
 
 ENDPOINTS = (
     endpoint("GET", "/resync", list_waiting, "servers:read", answers=shapes.WaitingServers),
-    endpoint("GET", PATH, show_resync, "servers:read", answers=shapes.Difference),
+    endpoint("GET", PATH, show_resync, "servers:read", asks=shapes.DifferenceAsked, answers=shapes.Difference),
     endpoint("POST", PATH, decide_resync, "keys:revoke", takes=shapes.ResyncDecision, answers=shapes.Difference),
 )

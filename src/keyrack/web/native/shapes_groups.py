@@ -58,6 +58,14 @@ class NewOwnKey(KeyRequest):
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
+class WantedKey(KeyRequest):
+    """A key that a user is to have."""
+
+    title: Annotated[str | None, about("What it is called.", "laptop")] = None
+    public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone; none for no end.")] = None
+
+
 class OwnKey(Answer):
     """A key of one's own."""
 

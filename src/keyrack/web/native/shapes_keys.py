@@ -17,6 +17,7 @@ from keyrack.model import UserKey as UserKeyRecord
 from keyrack.store.keys.revoked_keys import RevokedKey as RevokedKeyRecord
 from keyrack.store.keys.uses import Use
 from keyrack.web.native.shapes import (
+    PER_PAGE,
     Answer,
     Count,
     End,
@@ -26,6 +27,7 @@ from keyrack.web.native.shapes import (
     KeyRequest,
     Listed,
     Name,
+    PerPage,
     PublicKey,
     Query,
     Request,
@@ -232,6 +234,8 @@ class DamagedRowsAsked(Query):
     """Which rows."""
 
     server: Annotated[str | None, about("Those of this server alone, by name or id.", "web-1")] = None
+    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
 
 
 class DamagedRow(Answer):
@@ -244,7 +248,8 @@ class DamagedRow(Answer):
 class DamagedRows(Answer):
     """Rows that are not as Keyrack wrote them."""
 
-    items: Annotated[list[DamagedRow], about("The rows.")]
+    items: Annotated[list[DamagedRow], about("What the page holds; it may be none while there is a next one.")]
+    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
 
 
 class ListedCredentialPage(Listed[ListedCredential]):

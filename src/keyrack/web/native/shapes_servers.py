@@ -16,6 +16,7 @@ from keyrack.model import SystemUser as SystemUserRecord
 from keyrack.store.hosts.deleted_servers import DeletedServer as DeletedRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
+    PER_PAGE,
     Answer,
     Count,
     Fingerprint,
@@ -23,6 +24,8 @@ from keyrack.web.native.shapes import (
     Id,
     Listed,
     Name,
+    PerPage,
+    Query,
     Request,
     Time,
     about,
@@ -170,12 +173,20 @@ class HeldBack(Answer):
     decided_at: Annotated[Time | None, about("When somebody decided that it stays refused.")]
 
 
+class DifferenceAsked(Query):
+    """Which part of it."""
+
+    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
+
+
 class Difference(Answer):
     """What is held back on a host since the database went back."""
 
     waiting_for_host: Annotated[Flag, about("Whether its last document is still waited for.")]
     undecided: Annotated[Flag, about("Whether somebody has to decide.")]
-    held_back: Annotated[list[HeldBack], about("What differs.")]
+    held_back: Annotated[list[HeldBack], about("What differs: what the page holds.")]
+    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
 
 
 class SystemUser(Answer):
@@ -308,4 +319,4 @@ def difference(found: Compared) -> Difference:
         )
         for row in found.held
     ]
-    return Difference(waiting_for_host=found.asked, undecided=found.undecided, held_back=held)
+    return Difference(waiting_for_host=found.asked, undecided=found.undecided, held_back=held, next=found.next)

@@ -2,18 +2,84 @@
 
 from __future__ import annotations
 
-from keyrack.core.keys import last_uses
+from keyrack.core.keys import last_uses, standing_user_keys, user_keys
 from keyrack.web.api import Call
-from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native import shapes_groups, shapes_keys
 from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Window
 
 
-def list_user_keys(call: Call, asked: shapes.UserKeysAsked) -> shapes.UserKeyPage:
+def list_user_keys(call: Call, asked: shapes_keys.UserKeysAsked) -> shapes_keys.UserKeyPage:
     """List the keys of the workspace's users, newest first, each with its last uses"""
-    found, names, used = last_uses.user_keys(call.instance, call.actor, user=asked.user, **asked.window())
-    return shapes.UserKeyPage.of(found, lambda key: shapes.user_key(key, names, used.get(key.fingerprint or "", ())))
+    return _page(call, asked.user, asked)
 
 
+def list_keys_of_person(call: Call, asked: Window) -> shapes_keys.UserKeyPage:
+    """List the keys of a user, newest first, each with its last uses"""
+    return _page(call, call.path["person"], asked)
+
+
+def put_own_key(call: Call, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+    """Have a key of one's own, the one that there is or a new one"""
+    return _put(call, None, wanted)
+
+
+def put_key_of_person(call: Call, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+    """Let a user have a key, the one that there is or a new one"""
+    return _put(call, call.path["person"], wanted)
+
+
+def delete_key_of_person(call: Call) -> None:
+    """Delete a key of a user everywhere"""
+    standing_user_keys.delete(call.instance, call.actor, call.path["person"], call.ids["key"])
+
+
+def _page(call: Call, user: str | None, asked: Window) -> shapes_keys.UserKeyPage:
+    found, names, used = last_uses.user_keys(call.instance, call.actor, user=user, **asked.window())
+    return shapes_keys.UserKeyPage.of(
+        found, lambda key: shapes_keys.user_key(key, names, used.get(key.fingerprint or "", ()))
+    )
+
+
+def _put(call: Call, person: str | None, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+    made = standing_user_keys.put(
+        call.instance,
+        call.actor,
+        person=person,
+        title=wanted.title,
+        public_key=wanted.public_key,
+        expires_at=wanted.expires_at,
+    )
+    return shapes_groups.own_key(made)
+
+
+OWN, OF_PERSON = "/people/me/keys", "/people/{person}/keys"
 ENDPOINTS = (
-    endpoint("GET", "/user-keys", list_user_keys, "people:read", asks=shapes.UserKeysAsked, answers=shapes.UserKeyPage),
+    endpoint(
+        "GET",
+        "/user-keys",
+        list_user_keys,
+        "people:read",
+        asks=shapes_keys.UserKeysAsked,
+        answers=shapes_keys.UserKeyPage,
+    ),
+    endpoint(
+        "PUT",
+        OWN,
+        put_own_key,
+        user_keys.ADD,
+        takes=shapes_groups.WantedKey,
+        answers=shapes_groups.OwnKey,
+        shown_at="/people/me/keys/{id}",
+    ),
+    endpoint("GET", OF_PERSON, list_keys_of_person, "people:read", asks=Window, answers=shapes_keys.UserKeyPage),
+    endpoint(
+        "PUT",
+        OF_PERSON,
+        put_key_of_person,
+        "people:write",
+        takes=shapes_groups.WantedKey,
+        answers=shapes_groups.OwnKey,
+    ),
+    endpoint("DELETE", OF_PERSON + "/{key}", delete_key_of_person, "people:write"),
 )

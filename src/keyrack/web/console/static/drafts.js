@@ -1,5 +1,6 @@
 // What somebody wrote in a form outlives a session that ended, a network that went away and a service that did not
-// answer: it is kept in this tab until a page answers, never with passwords, and never sent again by itself.
+// answer, and a page that was left or loaded anew: it is kept in this tab until a page answers, never with passwords,
+// and never sent again by itself.
 "use strict";
 (function () {
   const name = "keyrack-draft";
@@ -60,9 +61,24 @@
     return "answers" in body.dataset || "refused" in body.dataset;
   }
 
+  // The form that somebody wrote in and did not send: what is in it is there again after loading anew or going back.
+  let open = null;
+  document.addEventListener("input", function (event) {
+    const form = event.target.form;
+    if (event.isTrusted && form && form.method === "post" && !("noDraft" in form.dataset)) open = form;
+  });
+  window.addEventListener("pagehide", function () {
+    if (!open || !body.dataset.actor) return;
+    const fields = written(open);
+    const page = location.pathname + location.search;
+    const action = open.getAttribute("action");
+    if (fields.length) write({ actor: body.dataset.actor, page: page, action: action, fields: fields, left: true });
+  });
+
   document.addEventListener("submit", function (event) {
     const form = event.target;
     if (form.method !== "post" || event.defaultPrevented) return;
+    open = null;
     if (!isAnswer()) note(location.pathname + location.search);
     if ("noDraft" in form.dataset) return;
     const action = form.getAttribute("action");
@@ -128,10 +144,13 @@
     const isLost = draft.unanswered || (came !== undefined && came.type !== "navigate");
     const isHere = draft.actor === body.dataset.actor && draft.page === location.pathname + location.search;
     const form = [...document.forms].find((one) => one.getAttribute("action") === draft.action);
+    // Whoever left it may come back to it.
+    if (!isHere && draft.left && draft.actor === body.dataset.actor) return;
     write(null);
     if (!isLost || !isHere || !form) return;
     fill(form, draft.fields);
-    say("What you wrote is back in its form. Look at it before you send it once more.");
+    if (draft.left) open = form;
+    say("What you wrote is back in its form." + (draft.left ? "" : " Look at it before you send it once more."));
   }
   // Once the other scripts listen to what fields are told.
   window.addEventListener("DOMContentLoaded", arrive);

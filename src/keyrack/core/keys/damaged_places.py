@@ -1,0 +1,66 @@
+"""Where a look through all sealed rows was left, and how that is written; must ask the database nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Integer
+
+from keyrack.core import cursors
+from keyrack.store.sealing import access_tree, sealed
+
+_LONGEST = 500
+_MOST = 2**63
+_MISSING = "missing"
+_TABLES = {table.name: table for table in sealed.TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row, by its table and key; of_missing: what is not there any more, by the table that it was counted in, "" for
+    the counts themselves, and the number there.
+    """
+
+    table: str
+    key: tuple[Any, ...]
+    of_missing: bool = False
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether a page may end here: others may have put anything into a key."""
+        whole = all(isinstance(part, int | str) for part in self.key)
+        return whole and len(json.dumps(self.key)) <= _LONGEST and "\0" not in "".join(map(str, self.key))
+
+
+START = Place("", ())
+
+
+def write(place: Place) -> str:
+    """The mark of a place that can be written."""
+    return cursors.write((_MISSING if place.of_missing else place.table, json.dumps(place.key)))
+
+
+def read(mark: str) -> Place:
+    """The place that a mark names. Raises Refusal INVALID for any other text."""
+    name, text = map(str, cursors.read(mark, (str, str)))
+    try:
+        key = json.loads(text)
+    except (ValueError, RecursionError):
+        raise cursors.no_mark() from None
+    if not isinstance(key, list):
+        raise cursors.no_mark()
+    if name == _MISSING:
+        known = len(key) == 2 and key[0] in ("", *access_tree.TREES) and type(key[1]) is int
+        if not known:
+            raise cursors.no_mark()
+        return Place("", tuple(key), of_missing=True)
+    table = _TABLES.get(name)
+    if table is None or len(key) != len(table.primary_key):
+        raise cursors.no_mark()
+    for column, part in zip(table.primary_key, key, strict=True):
+        whole = type(part) is int and -_MOST <= part < _MOST
+        if not (whole if isinstance(column.type, Integer) else isinstance(part, str) and "\0" not in part):
+            raise cursors.no_mark()
+    return Place(name, tuple(key))

@@ -1,0 +1,52 @@
+"""What an event says of the terms of a key or a grant, with their values, so that a log can prove them; must decide
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from keyrack.ssh import options
+
+LONGEST = 400
+"""Characters of restrictions in a sentence; the event's details hold them whole."""
+
+
+def limits(restrictions: Mapping[str, Any]) -> str:
+    """Restrictions as sshd reads them, such as from="10.0.0.0/8",no-pty; "nothing" for none."""
+    if not restrictions:
+        return "nothing"
+    told = ",".join(options.render(options.Restrictions.from_json(restrictions), "sk-"))
+    return told if len(told) <= LONGEST else f"{told[:LONGEST]}…"
+
+
+def end(at: datetime | None) -> str:
+    """An end, or that there is none."""
+    return "no end" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def sentence_end(
+    *,
+    starts_at: datetime | None = None,
+    expires_at: datetime | None,
+    restrictions: Mapping[str, Any],
+    break_glass: bool = False,
+) -> str:
+    """From when, until when and restricted to what, as the end of a sentence; empty where nothing of it was said."""
+    told = [f" {word} {end(at)}" for word, at in (("from", starts_at), ("until", expires_at)) if at is not None]
+    if restrictions:
+        told.append(f", restricted to {limits(restrictions)}")
+    if break_glass:
+        told.append(", to break glass with")
+    return "".join(told)
+
+
+def details(restrictions: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What an event's details say of restrictions, all of them; before: those that they replace. Nothing where there
+    are none.
+    """
+    if before is not None:
+        return {"restrictions": dict(restrictions), "restrictions_before": dict(before)}
+    return {"restrictions": dict(restrictions)} if restrictions else {}

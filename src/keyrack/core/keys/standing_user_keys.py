@@ -1,0 +1,99 @@
+"""The key of a user that is to stand, registered where it is not; must leave registering itself to user_keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import user_keys
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, User, UserKey
+from keyrack.store.keys import key_owners
+from keyrack.store.keys.user_keys import user_key_holds
+from keyrack.store.people import users
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    *,
+    person: str | None = None,
+    title: object,
+    public_key: object,
+    expires_at: object = None,
+) -> UserKey:
+    """The key as this user's own, as it stands or newly registered. person: by name, None for the actor; the rest: as
+    user_keys.add has it, expires_at without spans, which would be another end each time.
+
+    Raises Refusal TAKEN where the user has it under another title or with another end, and as user_keys.add does.
+    """
+    own = person is None or person == actor.name
+    action = user_keys.ADD if own else "people:write"
+    with Attempt(instance, actor, action, "set up an SSH key", target_kind="user key") as attempt:
+        if own:
+            owner = user_keys.person(actor)
+        else:
+            owner = attempt.read(lambda connection: _named(connection, actor, person)).id
+        name = None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
+        key = validation.public_key(instance, public_key)
+        if validation.is_span(expires_at):
+            raise invalid("expires_at", "A span would be another end each time; name a time.")
+
+        def change(work: Work) -> UserKey:
+            end = validation.end(work.now, expires_at)
+            held = _standing(work, owner, key.sha256)
+            if held is not None and (held.title, held.expires_at) == (name, end):
+                work.no_event("it stands already")
+                return held
+            if held is not None:
+                raise Refusal(Kind.TAKEN, "terms-differ", _differs(held.title, held.expires_at), field="public_key")
+            work.no_event("registering it leaves one")
+            return user_keys.add(
+                within(work),
+                actor,
+                title=title,
+                public_key=public_key,
+                user_id=None if own else owner,
+                expires_at=expires_at,
+            )
+
+        return attempt.write(change)
+
+
+def delete(instance: Instance, actor: Actor, person: str, key_id: int) -> UserKey:
+    """Delete a key of the user with this name everywhere, and answer it as it was. Raises Refusal as
+    user_keys.delete.
+    """
+    if person == actor.name:
+        return user_keys.delete(instance, actor, key_id)
+    aim = "delete an SSH key of another user"
+    with Attempt(instance, actor, "people:write", aim, target_kind="user key", target_id=key_id) as attempt:
+        owner = attempt.read(lambda connection: _named(connection, actor, person))
+    return user_keys.delete(instance, actor, key_id, user_id=owner.id)
+
+
+def _standing(work: Work, owner: int, fingerprint: str) -> UserKey | None:
+    """The owner's row with this key, where it is as Keyrack wrote it."""
+    known = key_owners.owner_of(work.connection, fingerprint)
+    held = None if known is None else known[1]
+    if held is None or held.user_id != owner:
+        return None
+    return held if user_key_holds(work.connection, held.workspace_id, held.id) else None
+
+
+def _differs(title: str | None, end: datetime | None) -> str:
+    named = "without a title" if title is None else f"under the title {title!r}"
+    until = "without an end" if end is None else f"until {end:%Y-%m-%d %H:%M:%S} UTC"
+    return f"The user has this key {named} and {until}; renew it for another end, or delete it first."
+
+
+def _named(connection: Connection, actor: Actor, name: str | None) -> User:
+    user = users.user_by_name(connection, actor.workspace_id, name or "")
+    if user is None:
+        raise missing("user")
+    return user

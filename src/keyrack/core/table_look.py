@@ -1,0 +1,103 @@
+"""Looks whether somebody put a trigger, a rule or a view on Keyrack's tables, and raises an alarm; must change nothing.
+
+Whoever may write to the database alone may leave each row as it is, and have the database do something else with what
+is written. Nothing is stopped for it: an operator may have a trigger of his own, and says so in the settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import system_actor
+from keyrack.logs import logger
+from keyrack.store.audit import events
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.engine import catalogue
+from keyrack.store.people import workspaces
+
+log = logger("keyrack")
+
+PAUSE_SECONDS = 30.0
+AGAIN_AFTER = timedelta(hours=1)
+REASON = "tables-altered"
+
+
+class TableLook:
+    """Looks now and then, and tells once an hour what it finds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = clock()
+        self._told: tuple[str, ...] = ()
+        self._told_at = float("-inf")
+
+    def go_on(self, instance: Instance) -> None:
+        """Look, if it is time. Raises DatabaseUnavailable."""
+        if (now := self._clock()) < self._next:
+            return
+        self._next = now + PAUSE_SECONDS
+        found = (*in_the_way(instance), *instance.database.read(catalogue.unlinked))
+        if not found:
+            self._told = ()
+        elif found != self._told or now - self._told_at >= AGAIN_AFTER.total_seconds():
+            self._told, self._told_at = found, now
+            _alarm(instance, found)
+
+
+def in_the_way(instance: Instance) -> tuple[str, ...]:
+    """What others put on our tables that may keep or change what is written or read, in words, without what the
+    settings name as the operator's own. Raises DatabaseUnavailable.
+    """
+    known = {name.strip() for name in instance.settings.known_triggers.split(",")}
+    return tuple(str(one) for one in instance.database.read(catalogue.foreign) if one.name not in known)
+
+
+def in_verifying(found: tuple[str, ...]) -> str:
+    """The same as what is wrong with the audit log."""
+    return (
+        f"what is written to the tables may not be what Keyrack writes, as there is {_shown(found)}, which is not "
+        "Keyrack's. Drop it, or name it in known_triggers"
+    )
+
+
+def _shown(found: tuple[str, ...]) -> str:
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more
+
+
+def _alarm(instance: Instance, found: tuple[str, ...]) -> None:
+    words = (
+        f"The tables in the database are not as Keyrack made them, and not by Keyrack: {_shown(found)}. "
+        "What was added may keep or change what is written; drop it, or name it in known_triggers if it is yours."
+    )
+    summary, now = f"Alarm: {words}", instance.now()
+    log.error("alarm", reason=words)
+
+    def add(connection: Connection) -> None:
+        workspace_id = min((one.id for one in workspaces.workspaces_by_name(connection)), default=0)
+        if events.was_raised_in(connection, workspace_id, REASON, summary, now - AGAIN_AFTER):
+            return
+        events.add(
+            connection,
+            system_actor(workspace_id, channel="agent"),
+            at=now,
+            action="events:read",
+            outcome="refused",
+            reason=REASON,
+            target_kind="event",
+            target_id=None,
+            server_id=None,
+            summary=summary,
+            level="alarm",
+            details={},
+        )
+
+    try:
+        instance.database.write(add)
+    except DatabaseUnavailable:
+        log.error("alarm not recorded", reason=words)

@@ -1,0 +1,111 @@
+"""A trigger, a rule or a view that somebody put on our tables is an alarm, and what an operator may do is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Connection
+
+from keyrack.core.audit import events, verify
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import system_actor
+from keyrack.core.table_look import TableLook, in_the_way
+from keyrack.store.engine import catalogue
+from tests.core.altering import Undo
+from tests.core.conftest import Team
+from tests.core.test_lost_writes import add, labels, run, swallow
+
+
+def look(team: Team) -> list[str]:
+    """As the service does that was just started; all alarms."""
+    TableLook().go_on(team.instance)
+    found = events.find(team.instance, team.owner, limit=100).items
+    return [one.summary for one in found if one.level == "alarm"]
+
+
+def unlinked(instance: Instance) -> tuple[str, ...]:
+    return instance.database.read(catalogue.unlinked)
+
+
+def test_a_trigger_is_an_alarm_and_has_verifying_fail(team: Team) -> None:
+    assert look(team) == []
+    swallow(team.instance, "DELETE", "tokens")
+    (summary,) = look(team)
+    assert "trigger evil on tokens" in summary
+    assert look(team) == [summary]  # once an hour, whichever process looks
+    assert "trigger evil on tokens" in verify.database(team.instance, system_actor()).problem
+    add(team, "laptop")  # nothing is stopped for it
+    assert labels(team) == ["laptop"]
+
+
+def test_a_trigger_that_an_operator_names_is_none(team: Team) -> None:
+    swallow(team.instance, "DELETE", "tokens")
+    settings = team.instance.settings.model_copy(update={"known_triggers": "mine, evil"})
+    known = replace(team.instance, settings=settings)
+    assert in_the_way(known) == ()
+    assert verify.database(known, system_actor()).problem == ""
+
+
+NAMED = {
+    "view tokens on tokens": "ALTER TABLE tokens RENAME TO other; CREATE VIEW tokens AS SELECT * FROM other",
+    "rule evil on events": "CREATE RULE evil AS ON INSERT TO events DO INSTEAD NOTHING",
+    "inheriting table evil on credentials": "CREATE TABLE evil () INHERITS (credentials)",
+    "a switch-off of foreign keys on grants": "ALTER TABLE grants DISABLE TRIGGER ALL",
+    "row security that hides rows from us on tokens": (
+        "CREATE ROLE evil; ALTER TABLE tokens ENABLE ROW LEVEL SECURITY; SET LOCAL ROLE evil"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_what_may_change_what_is_written_is_named(team: Team, what: str) -> None:
+    if team.instance.database.dialect == "sqlite" and not what.startswith("view"):
+        pytest.skip("SQLite knows no such thing")
+
+    def command(connection: Connection) -> None:
+        for statement in NAMED[what].split("; "):
+            connection.exec_driver_sql(statement)
+        assert [str(one) for one in catalogue.foreign(connection)] == [what]
+        raise Undo
+
+    with pytest.raises(Undo):
+        team.instance.database.write(command)
+
+
+ANEW = (
+    *("CREATE TABLE fresh AS SELECT * FROM key_owners", "DROP TABLE key_owners"),
+    "ALTER TABLE fresh RENAME TO key_owners",
+)
+MISSING = {
+    "unique (fingerprint) on key_owners is missing": "DROP CONSTRAINT pk_key_owners",
+    "foreign key (user_key_id) on key_owners is missing": "DROP COLUMN user_key_id, ADD COLUMN user_key_id integer",
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_a_key_of_a_table_that_is_missing_is_named(team: Team, what: str) -> None:
+    assert unlinked(team.instance) == ()
+    is_sqlite = team.instance.database.dialect == "sqlite"
+    run(team.instance, *(ANEW if is_sqlite else (f"ALTER TABLE key_owners {MISSING[what]}",)))
+    assert what in unlinked(team.instance)
+    assert any(what in one for one in look(team))
+
+
+def test_what_an_operator_may_add_is_no_alarm(team: Team) -> None:
+    run(
+        team.instance,
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, said TEXT)",
+        "CREATE VIEW shown AS SELECT name FROM tokens",
+        "CREATE INDEX mine ON tokens (name)",
+    )
+    if team.instance.database.dialect == "postgresql":
+        run(
+            team.instance,
+            "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER theirs BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION nothing()",
+            "ALTER TABLE tokens ENABLE ROW LEVEL SECURITY",  # which does not hold for a table's owner
+            "CREATE PUBLICATION ours FOR ALL TABLES",
+        )
+    assert look(team) == []
+    assert verify.database(team.instance, system_actor()).problem == ""
