@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +21,7 @@ from keyrack.core.keys import key_sync
 from keyrack.ssh.public_key import parse
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.keys import key_sources as stored_sources
+from keyrack.web import outgoing
 from keyrack.web.outgoing import Outgoing
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
@@ -299,3 +302,81 @@ def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not
     asked = len(elsewhere.asked)
     assert key_sync.sync_due(service.instance, ask) == 0
     assert len(elsewhere.asked) == asked
+
+
+def test_a_service_that_says_a_byte_now_and_then_is_not_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read by itself is quick: only the whole is too slow, in the head as in the body."""
+    monkeypatch.setattr(outgoing, "WHOLE_SECONDS", 0.5)
+    for head in (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            over = threading.Event()
+
+            def drip(listening: socket.socket = listening, head: bytes = head, over: threading.Event = over) -> None:
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(head)
+                    while not over.wait(0.05):
+                        connection.sendall(b"a")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            try:
+                with pytest.raises(key_sync.NoHttpAnswer, match="took longer"):
+                    Outgoing(service.instance.settings)(f"http://127.0.0.1:{listening.getsockname()[1]}/octo.keys", {})
+            finally:
+                over.set()
+                thread.join(10)
+
+
+@pytest.mark.parametrize("tag", ['"a\x00b"', '"a"\r\n b', "x" * 3000, "a tag", '"' + "a" * 600 + '"', '"\x1b[31m"'])
+def test_a_tag_that_is_none_is_not_kept(service: Service, elsewhere: Elsewhere, tag: str) -> None:
+    """It was sent with each later look, which then failed before it was sent, or could not be stored at all."""
+    elsewhere.keys = [fresh_line()]
+    name(service, elsewhere)
+    answer = elsewhere.answer
+    elsewhere.answer = (
+        lambda path, known: (  # type: ignore[method-assign]
+            *answer(path, known)[:1],
+            {**answer(path, known)[1], "ETag": tag},
+            answer(path, known)[2],
+        )
+    )
+    assert sync(service) == ("in step", "")
+    elsewhere.keys.append(fresh_line())
+    assert sync(service) == ("in step", "")
+    assert len(held(service)) == 2
+
+
+def test_words_of_the_other_side_are_text(service: Service, elsewhere: Elsewhere) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTP/1.1 \x00\x1b[31m\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        elsewhere.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        name(service, elsewhere)
+        state, words = sync(service)
+        thread.join(10)
+    assert state == "no answer"
+    assert words.isprintable()
+
+
+def test_an_account_with_more_keys_than_one_may_have_is_left_off_at_the_first_too_many(
+    service: Service, elsewhere: Elsewhere
+) -> None:
+    """Three thousand, each tried and refused at each look, were as many turns of the only writer."""
+    elsewhere.keys = [fresh_line() for _ in range(service.instance.settings.max_user_keys + 50)]
+    name(service, elsewhere)
+    state, words = sync(service)
+    assert (state, "49 more keys were left out" in words) == ("partly", True)
+    mine = service.call("GET", "/api/keyrack/v1/people/me/keys", token="token-of-alice").json()
+    assert mine["total"] == service.instance.settings.max_user_keys
+    events = service.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga").json()["items"]
+    assert len([one for one in events if one["reason"] == "too-many-keys"]) == 1

@@ -29,7 +29,7 @@ name = "ada"
 role = "admin"
 tokens = [{ name = "laptop", token = "token-of-ada", scopes = ["*"] }]
 """
-DEPLOY = {"server": "web-1", "system_user": "deploy"}
+DEPLOY: dict[str, Any] = {"server": "web-1", "system_user": "deploy"}
 
 
 def _everywhere(instance: Instance, actor: Actor) -> object:

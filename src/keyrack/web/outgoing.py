@@ -10,6 +10,8 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from threading import Event, Timer
 from urllib.parse import urlsplit
 
 from keyrack import __version__
@@ -44,28 +46,44 @@ class Outgoing:
         try:
             return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NoHttpAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
+            # What the other side wrote may stand in these words.
+            why = "".join(one if one.isprintable() else "?" for one in str(error)[:200])
+            raise NoHttpAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {why}") from None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> HttpAnswer:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         address = self._address(host, port, secure=secure)
-        until = time.monotonic() + WHOLE_SECONDS
         connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
         raw = socket.create_connection((address, port), SECONDS)
+        sock = raw if not secure else _shaken_later(raw, host)
+        # A byte now and then keeps any single read alive: what is whole is bounded from outside.
+        over = Event()
+        late = Timer(WHOLE_SECONDS, _end, (sock, over))
+        late.daemon = True
+        late.start()
         try:
-            connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            connection.sock = sock
             path = parts.path + (f"?{parts.query}" if parts.query else "")
             sent = {"User-Agent": f"keyrack/{__version__}", "Accept": "*/*", **headers}
             connection.request(method, path, body=sent_body, headers=sent)
             response = connection.getresponse()
-            body = _body(response, until)
+            body = _body(response)
             named = {name.lower(): value for name, value in response.getheaders()}
+            if over.is_set():  # what ended may have ended only so
+                raise _late()
             return HttpAnswer(response.status, named | {"x-now": str(int(time.time()))}, body)
+        except (OSError, http.client.HTTPException, ValueError):
+            if over.is_set():
+                raise _late() from None
+            raise
         finally:
+            late.cancel()
             connection.close()
-            raw.close()
+            sock.close()
 
     def _address(self, host: str, port: int, *, secure: bool) -> str:
         """The address to connect to; every one that a name has must be allowed."""
@@ -79,8 +97,25 @@ class Outgoing:
         return found[0]
 
 
-def _body(response: http.client.HTTPResponse, until: float) -> bytes:
-    """The whole body. Raises NoHttpAnswer for one that is too long, too slow or cut."""
+def _shaken_later(raw: socket.socket, host: str) -> ssl.SSLSocket:
+    # Made anew each time: certificates that were installed meanwhile count.
+    context = ssl.create_default_context()
+    return context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+
+
+def _end(sock: socket.socket, over: Event) -> None:
+    """Have whoever reads or writes there go on, and know why."""
+    over.set()
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of the connection itself: TLS has one that asks the other side
+
+
+def _late() -> NoHttpAnswer:
+    return NoHttpAnswer(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """The whole body. Raises NoHttpAnswer for one that is too long or cut."""
     announced = response.length
     parts: list[bytes] = []
     size = 0
@@ -89,8 +124,6 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
         parts.append(part)
         if size > MOST_BYTES:
             raise NoHttpAnswer(f"The answer is longer than {MOST_BYTES} bytes.")
-        if time.monotonic() > until:
-            raise NoHttpAnswer(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
     if announced is not None and size < announced:
         raise NoHttpAnswer("The answer was cut.")
     return b"".join(parts)

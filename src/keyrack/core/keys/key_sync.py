@@ -7,6 +7,7 @@ one, a vanished or a renamed account delete nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt
-from keyrack.errors import Refusal, missing
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
 from keyrack.ssh import fingerprint
@@ -34,6 +35,8 @@ log = logger("keyrack")
 ALARMS = ("gone", "renamed", "moved")
 AT_ONCE = 50
 LONGEST_WAIT = timedelta(days=1)
+LONGEST_TAG = 500
+TAG = re.compile(r'(W/)?"[!#-~\x80-\xff]*"')
 
 
 class NoHttpAnswer(Exception):
@@ -144,7 +147,9 @@ def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | No
             strange = "The list holds a line that is no key."
         else:
             found[made] = bare
-    return found, answer.headers.get("etag", ""), strange
+    etag = answer.headers.get("etag", "")
+    # It is kept and sent again: what is no tag of a decent length (RFC 9110, 8.8.3) would be in the way for ever.
+    return found, etag if len(etag) <= LONGEST_TAG and TAG.fullmatch(etag) else "", strange
 
 
 def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[str, str], str, str]) -> KeySource:
@@ -166,11 +171,15 @@ def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[s
         if mine is not None and mine.id == kept[known]:
             user_keys.delete(instance, actor, mine.id, user_id=source.user_id)
         del kept[known]
-    for known in new:
+    for at, known in enumerate(new):
         try:
             kept[known] = _added(instance, actor, source, held.get(known), found[known])
         except Refusal as refusal:
             problems.append(f"{known}: {refusal.message}")
+            if refusal.kind is Kind.LIMIT:
+                # Thousands of others would each be tried, at each look, and refused as this one.
+                problems.append(f"{len(new) - at - 1} more keys were left out.")
+                break
     state = "partly" if problems else "in step"
     return replace(source, keys=kept, etag="" if problems else etag, state=state, words=" ".join(problems)[:2000])
 
