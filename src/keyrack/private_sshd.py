@@ -30,6 +30,10 @@ HOW_TO_GET_SSHD = (
 )
 
 
+# Whether an sshd knows a setting.
+_known: dict[tuple[Path, str], bool] = {}
+
+
 class PrivateSshdError(Exception):
     """It cannot run; the words say why and what to do."""
 
@@ -183,18 +187,12 @@ class PrivateSshd:
         return "".join(f"{line}\n" for line in lines)
 
     def _knows(self, line: str) -> bool:
-        keyword, value = line.split(" ")
-        given = [
-            str(self._sshd),
-            "-t",
-            "-f",
-            os.devnull,
-            "-h",
-            str(self._host_key("ed25519")),
-            "-o",
-            f"{keyword}={value}",
-        ]
-        return subprocess.run(given, capture_output=True, check=False, timeout=30).returncode == 0
+        asked = (self._sshd, line)
+        if asked not in _known:
+            key = str(self._host_key("ed25519"))
+            given = [str(self._sshd), "-t", "-f", os.devnull, "-h", key, "-o", line.replace(" ", "=")]
+            _known[asked] = subprocess.run(given, capture_output=True, check=False, timeout=30).returncode == 0
+        return _known[asked]
 
 
 def safe_place(directory: Path) -> Path:

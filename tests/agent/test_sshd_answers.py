@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from keyrack.agent import doctor
 from keyrack.agent.keys.unmanaged_keys import rules
-from keyrack.agent.sshd.settings import Effective, SshdProblem
+from keyrack.agent.sshd import settings
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment
+from keyrack.agent.system import programs
 from keyrack.ssh import authorized_keys, wire
+from tests.login.private_sshd import sshd_path
 
 OLD = "authorizedkeysfile .ssh/authorized_keys\npubkeyauthentication yes\npermitrootlogin without-password\n"
 # Of OpenSSH 10.6.
@@ -51,3 +56,44 @@ def test_doctor_asks_no_setting_of_an_sshd_that_does_not_know_it(more: str, wron
     effective = Effective(f"{OLD}revokedkeys /revoked\n{more}")
     looked = list(doctor._look_at_settings(enrolment, effective, ["/keys/%u"]))
     assert [one.fine for one in looked].count(False) == wrong
+
+
+@pytest.mark.parametrize(
+    ("rule", "times"),
+    [
+        ("Match User alice\n    AuthorizedKeysFile /keys/of-alice\n", 2),
+        ("Match User alice,bob Address 127.0.0.0/8\n    AuthorizedKeysFile /keys/of-both\n", 3),
+        ("Match User !alice,*\n    AuthorizedKeysFile /keys/of-others\n", 12),
+        ("Match User c*\n    AuthorizedKeysFile /keys/of-c\n", 12),
+        ("Match Group root\n    AuthorizedKeysFile /keys/of-roots\n", 12),
+        ("Match Address 127.0.0.1\n    AuthorizedKeysFile /keys/of-here\n", 1),
+    ],
+)
+def test_one_answer_serves_all_whom_no_rule_tells_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, times: int
+) -> None:
+    """And it is sshd's own for each of them; a changed file is asked about anew."""
+    counting = tmp_path / "sshd"
+    counting.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\nexec {sshd_path()} "$@"\n', "ascii")
+    counting.chmod(0o755)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "key"], check=True)
+    config = tmp_path / "sshd_config"
+    monkeypatch.setattr(programs, "find", lambda name: str(counting))
+    monkeypatch.setattr(settings, "_ANSWER_SECONDS", 1e9)  # however slow this machine is
+    names = ("alice", "bob", "carol", "root")
+    before = 0
+    for usual in ("/keys/%u", "/keys/of-%u", "/other/%u"):
+        config.write_text(f"HostKey {tmp_path}/key\nAuthorizedKeysFile {usual}\n{rule}", "ascii")
+        for _ in range(3):
+            said = [Sshd(str(config)).effective(name).one("authorizedkeysfile") for name in names]
+        asked = (tmp_path / "asked").read_text("ascii")
+        in_it = asked.count("user=")
+        assert said == [_really(config, name) for name in names]
+        assert in_it - before == times
+        before = in_it
+
+
+def _really(config: Path, name: str) -> str:
+    given = [sshd_path(), "-T", "-f", config, "-C", f"user={name},host=127.0.0.1,addr=127.0.0.1,laddr=127.0.0.1"]
+    lines = subprocess.run(given, capture_output=True, text=True, check=True).stdout.split("\n")
+    return next(line.split(" ", 1)[1] for line in lines if line.lower().startswith("authorizedkeysfile "))

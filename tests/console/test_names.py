@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unicodedata import normalize
 
 from markupsafe import escape
 from playwright.sync_api import Page
@@ -24,11 +25,11 @@ TEXTS = """() => [...document.querySelectorAll("main td, main h1, main a, main s
 
 
 def accepted(step: Callable[[str], Any], names: list[str]) -> dict[str, Any]:
-    """What a step makes of each name; without those that the core does not take."""
+    """What a step makes of each name, as it is spelt from then on; without those that the core does not take."""
     made = {}
     for name in names:
         try:
-            made[name] = step(name)
+            made[normalize("NFC", name)] = step(name)
         except Refusal:
             continue
     return made
@@ -60,7 +61,7 @@ def test_every_name_is_shown_as_it_is(page: Page, console: Service, signed_in: S
         assert answer is not None
         assert answer.status == 200, path
         assert page.locator("main img, #broken, main [onclick]").count() == 0
-        return set(page.evaluate(TEXTS))
+        return {normalize("NFC", text) for text in page.evaluate(TEXTS)}
 
     assert set(titles) <= shown("/keys")
     assert set(people) <= shown("/people")
@@ -72,7 +73,7 @@ def test_every_name_is_shown_as_it_is(page: Page, console: Service, signed_in: S
         links = page.locator("main td:first-child a").evaluate_all(
             "(all) => all.map((one) => [one.textContent, one.getAttribute('href')])"
         )
-        found = [link for link in links if link[0] in named]
+        found = [link for link in links if normalize("NFC", link[0]) in named]
         assert len(found) == len(named)
         for text, address in found:
             answer = page.request.get(address, headers={"Accept": "text/html"})

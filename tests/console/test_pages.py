@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
+from keyrack.store.audit import events as stored_events
 from keyrack.web.console.templates import in_console_words
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
@@ -252,6 +254,22 @@ def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
     assert "Nothing like that happened" in olga.see("/activity?person=alice&q=nothing-of-the-kind")
 
 
+def test_a_search_in_a_long_log_says_how_far_it_looked_and_goes_on(
+    people: dict[str, Person], laptop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    olga = people["olga"]
+    page, pages = olga.see("/activity?q=nothing-of-the-kind"), 1
+    while onward := re.search(r'href="([^"]+)" rel="next"', page):
+        assert "were looked through" in page
+        assert "Nothing like that happened" not in page
+        page, pages = olga.see(html.unescape(onward[1])), pages + 1
+    assert pages > 1
+    assert "Nothing like that happened" in page
+    lines = olga.see("/activity.jsonl?q=laptop").splitlines()
+    assert any("laptop" in json.loads(line)["summary"] for line in lines)
+
+
 def test_a_repository_has_its_path_as_address(people: dict[str, Person]) -> None:
     olga = people["olga"]
     project = re.search(r'<option value="([^"]+)"', olga.see("/repositories?add=1"))
@@ -458,3 +476,24 @@ def test_a_refusal_speaks_of_hosts_and_accounts() -> None:
         ),
     }
     assert {said: in_console_words(said) for said in words} == words
+
+
+def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(
+    console: Service, people: dict[str, Person]
+) -> None:
+    alice, owner = user(console, "alice"), people["olga"]
+    place = servers.create(console.instance, KEYRACK, name="gone-1", address="192.0.2.77")
+    system_users.create(console.instance, KEYRACK, place.id, username="deploy")
+    token = servers.invite(console.instance, KEYRACK, place.id)
+    enrolment.enrol(console.instance, token, {"host": "gone-1", "os": "debian"}, address="192.0.2.77")
+    made = user_keys.add(console.instance, KEYRACK, title="lost", public_key=fresh_line(), user_id=alice.id)
+    grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=place.id, system_user="deploy")
+    people["alice"].send(f"/remove-key/{made.fingerprint}", confirmed="yes")
+    shown = people["alice"].see(f"/keys?removed={made.id}")
+    assert "not heard yet from" in shown
+    assert "gone-1" in shown
+    now = servers.get(console.instance, KEYRACK, place.id)
+    enrolment.report(console.instance, now, {"revision": now.revision, "state": "applied"})
+    assert "gone-1" not in people["alice"].see(f"/keys?removed={made.id}").partition('id="removed"')[2]
+    for other, address in ((owner, f"/keys?removed={made.id}"), (people["alice"], "/keys?removed=999999")):
+        assert 'id="removed"' not in other.see(address)

@@ -46,4 +46,6 @@ def test_a_key_opens_a_login_and_remove_ends_it(
         page.get_by_role("heading", name=re.compile("^Remove your key")).wait_for()
         page.get_by_role("button", name=re.compile("^Remove this key")).click()
         expect(page.locator("#messages")).to_contain_text("is removed")
+        # Whether that is true by now is said as soon as the host says so.
+        expect(page.locator("#removed")).to_contain_text("Refused on 1 host that it opened")
         client.wait_until_closed(key)

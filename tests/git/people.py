@@ -20,7 +20,7 @@ from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
 from keyrack.store.people import users as user_rows
 from tests.ports import free_port
-from tests.quick_ssh import KEX
+from tests.quick_ssh import KEX, quick_host_key
 from tests.services import Service
 
 SECONDS = 120
@@ -68,6 +68,7 @@ class Person:
             *self.options,
             "-o",
             KEX,
+            *quick_host_key(self.folder / "known_hosts"),
             "-i",
             str(self.key),
             "-o",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.login.private_sshd import SshClient, patience
+from tests.login.private_sshd import SshClient, own_settings
 from tests.waiting import wait_until
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,7 +44,9 @@ class Machine:
 
     def run(self, line: str, *, check: bool = True) -> str:
         """What a shell line prints, standard error included; fails unless it succeeds, with check."""
-        given = ["nsenter", "-t", str(self._pid), "-m", "-p", "-r", "--", "/bin/sh", "-c", line]
+        # nsenter keeps the folder that it was in, of which the shell complains where it is not one of the host's.
+        shell = ["env", "-C", "/", "/bin/sh", "-c", line]
+        given = ["nsenter", "-t", str(self._pid), "-m", "-p", "-r", "--", *shell]
         ended = subprocess.run(
             given,
             stdin=subprocess.DEVNULL,
@@ -118,7 +120,7 @@ def _write_settings(given: Path, port: int) -> Path:
         # Root's home is the machine's own: bash reads nothing of it at this depth, such as a tool that may hang.
         "SetEnv SHLVL=1",
     ]
-    (given / "sshd_config").write_text("\n".join([*lines, patience()]), "ascii")
+    (given / "sshd_config").write_text("\n".join([*lines, own_settings()]), "ascii")
     known_hosts = given.parent / "known_hosts"
     public = key.with_suffix(".pub").read_text("ascii").rstrip()
     known_hosts.write_text(f"[127.0.0.1]:{port} {public}\n", "ascii")

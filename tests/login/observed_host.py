@@ -22,7 +22,7 @@ from keyrack.core.people import users
 from keyrack.model import Actor
 from keyrack.private_sshd import ADDRESS
 from tests import own_machine
-from tests.login.private_sshd import Key, SshClient, patience, sshd_path
+from tests.login.private_sshd import Key, SshClient, own_settings, sshd_path
 from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
@@ -276,7 +276,7 @@ UsePAM no
 SetEnv SHLVL=1
 LogLevel VERBOSE
 MaxStartups 100
-{patience()}Match User krthree
+{own_settings()}Match User krthree
     AuthorizedKeysFile {self.etc}/odd/%u.pub
 Match User krfour
     AuthorizedKeysFile %h/keys-of-%u

@@ -19,7 +19,7 @@ from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
 from tests.ports import free_port
-from tests.quick_ssh import KEX
+from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key
 from tests.waiting import wait_until
 
 USERNAME = pwd.getpwuid(os.geteuid()).pw_name
@@ -31,6 +31,11 @@ def sshd_path() -> Path:
     if path is None:
         pytest.skip("this test logs in: it needs sshd (openssh-server)")
     return path
+
+
+def own_settings() -> str:
+    """Lines of settings for an sshd of tests alone: a quick exchange of keys for whoever asks, and patience."""
+    return KEX_SETTING + patience()
 
 
 @cache
@@ -104,6 +109,7 @@ class SshClient:
         given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.port)]
         for option in options:
             given += ["-o", option]
+        given += quick_host_key(self.known_hosts)
         return [*given, *extra, f"{user}@{ADDRESS}", command]
 
     def lets_in(self, key: Key, user: str = USERNAME) -> bool:

@@ -97,7 +97,7 @@ def judge(folder: Path, *, root: Path | None = None, settings: str = "") -> Iter
     before = ["chroot", str(root)] if root else []
     inside = Path("/", *folder.relative_to(root).parts) if root else folder
     port = free_port()
-    make_key(folder, "host", "-t", "ed25519")
+    make_key(folder, "host", "-t", "ecdsa")
     for at in ("", str(root) if root else ""):
         if os.geteuid() == 0:
             Path(f"{at}/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)

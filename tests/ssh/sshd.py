@@ -35,7 +35,7 @@ class Sshd:
         program = shutil.which("sshd") or "/usr/sbin/sshd"
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd gives up root; Debian makes it at boot
-        make_key(folder, "host", "-t", "ed25519")
+        make_key(folder, "host", "-t", "ecdsa")
         (folder / "config").write_text(CONFIG.format(folder=folder))
         self.revoked.write_bytes(b"")
         self._proxy = f"{program} -i -f {folder}/config -E {folder}/log"

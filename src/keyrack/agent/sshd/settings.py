@@ -22,7 +22,7 @@ from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
 from keyrack.agent.sshd.running import RunningSshd
-from keyrack.agent.system import programs
+from keyrack.agent.system import file_stamp, programs
 from keyrack.ssh.quotes import setting_word
 
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
@@ -34,6 +34,10 @@ _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r'[ \t]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t]*=[ \t]*|[ \t]+)(.*)')
 _GLOB = re.compile(r"\\(.)|\[\^")
 _WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # of what a Match asks
+_OF_A_PLACE = ("all", "address", "host", "localaddress", "localport", "rdomain")
+_NAME = re.compile(r"[a-z0-9_.@+-]+")  # no pattern
+_ANSWER_SECONDS = 15.0  # for as long sshd is not asked the same again, while its settings are the same
+_MOST_ANSWERS = 16  # files of settings
 _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
 # PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
@@ -42,6 +46,8 @@ _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 
 # Who listens, by the file of settings, and by which settings in it: the parts of an agent ask for the same sshd.
 _found: Dict[str, Tuple[Tuple[object, ...], listening.Found]] = {}
+# What sshd said, by the file of settings, and in which state of it: the parts of an agent ask the same for hundreds.
+_answers: "Dict[str, Tuple[Tuple[object, ...], Dict[Tuple[Optional[str], ...], Effective]]]" = {}
 
 
 class SshdProblem(Exception):
@@ -137,36 +143,33 @@ class Sshd:
         program = programs.find("sshd")
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
+        file = config or self.config
+        state = (file_stamp.stamp(program), int(time.monotonic() // _ANSWER_SECONDS), _signature(file))
+        lines = [*read_lines(command_line.as_written(given)), *_lines(file, 0)]
         # All are given: where a rule needs one that is not, sshd refuses to answer, or takes the rule for one that
         # does not apply.
         asked = []
         if user is not None:
             if place is None:
-                place = Place(HERE, "localhost" if self.names_hosts(config) else HERE)
+                place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
             local = place.local or (HERE if place.address == HERE else _own_address())
-            asked += [f"user={user}", f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
+            asked += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
         port = place.port if place is not None else None
-        asked += [f"lport={port}"] if port is not None else self._local_port(config or self.config, given)
-        who = ["-C", ",".join(asked)] if asked else []
-        _make_privilege_folder()
-        ended = programs.run([program, "-T", "-f", config or self.config, *given, *who])
-        if ended.status != 0:
-            raise SshdProblem(_said(ended))
-        return Effective(ended.output)
-
-    def _local_port(self, config: str, given: Sequence[str]) -> List[str]:
-        """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
-        lines = [*read_lines(command_line.as_written(given)), *_lines(config, 0)]
-        if "localport" not in asked_by_rules(lines):
-            return []
-        said = [
-            line.values[0]
-            for word in ("port", "listenaddress")
-            for line in lines
-            if line.keyword == word and line.values
-        ]
-        ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
-        return [f"lport={ports[0] if ports else '22'}"]
+        asked += [f"lport={port}"] if port is not None else _local_port(lines)
+        who = asked if user is None else [f"user={user}", *asked]
+        command = [program, "-T", "-f", file, *given, *(["-C", ",".join(who)] if who else [])]
+        users = users_of_rules(lines)
+        if users is None:
+            return _answer(command)
+        # One answer for all whom no rule names.
+        kind = (*given, None, *asked, user if user is None or user.lower() in users else "")
+        known = _known_answers(file, state)
+        if kind not in known:
+            effective = _answer(command)
+            if _signature(file) != state[-1]:
+                return effective
+            known[kind] = effective
+        return known[kind]
 
     def lines(self) -> List[SettingLine]:
         """Every setting as written, those of the running sshd's command line first, those of included files where they
@@ -176,9 +179,9 @@ class Sshd:
 
     def names_hosts(self, config: Optional[str] = None) -> bool:
         """Whether it asks the DNS for the name of whoever comes (UseDNS)."""
-        lines = [*read_lines(command_line.as_written(self.running.arguments())), *_lines(config or self.config, 0)]
-        said = (line.values for line in lines if line.keyword == "usedns")
-        return next(said, ())[:1] == ("yes",)
+        return _names_hosts(
+            [*read_lines(command_line.as_written(self.running.arguments())), *_lines(config or self.config, 0)]
+        )
 
     def keys_commands(self) -> List[str]:
         """The programs that its settings name to be asked for keys, whoever they are for, as written."""
@@ -187,19 +190,7 @@ class Sshd:
 
     def signature(self) -> Tuple[object, ...]:
         """Something that changes whenever a file of settings does."""
-        found: List[object] = []
-        for path in [self.config, *_included(self.config, 0)]:
-            try:
-                status = os.stat(path)
-            except OSError:
-                found.append((path, None))
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                # Which files it has, not when it changed: a key file beside the settings changes with each key.
-                found.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
-            else:
-                found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-        return tuple(found)
+        return _signature(self.config)
 
     def reload(self) -> Reloaded:
         """Have a running sshd read its settings, and see that it did; open sessions go on.
@@ -317,6 +308,39 @@ class Sshd:
         return found
 
 
+def _known_answers(config: str, state: Tuple[object, ...]) -> Dict[Tuple[Optional[str], ...], Effective]:
+    known = _answers.get(config)
+    if known is None or known[0] != state:
+        if len(_answers) >= _MOST_ANSWERS:
+            _answers.clear()
+        known = _answers[config] = state, {}
+    return known[1]
+
+
+def _answer(command: Sequence[str]) -> Effective:
+    _make_privilege_folder()
+    ended = programs.run(command)
+    if ended.status != 0:
+        raise SshdProblem(_said(ended))
+    return Effective(ended.output)
+
+
+def _signature(config: str) -> Tuple[object, ...]:
+    found: List[object] = []
+    for path in [config, *_included(config, 0)]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append((path, None))
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            # Which files it has, not when it changed: a key file beside the settings changes with each key.
+            found.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
+        else:
+            found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(found)
+
+
 def words_of(text: str) -> Tuple[str, ...]:
     """The values of a setting, split as sshd does (misc.c, argv_split); what follows # is a comment.
 
@@ -360,10 +384,40 @@ def asked_by_rules(lines: Iterable[SettingLine]) -> Set[str]:
     return {keyword for line in lines if line.keyword == "match" for keyword, _ in criteria(line.values)}
 
 
+def users_of_rules(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
+    """The users whom some Match names, in lower case; None where one may tell users apart in another way (patterns,
+    groups, or what is not known here).
+    """
+    found: Set[str] = set()
+    for keyword, value in (pair for line in lines if line.keyword == "match" for pair in criteria(line.values)):
+        names = value.lower().split(",")
+        if keyword == "user" and all(map(_NAME.fullmatch, names)):
+            found.update(names)
+        elif keyword not in _OF_A_PLACE:
+            return None
+    return found
+
+
 def named_places(lines: Iterable[SettingLine]) -> List[str]:
     """What every Match says of where somebody comes from: lists of addresses, networks, names and patterns."""
     asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
     return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
+
+
+def _names_hosts(lines: Iterable[SettingLine]) -> bool:
+    said = (line.values for line in lines if line.keyword == "usedns")
+    return next(said, ())[:1] == ("yes",)
+
+
+def _local_port(lines: Sequence[SettingLine]) -> List[str]:
+    """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
+    if "localport" not in asked_by_rules(lines):
+        return []
+    said = [
+        line.values[0] for word in ("port", "listenaddress") for line in lines if line.keyword == word and line.values
+    ]
+    ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
+    return [f"lport={ports[0] if ports else '22'}"]
 
 
 def _lines(path: str, depth: int, rule: Tuple[str, ...] = ()) -> Iterator[SettingLine]:

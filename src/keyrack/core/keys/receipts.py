@@ -12,9 +12,12 @@ from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
-from keyrack.model import Actor
+from keyrack.model import Actor, Event
 from keyrack.store.audit import events
 from keyrack.store.keys import revocations
+
+LOOKED_AT = 20_000
+"""So many of the newest events are looked at for what somebody did just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,33 @@ def of_event(instance: Instance, actor: Actor, event_id: int) -> Receipts:
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         event = events.get(connection, actor.workspace_id, event_id)
-        revisions = None if event is None else event.details.get("revisions")
-        if not isinstance(revisions, Mapping):
-            return ()
-        wanted = {int(server_id): int(revision) for server_id, revision in revisions.items()}
-        return of_revisions(connection, actor.workspace_id, wanted)
+        return () if event is None else _of_event(connection, event)
 
     return _receipts(instance, actor, read, "event")
+
+
+def of_own_key(instance: Instance, actor: Actor, key_id: int) -> Receipts:
+    """Which servers obey what the caller did last to a key of their own, such as removing it, whatever else they may
+    see; none where it is long ago. key_id: also of one that is gone.
+    """
+    attempt = Attempt(instance, actor, "iam:self", "see how far a key of one's own has come", target_kind="user key")
+    with attempt:
+        if actor.workspace_id is None or actor.user_id is None:
+            return Receipts(())
+        done = (actor.workspace_id, actor.user_id, "user key", key_id, LOOKED_AT)
+        return attempt.read(
+            lambda connection: Receipts(
+                () if (event := events.newest_of(connection, *done)) is None else _of_event(connection, event)
+            )
+        )
+
+
+def _of_event(connection: Connection, event: Event) -> tuple[Receipt, ...]:
+    revisions = event.details.get("revisions")
+    if not isinstance(revisions, Mapping):
+        return ()
+    wanted = {int(server_id): int(revision) for server_id, revision in revisions.items()}
+    return of_revisions(connection, event.workspace_id, wanted)
 
 
 def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int, int]) -> tuple[Receipt, ...]:

@@ -156,6 +156,22 @@ def get(connection: Connection, workspace_id: int, event_id: int) -> Event | Non
     return None if row is None else _event(row)
 
 
+def newest_of(
+    connection: Connection, workspace_id: int, actor_id: int, target_kind: str, target_id: int, most: int
+) -> Event | None:
+    """The last that somebody did to one thing, among the newest so many events; None where it is not among them."""
+    statement = select(*COLUMNS).where(
+        events.c.workspace_id == workspace_id,
+        events.c.id > newest_id(connection) - most,
+        events.c.actor_id == actor_id,
+        events.c.target_kind == target_kind,
+        events.c.target_id == target_id,
+        events.c.outcome == "done",
+    )
+    row = connection.execute(statement.order_by(events.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _event(row)
+
+
 @prepared
 def _newest_id() -> Select[Any]:
     return select(func.max(events.c.id))

@@ -31,6 +31,7 @@ from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
+from keyrack.web import bodies
 from keyrack.web.console import ends, templates
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
@@ -85,19 +86,35 @@ def _ways(visit: Visit, user: str) -> who_can.Ways:
 
 
 def keys(visit: Visit) -> Response:
-    """One's own keys."""
+    """One's own keys, and how far hosts are with one that was just removed."""
+    gone = _receipts(visit)
+    if visit.is_part:
+        return visit.show("_removed.html", gone=gone)
     found = user_keys.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
     ways = _ways(visit, visit.actor.name) if found.items else None
     mine = [_shown(key, ways) for key in found.items]
     return visit.show(
         "keys.html",
         keys=mine,
+        gone=gone,
+        removed=_removed(visit),
         ended=_ended(visit, found.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
         adds=visit.may(user_keys.ADD),
         ends=ends.ENDS,
         **paged(visit, found),
     )
+
+
+def _removed(visit: Visit) -> int:
+    """The key that was just removed, as the address says; 0 for none."""
+    return bodies.identifier(visit.query.get("removed", ""))
+
+
+def _receipts(visit: Visit) -> tuple[receipts.Receipt, ...]:
+    """How far hosts are with that key."""
+    removed = _removed(visit)
+    return receipts.of_own_key(visit.instance, visit.actor, removed).of if removed else ()
 
 
 def _ended(visit: Visit, held: Iterable[UserKey]) -> list[EndedKey]:
@@ -249,7 +266,9 @@ def remove(visit: Visit) -> Response:
     if whose is not None:
         raise missing("SSH key")
     gone = user_keys.delete(visit.instance, visit.actor, found.id)
-    return visit.go("/keys", f"Your key {gone.title or gone.fingerprint} is removed; hosts are told at once.")
+    return visit.go(
+        f"/keys?removed={gone.id}", f"Your key {gone.title or gone.fingerprint} is removed; hosts are told at once."
+    )
 
 
 def revoking(visit: Visit) -> Response:
