@@ -103,3 +103,16 @@ def test_changes_are_taken_again_when_the_trigger_is_gone(team: Team) -> None:
     run(team.instance, "DROP TRIGGER evil" + ("" if team.instance.database.dialect == "sqlite" else " ON servers"))
     add(team, "laptop")
     assert labels(team) == ["laptop"]
+
+
+def test_ids_that_are_given_again_are_said_and_keep_nothing(team: Team) -> None:
+    """As where sequences were set back, or a copy was made without them."""
+    instance = team.instance
+    add(team, "one")
+    if instance.database.dialect == "sqlite":
+        run(instance, "UPDATE sqlite_sequence SET seq = 0")
+    else:
+        run(instance, "ALTER SEQUENCE credentials_id_seq RESTART", "ALTER SEQUENCE events_id_seq RESTART")
+    with pytest.raises(DatabaseAltered, match=r"ids out that are in use already .*\.id|ids out .*pk_"):
+        add(team, "two")
+    assert labels(team) == ["one"]
