@@ -102,6 +102,45 @@ def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch:
 
 
 @needs_root
+def test_what_everybody_may_change_opens_nothing(homes: dict[str, Path], tmp_path: Path) -> None:
+    """sshd takes no key of such a file (StrictModes), and the look says so, as soon as a folder above it changes."""
+    home = homes[QUIET]
+    file = home / ".ssh" / "authorized_keys"
+    put(file, f"{public_key()} quiet\n")
+    look = scanner(tmp_path)
+
+    def said() -> tuple[bool, str]:
+        (one,) = of(look.scan(), QUIET)
+        return one.in_force, one.problem
+
+    assert said() == (True, "")
+    for path, mode in ((file, 0o666), (home / ".ssh", 0o757), (home, 0o1777)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        assert said() == (False, f"sshd does not take it (StrictModes): everybody may write to {path}")
+        path.chmod(before)
+        assert said() == (True, "")
+    os.chown(file, 0, 0)
+    file.chmod(0o644)
+    assert said() == (True, "")
+    os.chown(file, homes[LOUD].stat().st_uid, 0)
+    assert said() == (False, f"sshd does not take it (StrictModes): {file} is another account's")
+    assert of(scanner(tmp_path, "StrictModes no\n").scan(), QUIET)[0].in_force
+
+
+@needs_root
+def test_settings_that_are_none_for_one_account_hide_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+    """sshd says nothing of that account, and all are looked at."""
+    for name in (LOUD, QUIET):
+        put(homes[name] / ".ssh" / "authorized_keys", f"{public_key()} {name}\n")
+    rule = f"Match User {LOUD}\n  PubkeyAuthentication no\n  AuthenticationMethods publickey\n"
+    found = scanner(
+        tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{rule}  AuthorizedKeysFile .ssh/other\n"
+    ).scan()
+    assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
+
+
+@needs_root
 @pytest.mark.skipif(version_of("ssh") < (10, 0), reason="files are named by patterns since OpenSSH 10.0")
 def test_what_only_a_pattern_names_is_not_said_to_be_looked_at(homes: dict[str, Path], tmp_path: Path) -> None:
     put(homes[QUIET] / ".ssh" / "more.keys", f"{public_key()} quiet\n")
@@ -365,7 +404,7 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
     for folder in (keys, *keys.parents):
         folder.chmod(folder.stat().st_mode | 0o055)
     for written in (f'"{tmp_path}/my keys"/%u', f'"{tmp_path}/my keys/%u"', f"'{tmp_path}/my keys/%u'"):
-        found = scanner(tmp_path, f'AuthorizedKeysFile {written} .ssh/authorized_keys "/etc"\n').scan()
+        found = scanner(tmp_path, f'StrictModes no\nAuthorizedKeysFile {written} .ssh/authorized_keys "/etc"\n').scan()
         assert [one.comment for one in found if one.username == QUIET and one.in_force] == ["quoted"]
         assert not [one for one in found if one.kind == UNREADABLE and one.in_force]
 

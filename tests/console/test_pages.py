@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
+from keyrack.store.audit import events as stored_events
 from keyrack.web.console.templates import in_console_words
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
@@ -250,6 +252,22 @@ def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
     assert "Chained and signed" in olga.see("/activity")
     assert "laptop" in olga.see("/activity?person=alice&q=SSH")
     assert "Nothing like that happened" in olga.see("/activity?person=alice&q=nothing-of-the-kind")
+
+
+def test_a_search_in_a_long_log_says_how_far_it_looked_and_goes_on(
+    people: dict[str, Person], laptop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    olga = people["olga"]
+    page, pages = olga.see("/activity?q=nothing-of-the-kind"), 1
+    while onward := re.search(r'href="([^"]+)" rel="next"', page):
+        assert "were looked through" in page
+        assert "Nothing like that happened" not in page
+        page, pages = olga.see(html.unescape(onward[1])), pages + 1
+    assert pages > 1
+    assert "Nothing like that happened" in page
+    lines = olga.see("/activity.jsonl?q=laptop").splitlines()
+    assert any("laptop" in json.loads(line)["summary"] for line in lines)
 
 
 def test_a_repository_has_its_path_as_address(people: dict[str, Person]) -> None:

@@ -24,13 +24,13 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
-from keyrack.model import Role, User
+from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.people import users
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import access_tree as tree
 from tests.core.altering import Inside, Undo
-from tests.core.conftest import Team, actor
+from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
@@ -52,6 +52,7 @@ class World:
     access_key: tuple[str, str]
     path: str
     older: Rows
+    stranger: Actor
 
     def gained(self, instance: Instance) -> list[str]:
         """What mallory can do as the database is now."""
@@ -107,6 +108,7 @@ def world(team: Team) -> World:
     people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id])
     grants.take_back(instance, owner, mine.id)
     repositories.remove_member(instance, owner, repository.id, user_uid=mallory.uid)
+    strangers = make_team(instance, "umbrella")
     (bearer,) = tokens.of_user(instance, mallory.id, name="laptop")
     tokens.revoke(instance, operator, bearer)
     access_keys.delete(instance, mallory_actor, made.id)
@@ -114,7 +116,7 @@ def world(team: Team) -> World:
     lost = fresh_line()
     user_keys.add(instance, team.member, title="lost", public_key=lost)
     revocation.revoke_everywhere(instance, owner, parse(lost).sha256)
-    return World(team, mallory, evil, token, (made.id, made.secret), repository.path, older)
+    return World(team, mallory, evil, token, (made.id, made.secret), repository.path, older, strangers.owner)
 
 
 def rows_of(connection: Connection) -> Rows:
@@ -134,8 +136,12 @@ def put(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> Non
 
 def alter(connection: Connection, world: World, chance: random.Random) -> str:
     """One alteration past Keyrack; what was done, or "" where nothing changed."""
-    kind = chance.choice(("edit", "delete", "insert", "swap", "truncate", "put back", "older table", "older tree"))
+    kinds = ("edit", "delete", "insert", "swap", "truncate", "put back", "older table", "older tree", *MORE)
+    kind = chance.choice(kinds)
     now = rows_of(connection)
+    if kind in MORE:
+        what = MORE[kind](connection, world, now, chance)
+        return f"{kind} {what}" if stable(now) != stable(rows_of(connection)) else ""
     filled = [table for table in TABLES if now[table.name]]
     table = chance.choice(filled)
     if kind in ("put back", "older table"):
@@ -181,6 +187,63 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
     return f"{kind} {table.name}"
 
 
+def move(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
+    """A row becomes one of another workspace, server, user, group or repository."""
+    columns = [
+        (table, column, next(iter(column.foreign_keys)).column.table.name)
+        for table in sealed.TABLES
+        for column in table.c
+        if column.foreign_keys and now[table.name]
+    ]
+    table, column, of = chance.choice([one for one in columns if len(now.get(one[2], ())) > 1])
+    row = chance.choice(now[table.name])
+    other = chance.choice([one["id"] for one in now[of] if one["id"] != row[column.name]])
+    connection.execute(update(table).where(named(table, row)).values({column.name: other}))
+    return f"{table.name}.{column.name}"
+
+
+def empty(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
+    """A column says nothing any more, such as that access ends."""
+    table = chance.choice([table for table in sealed.TABLES if now[table.name]])
+    row = chance.choice(now[table.name])
+    column = chance.choice([name for name, value in row.items() if value is not None])
+    connection.execute(update(table).where(named(table, row)).values({column: None}))
+    return f"{table.name}.{column}"
+
+
+def swap_ids(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
+    """Two rows take each other's id, and keep all else."""
+    having = [table for table in sealed.TABLES if "id" in table.c and len(now[table.name]) > 1]
+    table = chance.choice(having)
+    one, other = (row["id"] for row in chance.sample(now[table.name], 2))
+    aside = 10**6 if isinstance(one, int) else "aside"
+    for old, new in ((one, aside), (other, one), (aside, other)):
+        connection.execute(update(table).where(table.c.id == old).values(id=new))
+    return table.name
+
+
+def double(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
+    """A row of today or of before stands there once more, seal and all, under an id that nobody has."""
+    having = [table for table in sealed.TABLES if "id" in table.c and [*now[table.name], *world.older[table.name]]]
+    table = chance.choice(having)
+    row = dict(chance.choice([*now[table.name], *world.older[table.name]]))
+    row["id"] = chance.randrange(1000, 10**6) if isinstance(row["id"], int) else row["id"] + "x"
+    connection.execute(insert(table).values(**row))
+    return table.name
+
+
+def older_tables(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
+    """Several tables at once are as they were; servers are not, which all together are an older revision."""
+    changed = [one for one in sealed.TABLES if world.older[one.name] != now[one.name] and one.name != "servers"]
+    some = chance.sample(changed, chance.randint(2, len(changed)))
+    for table in sorted(some, key=sealed.TABLES.index):
+        put(connection, table, world.older[table.name])
+    return ", ".join(table.name for table in some)
+
+
+MORE = {"move": move, "empty": empty, "swap ids": swap_ids, "double": double, "older tables": older_tables}
+
+
 def changed_value(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
@@ -223,7 +286,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
         if done:
             inside = replace(world.team.instance, database=Inside(world.team.instance, connection))  # type: ignore[arg-type]
             gained = world.gained(inside)
-            names = [row.name for row in damaged(inside, world.team.owner)]
+            names = [row.name for one in (world.team.owner, world.stranger) for row in damaged(inside, one)]
             outcome.append((done, names, gained))
         raise Undo
 

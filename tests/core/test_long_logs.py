@@ -103,10 +103,7 @@ def test_a_deleted_webhook_is_gone_at_once_and_its_queue_little_by_little(
     assert webhooks.find(team.instance, team.owner) == (made[1],)
 
 
-def test_many_differences_come_by_pages_and_are_decided_on_together(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(held_back, "AT_ONCE", 3)
+def test_many_differences_come_by_pages_and_are_decided_on_together(team: Team) -> None:
     now = team.instance.now()
     lines = [fresh_line() for _ in range(8)]
     given: dict[str, Any] = {

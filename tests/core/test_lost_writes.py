@@ -6,10 +6,12 @@ import pytest
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials
+from keyrack.core.keys import credentials, everywhere, revocation
+from keyrack.ssh.public_key import parse
 from keyrack.store.engine.connect import DatabaseAltered
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.core.test_everywhere import WEB, more_servers
 
 NOTHING = "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
@@ -57,6 +59,34 @@ def test_a_delete_that_did_not_happen_is_not_acknowledged(team: Team) -> None:
     assert labels(team) == ["laptop"]
 
 
+def swallow_one_of_many(team: Team, action: str, row: str, server_id: int) -> None:
+    """Have a trigger keep what is done to credentials of one server, while all the others are done."""
+    if team.instance.database.dialect == "sqlite":
+        when = f"BEFORE {action} ON credentials WHEN {row}.server_id = {server_id}"
+        run(team.instance, f"CREATE TRIGGER evil {when} BEGIN SELECT RAISE(IGNORE); END")
+        return
+    when = f"BEFORE {action} ON credentials FOR EACH ROW WHEN ({row}.server_id = {server_id})"
+    run(team.instance, NOTHING, f"CREATE TRIGGER evil {when} EXECUTE FUNCTION nothing()")
+
+
+@pytest.mark.parametrize(("action", "row"), [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")])
+def test_one_write_of_many_that_did_not_happen_has_all_refused(team: Team, action: str, row: str) -> None:
+    first, *_, last = [team.server.id, *more_servers(team, 3)]
+    line = fresh_line()
+    if action != "INSERT":
+        everywhere.add(team.instance, team.owner, WEB, label="bot", username="deploy", public_key=line)
+    swallow_one_of_many(team, action, row, last)
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        if action == "INSERT":
+            everywhere.add(team.instance, team.owner, WEB, label="bot", username="deploy", public_key=line)
+        elif action == "UPDATE":
+            everywhere.replace(team.instance, team.owner, WEB, fingerprint=parse(line).sha256, public_key=fresh_line())
+        else:
+            revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    here = [one.label for one in credentials.find(team.instance, team.owner, first).items]
+    assert here == ([] if action == "INSERT" else ["bot"])
+
+
 def test_a_rule_that_swallows_a_write_has_it_refused(team: Team) -> None:
     if team.instance.database.dialect == "sqlite":
         pytest.skip("SQLite knows no rules")
@@ -73,3 +103,16 @@ def test_changes_are_taken_again_when_the_trigger_is_gone(team: Team) -> None:
     run(team.instance, "DROP TRIGGER evil" + ("" if team.instance.database.dialect == "sqlite" else " ON servers"))
     add(team, "laptop")
     assert labels(team) == ["laptop"]
+
+
+def test_ids_that_are_given_again_are_said_and_keep_nothing(team: Team) -> None:
+    """As where sequences were set back, or a copy was made without them."""
+    instance = team.instance
+    add(team, "one")
+    if instance.database.dialect == "sqlite":
+        run(instance, "UPDATE sqlite_sequence SET seq = 0")
+    else:
+        run(instance, "ALTER SEQUENCE credentials_id_seq RESTART", "ALTER SEQUENCE events_id_seq RESTART")
+    with pytest.raises(DatabaseAltered, match=r"ids out that are in use already .*\.id|ids out .*pk_"):
+        add(team, "two")
+    assert labels(team) == ["one"]

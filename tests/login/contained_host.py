@@ -44,7 +44,9 @@ class Machine:
 
     def run(self, line: str, *, check: bool = True) -> str:
         """What a shell line prints, standard error included; fails unless it succeeds, with check."""
-        given = ["nsenter", "-t", str(self._pid), "-m", "-p", "-r", "--", "/bin/sh", "-c", line]
+        # nsenter keeps the folder that it was in, of which the shell complains where it is not one of the host's.
+        shell = ["env", "-C", "/", "/bin/sh", "-c", line]
+        given = ["nsenter", "-t", str(self._pid), "-m", "-p", "-r", "--", *shell]
         ended = subprocess.run(
             given,
             stdin=subprocess.DEVNULL,

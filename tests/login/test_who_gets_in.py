@@ -42,9 +42,11 @@ def account() -> Iterator[Callable[..., None]]:
 
     def change(*words: str) -> None:
         if words:
-            subprocess.run([*words, NAME], check=True, capture_output=True)
+            subprocess.run([*words, *([] if words[0] == "sed" else [NAME])], check=True, capture_output=True)
 
+    shadow = Path("/etc/shadow").read_bytes()
     yield change
+    Path("/etc/shadow").write_bytes(shadow)
     change("usermod", "-s", "/bin/sh", "-p", "*")
     change("chage", "-d", str(TODAY), "-M", "99999", "-I", "-1", "-E", "-1")
 
@@ -101,6 +103,16 @@ def gets_in(host: AdoptedHost) -> bool:
         ("ForceCommand /bin/true", ()),
         ("", ("usermod", "-s", "/bin/true")),
         ("", ("usermod", "-s", "/bin/sync")),
+        ("", ("usermod", "-s", "LINK")),
+        ("ForceCommand /nosuch/program", ()),
+        ("MaxAuthTries 0", ()),
+        ("MaxAuthTries 1", ()),
+        ("Match User krtwo\n  PubkeyAuthentication no\n  AuthenticationMethods publickey\nMatch all", ()),
+        ("Match User krone\n  PubkeyAuthentication no\n  AuthenticationMethods publickey\nMatch all", ()),
+        ("Match RDomain *\n  PubkeyAuthentication no\nMatch all", ()),
+        ("Match RDomain vrf1\n  PubkeyAuthentication no\nMatch all", ()),
+        (PAM, ("sed", "-i", "/^krtwo:/d", "/etc/shadow")),
+        ("", ("sed", "-i", "/^krtwo:/d", "/etc/shadow")),
         (PAM, ("usermod", "-L")),
         ("", ("usermod", "-L")),
     ],
@@ -114,6 +126,10 @@ def test_sshd_and_the_agent_agree(
 ) -> None:
     if settings == PAM and not os.path.exists("/etc/pam.d/sshd"):
         pytest.skip("sshd has no PAM here")
+    if "LINK" in words:
+        link = host.etc / "a-shell"
+        link.symlink_to("/usr/sbin/nologin")
+        words = ("usermod", "-s", str(link))
     account(*words)
     had(settings)
     inside = gets_in(host)
@@ -162,6 +178,41 @@ def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: 
     file.unlink()
     os.mkfifo(file)  # sshd waits for ever for who writes there, the agent does not
     assert "it is no regular file" in words()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n \t\n# OTHER\n#",
+        "# OURS",
+        "OTHER OURS",
+        "  OURS",
+        "OURS\r\n",
+        "OTHER\r\n",
+        "# lost\r\n\r\n",
+        "OTHER\njunk\n",
+        "junk",
+        "no-pty OURS",
+        "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+        "\ufeffOTHER",
+        "ssh-rsa BASE64",
+        "OTHER\nOURS and more",
+        "OTHER\x00junk\n",
+        "\x00junk\n",
+    ],
+)
+def test_lines_of_revoked_keys_are_read_as_sshd_reads_them(
+    host: AdoptedHost, had: Callable[[str], None], text: str
+) -> None:
+    """A key in a comment is not revoked, and a line that is no key refuses all of them."""
+    file = host.etc / "revoked-lines"
+    ours, other = (host.keys[name].public for name in (NAME, "rogue"))
+    text = text.replace("OURS", ours).replace("OTHER", other).replace("BASE64", ours.split()[1])
+    file.write_text(text, "utf-8")
+    had(f"RevokedKeys {file}")
+    why, _ = judged(host)
+    assert gets_in(host) == (not why), why
 
 
 def test_a_list_of_ssh_keygens_own_kind_counts(
@@ -281,6 +332,24 @@ def test_sshd_and_the_agent_agree_about_signatures(host: AdoptedHost, had: Calla
     finally:
         host.stop_sshd()
     assert inside == (not verdict.words), verdict.words
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["OURS/%u", "OURS/../ours/%u", "LINK/%u", "LINK/../ours/%u", "OURS/%x OURS/%u", "OURS/%u OURS/%x", "OURS/%"],
+)
+def test_keyracks_file_is_known_by_any_name(host: AdoptedHost, had: Callable[[str], None], pattern: str) -> None:
+    """Through links too; a token that sshd does not know makes it break off."""
+    keys, link = host.etc / "ours", host.etc / "link"
+    keys.mkdir(exist_ok=True)
+    (keys / NAME).write_text(f"{host.keys[NAME].public}\n", "ascii")
+    link.unlink(missing_ok=True)
+    link.symlink_to(keys)
+    had("AuthorizedKeysFile " + pattern.replace("OURS", str(keys)).replace("LINK", str(link)))
+    document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+    sshd = Sshd(str(host.config))
+    why = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))[NAME].get("why", "")
+    assert gets_in(host) == (not why), why
 
 
 def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost) -> None:

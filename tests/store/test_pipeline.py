@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Select, delete, insert, select, text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 
 from keyrack.store.database import Database
 from keyrack.store.engine import pipeline
+from keyrack.store.engine.connect import DatabaseAltered
 from keyrack.store.engine.prepared import Statement, placeholder, prepared, savepoint
 from keyrack.store.tables import instance_facts
 
@@ -129,7 +130,7 @@ def test_a_question_sees_one_instant_and_cannot_write(database: Database) -> Non
 def test_a_statement_that_was_never_right_spoils_no_other(database: Database) -> None:
     wrong = Statement(lambda: text("SELECT nothing FROM instance_facts WHERE name = :given_name"))
     for _ in range(2):
-        with pytest.raises(ProgrammingError, match="nothing"):
+        with pytest.raises(DatabaseAltered, match="nothing"):
             database.read(lambda conn: wrong.rows(conn, {"name": "one"}))
     assert database.read(lambda conn: found(conn, "one")) == []
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, Text
+from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, Text
 
+from keyrack.core.keys import damaged_rows
 from keyrack.store import per_server, tables
 from keyrack.store.database import Database
 from keyrack.store.hosts import host_reports, servers
 from keyrack.store.keys import credential_lists, credentials, key_owners, openings, revocations, user_keys
-from keyrack.store.sealing import sums
+from keyrack.store.sealing import sealed_tables, sums
 from keyrack.store.tables.columns import Flag, Json
 from tests.store.test_indexes import FINGERPRINT, asked
 
@@ -114,22 +115,43 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield opened
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_no_large_table_is_read_whole(database: Database, name: str) -> None:
+def explained(database: Database, question: Callable[[Connection], Any]) -> list[str]:
+    """How each statement of a question is planned."""
+
     def explain(connection: Connection) -> list[str]:
         with asked(connection) as statements:
-            QUESTIONS[name](connection)
-        explained = []
+            question(connection)
+        plans = []
         for statement, values in statements:
             how = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
             rows = connection.exec_driver_sql(f"{how} {statement}", values)
-            explained.append("\n".join(str(row[3] if how.endswith("PLAN") else row[0]) for row in rows))
-        return explained
+            plans.append("\n".join(str(row[3] if how.endswith("PLAN") else row[0]) for row in rows))
+        return plans
 
-    shown = database.write(explain)
+    return database.write(explain)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_large_table_is_read_whole(database: Database, name: str) -> None:
+    shown = explained(database, QUESTIONS[name])
     assert shown
     for one in shown:
         assert not re.search(rf"(SCAN|Seq Scan on) ({LARGE})\b", one), one
+
+
+@pytest.mark.parametrize("name", ["credentials", "user_keys", "revocations", "system_users", "server_tags"])
+def test_a_look_through_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
+    table = tables.metadata.tables[name]
+    after = [1 if isinstance(column.type, Integer) else "x" for column in table.primary_key]
+
+    def piece(connection: Connection) -> Any:
+        own = damaged_rows.belongs(table, 1)
+        return next(sealed_tables.pieces(connection, table, own, after=after, at_once=100))
+
+    shown = explained(database, piece)
+    assert shown
+    for one in shown:
+        assert not re.search(r"TEMP B-TREE|\bSort\b", one), one
 
 
 def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:

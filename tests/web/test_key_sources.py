@@ -331,18 +331,19 @@ def test_a_service_that_says_a_byte_now_and_then_is_not_waited_for(
 
 
 @pytest.mark.parametrize("tag", ['"a\x00b"', '"a"\r\n b', "x" * 3000, "a tag", '"' + "a" * 600 + '"', '"\x1b[31m"'])
-def test_a_tag_that_is_none_is_not_kept(service: Service, elsewhere: Elsewhere, tag: str) -> None:
+def test_a_tag_that_is_none_is_not_kept(
+    service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
     """It was sent with each later look, which then failed before it was sent, or could not be stored at all."""
     elsewhere.keys = [fresh_line()]
     name(service, elsewhere)
-    answer = elsewhere.answer
-    elsewhere.answer = (
-        lambda path, known: (  # type: ignore[method-assign]
-            *answer(path, known)[:1],
-            {**answer(path, known)[1], "ETag": tag},
-            answer(path, known)[2],
-        )
-    )
+    plain = elsewhere.answer
+
+    def tagged(path: str, known: str) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = plain(path, known)
+        return status, headers | {"ETag": tag}, body
+
+    monkeypatch.setattr(elsewhere, "answer", tagged)
     assert sync(service) == ("in step", "")
     elsewhere.keys.append(fresh_line())
     assert sync(service) == ("in step", "")

@@ -44,7 +44,8 @@ class KeyFileLine(NamedTuple):
 class KnownFile(NamedTuple):
     """What is known of a file. stamp: changes with it, None: look anew; cut: why there may be more than the rows;
     problem: why nothing is known; refused: it was looked at, and sshd could not read it either; mount: where the file
-    system of its home was mounted when it had keys, empty: it had none.
+    system of its home was mounted when it had keys, empty: it had none; unsafe: why sshd takes no key of it all the
+    same.
     """
 
     stamp: Optional[Tuple[int, ...]] = None
@@ -53,13 +54,15 @@ class KnownFile(NamedTuple):
     problem: str = ""
     refused: bool = False
     mount: str = ""
+    unsafe: str = ""
 
 
 class Look:
     """One look, made ready where nothing of the file's owner is touched; `do` touches it.
 
     everybody: it counts for all accounts, and is read as root where nobody else could lead it elsewhere; authorities:
-    every key in it is a certificate authority's; known: of the last look; home: the account's, where the file is in it.
+    every key in it is a certificate authority's; known: of the last look; home: the account's, where the file is in it;
+    strict_home: the account's, wherever the file is, where sshd takes no file that others may change (StrictModes).
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class Look:
         rules: SshdRules,
         known: Optional[KnownFile],
         home: str = "",
+        strict_home: str = "",
     ) -> None:
         self._path = path
         self._everybody = everybody
         self._authorities = authorities
         self._rules = rules
         self._home = home
+        self._strict_home = strict_home
         self._stamp = known.stamp if known is not None else None
         self._mount = known.mount if known is not None else ""
 
@@ -99,13 +104,16 @@ class Look:
             return None  # a folder is no file of keys, for sshd either
         if not stat.S_ISREG(status.st_mode):
             return {"refused": "it is not a regular file"}
+        # Not kept with the file: folders above it change without a sign of it.
+        unsafe = changed_by_others(self._path, self._strict_home) if self._strict_home else ""
         if self._stamp is not None and list(stamp) == list(self._stamp):
-            return {"same": True}
+            return {"same": True, "unsafe": unsafe}
         data, stamp, cut = _read(self._path)
         rows, more = self._rows(data)
         fresh = time.time() - max(stamp[2], stamp[3]) / 1e9 < _FRESH_SECONDS
         mount = mount_point(self._home) if self._home and rows else ""
-        return {"stamp": None if fresh else stamp, "rows": rows, "cut": cut or more, "mount": mount}
+        stamped = None if fresh else stamp
+        return {"stamp": stamped, "rows": rows, "cut": cut or more, "mount": mount, "unsafe": unsafe}
 
     def _is_away(self) -> bool:
         """Whether the home is not there, or lies on another file system than when this file had keys: one that is not
@@ -164,9 +172,31 @@ def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     if "refused" in told:
         return KnownFile(problem=told["refused"], refused=True)
     if "same" in told:
-        return known._replace(problem="", refused=False) if known is not None else KnownFile()
+        return known._replace(problem="", refused=False, unsafe=told["unsafe"]) if known is not None else KnownFile()
     stamp = None if told["stamp"] is None else tuple(told["stamp"])
-    return KnownFile(stamp, tuple(KeyFileLine(*row) for row in told["rows"]), told["cut"], mount=told["mount"])
+    rows = tuple(KeyFileLine(*row) for row in told["rows"])
+    return KnownFile(stamp, rows, told["cut"], mount=told["mount"], unsafe=told["unsafe"])
+
+
+def changed_by_others(path: str, home: str) -> str:
+    """Why sshd with StrictModes takes no key of a file, as its account sees it (misc.c, safe_path); empty: it does.
+
+    A group that may write counts for nothing here: of which groups sshd lets that pass differs between distributions.
+    """
+    real, top = os.path.realpath(path), os.path.realpath(home)
+    place = real
+    while True:
+        try:
+            status = os.stat(place)
+        except OSError as error:
+            return f"sshd does not take it (StrictModes): {place}: {error.strerror}"
+        if status.st_uid not in (0, os.geteuid()):
+            return f"sshd does not take it (StrictModes): {place} is another account's"
+        if status.st_mode & stat.S_IWOTH:
+            return f"sshd does not take it (StrictModes): everybody may write to {place}"
+        if place == "/" or (place == top and place != real):
+            return ""
+        place = os.path.dirname(place)
 
 
 def _read(path: str) -> Tuple[bytes, Tuple[int, ...], str]:

@@ -61,6 +61,7 @@ class Scanner:
         self._unasked: List[Cut] = []
         self._rules = SshdRules()
         self._zone: Optional[TimeZone] = None
+        self._strict = False  # whether every sshd here takes no file that others may change
         self._commands: List[ReportedKey] = []
         self._read = {place: key_file.KnownFile(mount=mount) for place, mount in self._seen.files.items()}
         self.cut: Tuple[Cut, ...] = ()
@@ -80,7 +81,7 @@ class Scanner:
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         found = list(self._commands)
         for place, looked in self._look():
-            rows = [_judged(one, place) for one in looked.rows]
+            rows = [_judged(one, place, looked.unsafe) for one in looked.rows]
             if looked.problem:
                 cut.append(Cut(place.username, place.path, looked.problem))
                 if (place.in_force or looked.refused) and looked.problem not in (account_tasks.NO_TIME, key_file.AWAY):
@@ -111,7 +112,8 @@ class Scanner:
             home = account.home.rstrip("/") if account is not None else ""
             home = home if home and place.path.startswith(f"{home}/") else ""
             last = self._read.get(place[:2])
-            work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home)
+            strict_home = account.home if account is not None and self._strict else ""
+            work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home, strict_home)
             tasks.append(account_tasks.Task(*who, work.do))
         known, self._read = self._read, {}
         looks = []
@@ -184,6 +186,7 @@ class Scanner:
         commands: List[ReportedKey] = []
         places: Dict[Tuple[str, str], _Place] = {}
         self._unasked = []
+        self._strict = True
         self._add_places(self._sshd, self._asked, before, commands, places)
         for sshd in sshds[1:]:
             try:
@@ -207,6 +210,7 @@ class Scanner:
         for_all = sshd.effective()
         if sshd is self._sshd:
             self._judge_by(for_all)
+        self._strict = self._strict and for_all.one("strictmodes") == "yes"
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
@@ -217,7 +221,11 @@ class Scanner:
             in_force: Sequence[str] = ()
             if single and account.name not in known and asked < _MOST_ASKED:
                 asked += 1
-                known[account.name] = sshd.effective(account.name)
+                try:
+                    known[account.name] = sshd.effective(account.name)
+                except SshdProblem:
+                    # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
+                    known[account.name] = for_all
             if single and account.name not in known:
                 in_force = sorted(others)  # until sshd is asked, at a later look
             effective = known.get(account.name, for_all) if single else for_all
@@ -277,9 +285,9 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
     return SshdRules(accepted, int(size) if size.isdecimal() else 0, known, tz)
 
 
-def _judged(row: key_file.KeyFileLine, place: _Place) -> ReportedKey:
-    """What is found, as it counts there and now."""
-    problem = row.problem
+def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKey:
+    """What is found, as it counts there and now. unsafe: why sshd takes no key of its file."""
+    problem = row.problem or unsafe
     if not problem and row.ends_at is not None and row.ends_at < int(time.time()):  # as sshd counts: in whole seconds
         problem = "its end has passed"
     kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE

@@ -25,7 +25,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 from keyrack.agent.sshd import places, revoked_list
 from keyrack.agent.sshd.places import Place
 from keyrack.agent.sshd.running import TAKES_PATTERNS
-from keyrack.agent.sshd.settings import Effective, Sshd, asked_by_rules, named_places
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
@@ -36,6 +36,7 @@ _ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells", "/e
 _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
 _TELLS_SIGNATURES = (9, 6)  # OpenSSH's first that tells a client which signatures it takes, not all that it knows
+_PROGRAM = re.compile(r"/[A-Za-z0-9/._-]+")  # a path in which a shell would see nothing else
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _MOST_WORDS = 10
@@ -260,7 +261,11 @@ class _Answers:
 
     def _asked(self, name: str, place: Optional[Place]) -> Effective:
         if self._single:
-            return self._sshd.effective(name, self._config, place)
+            try:
+                return self._sshd.effective(name, self._config, place)
+            except SshdProblem as problem:
+                # Settings that are sound may be none for one account: it then breaks off that connection (auth2.c).
+                return self._sshd.effective(None, self._config).broken(str(problem))
         if self._all is None:
             self._all = self._sshd.effective(None, self._config)
         return self._all
@@ -349,12 +354,20 @@ def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if forced.startswith("internal-sftp"):
         return ""
     # sshd has the account's shell run a forced command.
-    if os.path.basename(shell) in _NO_LOGIN:
+    if _ends_at_once(shell):
         return f"its shell {shell} ends every login at once"
     first = forced.split(" ")[0] if forced not in ("", "none") else shell
-    if os.path.basename(first) in _NO_LOGIN:
+    if _ends_at_once(first):
         return f"ForceCommand {first} ends every login at once"
+    shut_in = effective.one("chrootdirectory") not in ("", "none")
+    if _PROGRAM.fullmatch(first) and not shut_in and not os.path.exists(first):
+        return f"ForceCommand {first} is not there"
     return ""
+
+
+def _ends_at_once(program: str) -> bool:
+    """Whether it is one of those that end every login, by its name or by what it leads to."""
+    return bool({os.path.basename(program), os.path.basename(os.path.realpath(program))} & set(_NO_LOGIN))
 
 
 def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
@@ -366,6 +379,8 @@ def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
         return ""
     fields = _shadow(name)
     if fields is None:
+        if pam and os.geteuid() == 0 and programs.find("getent") is not None and _is_in_shadow_alone(name):
+            return "it has no entry in /etc/shadow, where /etc/passwd says that its password is (pwck finds such)"
         return ""
     today = int(time.time() // _DAY)
     # sshd(8): without PAM an account is locked when its password begins with "!".
@@ -418,6 +433,10 @@ def _nologin_problem(account: pwd.struct_passwd) -> str:
 
 
 def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
+    if effective.problem:
+        return f"sshd breaks off its logins: {effective.problem}"
+    if effective.one("maxauthtries") == "0":
+        return "MaxAuthTries 0"
     if effective.one("refuseconnection") == "yes":
         return "RefuseConnection yes"
     if effective.one("pubkeyauthentication") == "no":
@@ -536,6 +555,15 @@ def _shadow(name: str) -> Optional[List[str]]:
         return None
     fields = programs.run([getent, "shadow", name]).output.rstrip("\n").split(":")
     return fields if len(fields) == 9 else None
+
+
+def _is_in_shadow_alone(name: str) -> bool:
+    """Whether this host's own /etc/passwd says that an account's password is in /etc/shadow."""
+    try:
+        with open("/etc/passwd", "rb") as file:
+            return any(line.startswith(os.fsencode(name) + b":x:") for line in file)
+    except OSError:
+        return False
 
 
 def _number(text: str) -> Optional[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from keyrack.agent.keys.unmanaged_keys import expand
@@ -17,6 +18,7 @@ from keyrack.agent.system import lookup
 from keyrack.agent.system.account_names import LocalAccount
 from keyrack.protocol.host_document import HostDocument
 
+_UNKNOWN_TOKEN = re.compile(r"^(?:[^%]|%[%hUu])*%(?![%hUu])")
 MOST_ACCOUNTS, MOST_KEYS = 200, 50  # told of
 
 
@@ -51,9 +53,14 @@ def unread(username: str, effective: Effective, lines: Iterable[SettingLine], fo
         return lookup.absence(username)  # gone since it was judged
     local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
     patterns = effective.patterns("authorizedkeysfile", lines)
-    read = [os.path.normpath(path) for path in (expand(pattern, local) for pattern in patterns) if path is not None]
-    if os.path.normpath(f"{folder}/{username}") in read:
-        return ""
+    # As the file system has it: a folder may have several names.
+    ours = os.path.realpath(f"{folder}/{username}")
+    for pattern in patterns:
+        if _UNKNOWN_TOKEN.match(pattern):
+            return f"sshd breaks off every login: AuthorizedKeysFile {pattern} has a token that it does not know"
+        path = expand(pattern, local)
+        if path is not None and os.path.realpath(path) == ours:
+            return ""
     return f"sshd does not read Keyrack's file (AuthorizedKeysFile {' '.join(patterns) or 'none'})"
 
 

@@ -10,9 +10,10 @@ import errno
 import functools
 import os
 import stat
-from typing import FrozenSet, Tuple
+from typing import FrozenSet, Set, Tuple
 
 from keyrack.agent.system import file_stamp, programs
+from keyrack.ssh.line_key import USUAL_RULES, read_key
 
 _KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
 _REVOKED = " REVOKED"
@@ -28,10 +29,10 @@ def problem(path: str, canonical: str) -> str:
     """Why a key (type, blank, base64) is refused by this file, or why that cannot be known; empty where it is not."""
     if not _is_set(path):
         return ""
-    words, is_krl, _ = _read(path, file_stamp.stamp(path))
+    keys, is_krl, _ = _read(path, file_stamp.stamp(path))
     if is_krl:
         return _asked(path, file_stamp.stamp(path), canonical)
-    return _words(path) if canonical.split(" ")[1].encode("ascii") in words else ""
+    return _words(path) if canonical in keys else ""
 
 
 def is_readable(path: str) -> bool:
@@ -48,8 +49,8 @@ def _words(path: str) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: str, stamp: object) -> Tuple[FrozenSet[bytes], bool, str]:
-    """Its words, among which are the keys; whether it is ssh-keygen's own kind; why it cannot be read.
+def _read(path: str, stamp: object) -> Tuple[FrozenSet[str], bool, str]:
+    """Its keys, each as type, blank, base64; whether it is ssh-keygen's own kind; why it cannot be read.
 
     stamp: changes with the file.
     """
@@ -59,8 +60,20 @@ def _read(path: str, stamp: object) -> Tuple[FrozenSet[bytes], bool, str]:
         if os.geteuid() != 0 and isinstance(error, PermissionError):
             return frozenset(), False, ""  # sshd may see more than this process
         return frozenset(), False, f"sshd takes no key while it cannot read its RevokedKeys {path}: {error.strerror}"
-    is_krl = data.startswith(_KRL)
-    return frozenset() if is_krl else frozenset(data.split()), is_krl, ""
+    if data.startswith(_KRL):
+        return frozenset(), True, ""
+    keys: Set[str] = set()
+    for number, raw in enumerate(data.split(b"\n"), start=1):
+        # As sshkey_in_file of authfile.c has it: C text ends at NUL, and the first line that is no key ends the search.
+        line = raw.split(b"\0", 1)[0].lstrip(b" \t").decode("latin-1")
+        if not line or line.startswith("#"):
+            continue
+        key = read_key(line, USUAL_RULES)
+        if key is None or key.fingerprint is None:
+            where = f"RevokedKeys {path} line {number}"
+            return frozenset(keys), False, f"sshd takes no key because of {where}, which is neither a key nor a comment"
+        keys.add(f"{key.type} {key.encoded}")
+    return frozenset(keys), False, ""
 
 
 def _bytes(path: str) -> bytes:

@@ -73,7 +73,10 @@ class Effective:
     as its manual does). Raises SshdProblem for what is no such answer.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, problem: str = "") -> None:
+        """problem: why sshd does nothing of this for whom it was asked about."""
+        self.problem = problem
+        self._output = output
         self._values: Dict[str, List[str]] = {}
         for line in output.split("\n"):
             keyword, _, value = line.partition(" ")
@@ -82,6 +85,10 @@ class Effective:
         # Every sshd says these. Not to find them is no answer, and must not be taken for one.
         if not {"authorizedkeysfile", "pubkeyauthentication"} <= set(self._values):
             raise SshdProblem("sshd's account of its settings (sshd -T) is in a form that this agent cannot read")
+
+    def broken(self, problem: str) -> Effective:
+        """The same, and why sshd lets nobody in by it."""
+        return Effective(self._output, problem)
 
     def one(self, keyword: str) -> str:
         """The first value; empty where there is none. without-password is the old name of prohibit-password."""
@@ -154,6 +161,8 @@ class Sshd:
                 place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
             local = place.local or (HERE if place.address == HERE else _own_address())
             asked += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
+            # That of nobody in particular; without it, sshd says that no such rule applies.
+            asked += ["rdomain="] if "rdomain" in asked_by_rules(lines) else []
         port = place.port if place is not None else None
         asked += [f"lport={port}"] if port is not None else _local_port(lines)
         who = asked if user is None else [f"user={user}", *asked]

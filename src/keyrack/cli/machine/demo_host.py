@@ -62,6 +62,7 @@ class DemoHost:
         self.agent_state = self.directory / "agent"
         self.agent_log = self.directory / "agent.log"
         self._agent: subprocess.Popen[bytes] | None = None
+        self._changing = threading.Lock()  # or an agent that is ended would be started again, for nobody to end
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -119,9 +120,10 @@ class DemoHost:
 
     def stop_agent(self) -> None:
         """End the agent alone."""
-        if self._agent is not None:
-            end(self._agent)
-            self._agent = None
+        with self._changing:
+            if self._agent is not None:
+                end(self._agent)
+                self._agent = None
 
     def agent_words(self) -> str:
         """What the agent says about itself: its `status`."""
@@ -163,8 +165,9 @@ class DemoHost:
 
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_SECONDS):
-            if self._agent is not None and self._agent.poll() is not None:
-                self._start_agent()
+            with self._changing:
+                if self._agent is not None and self._agent.poll() is not None:
+                    self._start_agent()
             if not self.server.is_running():
                 # Another try follows: its port may be taken for a moment.
                 with contextlib.suppress(PrivateSshdError):

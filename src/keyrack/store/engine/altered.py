@@ -17,6 +17,17 @@ _LACKS = (
     "or a later version did. Put back what is missing, or restore a backup; Keyrack makes none of it anew by itself."
 )
 
+_NUMBERED_BEFORE = (
+    "The database gives ids out that are in use already ({reason}): its sequences were set back, or were not copied "
+    "with the rows, as PostgreSQL's logical replication does not. Nothing of the change was kept. Set each on beyond "
+    "the highest id: in PostgreSQL by setval(), in SQLite in sqlite_sequence."
+)
+
+# unique_violation
+_TWICE = "23505"
+_TWICE_ON_SQLITE = re.compile(r"UNIQUE constraint failed: \w+\.id$")
+_OF_ID = re.compile(r"Key \(id\)=\(\d+\) ")
+
 NAMED = 3
 """Differences that are named; of more the number is told."""
 # duplicate_table, duplicate_column, duplicate_object
@@ -39,7 +50,7 @@ _NOT_OURS_ON_SQLITE = re.compile(
 
 def is_altered(error: BaseException) -> bool:
     """Whether an error says that tables are others than Keyrack made, or that a write was taken and not done."""
-    return is_write_lost(error) or _lacks(error)
+    return is_write_lost(error) or _lacks(error) or _is_numbered_before(error)
 
 
 def is_write_lost(error: BaseException) -> bool:
@@ -57,7 +68,8 @@ def words(error: BaseException) -> str:
     if is_write_lost(error):
         return WRITE_LOST
     cause = getattr(error, "orig", None) or error
-    return in_words([str(cause).strip().partition("\n")[0]])
+    reason = str(cause).strip().partition("\n")[0]
+    return _NUMBERED_BEFORE.format(reason=reason) if _is_numbered_before(error) else in_words([reason])
 
 
 def in_words(differing: Sequence[str]) -> str:
@@ -72,6 +84,16 @@ def is_there_already(error: BaseException) -> bool:
     if isinstance(cause, sqlite3.OperationalError):
         return _THERE_ON_SQLITE.search(str(cause)) is not None
     return getattr(cause, "sqlstate", None) in _THERE
+
+
+def _is_numbered_before(error: BaseException) -> bool:
+    """Whether a new row was given the id of another one. No caller names the number of what he makes."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.IntegrityError):
+        return _TWICE_ON_SQLITE.search(str(cause)) is not None
+    if getattr(cause, "sqlstate", None) != _TWICE:
+        return False
+    return _OF_ID.match(str(getattr(getattr(cause, "diag", None), "message_detail", None) or "")) is not None
 
 
 def _lacks(error: BaseException) -> bool:

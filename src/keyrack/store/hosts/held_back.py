@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Select, delete, insert, select
 
-from keyrack.store.sealing import sealed
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.sealing import sealed, sealed_sets
 from keyrack.store.tables import held_back, told_documents
 
-AT_ONCE = 1_000
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
 """What a row says: the database would let this line in and the host's last document did not; the host refused this
 key and the database does not; the host's document had this line and the database has not; the database asks for this
@@ -69,20 +69,18 @@ def replace_all(connection: Connection, server_id: int, rows: Iterable[Mapping[s
 
 def remove(connection: Connection, ids: Iterable[int]) -> None:
     """Hold these back no longer."""
-    for some in _parts(ids):
-        sealed.remove(connection, held_back, held_back.c.id.in_(some))
+    sealed_sets.remove_among(connection, held_back, id=list(ids))
+
+
+@prepared
+def _locking(ids: Sequence[int]) -> Select[Any]:
+    return select(held_back).where(among(held_back.c.id, ids)).order_by(held_back.c.id).with_for_update()
 
 
 def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
     """Note that somebody decided that these stay held back."""
-    for some in _parts(ids):
-        sealed.change(connection, held_back, held_back.c.id.in_(some), values={"decided_at": at})
-
-
-def _parts(ids: Iterable[int]) -> Iterator[list[int]]:
-    """As many at a time as a statement has room for."""
-    left = list(ids)
-    return (left[start : start + AT_ONCE] for start in range(0, len(left), AT_ONCE))
+    rows = _locking.rows(connection, list(ids))
+    sealed_sets.change_many(connection, held_back, rows, lambda _: {"decided_at": at})
 
 
 def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import table as lightweight
 
-from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared, write_lost
 from keyrack.store.sealing import sealed
 from keyrack.store.sealing.sealed import AT_ONCE, SEAL
 from keyrack.store.tables import servers
@@ -121,9 +121,11 @@ def _last_id(name: str) -> Select[Any]:
 
 def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:
     """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
-    them as they were.
+    them as they were. Of rows named by id one that is there afterwards was kept by somebody else's trigger or rule.
     """
     gone = _deleting(table, tuple(named)).rows(connection, named)
+    if tuple(named) == ("id",) and len(gone) < len(set(named["id"])) and _there(table).rows(connection, named):
+        raise write_lost()
     for row in gone:
         sealed.count(connection, table, row, None)
     return gone
@@ -133,6 +135,11 @@ def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -
 def _deleting(table: Table, columns: tuple[str, ...]) -> Statement:
     which = [among(table.c[name], placeholder(table.c[name])) for name in columns]
     return Statement(lambda: delete(table).where(*which).returning(*table.c))
+
+
+@cache
+def _there(table: Table) -> Statement:
+    return Statement(lambda: select(table.c.id).where(among(table.c.id, placeholder(table.c.id))).limit(1))
 
 
 def change_many(
