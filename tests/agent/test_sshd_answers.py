@@ -94,6 +94,13 @@ def test_one_answer_serves_all_whom_no_rule_tells_apart(
 
 
 def _really(config: Path, name: str) -> str:
-    given = [sshd_path(), "-T", "-f", config, "-C", f"user={name},host=127.0.0.1,addr=127.0.0.1,laddr=127.0.0.1"]
+    given = [
+        str(sshd_path()),
+        "-T",
+        "-f",
+        str(config),
+        "-C",
+        f"user={name},host=127.0.0.1,addr=127.0.0.1,laddr=127.0.0.1",
+    ]
     lines = subprocess.run(given, capture_output=True, text=True, check=True).stdout.split("\n")
     return next(line.split(" ", 1)[1] for line in lines if line.lower().startswith("authorizedkeysfile "))

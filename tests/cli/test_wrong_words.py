@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from keyrack.cli import files
 from keyrack.cli.main import main
 from keyrack.settings import Settings
 
@@ -226,3 +227,16 @@ def spoken(words: str, *, stdout: str, buffered: bool) -> subprocess.CompletedPr
             check=False,
             timeout=60,
         )
+
+
+def test_a_file_without_an_end_is_left(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was read until the machine's memory was full."""
+    monkeypatch.setattr(files, "LARGEST", 1_000_000)
+    key = ("servers", "add-key", "web-1", "/dev/zero", "--label", "l", "--as", "deploy", "--workspace", "acme")
+    for command, words in (
+        (("apply", "/dev/zero"), "is longer than"),
+        (("apply", "/dev/null"), "lacks [workspace]"),
+        (key, "is longer than"),
+    ):
+        ended = run(*command, data=data)
+        assert (ended.exit_code != 0, words in ended.output) == (True, True), ended.output

@@ -225,7 +225,7 @@ def test_undo_leaves_what_was_taken_since(team: Team) -> None:
     servers.delete(instance, owner, alice.hosts[0].id)
     done = offboarding_undo.undo(instance, owner, made.id)
     assert any("was revoked since" in words for words in done.left)
-    assert "a grant of a server that was deleted" in done.left
+    assert "a grant of a host that was deleted" in done.left
     assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).canonical]}
     assert parse(alice.other).canonical in told(team, alice.hosts[1]).revoked
 

@@ -29,6 +29,7 @@ from keyrack.store.tables import events as event_rows
 from keyrack.store.tables import webhooks as webhook_rows
 from tests.core.test_audit_chain import rewrite
 from tests.services import Service, running, settings_for
+from tests.waiting import DEADLINE_SECONDS
 from tests.web.test_native import call
 
 PATH = "/webhooks"
@@ -80,7 +81,7 @@ def receiving() -> Iterator[Receiver]:
 
 def eventually(question: Callable[[], Any]) -> Any:
     """The first answer that is one, or a failure after a while."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < until:
         found = question()
         if found:
@@ -258,7 +259,8 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
 def test_each_event_is_a_line_of_json_and_of_syslog(
     team: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    eventually((tmp_path / "data" / "sinks.json").exists)
+    noted = tmp_path / "data" / "sinks.json"  # for the one first, then for the other
+    eventually(lambda: noted.exists() and {"syslog", "event_lines"} <= json.loads(noted.read_text()).keys())
     call(team, "PUT", "/groups/ops", {"members": ["alice"]})
     path = tmp_path / "events.jsonl"
     lines = eventually(lambda: path.exists() and path.read_text().splitlines())

@@ -12,6 +12,7 @@ import click
 from keyrack.cli import options
 from keyrack.cli.connection.opened import opened
 from keyrack.cli.connection.operator import operator
+from keyrack.cli.files import text_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json
 from keyrack.core.workspace import workspace_file, workspace_schema
@@ -53,10 +54,7 @@ def command(
 
     It may run beside the service. Secrets can come from the environment: password_env = "NAME".
     """
-    try:
-        text = file.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise click.ClickException(f"{file} is not UTF-8 text.") from None
+    text = text_of(file, otherwise="It takes a workspace file.")
     with opened(given, creating=True, new_database=new_database) as instance:
         left: list[str] = []
         noted: list[str] = []

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keyrack.cli import options
 from keyrack.cli.connection.opened import opened
+from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.core.audit import chain, exports, verify
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
@@ -89,7 +90,7 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
 def _witness(path: Path) -> Signed:
     """A checkpoint as the service's file, a host or a receiver of webhooks keeps it."""
     try:
-        fields = json.loads(path.read_text("utf-8"))
+        fields = json.loads(text_of(path, most=LARGEST_KEY, otherwise="It takes one checkpoint."))
         fields = fields["checkpoint"] if isinstance(fields.get("checkpoint"), dict) else fields
         text = fields["checkpoint"] if "checkpoint" in fields else fields["text"]
         return Signed(str(text), str(fields["signature"]))

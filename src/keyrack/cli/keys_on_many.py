@@ -10,6 +10,7 @@ import click
 
 from keyrack.cli.changes import changed, end_of, lasting, restrictions_of
 from keyrack.cli.connection.calls import either, reached
+from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.cli.output.tables import as_json, table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,7 +160,4 @@ def replace(
 
 def line_of(file: Path) -> str:
     """What a file of a public key holds; exits with words for what is no text."""
-    try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise click.ClickException(f"{file} is not a text file; it takes one line as ssh-keygen writes it.") from None
+    return text_of(file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")

@@ -53,8 +53,7 @@ def give(
     Exactly one of user_id and group_id, and one of server_id, tag and all_servers. starts_at: it opens nothing before,
     and hosts are told when that comes (begin); expires_at or duration: as validation.end takes them, a span from the
     start on; reason: for those who ask later; break_glass: its use is an alarm. A key that cannot obey the
-    restrictions (verify_required for a key that is not on a security key) is not let in by this grant.
-    Raises Refusal INVALID or MISSING.
+    restrictions (verify_required for one that is on no security key) is not let in. Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:

@@ -6,6 +6,7 @@ differs by version of a database, by how it was restored and by age; a differenc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -108,8 +109,8 @@ def _asked(connection: Connection, question: dict[str, str]) -> list[tuple[str, 
     """Rows of text about our tables."""
     names = (*changes.metadata.tables, REVISION)
     if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql(question["sqlite"]).fetchall()
         ours = {name.lower(): name for name in names}
+        rows = connection.exec_driver_sql(_OURS + question["sqlite"], (json.dumps(list(ours)),)).fetchall()
         return [(ours[row[-1].lower()], *map(str, row[:-1])) for row in rows if row[-1].lower() in ours]
     rows = connection.exec_driver_sql(question["postgresql"], {"names": list(names)}).fetchall()
     return [(str(row[-1]), *map(str, row[:-1])) for row in rows]
@@ -133,9 +134,13 @@ def _foreign_keys(table: Table) -> tuple[tuple[str, frozenset[str]], ...]:
     )
 
 
+# Of no other table: one of an operator's that needs a module which is not loaded cannot be looked into.
+_OURS = """
+WITH m AS (SELECT name FROM sqlite_master WHERE type = 'table' AND lower(name) IN (SELECT value FROM json_each(?)))
+"""
 # Each names the table last. On SQLite a number that is the primary key has no index.
 _COLUMNS = {
-    "sqlite": "SELECT c.name, m.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table'",
+    "sqlite": "SELECT c.name, m.name FROM m JOIN pragma_table_xinfo(m.name) c",
     "postgresql": """
 SELECT a.attname, n FROM unnest(%(names)s::text[]) n
 JOIN pg_catalog.pg_class c ON c.oid = to_regclass(quote_ident(n)) AND c.relkind IN ('r', 'p', 'f')
@@ -144,10 +149,9 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.
 }
 _KEYS = {
     "sqlite": """
-SELECT l.name, i.name, m.name FROM sqlite_master m JOIN pragma_index_list(m.name) l JOIN pragma_index_info(l.name) i
-WHERE m.type = 'table' AND l."unique" AND NOT l.partial AND i.name IS NOT NULL
-UNION ALL SELECT 'primary key', c.name, m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
-WHERE m.type = 'table' AND c.pk
+SELECT l.name, i.name, m.name FROM m JOIN pragma_index_list(m.name) l JOIN pragma_index_info(l.name) i
+WHERE l."unique" AND NOT l.partial AND i.name IS NOT NULL
+UNION ALL SELECT 'primary key', c.name, m.name FROM m JOIN pragma_table_info(m.name) c WHERE c.pk
 """,
     "postgresql": """
 SELECT i.indexrelid::text, a.attname, n FROM unnest(%(names)s::text[]) n
@@ -158,8 +162,7 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i
 }
 _LINKS = {
     "sqlite": """
-SELECT f.id, f."table", f."from", m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
-WHERE m.type = 'table'
+SELECT f.id, f."table", f."from", m.name FROM m JOIN pragma_foreign_key_list(m.name) f
 """,
     "postgresql": """
 SELECT k.oid::text, o.relname, a.attname, n FROM unnest(%(names)s::text[]) n
