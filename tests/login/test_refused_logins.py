@@ -30,7 +30,10 @@ FIRST = int(os.environ.get("KEYRACK_SEED", "0"))  # another number makes other c
 MORE = 1000  # from this number on there are other rules, and a second port
 WIDER = 100_000  # and from this one on more directives, rules by address, and homes of other kinds
 OFTEN = ("", "127.0.0.2", "127.9.8.7")  # from where somebody comes: named by rules, and by none
-FOUND = (163,)  # a forced command and a shell that ends every login: found by the long form
+FOUND = (
+    163,
+    157_111,
+)  # a forced command and a shell that ends every login, no shell in a ChrootDirectory: found by the long form
 ACCOUNTS = ("krone", "krtwo", "root")
 GROUP = "krones"
 

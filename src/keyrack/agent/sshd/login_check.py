@@ -347,8 +347,9 @@ def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
 
 def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     shell = account.pw_shell or "/bin/sh"
-    # sshd(8), allowed_user: it lets nobody in whose shell is not there.
-    if not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
+    # auth.c, allowed_user: it lets nobody in whose shell is not there, but looks for none of whom it shuts in.
+    is_shut_in = effective.one("chrootdirectory") not in ("", "none")
+    if not is_shut_in and not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
         return f"its shell {shell} is not there, or cannot be run"
     forced = effective.one("forcecommand")
     if forced.startswith("internal-sftp"):
@@ -359,8 +360,7 @@ def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     first = forced.split(" ")[0] if forced not in ("", "none") else shell
     if _ends_at_once(first):
         return f"ForceCommand {first} ends every login at once"
-    shut_in = effective.one("chrootdirectory") not in ("", "none")
-    if _PROGRAM.fullmatch(first) and not shut_in and not os.path.exists(first):
+    if _PROGRAM.fullmatch(first) and not is_shut_in and not os.path.exists(first):
         return f"ForceCommand {first} is not there"
     return ""
 
