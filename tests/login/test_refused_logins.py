@@ -15,7 +15,7 @@ import pytest
 
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import revoked_keys
 from keyrack.ssh.authorized_keys import key_line
@@ -279,6 +279,11 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     for number in [*range(FIRST, FIRST + COUNT), *(() if LONG else FOUND)]:
         case = Case.make(number)
         host.become(case)
+        if Sshd(str(host.config)).problem() is not None:
+            # No sshd starts with these, so nobody gets in, and that is said.
+            with pytest.raises(SshdProblem):
+                LoginCheck(Sshd(str(host.config))).look(host.document)
+            continue
         for words in case.commands:
             change(words)
         try:
