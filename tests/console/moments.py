@@ -49,7 +49,6 @@ def moments(service: Service) -> list[Moment]:
     waits = _one(service, "SELECT id FROM servers WHERE enrolled_at IS NULL ORDER BY id LIMIT 1")
     long_person = _one(service, "SELECT name FROM users WHERE name LIKE 'maximiliane%'")
     strange = _one(service, "SELECT name FROM users ORDER BY id DESC LIMIT 1")
-    drifted = _one(service, "SELECT server_id FROM unmanaged_keys WHERE state = 'new' ORDER BY id LIMIT 1")
     inside = _one(service, "SELECT server_id FROM sessions ORDER BY id LIMIT 1")
     key = _one(service, "SELECT server_id || '/keys/' || id FROM credentials ORDER BY id LIMIT 1 OFFSET 1")
     own = [
@@ -89,7 +88,6 @@ def moments(service: Service) -> list[Moment]:
         Moment("host-refused", "/hosts?add=1", does=_adds_host_twice),
         Moment("host-key-preview", f"/hosts/{key}", does=_previews_limits),
         Moment("remove-key", f"/hosts/{key}", does=lambda page: _sends(page, "Remove this key")),
-        Moment("remove-unmanaged", f"/hosts/{drifted}", does=lambda page: _presses(page, "Unmanaged keys", "Remove")),
         Moment("end-session", f"/hosts/{inside}", does=lambda page: _presses(page, "Sessions", "End")),
         Moment("again", f"/offboard/{leaver}", does=_offboards),
         Moment("search", "/search?q=a"),

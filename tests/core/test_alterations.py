@@ -485,7 +485,7 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World) 
                 changed = 0
             if changed:
                 inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
-                names = [one.name for one in damaged(inside, world.team.owner)]
+                names = [one.name for whose in (world.team.owner, world.stranger) for one in damaged(inside, whose)]
                 found.append((world.gained(inside), names))
             raise Undo
 

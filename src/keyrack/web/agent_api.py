@@ -27,7 +27,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
-from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
+from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, fault, unanswered
 from keyrack.web.at_rest import RESTED, AtRest, ContactParts
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
@@ -409,8 +409,8 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return await handler(request)
     except Refusal as refusal:
         return _refuse(refusal)
-    except DatabaseUnavailable:
-        return _refuse(database_away())
+    except DatabaseUnavailable as error:
+        return _refuse(unanswered(error))
     except Exception:
         log.exception("request failed", method=request.method, path=request.url.path)
         return _refuse(fault())

@@ -20,6 +20,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable, NotAtOnce, TookLonger
+from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
@@ -135,6 +136,11 @@ def database_away() -> Refusal:
     return Refusal(Kind.UNAVAILABLE, "database-unavailable", words, retry_after=AWAY_SECONDS)
 
 
+def unanswered(error: DatabaseUnavailable) -> Refusal:
+    """The refusal where the database answered nothing of use: for now, or until an operator put back what is gone."""
+    return fault() if isinstance(error, TablesChanged) else database_away()
+
+
 def fault() -> Refusal:
     """The refusal where something of ours broke: a program that tries again would break it again."""
     return Refusal(Kind.FAULT, "internal", "Something went wrong on our side.")
@@ -226,8 +232,8 @@ class _Path:
                 with suppress(DatabaseUnavailable):
                     await run_in_threadpool(self._dialect.meet, request)
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
-        except DatabaseUnavailable:
-            return self._dialect.refuse(request, database_away()), None
+        except DatabaseUnavailable as error:
+            return self._dialect.refuse(request, unanswered(error)), None
         except Exception:
             log.exception("request failed", method=request.method, path=request.url.path)
             return self._dialect.refuse(request, fault()), None

@@ -19,7 +19,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
-from keyrack.web.api import Call, address_of, database_away, strangers
+from keyrack.web.api import Call, address_of, strangers, unanswered
 
 MOST_A_PAGE = 100
 _NO_TOKEN = "This call takes a token; see docs/api."  # noqa: S105 — words
@@ -90,9 +90,9 @@ async def keys_file(instance: Instance, request: Request) -> Response:
     name = str(request.path_params["name"]).replace("\x00", "\ufffd")
     try:
         found = await run_in_threadpool(published_keys.of_user, instance, stranger, name=name)
-    except DatabaseUnavailable:
-        away = database_away()
-        return bodies.retried(PlainTextResponse(away.message, 503), away)
+    except DatabaseUnavailable as error:
+        away = unanswered(error)
+        return bodies.retried(PlainTextResponse(away.message, 500 if away.kind is Kind.FAULT else 503), away)
     except Refusal as refusal:
         status = 404 if refusal.kind is Kind.MISSING else 401
         return PlainTextResponse("Not Found\n" if status == 404 else f"{refusal.message}\n", status)

@@ -87,8 +87,8 @@ def find(
         return page
 
 
-def get(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
-    """One of what a host found, as long as it is there. Raises Refusal MISSING."""
+def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone: bool = False) -> UnmanagedKey:
+    """One of what a host found, as long as it is there; gone: also when it is there no more. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
@@ -106,7 +106,7 @@ def get(instance: Instance, actor: Actor, server_id: int, found_id: int) -> Unma
                 else None
             )
         )
-        if found is None or found.state == GONE:
+        if found is None or (found.state == GONE and not gone):
             raise missing("unmanaged key")
         return found
 
@@ -143,18 +143,20 @@ def accept(
     username: object = None,
     expires_at: object = None,
     duration: object = None,
+    gone: bool = False,
 ) -> Credential:
     """Make an unmanaged key a credential of its server, with the restrictions and the end that its line has.
 
     label: None for its comment or fingerprint; username: needed where the key counts for every account;
-    expires_at or duration: an end instead of the line's. Raises Refusal MISSING, INVALID for a key not acceptable or
+    expires_at or duration: an end instead of the line's; gone: also one whose line is there no more, as it was
+    removed. Raises Refusal MISSING, INVALID for a key not acceptable or
     options that cannot be kept, TAKEN for the label.
     """
     attempt = _attempt(instance, actor, "accept a key found on a host", server_id, found_id)
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, found = _own(work, server_id, found_id)
+            server, found = _own(work, server_id, found_id, gone=gone)
             if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(found.username if username is None else username)
@@ -174,7 +176,8 @@ def accept(
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
-            unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
+            if found.state != GONE:
+                unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             work.record(
                 f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
                 f"on {server.name}{event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)}",
@@ -382,10 +385,10 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_i
     )
 
 
-def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, UnmanagedKey]:
+def _own(work: Work, server_id: int, found_id: int, *, gone: bool = False) -> tuple[Server, UnmanagedKey]:
     server = credentials.own_server(work, server_id)
     found = unmanaged_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
-    if found is None or found.state == GONE:
+    if found is None or (found.state == GONE and not gone):
         raise missing("unmanaged key")
     return server, found
 

@@ -50,7 +50,7 @@ _NOT_OURS_ON_SQLITE = re.compile(
 
 def is_altered(error: BaseException) -> bool:
     """Whether an error says that tables are others than Keyrack made, or that a write was taken and not done."""
-    return is_write_lost(error) or _lacks(error) or _is_numbered_before(error)
+    return is_write_lost(error) or is_lacking(error) or _is_numbered_before(error)
 
 
 def is_write_lost(error: BaseException) -> bool:
@@ -96,7 +96,8 @@ def _is_numbered_before(error: BaseException) -> bool:
     return _OF_ID.match(str(getattr(getattr(cause, "diag", None), "message_detail", None) or "")) is not None
 
 
-def _lacks(error: BaseException) -> bool:
+def is_lacking(error: BaseException) -> bool:
+    """Whether a question names a table or column that is not there, or not as it was made."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.OperationalError):
         is_general = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR

@@ -56,6 +56,10 @@ class DatabaseAltered(DatabaseUnavailable):
     """The tables are not as Keyrack made them, or a write did not happen though the database took it."""
 
 
+class TablesChanged(DatabaseAltered):
+    """A table or column that is asked for is not there: asking again does not help before an operator put it back."""
+
+
 class DatabaseRefused(DatabaseUnavailable):
     """The database server is there and does not know this database, role or password; waiting does not help."""
 
@@ -300,7 +304,8 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     if is_damage(error):
         return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
     if altered.is_altered(error):
-        return DatabaseAltered(altered.words(error))
+        kind = TablesChanged if altered.is_lacking(error) else DatabaseAltered
+        return kind(altered.words(error))
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:
         return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")

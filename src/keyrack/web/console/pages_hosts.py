@@ -20,12 +20,14 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
-from keyrack.protocol.report import EVERYBODY
+from keyrack.protocol.report import EVERYBODY, KEY
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
+REMOVED = "removed"
+"""In the address of a host's page: the unmanaged key whose removal was asked for last."""
 TROUBLE = {"silent", "enforcing undone", "not shown to enforce", "key files only", "not enrolled", "uninstalled"}
 SPANS = (
     ("0", "never"),
@@ -132,6 +134,7 @@ def host(visit: Visit) -> Response:
         more=more,
         unknown=unknown,
         unmanaged=_unmanaged(visit, server),
+        removed=_removed(visit, server),
         sessions=_sessions(visit, server),
         settings=settings,
         offline=_offline(server),
@@ -177,7 +180,7 @@ def manage(visit: Visit) -> Response:
     """Make a key that the host found one of Keyrack's."""
     server, found = visit.number("server"), visit.number("id")
     made = unmanaged_keys.accept(
-        visit.instance, visit.actor, server, found, username=visit.form.text("username") or None
+        visit.instance, visit.actor, server, found, username=visit.form.text("username") or None, gone=True
     )
     return visit.go(f"/hosts/{server}", f"The key {made.label} is Keyrack's to look after now.")
 
@@ -189,37 +192,29 @@ def ignore(visit: Visit) -> Response:
     return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
 
 
-def removing(visit: Visit) -> Asked:
-    """What taking an unmanaged key away does."""
-    server = servers.get(visit.instance, visit.actor, visit.number("server"))
-    found = unmanaged_keys.get(visit.instance, visit.actor, server.id, visit.number("id"))
-    name, account = found.comment or found.fingerprint, _account(found.username)
-    words = [f"{server.name} takes the key {found.fingerprint} out of {found.path}, line {found.line}."]
-    if found.in_force:
-        words.append(f"Whoever holds it can no longer log in with it as {account}; logins that are open go on.")
-    else:
-        words.append("sshd does not take it there now, so nobody loses a way in.")
-    if found.owner is not None:
-        words.append(f"It is a key of {found.owner}, who keeps what is granted by Keyrack.")
-    words.append("Keyrack does not put it back: who needs it later has it entered anew.")
-    return Asked(f"Remove {name} from {server.name}?", words, f"Remove this key from {server.name}", _at(server))
-
-
-def _account(username: str) -> str:
-    """Whom a key lets somebody log in as, in words."""
-    return "any account" if username == EVERYBODY else username
-
-
 def _at(server: Server) -> str:
     return f"/hosts/{server.id}"
 
 
 def remove(visit: Visit) -> Response:
-    """Have the host take an unmanaged key out of its file."""
+    """Have the host take an unmanaged key out of its file, and offer to take that back."""
     server = visit.number("server")
     found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
     name = found.comment or found.fingerprint
-    return visit.go(f"/hosts/{server}", f"The host is asked to take {name} out of {found.path}.")
+    return visit.go(f"/hosts/{server}?{REMOVED}={found.id}", f"The host is asked to take {name} out of {found.path}.")
+
+
+def _removed(visit: Visit, server: Server) -> UnmanagedKey | None:
+    """The key that was removed by the press before, where it can be let in again."""
+    number = bodies.identifier(visit.query.get(REMOVED, ""))
+    if not number or not visit.may("credentials:write"):
+        return None
+    try:
+        found = unmanaged_keys.get(visit.instance, visit.actor, server.id, number, gone=True)
+    except Refusal:
+        return None
+    back = found.kind == KEY and found.public_key and found.username != EVERYBODY
+    return found if back and found.state in (unmanaged_keys.REMOVING, unmanaged_keys.GONE) else None
 
 
 def ending_session(visit: Visit) -> Asked:
@@ -353,7 +348,7 @@ PAGES = (
     change("/hosts/{server}/invite", invite, "servers:write"),
     change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host, asks=removing),
+    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
     change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write", asks=ending_session),
     page("/hosts/{server}/enforce", enforcing, "servers:write"),
     page("/hosts/{server}/observe", stopping, "servers:write"),
