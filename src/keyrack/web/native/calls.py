@@ -254,7 +254,8 @@ def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
     for name in parameter_names(asks):
         call.query.get(name)  # raises for one that stands twice
     if CURSOR in asks.model_fields and CURSOR in values:
-        if PAGE in asks.model_fields and PAGE in values:
+        # The first page is what a client that was generated names where nobody named one.
+        if PAGE in asks.model_fields and values.get(PAGE, "1") != "1":
             raise invalid(PAGE, "Name either page or cursor: a cursor says by itself where a page begins.")
         values[CURSOR] = cursors.own(tag, values[CURSOR])
     try:
