@@ -29,7 +29,12 @@ ARGUMENTS = [
 COOKIE = "keyrack-loopback"
 PATIENCE_MILLISECONDS = 60_000  # with what a page is to show: only what hangs takes so long, beside whatever else runs
 # What a browser says of refusals, and of a network that a test took away.
-EXPECTED = ("the server responded with a status of", "ERR_INTERNET_DISCONNECTED", "htmx:afterRequest", "htmx:sendError")
+# A part that is asked for while one goes on to another page is not sent (htmx:sendAbort).
+EXPECTED = (
+    "the server responded with a status of",
+    "ERR_INTERNET_DISCONNECTED",
+    *("htmx:afterRequest", "htmx:sendError", "htmx:sendAbort"),
+)
 SignedIn = Callable[[Page, str], Page]
 
 
