@@ -1,4 +1,4 @@
-"""ssh over a thin line, so that a transfer lasts: `slow_ssh.py up|down ssh …`; holds no assertion."""
+"""ssh over a thin line, so that a transfer lasts: `slow_ssh.py up|down|late ssh …`; holds no assertion."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO
 
 PIECE = 32_768
 PAUSE_SECONDS = 0.05
+LATE_SECONDS = 3.0  # longer than a push may go on without being measured
 
 
 def trickle(source: IO[bytes], target: IO[bytes], pause: float) -> None:
@@ -26,15 +27,13 @@ def trickle(source: IO[bytes], target: IO[bytes], pause: float) -> None:
 
 
 def main(direction: str, words: list[str]) -> int:
-    """Run ssh with one of its two directions slowed down; its exit code."""
+    """Run ssh with one of its two directions slowed down, or what goes up held back at first; its exit code."""
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
-    up = threading.Thread(
-        target=trickle,
-        args=(sys.stdin.buffer, process.stdin, PAUSE_SECONDS if direction == "up" else 0),
-        daemon=True,
-    )
+    given = (sys.stdin.buffer, process.stdin, PAUSE_SECONDS if direction == "up" else 0)
+    up = threading.Timer(LATE_SECONDS if direction == "late" else 0, trickle, given)
+    up.daemon = True
     up.start()
     trickle(process.stdout, sys.stdout.buffer, PAUSE_SECONDS if direction == "down" else 0)
     return process.wait()

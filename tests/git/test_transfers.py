@@ -134,6 +134,7 @@ def test_a_running_transfer_is_cut(site: Site, lose: Callable[[Site, Person], No
         if direction == "down"
         else ("push", "-q", "origin", "HEAD:topic")
     )
+    wait_until(lambda: site.host.running == 0, "what filled it to be over")
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(slowly, alice, direction, *words, where=folder)
         wait_until(lambda: site.host.running == 1, "the transfer to begin")

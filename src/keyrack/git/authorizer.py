@@ -135,6 +135,8 @@ class _Running:
     operation: str = ""
     refs: PushedRefs = field(default_factory=PushedRefs)
     was_cut: bool = False
+    only_deletes: bool = False
+    """It began where there was no room, so that it makes nothing larger, however long it takes."""
 
     @property
     def pushes(self) -> bool:
@@ -157,6 +159,8 @@ class Authorizer:
         # Pushes under way, and the last that have ended, by the name that their hooks give.
         self._pushes: dict[str, _Running] = {}
         self._ended: OrderedDict[str, _Running] = OrderedDict()
+        # Permitted pushes that may only delete, as there is no room, until they run.
+        self._deleting: set[str] = set()
         # Permitted, and not yet told to start.
         self._starting: list[Access] = []
         self._upkeep: Upkeep | None = None
@@ -327,7 +331,10 @@ class Authorizer:
             return None
         now = time.monotonic()
         # The hooks of one that goes on name the operation that an earlier authorizer gave them.
-        running = _Running(access, writer, now, now, operation, PushedRefs(known=not again))
+        running = _Running(
+            access, writer, now, now, operation, PushedRefs(known=not again), only_deletes=operation in self._deleting
+        )
+        self._deleting.discard(operation)
         # Known before it starts, so that there is no moment at which a revocation would miss it.
         self._running.add(running)
         if running.pushes:
@@ -409,6 +416,8 @@ class Authorizer:
             *(["receive-pack"] if push else ["upload-pack", "--strict"]),
             str(folder),
         ]
+        if words:
+            self._deleting.add(operation)
         return [order.encode() for order in orders]
 
     def _environment(self, access: Access, protocol: bytes, operation: str) -> dict[str, str]:
@@ -482,7 +491,7 @@ class Authorizer:
             await asyncio.sleep(MEASURE_EVERY_SECONDS)
             pushes: dict[Path, list[_Running]] = {}
             for each in self._running:
-                if each.pushes:
+                if each.pushes and not each.only_deletes:
                     pushes.setdefault(self._folder(each.access), []).append(each)
             for folder, those in pushes.items():
                 try:
