@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
-from sqlalchemy import Connection
-
+from keyrack.core.audit import alarms
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
 from keyrack.logs import logger
-from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine import catalogue
-from keyrack.store.people import workspaces
 
 log = logger("keyrack")
 
 PAUSE_SECONDS = 30.0
-AGAIN_AFTER = timedelta(hours=1)
 REASON = "tables-altered"
 
 
@@ -44,7 +38,7 @@ class TableLook:
         found = (*in_the_way(instance), *instance.database.read(catalogue.unlinked))
         if not found:
             self._told = ()
-        elif found != self._told or now - self._told_at >= AGAIN_AFTER.total_seconds():
+        elif found != self._told or now - self._told_at >= alarms.AGAIN_AFTER.total_seconds():
             self._told, self._told_at = found, now
             _alarm(instance, found)
 
@@ -75,29 +69,8 @@ def _alarm(instance: Instance, found: tuple[str, ...]) -> None:
         f"The tables in the database are not as Keyrack made them, and not by Keyrack: {_shown(found)}. "
         "What was added may keep or change what is written; drop it, or name it in known_triggers if it is yours."
     )
-    summary, now = f"Alarm: {words}", instance.now()
     log.error("alarm", reason=words)
-
-    def add(connection: Connection) -> None:
-        workspace_id = min((one.id for one in workspaces.workspaces_by_name(connection)), default=0)
-        if events.was_raised_in(connection, workspace_id, REASON, summary, now - AGAIN_AFTER):
-            return
-        events.add(
-            connection,
-            system_actor(workspace_id, channel="agent"),
-            at=now,
-            action="events:read",
-            outcome="refused",
-            reason=REASON,
-            target_kind="event",
-            target_id=None,
-            server_id=None,
-            summary=summary,
-            level="alarm",
-            details={},
-        )
-
     try:
-        instance.database.write(add)
+        alarms.raise_about_database(instance, REASON, f"Alarm: {words}")
     except DatabaseUnavailable:
         log.error("alarm not recorded", reason=words)

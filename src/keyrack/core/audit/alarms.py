@@ -13,6 +13,7 @@ from keyrack.model import Server
 from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
+from keyrack.store.people import workspaces
 
 # Hosts ask every few seconds for a document that is not signed; the same alarm is raised this often.
 AGAIN_AFTER = timedelta(hours=1)
@@ -37,6 +38,38 @@ def raise_once(instance: Instance, server_id: int, code: str, words: str) -> Non
             log.error("alarm", server=server_id, reason=words)
     except DatabaseUnavailable:
         log.error("alarm not recorded", server=server_id, reason=words)
+
+
+def raise_about_database(instance: Instance, code: str, summary: str) -> bool:
+    """Leave the event of an alarm about the database itself, for the first workspace's people, unless the same was
+    raised within the last hour; whether there is a new one. code: the event's reason. Raises DatabaseUnavailable.
+    """
+    now = instance.now()
+
+    def is_known(connection: Connection) -> bool:
+        first = workspaces.first_workspace_id(connection)
+        return events.was_raised_in(connection, first, code, summary, now - AGAIN_AFTER)
+
+    def add(connection: Connection) -> bool:
+        if is_known(connection):
+            return False
+        events.add(
+            connection,
+            system_actor(workspaces.first_workspace_id(connection), channel="agent"),
+            at=now,
+            action="events:read",
+            outcome="refused",
+            reason=code,
+            target_kind="event",
+            target_id=None,
+            server_id=None,
+            summary=summary,
+            level="alarm",
+            details={},
+        )
+        return True
+
+    return not instance.database.read(is_known) and instance.database.write(add)
 
 
 def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> bool:

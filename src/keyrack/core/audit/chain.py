@@ -19,8 +19,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from keyrack.core.audit import alarms
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.logs import logger
@@ -30,14 +30,12 @@ from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store.audit import audit_log, events
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.engine.prepared import Row
-from keyrack.store.people import workspaces
 from keyrack.store.sealing import access_tree, event_seals
 
 log = logger("keyrack")
 
 KEPT_EVERY = timedelta(hours=1)
 """One checkpoint of so much time is kept: it says where a log was rewritten."""
-AGAIN_AFTER = timedelta(hours=1)
 MOST_PROOFS = 10_000
 MOST_NAMED = 5
 BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to it:"
@@ -159,38 +157,8 @@ def read_signed(instance: Instance, signed: Signed) -> Checkpoint:
 
 
 def _alarm(instance: Instance, summary: str) -> None:
-    now = instance.now()
-
-    def was_raised(connection: Connection) -> bool:
-        workspace_id = _first_workspace(connection)
-        return events.was_raised_in(connection, workspace_id, "audit-broken", summary, now - AGAIN_AFTER)
-
-    def add(connection: Connection) -> None:
-        workspace_id = _first_workspace(connection)
-        if was_raised(connection):
-            return
+    if alarms.raise_about_database(instance, "audit-broken", summary):
         log.error("alarm", reason=summary)
-        events.add(
-            connection,
-            system_actor(workspace_id, channel="agent"),
-            at=now,
-            action="events:read",
-            outcome="refused",
-            reason="audit-broken",
-            target_kind="event",
-            target_id=None,
-            server_id=None,
-            summary=summary,
-            level="alarm",
-            details={},
-        )
-
-    if not instance.database.read(was_raised):
-        instance.database.write(add)
-
-
-def _first_workspace(connection: Connection) -> int:
-    return min((one.id for one in workspaces.workspaces_by_name(connection)), default=0)
 
 
 def file_keeper(path: Path) -> Callable[[Signed], None]:

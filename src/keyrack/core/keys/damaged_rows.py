@@ -306,7 +306,7 @@ def _looked_at(connection: Connection, workspace_id: int, after: Place) -> Itera
 
 def _missing(connection: Connection, workspace_id: int, after: Place) -> Iterator[Looked]:
     """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
-    if workspace_id != min((workspace.id for workspace in workspaces.workspaces_by_name(connection)), default=0):
+    if workspace_id != workspaces.first_workspace_id(connection):
         return
     begin, index = after.key if after.of_missing else ("", -1)
     if not begin:

@@ -59,6 +59,11 @@ def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
     )
 
 
+def first_workspace_id(connection: Connection) -> int:
+    """The id of the workspace that was there first, whose people hear of what concerns none; 0 where there is none."""
+    return min((one.id for one in workspaces_by_name(connection)), default=0)
+
+
 def workspaces_exist(connection: Connection) -> bool:
     """Whether there is any workspace, which tells a new instance from one in use."""
     return connection.execute(select(workspaces.c.id).limit(1)).scalar() is not None
