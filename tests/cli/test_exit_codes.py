@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
 import shlex
 import subprocess
@@ -396,6 +398,16 @@ def test_a_users_key_is_registered_renewed_and_deleted_by_an_operator(data: Path
     assert renewed["expires_at"] != "-"
     assert run(f"people delete-key alice {key['id']}", data).stdout == f"Deleted key {key['id']} of alice.\n"
     assert json.loads(run("people keys alice --json", data).stdout) == []
+
+
+def test_a_user_may_be_called_as_the_operator_is(data: Path, tmp_path: Path) -> None:
+    me, file = pwd.getpwuid(os.geteuid()).pw_name, tmp_path / "mine.pub"
+    file.write_text(fresh_line())
+    assert run(f"people set {me}", data).exit_code == 0
+    told = run(f"people add-key {me} {file}", data)
+    assert told.exit_code == 0, told.output
+    (key,) = json.loads(run(f"people keys {me} --json", data).stdout)
+    assert run(f"people delete-key {me} {key['id']}", data).exit_code == 0
 
 
 def test_what_a_command_did_is_one_object(data: Path) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
+from keyrack.core.people.named_people import named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, User, UserKey
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, UserKey
 from keyrack.store.keys import key_owners
 from keyrack.store.keys.user_keys import user_key_holds
-from keyrack.store.people import users
 
 
 def put(
@@ -32,13 +30,12 @@ def put(
 
     Raises Refusal TAKEN where the user has it under another title or with another end, and as user_keys.add does.
     """
-    own = person is None or person == actor.name
+    whose = actor.name if person is None else person
+    own = _is_oneself(actor, whose) or person is None
     action = user_keys.ADD if own else "people:write"
     with Attempt(instance, actor, action, "set up an SSH key", target_kind="user key") as attempt:
-        if own:
-            owner = user_keys.person(actor)
-        else:
-            owner = attempt.read(lambda connection: _named(connection, actor, person)).id
+        found = None if own else attempt.read(lambda connection: named(connection, actor, whose))
+        owner = user_keys.person(actor) if found is None else found.id
         name = None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
         key = validation.public_key(instance, public_key)
         if validation.is_span(expires_at):
@@ -69,12 +66,17 @@ def delete(instance: Instance, actor: Actor, person: str, key_id: int) -> UserKe
     """Delete a key of the user with this name everywhere, and answer it as it was. Raises Refusal as
     user_keys.delete.
     """
-    if person == actor.name:
+    if _is_oneself(actor, person):
         return user_keys.delete(instance, actor, key_id)
     aim = "delete an SSH key of another user"
     with Attempt(instance, actor, "people:write", aim, target_kind="user key", target_id=key_id) as attempt:
-        owner = attempt.read(lambda connection: _named(connection, actor, person))
+        owner = attempt.read(lambda connection: named(connection, actor, person))
     return user_keys.delete(instance, actor, key_id, user_id=owner.id)
+
+
+def _is_oneself(actor: Actor, person: str) -> bool:
+    # An operator acts under the name of a login of the machine, which a user may have too.
+    return actor.user_id is not None and person == actor.name
 
 
 def _standing(work: Work, owner: int, fingerprint: str) -> UserKey | None:
@@ -90,10 +92,3 @@ def _differs(title: str | None, end: datetime | None) -> str:
     named = "without a title" if title is None else f"under the title {title!r}"
     until = "without an end" if end is None else f"until {end:%Y-%m-%d %H:%M:%S} UTC"
     return f"The user has this key {named} and {until}; renew it for another end, or delete it first."
-
-
-def _named(connection: Connection, actor: Actor, name: str | None) -> User:
-    user = users.user_by_name(connection, actor.workspace_id, name or "")
-    if user is None:
-        raise missing("user")
-    return user

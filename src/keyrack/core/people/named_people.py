@@ -39,7 +39,7 @@ def find(
 def get(instance: Instance, actor: Actor, name: str) -> User:
     """A user by name. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a user", target_kind="user") as attempt:
-        return attempt.read(lambda connection: _named(connection, actor, name))
+        return attempt.read(lambda connection: named(connection, actor, name))
 
 
 def put(
@@ -87,11 +87,12 @@ def put(
 def delete(instance: Instance, actor: Actor, name: str) -> User:
     """Delete a user by name, as users.delete_user does, and answer it as it was. Raises as that does."""
     with Attempt(instance, actor, "people:write", "delete a user", target_kind="user") as attempt:
-        found = attempt.read(lambda connection: _named(connection, actor, name))
+        found = attempt.read(lambda connection: named(connection, actor, name))
         return users.delete_user(instance, actor, found.id)
 
 
-def _named(connection: Connection, actor: Actor, name: str) -> User:
+def named(connection: Connection, actor: Actor, name: str) -> User:
+    """The user of the actor's workspace with this name. Raises Refusal MISSING."""
     found = user_rows.user_by_name(connection, actor.workspace_id, name)
     if found is None:
         raise missing("user")
