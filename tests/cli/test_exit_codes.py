@@ -169,6 +169,13 @@ ENDS = [
     ("people delete-key alice 4711", 1),
     ("people add-key alice /none.pub", 2),
     ("requests rules list", 0),
+    ("policy show", 0),
+    ("policy set --types ssh-ed25519 --preview", 0),
+    ("policy set --types ssh-ed25519 --rsa-bits 3072", 0),
+    ("policy set --rsa-bits 1024", 1),
+    ("policy set --types any --rsa-bits any", 0),
+    ("policy set", 2),
+    ("policy set --rsa-bits much", 2),
     ("requests rules delete none", 1),
     ("requests rules set none --approvers 3", 2),
     ("grants renew 4711", 2),
@@ -219,6 +226,7 @@ GROUPS = (
     "tokens",
     "webhooks",
     "freeze",
+    "policy",
 )
 
 
@@ -277,7 +285,7 @@ CHANGES_NO_LOGIN = {
     *("hosts host-keys", "hosts rename", "hosts offline-policy", "hosts copy-gone", "hosts end-session"),
     *("hosts ignore", "hosts remove", "hosts enrol", "servers enrol", "hosts damaged", "hosts resync"),
     *("requests deny", "requests refuse", "requests cancel", "keys claim", "leaver undo"),
-    *("requests rules set", "requests rules delete"),
+    *("requests rules set", "requests rules delete", "policy set"),
 }
 
 
