@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from keyrack import app
 from keyrack.core.audit import events
@@ -109,13 +110,13 @@ def test_what_others_write_in_the_database_opens_nothing(team: Team, how: str) -
     key_policy.put(instance, owner, types=["ssh-ed25519", "ssh-rsa"])
     former = instance.database.read(lambda c: dict(c.execute(select(key_policies)).mappings().one()))
     key_policy.put(instance, owner, types=["ssh-ed25519"])
-    changes = {
+    changes: dict[str, list[Any]] = {
         "loosened": [update(key_policies).values(key_types=["ssh-ed25519", "ssh-rsa"])],
         "deleted": [delete(key_policies)],
         "put back": [delete(key_policies), insert(key_policies).values(**former)],
     }
     for statement in changes[how]:
-        instance.database.write(lambda connection, one=statement: connection.execute(one))
+        instance.database.write(partial(Connection.execute, statement=statement))
     time.sleep(kept_policies.HOLDS)
     for line in (RSA, fresh_line()):
         assert refused(instance, owner, line) == "key-policy-damaged"

@@ -1,4 +1,4 @@
-"""The policy of keys by Keyrack's own API: shown, tried, set where nobody else set it meanwhile, and held by every API."""
+"""The policy of keys by Keyrack's own API: shown, tried, set where nobody else did meanwhile, and held by every API."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Tried:
 def _tried(visit: Visit, policy: key_policy.KeyPolicy) -> Tried:
     refused = visit.refusal if visit.request.url.path == POLICY else None
     if "bits" in visit.query and visit.may("people:read"):
-        asked, bits = visit.request.query_params.getlist("type"), visit.query["bits"].strip()
+        asked, bits = tuple(visit.request.query_params.getlist("type")), visit.query["bits"].strip()
     elif refused is not None:
         asked, bits = visit.form.texts("type"), visit.form.text("bits").strip()
     else:
