@@ -285,7 +285,7 @@ CHANGES_NO_LOGIN = {
     *("hosts host-keys", "hosts rename", "hosts offline-policy", "hosts copy-gone", "hosts end-session"),
     *("hosts ignore", "hosts remove", "hosts enrol", "servers enrol", "hosts damaged", "hosts resync"),
     *("requests deny", "requests refuse", "requests cancel", "keys claim", "leaver undo"),
-    *("requests rules set", "requests rules delete", "policy set"),
+    *("requests rules set", "requests rules delete"),
 }
 
 
