@@ -21,6 +21,7 @@ ACTIONS: dict[str, str] = {
     "credentials:read": "see the keys on servers",
     "credentials:write": "put keys on servers and take them away",
     "keys:revoke": "take a key away from everywhere at once",
+    "keys:rule": "say which keys are accepted",
     "keys:freeze": "stop keys from opening new sessions until they are confirmed",
     "sshconfig:read": "see a server's SSH settings",
     "sshconfig:write": "change a server's SSH settings",
@@ -70,6 +71,16 @@ REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
     RepositoryRole.DEVELOPER: ("codeartsrepo:repository:getRepository",),
     RepositoryRole.ADMIN: ("codeartsrepo:repository:*",),
 }
+
+
+def lent(role: RepositoryRole | None, visibility: int | None) -> tuple[str, ...]:
+    """What a user of the workspace may do with one repository beside their own policies, by its rows.
+
+    role: None for who is no member; visibility: None where there is no such repository.
+    """
+    granted = REPOSITORY_ROLE_ACTIONS[role] if role is not None and visibility is not None else ()
+    seen = REPOSITORY_ROLE_ACTIONS[RepositoryRole.VIEWER] if (visibility or 0) >= 10 else ()
+    return (*granted, *seen)
 
 
 LONGEST_PATTERN = 256

@@ -12,7 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Role, Server
+from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
@@ -51,14 +51,13 @@ def add(
     with attempt:
         name = validation.text(label, field="label")
         user = validation.account(username)
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         limits = validation.restrictions(restrictions, key.type)
 
         def change(work: Work) -> Credential:
             place = _place(work, actor.workspace_id, server_id, user, name, key)
             if actor.user_id is not None and not instance.joined:
-                role, policies, disabled_at = place.asking
-                work.look_again(None if role is None else Role(role), policies or (), disabled_at)
+                work.look_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
@@ -242,7 +241,7 @@ def _place(work: Work, workspace_id: int, server_id: int, username: str, label: 
         label=label,
         fingerprint=key.sha256,
         at=work.now,
-        user_id=work.actor.user_id,
+        actor=work.actor,
     )
     if place is None:
         raise missing("server")

@@ -33,7 +33,7 @@ def add_credential(call: Call) -> Response:
     if not fields.good:
         # The core would not be asked any more, and its words on the other fields belong into the same answer.
         fields.accepts("username", validation.account)
-        fields.accepts("publicKey", partial(validation.public_key, call.instance))
+        fields.accepts("publicKey", partial(validation.public_key, call.instance, call.actor.workspace_id))
     fields.check()
     credential = credentials.add(
         call.instance,
