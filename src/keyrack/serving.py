@@ -15,7 +15,7 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
-from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
@@ -125,14 +125,28 @@ def _chain(instance: Instance) -> Callable[[], None]:
     return stop
 
 
+def warn_if_lossy(database: Database) -> None:
+    """Say that the database's server does not keep what it says it has kept (decision 336)."""
+    if found := database.lossy_settings():
+        log.warning(
+            "a crash of the database's machine may take what was acknowledged, and the whole database",
+            settings=", ".join(f"{name} = off" for name in found),
+            mend="set them on in postgresql.conf, and reload it",
+        )
+
+
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
     calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
 
     def run() -> None:
+        said = False
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
+                if not said:
+                    warn_if_lossy(instance.database)
+                    said = True
                 tables.go_on(instance)
                 credentials.end_expired(instance, system_actor())
                 endings.end_user_keys(instance, system_actor())

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, Table, func, insert, or_, select, upd
 
 from keyrack.model import Page, Window
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts import sessions as open_logins
 from keyrack.store.hosts.servers import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
@@ -291,7 +292,7 @@ def take_away(
         of_keys = (credentials.c.fingerprint.in_(fingerprints), credentials.c.server_id.in_(mine))
         sealed.remove(connection, credentials, *of_keys)
         opened = (sessions.c.fingerprint.in_(fingerprints), sessions.c.server_id.in_(mine))
-        connection.execute(update(sessions).where(*opened).values(ending=True))
+        open_logins.ask_end_of(connection, *opened)
     for table in (grants, group_members, repository_members, access_keys, user_keys, key_sources):
         sealed.remove(connection, table, table.c.user_id == user_id)
     asked.cancel_pending(connection, user_id, at, by)
