@@ -54,6 +54,7 @@ TREES: Mapping[str, tuple[int, str]] = {
     "authenticators": (21, "id"),
     "identities": (22, "id"),
     "host_keys": (23, "id"),
+    "key_policies": (24, "workspace_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
@@ -160,7 +161,7 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
 
 def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: Place) -> bool:
     known = root(connection)
-    slot = None if known is None else _slot(connection, known, place)
+    slot = None if known is None else slot_of(connection, known, place)
     if slot is None:
         return False
     seals = seals_of(connection)
@@ -232,7 +233,7 @@ def as_noted(connection: Connection, account: Account) -> bool:
     known = root(connection)
     if known == account.root:
         return known is not None
-    if known is None or any(_slot(connection, known, place) != slot for place, slot in account.places):
+    if known is None or any(slot_of(connection, known, place) != slot for place, slot in account.places):
         return False
     account.root = known
     return True
@@ -310,7 +311,7 @@ def _node(tree: int, level: int, number: int) -> int:
     return tree << 48 | level << 40 | number
 
 
-def _slot(connection: Connection, known: bytes, place: Place) -> bytes | None:
+def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
     """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
     seals, (tree, index) = seals_of(connection), place
     nodes = seals.seen.nodes
@@ -594,5 +595,5 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     for node, content in nodes.all():
         base = (node - first) << _BITS
         for number in range(-(-len(content) // _WIDTH)):
-            if any(_part(content, number, _WIDTH)) and _slot(connection, known, (tree, base + number)):
+            if any(_part(content, number, _WIDTH)) and slot_of(connection, known, (tree, base + number)):
                 yield base + number
