@@ -109,7 +109,8 @@ def test_changes_are_taken_while_the_folder_for_what_is_temporary_is_full(sqlite
             while True:
                 ballast.write(bytes(4096))
         with Database.open(sqlite_url) as database:
-            database.write(lambda conn: [put(conn, f"{number}", 2000) for number in range(100)])
+            for number in range(100):
+                database.write(lambda conn, number=number: put(conn, f"{number}", 2000))  # type: ignore[misc]
         # SQLite looks for the folder once in a process.
         environment = {**os.environ, "SQLITE_TMPDIR": str(full)}
         subprocess.run([sys.executable, "-c", _CHANGE_MANY_PAGES, sqlite_url], check=True, env=environment)
