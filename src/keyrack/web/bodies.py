@@ -164,9 +164,7 @@ def json_value(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise malformed("The body is not UTF-8.") from None
     try:
-        value = json.loads(
-            text, object_pairs_hook=_no_name_twice, parse_constant=_no_constant, parse_float=_finite_number
-        )
+        value = _strict.decode(text)
     except (ValueError, RecursionError):
         raise malformed("The body is not valid JSON.") from None
     if _depth_exceeds(value, DEEPEST):
@@ -277,6 +275,10 @@ def _finite_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+# json.loads makes one anew each time where it is given any option.
+_strict = json.JSONDecoder(object_pairs_hook=_no_name_twice, parse_constant=_no_constant, parse_float=_finite_number)
 
 
 def _depth_exceeds(value: Any, depth: int) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from keyrack.core.keys import user_keys
-from keyrack.web import bodies
+from keyrack.web import answers, bodies
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
@@ -29,7 +29,7 @@ def add_ssh_key(call: Call) -> Response:
         longest_title=LONGEST_TITLE,
         keyless=True,
     )
-    return JSONResponse(shapes.user_key(call.instance, key) | {"title": sent}, 201)
+    return answers.JsonAnswer(shapes.user_key(call.instance, key) | {"title": sent}, 201)
 
 
 def list_user_keys(call: Call) -> Response:
