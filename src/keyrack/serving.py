@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import prometheus_client
 
+from keyrack.core import ownership
 from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
@@ -103,11 +104,16 @@ def _chain(instance: Instance) -> Callable[[], None]:
     """Chain events and sign checkpoints, on a thread of its own; answers how to stop it."""
     stopping = threading.Event()
     path = instance.settings.audit_checkpoint_file
-    handed = () if path is None else (chain.file_keeper(path),)
+    kept = instance.settings.data / ownership.CHECKPOINT
+    handed = tuple(chain.file_keeper(one) for one in (kept, path) if one is not None)
 
     def run() -> None:
+        recalled = False
         while not stopping.wait(CHAIN_EVERY_SECONDS):
             try:
+                if not recalled:
+                    chain.recall(instance, kept)
+                    recalled = True
                 while chain.extend(instance, handed) and not stopping.is_set():
                     pass
             except DatabaseUnavailable:
