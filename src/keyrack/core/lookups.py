@@ -117,6 +117,11 @@ def own_server(work: Work, server_id: int) -> Server:
     return server(work.connection, work.actor, server_id)
 
 
+def own_grant(work: Work, grant_id: int) -> Grant:
+    """grant() within a change."""
+    return grant(work.connection, work.actor, grant_id)
+
+
 def _own_user(actor: Actor, found: User | None) -> User:
     if found is None or found.workspace_id != actor.workspace_id:
         raise missing("user")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyrack.core import lookups, validation
+from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms, propagation
 from keyrack.core.keys.grants import LONGEST_REASON, held_keys
+from keyrack.core.lookups import own_grant
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
@@ -59,7 +60,7 @@ def renew(
 
 def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
     """Give a grant terms (columns of the table), and say what became of those that are other than before."""
-    found = lookups.grant(work.connection, work.actor, grant_id)
+    found = own_grant(work, grant_id)
     if not values:
         raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
     end = values.get("expires_at", found.expires_at)

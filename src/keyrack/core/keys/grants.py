@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, product
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection
 
@@ -14,7 +14,7 @@ from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms, openings, propagation
-from keyrack.core.lookups import own_server, own_user
+from keyrack.core.lookups import own_grant, own_server, own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window
@@ -28,6 +28,22 @@ from keyrack.store.people import users as user_rows
 MOST_LOOKED = 20
 LONGEST_REASON = 1000
 BEGUN_AT_ONCE = 50
+
+
+class StandingTerms(TypedDict, total=False):
+    """On which terms a grant lets in, as give has them, that mean the same whenever they are asked for."""
+
+    starts_at: datetime | None
+    expires_at: object
+    restrictions: Mapping[str, Any] | None
+    reason: object
+    break_glass: bool
+
+
+class Terms(StandingTerms, total=False):
+    """All of them; duration: a span from the start on."""
+
+    duration: object
 
 
 def give(
@@ -79,9 +95,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant = lookups.grant(
-                work.connection, work.actor, grants.add_grant(work.connection, {**values, "created_at": work.now})
-            )
+            grant = own_grant(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
@@ -213,12 +227,7 @@ def give_named(
     tag: object = None,
     all_servers: bool = False,
     system_user: object,
-    starts_at: datetime | None = None,
-    expires_at: object = None,
-    duration: object = None,
-    restrictions: Mapping[str, Any] | None = None,
-    reason: object = None,
-    break_glass: bool = False,
+    **terms: Unpack[Terms],
 ) -> Grant:
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
@@ -238,12 +247,7 @@ def give_named(
         tag=None if tag is None else str(tag),
         all_servers=all_servers,
         system_user=system_user,
-        starts_at=starts_at,
-        expires_at=expires_at,
-        duration=duration,
-        restrictions=restrictions,
-        reason=reason,
-        break_glass=break_glass,
+        **terms,
     )
 
 
@@ -298,7 +302,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
     with attempt:
 
         def change(work: Work) -> TakenBack:
-            grant = lookups.grant(work.connection, work.actor, grant_id)
+            grant = own_grant(work, grant_id)
             # What has not begun is on no host, so that none has to refuse anything for it.
             begun = grant.has_begun(work.now)
             opened = grants.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
@@ -436,7 +440,7 @@ def open_for(
         "expires_at": end,
         "created_at": work.now,
     }
-    grant = lookups.grant(work.connection, work.actor, grants.add_grant(work.connection, values))
+    grant = own_grant(work, grants.add_grant(work.connection, values))
     opened = grants.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
     return grant
