@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What tests start hundreds of times, and the tests themselves, are compiled once, whatever is usual here.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # As the command has it (cli/main.py), whether or not a test of this run loads that.
+    gc.set_threshold(100_000, 10, 10)
     # With rich, which tools of tests bring along, it would print every value on the way to an exception.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
 

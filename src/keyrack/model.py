@@ -86,10 +86,11 @@ class Actor:
     """Who asks: the user, the workspace, what proved it, and from where.
 
     user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
-    access_key: the id of the access key that signed the request, if one did; temporary: that key is one.
+    token_id, access_key, web_session_id: the token, the access key, the browser's session that proved it, if one did;
+    temporary: that key is one.
     project: the uid of the one project that the proof is for, "" for the whole workspace; ends_at: when a proof
-    that somebody limited in time ends, which nothing made with it may outlive; lent: those of the policies that the
-    user has as a member of what is asked for, and not by themselves.
+    that somebody limited in time ends, which nothing made with it may outlive; repository_id: the repository whose
+    members' rights are among the policies, and which the user has there alone.
     """
 
     workspace_id: int
@@ -106,7 +107,8 @@ class Actor:
     temporary: bool = False
     project: str = ""
     ends_at: datetime | None = None
-    lent: tuple[str, ...] = ()
+    web_session_id: int | None = None
+    repository_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,16 @@ REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
 }
 
 
+def lent(role: RepositoryRole | None, visibility: int | None) -> tuple[str, ...]:
+    """What a user of the workspace may do with one repository beside their own policies, by its rows.
+
+    role: None for who is no member; visibility: None where there is no such repository.
+    """
+    granted = REPOSITORY_ROLE_ACTIONS[role] if role is not None and visibility is not None else ()
+    seen = REPOSITORY_ROLE_ACTIONS[RepositoryRole.VIEWER] if (visibility or 0) >= 10 else ()
+    return (*granted, *seen)
+
+
 LONGEST_PATTERN = 256
 MOST_PATTERNS = 100
 """Of one user, token, access key or policy: what a caller can have us keep and compare is bounded."""

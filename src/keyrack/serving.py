@@ -16,6 +16,7 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
+from keyrack.store.database import Database
 from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
@@ -98,11 +99,27 @@ def _chain(instance: Instance) -> Callable[[], None]:
     return rounds.every(CHAIN_EVERY_SECONDS, extend, name="audit-chain", failing="chaining the audit log failed")
 
 
+def warn_if_lossy(database: Database) -> None:
+    """Say that the database's server does not keep what it says it has kept (decision 336)."""
+    if found := database.lossy_settings():
+        log.warning(
+            "a crash of the database's machine may take what was acknowledged, and the whole database",
+            settings=", ".join(f"{name} = off" for name in found),
+            mend="set them on in postgresql.conf, and reload it",
+        )
+
+
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
     calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
 
+    said = False
+
     def tidy(_: threading.Event) -> None:
+        nonlocal said
+        if not said:
+            warn_if_lossy(instance.database)
+            said = True
         tables.go_on(instance)
         credentials.end_expired(instance, system_actor())
         endings.end_user_keys(instance, system_actor())

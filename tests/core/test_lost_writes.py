@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event, insert, select
 
+from keyrack.core.hosts import sessions as host_sessions
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, everywhere, revocation
+from keyrack.core.people import users as people
 from keyrack.ssh.public_key import parse
 from keyrack.store.engine.connect import DatabaseAltered
+from keyrack.store.sealing import sealed
+from keyrack.store.tables import server_tags, sessions, users
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_everywhere import WEB, more_servers
@@ -57,6 +61,60 @@ def test_a_delete_that_did_not_happen_is_not_acknowledged(team: Team) -> None:
     with pytest.raises(DatabaseAltered, match="did not make it"):
         credentials.delete(team.instance, team.owner, team.server.id, hers.id)
     assert labels(team) == ["laptop"]
+
+
+def test_what_is_deleted_by_a_condition_and_stays_is_not_acknowledged(team: Team) -> None:
+    """As membership of a group, or all sessions of somebody who signs out everywhere."""
+    group = {"name": "ops", "user_ids": [team.member_user.id]}
+    people.ensure_group(team.instance, team.owner, **group)  # type: ignore[arg-type]
+    swallow(team.instance, "DELETE", "group_members")
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        people.ensure_group(team.instance, team.owner, name="ops", user_ids=[])
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        team.instance.database.write(lambda connection: sealed.remove(connection, users, users.c.name == "alice"))
+
+
+def test_what_others_enter_while_rows_are_deleted_by_a_condition_goes_too(team: Team) -> None:
+    instance = team.instance
+    if instance.database.dialect == "sqlite":
+        pytest.skip("on SQLite nobody else writes meanwhile")
+    of_team = server_tags.c.server_id == team.server.id
+    entered: list[str] = []
+
+    def enter(*_: object) -> None:
+        if not entered:
+            entered.append("late")
+            late = {"server_id": team.server.id, "tag": "late"}
+            instance.database.write(lambda other: sealed.insert_rows(other, server_tags, [late]))
+
+    def command(connection: Connection) -> None:
+        event.listen(connection, "after_cursor_execute", enter)  # between the deletion and the look
+        sealed.remove(connection, server_tags, of_team)
+
+    instance.database.write(command)
+    assert entered
+    assert not instance.database.read(lambda connection: connection.execute(select(server_tags).where(of_team)).all())
+
+
+def test_a_login_that_is_not_asked_to_end_is_not_said_to_be(team: Team) -> None:
+    at = team.instance.now()
+
+    def command(connection: Connection) -> int:
+        row = {
+            "server_id": team.server.id,
+            "host_session": "7",
+            "username": "deploy",
+            "address": "203.0.113.1",
+            "fingerprint": "",
+            "started_at": at,
+            "ending": False,
+        }
+        return int(connection.execute(insert(sessions).values(**row).returning(sessions.c.id)).scalar_one())
+
+    session_id = team.instance.database.write(command)
+    swallow(team.instance, "UPDATE", "sessions")
+    with pytest.raises(DatabaseAltered, match="did not make it"):
+        host_sessions.end(team.instance, team.owner, team.server.id, session_id)
 
 
 def swallow_one_of_many(team: Team, action: str, row: str, server_id: int) -> None:

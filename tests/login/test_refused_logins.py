@@ -21,7 +21,7 @@ from keyrack.ssh import revoked_keys
 from keyrack.ssh.authorized_keys import key_line
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.observed_host import AdoptedHost, PatientSshClient, accounts
-from tests.login.private_sshd import Key, SshClient, strict_folder
+from tests.login.private_sshd import Key, SshClient, patience, strict_folder
 from tests.ports import free_port
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
@@ -250,6 +250,7 @@ class Host(AdoptedHost):
             "MaxStartups 100",
             "Subsystem sftp internal-sftp",
             "SetEnv SHLVL=1",
+            *patience().splitlines(),
         ]
         # The first of a keyword counts.
         text = "\n".join([*base, *case.settings, ""])

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from keyrack.model import Actor, Role
 from keyrack.store import tables
 from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
@@ -29,17 +30,20 @@ from keyrack.store.keys import (
     expired_keys,
     key_owners,
     keys_of_many,
+    new_user_keys,
     openings,
     requests,
     revocations,
     revoked_keys,
     user_keys,
 )
+from keyrack.store.people import offboardings, standing
 from tests.databases import DIALECTS
 from tests.postgres import Cluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINGERPRINT = "SHA256:" + "A" * 43
+ASKING = Actor(1, 1, "olga", Role.OWNER, token_id=1, access_key="A" * 20, web_session_id=1)
 
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
@@ -81,11 +85,15 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "events after one": lambda c: events.after(c, 1, 500),
     "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
     "delete a credential": lambda c: credentials.remove_credential(c, 1),
+    "what somebody still is": lambda c: standing.of(c, ASKING, NOW),
+    "what a member of a repository still is": lambda c: standing.of(c, replace(ASKING, repository_id=1), NOW),
+    "what is in a user key's way": lambda c: new_user_keys.place(c, ASKING, 1, FINGERPRINT, NOW),
+    "a leaver's tokens": lambda c: offboardings._tokens.rows(c, 1, NOW),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
 LARGE = (
     "credentials|user_keys|key_owners|revocations|revoked_keys|unmanaged_keys|deploy_keys|events|key_uses|repositories"
-    "|access_requests|expired_keys|webhook_deliveries"
+    "|access_requests|expired_keys|webhook_deliveries|tokens|access_keys|web_sessions|repository_members|users"
 )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.engine import listen, migrate
+from keyrack.store.engine import listen, migrate, postgresql_session
 from keyrack.store.engine.connect import DatabaseRefused
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
@@ -234,6 +234,64 @@ def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str)
         )
     with Database.open(postgresql_url) as database:
         assert database.write(setting) == "on"
+
+
+def test_whoever_waited_for_a_turn_sees_what_the_one_before_did(postgresql_url: str) -> None:
+    """Also where the database is set to an isolation by which he would see what there was as he began to wait."""
+    _set(postgresql_url, "SET default_transaction_isolation = 'repeatable read'")
+    began, saw = threading.Event(), set[str]()
+
+    def first(conn: Connection) -> None:
+        began.set()
+        wait_until(lambda: waiting(conn), "the other one to wait for the turn")
+        put(conn, "first")
+
+    def waiting(conn: Connection) -> bool:
+        asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return bool(conn.execute(text(asked)).scalar_one())
+
+    with Database.open(postgresql_url) as database, ThreadPoolExecutor(1) as pool:
+        one = pool.submit(database.write, first, turn=7)
+        began.wait(60)
+        database.write(lambda conn: saw.update(names(conn)), turn=7)
+        one.result(60)
+    assert "first" in saw
+
+
+def test_a_session_that_another_connection_had_before_is_known(postgresql_url: str) -> None:
+    """As a pooler hands them on from one transaction to the next."""
+    with psycopg.connect(postgresql_url) as raw:
+        assert postgresql_session.begin(raw, writer=True)
+        assert not postgresql_session.begin(raw, writer=False)
+        raw.autocommit = True
+        raw.execute("DISCARD ALL")  # as a pooler does between sessions
+        assert postgresql_session.begin(raw, writer=True)
+
+
+def test_a_server_that_does_not_sync_is_told(postgresql_url: str, durable_cluster: Cluster) -> None:
+    with Database.open(postgresql_url) as database:
+        assert database.lossy_settings() == ("fsync",)
+    with Database.open(durable_cluster.url("postgres")) as database:
+        assert database.lossy_settings() == ()
+
+
+def test_no_tables_are_made_in_a_database_that_cannot_hold_every_name(cluster: Cluster) -> None:
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as raw:
+        for encoding in ("LATIN1", "SQL_ASCII"):
+            name = f"{encoding.lower()}_{os.getpid()}"
+            form = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 STRATEGY FILE_COPY"
+            raw.execute(f"CREATE DATABASE {name} {form}")
+            try:
+                with pytest.raises(DatabaseRefused, match="createdb --encoding UTF8"):
+                    migrate.upgrade(cluster.url(name))
+                with Database.open(cluster.url(name)) as database:
+                    kept = database.read(lambda conn: conn.execute(text("SELECT 'Ünal'")).scalar_one())
+                    assert kept == "Ünal"
+                    if encoding == "LATIN1":
+                        with pytest.raises(DatabaseRefused, match="cannot hold this text"):
+                            database.read(lambda conn: conn.execute(text("SELECT '漢'")).scalar_one())
+            finally:
+                cluster.drop_database(cluster.url(name))
 
 
 def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgresql_url: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,11 +16,12 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
-from keyrack.model import Actor, Role
+from keyrack.model import Actor
 from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
-from keyrack.store.people import users
+from keyrack.store.people import standing, users
+from keyrack.store.people.standing import Standing
 
 T = TypeVar("T")
 
@@ -53,18 +53,21 @@ class Work:
         self._accounted = False
         self.bumped: dict[int, int] = {}
 
-    def look_again(self, role: Role | None, policies: Iterable[str], disabled_at: datetime | None) -> None:
-        """Go on with the rights that the actor's user has in this transaction; role: None for one that is gone.
+    def look_again(self, standing: Standing) -> None:
+        """Go on with the rights that the actor's user has in this transaction.
 
-        Who was shut out, or has less, since the proof was looked at changes nothing any more. Raises Refusal
-        UNAUTHENTICATED or FORBIDDEN.
+        Who was shut out, has less, is no member any more, or whose proof has ended since it was looked at changes
+        nothing any more. Raises Refusal UNAUTHENTICATED or FORBIDDEN.
         """
-        if role is None or disabled_at is not None:
-            code = "token-not-in-force" if role is None else "user-disabled"
+        gone = standing.role is None or standing.workspace_id != self.actor.workspace_id
+        if standing.role is None or gone or not standing.proven or standing.disabled_at is not None:
+            code = "user-disabled" if not gone and standing.disabled_at is not None else "token-not-in-force"
             raise Refusal(Kind.UNAUTHENTICATED, code, "This token is not in force.")
-        now = (*policies, *self.actor.lent)
-        if (role, now) != (self.actor.role, self.actor.policies):
-            self.actor = replace(self.actor, role=role, policies=now)
+        now = standing.policies
+        if self.actor.repository_id is not None:
+            now = (*now, *policy.lent(standing.membership, standing.visibility))
+        if (standing.role, now) != (self.actor.role, self.actor.policies):
+            self.actor = replace(self.actor, role=standing.role, policies=now)
             refusal = policy.may(self.actor, self.attempt.action)
             if refusal is not None:
                 raise refusal
@@ -227,8 +230,7 @@ class Attempt:
             user_id = self.actor.user_id
             # Of several commands as one, the first says for all, whatever it changes of the actor's own rights.
             if not looks and user_id is not None and not self.instance.joined:
-                user = users.user(connection, user_id)
-                work.look_again(*((None, (), None) if user is None else (user.role, user.policies, user.disabled_at)))
+                work.look_again(standing.of(connection, self.actor, work.now))
             result = command(work)
             if not work.accounted:
                 raise RuntimeError(f"the command {self.action} left no event")

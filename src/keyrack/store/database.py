@@ -220,6 +220,16 @@ class Database:
         if not self._takes_changes:
             self.write(lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = version_num"))
 
+    def lossy_settings(self) -> tuple[str, ...]:
+        """The settings of the database's server by which a crash of its machine may take what was acknowledged; SQLite
+        has none that its sessions do not set. Raises DatabaseUnavailable.
+        """
+        if self.dialect == "sqlite":
+            return ()
+        from keyrack.store.engine import postgresql_session
+
+        return self.read(postgresql_session.lossy)
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have listener called with the ids of servers that changed, after each commit, by whichever process.
 

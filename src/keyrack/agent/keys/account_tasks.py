@@ -21,12 +21,23 @@ NO_TIME = "there was no time left to look"
 
 
 class Task(NamedTuple):
-    """One thing to look at. work: runs with the account's rights and answers what JSON can hold."""
+    """One thing to look at. work: runs with the account's rights and answers what JSON can hold.
+
+    may_hang: it lies where no answer may come (mounts.py); lane: a number below 0, so that it keeps nothing else of the
+    account waiting if none does.
+    """
 
     uid: int
     gid: int
     name: str
     work: Callable[[], Any]
+    may_hang: bool = False
+    lane: Optional[int] = None
+
+    @property
+    def waits_for(self) -> int:
+        """What it keeps waiting, and waits for, where it does not end: its account, or its lane."""
+        return self.uid if self.lane is None else self.lane
 
 
 class TaskResult(NamedTuple):
@@ -43,9 +54,14 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
     deadline = time.monotonic() + everything
     as_account.reap()
     for number, task in enumerate(tasks):
-        if task.uid in as_account.left():
-            answers[number] = TaskResult(None, "what was begun for this account before has not ended yet", False)
+        if task.waits_for in as_account.left():
+            answers[number] = TaskResult(None, as_account.NOT_ENDED, False)
     while True:
+        if len(as_account.left()) >= as_account.MOST_LEFT:
+            # What lies on this machine's own disks is looked at all the same.
+            for number, task in enumerate(tasks):
+                if task.may_hang and answers[number] is None:
+                    answers[number] = TaskResult(None, as_account.TOO_MUCH, False)
         waiting = [number for number, answer in enumerate(answers) if answer is None]
         if not waiting:
             break
@@ -58,7 +74,7 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
         if stuck is not None:
             # Whoever hangs once hangs again: the account's other files are not waited for in this look.
             for number in waiting:
-                if answers[number] is None and tasks[number].uid == tasks[stuck].uid:
+                if answers[number] is None and tasks[number].waits_for == tasks[stuck].waits_for:
                     answers[number] = TaskResult(None, problem, False)
     return [answer if answer is not None else TaskResult(None, NO_TIME, False) for answer in answers]
 
@@ -68,13 +84,13 @@ def _look_until_it_hangs(
 ) -> str:
     """Fill in answers of the waiting ones in their order; answers why it ended before the last."""
     try:
-        child = as_account.Child(tasks[waiting[0]].uid, lambda writing: _work(tasks, waiting, writing))
+        child = as_account.Child(tasks[waiting[0]].waits_for, lambda writing: _work(tasks, waiting, writing))
     except as_account.AccountProblem as problem:
         return str(problem)
     buffer = bytearray()
     try:
         for number in waiting:
-            child.account = tasks[number].uid
+            child.account = tasks[number].waits_for
             until = min(deadline, time.monotonic() + one)
             while b"\n" not in buffer:
                 piece = child.read(until)

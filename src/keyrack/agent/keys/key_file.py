@@ -13,6 +13,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.account_tasks import TaskResult
 from keyrack.agent.keys.ends import use_zone
+from keyrack.agent.system import mounts
 from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import mount_point, unsafe_because
 from keyrack.ssh import authorized_keys
@@ -98,7 +99,11 @@ class Look:
                     raise AccountProblem(problem)
             status = os.stat(self._path)
         except (FileNotFoundError, NotADirectoryError):
-            return {"away": True} if self._home and self._is_away() else None
+            if not self._home:
+                return None
+            if mounts.opened_by_login(self._home):
+                return {"closed": True}
+            return {"away": True} if self._is_away() else None
         stamp = _stamp(status)
         if stat.S_ISDIR(status.st_mode):
             return None  # a folder is no file of keys, for sshd either
@@ -166,6 +171,8 @@ def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
         return before._replace(stamp=None, problem=answer.problem, refused=False, mount=mount)
     if told is None:
         return KnownFile()
+    if "closed" in told:
+        return (known or KnownFile())._replace(stamp=None, problem=AWAY)
     if "away" in told:
         # Not mounted, or not opened yet: what was in it may be there again.
         return known._replace(stamp=None, problem=AWAY) if known is not None and known.mount else KnownFile()

@@ -18,6 +18,7 @@ from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import unsafe_because
+from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey
 from keyrack.ssh import authorized_keys
@@ -68,8 +69,10 @@ def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> by
 
 def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
     ours = pwd.getpwuid(os.geteuid())
-    # Even to look whose folder it is may take for ever, so that is asked in a process of its own.
-    if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint, rules)) == _DONE:
+    # Even to look whose folder it is may take for ever, so that is asked in a process of its own. Where it may, root's
+    # own files are not kept waiting by it.
+    is_near = one.username == EVERYBODY or not may_hang(one.path)
+    if is_near and as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint, rules)) == _DONE:
         return
     if one.username == EVERYBODY:
         raise as_account.AccountProblem("others than root can write there; take it away by hand")
@@ -82,8 +85,11 @@ def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
 
 def _rewrite_where_safe(path: str, fingerprint: str, rules: SshdRules) -> bytes:
     """Where nobody but us can write."""
-    if unsafe_because(os.path.dirname(path)) is not None or unsafe_because(os.path.dirname(os.path.realpath(path))):
-        return _OWNERS
+    try:
+        if unsafe_because(os.path.dirname(path)) is not None or unsafe_because(os.path.dirname(os.path.realpath(path))):
+            return _OWNERS
+    except PermissionError:
+        return _OWNERS  # a file system that does not trust root
     return rewrite(path, fingerprint, rules)
 
 

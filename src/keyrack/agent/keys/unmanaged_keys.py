@@ -17,6 +17,7 @@ from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Versio
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
+from keyrack.agent.system.mounts import Mounts
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
@@ -27,6 +28,7 @@ MOST_CUT = 200
 LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
 GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says who is in which group
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
+_LANE = -1  # of what counts for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
 _WILD = frozenset("*?[\\")
@@ -103,8 +105,12 @@ class Scanner:
         tasks = []
         # Whoever had no turn in the last look has one first now, after root.
         late = {key for key, looked in self._read.items() if looked.problem == account_tasks.NO_TIME}
+        mounts = Mounts()
+        # What may not answer keeps nobody else waiting.
+        hanging = {place[:2] for place in self._places if mounts.may_hang(place.path)}
         places = sorted(
-            self._places, key=lambda place: (place.username not in ("root", EVERYBODY), place[:2] not in late)
+            self._places,
+            key=lambda place: (place[:2] in hanging, place.username not in ("root", EVERYBODY), place[:2] not in late),
         )
         for place in places:
             account = accounts.get(place.username)
@@ -114,7 +120,8 @@ class Scanner:
             last = self._read.get(place[:2])
             strict_home = account.home if account is not None and self._strict else ""
             work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home, strict_home)
-            tasks.append(account_tasks.Task(*who, work.do))
+            lane = _LANE if account is None else None
+            tasks.append(account_tasks.Task(*who, work.do, place[:2] in hanging, lane))
         known, self._read = self._read, {}
         looks = []
         for place, answer in zip(places, account_tasks.run(tasks)):  # noqa: B905 - not in Python 3.9

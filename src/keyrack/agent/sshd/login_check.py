@@ -22,11 +22,13 @@ import stat
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd import places, revoked_list
 from keyrack.agent.sshd.places import Place
 from keyrack.agent.sshd.running import TAKES_PATTERNS
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
+from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
@@ -42,6 +44,8 @@ _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _MOST_WORDS = 10
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
 _USERS = ("allowusers", "denyusers")
+_LANE = -3  # of what is looked at for sshd (account_tasks.py)
+_UNANSWERED = "does not answer"
 _ANYWHERE = Place(places.ASKING, places.ASKING)
 
 
@@ -214,6 +218,8 @@ class LoginCheck:
             if state != self._state or changed:
                 self._state, self._accounts, self._lists = state, {}, {}
             known = self._accounts
+            for name in [name for name, one in known.items() if _UNANSWERED in one.why]:
+                del known[name]
             if asks_others:  # which may be away, and there again
                 for name in [name for name, one in known.items() if one.exists != lookup.exists(name)]:
                     del known[name]
@@ -411,6 +417,20 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
         return ""
     known = {"%%": "%", "%h": account.pw_dir, "%u": account.pw_name, "%U": str(account.pw_uid)}
     path = re.sub("%[%huU]", lambda found: known[found.group()], path)
+    is_inside = effective.one("forcecommand").startswith("internal-sftp")
+    shell = "" if is_inside else account.pw_shell or "/bin/sh"
+    if not may_hang(path):
+        return _folder_problem(path, shell)
+    # Not here, where everything would wait for it.
+    task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), True, _LANE)
+    (answer,) = account_tasks.run([task])
+    if answer.problem:
+        return f"its ChrootDirectory {path} {_UNANSWERED}: {answer.problem}"
+    return str(answer.value)
+
+
+def _folder_problem(path: str, shell: str) -> str:
+    """shell: what must be there in it; empty for none."""
     parts = [part for part in path.split("/") if part]
     for count in range(len(parts) + 1):
         folder = "/" + "/".join(parts[:count])
@@ -420,8 +440,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
             return f"its ChrootDirectory {path} cannot be used: {folder}: {error.strerror}"
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
             return f"its ChrootDirectory {path} cannot be used: {folder} is not root's alone to change"
-    shell = account.pw_shell or "/bin/sh"
-    if effective.one("forcecommand").startswith("internal-sftp") or os.path.lexists(path + shell):
+    if not shell or os.path.lexists(path + shell):
         return ""
     return f"its shell {shell} is not there below its ChrootDirectory {path}"
 

@@ -16,6 +16,7 @@ from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
 from keyrack.agent.system import lookup
 from keyrack.agent.system.account_names import LocalAccount
+from keyrack.agent.system.mounts import Mounts
 from keyrack.protocol.host_document import HostDocument
 
 _UNKNOWN_TOKEN = re.compile(r"^(?:[^%]|%[%hUu])*%(?![%hUu])")
@@ -54,12 +55,15 @@ def unread(username: str, effective: Effective, lines: Iterable[SettingLine], fo
     local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
     patterns = effective.patterns("authorizedkeysfile", lines)
     # As the file system has it: a folder may have several names.
-    ours = os.path.realpath(f"{folder}/{username}")
+    named = f"{folder}/{username}"
+    ours = os.path.realpath(named)
+    mounts = Mounts()
     for pattern in patterns:
         if _UNKNOWN_TOKEN.match(pattern):
             return f"sshd breaks off every login: AuthorizedKeysFile {pattern} has a token that it does not know"
         path = expand(pattern, local)
-        if path is not None and os.path.realpath(path) == ours:
+        # Where a link's end may not be told for ever, none of ours is.
+        if path is not None and (path == named or (not mounts.may_hang(path) and os.path.realpath(path) == ours)):
             return ""
     return f"sshd does not read Keyrack's file (AuthorizedKeysFile {' '.join(patterns) or 'none'})"
 

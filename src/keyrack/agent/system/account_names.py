@@ -6,21 +6,29 @@ Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers 
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import itertools
 import os
 import pwd
 import re
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+import zlib
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd.settings import SettingLine, criteria
+from keyrack.agent.system.mounts import Mounts
 from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
+HOMES_SECONDS = 10.0  # of these, for one folder of homes
 _MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group
+_LANE = -4  # of lists of accounts (account_tasks.py); that of a folder of homes is below it
+_FIRST_OF_PEOPLE = 1000
 _MOST_HOMES = 20_000
+_MOST_OWNERLESS = 1000
+_MOST_APART = 50
 _LARGEST_FILE = 1 << 22
 _MOST_DOMAINS = 100
 _NO_SHELLS = ("nologin", "false")
@@ -59,17 +67,56 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     """
     lines = list(lines)
     asked, groups = sorted({*names, *named(lines)}), sorted(groups_named(lines))
-    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked, groups))
+    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked, groups), lane=_LANE)
     (answer,) = account_tasks.run([task], one=SECONDS, everything=SECONDS)
-    if answer.problem or not isinstance(answer.value, dict):
+    if answer.problem or not isinstance(answer.value, list):
         return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
-    accounts = {str(one[0]): LocalAccount(*one) for one in answer.value["accounts"]}
-    order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
+    accounts = {str(one[0]): LocalAccount(*one) for one in answer.value}
+    problems = []
     sources = directories("passwd")
-    problem = ""
     if sources:
-        problem = f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})"
-    return AccountList(tuple(order), tuple(answer.value["ownerless"]), problem)
+        problems.append(f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})")
+    ownerless, silent = _look_at_homes(accounts)
+    problems += silent
+    order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
+    return AccountList(tuple(order), tuple(ownerless), "; ".join(problems))
+
+
+def _look_at_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[str]]:
+    """Add those who own a home, or whose name one has; answers homes whose owner nobody knows, and what did not answer,
+    in words.
+    """
+    mounts = Mounts()
+    homes = {one.home.rstrip("/") for one in accounts.values()}
+    names, numbers = set(accounts), {one.uid for one in accounts.values()}
+    folders = {"/home", *(os.path.dirname(one.home) for one in accounts.values() if one.uid >= _FIRST_OF_PEOPLE)}
+    waiting = sorted(folders)
+    ownerless: List[str] = []
+    silent: List[str] = []
+    while waiting:
+        looks = [functools.partial(_owners, one, folders, homes, names, numbers, mounts) for one in waiting]
+        tasks = [
+            account_tasks.Task(os.geteuid(), os.getegid(), "", look, mounts.may_hang(folder), _lane(folder))
+            for folder, look in zip(waiting, looks)  # noqa: B905 - not in Python 3.9
+        ]
+        answers = account_tasks.run(tasks, one=HOMES_SECONDS, everything=SECONDS)
+        apart: List[str] = []
+        for folder, answer in zip(waiting, answers):  # noqa: B905 - not in Python 3.9
+            if answer.problem:
+                silent.append(f"the homes in {folder} were not listed: {answer.problem}")
+                continue
+            for one in answer.value["accounts"]:
+                accounts.setdefault(str(one[0]), LocalAccount(*one))
+            ownerless += answer.value["ownerless"]
+            apart += answer.value["apart"]
+        # Each by itself: one that does not answer must not keep the others from being seen.
+        waiting = [path for path in apart[:_MOST_APART] if path not in folders]
+        folders |= {*waiting}
+    return ownerless[:_MOST_OWNERLESS], silent
+
+
+def _lane(folder: str) -> int:
+    return _LANE - 1 - zlib.crc32(os.fsencode(folder))
 
 
 def named(lines: Iterable[SettingLine]) -> Set[str]:
@@ -106,28 +153,52 @@ def _ask(names: Sequence[str], groups: Sequence[str]) -> Any:
     for name in names:
         if name not in known:
             _note(known, lambda name=name: pwd.getpwnam(name))
-    ownerless: List[str] = []
-    numbers = {one.pw_uid for one in known.values()}
-    strangers: Set[int] = set()
-    folders = {"/home", *(os.path.dirname(one.pw_dir) for one in known.values() if one.pw_uid >= 1000)}
-    for folder in sorted(folders | _of_domains(folders)):
-        for name, owner in _homes(folder):
-            if os.path.join(folder, name) in folders:
-                continue
-            if owner not in numbers and owner not in strangers:
-                is_known = _note(known, lambda owner=owner: pwd.getpwuid(owner))
-                (numbers if is_known else strangers).add(owner)
-            if owner in strangers:
-                ownerless.append(os.path.join(folder, name))
-            if name not in known and account_problem(name) is None:
-                _note(known, lambda name=name: pwd.getpwnam(name))
     until = time.monotonic() + _MEMBER_SECONDS
     for name in _members(groups):
         # A directory that answers slowly must not cost all that is known by now.
         if name not in known and time.monotonic() < until:
             _note(known, lambda name=name: pwd.getpwnam(name))
-    accounts = [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
-    return {"accounts": accounts, "ownerless": ownerless[:1000]}
+    return _told(known)
+
+
+def _told(known: Mapping[str, pwd.struct_passwd]) -> List[List[Any]]:
+    return [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
+
+
+def _owners(folder: str, folders: Set[str], homes: Set[str], names: Set[str], numbers: Set[int], mounts: Mounts) -> Any:
+    """Who owns a folder's homes, and those in its folders of domains; in a process of its own, as it may not answer.
+
+    homes, names, numbers: of accounts that are known; folders: all that are looked at. apart: folders that are to be
+    looked at by themselves, each of which may be somebody's home.
+    """
+    found: Dict[str, pwd.struct_passwd] = {}
+    numbers = set(numbers)
+    ownerless: List[str] = []
+    strangers: Set[int] = set()
+    apart: List[str] = []
+
+    def has_owner(path: str, owner: int) -> None:
+        if owner not in numbers and owner not in strangers:
+            is_known = _note(found, lambda: pwd.getpwuid(owner))
+            (numbers if is_known else strangers).add(owner)
+        if owner in strangers:
+            ownerless.append(path)
+
+    itself = os.lstat(folder).st_uid if mounts.may_hang(folder) else 0
+    if itself != 0:
+        has_owner(folder, itself)
+    for place in sorted({folder, *_of_domains(folder, homes, mounts)}) if itself == 0 else ():
+        for name, owner in _homes(place, homes, mounts):
+            path = os.path.join(place, name)
+            if path in folders:
+                continue
+            if name not in names and name not in found and account_problem(name) is None:
+                _note(found, lambda name=name: pwd.getpwnam(name))
+            if owner is not None:
+                has_owner(path, owner)
+            elif path not in homes and path not in {one.pw_dir for one in found.values()}:
+                apart.append(path)
+    return {"accounts": _told(found), "ownerless": ownerless[:_MOST_OWNERLESS], "apart": apart[:_MOST_APART]}
 
 
 def _members(groups: Sequence[str]) -> List[str]:
@@ -146,11 +217,11 @@ def _members(groups: Sequence[str]) -> List[str]:
     return [name for name in found if account_problem(name) is None]
 
 
-def _of_domains(folders: Set[str]) -> Set[str]:
+def _of_domains(folder: str, homes: Set[str], mounts: Mounts) -> Set[str]:
     """Folders in those of homes that are root's, and so nobody's home: a directory's often lie in one for each domain
     (SSSD: /home/%d/%u, winbind: /home/%D/%U). Links are not followed: what they lead to may not answer.
     """
-    inside = (os.path.join(folder, name) for folder in folders for name, owner in _homes(folder) if owner == 0)
+    inside = (os.path.join(folder, name) for name, owner in _homes(folder, homes, mounts) if owner == 0)
     return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MOST_DOMAINS))
 
 
@@ -163,19 +234,24 @@ def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
     return True
 
 
-def _homes(folder: str) -> List[Tuple[str, int]]:
+def _homes(folder: str, known: Set[str], mounts: Mounts) -> List[Tuple[str, Optional[int]]]:
     """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own. A home
     may be a link to where it lies, which is not followed.
+
+    One on a file system of its own that may not answer is not asked for its owner (None), as the others would not be
+    seen either; nor is one of the known homes.
     """
     if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
         return []
-    found: List[Tuple[str, int]] = []
+    found: List[Tuple[str, Optional[int]]] = []
+    silent = mounts.may_hang(folder)
     try:
         for entry in os.scandir(folder):
             if len(found) >= _MOST_HOMES:
                 break
             if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
-                found.append((entry.name, entry.stat(follow_symlinks=False).st_uid))
+                quiet = entry.path in known or (not silent and mounts.may_hang(entry.path))
+                found.append((entry.name, None if quiet else entry.stat(follow_symlinks=False).st_uid))
     except OSError:
         pass
     return [one for one in found if one[1] != 0 or one[0] != "lost+found"]

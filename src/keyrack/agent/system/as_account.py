@@ -18,8 +18,11 @@ import time
 from typing import Callable, Dict, List, NoReturn, Optional, Tuple
 
 SECONDS = 5
-MOST_LEFT = 8  # processes that do not end; with so many, nothing more is begun for anybody
+MOST_LEFT = 8  # processes that do not end; with so many, nothing more is begun that may not end either
+_MOST_AT_ALL = 2 * MOST_LEFT  # with so many, nothing is begun for anybody
 REAP_SECONDS = 0.5
+NOT_ENDED = "what was begun for this account before has not ended yet"
+TOO_MUCH = "too much of what was begun before has not ended yet"
 _LARGEST_ANSWER = 4 * 1024 * 1024
 _DONE, _FAILED = b"+", b"-"
 _FORKING = threading.Lock()  # so that no child holds the pipe of another
@@ -35,7 +38,8 @@ class NoEnd(AccountProblem):
 
 
 class Child:
-    """A process that does some work and writes its answer; `account` is the number of the one it works as just now.
+    """A process that does some work and writes its answer; `account` is the number of the one it works as just now, or
+    another (below 0) for what keeps no account waiting.
 
     Raises AccountProblem where too much of before has not ended yet.
     """
@@ -45,9 +49,9 @@ class Child:
         self.account = account
         reap()
         if account in _LEFT.values():
-            raise AccountProblem("what was begun for this account before has not ended yet")
-        if len(_LEFT) >= MOST_LEFT:
-            raise AccountProblem("too much of what was begun before has not ended yet")
+            raise AccountProblem(NOT_ENDED)
+        if len(_LEFT) >= _MOST_AT_ALL:
+            raise AccountProblem(TOO_MUCH)
         with _FORKING:
             self.reading, writing = os.pipe()
             self._pid = os.fork()

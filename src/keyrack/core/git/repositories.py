@@ -76,10 +76,8 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
 
     found, role, member = instance.database.read(question)
     if found is not None:
-        granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
-        if found.visibility >= 10:
-            granted = (*granted, READ)
-        entitled = replace(actor, policies=(*actor.policies, *granted), lent=(*actor.lent, *granted))
+        granted = policy.lent(role, found.visibility)
+        entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=found.id)
         # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
         told = isinstance(repository, str)
         if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
@@ -141,7 +139,7 @@ def find(
     """
     everything = policy.may(actor, READ) is None
     # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
-    entitled = replace(actor, policies=(*actor.policies, READ), lent=(*actor.lent, READ))
+    entitled = replace(actor, policies=(*actor.policies, READ))
     with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
         after = cursors.place(cursor, int)
 

@@ -13,7 +13,7 @@ from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, 
 from keyrack.core.lookups import own_server, require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Role, Server
+from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
@@ -58,8 +58,7 @@ def add(
         def change(work: Work) -> Credential:
             place = _place(work, actor.workspace_id, server_id, user, name, key)
             if actor.user_id is not None and not instance.joined:
-                role, policies, disabled_at = place.asking
-                work.look_again(None if role is None else Role(role), policies or (), disabled_at)
+                work.look_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
@@ -234,7 +233,7 @@ def _place(work: Work, workspace_id: int, server_id: int, username: str, label: 
         label=label,
         fingerprint=key.sha256,
         at=work.now,
-        user_id=work.actor.user_id,
+        actor=work.actor,
     )
     if place is None:
         raise missing("server")

@@ -56,11 +56,12 @@ def add(
         elif instance.settings.require_key:
             raise invalid("public_key", "A public key is required.")
         owner = _person(actor, user_id)
+        looks = key is not None and owner == actor.user_id
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner, has_keys=True)
             end = validation.end(work.now, expires_at, duration=duration)
-            made = enter(work, owner, name, key, whom, end=end)
+            made = enter(work, owner, name, key, whom, end=end, looks=looks)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})"
@@ -71,7 +72,7 @@ def add(
             return made
 
         # One's own right to a key is looked at with what is in the key's way.
-        return attempt.write(change, looks=owner == actor.user_id)
+        return attempt.write(change, looks=looks)
 
 
 def enter(
@@ -82,20 +83,24 @@ def enter(
     whom: User | None = None,
     *,
     end: datetime | None = None,
+    looks: bool = False,
 ) -> UserKey:
     """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
 
-    Raises Refusal LIMIT, INVALID or TAKEN.
+    looks: that the actor, who is the owner, still may is asked here. Raises Refusal LIMIT, INVALID or TAKEN, and as
+    Work.look_again does.
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
-        place = new_user_keys.place(work.connection, work.actor.workspace_id, owner, key.sha256, work.now)
+        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now)
+        if looks and not work.instance.joined:
+            work.look_again(place.owner)
     if (place.count if place else user_keys.count_user_keys(work.connection, owner)) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
     if key is not None and place is not None:
-        if place.shut_out:
+        if place.owner.disabled_at is not None:
             # They were shut out while this was on its way: a key would stay that the leaver's receipt does not name.
             refuse_disabled(users.user(work.connection, owner))
         if place.noted:

@@ -75,6 +75,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
         token_name=row.id,
         address=address,
         channel=channel,
+        access_key=row.id,
         project=row.project,
         ends_at=row.expires_at,
     )

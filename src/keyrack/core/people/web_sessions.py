@@ -43,8 +43,8 @@ class NewWebSession:
     visitor: Visitor
 
 
-def actor_of(user: User, *, address: str) -> Actor:
-    """The actor that a user is in a browser."""
+def actor_of(user: User, *, address: str, session: WebSession | None = None) -> Actor:
+    """The actor that a user is in a browser; session: None for one who is about to begin one."""
     return Actor(
         workspace_id=user.workspace_id,
         user_id=user.id,
@@ -53,6 +53,7 @@ def actor_of(user: User, *, address: str) -> Actor:
         policies=user.policies,
         address=address,
         channel=CHANNEL,
+        web_session_id=session.id if session else None,
     )
 
 

@@ -37,9 +37,8 @@ _CONFLICTS = ("40001", "40P01")
 _READ_ONLY = "25006"
 # insufficient_privilege: the role may not do it; a fault of nobody's who asks.
 _FORBIDDEN = "42501"
-
-# A backslash is one; with the setting off, values that are bytes arrive as others.
-_PLAIN_STRINGS = "SET standard_conforming_strings = on"
+# untranslatable_character: a text that the database's encoding does not have.
+_NO_SUCH_CHARACTER = "22P05"
 
 UNAVAILABLE = "The database does not answer as it should: "
 
@@ -186,6 +185,7 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     import psycopg
 
+    from keyrack.store.engine import postgresql_session
     from keyrack.store.engine.pipeline import PipelinedConnection
 
     @event.listens_for(engine, "do_connect")
@@ -194,21 +194,12 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
+        if not postgresql_session.begin(raw, writer=writer):
+            raw.close()
+            raise DatabaseRefused(postgresql_session.SHARED)
         if not writer:
             raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = True
-            # For the statement that is a transaction by itself.
-            raw.autocommit = True
-            raw.execute(f"{_PLAIN_STRINGS}; SET default_transaction_read_only = on")
-            raw.autocommit = False
-            return
-        raw.autocommit = True
-        raw.execute(_PLAIN_STRINGS)
-        # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
-        raw.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-        )
-        raw.autocommit = False
 
     return engine
 
@@ -234,6 +225,8 @@ def _postgresql_arguments() -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         "application_name": "keyrack",
+        # Or text comes in the database's own, and as bytes where that is SQL_ASCII.
+        "client_encoding": "utf8",
         # psycopg prepares nothing of its own: where it has, it sends DEALLOCATE ALL after a rollback, which takes away
         # the statements of pipeline.py on the same connection.
         "prepare_threshold": None,
@@ -250,7 +243,7 @@ def is_unavailable(error: Exception) -> bool:
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
-    if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN):
+    if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN, _NO_SUCH_CHARACTER):
         return True
     # SQLAlchemy puts a driver's error into its own of the same name.
     ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
@@ -306,6 +299,8 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     if altered.is_altered(error):
         kind = TablesChanged if altered.is_lacking(error) else DatabaseAltered
         return kind(altered.words(error))
+    if getattr(cause, "sqlstate", None) == _NO_SUCH_CHARACTER:
+        return DatabaseRefused(f"The database cannot hold this text: {reason}. Copy it into one of the encoding UTF8.")
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:
         return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")

@@ -17,6 +17,7 @@ from keyrack.store.changes import changes
 from keyrack.store.engine import altered, catalogue, skipped
 from keyrack.store.engine.connect import (
     DatabaseAltered,
+    DatabaseRefused,
     is_unavailable,
     parse_url,
     postgresql_engine,
@@ -93,6 +94,8 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
+            if there is None:
+                _check_fit(conn)
             with _in_words(there):
                 for revision in _skipped(conn, there):
                     _run_alone(conn, revision)
@@ -203,6 +206,15 @@ def _lock(conn: Connection) -> None:
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,))
         conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+
+
+def _check_fit(conn: Connection) -> None:
+    """Raises DatabaseRefused for an empty database in which the tables must not be made."""
+    if conn.dialect.name == "postgresql":
+        from keyrack.store.engine import postgresql_session
+
+        if problem := postgresql_session.unfit(conn):
+            raise DatabaseRefused(problem)
 
 
 def _pragma(conn: Connection, setting: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, update
 
 from keyrack.model import Page, Place, Session
-from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.engine.prepared import among, prepared, write_lost
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, servers, sessions, system_users, user_keys
 
@@ -45,7 +45,18 @@ def get(connection: Connection, workspace_id: int, server_id: int, session_id: i
 
 def ask_end(connection: Connection, session_id: int) -> None:
     """Note that a login must end; its host is told with the next answer it gets."""
-    connection.execute(update(sessions).where(sessions.c.id == session_id).values(ending=True))
+    ask_end_of(connection, sessions.c.id == session_id)
+
+
+def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """The same for the logins that meet conditions. Raises DatabaseAltered where the database keeps one from it."""
+    left = select(1).select_from(sessions).where(*which, sessions.c.ending.is_not(True)).limit(1)
+    # On PostgreSQL others may tell of one more meanwhile.
+    for _ in range(2):
+        connection.execute(update(sessions).where(*which).values(ending=True))
+        if connection.execute(left).first() is None:
+            return
+    raise write_lost()
 
 
 def _labelled(

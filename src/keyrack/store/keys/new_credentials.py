@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
+from keyrack.model import Actor
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys import barred_keys
+from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.sealing import sealed_sets
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
@@ -18,14 +20,13 @@ from keyrack.store.tables import credentials, revocations, servers, system_users
 class CredentialPlace:
     """A server on which a credential is to stand, and what is in its way.
 
-    asking: role, policies and disabled_at of the user that asks, as the user's row has them now, None where there is
-    none; server: what is sealed of it, as sealed_sets.locked_servers has it; account_id: of the system user, None where
-    the server has none of that name; labelled: whether a credential there has the label; refused: whether this host
-    refuses the key; noted: whether the key may be barred from the workspace (store/keys/barred_keys.py); ids: the
-    credential's own.
+    asking: what is known of who asks, if a user does, as the rows say now; server: what is sealed of it, as
+    sealed_sets.locked_servers has it; account_id: of the system user, None where the server has none of that name;
+    labelled: whether a credential there has the label; refused: whether this host refuses the key; noted: whether the
+    key may be barred from the workspace (store/keys/barred_keys.py); ids: the credential's own.
     """
 
-    asking: tuple[str | None, list[str] | None, datetime | None]
+    asking: Standing
     server: Row
     account_id: int | None
     labelled: bool
@@ -43,18 +44,28 @@ def place(
     label: str,
     fingerprint: str,
     at: datetime,
-    user_id: int | None,
+    actor: Actor,
 ) -> CredentialPlace | None:
     """Where a credential would stand, None where there is no such server in this workspace; nobody else changes the
-    server until the end. user_id: whose rights are told beside.
+    server until the end. actor: who asks.
     """
     numbered = sealed_sets.numbers_rows(connection)
-    row = _place.row(connection, workspace_id, server_id, username, label, fingerprint, at, user_id or 0, numbered)
+    row = _place.row(
+        connection,
+        workspace_id,
+        server_id,
+        username,
+        label,
+        fingerprint,
+        at,
+        actor.user_id or 0,
+        numbered,
+        *proofs(actor),
+    )
     if row is None:
         return None
     account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
-    asking = row.pop("asking_role"), row.pop("asking_policies"), row.pop("asking_disabled_at")
-    return CredentialPlace(asking, row, account, labelled, refused, noted, (row.pop("id_to_give"),))
+    return CredentialPlace(taken(row), row, account, labelled, refused, noted, (row.pop("id_to_give"),))
 
 
 @prepared
@@ -67,6 +78,9 @@ def _place(
     at: datetime,
     user_id: int,
     numbered: bool,
+    token_id: int | None,
+    access_key: str | None,
+    web_session_id: int | None,
 ) -> Select[Any]:
     named = and_(system_users.c.server_id == servers.c.id, system_users.c.username == username)
     labelled = exists().where(credentials.c.server_id == servers.c.id, credentials.c.label == label)
@@ -79,9 +93,7 @@ def _place(
             refused.label("refused"),
             barred_keys.is_noted(workspace_id, fingerprint, at).label("noted"),
             sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
-            users.c.role.label("asking_role"),
-            users.c.policies.label("asking_policies"),
-            users.c.disabled_at.label("asking_disabled_at"),
+            *asking(user_id, at, token_id, access_key, web_session_id),
         )
         .select_from(servers.outerjoin(system_users, named).outerjoin(users, users.c.id == user_id))
         .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Select, Table, func, insert, or_, select, upd
 
 from keyrack.model import Page, Window
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts import sessions as open_logins
 from keyrack.store.hosts.servers import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
+from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import (
@@ -138,8 +140,7 @@ def _repository_roles(user_id: int) -> Select[Any]:
 
 @prepared
 def _tokens(user_id: int, at: datetime) -> Select[Any]:
-    in_force = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > at)
-    mine = (tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None), in_force)
+    mine = (tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None), in_force(tokens.c.expires_at, at))
     return select(tokens.c.id, tokens.c.kind, tokens.c.name).where(*mine).order_by(tokens.c.id)
 
 
@@ -291,7 +292,7 @@ def take_away(
         of_keys = (credentials.c.fingerprint.in_(fingerprints), credentials.c.server_id.in_(mine))
         sealed.remove(connection, credentials, *of_keys)
         opened = (sessions.c.fingerprint.in_(fingerprints), sessions.c.server_id.in_(mine))
-        connection.execute(update(sessions).where(*opened).values(ending=True))
+        open_logins.ask_end_of(connection, *opened)
     for table in (grants, group_members, repository_members, access_keys, user_keys, key_sources):
         sealed.remove(connection, table, table.c.user_id == user_id)
     asked.cancel_pending(connection, user_id, at, by)

@@ -121,11 +121,16 @@ def _last_id(name: str) -> Select[Any]:
 
 def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:
     """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
-    them as they were. Of rows named by id one that is there afterwards was kept by somebody else's trigger or rule.
+    them as they were. One that is there afterwards was kept by somebody else's trigger or rule; of rows that are not
+    named by id it may have been entered by others, and is deleted once more.
     """
     gone = _deleting(table, tuple(named)).rows(connection, named)
-    if tuple(named) == ("id",) and len(gone) < len(set(named["id"])) and _there(table).rows(connection, named):
-        raise write_lost()
+    by_id = tuple(named) == ("id",)
+    if not (by_id and len(gone) == len(set(named["id"]))) and _there(table, tuple(named)).rows(connection, named):
+        again = [] if by_id else _deleting(table, tuple(named)).rows(connection, named)
+        if not again or _there(table, tuple(named)).rows(connection, named):
+            raise write_lost()
+        gone += again
     for row in gone:
         sealed.count(connection, table, row, None)
     return gone
@@ -133,13 +138,16 @@ def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -
 
 @cache
 def _deleting(table: Table, columns: tuple[str, ...]) -> Statement:
-    which = [among(table.c[name], placeholder(table.c[name])) for name in columns]
-    return Statement(lambda: delete(table).where(*which).returning(*table.c))
+    return Statement(lambda: delete(table).where(*_among_named(table, columns)).returning(*table.c))
 
 
 @cache
-def _there(table: Table) -> Statement:
-    return Statement(lambda: select(table.c.id).where(among(table.c.id, placeholder(table.c.id))).limit(1))
+def _there(table: Table, columns: tuple[str, ...]) -> Statement:
+    return Statement(lambda: select(*table.primary_key).where(*_among_named(table, columns)).limit(1))
+
+
+def _among_named(table: Table, columns: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    return [among(table.c[name], placeholder(table.c[name])) for name in columns]
 
 
 def change_many(

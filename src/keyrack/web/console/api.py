@@ -97,7 +97,7 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     address = address_of(request)
     secret = safety.cookie(instance, request, safety.SESSION)
     visitor = web_sessions.find(instance, secret, address=address, in_use=not live.is_by_itself(request))
-    actor = web_sessions.actor_of(visitor.user, address=address)
+    actor = web_sessions.actor_of(visitor.user, address=address, session=visitor.session)
     # Here, on a thread: a refusal is shown where nothing may wait for the database.
     request.state.workspace = users.workspace_of(instance, actor).name
     request.state.visitor = visitor
@@ -194,7 +194,7 @@ def _visit(instance: Instance, request: Request, visitor: Visitor | None, call: 
     if visitor is None:
         actor = strangers(web_sessions.CHANNEL, address)
     else:
-        actor = web_sessions.actor_of(visitor.user, address=address)
+        actor = web_sessions.actor_of(visitor.user, address=address, session=visitor.session)
     return Visit(
         instance=instance,
         actor=actor,
