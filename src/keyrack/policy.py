@@ -21,6 +21,7 @@ ACTIONS: dict[str, str] = {
     "credentials:read": "see the keys on servers",
     "credentials:write": "put keys on servers and take them away",
     "keys:revoke": "take a key away from everywhere at once",
+    "keys:rule": "say which keys are accepted",
     "keys:freeze": "stop keys from opening new sessions until they are confirmed",
     "sshconfig:read": "see a server's SSH settings",
     "sshconfig:write": "change a server's SSH settings",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import prometheus_client
 
-from keyrack.core import rounds
+from keyrack.core import ownership, rounds
 from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
@@ -90,13 +90,20 @@ def _sync(instance: Instance) -> Callable[[], None]:
 def _chain(instance: Instance) -> Callable[[], None]:
     """Chain events and sign checkpoints; answers how to stop it."""
     path = instance.settings.audit_checkpoint_file
-    handed = () if path is None else (chain.file_keeper(path),)
+    kept = instance.settings.data / ownership.CHECKPOINT
+    handed = tuple(chain.file_keeper(one) for one in (kept, path) if one is not None)
 
     def extend(stopping: threading.Event) -> None:
         while chain.extend(instance, handed) and not stopping.is_set():
             pass
 
-    return rounds.every(CHAIN_EVERY_SECONDS, extend, name="audit-chain", failing="chaining the audit log failed")
+    return rounds.every(
+        CHAIN_EVERY_SECONDS,
+        extend,
+        first=lambda: chain.recall(instance, kept),
+        name="audit-chain",
+        failing="chaining the audit log failed",
+    )
 
 
 def warn_if_lossy(database: Database) -> None:
@@ -113,13 +120,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
     calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
 
-    said = False
-
     def tidy(_: threading.Event) -> None:
-        nonlocal said
-        if not said:
-            warn_if_lossy(instance.database)
-            said = True
         tables.go_on(instance)
         credentials.end_expired(instance, system_actor())
         endings.end_user_keys(instance, system_actor())
@@ -134,7 +135,13 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         missing.go_on(instance)
         instance.figures.behind.set(instance.database.read(servers.count_behind))
 
-    end = rounds.every(TIDY_EVERY_SECONDS, tidy, name="tidy", failing="tidying failed")
+    end = rounds.every(
+        TIDY_EVERY_SECONDS,
+        tidy,
+        first=lambda: warn_if_lossy(instance.database),
+        name="tidy",
+        failing="tidying failed",
+    )
 
     def stop() -> None:
         end()

@@ -90,6 +90,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
         users.disable(instance, keyrack, named(instance, "bob").id)
         users.delete_user(instance, keyrack, named(instance, "mallory").id)
         users.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
+    (data / "audit.checkpoint").write_text("of the database that is replaced")
     done = run("restore", str(copy), "--yes", *(["--bring-back"] if bring_back else []), data=data)
     assert done.exit_code == 0, done.output
     assert ("COMES BACK" in done.output) is bring_back
@@ -104,6 +105,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
         names = {user.name for user in users.find(instance, keyrack)}
         assert ("mallory" in names) is bring_back
         assert "zoe" not in names
+    assert not (data / "audit.checkpoint").exists()
     (aside,) = data.glob("keyrack.db.before-*")
     with closing(sqlite3.connect(aside)) as raw:
         assert raw.execute("SELECT count(*) FROM users WHERE name = 'zoe'").fetchone() == (1,)

@@ -169,6 +169,13 @@ ENDS = [
     ("people delete-key alice 4711", 1),
     ("people add-key alice /none.pub", 2),
     ("requests rules list", 0),
+    ("policy show", 0),
+    ("policy set --types ssh-ed25519 --preview", 0),
+    ("policy set --types ssh-ed25519 --rsa-bits 3072", 0),
+    ("policy set --rsa-bits 1024", 1),
+    ("policy set --types any --rsa-bits any", 0),
+    ("policy set", 2),
+    ("policy set --rsa-bits much", 2),
     ("requests rules delete none", 1),
     ("requests rules set none --approvers 3", 2),
     ("grants renew 4711", 2),
@@ -219,6 +226,7 @@ GROUPS = (
     "tokens",
     "webhooks",
     "freeze",
+    "policy",
 )
 
 

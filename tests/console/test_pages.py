@@ -15,7 +15,7 @@ import pytest
 
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers, system_users
-from keyrack.core.keys import credentials, grants, revocation, user_keys
+from keyrack.core.keys import credentials, grants, key_policy, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
@@ -497,3 +497,30 @@ def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(
     assert "gone-1" not in people["alice"].see(f"/keys?removed={made.id}").partition('id="removed"')[2]
     for other, address in ((owner, f"/keys?removed={made.id}"), (people["alice"], "/keys?removed=999999")):
         assert 'id="removed"' not in other.see(address)
+
+
+def test_the_policy_of_keys_is_set_after_its_preview_and_two_tabs_do_not_overwrite_each_other(
+    console: Service, people: dict[str, Person]
+) -> None:
+    olga = people["olga"]
+    button = "Accept only such keys from now on"
+    assert button not in olga.see("/settings")
+    held = "&".join(f"type={one}" for one in key_policy.get(console.instance, KEYRACK).types)
+    assert button not in olga.see(f"/settings?bits=2048&{held}"), "it would change nothing"
+    page = olga.see("/settings?type=ssh-ed25519&bits=3072")
+    assert button in page
+    seen = re.search(r'name="seen" value="([^"]+)"', page.partition('id="policy"')[2])
+    assert seen is not None
+    wanted = {"seen": html.unescape(seen[1]), "type": "ssh-ed25519", "bits": "3072"}
+    try:
+        olga.send("/settings/key-policy", **wanted)
+        assert key_policy.get(console.instance, KEYRACK).types == ("ssh-ed25519",)
+        assert "Set by olga" in olga.see("/settings")
+        late = olga.send("/settings/key-policy", 409, **wanted | {"bits": "4096"})
+        assert "changed since it was read" in late
+        assert key_policy.get(console.instance, KEYRACK).rsa_minimum_bits == 3072
+        people["alice"].send("/settings/key-policy", 403, **wanted)
+        line = next(one["line"] for one in records("keys_valid.jsonl") if one["name"] == "rsa-2048-e35")
+        assert "are not accepted here" in olga.send("/keys/check", 200, public_key=line)
+    finally:
+        key_policy.put(console.instance, KEYRACK, types=None, rsa_minimum_bits=None)

@@ -53,6 +53,7 @@ EXAMPLES = {
     "keys mine list": "",
     "sessions end": "web-1 4211",
     "sessions list": "web-1",
+    "policy show": "",
     "freeze end": "2 --dry-run",
     "freeze list": "",
     "freeze show": "2",

@@ -45,6 +45,7 @@ COMMANDS = {
     "request": ("keyrack.cli.request", "Ask to log in somewhere for a while."),
     "requests": ("keyrack.cli.requests", "See, approve and refuse requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; claim one; put one on many servers."),
+    "policy": ("keyrack.cli.key_policy", "See and set which keys are accepted."),
     "ssh-config": ("keyrack.cli.ssh_config", "Write ssh's configuration and known hosts for where one may log in."),
     "sessions": ("keyrack.cli.sessions", "See who is logged in, and end it."),
     "freeze": ("keyrack.cli.freeze", "Stop keys from opening sessions until they are confirmed."),

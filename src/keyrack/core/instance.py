@@ -11,6 +11,7 @@ from keyrack.core.audit.refusals import Refusals
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.figures import Figures
 from keyrack.core.instance_key import InstanceKey
+from keyrack.core.keys.kept_policies import KeptPolicies
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
@@ -46,4 +47,5 @@ class Instance:
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)
     tallies: Tallies = field(default_factory=Tallies, compare=False, repr=False)
     key_counts: KeptCounts = field(default_factory=KeptCounts, compare=False, repr=False)
+    key_policies: KeptPolicies = field(default_factory=KeptPolicies, compare=False, repr=False)
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False, repr=False)

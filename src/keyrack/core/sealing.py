@@ -59,6 +59,7 @@ WORDS: Mapping[str, str] = {
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
     "offboardings": "offboarding",
+    "key_policies": "policy of keys",
     "key_sources": "account elsewhere",
     "web_sessions": "session of a browser",
     "authenticators": "second factor",

@@ -9,6 +9,7 @@ from typing import Final
 from keyrack import policy
 from keyrack.core import lifetimes
 from keyrack.core.instance import Instance
+from keyrack.core.keys import key_rules
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.ssh import known_private, names, options
@@ -21,8 +22,23 @@ LONGEST_TITLE = 255
 LONGEST_LIFE = timedelta(days=3650)
 
 
-def public_key(instance: Instance, line: object, *, field: str = "public_key") -> PublicKey:
+def public_key(instance: Instance, workspace_id: int | None, line: object, *, field: str = "public_key") -> PublicKey:
     """The one way in for public keys; raises Refusal INVALID with the parser's or policy's words.
+
+    workspace_id: where it is to count; None for one that is to be made. Raises Refusal FORBIDDEN where its policy of
+    keys is damaged.
+    """
+    key = key_line(instance, line, field=field)
+    refusal = policy.key_problem(key, key_rules.of_workspace(instance, workspace_id))
+    if refusal is None and known_private.is_known(key):
+        refusal = policy.compromised()
+    if refusal is not None:
+        raise Refusal(refusal.kind, refusal.code, refusal.message, field=field)
+    return key
+
+
+def key_line(instance: Instance, line: object, *, field: str = "public_key") -> PublicKey:
+    """A key that is only looked for or compared, whatever the policy says now; raises Refusal INVALID as public_key.
 
     Invariant 1: only the strict parser makes a public key; callers store and deliver its normal form.
     """
@@ -37,11 +53,6 @@ def public_key(instance: Instance, line: object, *, field: str = "public_key") -
             "Use a shorter key type, for example ed25519.",
             "too-long",
         )
-    refusal = policy.key_problem(key, instance.key_rules)
-    if refusal is None and known_private.is_known(key):
-        refusal = policy.compromised()
-    if refusal is not None:
-        raise Refusal(refusal.kind, refusal.code, refusal.message, field=field)
     return key
 
 

@@ -47,7 +47,7 @@ def add(
     with _attempt(instance, entitled, repository, CHANGE, "add a deploy key") as attempt:
         name = validation.text(title, field="title")
         origin = "" if application in (None, "") else validation.text(application, field="application")
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, entitled.workspace_id, public_key)
 
         def change(work: Work) -> DeployKey:
             _still_there(work, repository)
@@ -94,7 +94,7 @@ def known(instance: Instance, actor: Actor, repository_id: int, public_key: obje
     """Whether a key is a deploy key of a repository. Raises Refusal MISSING, FORBIDDEN, or INVALID for the key."""
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "look for a deploy key") as attempt:
-        key = validation.public_key(instance, public_key)
+        key = validation.key_line(instance, public_key)
         found = attempt.read(lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.sha256))
         return found is not None
 

@@ -17,6 +17,7 @@ from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, event_terms, revocation
 from keyrack.core.lookups import own_server
+from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
@@ -159,7 +160,7 @@ def accept(
             if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(found.username if username is None else username)
-            key = validation.public_key(instance, f"{found.public_key} {found.comment}".strip())
+            key = validation.public_key(within(work), actor.workspace_id, f"{found.public_key} {found.comment}".strip())
             limits, end = _meaning(found, key.type)
             name = validation.text(label or found.comment or found.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:

@@ -43,7 +43,7 @@ def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChalle
     """What the actor is to sign with a key; the answer is the same whoever has the key. Raises Refusal INVALID."""
     with Attempt(instance, actor, user_keys.ADD, "prove that a key is one's own", target_kind="user key") as attempt:
         owner = user_keys.person(actor)
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         nonce = secrets.token_hex(16)
 
         def change(work: Work) -> KeyChallenge:
@@ -74,7 +74,7 @@ def claim(
     with Attempt(instance, actor, user_keys.ADD, "claim a key", target_kind="user key") as attempt:
         owner = user_keys.person(actor)
         name = None if title is None else validation.text(title, field="title")
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         found = _NONCE.search(challenge) if isinstance(challenge, str) and len(challenge) < 10_000 else None
         if found is None:
             raise invalid("challenge", "challenge takes the text that POST /keys/challenge answered.")

@@ -52,7 +52,7 @@ def add(
     with attempt:
         name = validation.text(label, field="label")
         user = validation.account(username)
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         limits = validation.restrictions(restrictions, key.type)
 
         def change(work: Work) -> Credential:

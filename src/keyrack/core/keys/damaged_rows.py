@@ -70,6 +70,7 @@ KINDS: Mapping[str, Table] = {
     "access-request": access_requests,
     "access-request-approval": access_request_approvals,
     "request-rule": request_rules,
+    "key-policy": tables.key_policies,
 }
 _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
 # What others hang on is deleted as usual, with all that belongs to it, or sealed again.
@@ -85,6 +86,7 @@ _TO_REMOVE: Mapping[str, str] = {
     "access-request": "requests:approve",
     "access-request-approval": "requests:approve",
     "request-rule": "requests:rule",
+    "key-policy": "keys:rule",
     "deploy-key": "codeartsrepo:repository:setRepository",
     "repository-member": "codeartsrepo:repository:deleteMembers",
 }

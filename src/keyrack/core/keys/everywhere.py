@@ -91,7 +91,7 @@ def add(
     """
     aim = "add an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         wanted = _Wanted(
             label=validation.text(label, field="label"),
             username=validation.account(username),
@@ -280,7 +280,7 @@ def replace(
     aim = "replace an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         old = _fingerprint(fingerprint)
-        key = validation.public_key(instance, public_key)
+        key = validation.public_key(instance, actor.workspace_id, public_key)
         if key.sha256 == old:
             raise invalid("public_key", "This is the key that is to be replaced; give another one.")
         choice = _Choice.read(chosen)

@@ -12,9 +12,11 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
+from keyrack.core.keys import key_rules
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid
 from keyrack.model import Actor
+from keyrack.policy import KeyRules
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import KeyProblem, read_canonical
 from keyrack.store.keys import findings
@@ -66,7 +68,13 @@ def find(
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
         place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
         now = instance.now()
-        look = _Question(instance, wanted, now - timedelta(days=old_days), now - timedelta(days=unused_days), now)
+        look = _Question(
+            key_rules.still(instance, actor.workspace_id),
+            wanted,
+            now - timedelta(days=old_days),
+            now - timedelta(days=unused_days),
+            now,
+        )
 
         def question(connection: Connection) -> Findings:
             found: list[Finding] = []
@@ -101,7 +109,7 @@ def _keys(
 class _Question:
     """What is looked for."""
 
-    instance: Instance
+    rules: KeyRules
     kinds: tuple[str, ...]
     old_before: datetime
     unused_before: datetime
@@ -131,7 +139,7 @@ class _Question:
             read = read_canonical(key.public_key)
         except KeyProblem as problem:
             return str(problem)
-        refusal = policy.key_problem(read, self.instance.key_rules)
+        refusal = policy.key_problem(read, self.rules)
         if refusal is None and known_private.is_known(read):
             refusal = policy.compromised()
         return "" if refusal is None else refusal.message

@@ -52,7 +52,7 @@ def add(
         name = None if title is None else validation.text(title, field="title", maximum=longest_title)
         key = None
         if public_key is not None or not keyless:
-            key = validation.public_key(instance, public_key)
+            key = validation.public_key(instance, actor.workspace_id, public_key)
         elif instance.settings.require_key:
             raise invalid("public_key", "A public key is required.")
         owner = _person(actor, user_id)

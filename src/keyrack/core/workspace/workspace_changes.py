@@ -69,6 +69,11 @@ class Comparison:
     servers_at: dict[str, list[ServerState]] = field(default_factory=dict)
     servers_declared: set[object] = field(default_factory=set)
 
+    @property
+    def workspace_id(self) -> int | None:
+        """The workspace's id, None where it is to be made."""
+        return None if self.state.workspace is None else self.state.workspace.id
+
     def __post_init__(self) -> None:
         self.user_names = {user.id: name for name, user in self.state.users.items()}
         self.people_there = set(self.state.users) | {user.name for user in self.wanted.users}

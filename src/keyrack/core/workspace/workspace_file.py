@@ -60,10 +60,10 @@ def apply(
     state = instance.database.read(lambda connection: _state(instance, connection, wanted))
     others = _other_passwords(wanted, state, everybody=reset_secrets)
 
-    def compared(now: State) -> PlannedChanges:
-        return compare(instance, wanted, now, prune=prune, reset_secrets=reset_secrets, other_passwords=others, at=at)
+    def compared(of: Instance, now: State) -> PlannedChanges:
+        return compare(of, wanted, now, prune=prune, reset_secrets=reset_secrets, other_passwords=others, at=at)
 
-    plan = compared(state)
+    plan = compared(instance, state)
     shown = [change.words for change in plan.changes]
     for tell, lines in ((progress, shown), (left, plan.left), (noted, plan.noted)):
         for words in lines:
@@ -79,7 +79,7 @@ def apply(
 
         def run(work: Work) -> None:
             now = _state(instance, work.connection, wanted)
-            again = compared(now)
+            again = compared(within(work), now)
             if [change.words for change in again.changes] != shown:
                 words = (
                     "Nothing was applied: the workspace was changed meanwhile. Run it again to see what it does now."

@@ -64,10 +64,11 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
     state = run.state.repositories.get(wanted.path)
     held = {} if state is None else {one.fingerprint: one for one in run.state.deploy_keys.get(state.repository.id, ())}
     for one in wanted.deploy_keys:
-        fingerprint = validation.public_key(run.instance, one.public_key).sha256
+        fingerprint = validation.key_line(run.instance, one.public_key).sha256
         was = held.pop(fingerprint, None)
         if was is not None and (was.title, was.application, was.can_push) == (one.title, one.application, one.can_push):
             continue
+        validation.public_key(run.instance, run.workspace_id, one.public_key)
         if was is not None:
             run.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
         run.do(f"add deploy key {one.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, one))
@@ -92,7 +93,7 @@ def compare_frozen_keys(run: Comparison) -> None:
         known = run.state.users.get(user.name)
         mine = run.state.user_keys.get(known.id, ()) if known else ()
         frozen = {key.fingerprint for key in mine if is_frozen(key, marks)}
-        wanted = [validation.public_key(run.instance, line).sha256 for line in user.frozen_keys]
+        wanted = [validation.key_line(run.instance, line).sha256 for line in user.frozen_keys]
         prints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
     for server in run.wanted.servers:
         there = run.matched.get(server.name)

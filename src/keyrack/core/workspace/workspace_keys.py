@@ -50,6 +50,7 @@ def compare_server(run: Comparison, wanted: WantedServer) -> None:
         was = held.pop(one.label, None)
         if was is not None and _same(run, one, was):
             continue
+        validation.public_key(run.instance, run.workspace_id, one.public_key)
         if was is not None:
             run.do(f"delete SSH key {was.label} on server {wanted.name}, which another one replaces", _deleted(was))
         run.do(f"add SSH key {one.label} for {one.username} on server {wanted.name}", _added(wanted.name, one))
@@ -81,9 +82,10 @@ def _user_keys(run: Comparison, wanted: WantedUser) -> None:
     known = run.state.users.get(wanted.name)
     held = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
     for title, line, end in wanted.keys:
-        key = validation.public_key(run.instance, line)
+        key = validation.key_line(run.instance, line)
         there = held.pop(key.sha256, None)
         if there is None:
+            validation.public_key(run.instance, run.workspace_id, line)
             run.do(f"add SSH key {key.sha256} of {wanted.name}", _added_key(wanted, title, line, end))
         elif end is not None and end != there.expires_at:
             run.do(f"give SSH key {key.sha256} of {wanted.name} another end", _renewed(there, end))
@@ -133,7 +135,7 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 
 
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
-    fingerprint = validation.public_key(run.instance, wanted.public_key).sha256
+    fingerprint = validation.key_line(run.instance, wanted.public_key).sha256
     told = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
     held = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
     return told == held and wanted.break_glass == bool(was.break_glass)

@@ -137,10 +137,15 @@ def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
-    """Move the database aside, and the prepared one into its place; the log of a damaged one goes with it."""
-    for ending in ("", "-wal", "-shm"):
+    """Put the prepared one into the database's place and keep that one aside; the log of a damaged one goes with it.
+
+    Whenever this is killed one of the two is in place, whole: a name without a database would look like a lost one.
+    """
+    for ending in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.rename(f"{database}{ending}", f"{aside}{ending}")
+    with suppress(FileNotFoundError):
+        os.link(database, aside)
     os.rename(prepared, database)
     _sync(database.parent)
 

@@ -1,29 +1,101 @@
-"""Users' keys that a policy of keys may not take; must decide nothing."""
+"""A workspace's policy of keys, and users' keys that another one may not take; must decide nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
-from keyrack.store.tables import user_keys, users
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.sealing import sealed, sealed_tables
+from keyrack.store.tables import credentials, key_policies, servers, system_users, user_keys, users
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """Which keys a workspace accepts. key_types: empty, rsa_minimum_bits: None where the service's count.
+
+    holds: False for one that is not as Keyrack wrote it, or that others deleted; then it says nothing.
+    """
+
+    key_types: tuple[str, ...]
+    rsa_minimum_bits: int | None
+    set_at: datetime | None
+    set_by: str
+    holds: bool = True
+
+
+@prepared
+def _policy(workspace_id: int) -> Select[Any]:
+    return select(key_policies).where(key_policies.c.workspace_id == workspace_id)
+
+
+def of_workspace(connection: Connection, workspace_id: int) -> KeyPolicy | None:
+    """The policy of a workspace, None where it never set one."""
+    is_missed = sealed_tables.is_missed(connection, key_policies, workspace_id)
+    row = _policy.row(connection, workspace_id)
+    if row is None:
+        return KeyPolicy((), None, None, "", holds=False) if is_missed else None
+    if not sealed.sound(connection, key_policies, row):
+        return KeyPolicy((), None, None, "", holds=False)
+    return KeyPolicy(tuple(row.key_types), row.rsa_minimum_bits, row.set_at, row.set_by)
+
+
+def put(connection: Connection, workspace_id: int, policy: KeyPolicy) -> None:
+    """Set the policy of a workspace, whatever stood there."""
+    was = of_workspace(connection, workspace_id)
+    values = {
+        "key_types": list(policy.key_types),
+        "rsa_minimum_bits": policy.rsa_minimum_bits,
+        "set_at": policy.set_at,
+        "set_by": policy.set_by,
+    }
+    if was is not None and was.holds:
+        sealed.change(connection, key_policies, sealed.row_of(workspace_id), values=values)
+        return
+    if was is not None:
+        sealed.drop(connection, key_policies, (workspace_id,))
+    sealed.insert_row(connection, key_policies, {"workspace_id": workspace_id, **values})
 
 
 def suspects(
     connection: Connection, workspace_id: int, types: Collection[str], rsa_characters: int, limit: int
 ) -> list[Row[Any]]:
-    """Keys of other types than these, and RSA keys whose line is no longer than so many characters, by their owner:
-    title, fingerprint, public_key, user.
+    """Users' keys of other types than these, and RSA keys whose line is no longer than so many characters, by their
+    owner: title, fingerprint, public_key, user.
     """
     held = user_keys.c
-    short = and_(held.key_type == "ssh-rsa", func.length(held.public_key) <= rsa_characters)
     found = (
         select(held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
         .join(users, users.c.id == held.user_id)
         .where(held.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
-        .where(or_(held.key_type.not_in(types), short))
+        .where(_suspect(held, types, rsa_characters))
         .order_by(users.c.name, held.id)
         .limit(limit)
     )
     return list(connection.execute(found))
+
+
+def suspects_on_servers(
+    connection: Connection, workspace_id: int, types: Collection[str], rsa_characters: int, limit: int
+) -> list[Row[Any]]:
+    """The same for keys that were entered on servers: title, fingerprint, public_key, server, username."""
+    held = credentials.c
+    named = (servers.c.name.label("server"), system_users.c.username)
+    found = (
+        select(held.label.label("title"), held.fingerprint, held.public_key, *named)
+        .join(servers, servers.c.id == held.server_id)
+        .join(system_users, system_users.c.id == held.system_user_id)
+        .where(servers.c.workspace_id == workspace_id, _suspect(held, types, rsa_characters))
+        .order_by(servers.c.name, held.id)
+        .limit(limit)
+    )
+    return list(connection.execute(found))
+
+
+def _suspect(held: Any, types: Collection[str], rsa_characters: int) -> Any:
+    short = and_(held.key_type == "ssh-rsa", func.length(held.public_key) <= rsa_characters)
+    return or_(held.key_type.not_in(types), short)

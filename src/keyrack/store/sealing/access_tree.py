@@ -54,6 +54,7 @@ TREES: Mapping[str, tuple[int, str]] = {
     "authenticators": (21, "id"),
     "identities": (22, "id"),
     "host_keys": (23, "id"),
+    "key_policies": (24, "workspace_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
@@ -160,7 +161,7 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
 
 def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: Place) -> bool:
     known = root(connection)
-    slot = None if known is None else _slot(connection, known, place)
+    slot = None if known is None else slot_of(connection, known, place)
     if slot is None:
         return False
     seals = seals_of(connection)
@@ -232,7 +233,7 @@ def as_noted(connection: Connection, account: Account) -> bool:
     known = root(connection)
     if known == account.root:
         return known is not None
-    if known is None or any(_slot(connection, known, place) != slot for place, slot in account.places):
+    if known is None or any(slot_of(connection, known, place) != slot for place, slot in account.places):
         return False
     account.root = known
     return True
@@ -310,7 +311,7 @@ def _node(tree: int, level: int, number: int) -> int:
     return tree << 48 | level << 40 | number
 
 
-def _slot(connection: Connection, known: bytes, place: Place) -> bytes | None:
+def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
     """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
     seals, (tree, index) = seals_of(connection), place
     nodes = seals.seen.nodes
@@ -334,10 +335,15 @@ def _slot(connection: Connection, known: bytes, place: Place) -> bytes | None:
 def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
     """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
     entries = {node: (_link(seals, node, bytes(content)), bytes(content)) for node, content in read.items()}
+    _keep(seals, entries)
+    return entries
+
+
+def _keep(seals: Seals, entries: Mapping[int, tuple[bytes, bytes]]) -> None:
+    """Keep nodes, each with the link that was computed of it."""
     if len(seals.seen.nodes) >= _MOST_NODES:
         seals.seen.nodes.clear()
     seals.seen.nodes.update(entries)
-    return entries
 
 
 def _part(content: bytes | bytearray, number: int, width: int, start: int = 0, end: int | None = None) -> bytes:
@@ -409,8 +415,7 @@ def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int 
     _writing(connection.dialect.name).run_many(
         connection, ({"id": node, "content": content} for node, content in changed.items())
     )
-    changed.pop(ROOT)
-    _remember(edit.seals, changed)
+    _keep(edit.seals, edit.linked)
 
 
 class _Edit:
@@ -422,6 +427,8 @@ class _Edit:
         self._count = int.from_bytes(known[:_COUNTER], "big") + 1
         self._read = read
         self._true: dict[int, bytearray | None] = {}
+        self.linked: dict[int, tuple[bytes, bytes]] = {}
+        """The nodes that changed, each with its new link."""
         self._changed: dict[int, Place] = {}
 
     def set(self, place: Place, held: int | None, more: int) -> None:
@@ -446,8 +453,9 @@ class _Edit:
         """A node as it is so far; None where the one that was read does not fit its link."""
         if node not in self._true:
             found = self._read.get(node, b"") if any(link) else b""
-            fits = not any(link) or _link(self.seals, node, found) == link
             kept = self.seals.seen.nodes.get(node)
+            # What is kept was computed once; what was read is compared with it, to the byte.
+            fits = not any(link) or kept == (link, found) or _link(self.seals, node, found) == link
             if not fits and kept is not None and kept[0] == link:
                 found, fits = kept[1], True  # others changed it, and it is known how it was
             self._true[node] = bytearray(found) if fits else None
@@ -464,6 +472,7 @@ class _Edit:
                 assert content is not None
                 written[node] = bytes(content) if any(content) else b""
                 link = _link(self.seals, node, written[node])
+                self.linked[node] = (link, written[node])
                 if level == _LEVELS:
                     _put(self._root, tree - 1, link, _COUNTER)
                     continue
@@ -594,5 +603,5 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     for node, content in nodes.all():
         base = (node - first) << _BITS
         for number in range(-(-len(content) // _WIDTH)):
-            if any(_part(content, number, _WIDTH)) and _slot(connection, known, (tree, base + number)):
+            if any(_part(content, number, _WIDTH)) and slot_of(connection, known, (tree, base + number)):
                 yield base + number

@@ -94,6 +94,14 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
         yield from ((index, index in there) for index in some)
 
 
+def is_missed(connection: Connection, table: Table, index: int) -> bool:
+    """Whether what was counted there is more than nothing, so that a row which is not there was deleted by others; also
+    where that cannot be told. index: as access_tree.TREES has it.
+    """
+    known = access_tree.root(connection)
+    return known is None or access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index)) != b""
+
+
 def look_on(connection: Connection, after: int, limit: int) -> int | None:
     """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
     remembered so that an alarm names it. Answers the last one, None where no more are there.

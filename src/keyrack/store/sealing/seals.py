@@ -67,6 +67,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     web_sessions.name: frozenset(("seen_at",)),
     authenticators.name: frozenset(("last_used_at",)),
     identities.name: frozenset(),
+    "key_policies": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

@@ -14,6 +14,18 @@ workspaces = numbered(
     Column("created_at", Moment, nullable=False),
 )
 
+key_policies = Table(
+    "key_policies",
+    metadata,
+    # Which keys a workspace accepts of those that the service does; what is empty is as the service was started.
+    Column("workspace_id", Integer, referring("workspaces"), primary_key=True, autoincrement=False),
+    Column("key_types", Json, nullable=False),
+    Column("rsa_minimum_bits", Integer),
+    Column("set_at", Moment, nullable=False),
+    Column("set_by", String(255), nullable=False),
+    seal_column(),
+)
+
 projects = numbered(
     "projects",
     id_column(),

@@ -129,7 +129,7 @@ def check(visit: Visit) -> Response:
     if not text.strip():
         return visit.show("_verdict.html", key=None, wrong=None, art="")
     try:
-        key = validation.public_key(visit.instance, text)
+        key = validation.public_key(visit.instance, visit.actor.workspace_id, text)
     except Refusal as refusal:
         return visit.show("_verdict.html", key=None, wrong=refusal, art="")
     return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.sha256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -16,10 +17,11 @@ from keyrack.settings import Settings
 from keyrack.web import bodies
 from keyrack.web.console import templates
 from keyrack.web.console.pages_hosts import SPANS, THENS, offline_words
-from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 HERE = "/settings"
+POLICY = "/settings/key-policy"
 KEY_TYPES: tuple[str, ...] = Settings.model_fields["key_types"].default
 ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
 
@@ -36,8 +38,10 @@ def settings(visit: Visit) -> Response:
         access_keys=access_keys.find(visit.instance, visit.actor),
         config=visit.instance.settings,
         ends=ENDS,
-        key_types=KEY_TYPES,
-        tried=_tried(visit),
+        policy=(policy := key_policy.get(visit.instance, visit.actor)),
+        key_types=[one for one in KEY_TYPES if one in policy.started_types],
+        tried=_tried(visit, policy),
+        seen=_held(policy),
         offline=_offline(visit),
         spans=SPANS,
         thens=THENS,
@@ -47,25 +51,52 @@ def settings(visit: Visit) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Rules for keys that somebody tries out. hits: whom they would hit, None where nobody asked; wrong: why not."""
+    """Rules for keys that somebody tries out. changes: whether they are others than those that hold;
+    hits: whom they would hit, None where nobody asked; wrong: why not.
+    """
 
     types: tuple[str, ...]
     bits: str
+    changes: bool = False
     hits: key_policy.Hits | None = None
     wrong: Refusal | None = None
 
 
-def _tried(visit: Visit) -> Tried:
-    config = visit.instance.settings
-    if "bits" not in visit.query or not visit.may("people:read"):
-        return Tried(config.key_types, str(config.rsa_minimum_bits))
-    asked = visit.request.query_params.getlist("type")
-    types, bits = tuple(one for one in KEY_TYPES if one in asked), visit.query["bits"].strip()
+def _tried(visit: Visit, policy: key_policy.KeyPolicy) -> Tried:
+    refused = visit.refusal if visit.request.url.path == POLICY else None
+    if "bits" in visit.query and visit.may("people:read"):
+        asked, bits = tuple(visit.request.query_params.getlist("type")), visit.query["bits"].strip()
+    elif refused is not None:
+        asked, bits = visit.form.texts("type"), visit.form.text("bits").strip()
+    else:
+        return Tried(policy.types, str(policy.rsa_minimum_bits))
+    types = tuple(one for one in KEY_TYPES if one in asked)
+    if refused is not None:
+        return Tried(types, bits, wrong=refused)
     try:
         found = key_policy.hits(visit.instance, visit.actor, types=types, rsa_minimum_bits=bodies.identifier(bits))
     except Refusal as refusal:
         return Tried(types, bits, wrong=refusal)
-    return Tried(types, bits, found)
+    others = set(types) != set(policy.types) or bits != str(policy.rsa_minimum_bits) or policy.damaged
+    return Tried(types, bits, others, found)
+
+
+def _held(policy: key_policy.KeyPolicy) -> str:
+    """What a form says that its reader saw."""
+    return json.dumps([policy.types, policy.rsa_minimum_bits, policy.damaged])
+
+
+def set_policy(visit: Visit) -> Response:
+    """Say which keys are accepted from now on; whom that hits was shown before."""
+    types, bits = visit.form.texts("type"), bodies.identifier(visit.form.text("bits").strip())
+    made = unless_changed(
+        visit,
+        "keys:rule",
+        lambda inner: _held(key_policy.get(inner, visit.actor)),
+        lambda inner: key_policy.put(inner, visit.actor, types=types, rsa_minimum_bits=bits),
+    )
+    words = f"From now on {', '.join(made.types)} are accepted, RSA of at least {made.rsa_minimum_bits} bits."
+    return visit.go("/settings", words)
 
 
 def _offline(visit: Visit) -> list[tuple[str, int]]:
@@ -148,6 +179,7 @@ def revoke_token(visit: Visit) -> Response:
 
 PAGES = (
     page("/settings", settings),
+    change(POLICY, set_policy, "keys:rule", again=settings, dangerous=True),
     change("/settings/offline", set_offline, "servers:write", again=settings, dangerous=True),
     change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
     change("/settings/access-keys", add_access_key, "iam:self", again=settings, dangerous=True, judged=True),

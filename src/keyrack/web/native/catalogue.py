@@ -28,6 +28,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "grants": ("grants", "renewals"),
     "groups": ("groups",),
     "instance": ("tokens",),
+    "key-policy": ("key_policy",),
     "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
     "offboardings": ("offboardings",),
     "people": ("groups", "key_sources", "offboardings", "user_keys"),

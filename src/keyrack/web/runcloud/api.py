@@ -147,7 +147,7 @@ V2 = replace(V3, authenticate=authenticate_v2)
 def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
     # v2's programs compare with its own words for credentials that are not in force.
     wrong = "Invalid credentials." if basic else "Unauthenticated."
-    headers = request.headers.getlist("authorization")
+    headers = bodies.sent_texts(request, b"authorization")
     if not headers or not headers[0].strip():
         raise Refusal(Kind.UNAUTHENTICATED, "token-lacking", "Missing API Token.")
     scheme, _, secret = headers[0].partition(" ")

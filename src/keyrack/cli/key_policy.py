@@ -1,0 +1,92 @@
+"""`keyrack policy …`: which keys are accepted, and whom another policy would hit; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.changes import dash, tell
+from keyrack.cli.connection.calls import Calls, either, reached
+from keyrack.cli.output.shown import say
+from keyrack.cli.output.tables import as_json_object, show_json, table
+
+AS_STARTED = "any"
+
+
+@click.group(name="policy")
+def command() -> None:
+    """Which keys are accepted, such as: keyrack policy set --rsa-bits 3072. What is registered already stays."""
+
+
+@command.command()
+@as_json_object
+@either
+def show(json_wanted: bool, **given: Any) -> None:
+    """Show which keys are accepted, and who said so."""
+    with reached(given) as calls:
+        held = calls.ask("GET", "/key-policy")
+        if json_wanted:
+            show_json(held)
+            return
+        say(_words(held))
+        if held["damaged"]:
+            say("It was changed in the database, not by Keyrack: no key is taken until it is set anew.")
+        elif held["set_at"] is None:
+            say("As the service was started; nobody set anything stricter.")
+        else:
+            say(f"Set by {held['set_by']} at {held['set_at']}.")
+
+
+@command.command(name="set")
+@click.option(
+    "--types",
+    metavar="TYPES",
+    help=f"The types that are accepted, with commas between; {AS_STARTED}: as the service does.",
+)
+@click.option("--rsa-bits", metavar="BITS", help=f"The shortest RSA key; {AS_STARTED}: as the service was started.")
+@click.option("--preview", is_flag=True, help="Show which registered keys it would hit; change nothing.")
+@as_json_object
+@either
+def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_wanted: bool, **given: Any) -> None:
+    """Say which keys are accepted from now on; what is left out stays: keyrack policy set --types ssh-ed25519"""
+    wanted: dict[str, Any] = {}
+    if types is not None:
+        wanted["key_types"] = None if types == AS_STARTED else [one.strip() for one in types.split(",")]
+    if rsa_bits is not None:
+        wanted["rsa_minimum_bits"] = None if rsa_bits == AS_STARTED else _number(rsa_bits)
+    if not wanted:
+        raise click.UsageError("Say what is to change: --types or --rsa-bits.")
+    with reached(given) as calls:
+        if preview:
+            _preview(calls, wanted, json_wanted)
+        else:
+            made = calls.ask("PATCH", "/key-policy", wanted)
+            tell(made, f"From now on: {_words(made)}", json_wanted)
+
+
+def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
+    held = calls.ask("GET", "/key-policy")
+    types = wanted.get("key_types", held["key_types"]) or held["started_key_types"]
+    bits = wanted.get("rsa_minimum_bits", held["rsa_minimum_bits"]) or held["started_rsa_minimum_bits"]
+    found = calls.ask("GET", "/key-policy/hits", query={"key_types": ",".join(types), "rsa_minimum_bits": bits})
+    if json_wanted:
+        show_json(found)
+        return
+    rows = [
+        (dash(one["user"]), dash(one["place"]), dash(one["title"]), one["fingerprint"], one["words"])
+        for one in found["items"]
+    ]
+    table(("USER", "ON", "NAME", "FINGERPRINT", "WHY"), rows)
+    if found["more"]:
+        say("And more; these are the first.")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 7):
+        raise click.UsageError(f"--rsa-bits takes a number of bits, such as 3072, or {AS_STARTED}.")
+    return int(text)
+
+
+def _words(held: dict[str, Any]) -> str:
+    return f"{', '.join(held['key_types'])}; RSA keys of at least {held['rsa_minimum_bits']} bits."

@@ -1,0 +1,40 @@
+"""The rules that a key must meet in a workspace: the service's, and the stricter ones it set itself; must set none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.policy import KeyRules
+from keyrack.store.keys.key_policy import KeyPolicy
+
+
+def of_workspace(instance: Instance, workspace_id: int | None) -> KeyRules:
+    """What a key to be entered there must meet. Raises Refusal FORBIDDEN where others changed the policy in the
+    database: nobody knows then what was asked, and no key is taken until it is set anew.
+    """
+    if workspace_id is None:
+        return instance.key_rules
+    held = instance.key_policies.of(instance.database, workspace_id, joined=instance.joined)
+    if held is not None and not held.holds:
+        words = (
+            "What this workspace accepts as a key was changed in the database, not by Keyrack. No key is taken until "
+            "an admin sets the policy of keys anew."
+        )
+        raise Refusal(Kind.FORBIDDEN, "key-policy-damaged", words)
+    return stricter(instance.key_rules, held)
+
+
+def still(instance: Instance, workspace_id: int) -> KeyRules:
+    """The same for a look at keys that are there: where the workspace's own policy is damaged, the service's alone."""
+    held = instance.key_policies.of(instance.database, workspace_id, joined=instance.joined)
+    return stricter(instance.key_rules, held if held is not None and held.holds else None)
+
+
+def stricter(rules: KeyRules, policy: KeyPolicy | None) -> KeyRules:
+    """The rules of a service and of a workspace together: a workspace asks for more, never for less."""
+    if policy is None:
+        return rules
+    types = rules.types.intersection(policy.key_types) if policy.key_types else rules.types
+    return replace(rules, types=types, rsa_minimum_bits=max(rules.rsa_minimum_bits, policy.rsa_minimum_bits or 0))

@@ -1,0 +1,47 @@
+"""Keyrack's own API: which keys a workspace accepts, and whom another policy would hit; must hold no rule."""
+
+from __future__ import annotations
+
+from keyrack.core.keys import key_policy
+from keyrack.core.validation import KEEP
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_key_policy as shapes
+from keyrack.web.native.calls import endpoint
+
+
+def show_policy(call: Call) -> shapes.KeyPolicy:
+    """Show which keys the workspace accepts"""
+    return shapes.policy(key_policy.get(call.instance, call.actor))
+
+
+def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolicy:
+    """Say which keys the workspace accepts from now on; what is registered stays"""
+    told = change.model_fields_set
+    made = key_policy.put(
+        call.instance,
+        call.actor,
+        types=change.key_types if "key_types" in told else KEEP,
+        rsa_minimum_bits=change.rsa_minimum_bits if "rsa_minimum_bits" in told else KEEP,
+    )
+    return shapes.policy(made)
+
+
+def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
+    """List the registered keys that nobody could register under another policy"""
+    now = key_policy.get(call.instance, call.actor)
+    found = key_policy.hits(
+        call.instance,
+        call.actor,
+        types=now.types if asked.key_types is None else asked.key_types.split(","),
+        rsa_minimum_bits=now.rsa_minimum_bits if asked.rsa_minimum_bits is None else asked.rsa_minimum_bits,
+    )
+    return shapes.hits(found)
+
+
+ENDPOINTS = (
+    endpoint("GET", "/key-policy", show_policy, "iam:self", answers=shapes.KeyPolicy),
+    endpoint(
+        "PATCH", "/key-policy", change_policy, "keys:rule", takes=shapes.KeyPolicyChange, answers=shapes.KeyPolicy
+    ),
+    endpoint("GET", "/key-policy/hits", list_hits, "people:read", asks=shapes.HitsAsked, answers=shapes.KeyPolicyHits),
+)

@@ -1,0 +1,43 @@
+"""The policy of keys by Keyrack's own API: shown, tried, set where nobody else did meanwhile, and held by every API."""
+
+from __future__ import annotations
+
+from tests.core.keys_for_tests import fresh_line, records
+from tests.services import Service
+from tests.web.test_conditions import ask
+from tests.web.test_native import call
+
+RSA = next(one["line"] for one in records("keys_valid.jsonl") if one["name"] == "rsa-2048-e35")
+OLGA = "token-of-olga"
+
+
+def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
+    call(team, "POST", "/people/me/keys", {"title": "old", "public_key": RSA}, token="token-of-alice", status=201)
+    now = call(team, "GET", "/key-policy", token="token-of-alice")
+    assert (now["set_key_types"], now["set_at"], now["rsa_minimum_bits"]) == (None, None, 2048)
+    (hit,) = call(team, "GET", "/key-policy/hits?key_types=ssh-ed25519,ssh-rsa&rsa_minimum_bits=3072")["items"]
+    assert (hit["user"], hit["place"], hit["title"]) == ("alice", None, "old")
+    assert call(team, "GET", "/key-policy/hits")["items"] == [], "as it holds now"
+    call(team, "GET", "/key-policy/hits", token="token-of-alice", status=403)
+    call(team, "PATCH", "/key-policy", {"rsa_minimum_bits": 3072}, token="token-of-alice", status=403)
+    call(team, "PATCH", "/key-policy", {"key_types": ["ssh-dss"]}, status=422)
+    made = call(team, "PATCH", "/key-policy", {"key_types": ["ssh-ed25519"]})
+    assert (made["key_types"], made["set_by"], made["set_rsa_minimum_bits"]) == (["ssh-ed25519"], "olga", None)
+    body = {"label": "laptop", "username": "deploy", "publicKey": RSA}
+    refused = team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body)
+    assert refused.status_code == 422
+    assert "not accepted here" in refused.text
+    taken = team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json={**body, "publicKey": fresh_line()})
+    assert taken.status_code == 200, taken.text
+    assert call(team, "PATCH", "/key-policy", {"key_types": None})["set_key_types"] is None
+
+
+def test_who_saw_another_policy_sets_none(team: Service) -> None:
+    seen = ask(team, "GET", "/key-policy").headers["ETag"]
+    first = ask(team, "PATCH", "/key-policy", {"rsa_minimum_bits": 3072}, If_Match=seen)
+    assert first.status_code == 200, first.text
+    late = ask(team, "PATCH", "/key-policy", {"rsa_minimum_bits": 2048}, If_Match=seen)
+    assert (late.status_code, late.json()["error"]["code"]) == (412, "changed")
+    # It holds at once for this process, though the change was committed behind the function that made it.
+    refused = team.call("POST", "/api/keyrack/v1/people/me/keys", token=OLGA, json={"title": "x", "public_key": RSA})
+    assert refused.json()["error"]["code"] == "key-too-short"
