@@ -1,12 +1,13 @@
-"""What becomes of what was acknowledged while a disk is full: the service's data, its log, a host's agent, in turn.
+"""What becomes of what was acknowledged while a disk is full: the service's data, its log, a host's agent, the folder
+for what is temporary, the disk of PostgreSQL, in turn.
 
     .venv/bin/python bench/full_disk.py [SECONDS]
 
-`keyrack serve` on SQLite, a real agent and a real sshd on loopback; each of the three folders is a small file system of
-its own, which is filled to the last byte for SECONDS (6 unless said) while two callers add keys and somebody logs in
-again and again. Then there is room again, nothing is started anew, and all that was acknowledged is looked for. Prints
-a table as docs/figures.md has it; a lost key, a login that fails, or a log that does not verify ends this with an
-error. Needs root, for the file systems, and sshd.
+`keyrack serve` on SQLite, for the last on PostgreSQL, a real agent and a real sshd on loopback; each folder is a small
+file system of its own, which is filled to the last byte for SECONDS (6 unless said) while two callers add keys and
+somebody logs in again and again. Then there is room again, nothing is started anew, and all that was acknowledged is
+looked for. Prints a table as docs/figures.md has it; a lost key, a login that fails, or a log that does not verify ends
+this with an error. Needs root, for the file systems, sshd and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ from tests.core.keys_for_tests import fresh_line
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
 from tests.plain_http import PLAIN
 from tests.ports import free_port
+from tests.postgres import Cluster
 from tests.services import TEAM
 from tests.waiting import wait_until
 
-MEGABYTES = {"data": 48, "log": 4, "agent": 16}
+MEGABYTES = {"data": 48, "log": 4, "agent": 16, "temporary": 4}
+# A server keeps 80 MB of its log for later, and three more databases.
+POSTGRESQL_MEGABYTES = 192
 KEYRACK = Path(sys.executable).with_name("keyrack")
 PAUSE_SECONDS = 0.1
 
@@ -151,16 +155,19 @@ def _words(answer: httpx2.Response) -> str:
 class Place:
     """The service, a host, and the folders."""
 
-    def __init__(self, folders: dict[str, Path], host_folder: Path) -> None:
+    def __init__(self, folders: dict[str, Path], host_folder: Path, database: str = "") -> None:
         self.folders = folders
         self.url = f"http://127.0.0.1:{free_port()}"
-        self._where = ["--data", str(folders["data"]), "--database", f"sqlite:///{folders['data']}/keyrack.db"]
-        instance = app.open_instance(Settings(data=folders["data"], database=f"sqlite:///{folders['data']}/keyrack.db"))
+        database = database or f"sqlite:///{folders['data']}/keyrack.db"
+        self._where = ["--data", str(folders["data"]), "--database", database]
+        instance = app.open_instance(Settings(data=folders["data"], database=database))
         workspace_file.apply(instance, TEAM.replace('system_users = ["deploy"]', f'system_users = ["{USERNAME}"]'), {})
         token = servers.invite(instance, users.system_actor(1), 1)
         instance.database.close()
         self._log = (folders["log"] / "keyrack.log").open("ab")
         command = [str(KEYRACK), "serve", "--listen", self.url.removeprefix("http://"), *self._where]
+        # What it starts, the agent too, has this as well.
+        os.environ["TMPDIR"] = str(folders["temporary"])
         self._serving = subprocess.Popen(command, stdout=self._log, stderr=self._log)
         wait_until(self._is_ready, "the service")
         self.host = DemoHost(host_folder, free_port(), sshd_path())
@@ -193,6 +200,24 @@ class Place:
         self._serving.terminate()
         self._serving.wait(30)
         self._log.close()
+        del os.environ["TMPDIR"]
+
+
+@contextmanager
+def on_postgresql(outer: Path, stack: ExitStack) -> Iterator[Place]:
+    """The same on a PostgreSQL whose whole disk is small."""
+    with tempfile.TemporaryDirectory(prefix="keyrack-pg-", dir="/tmp") as short:  # for its socket's path
+        Path(short).chmod(0o755)
+        disk = stack.enter_context(small(Path(short) / "disk", POSTGRESQL_MEGABYTES))
+        cluster = Cluster(disk, durable=True)
+        cluster.start()
+        stack.callback(cluster.stop)
+        folders = {"data": outer / "data-2", "log": outer, "agent": outer / "agent-2", "temporary": outer}
+        folders["data"].mkdir(mode=0o700)
+        place = Place({**folders, "postgresql": disk}, outer / "host-2", cluster.create_database())
+        stack.callback(place.stop)
+        yield place
+        stack.close()
 
 
 def one_case(place: Place, name: str, callers: Callers, seconds: float) -> list[str]:
@@ -208,7 +233,10 @@ def one_case(place: Place, name: str, callers: Callers, seconds: float) -> list[
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 logins += 1
-                failed += place.client.login(keys[0]).returncode != 0
+                done = place.client.login(keys[0])
+                if done.returncode != 0:
+                    failed += 1
+                    print(f"a login ended with {done.returncode}: {done.stderr!s:.500}", file=sys.stderr)
         began = time.monotonic()
         wait_until(lambda: callers.add(f"{name}-after", keys[1].public), "the service to take a key again")
         place.client.wait_until_open(keys[1])
@@ -249,6 +277,9 @@ def main() -> int:
         stack.callback(place.stop)
         for name in MEGABYTES:
             wrong += [f"{name}: {one}" for one in one_case(place, name, Callers(place.url, 1, name), seconds)]
+    with strict_folder() as outer, ExitStack() as stack, on_postgresql(outer, stack) as place:
+        name = "postgresql"
+        wrong += [f"{name}: {one}" for one in one_case(place, name, Callers(place.url, 1, name), seconds)]
     print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 

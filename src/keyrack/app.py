@@ -49,6 +49,8 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         there = migrate.current(settings.database_url)
         if there is not None:
             ownership.check_key(database, path)
+        if there is None:
+            (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)  # of a database that is lost
         then: Callable[[Connection], None] | None = None
         if there is not None and not migrate.knows(there, EVENTS_SINCE):
             since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE)

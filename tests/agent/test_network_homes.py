@@ -172,7 +172,7 @@ def test_a_home_that_a_login_opens_is_unknown_until_then(near: Path, tmp_path: P
     before = table.read_text("utf-8") if table.exists() else ""
     look = scanner(tmp_path)
     look.scan()
-    assert len(look.cut) == 0
+    assert [*look.cut] == []
     if how == "ecryptfs":
         (home.parent / ".ecryptfs" / FAR).mkdir(parents=True)
     elif how == "homed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
         users.disable(instance, keyrack, named(instance, "bob").id)
         users.delete_user(instance, keyrack, named(instance, "mallory").id)
         users.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
+    (data / "audit.checkpoint").write_text("of the database that is replaced")
     done = run("restore", str(copy), "--yes", *(["--bring-back"] if bring_back else []), data=data)
     assert done.exit_code == 0, done.output
     assert ("COMES BACK" in done.output) is bring_back
@@ -104,6 +106,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
         names = {user.name for user in users.find(instance, keyrack)}
         assert ("mallory" in names) is bring_back
         assert "zoe" not in names
+    assert not (data / "audit.checkpoint").exists()
     (aside,) = data.glob("keyrack.db.before-*")
     with closing(sqlite3.connect(aside)) as raw:
         assert raw.execute("SELECT count(*) FROM users WHERE name = 'zoe'").fetchone() == (1,)
@@ -151,6 +154,19 @@ def test_a_backup_replaces_nothing_unasked(data: Path, tmp_path: Path) -> None:
     assert run("backup", str(data / "keyrack.db"), "--overwrite", data=data).exit_code == 1
     assert run("backup", str(tmp_path / "no" / "folder"), data=data).exit_code == 1
     assert run("backup", str(copy), data=tmp_path / "empty").exit_code == 1
+
+
+def test_what_a_killed_backup_left_is_gone_after_a_day(data: Path, tmp_path: Path) -> None:
+    """Each is as large as the database, and a nightly one that is killed would fill the disk."""
+    old, new, other = (
+        tmp_path / f".{name}.partial" for name in ("copy.db.0123abcd", "copy.db.89abcdef", "x.db.0123abcd")
+    )
+    for left in (old, new, other):
+        left.write_bytes(b"half a copy")
+    for left in (old, other):
+        os.utime(left, (0, 0))
+    assert run("backup", str(tmp_path / "copy.db"), data=data).exit_code == 0
+    assert [left.exists() for left in (old, new, other)] == [False, True, True]
 
 
 def test_a_backup_overwrites_nothing_but_an_earlier_one(data: Path, tmp_path: Path) -> None:

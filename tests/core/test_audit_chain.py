@@ -473,6 +473,46 @@ def test_the_last_checkpoint_is_kept_in_a_file(log: Team, tmp_path: Path) -> Non
     assert log.instance.key.signed(kept["checkpoint"], kept["signature"], audit_tree.NAMESPACE)
 
 
+def test_a_database_that_went_back_while_nothing_served_is_an_alarm(log: Team, tmp_path: Path) -> None:
+    """As after pg_restore: what was taken away since counts again, and perhaps no host knows of it."""
+    instance, file = log.instance, tmp_path / "audit.checkpoint"
+    tables = (held, audit_leaves, audit_nodes, audit_checkpoints)
+    chained(instance)
+    older = instance.database.read(lambda conn: [conn.execute(select(one)).mappings().all() for one in tables])
+
+    def put_back(connection: Connection) -> None:
+        for table, found in zip(tables, older, strict=True):
+            connection.execute(delete(table))
+            if found:
+                connection.execute(insert(table), [dict(row) for row in found])
+
+    def serve_again() -> list[str]:
+        """As a service that was just started."""
+        instance.checkpoints.newest = None
+        chain.recall(instance, file)
+        while chain.extend(instance, (chain.file_keeper(file),)):
+            pass
+        return [one for one in alarms(instance, log.owner) if "went back" in one]
+
+    def add(label: str) -> None:
+        line = fresh_line()
+        credentials.add(instance, log.owner, log.server.id, label=label, username="deploy", public_key=line)
+
+    assert serve_again() == []
+    add("since")
+    assert serve_again() == []
+    assert serve_again() == [], "it goes on"
+    instance.database.write(put_back)
+    (first,) = serve_again()
+    assert "tokens" in first
+    instance.database.write(put_back)
+    for label in ("one", "two", "three"):
+        add(label)
+    instance.checkpoints.newest = None
+    chained(instance)  # another machine's service, so that the log is longer than it was
+    assert serve_again() != []
+
+
 def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(log: Team, tmp_path: Path) -> None:
     """By whoever holds the signing key: within itself the new log is whole, in the database and in an export."""
     instance, path = log.instance, tmp_path / "checkpoint"

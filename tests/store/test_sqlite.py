@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,41 @@ def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
         database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (a INTEGER)"))
         for part in tmp_path.iterdir():
             assert stat.S_IMODE(part.stat().st_mode) == 0o600, part.name
+
+
+_CHANGE_MANY_PAGES = """
+import sys
+from sqlalchemy import update
+from keyrack.store.database import Database
+from keyrack.store.tables import instance_facts
+
+def change(conn):
+    with conn.begin_nested():
+        conn.execute(update(instance_facts).values(value="y" * 2000))
+
+with Database.open(sys.argv[1]) as database:
+    database.write(change)
+"""
+
+
+def test_changes_are_taken_while_the_folder_for_what_is_temporary_is_full(sqlite_url: str, tmp_path: Path) -> None:
+    full = tmp_path / "temporary"
+    full.mkdir()
+    disk = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(full)]
+    if subprocess.run(disk, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with suppress(OSError), (full / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        with Database.open(sqlite_url) as database:
+            for number in range(100):
+                database.write(lambda conn, number=number: put(conn, f"{number}", 2000))  # type: ignore[misc]
+        # SQLite looks for the folder once in a process.
+        environment = {**os.environ, "SQLITE_TMPDIR": str(full)}
+        subprocess.run([sys.executable, "-c", _CHANGE_MANY_PAGES, sqlite_url], check=True, env=environment)
+    finally:
+        subprocess.run(["umount", "-l", full], check=True)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

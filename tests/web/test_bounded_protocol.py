@@ -171,6 +171,22 @@ def test_requests_sent_ahead_are_answered_in_their_order(team: Service) -> None:
     assert said.rindex(b"ready") > said.rindex(b"alive")
 
 
+def test_answers_written_in_one_go_keep_their_order_and_have_an_id_each(team: Service) -> None:
+    head = "GET {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token-of-olga\r\n"
+    paths = ["/api/v3/ping", f"{SERVERS}/1", f"{SERVERS}/1/ssh/credentials", "/api/v3/nothing", "/api/v3/ping"] * 3
+    team.call("GET", "/api/v3/ping", token="token-of-olga")  # who is known is answered by the event loop itself
+    with connected(team) as connection:
+        connection.sendall("".join(head.format(path) + "\r\n" for path in paths).encode())
+        connection.sendall((head.format(f"{SERVERS}/1") + "Connection: close\r\n\r\n").encode())
+        said = told(connection)
+    answers = said.split(b"HTTP/1.1 ")[1:]
+    kinds = [b"pong", b'"ipAddress"', b'"pagination"', b"not found", b"pong"] * 3 + [b'"ipAddress"']
+    assert len(answers) == len(kinds)
+    assert all(kind in answer for kind, answer in zip(kinds, answers, strict=True))
+    ids = {answer.partition(b"x-request-id: ")[2][:32] for answer in answers}
+    assert len(ids) == len(answers)
+
+
 def test_thousands_of_requests_sent_ahead_are_cut_off(team: Service) -> None:
     answered = 0
     for _ in range(20):

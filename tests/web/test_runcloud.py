@@ -184,6 +184,14 @@ def test_paging(team: Service) -> None:
     assert [len(first["data"]), len(second["data"]), past["data"]] == [15, 2, []]
     assert first["meta"]["pagination"]["links"]["next"].endswith("page=2&perPage=15")
     assert second["meta"]["pagination"]["links"]["previous"].endswith("page=1&perPage=15")
+    for others in ({"kept": "one"}, {"kept": "two"}, {"kept": "one"}):
+        # The records are the same ones, and what is said beside them is of this question.
+        same = team.call("GET", path, token="token-of-olga", params=others).json()
+        assert same["data"] == first["data"]
+        assert f"?kept={others['kept']}&page=2" in same["meta"]["pagination"]["links"]["next"]
+    assert add(team, label="one-more").status_code == 200
+    more = team.call("GET", path, token="token-of-olga").json()
+    assert (more["data"], more["meta"]["pagination"]["total"]) == (first["data"], 18)
     many = team.call("GET", path, token="token-of-olga", params={"perPage": "500"}).json()
     assert many["meta"]["pagination"]["per_page"] == 40
     for bad in ("0", "-1", "1_0", "٣", "9" * 5000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import other_sources, unmanaged_keys
@@ -23,6 +24,7 @@ from keyrack.protocol.report import Report, ReportedKey, wire_word
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_FOREIGN = 200
+_BEGINNING = datetime(1970, 1, 2, tzinfo=timezone.utc)  # before any end; sshd reads none before 1970
 UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
 _ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
@@ -299,6 +301,25 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
         for name, entries in document.users.items()
     }
     return document._replace(users={name: entries for name, entries in users.items() if entries or then != DROP_ALL})
+
+
+def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
+    """The document by a clock that is so many seconds behind the one that its ends are promised by."""
+    if not seconds:
+        return document
+
+    def earlier(entries: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
+        return tuple(
+            entry
+            if entry.expires_at is None
+            else entry._replace(expires_at=max(_BEGINNING, entry.expires_at - timedelta(seconds=seconds)))
+            for entry in entries
+        )
+
+    return document._replace(
+        users={name: earlier(entries) for name, entries in document.users.items()},
+        frozen={name: earlier(entries) for name, entries in document.frozen.items()},
+    )
 
 
 def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str) -> bool:

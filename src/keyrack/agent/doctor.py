@@ -6,6 +6,7 @@ import os
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Sequence
 
+from keyrack.agent.desired_state import ending_earlier
 from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.service import signature
@@ -132,6 +133,7 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Chec
         signature.check(enrolment.signing_key, accepted.document, accepted.signature)
         document = host_document.decode(accepted.document)
         yield Checked(True, f"the document of revision {document.revision} is the service's, and well-formed")
+        document = ending_earlier(document, state.status().ends_earlier)
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
         try:
             different = files.differences(render(document, EndWriter(Sshd(enrolment.sshd_config)).look(document)))
@@ -237,7 +239,7 @@ def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checke
         accepted = state.accepted()
         if accepted is None:
             return
-        document = host_document.decode(accepted.document)
+        document = ending_earlier(host_document.decode(accepted.document), state.status().ends_earlier)
         speaks_for = local.read(state).speaks_for
         document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
         verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
@@ -307,7 +309,7 @@ def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Check
         yield Checked(
             False,
             f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
-            "set it right (timedatectl set-ntp true): keys end by this clock",
+            "set it right (timedatectl set-ntp true): keys end by this clock where it is ahead",
         )
 
 

@@ -13,11 +13,12 @@ import threading
 import time
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
+from keyrack.agent.desired_state import DesiredState, as_offline, ending_earlier, offline_words
 from keyrack.agent.keys import unmanaged_keys
-from keyrack.agent.keys.ends import IN_UTC, Ends, EndWriter, next_end
+from keyrack.agent.keys.ends import IN_UTC, Ends, EndWriter, moments_of, next_end
 from keyrack.agent.keys.key_files import KeyFiles, KeyFilesOutcome, Rendered, differ_by_ends, render
 from keyrack.agent.service import signature
+from keyrack.agent.service.service_clock import ServiceClock
 from keyrack.agent.sshd.probe import ASK_SECONDS
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Accepted, Enrolment, StateFolder
@@ -80,9 +81,13 @@ class Reconciler:
         self._unmet: List[str] = []
         self._offline = ""
         self._in_force: Optional[InForce] = None
+        self._counted: Optional[HostDocument] = None  # with ends by the service's clock
+        self._in_host_time: Optional[Tuple[int, HostDocument, HostDocument]] = None
+        self.clock = ServiceClock()
         self._ends = EndWriter(Sshd(enrolment.sshd_config))
         self._rendered: Optional[_Put] = None
         self._next_end = math.inf
+        self._has_ends = False
         self._ours_ends = math.inf  # the next end that nobody but the agent sees to
         self._ends_problem = ""
         self._ends_changed = threading.Event()
@@ -102,6 +107,11 @@ class Reconciler:
     def lineage(self) -> str:
         """The mark of that revision; empty where it has none."""
         return self._checked.document.lineage if self._checked else ""
+
+    @property
+    def ends_earlier(self) -> int:
+        """By how many seconds ends stand earlier in the files, as this host's clock is behind the service's."""
+        return 0 if self._in_host_time is None else self._in_host_time[0]
 
     @property
     def deleted(self) -> bool:
@@ -152,25 +162,29 @@ class Reconciler:
         self._state_folder.keep_room()
         self._offline = offline_words(self._checked.document, silent)
         allowed = self._checked.allowed
-        in_force = InForce(allowed, as_offline(allowed, silent))
+        counted = as_offline(allowed, silent)
+        behind = self.clock.behind()
+        in_force = InForce(ending_earlier(allowed, behind), ending_earlier(counted, behind))
         if self._in_force is None or in_force != self._in_force:
             self._in_force = in_force
-        in_force = self._in_force
         try:
             with self._writing:
-                outcome = self._write(in_force.counted, new=new)
+                if self._counted is None or counted != self._counted:
+                    self._counted = counted
+                outcome = self._write(self._counted, new=new)
         except FolderProblem as problem:
             return KeyFilesOutcome((), (str(problem),))
         except OSError as error:
             return KeyFilesOutcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
         if outcome.problems or self._desired is None:
             return outcome
-        met = self._desired.put(self._checked.document, scan=scan)
+        met = self._desired.put(ending_earlier(self._checked.document, behind), scan=scan)
         self._unmet = list(met.unmet)
         return KeyFilesOutcome(outcome.changed, (), met.put_back)
 
     def _write(self, counted: HostDocument, *, new: bool) -> KeyFilesOutcome:
         """Make the files those of a document as it counts now. Raises FolderProblem or OSError."""
+        counted = self._host_time(counted)
         ends = self._ends.look(counted)
         last = self._rendered
         if last is None or last.document is not counted or last.ends != ends:
@@ -180,8 +194,9 @@ class Reconciler:
             last = self._rendered = _Put(counted, ends, rendered)
         self._next_end, self._ends_problem = next_end(counted, ends), ends.problem
         ours = self._next_end if ends.by_agent else math.inf
-        if ours != self._ours_ends:
-            self._ours_ends = ours
+        has_ends = bool(moments_of(counted))
+        if (ours, has_ends) != (self._ours_ends, self._has_ends):
+            self._ours_ends, self._has_ends = ours, has_ends
             self._ends_changed.set()
         # Opened anew each time: where somebody moved the folders away, they are made again.
         files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
@@ -192,8 +207,20 @@ class Reconciler:
             files.close()
         return outcome._replace(changed=tuple(path for path in outcome.changed if path not in by_time))
 
+    def _host_time(self, document: HostDocument) -> HostDocument:
+        """A document with its ends by this host's clock, the same one as long as it counts."""
+        behind, last = self.clock.behind(), self._in_host_time
+        if last is None or last[0] != behind or last[1] is not document:
+            last = self._in_host_time = behind, document, ending_earlier(document, behind)
+        return last[2]
+
+    def _clock_was_set(self) -> bool:
+        """Whether ends stand in the files by another clock than this host's is now."""
+        return self._has_ends and self.ends_earlier != self.clock.behind()
+
     def start_ending_keys(self, say: Callable[[str], None]) -> None:
-        """Take keys away at their ends until the process ends, where sshd reads no ends.
+        """Take keys away at their ends until the process ends, where sshd reads no ends; and have the ends written anew
+        when this host's clock was set back.
 
         On a thread of its own, as every other one may wait for the service just now.
         """
@@ -206,9 +233,9 @@ class Reconciler:
             if time.monotonic() < again_until:
                 left = min(left, _AGAIN_PAUSE_SECONDS) if left > 0 else _AGAIN_PAUSE_SECONDS
             # Not for long: somebody may set the clock.
-            self._ends_changed.wait(None if left == math.inf else max(0.0, min(left, _CLOCK_SECONDS)))
+            self._ends_changed.wait(max(0.0, min(left, _CLOCK_SECONDS)) if self._has_ends else None)
             self._ends_changed.clear()
-            is_due = time.time() >= self._ours_ends
+            is_due = self._clock_was_set() or time.time() >= self._ours_ends
             if not is_due and time.monotonic() >= again_until:
                 continue
             if is_due:
@@ -224,10 +251,10 @@ class Reconciler:
     def end_keys(self) -> List[str]:
         """Take away what has ended since the files were made; answers in words what could not be."""
         with self._writing:
-            if self._rendered is None:
+            if self._counted is None:
                 return []
             try:
-                return list(self._write(self._rendered.document, new=True).problems)
+                return list(self._write(self._counted, new=True).problems)
             except (FolderProblem, OSError) as problem:
                 return [f"a key that has ended could not be taken away: {problem}"]
 
@@ -238,7 +265,7 @@ class Reconciler:
         if self._checked is None:
             return False
         is_offline = bool(offline_words(self._checked.document, silent))
-        return is_offline != bool(self._offline) or time.time() >= self._next_end
+        return is_offline != bool(self._offline) or time.time() >= self._next_end or self._clock_was_set()
 
     @property
     def hurry(self) -> bool:
@@ -320,5 +347,6 @@ class Reconciler:
         # (3) It is for this very host.
         if document.host != self._enrolment.host:
             raise DocumentRefused("it is for another host")
+        self.clock.is_past(document.issued_at.timestamp())
         allowed = self._allowed(document)
         return _Checked(document, allowed, render(allowed))

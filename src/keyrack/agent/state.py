@@ -55,7 +55,9 @@ class Status(NamedTuple):
     """How the agent fares, for `status`. Times are seconds since 1970; 0: never.
 
     revision: what the files on this host say; service: "ok", or words about the last failed contact;
-    confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer.
+    confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer;
+    service_at: what its own clock said at least when this was noted, and since_boot: the same less the time since that
+    boot; ends_earlier: by how many seconds ends stand earlier in the files, as this host's clock is behind that one.
     """
 
     revision: int = 0
@@ -64,6 +66,10 @@ class Status(NamedTuple):
     service: str = ""
     problems: Tuple[str, ...] = ()
     confirmed_at: float = 0.0
+    service_at: float = 0.0
+    since_boot: float = 0.0
+    boot: str = ""
+    ends_earlier: int = 0
 
 
 class StateFolder:

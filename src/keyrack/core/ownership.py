@@ -21,6 +21,9 @@ from keyrack.store.database import Database
 from keyrack.store.engine import migrate
 from keyrack.store.tables import credentials, user_keys
 
+CHECKPOINT = "audit.checkpoint"
+"""In the data folder, beside the instance key: the last checkpoint of the audit log that a service signed here."""
+
 
 class ForeignKey(ValueError):
     """The data folder's instance key is not the one that the database belongs to."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
+from keyrack.model import Page
+
 T = TypeVar("T")
+
+LONGEST_KEPT = 256
+"""Of pages that were asked for by more characters nothing is kept, as each caller may ask for many such."""
 
 # json.dumps makes an encoder anew each time where it is given any option.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -31,7 +36,7 @@ class RecordsAsJson(Generic[T]):
         """most, most_pages: how many are kept."""
         self._most, self._most_pages = most, most_pages
         self._kept: dict[tuple[int, object], tuple[T, str]] = {}
-        self._pages: dict[tuple[tuple[int, ...], object], tuple[tuple[T, ...], str]] = {}
+        self._pages: dict[Hashable, tuple[tuple[T, ...], bytes]] = {}
 
     def text(self, record: T, form: object, show: Callable[[T], Mapping[str, Any]]) -> str:
         """A record as JSON; form: all that its looks depend on besides the record."""
@@ -45,24 +50,31 @@ class RecordsAsJson(Generic[T]):
         self._kept[id(record), form] = (record, text)
         return text
 
-    def texts(self, records: tuple[T, ...], form: object, show: Callable[[T], Mapping[str, Any]]) -> str:
-        """Records as the values of a JSON array, without its brackets; form: as for `text`."""
-        of = (tuple(map(id, records)), form)
-        kept = self._pages.get(of)
+    def page(
+        self,
+        found: Page[T],
+        form: object,
+        show: Callable[[T], Mapping[str, Any]],
+        name: str,
+        others: Callable[[], Mapping[str, Any]],
+        of: str = "",
+    ) -> Response:
+        """An answer with the records of a page under a name, before its other fields, of which it has; form: as for
+        `text`; of: what the other fields depend on besides the page.
+        """
+        key = (tuple(map(id, found.items)), found.total, found.offset, found.limit, form, of)
+        kept = self._pages.get(key)
         if kept is not None:
-            return kept[1]
-        if len(self._pages) >= self._most_pages:
-            self._pages.clear()
-        text = ",".join([self.text(record, form, show) for record in records])
-        self._pages[of] = (records, text)
-        return text
+            return Response(kept[1], media_type="application/json")
+        texts = ",".join([self.text(record, form, show) for record in found.items])
+        body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
+        if len(of) <= LONGEST_KEPT:
+            if len(self._pages) >= self._most_pages:
+                self._pages.clear()
+            self._pages[key] = (found.items, body)
+        return Response(body, media_type="application/json")
 
 
 def one(text: str) -> Response:
     """An answer that is one thing, as RecordsAsJson has it."""
     return Response(text, media_type="application/json")
-
-
-def many(name: str, texts: str, others: Mapping[str, Any]) -> Response:
-    """An object with things under a name, as RecordsAsJson.texts has them, before its other fields, of which it has."""
-    return Response(f'{{"{name}":[{texts}],{_encode(others)[1:]}', media_type="application/json")

@@ -27,12 +27,26 @@ from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 from keyrack.web.paths import Paths
 from keyrack.web.turns import Turns
 
+ANSWER = "keyrack.answer"
+"""Where a request's scope has what writes an answer in one go, if that can be done: see web/server.py."""
 AWAY_SECONDS = 2
 SLOW_SECONDS = 1.0
 """How long a caller's calls of one path go to the threads after one that the event loop could not answer."""
 MOST_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
+
+ORDINARY_STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.CHANGED: 412,
+    Kind.TOO_LARGE: 413,
+    Kind.THROTTLED: 429,
+    Kind.FAULT: 500,
+    Kind.UNAVAILABLE: 503,
+}
+"""The status of each kind of refusal on which contracts agree; each adds those of INVALID, TAKEN and LIMIT."""
 
 log = logger("keyrack.web")
 
@@ -122,7 +136,8 @@ def strangers(channel: str, address: str) -> Actor:
 
 def address_of(request: Request) -> str:
     """Where a request comes from: the client, or what a trusted proxy says of it (web/proxies.py)."""
-    return request.client.host if request.client else ""
+    client = request.scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def is_shared(request: Request) -> bool:
@@ -198,10 +213,15 @@ class _Path:
         request = Request(scope, receive)
         response, actor = await self._answer(request)
         self._dialect.finish(request, actor, response)
-        await response(scope, receive, send)
+        whole: Callable[[Response], bool] | None = scope.get(ANSWER)
+        # Whatever calls itself otherwise, such as a stream, has more to do than to be written.
+        plain = type(response).__call__ is Response.__call__ and response.background is None
+        if whole is None or not plain or not whole(response):
+            await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> tuple[Response, Actor | None]:
         actor: list[Actor] = []
+        caller = None
         try:
             endpoint = self._methods.get(request.method)
             if endpoint is None:
@@ -239,7 +259,9 @@ class _Path:
             return self._dialect.refuse(request, fault()), None
         finally:
             if actor and actor[0].user_id is not None:
-                self._callers.held(request, ("user", actor[0].user_id))
+                who = ("user", actor[0].user_id)
+                if caller is None or not caller.known or caller.name != who:
+                    self._callers.held(request, who)
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
         return self._instance.database.answer_at_once(run)
@@ -268,7 +290,7 @@ class _Path:
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
         dialect = self._dialect
-        request.state.content = content
+        request.scope.setdefault("state", {})["content"] = content
         if known:
             actor = known[0]  # it was found out at once, and counted, before the rest turned out to take longer
         elif endpoint.open:

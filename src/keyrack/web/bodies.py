@@ -53,12 +53,22 @@ class Parameters(dict[str, str]):
         return name
 
 
+def sent(request: Request, header: bytes) -> list[bytes]:
+    """All values of a header, by its name in lower case; what Starlette's own way takes for one is a multiple."""
+    return [value for name, value in request.scope["headers"] if name == header]
+
+
+def sent_texts(request: Request, header: bytes) -> list[str]:
+    """The same as texts."""
+    return [value.decode("latin-1") for name, value in request.scope["headers"] if name == header]
+
+
 def announced(request: Request) -> int | None:
     """How long a body says it is, in bytes; None where it does not say."""
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit():
+    (length, *_) = sent(request, b"content-length") or (b"",)
+    if length.isdigit():
         return int(length[:20])
-    return None if "transfer-encoding" in request.headers else 0
+    return None if sent(request, b"transfer-encoding") else 0
 
 
 def may_be(request: Request, size: int) -> bool:
@@ -96,12 +106,14 @@ def _too_long(limit: int) -> Refusal:
 def media_type(request: Request) -> str:
     """The Content-Type without parameters, lower case; "" when there is none; raises on two or on a charset
     other than UTF-8."""
-    values = request.headers.getlist("content-type")
+    values = sent_texts(request, b"content-type")
     if len(values) > 1:
         raise malformed("The request has more than one Content-Type.", "content-type")
     if not values:
         return ""
     name, _, parameters = values[0].partition(";")
+    if not parameters:
+        return name.strip().lower()
     charset = re.search(r'charset\s*=\s*"?([A-Za-z0-9_-]+)', parameters, re.IGNORECASE)
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
         raise malformed("The body must be in UTF-8.", "content-type")
@@ -120,8 +132,8 @@ def read_json(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
 
 def check_encoding(request: Request) -> None:
     """Refuse compressed bodies, which would defeat every bound on their size."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    (encoding, *_) = sent(request, b"content-encoding") or (b"",)
+    if encoding.strip().lower() not in (b"", b"identity"):
         raise malformed("A compressed body is not accepted; send it as it is.", "content-encoding")
 
 
@@ -152,9 +164,7 @@ def json_value(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise malformed("The body is not UTF-8.") from None
     try:
-        value = json.loads(
-            text, object_pairs_hook=_no_name_twice, parse_constant=_no_constant, parse_float=_finite_number
-        )
+        value = _strict.decode(text)
     except (ValueError, RecursionError):
         raise malformed("The body is not valid JSON.") from None
     if _depth_exceeds(value, DEEPEST):
@@ -265,6 +275,10 @@ def _finite_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+# json.loads makes one anew each time where it is given any option.
+_strict = json.JSONDecoder(object_pairs_hook=_no_name_twice, parse_constant=_no_constant, parse_float=_finite_number)
 
 
 def _depth_exceeds(value: Any, depth: int) -> bool:

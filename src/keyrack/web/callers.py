@@ -41,6 +41,11 @@ def is_signed(request: Request) -> bool:
     return any(name == b"authorization" and value.startswith(_SIGNATURE) for name, value in request.scope["headers"])
 
 
+def _network_of(request: Request) -> str:
+    client = request.scope.get("client")
+    return network(client[0] if client else "")
+
+
 class Callers:
     """Which proofs held lately, and whose they were; the proofs themselves are not kept."""
 
@@ -50,7 +55,7 @@ class Callers:
 
     def of(self, request: Request, *, at_home: bool = False) -> Caller:
         """Whose share of the threads a request uses. at_home: somebody signed in from its address before."""
-        address = network(request.client.host if request.client else "")
+        address = _network_of(request)
         mark = self._mark(request, address)
         who = None if mark is None else self._known.get(mark)
         if mark is None or who is None:
@@ -60,7 +65,7 @@ class Callers:
 
     def held(self, request: Request, who: Hashable) -> None:
         """The proof of a request held; who: the user or host that it is of."""
-        mark = self._mark(request, network(request.client.host if request.client else ""))
+        mark = self._mark(request, _network_of(request))
         if mark is not None:
             self._known[mark] = who
             if len(self._known) > MOST_KNOWN:
@@ -70,7 +75,7 @@ class Callers:
         """It did not, perhaps not any more. Signatures are left: anybody can write a key's id into a wrong one."""
         if is_signed(request):
             return
-        mark = self._mark(request, network(request.client.host if request.client else ""))
+        mark = self._mark(request, _network_of(request))
         if mark is not None:
             self._known.pop(mark, None)
 

@@ -39,7 +39,7 @@ LONG_BODY = 65_536
 MOST_WAITING_PER_CALLER = 256
 MOST_WAITING = 20_000
 BUSY_SECONDS = 2
-ROUND_SECONDS = 0.002
+ROUND_SECONDS = 0.004
 """So much of one round of the event loop calls that are answered at once may take before they wait for each other."""
 
 

@@ -35,7 +35,7 @@ def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
     def finish(request: Request, actor: Actor | None, response: Response) -> None:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
-            quota = getattr(request.state, "quota", None) or limit.look(place_of(request))
+            quota = request.scope["state"].get("quota") or limit.look(place_of(request))
             # Beside response.headers, which looks through all of them before each that it adds.
             response.raw_headers += [
                 (b"x-ratelimit-limit", b"%d" % quota.limit),
@@ -47,7 +47,7 @@ def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
 
 def count(limit: RateLimit, request: Request, caller: Hashable) -> None:
     """Count one request of a caller. Raises Refusal THROTTLED when it is one too many."""
-    quota = request.state.quota = limit.take(caller)
+    quota = request.scope["state"]["quota"] = limit.take(caller)
     if quota.wait:
         words = f"Too many requests; at most {quota.limit} a minute are answered. Try again in {quota.wait} seconds."
         raise Refusal(Kind.THROTTLED, "too-many-requests", words, retry_after=quota.wait)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Optional, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 # From the connection, or a request's first byte, until its headers are whole. Agents and SDKs need milliseconds.
 HEAD_SECONDS = 8.0
@@ -27,6 +27,8 @@ LARGEST_DISCARDED = 32 * 1024 * 1024
 MOST_PIPELINED = 32
 # A name, an address, or one in brackets, and a port (RFC 3986, 3.2.2); nothing where a target has no authority.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+WHOLE = "keyrack.whole"
+"""Where a request's scope has its WholeAnswer."""
 # Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.
 MOST_WARNINGS = 10
 
@@ -71,6 +73,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _parses = False
+    _due: tuple[float | None] | None = None
     _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
@@ -110,7 +114,14 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self.send_400_response("The request's head is too long.")
             return
-        super().data_received(data)
+        self._parses = True
+        try:
+            super().data_received(data)
+        finally:
+            self._parses = False
+            due, self._due = self._due, None
+            if due is not None:
+                self._within(*due)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; whatever follows it is thrown away."""
@@ -144,7 +155,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._held = hold(self)
             if self._held is not None:
                 return
+        self._go_on()
+
+    def _go_on(self) -> None:
         super().on_headers_complete()
+        # That of a request which waits behind another one; a head that asks for another protocol has none.
+        cast(dict[str, Any], self.scope)[WHOLE] = WholeAnswer(self.cycle)
 
     def _is_plain(self) -> bool:
         """Whether a head says one thing to everybody that it passes: a version that is spoken here, one host, so that
@@ -166,7 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Have the request that was held be answered by the application; state: what it gets to know."""
         self._held = None
         self.scope["state"] = {**self.scope.get("state", {}), **state}
-        super().on_headers_complete()
+        self._go_on()
         super().on_message_complete()
 
     def answer_held(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -245,6 +261,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._discarded is not None or self._wire.is_closing()
 
     def _within(self, seconds: float | None) -> None:
+        if self._parses:
+            self._due = (seconds,)  # most requests are whole by then, and need none
+            return
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -265,6 +284,39 @@ class BoundedProtocol(HttpToolsProtocol):
 
 Hold = Callable[[BoundedProtocol], Optional[HeldRequest]]
 """Answers what holds the request whose head a connection just got, None where it goes the ordinary way."""
+
+
+class WholeAnswer:
+    """Writes the answer to a request, known as a whole, in one go, without ASGI's two messages."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether there is nothing to wait for and nothing special about it."""
+        cycle = self._cycle
+        return (
+            cycle.keep_alive
+            and not (cycle.response_started or cycle.disconnected or cycle.flow.write_paused)
+            and cycle.scope["method"] != "HEAD"
+        )
+
+    def write(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write it; headers: Content-Length among them, unless there is no body. Raises ValueError for a line's end
+        within one.
+        """
+        cycle = self._cycle
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        head = b"".join(lines)
+        if not (head.count(b"\n") == head.count(b"\r") == len(lines)) or b"\0" in head:
+            raise ValueError("a header holds what ends it")
+        cycle.response_started = cycle.response_complete = True
+        cast(_ClosedByProtocol, cycle.transport).write_at_once(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
+        cycle.message_event.set()
+        cycle.on_response()
 
 
 class _ClosedByProtocol:
@@ -293,6 +345,12 @@ class _ClosedByProtocol:
             self._head = data
             self._protocol.loop.call_soon(self._write_head)
         elif not self.is_closing():
+            self._transport.write(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write a whole answer."""
+        self._write_head()
+        if not self.is_closing():
             self._transport.write(data)
 
     def _write_head(self) -> None:

@@ -33,7 +33,7 @@ from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, Datab
 from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
-from keyrack.web.api import Dialect, Sharing, address_of, application
+from keyrack.web.api import ANSWER, Dialect, Sharing, address_of, application
 from keyrack.web.codearts import api as codearts
 from keyrack.web.codearts import api_v1
 from keyrack.web.console import api as console
@@ -45,7 +45,7 @@ from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
 from keyrack.web.limits import limited, place_of
 from keyrack.web.native import api as native
-from keyrack.web.protocol import Hold
+from keyrack.web.protocol import WHOLE, Hold, WholeAnswer
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
@@ -56,6 +56,7 @@ log = logger("keyrack.web")
 
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
+Note = Callable[[Scope, str, int], None]
 
 READY_SECONDS = 5.0
 """How long the database may take before the service says that it is not ready."""
@@ -94,7 +95,7 @@ class Service:
 
     def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
         self.let_go = let_go
-        self.note: Callable[[Scope, str, int], None] | None = None
+        self.note: Note | None = None
         self.hold: Hold | None = None
         """Takes requests that are held by their connection (protocol.py)."""
         self._proxies = proxies
@@ -109,31 +110,18 @@ class Service:
         request_id = request_ids.fresh()
         # Each request runs in a context of its own, and its threads in copies of that.
         request_ids.current.set(request_id)
-        note = self.note
         scope.setdefault("state", {})["request_id"] = request_id
         self._proxies.look(scope)
 
         prefix, app, inner = self._entered(scope)
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if note is not None:
-                    note(scope, prefix, message["status"])
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
-                    # Whatever follows a refused body on this connection may be a smuggled request.
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
+        answering = _Answering(self.note, scope, prefix, request_id, send)
+        inner[ANSWER] = answering.whole
         try:
-            await app(inner, receive, send_with_id)
+            await app(inner, receive, answering.send)
         except asyncio.CancelledError:
             # The server stops and this took too long: an answer, rather than a traceback for each request.
-            if not started:
-                await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, send_with_id)
+            if not answering.started:
+                await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, answering.send)
 
     def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
         """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
@@ -149,6 +137,42 @@ class Service:
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 return prefix, app, inner
         return "/", self._otherwise, {**scope, "path": "//"} if hidden else scope
+
+
+class _Answering:
+    """What every answer gets, whichever way it goes: it is noted, and has the request's id."""
+
+    __slots__ = ("_note", "_prefix", "_request_id", "_scope", "_send", "started")
+
+    def __init__(self, note: Note | None, scope: Scope, prefix: str, request_id: str, send: Send) -> None:
+        self._note, self._scope, self._prefix, self._request_id, self._send = note, scope, prefix, request_id, send
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        """ASGI's way."""
+        if message["type"] == "http.response.start":
+            message["headers"] = self._begun(message["status"], message["headers"])
+        await self._send(message)
+
+    def whole(self, response: Response) -> bool:
+        """Write an answer in one go; False where it must go by ASGI's messages."""
+        written: WholeAnswer | None = self._scope.get(WHOLE)
+        if written is None or response.status_code >= 400 or not written.can_be_written:
+            return False
+        written.write(
+            response.status_code, self._begun(response.status_code, response.raw_headers), bytes(response.body)
+        )
+        return True
+
+    def _begun(self, status: int, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        self.started = True
+        if self._note is not None:
+            self._note(self._scope, self._prefix, status)
+        named = [*headers, (b"x-request-id", self._request_id.encode())]
+        if status >= 400 and self._scope["method"] not in ("GET", "HEAD"):
+            # Whatever follows a refused body on this connection may be a smuggled request.
+            named.append((b"connection", b"close"))
+        return named
 
 
 def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last_seen: LastSeen) -> Service:

@@ -14,7 +14,7 @@ from typing import Callable, Iterable
 
 from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, Reconciler
-from keyrack.agent.service.client import NoAnswer, ServiceClient
+from keyrack.agent.service.client import NoAnswer, ServiceClient, moment_of
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
 
 SPARE_SECONDS = 5.0  # after which it is ended, whatever it waits for
@@ -32,6 +32,7 @@ def catch_up(
     signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
     until = time.monotonic() + seconds
     status = state.status()
+    reconciler.clock.recall(status)
     try:
         reconciler.recall()
     except (StateProblem, DocumentRefused, Failed) as problem:
@@ -45,6 +46,9 @@ def catch_up(
             answer = client.get(f"/agent/v1/document?revision={reconciler.revision}{mark}&wait=0")
             words = answer.words
             if answer.status < _AWAY:
+                moment = moment_of(answer.date)
+                if moment is not None and answer.status in (200, 204):
+                    reconciler.clock.heard(moment)
                 break
         except NoAnswer as error:
             words = str(error)

@@ -215,12 +215,18 @@ def _unpacked(body: bytes) -> bytes:
     return data
 
 
-def seconds_ahead(date: str) -> Optional[float]:
-    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
+def moment_of(date: str) -> Optional[float]:
+    """Seconds since 1970 of a Date header (RFC 9110 section 5.6.7); None where there is none."""
     try:
-        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
+        return float(calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")))
     except ValueError:
         return None
+
+
+def seconds_ahead(date: str) -> Optional[float]:
+    """How far our clock is ahead of a Date header; None where there is none."""
+    moment = moment_of(date)
+    return None if moment is None else time.time() - moment
 
 
 def _seconds(text: str) -> int:

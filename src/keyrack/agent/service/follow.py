@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
-from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, seconds_ahead
+from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, moment_of
 from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
@@ -66,6 +66,7 @@ class Follower:
         self._say = say
         self._in_force = in_force
         self._status = state.status()
+        reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
         self._tell_at = 0.0
@@ -117,7 +118,7 @@ class Follower:
             answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
-        self._compare_clocks(answer.date)
+        self._compare_clocks(answer)
         astray = answer.status == 409 and answer.fields.get("tell") == "document"
         if self._lost and (answer.status in (200, 204) or astray):
             self._lost = _HEARD
@@ -262,14 +263,18 @@ class Follower:
         minutes = max(1, round(abs(self._clock_ahead) / 60))
         span = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
         way = "ahead of" if self._clock_ahead > 0 else "behind"
-        words = f"this host's clock is about {span} {way} the service's, and keys end by it: set it right"
+        ends = "keys end by it" if self._clock_ahead > 0 else "keys end by the service's all the same"
+        words = f"this host's clock is about {span} {way} the service's, and {ends}: set it right"
         return [*self._reconciler.unmet(), *rewritten, f"{words} (timedatectl set-ntp true)"]
 
-    def _compare_clocks(self, date: str) -> None:
+    def _compare_clocks(self, answer: ServiceAnswer) -> None:
         """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""
-        ahead, before = seconds_ahead(date), self._clock_ahead
-        if ahead is None:
+        moment, before = moment_of(answer.date), self._clock_ahead
+        if moment is None:
             return
+        ahead = time.time() - moment
+        if answer.status in (200, 204):
+            self._reconciler.clock.heard(moment)
         if abs(ahead) < (CLOCK_SECONDS / 2 if before else CLOCK_SECONDS):
             ahead = 0.0
         elif before and 0.5 < ahead / before < 2:
@@ -436,7 +441,9 @@ class Follower:
         problems += [f"the service did not take the report: {self._not_taken}"] if self._not_taken else []
         for words in self._troubles.values():
             problems += words
-        self._status = self._status._replace(problems=(*problems, *self._unmet()))
+        self._status = self._reconciler.clock.noted(self._status)._replace(
+            problems=(*problems, *self._unmet()), ends_earlier=self._reconciler.ends_earlier
+        )
         self._noted_at = time.monotonic()
         try:
             self._state_folder.note(self._status)

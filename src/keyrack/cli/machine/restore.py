@@ -14,7 +14,7 @@ from keyrack import app
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.backup import sqlite_file
-from keyrack.core import restoring
+from keyrack.core import ownership, restoring
 from keyrack.core.restoring import Loss
 from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
@@ -76,6 +76,8 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         backup.settle(prepared)
         aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         was_there = database.exists()
+        # A restore says itself what it means.
+        (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)
         backup.put_in_place(prepared, database, aside)
         return aside if was_there else None
     finally:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,39 @@ def file_keeper(path: Path) -> Callable[[Signed], None]:
             log.warning("the checkpoint cannot be kept", file=str(path), why=str(error))
 
     return keep
+
+
+def recall(instance: Instance, path: Path) -> None:
+    """Raise an alarm where the log does not go on from the checkpoint that this machine's service kept last: while
+    nothing served, the database was put back to an older state (decision 339). path: of file_keeper; none is nothing.
+    """
+    try:
+        kept = json.loads(path.read_text("ascii"))
+        signed = Signed(str(kept["checkpoint"]), str(kept["signature"]))
+        before = read_signed(instance, signed)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, CheckpointProblem) as error:
+        log.warning("the checkpoint that was kept cannot be used", file=str(path), why=str(error))
+        return
+    if not instance.database.read(lambda connection: _goes_on(connection, before)):
+        moment = datetime.fromtimestamp(before.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        _alarm(
+            instance,
+            f"Alarm: the database went back: the audit log does not go on from the {before.size} records that it had "
+            f"at {moment}. What was taken away since, and no host knows, counts again: tokens, access keys, passwords, "
+            "members, Git. Look what it was and take it away again, as docs/recovery.md says",
+        )
+
+
+def _goes_on(connection: Connection, before: Checkpoint) -> bool:
+    """Whether the log has all that it had at a checkpoint."""
+    if before.size == 0 or audit_log.places_end(connection) < before.size:
+        return before.size == 0
+    try:
+        return audit_tree.frontier(audit_log.whole(connection), before.size).root() == before.root
+    except CheckpointProblem:
+        return False
 
 
 def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str, Any]]:

@@ -142,6 +142,8 @@ def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute("PRAGMA journal_size_limit = 67108864")
+        # What undoes a statement, some pages, else is a file in the folder for what is temporary, which may be full.
+        raw.execute("PRAGMA temp_store = MEMORY")
         if not writer:
             raw.execute("PRAGMA query_only = ON")
     except sqlite3.Error:

@@ -335,10 +335,15 @@ def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
 def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
     """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
     entries = {node: (_link(seals, node, bytes(content)), bytes(content)) for node, content in read.items()}
+    _keep(seals, entries)
+    return entries
+
+
+def _keep(seals: Seals, entries: Mapping[int, tuple[bytes, bytes]]) -> None:
+    """Keep nodes, each with the link that was computed of it."""
     if len(seals.seen.nodes) >= _MOST_NODES:
         seals.seen.nodes.clear()
     seals.seen.nodes.update(entries)
-    return entries
 
 
 def _part(content: bytes | bytearray, number: int, width: int, start: int = 0, end: int | None = None) -> bytes:
@@ -410,8 +415,7 @@ def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int 
     _writing(connection.dialect.name).run_many(
         connection, ({"id": node, "content": content} for node, content in changed.items())
     )
-    changed.pop(ROOT)
-    _remember(edit.seals, changed)
+    _keep(edit.seals, edit.linked)
 
 
 class _Edit:
@@ -423,6 +427,8 @@ class _Edit:
         self._count = int.from_bytes(known[:_COUNTER], "big") + 1
         self._read = read
         self._true: dict[int, bytearray | None] = {}
+        self.linked: dict[int, tuple[bytes, bytes]] = {}
+        """The nodes that changed, each with its new link."""
         self._changed: dict[int, Place] = {}
 
     def set(self, place: Place, held: int | None, more: int) -> None:
@@ -447,8 +453,9 @@ class _Edit:
         """A node as it is so far; None where the one that was read does not fit its link."""
         if node not in self._true:
             found = self._read.get(node, b"") if any(link) else b""
-            fits = not any(link) or _link(self.seals, node, found) == link
             kept = self.seals.seen.nodes.get(node)
+            # What is kept was computed once; what was read is compared with it, to the byte.
+            fits = not any(link) or kept == (link, found) or _link(self.seals, node, found) == link
             if not fits and kept is not None and kept[0] == link:
                 found, fits = kept[1], True  # others changed it, and it is known how it was
             self._true[node] = bytearray(found) if fits else None
@@ -465,6 +472,7 @@ class _Edit:
                 assert content is not None
                 written[node] = bytes(content) if any(content) else b""
                 link = _link(self.seals, node, written[node])
+                self.linked[node] = (link, written[node])
                 if level == _LEVELS:
                     _put(self._root, tree - 1, link, _COUNTER)
                     continue

@@ -196,9 +196,10 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
 _user_keys: RecordsAsJson[UserKey] = RecordsAsJson()
 
 
-def user_key_texts(instance: Instance, found: Page[UserKey]) -> str:
-    """The same in JSON for a page that was read, as answers.many takes it."""
-    return _user_keys.texts(found.items, instance.settings.time_zone, partial(user_key, instance))
+def user_key_page(instance: Instance, found: Page[UserKey]) -> Response:
+    """The answer that is a page of such ones."""
+    zone = instance.settings.time_zone
+    return _user_keys.page(found, zone, partial(user_key, instance), "keys", lambda: {"total": found.total})
 
 
 def user_key_v1(key: UserKey) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from keyrack.core.keys import user_keys
 from keyrack.web import answers, bodies
@@ -29,7 +29,7 @@ def add_ssh_key(call: Call) -> Response:
         longest_title=LONGEST_TITLE,
         keyless=True,
     )
-    return JSONResponse(shapes.user_key(call.instance, key) | {"title": sent}, 201)
+    return answers.JsonAnswer(shapes.user_key(call.instance, key) | {"title": sent}, 201)
 
 
 def list_user_keys(call: Call) -> Response:
@@ -37,7 +37,7 @@ def list_user_keys(call: Call) -> Response:
     offset, limit = parameters.window(call.query)
     search = parameters.searched(call.query, "query")
     found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
-    return answers.many("keys", shapes.user_key_texts(call.instance, found), {"total": found.total})
+    return shapes.user_key_page(call.instance, found)
 
 
 def delete_ssh_key(call: Call) -> Response:

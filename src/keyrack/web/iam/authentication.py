@@ -40,8 +40,8 @@ def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
 
     Raises Refusal UNAUTHENTICATED with one of three codes: NO_CREDENTIALS, "token-not-in-force", GATEWAY.
     """
-    signatures = request.headers.getlist("authorization")
-    secrets = request.headers.getlist("x-auth-token")
+    signatures = bodies.sent_texts(request, b"authorization")
+    secrets = bodies.sent_texts(request, b"x-auth-token")
     # Proxies and browsers put other schemes there; beside a token those mean nothing to us.
     signed = bool(signatures) and (not secrets or signatures[0].startswith(("SDK-", "V11-")) or len(signatures) > 1)
     if not signed and not secrets:

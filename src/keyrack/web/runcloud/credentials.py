@@ -11,14 +11,14 @@ from keyrack.core.keys import credentials, openings
 from keyrack.web import answers
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
-from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, pagination, window
+from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, window
 
 
 def list_credentials(call: Call) -> Response:
     """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return answers.many("data", shapes.credential_texts(call, found), {"meta": pagination(call, found)})
+    return shapes.credential_page(call, found)
 
 
 def add_credential(call: Call) -> Response:

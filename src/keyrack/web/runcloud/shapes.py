@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from starlette.responses import Response
+
 from keyrack.core.hosts import servers
 from keyrack.core.hosts.sshd_settings import SshSettings
 from keyrack.core.instance import Instance
 from keyrack.model import Credential, Event, Page, Server, Session, SystemUser
 from keyrack.web.answers import RecordsAsJson
 from keyrack.web.api import Call
-from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date
+from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date, pagination
 from keyrack.web.shapes import (
     TEXT,
     TEXT_OR_NULL,
@@ -189,9 +191,13 @@ def credential_text(call: Call, found: Credential) -> str:
     return _credentials.text(found, _form(call), partial(credential, call))
 
 
-def credential_texts(call: Call, found: Page[Credential]) -> str:
-    """The same for a page, as answers.many takes it."""
-    return _credentials.texts(found.items, _form(call), partial(credential, call))
+def credential_page(call: Call, found: Page[Credential]) -> Response:
+    """The answer that is a page of such ones."""
+    scope = call.request.scope
+    asked = f"{scope['path']}?{scope['query_string'].decode('ascii')}"
+    return _credentials.page(
+        found, _form(call), partial(credential, call), "data", lambda: {"meta": pagination(call, found)}, asked
+    )
 
 
 def _form(call: Call) -> tuple[bool, bool]:

@@ -1,0 +1,116 @@
+"""A host's clock that is wrong, or is set while keys are open: none of them opens longer than was promised."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.service.service_clock import ServiceClock
+from keyrack.protocol.host_document import AuthorizedKey
+from tests.agent.small_service import SmallService, small_service
+from tests.agent.watched_host import Watched, enrolled
+from tests.login.private_sshd import USERNAME, Key
+from tests.waiting import wait_until
+
+DAY = 86400
+SHORT = 15  # seconds that a key is open for
+
+
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    """What a service runs in that may end before the test does."""
+    with ExitStack() as stack:
+        yield stack
+
+
+class Clock:
+    """The time of day as the programs see it that are started from now on."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            pytest.skip("setting a program's clock takes a C compiler (gcc)")
+        library, source = folder / "set_clock.so", Path(__file__).parent / "set_clock.c"
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True, timeout=120)
+        self._file = folder / "clock"
+        self.is_ahead(0)
+        monkeypatch.setenv("LD_PRELOAD", str(library))
+        monkeypatch.setenv("LD_SET_CLOCK", str(self._file))
+
+    def is_ahead(self, seconds: int) -> None:
+        """Set it, against the real one."""
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("=q", seconds))
+
+
+def ending(key: Key, seconds: float) -> AuthorizedKey:
+    """A key that ends in so many seconds, by the service's clock."""
+    return AuthorizedKey(key.public, expires_at=datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def keys_of(watched: Watched) -> bytes:
+    return (watched.host.keys / USERNAME).read_bytes()
+
+
+def test_an_end_is_the_services_on_a_host_that_is_behind(tmp_path: Path, folder: Path, service: SmallService) -> None:
+    """Also once the agent is dead: the end stands in the line by this host's clock."""
+    service.clock_ahead = 7200.0
+    short, long = Key.make(tmp_path / "short"), Key.make(tmp_path / "long")
+    with enrolled(folder, service) as watched:
+        watched.publish({USERNAME: [ending(short, 7200 + SHORT), ending(long, 7200 + DAY)]})
+        assert watched.client.lets_in(short, USERNAME)
+        assert "are as the document says" in watched.host.agent("doctor").stdout
+        watched.kill_agent()
+        wait_until(lambda: not watched.client.lets_in(short, USERNAME), "an end by the service's clock")
+        assert watched.client.lets_in(long, USERNAME)
+
+
+def test_a_clock_that_is_set_while_nobody_answers(
+    tmp_path: Path, folder: Path, running: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(tmp_path, monkeypatch)
+    short, long = Key.make(tmp_path / "short"), Key.make(tmp_path / "long")
+    with ExitStack() as stack:
+        service = running.enter_context(small_service())
+        watched = stack.enter_context(enrolled(folder, service))
+        watched.publish({USERNAME: [ending(short, SHORT), ending(long, DAY / 2)]})
+        before = keys_of(watched)
+        running.close()
+        clock.is_ahead(-DAY)
+        wait_until(lambda: keys_of(watched) != before, "ends by a clock that was set back")
+        assert watched.client.lets_in(long, USERNAME)
+        watched.kill_agent()
+        wait_until(lambda: not watched.client.lets_in(short, USERNAME), "the end that was promised")
+        # An agent that begins with the wrong clock knows how late it was.
+        watched.start_agent()
+        wait_until(lambda: "is in force" in (watched.host.folder / "agent.log").read_text("utf-8"), "a first look")
+        assert not watched.client.lets_in(short, USERNAME)
+        assert watched.client.lets_in(long, USERNAME)
+        clock.is_ahead(0)
+        wait_until(lambda: keys_of(watched) == before, "the ends as they were")
+        clock.is_ahead(DAY)
+        assert not watched.client.lets_in(long, USERNAME)
+
+
+def test_a_difference_of_a_moment_has_nothing_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer tells whole seconds and takes its time to come."""
+    clock = ServiceClock()
+    now = datetime.now(UTC).timestamp()
+    assert clock.behind() == 0
+    clock.heard(now + 1)
+    assert clock.behind() == 0
+    clock.heard(now + 100)
+    assert 99 <= clock.behind() <= 101
+    clock.heard(now + 95)  # one that was long on its way
+    assert 99 <= clock.behind() <= 101
+    clock.heard(now)  # the service's clock was set right
+    assert clock.behind() == 0
+    clock.is_past(now - 5000)
+    assert clock.behind() == 0
