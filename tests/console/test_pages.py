@@ -503,7 +503,7 @@ def test_the_policy_of_keys_is_set_after_its_preview_and_two_tabs_do_not_overwri
     console: Service, people: dict[str, Person]
 ) -> None:
     olga = people["olga"]
-    button = "Accept only such keys from now on"
+    button = "Set this policy"
     assert button not in olga.see("/settings")
     held = "&".join(f"type={one}" for one in key_policy.get(console.instance, KEYRACK).types)
     assert button not in olga.see(f"/settings?bits=2048&{held}"), "it would change nothing"
