@@ -43,6 +43,7 @@ class Cluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._number = 0
         self._lock = threading.Lock()
+        self._kept: psycopg.Connection | None = None  # a new one costs the server as much as a dozen small questions
         # PostgreSQL refuses to run as root.
         self._account: str | None = "postgres" if os.geteuid() == 0 else None
         if self._data.exists():
@@ -99,7 +100,7 @@ class Cluster:
             "listen_addresses": "",
             "unix_socket_directories": str(self._folder),
             "max_connections": "600",
-            "shared_buffers": "64MB",
+            "shared_buffers": "16MB",
             "fsync": "on" if self._durable else "off",
             "autovacuum": "off",
         }
@@ -168,16 +169,36 @@ class Cluster:
         with self._lock:
             self._number += 1
             name = f"test_{os.getpid()}_{self._number}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as raw:
             # Copying files is quicker than logging every page for databases as small as these.
-            raw.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
+            self._command(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         """Forget a database, also when somebody is still connected."""
-        name = database_name(url)
-        with psycopg.connect(self.url("postgres"), autocommit=True) as raw:
-            raw.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        with self._lock:
+            self._command(f"DROP DATABASE IF EXISTS {database_name(url)} WITH (FORCE)")
+
+    def _command(self, text: str) -> None:
+        """On a connection that stays until the server does not answer it, as after a test that stopped it."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            with contextlib.suppress(psycopg.OperationalError):
+                kept.execute("SELECT")
+            if kept.closed:
+                kept = None
+        kept = kept or psycopg.connect(self.url("postgres"), autocommit=True)
+        try:
+            kept.execute(text)
+        except BaseException:
+            kept.close()
+            raise
+        self._kept = kept
+
+    def leave(self) -> None:
+        """End what this process has of it, except databases."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
 
 def database_name(url: str) -> str:
@@ -218,6 +239,7 @@ def running_cluster(*, durable: bool = False) -> Iterator[Cluster]:
             cluster.start()
             yield cluster
         finally:
+            cluster.leave()
             cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -243,6 +265,7 @@ def shared_cluster(run: Path) -> Iterator[Cluster]:
         try:
             yield cluster
         finally:
+            cluster.leave()
             with one_at_a_time(run / "postgresql"):
                 fcntl.flock(users, fcntl.LOCK_UN)
                 with contextlib.suppress(BlockingIOError):

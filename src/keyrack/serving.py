@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import prometheus_client
 
-from keyrack.core import ownership
+from keyrack.core import ownership, rounds
 from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
@@ -16,7 +16,7 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
-from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.database import Database
 from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
@@ -75,60 +75,35 @@ def _serve_metrics(instance: Instance) -> Callable[[], None]:
 
 
 def _sync(instance: Instance) -> Callable[[], None]:
-    """Keep users' keys in step with their accounts elsewhere, on a thread of its own; answers how to stop it."""
-    stopping = threading.Event()
-    ask = Outgoing(instance.settings)
-
-    def run() -> None:
-        while not stopping.wait(SYNC_EVERY_SECONDS):
-            try:
-                key_sync.sync_due(instance, ask)
-            except DatabaseUnavailable:
-                pass  # said by the database itself, once
-            except Exception:
-                log.exception("keeping keys in step failed")
-
+    """Keep users' keys in step with their accounts elsewhere; answers how to stop it."""
     if not instance.settings.key_source_minutes:
         return lambda: None
-    thread = threading.Thread(target=run, name="key-sync", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        stopping.set()
-        thread.join(timeout=10)
-
-    return stop
+    ask = Outgoing(instance.settings)
+    return rounds.every(
+        SYNC_EVERY_SECONDS,
+        lambda _: key_sync.sync_due(instance, ask),
+        name="key-sync",
+        failing="keeping keys in step failed",
+    )
 
 
 def _chain(instance: Instance) -> Callable[[], None]:
-    """Chain events and sign checkpoints, on a thread of its own; answers how to stop it."""
-    stopping = threading.Event()
+    """Chain events and sign checkpoints; answers how to stop it."""
     path = instance.settings.audit_checkpoint_file
     kept = instance.settings.data / ownership.CHECKPOINT
     handed = tuple(chain.file_keeper(one) for one in (kept, path) if one is not None)
 
-    def run() -> None:
-        recalled = False
-        while not stopping.wait(CHAIN_EVERY_SECONDS):
-            try:
-                if not recalled:
-                    chain.recall(instance, kept)
-                    recalled = True
-                while chain.extend(instance, handed) and not stopping.is_set():
-                    pass
-            except DatabaseUnavailable:
-                pass  # said by the database itself, once
-            except Exception:
-                log.exception("chaining the audit log failed")
+    def extend(stopping: threading.Event) -> None:
+        while chain.extend(instance, handed) and not stopping.is_set():
+            pass
 
-    thread = threading.Thread(target=run, name="audit-chain", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        stopping.set()
-        thread.join(timeout=10)
-
-    return stop
+    return rounds.every(
+        CHAIN_EVERY_SECONDS,
+        extend,
+        first=lambda: chain.recall(instance, kept),
+        name="audit-chain",
+        failing="chaining the audit log failed",
+    )
 
 
 def warn_if_lossy(database: Database) -> None:
@@ -142,41 +117,34 @@ def warn_if_lossy(database: Database) -> None:
 
 
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
-    """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
-    stopping = threading.Event()
+    """Remove what has ended and note who was heard of; answers how to stop it."""
     calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
 
-    def run() -> None:
-        said = False
-        while not stopping.wait(TIDY_EVERY_SECONDS):
-            try:
-                if not said:
-                    warn_if_lossy(instance.database)
-                    said = True
-                tables.go_on(instance)
-                credentials.end_expired(instance, system_actor())
-                endings.end_user_keys(instance, system_actor())
-                endings.close_requests(instance, system_actor())
-                endings.announce(instance, system_actor())
-                grants.begin(instance, system_actor())
-                requests.lapse(instance, system_actor())
-                last_seen.write(instance)
-                instance.refusals.write(instance.database)
-                instance.tallies.write(instance.database, instance.now())
-                calm.tidy(instance, system_actor())
-                missing.go_on(instance)
-                instance.figures.behind.set(instance.database.read(servers.count_behind))
-            except DatabaseUnavailable:
-                pass  # said by the database itself, once; the next round does what this one left
-            except Exception:
-                log.exception("tidying failed")
+    def tidy(_: threading.Event) -> None:
+        tables.go_on(instance)
+        credentials.end_expired(instance, system_actor())
+        endings.end_user_keys(instance, system_actor())
+        endings.close_requests(instance, system_actor())
+        endings.announce(instance, system_actor())
+        grants.begin(instance, system_actor())
+        requests.lapse(instance, system_actor())
+        last_seen.write(instance)
+        instance.refusals.write(instance.database)
+        instance.tallies.write(instance.database, instance.now())
+        calm.tidy(instance, system_actor())
+        missing.go_on(instance)
+        instance.figures.behind.set(instance.database.read(servers.count_behind))
 
-    thread = threading.Thread(target=run, name="tidy", daemon=True)
-    thread.start()
+    end = rounds.every(
+        TIDY_EVERY_SECONDS,
+        tidy,
+        first=lambda: warn_if_lossy(instance.database),
+        name="tidy",
+        failing="tidying failed",
+    )
 
     def stop() -> None:
-        stopping.set()
-        thread.join(timeout=10)
+        end()
         instance.refusals.write(instance.database, everything=True)
         instance.tallies.write(instance.database, instance.now())
 

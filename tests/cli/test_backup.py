@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -153,6 +154,19 @@ def test_a_backup_replaces_nothing_unasked(data: Path, tmp_path: Path) -> None:
     assert run("backup", str(data / "keyrack.db"), "--overwrite", data=data).exit_code == 1
     assert run("backup", str(tmp_path / "no" / "folder"), data=data).exit_code == 1
     assert run("backup", str(copy), data=tmp_path / "empty").exit_code == 1
+
+
+def test_what_a_killed_backup_left_is_gone_after_a_day(data: Path, tmp_path: Path) -> None:
+    """Each is as large as the database, and a nightly one that is killed would fill the disk."""
+    old, new, other = (
+        tmp_path / f".{name}.partial" for name in ("copy.db.0123abcd", "copy.db.89abcdef", "x.db.0123abcd")
+    )
+    for left in (old, new, other):
+        left.write_bytes(b"half a copy")
+    for left in (old, other):
+        os.utime(left, (0, 0))
+    assert run("backup", str(tmp_path / "copy.db"), data=data).exit_code == 0
+    assert [left.exists() for left in (old, new, other)] == [False, True, True]
 
 
 def test_a_backup_overwrites_nothing_but_an_earlier_one(data: Path, tmp_path: Path) -> None:

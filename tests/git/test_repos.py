@@ -40,7 +40,7 @@ def test_what_cannot_be_is_said(site: Site) -> None:
     for words, said in (
         (("create", "acme/shop"), "--workspace"),
         (("create", "../shop", "--workspace", "acme"), "GROUP/NAME"),
-        (("create", "acme/shop", "--workspace", "acme", "--member", "nobody=viewer"), "There is no user 'nobody'"),
+        (("create", "acme/shop", "--workspace", "acme", "--member", "nobody=viewer"), "no such user: 'nobody'"),
         (("create", "acme/shop", "--workspace", "acme", "--member", "alice=king"), "viewer, developer"),
         (("list", "--workspace", "nowhere"), "acme"),
     ):

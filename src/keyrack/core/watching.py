@@ -14,14 +14,13 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.work import Attempt
-from keyrack.errors import missing
 from keyrack.model import Actor
 from keyrack.store import watching as rows
 from keyrack.store.engine.prepared import Row
 from keyrack.store.keys import grants
 from keyrack.store.keys.access import servers_with_credentials
-from keyrack.store.people import users
 
 MOST_SERVERS = 200
 MOST_WHOLE = 5
@@ -64,13 +63,9 @@ def watch(
             pass
     user_id = None
     if user is not None:
-        own = user == actor.name and actor.user_id is not None
-        action = "iam:self" if own else "people:read"
+        action = "iam:self" if is_oneself(actor, user) else "people:read"
         with Attempt(instance, actor, action, "watch where a user can log in", target_kind="user") as attempt:
-            found = attempt.read(lambda connection: users.user_by_name(connection, actor.workspace_id, user))
-            if found is None:
-                raise missing("user")
-            user_id = found.id
+            user_id = attempt.read(lambda connection: user_named(connection, actor, user)).id
     requests_of = None
     if requests:
         with Attempt(instance, actor, "requests:ask", "watch requests for access", target_kind="request"):

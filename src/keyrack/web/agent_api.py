@@ -27,7 +27,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
-from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, fault, unanswered
+from keyrack.web.api import LONGEST_OPEN_BODY, ORDINARY_STATUS, Sharing, address_of, fault, unanswered
 from keyrack.web.at_rest import RESTED, AtRest, ContactParts
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
@@ -59,18 +59,7 @@ MOST_BYTES = 4_000_000
 # A host's report is taken up to this size, however short bodies from elsewhere must be. Agents send less at once.
 LARGEST_REPORT = 2_000_000
 
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 410,
-    Kind.INVALID: 400,
-    Kind.TAKEN: 409,
-    Kind.TOO_LARGE: 413,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.MISSING: 410, Kind.INVALID: 400, Kind.TAKEN: 409}
 
 
 def application(

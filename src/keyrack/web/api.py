@@ -36,6 +36,18 @@ MOST_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
 
+ORDINARY_STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.CHANGED: 412,
+    Kind.TOO_LARGE: 413,
+    Kind.THROTTLED: 429,
+    Kind.FAULT: 500,
+    Kind.UNAVAILABLE: 503,
+}
+"""The status of each kind of refusal on which contracts agree; each adds those of INVALID, TAKEN and LIMIT."""
+
 log = logger("keyrack.web")
 
 

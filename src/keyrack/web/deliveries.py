@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from keyrack.core import rounds
 from keyrack.core.audit import webhooks
 from keyrack.core.audit.sinks import Sinks
 from keyrack.core.audit.webhooks import DueDeliveries
@@ -23,24 +23,11 @@ AT_ONCE = 8
 
 def start(instance: Instance) -> Callable[[], None]:
     """Begin; answers how to stop it."""
-    stopping = threading.Event()
     loop = _Loop(instance)
-
-    def run() -> None:
-        while not stopping.wait(EVERY_SECONDS):
-            try:
-                loop.turn()
-            except DatabaseUnavailable:
-                pass  # said by the database itself, once; what waits is durable
-            except Exception:
-                log.exception("events are not delivered")
-
-    thread = threading.Thread(target=run, name="deliveries", daemon=True)
-    thread.start()
+    end = rounds.every(EVERY_SECONDS, lambda _: loop.turn(), name="deliveries", failing="events are not delivered")
 
     def stop() -> None:
-        stopping.set()
-        thread.join(timeout=10)
+        end()
         loop.close()
 
     return stop

@@ -78,15 +78,6 @@ class Identity:
         return "; ".join(f"{name}={value}" for name, value in told)
 
 
-def noted_run(state: StateFolder) -> str:
-    """The last run of an agent with this folder; empty where none is noted."""
-    try:
-        run = (state.load(NOTE) or {}).get("run")
-    except StateProblem:
-        return ""
-    return run if isinstance(run, str) else ""
-
-
 def machine_mark(etc: str = "/etc") -> str:
     """Of the machine's id, which itself is told to nobody (machine-id(5)); empty where it has none."""
     for path in (os.path.join(etc, "machine-id"), *_MACHINE_ID[1:]):

@@ -56,14 +56,3 @@ def operator_context(given: dict[str, Any]) -> Iterator[OperatorContext]:
         yield OperatorContext(
             instance, users.system_actor(workspace_named(instance, name).id, channel="cli", like=operator())
         )
-
-
-@contextmanager
-def known_id(hint: str) -> Iterator[None]:
-    """Say what to do next where something is missing."""
-    try:
-        yield
-    except Refusal as refusal:
-        if refusal.kind is not Kind.MISSING:
-            raise
-        raise click.ClickException(f"{refusal.message} {hint}") from None

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from keyrack.core import cursors
+from sqlalchemy import Connection
+
+from keyrack.core import cursors, lookups
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, Page
 from keyrack.store.audit import events
-from keyrack.store.hosts import servers
 
 LOOKED_THROUGH = events.LOOKED_THROUGH
 REFUSED, ALARM = "refused", "alarm"
@@ -60,33 +61,30 @@ def find(
         after = cursors.place(cursor, int)
         if kind not in ("", REFUSED, ALARM, *KINDS):
             raise invalid("kind", f"kind takes one of {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
-        found = attempt.read(
-            lambda connection: (
-                events.find(
-                    connection,
-                    actor.workspace_id,
-                    server_id=server_id,
-                    concerning=concerning,
-                    search=search,
-                    since=since,
-                    until=until,
-                    before=before,
-                    actor_name=person,
-                    key=key,
-                    kinds=KINDS.get(kind, ()),
-                    refused=kind == REFUSED,
-                    alarms=kind == ALARM,
-                    offset=offset,
-                    limit=limit,
-                    after=after,
-                )
-                if server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
-                else None
+
+        def question(connection: Connection) -> Page[Event]:
+            if server_id is not None:
+                lookups.require_server(connection, actor, server_id)
+            return events.find(
+                connection,
+                actor.workspace_id,
+                server_id=server_id,
+                concerning=concerning,
+                search=search,
+                since=since,
+                until=until,
+                before=before,
+                actor_name=person,
+                key=key,
+                kinds=KINDS.get(kind, ()),
+                refused=kind == REFUSED,
+                alarms=kind == ALARM,
+                offset=offset,
+                limit=limit,
+                after=after,
             )
-        )
-        if found is None:
-            raise missing("server")
-        return found
+
+        return attempt.read(question)
 
 
 def every(instance: Instance, actor: Actor, *, limit: int = AT_ONCE, **asked: Any) -> Iterator[Page[Event]]:

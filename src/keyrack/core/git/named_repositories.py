@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
-
 from keyrack.core.git import repositories
 from keyrack.core.git.repositories import ADD_MEMBERS, CREATE
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, RepositoryRole, User
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, RepositoryRole
 from keyrack.store.git import repositories as rows
 from keyrack.store.git.repositories import Repository
 from keyrack.store.people import users as user_rows
@@ -55,7 +54,10 @@ def _create(instance: Instance, actor: Actor, path: str, wanted: Mapping[str, Re
         def change(work: Work) -> Repository:
             work.no_event("the change within leaves it")
             roles = {} if actor.user_id is None else {actor.user_id: RepositoryRole.ADMIN.value}
-            roles |= {_user(work.connection, actor, user).id: role.value for user, role in wanted.items()}
+            roles |= {
+                user_named(work.connection, actor, user, field="members").id: role.value
+                for user, role in wanted.items()
+            }
             repositories.ensure(within(work), actor, path=path, members=roles)
             made = rows.by_path(work.connection, path)
             assert made is not None
@@ -67,7 +69,7 @@ def _create(instance: Instance, actor: Actor, path: str, wanted: Mapping[str, Re
 def _set_members(work: Work, actor: Actor, found: Repository, wanted: Mapping[str, RepositoryRole]) -> None:
     inner = within(work)
     held = rows.members(work.connection, found.id)
-    users = {user: _user(work.connection, actor, user) for user in wanted}
+    users = {user: user_named(work.connection, actor, user, field="members") for user in wanted}
     for name, user in users.items():
         if held.get(user.id) is not wanted[name]:
             role = wanted[name].value
@@ -76,10 +78,3 @@ def _set_members(work: Work, actor: Actor, found: Repository, wanted: Mapping[st
         gone = user_rows.user(work.connection, number)
         if gone is not None:
             repositories.remove_member(inner, actor, found.id, user_uid=gone.uid)
-
-
-def _user(connection: Connection, actor: Actor, name: str) -> User:
-    found = user_rows.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise invalid("members", f"There is no user {name!r}; name users that exist.", "user-missing")
-    return found

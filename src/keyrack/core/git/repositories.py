@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import own_user, system_actor
+from keyrack.core.lookups import user_with_uid
+from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Project, RepositoryRole
@@ -238,8 +239,7 @@ def set_member(
         wanted = member_role(role)
 
         def change(work: Work) -> Member:
-            user = users.user_by_uid(work.connection, user_uid)
-            user = own_user(work, user.id if user else 0)
+            user = user_with_uid(work.connection, actor, user_uid)
             before = repositories.role_of(work.connection, found.id, user.id)
             if new and before is not None:
                 raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")

@@ -19,7 +19,7 @@ from typing import Any
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import news
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyrack.core.audit import alarms
-from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server, server_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
@@ -108,7 +107,7 @@ def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
     """The host keys of a server, by name or id. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
         return attempt.read(
-            lambda connection: host_keys.of_server(connection, look_up(connection, actor.workspace_id, reference).id)
+            lambda connection: host_keys.of_server(connection, server_named(connection, actor, reference).id)
         )
 
 
@@ -152,7 +151,7 @@ def confirm(
     with Attempt(instance, actor, "servers:write", "confirm host keys", target_kind="server") as attempt:
 
         def change(work: Work) -> list[HostKey]:
-            server = look_up(work.connection, actor.workspace_id, reference)
+            server = server_named(work.connection, actor, reference)
             held = host_keys.of_server(work.connection, server.id)
             if not any(one.shown for one in held):
                 raise missing("host key")

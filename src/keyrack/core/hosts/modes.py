@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from keyrack.core.hosts import servers as own_servers
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyrack.core.hosts import server_changes, servers, system_users
-from keyrack.core.hosts.servers import NUMBER, look_up
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import NUMBER, server_named
 from keyrack.core.together import within
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
@@ -52,7 +52,7 @@ def put(
             for account in dict.fromkeys(accounts):
                 if rows.system_user_by_name(work.connection, number, account) is None:
                     system_users.create(inner, actor, number, username=account)
-            return look_up(work.connection, actor.workspace_id, str(number))
+            return server_named(work.connection, work.actor, str(number))
 
         return attempt.write(change)
 
@@ -65,7 +65,7 @@ def may_put(instance: Instance, actor: Actor) -> None:
 
 def _found(work: Work, reference: str) -> Server | None:
     try:
-        return look_up(work.connection, work.actor.workspace_id, reference)
+        return server_named(work.connection, work.actor, reference)
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise

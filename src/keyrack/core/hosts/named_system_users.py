@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.hosts import system_users
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing

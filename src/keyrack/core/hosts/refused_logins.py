@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from keyrack.core import lookups
 from keyrack.core.hosts.facts import LOGINS
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
-from keyrack.errors import missing
 from keyrack.model import Actor, Server
-from keyrack.store.hosts import servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,4 @@ def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "c
         instance, actor, action, "see whether keys open a host", target_kind="server", server_id=server_id
     )
     with attempt:
-        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
-        if server is None:
-            raise missing("server")
-        return of(server)
+        return of(attempt.read(lambda connection: lookups.server(connection, actor, server_id)))

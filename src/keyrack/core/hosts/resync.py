@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors
+from keyrack.core import cursors, lookups
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, propagation
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import invalid
 from keyrack.model import Actor, Server
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
@@ -57,9 +57,7 @@ def difference(
     )
     with attempt:
         after: Any = cursors.read(cursor, (int,))[0] if cursor else 0
-        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
-        if server is None:
-            raise missing("server")
+        server = attempt.read(lambda connection: lookups.server(connection, actor, server_id))
         return attempt.read(lambda connection: _page(connection, server, after, limit))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keyrack.core import together
 from keyrack.core.hosts import modes, servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid

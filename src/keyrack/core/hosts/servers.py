@@ -12,15 +12,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, room, validation
+from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.hosts import deleted_servers
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import NUMBER, own_server
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import deleted_servers as deleted_rows
@@ -32,14 +32,12 @@ ENROLMENT_LIFE = timedelta(hours=24)
 ONLINE_FOR = timedelta(seconds=90)
 STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
 """Not heard of lately; not obeying the newest document yet; not enrolled yet."""
-"""Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
 # A name whose last part is a number reads as an IPv4 address to everything else (URL Standard, 3.5).
 HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)(?!.*(?:\A|\.)[0-9]+\.?\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?"
 )
-NUMBER = re.compile(r"[0-9]{1,9}")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
@@ -101,10 +99,7 @@ def get(instance: Instance, actor: Actor, server_id: int) -> Server:
     """One server. Raises Refusal MISSING."""
     attempt = Attempt(instance, actor, "servers:read", "see a host", target_kind="server", server_id=server_id)
     with attempt:
-        found = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
-        if found is None:
-            raise missing("server")
-        return found
+        return attempt.read(lambda connection: lookups.server(connection, actor, server_id))
 
 
 def named(instance: Instance, actor: Actor, reference: str) -> Server:
@@ -113,24 +108,7 @@ def named(instance: Instance, actor: Actor, reference: str) -> Server:
     """
     attempt = Attempt(instance, actor, "servers:read", "see a host", target_kind="server")
     with attempt:
-        return attempt.read(lambda connection: look_up(connection, actor.workspace_id, reference))
-
-
-def look_up(connection: Connection, workspace_id: int, reference: str) -> Server:
-    """The same within a question of somebody who may see it. Raises as named does."""
-    if hidden_character(reference) is not None:
-        raise missing("server")
-    if NUMBER.fullmatch(reference):
-        found = servers.get(connection, workspace_id, int(reference))
-        if found is not None:
-            return found
-    alike = servers.all_by_name(connection, workspace_id, reference)
-    if not alike:
-        raise missing("server")
-    if len(alike) > 1:
-        ids = ", ".join(str(server.id) for server in alike)
-        raise Refusal(Kind.TAKEN, "name-ambiguous", f"Several servers have this name; use the id, one of: {ids}.")
-    return alike[0]
+        return attempt.read(lambda connection: lookups.server_named(connection, actor, reference))
 
 
 def is_there(instance: Instance, actor: Actor, reference: str) -> bool:

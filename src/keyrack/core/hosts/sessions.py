@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keyrack.core import cursors
+from sqlalchemy import Connection
+
+from keyrack.core import cursors, lookups
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, Server, Session
@@ -23,16 +25,12 @@ def find(
     attempt = Attempt(instance, actor, "sessions:read", "list sessions", target_kind="session", server_id=server_id)
     with attempt:
         after = cursors.place(cursor, int)
-        found = attempt.read(
-            lambda connection: (
-                sessions.find(connection, actor.workspace_id, server_id, offset=offset, limit=limit, after=after)
-                if servers.own_id(connection, actor.workspace_id, server_id)
-                else None
-            )
-        )
-        if found is None:
-            raise missing("server")
-        return found
+
+        def question(connection: Connection) -> Page[Session]:
+            lookups.require_server(connection, actor, server_id)
+            return sessions.find(connection, actor.workspace_id, server_id, offset=offset, limit=limit, after=after)
+
+        return attempt.read(question)
 
 
 def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:

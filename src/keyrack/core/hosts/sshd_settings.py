@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from keyrack.core import lookups
 from keyrack.core.instance import Instance
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import invalid
 from keyrack.model import Actor, Server
 from keyrack.store.hosts import servers
 
@@ -51,10 +52,7 @@ def get(instance: Instance, actor: Actor, server_id: int) -> SshSettings:
         instance, actor, "sshconfig:read", "see SSH settings", target_kind="SSH settings", server_id=server_id
     )
     with attempt:
-        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
-        if server is None:
-            raise missing("server")
-        return _settings(server)
+        return _settings(attempt.read(lambda connection: lookups.server(connection, actor, server_id)))
 
 
 def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str, bool]) -> SshSettings:

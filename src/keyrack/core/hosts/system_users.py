@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, room, validation
+from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.hosts import account_passwords, accounts
 from keyrack.core.hosts.servers import is_online
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
@@ -140,19 +140,14 @@ def find(
     with attempt:
         after = cursors.place(cursor, int)
 
-        def question(connection: Connection) -> Page[SystemUser] | None:
-            server = servers.get(connection, actor.workspace_id, server_id)
-            if server is None:
-                return None
+        def question(connection: Connection) -> Page[SystemUser]:
+            server = lookups.server(connection, actor, server_id)
             page = servers.find_system_users(
                 connection, server.id, search=search, offset=offset, limit=limit, after=after
             )
             return replace(page, items=tuple(with_state(server, user) for user in page.items))
 
-        found = attempt.read(question)
-        if found is None:
-            raise missing("server")
-        return found
+        return attempt.read(question)
 
 
 def set_password(

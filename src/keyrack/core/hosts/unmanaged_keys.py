@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import cursors, room, validation
+from sqlalchemy import Connection
+
+from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, event_terms, revocation
+from keyrack.core.lookups import own_server
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -74,18 +77,14 @@ def find(
     with attempt:
         wanted = tuple(state for state in states if state in STATES)
         after = cursors.place(cursor, str, str, int, int)
-        page = attempt.read(
-            lambda connection: (
-                unmanaged_keys.find(
-                    connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit, after=after
-                )
-                if servers.own_id(connection, actor.workspace_id, server_id)
-                else None
+
+        def question(connection: Connection) -> Page[UnmanagedKey]:
+            lookups.require_server(connection, actor, server_id)
+            return unmanaged_keys.find(
+                connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit, after=after
             )
-        )
-        if page is None:
-            raise missing("server")
-        return page
+
+        return attempt.read(question)
 
 
 def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone: bool = False) -> UnmanagedKey:
@@ -387,7 +386,7 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_i
 
 
 def _own(work: Work, server_id: int, found_id: int, *, gone: bool = False) -> tuple[Server, UnmanagedKey]:
-    server = credentials.own_server(work, server_id)
+    server = own_server(work, server_id)
     found = unmanaged_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
     if found is None or (found.state == GONE and not gone):
         raise missing("unmanaged key")

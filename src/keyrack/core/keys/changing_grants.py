@@ -9,9 +9,10 @@ from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms, propagation
 from keyrack.core.keys.grants import LONGEST_REASON, held_keys
+from keyrack.core.lookups import own_grant
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import invalid
 from keyrack.model import Actor, Grant
 from keyrack.store.keys import grants
 
@@ -59,9 +60,7 @@ def renew(
 
 def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
     """Give a grant terms (columns of the table), and say what became of those that are other than before."""
-    found = grants.get_grant(work.connection, work.actor.workspace_id, grant_id)
-    if found is None:
-        raise missing("grant")
+    found = own_grant(work, grant_id)
     if not values:
         raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
     end = values.get("expires_at", found.expires_at)

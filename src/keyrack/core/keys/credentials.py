@@ -10,6 +10,7 @@ from typing import Any
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
+from keyrack.core.lookups import own_server, require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
@@ -84,8 +85,7 @@ def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
     aim = "add an SSH key"
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
-        if attempt.read(lambda connection: servers.own_id(connection, actor.workspace_id, server_id)) is None:
-            raise missing("server")
+        attempt.read(lambda connection: require_server(connection, actor, server_id))
 
 
 def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Credential:
@@ -203,14 +203,6 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
             return len(ended)
 
         return attempt.write(change)
-
-
-def own_server(work: Work, server_id: int) -> Server:
-    """The server, if it belongs to the actor's workspace; raises Refusal MISSING otherwise."""
-    server = servers.get(work.connection, work.actor.workspace_id, server_id)
-    if server is None:
-        raise missing("server")
-    return server
 
 
 def put(

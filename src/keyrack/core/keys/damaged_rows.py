@@ -14,6 +14,7 @@ from keyrack.core import sealing
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_places, propagation
 from keyrack.core.keys.damaged_places import Place
+from keyrack.core.lookups import require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
@@ -21,7 +22,6 @@ from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store import tables
 from keyrack.store import tables as held
-from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials, grants, user_keys
 from keyrack.store.people import workspaces
 from keyrack.store.per_server import batch
@@ -159,11 +159,8 @@ def find(
         instance, actor, "credentials:read", "list damaged rows", target_kind="server", server_id=server_id
     )
     with attempt:
-        known = attempt.read(
-            lambda connection: server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
-        )
-        if not known:
-            raise missing("server")
+        if server_id is not None:
+            attempt.read(lambda connection: require_server(connection, actor, server_id))
         began = damaged_places.read(cursor) if cursor else damaged_places.START
 
         def question(connection: Connection) -> DamagedPage:

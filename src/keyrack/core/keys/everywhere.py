@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import room, validation
-from keyrack.core.hosts.servers import NUMBER
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
+from keyrack.core.lookups import NUMBER
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor

@@ -13,10 +13,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from keyrack.core import validation
-from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, receipts, user_keys
 from keyrack.core.keys.receipts import Receipt, Receipts
+from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -254,7 +254,7 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
             if found is None:
                 raise missing("SSH key")
             owner = freezes.owner_of(work.connection, actor.workspace_id, found.fingerprint)
-            if owner is not None and owner != actor.name:
+            if owner is not None and not is_oneself(actor, owner):
                 raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
             where = f"{found.username} on {found.server_name}"
             row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
@@ -275,13 +275,10 @@ def _named(connection: Connection, actor: Actor, user: object, server: object) -
     if user is not None and server is not None:
         raise invalid("server", "Name a user or a server, or neither for the whole workspace.")
     if server is not None:
-        return None, look_up(connection, actor.workspace_id, str(server))
+        return None, server_named(connection, actor, str(server))
     if user is None:
         return None, None
-    person = users.user_by_name(connection, actor.workspace_id, str(user))
-    if person is None:
-        raise invalid("user", "There is no such user.", "user-missing")
-    return person, None
+    return user_named(connection, actor, str(user), field="user"), None
 
 
 def _scope(

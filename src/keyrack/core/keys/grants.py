@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, product
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, room, validation
-from keyrack.core.hosts.servers import NUMBER
+from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms, openings, propagation
-from keyrack.core.keys.credentials import own_server
+from keyrack.core.lookups import own_grant, own_server, own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window
@@ -29,6 +28,22 @@ from keyrack.store.people import users as user_rows
 MOST_LOOKED = 20
 LONGEST_REASON = 1000
 BEGUN_AT_ONCE = 50
+
+
+class StandingTerms(TypedDict, total=False):
+    """On which terms a grant lets in, as give has them, that mean the same whenever they are asked for."""
+
+    starts_at: datetime | None
+    expires_at: object
+    restrictions: Mapping[str, Any] | None
+    reason: object
+    break_glass: bool
+
+
+class Terms(StandingTerms, total=False):
+    """All of them; duration: a span from the start on."""
+
+    duration: object
 
 
 def give(
@@ -80,7 +95,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant = _own(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
+            grant = own_grant(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
@@ -127,10 +142,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
 def get(instance: Instance, actor: Actor, grant_id: int) -> Grant:
     """One grant. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "grants:read", "see a grant", target_kind="grant", target_id=grant_id) as attempt:
-        found = attempt.read(lambda connection: grants.get_grant(connection, actor.workspace_id, grant_id))
-        if found is None:
-            raise missing("grant")
-        return found
+        return attempt.read(lambda connection: lookups.grant(connection, actor, grant_id))
 
 
 def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
@@ -215,12 +227,7 @@ def give_named(
     tag: object = None,
     all_servers: bool = False,
     system_user: object,
-    starts_at: datetime | None = None,
-    expires_at: object = None,
-    duration: object = None,
-    restrictions: Mapping[str, Any] | None = None,
-    reason: object = None,
-    break_glass: bool = False,
+    **terms: Unpack[Terms],
 ) -> Grant:
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
@@ -240,12 +247,7 @@ def give_named(
         tag=None if tag is None else str(tag),
         all_servers=all_servers,
         system_user=system_user,
-        starts_at=starts_at,
-        expires_at=expires_at,
-        duration=duration,
-        restrictions=restrictions,
-        reason=reason,
-        break_glass=break_glass,
+        **terms,
     )
 
 
@@ -257,26 +259,16 @@ def named(
     Raises Refusal INVALID.
     """
     _refuse_unnamed(user=user, group=group, server=server, tag=tag)
-    workspace_id = attempt.actor.workspace_id
+    actor = attempt.actor
 
-    def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
-        found = user_rows.user_by_name(connection, workspace_id, str(user)) if user is not None else None
-        number = group_rows.group_id(connection, workspace_id, str(group)) if group is not None else None
-        if server is None:
-            return found.id if found else None, number, ()
-        own = servers.get(connection, workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
-        alike = (own,) if own else servers.all_by_name(connection, workspace_id, str(server))
-        return found.id if found else None, number, tuple(one.id for one in alike)
+    def look(connection: Connection) -> tuple[int | None, int | None, int | None]:
+        return (
+            None if user is None else lookups.user_named(connection, actor, str(user), field="user").id,
+            None if group is None else lookups.group_named(connection, actor, str(group), field="group").id,
+            None if server is None else lookups.server_named(connection, actor, str(server), field="server").id,
+        )
 
-    user_id, group_id, server_ids = attempt.read(look)
-    if user is not None and user_id is None:
-        raise invalid("user", "There is no such user.", "user-missing")
-    if group is not None and group_id is None:
-        raise invalid("group", "There is no such group.", "group-missing")
-    if server is not None and len(server_ids) != 1:
-        words = "Several servers have this name; use the id." if server_ids else "There is no such server."
-        raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
-    server_id = server_ids[0] if server_ids else None
+    user_id, group_id, server_id = attempt.read(look)
     _refuse_unclear(user_id, group_id, server_id, None if tag is None else str(tag), all_servers=all_servers)
     return user_id, group_id, server_id
 
@@ -310,7 +302,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
     with attempt:
 
         def change(work: Work) -> TakenBack:
-            grant = _own(work, grant_id)
+            grant = own_grant(work, grant_id)
             # What has not begun is on no host, so that none has to refuse anything for it.
             begun = grant.has_begun(work.now)
             opened = grants.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
@@ -416,10 +408,7 @@ def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
 
 def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
     if user_id is not None:
-        user = user_rows.user(work.connection, user_id)
-        if user is None or user.workspace_id != work.actor.workspace_id:
-            raise missing("user")
-        return user.name
+        return own_user(work, user_id).name
     assert group_id is not None
     name = group_rows.group_name(work.connection, work.actor.workspace_id, group_id)
     if name is None:
@@ -433,13 +422,6 @@ def _where(work: Work, grant: Grant) -> str:
     if grant.all_servers:
         return "all hosts"
     return f"hosts with the tag {grant.tag}"
-
-
-def _own(work: Work, grant_id: int) -> Grant:
-    grant = grants.get_grant(work.connection, work.actor.workspace_id, grant_id)
-    if grant is None:
-        raise missing("grant")
-    return grant
 
 
 def open_for(
@@ -458,7 +440,7 @@ def open_for(
         "expires_at": end,
         "created_at": work.now,
     }
-    grant = _own(work, grants.add_grant(work.connection, values))
+    grant = own_grant(work, grants.add_grant(work.connection, values))
     opened = grants.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
     return grant

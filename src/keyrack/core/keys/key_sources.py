@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
+from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.private_addresses import is_private_host
 from keyrack.core.together import within
@@ -18,7 +19,6 @@ from keyrack.model import Actor, User, UserKey
 from keyrack.store.keys import key_sources
 from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.key_sources import KeySource
-from keyrack.store.people import users
 
 URLS = {"github": "https://github.com", "gitlab": "https://gitlab.com"}
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -27,9 +27,9 @@ _KIND = "key source"
 
 def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
     """The sources of a user, by name. Raises Refusal MISSING or FORBIDDEN."""
-    action = user_keys.READ if name == actor.name else "people:read"
+    action = user_keys.READ if is_oneself(actor, name) else "people:read"
     with Attempt(instance, actor, action, "see where a user's keys come from", target_kind=_KIND) as attempt:
-        found = attempt.read(lambda connection: _found(connection, actor, name))
+        found = attempt.read(lambda connection: user_named(connection, actor, name))
         return attempt.read(lambda connection: key_sources.of_user(connection, found.id))
 
 
@@ -47,14 +47,14 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
     kind: "github" or "gitlab"; url: of the service, None for github.com and gitlab.com. Others' sources take
     people:write, and rights that are not less than theirs. Raises Refusal INVALID, MISSING or FORBIDDEN.
     """
-    action = user_keys.ADD if name == actor.name else "people:write"
+    action = user_keys.ADD if is_oneself(actor, name) else "people:write"
     with Attempt(instance, actor, action, "name an account to take keys from", target_kind=_KIND) as attempt:
         place = _url(instance, kind, url)
         if not isinstance(account, str) or not ACCOUNT.fullmatch(account) or account.endswith((".", ".keys")):
             raise invalid("account", "account takes the name of an account, as it stands in its address.")
 
         def change(work: Work) -> KeySource:
-            user = _found(work.connection, actor, name)
+            user = user_named(work.connection, actor, name)
             refuse_exceeding(work, user, has_keys=True)
             refuse_disabled(user)
             known = {one.kind: one for one in key_sources.of_user(work.connection, user.id)}.get(kind)
@@ -92,11 +92,11 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
     Raises Refusal MISSING or FORBIDDEN.
     """
-    action = user_keys.DELETE if name == actor.name else "people:write"
+    action = user_keys.DELETE if is_oneself(actor, name) else "people:write"
     with Attempt(instance, actor, action, "end taking keys from an account", target_kind=_KIND) as attempt:
 
         def change(work: Work) -> KeySource:
-            user = _found(work.connection, actor, name)
+            user = user_named(work.connection, actor, name)
             source = next((one for one in key_sources.of_user(work.connection, user.id) if one.kind == kind), None)
             if source is None:
                 raise missing("key source")
@@ -114,13 +114,6 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
 def _keys(connection: Connection, user: User) -> tuple[UserKey, ...]:
     return user_key_rows.keys_of_user(connection, user.id)
-
-
-def _found(connection: Connection, actor: Actor, name: str) -> User:
-    user = users.user_by_name(connection, actor.workspace_id, name)
-    if user is None:
-        raise missing("user")
-    return user
 
 
 def _url(instance: Instance, kind: str, url: object) -> str:

@@ -18,9 +18,10 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
+from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt
-from keyrack.errors import Kind, Refusal, missing
+from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
 from keyrack.ssh import fingerprint
@@ -94,18 +95,11 @@ def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[Ke
 
     One whose service wants to be left alone is answered as it is.
     """
-    action = user_keys.ADD if name == actor.name else "people:write"
+    action = user_keys.ADD if is_oneself(actor, name) else "people:write"
     with Attempt(
         instance, actor, action, "look at the accounts that keys come from", target_kind="key source"
     ) as tried:
-
-        def question(connection: Connection) -> tuple[KeySource, ...] | None:
-            user = users.user_by_name(connection, actor.workspace_id, name)
-            return None if user is None else key_sources.of_user(connection, user.id)
-
-        found = tried.read(question)
-        if found is None:
-            raise missing("user")
+        found = tried.read(lambda connection: key_sources.of_user(connection, user_named(connection, actor, name).id))
         now = instance.now()
         return tuple(one if one.state == "waiting" and one.next_at > now else sync(instance, one, ask) for one in found)
 

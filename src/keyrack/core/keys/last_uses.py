@@ -6,12 +6,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors
+from keyrack.core import cursors, lookups
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
-from keyrack.errors import missing
 from keyrack.model import Actor, Page, UserKey, Window
-from keyrack.store.hosts import servers
 from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys import uses
 from keyrack.store.keys.uses import Use
@@ -26,15 +24,11 @@ def on_server(instance: Instance, actor: Actor, server_id: int, fingerprints: It
         instance, actor, "credentials:read", "see uses of keys", target_kind="server", server_id=server_id
     ) as attempt:
 
-        def question(connection: Connection) -> Uses | None:
-            if servers.own_id(connection, actor.workspace_id, server_id) is None:
-                return None
+        def question(connection: Connection) -> Uses:
+            lookups.require_server(connection, actor, server_id)
             return uses.of_keys(connection, actor.workspace_id, fingerprints, server_id=server_id)
 
-        found = attempt.read(question)
-        if found is None:
-            raise missing("server")
-        return found
+        return attempt.read(question)
 
 
 def user_keys(
@@ -54,18 +48,11 @@ def user_keys(
     with Attempt(instance, actor, "people:read", "list SSH keys of users", target_kind="user key") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
 
-        def question(connection: Connection) -> tuple[Page[UserKey], dict[int, str], Uses] | None:
-            owner = None if user is None else users.user_by_name(connection, actor.workspace_id, user)
-            if user is not None and owner is None:
-                return None
-            page = user_key_rows.user_keys_of_workspace(
-                connection, actor.workspace_id, window, user_id=owner.id if owner else None
-            )
+        def question(connection: Connection) -> tuple[Page[UserKey], dict[int, str], Uses]:
+            owner = None if user is None else lookups.user_named(connection, actor, user).id
+            page = user_key_rows.user_keys_of_workspace(connection, actor.workspace_id, window, user_id=owner)
             names = users.user_names(connection, (key.user_id for key in page.items))
             known = [key.fingerprint for key in page.items if key.fingerprint]
             return page, names, uses.of_keys(connection, actor.workspace_id, known)
 
-        found = attempt.read(question)
-        if found is None:
-            raise missing("user")
-        return found
+        return attempt.read(question)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import is_oneself
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User, UserKey
@@ -112,7 +113,7 @@ def _refuse_unless_public(instance: Instance, actor: Actor, *, user_id: int | No
     if actor.user_id is None:
         words = "This service shows its users' keys to its users alone. Call it with a token."
         raise Refusal(Kind.UNAUTHENTICATED, "no-credentials", words)
-    if actor.user_id == user_id or actor.name == name:
+    if actor.user_id == user_id or is_oneself(actor, name):
         return
     refusal = policy.may(actor, "people:read")
     if refusal is not None:

@@ -16,6 +16,7 @@ from keyrack.core import cursors, lifetimes, validation
 from keyrack.core.hosts import servers as hosts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
+from keyrack.core.lookups import server_named, user_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
@@ -348,10 +349,7 @@ def _attempt(instance: Instance, actor: Actor, verb: str, request_id: int) -> At
 
 def _asker(work: Work, user: str | None) -> int:
     if user is not None and work.actor.user_id is None:
-        found = user_rows.user_by_name(work.connection, work.actor.workspace_id, user)
-        if found is None:
-            raise invalid("user", "There is no such user.", "user-missing")
-        return found.id
+        return user_named(work.connection, work.actor, user, field="user").id
     if work.actor.user_id is None:
         raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user asks for access; say for whom.")
     return work.actor.user_id
@@ -363,14 +361,7 @@ def _place(work: Work, server: object, tag: object) -> tuple[int | None, str | N
         return None, hosts.tag(str(tag))
     if not isinstance(server, str | int) or isinstance(server, bool):
         raise invalid("server", "server takes a name or an id.")
-    workspace, own = work.actor.workspace_id, None
-    if hosts.NUMBER.fullmatch(str(server)):
-        own = servers.get(work.connection, workspace, int(server))
-    alike = (own,) if own else servers.all_by_name(work.connection, workspace, str(server))
-    if len(alike) != 1:
-        words = "Several servers have this name; use the id." if alike else "There is no such server."
-        raise invalid("server", words, "server-ambiguous" if alike else "server-missing")
-    return alike[0].id, None
+    return server_named(work.connection, work.actor, str(server), field="server").id, None
 
 
 def _has_account(work: Work, server_id: int | None, tag: str | None, account: str) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from typing import Unpack
 
 from keyrack.core import validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
+from keyrack.core.keys.grants import StandingTerms
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -27,11 +26,7 @@ def put(
     tag: object = None,
     all_servers: bool = False,
     system_user: object,
-    starts_at: datetime | None = None,
-    expires_at: object = None,
-    restrictions: Mapping[str, Any] | None = None,
-    reason: object = None,
-    break_glass: bool = False,
+    **terms: Unpack[StandingTerms],
 ) -> Grant:
     """The grant that lets these in at this place, given where there is none; the arguments are those of give_named.
 
@@ -41,16 +36,17 @@ def put(
         ids = grants.named(attempt, user=user, group=group, server=server, tag=tag, all_servers=all_servers)
         place = (*ids, None if tag is None else server_tag(str(tag)))
         account = validation.account(system_user, field="system_user")
-        wanted = validation.restrictions(restrictions)
+        wanted = validation.restrictions(terms.get("restrictions"))
+        break_glass = terms.get("break_glass", False)
 
         def change(work: Work) -> Grant:
-            start, end = grants.when(work.now, starts_at, expires_at, None)
+            start, end = grants.when(work.now, terms.get("starts_at"), terms.get("expires_at"), None)
             alike = grant_rows.grants_like(work.connection, actor.workspace_id, account, place)
             standing = [one for one in alike if one.expires_at is None or one.expires_at > work.now]
             for one in standing:
                 begins = None if one.has_begun(work.now) else one.starts_at
-                terms = (begins, one.expires_at, dict(one.restrictions), bool(one.break_glass))
-                if terms == (start, end, dict(wanted), break_glass):
+                held = (begins, one.expires_at, dict(one.restrictions), bool(one.break_glass))
+                if held == (start, end, dict(wanted), break_glass):
                     work.no_event("it stands already")
                     return one
             if standing:
@@ -66,11 +62,7 @@ def put(
                 tag=tag,
                 all_servers=all_servers,
                 system_user=system_user,
-                starts_at=starts_at,
-                expires_at=expires_at,
-                restrictions=restrictions,
-                reason=reason,
-                break_glass=break_glass,
+                **terms,
             )
 
         return attempt.write(change)

@@ -7,7 +7,7 @@ from datetime import datetime
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
-from keyrack.core.people.named_people import named
+from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
@@ -31,10 +31,10 @@ def put(
     Raises Refusal TAKEN where the user has it under another title or with another end, and as user_keys.add does.
     """
     whose = actor.name if person is None else person
-    own = _is_oneself(actor, whose) or person is None
+    own = is_oneself(actor, whose) or person is None
     action = user_keys.ADD if own else "people:write"
     with Attempt(instance, actor, action, "set up an SSH key", target_kind="user key") as attempt:
-        found = None if own else attempt.read(lambda connection: named(connection, actor, whose))
+        found = None if own else attempt.read(lambda connection: user_named(connection, actor, whose))
         owner = user_keys.person(actor) if found is None else found.id
         name = None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
         key = validation.key_line(instance, public_key)
@@ -66,17 +66,12 @@ def delete(instance: Instance, actor: Actor, person: str, key_id: int) -> UserKe
     """Delete a key of the user with this name everywhere, and answer it as it was. Raises Refusal as
     user_keys.delete.
     """
-    if _is_oneself(actor, person):
+    if is_oneself(actor, person):
         return user_keys.delete(instance, actor, key_id)
     aim = "delete an SSH key of another user"
     with Attempt(instance, actor, "people:write", aim, target_kind="user key", target_id=key_id) as attempt:
-        owner = attempt.read(lambda connection: named(connection, actor, person))
+        owner = attempt.read(lambda connection: user_named(connection, actor, person))
     return user_keys.delete(instance, actor, key_id, user_id=owner.id)
-
-
-def _is_oneself(actor: Actor, person: str) -> bool:
-    # An operator acts under the name of a login of the machine, which a user may have too.
-    return actor.user_id is not None and person == actor.name
 
 
 def _standing(work: Work, owner: int, fingerprint: str) -> UserKey | None:

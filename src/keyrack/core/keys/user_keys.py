@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.lookups import own_user
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -288,9 +289,7 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
     """
     if owner == work.actor.user_id:
         return None
-    user = users.user(work.connection, owner)
-    if user is None or user.workspace_id != work.actor.workspace_id:
-        raise missing("user")
+    user = own_user(work, owner)
     refuse_exceeding(work, user, has_keys=has_keys)
     if has_keys:
         refuse_disabled(user)

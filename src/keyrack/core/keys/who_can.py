@@ -10,12 +10,12 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from keyrack.core import cursors, validation
-from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Decision, Line, Whose
+from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
-from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import servers
@@ -91,7 +91,7 @@ def find(
     begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A user sees
     all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said of a server.
     """
-    action = "iam:self" if user is not None and user == actor.name and actor.user_id is not None else "access:read"
+    action = "iam:self" if user is not None and is_oneself(actor, user) else "access:read"
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:
             raise invalid("server", "Name a server, a user, or both.")
@@ -159,9 +159,9 @@ def _find(
     limit: int,
 ) -> Ways:
     now = instance.now()
-    person = None if user is None else _user(connection, actor, user)
+    person = None if user is None else user_named(connection, actor, user)
     whose = None if person is None else _whose(connection, person)
-    named = None if server is None else look_up(connection, actor.workspace_id, server)
+    named = None if server is None else server_named(connection, actor, server)
     if named is not None:
         places: Sequence[int] = (named.id,)
     else:
@@ -255,13 +255,6 @@ def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Li
             group=groups.get(line.grant.group_id) if line.grant and line.grant.group_id else None,
             last_used_at=used.get((server.id, line.fingerprint)),
         )
-
-
-def _user(connection: Connection, actor: Actor, name: str) -> User:
-    found = users.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise missing("user")
-    return found
 
 
 def _whose(connection: Connection, user: User) -> Whose:

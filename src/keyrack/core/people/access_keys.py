@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
+from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import validation
+from keyrack.core import lookups, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import request_signing, throttle
@@ -328,15 +329,12 @@ def _attempt(instance: Instance, actor: Actor, owner: User, aim: str, *, read: b
 
 
 def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
-    def question(connection: Any) -> User | None:
+    def question(connection: Connection) -> User:
         if user_uid is not None:
-            return users.user_by_uid(connection, user_uid)
-        return None if actor.user_id is None else users.user(connection, actor.user_id)
+            return lookups.user_with_uid(connection, actor, user_uid)
+        return lookups.user(connection, actor, actor.user_id)
 
-    found = instance.database.read(question)
-    if found is None or found.workspace_id != actor.workspace_id:
-        raise missing("user")
-    return found
+    return instance.database.read(question)
 
 
 def _known(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:

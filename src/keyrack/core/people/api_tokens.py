@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import api_token, is_oneself, own_user, user_named
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
-from keyrack.core.people.users import own_user
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Role, Token, User
-from keyrack.store.people import tokens, users
+from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 
 MOST_TOKENS = 500
@@ -50,8 +50,7 @@ def make(
     scopes and end are bounded by the actor's own. Raises Refusal INVALID, MISSING, LIMIT, or FORBIDDEN for a user who
     may more than the actor.
     """
-    own = user is None or user == actor.name
-    action = "iam:self" if own and actor.user_id is not None else "people:write"
+    action = _action(actor, user)
     with Attempt(instance, actor, action, "create a token", target_kind="token") as attempt:
         title = validation.text(name, field="name")
         wanted = policy.patterns(scopes, field="scopes")
@@ -89,8 +88,7 @@ def put(
     expires_at: None leaves the end of one that is there; a span counts where one is made. Raises Refusal TAKEN where it
     is for other things, or ends at another time, and as make does.
     """
-    own = user is None or user == actor.name
-    action = "iam:self" if own and actor.user_id is not None else "people:write"
+    action = _action(actor, user)
     with Attempt(instance, actor, action, "set up a token", target_kind="token") as attempt:
         title = validation.text(name, field="name")
         wanted = policy.patterns(scopes, field="scopes")
@@ -129,9 +127,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
         span = span_of(overlap)
 
         def change(work: Work) -> NewApiToken:
-            found = tokens.api_token(work.connection, actor.workspace_id, token_id)
-            if found is None or found.token.revoked_at is not None:
-                raise missing("token")
+            found = api_token(work.connection, actor, token_id)
             old = found.token
             if found.user.disabled_at is not None or (old.expires_at is not None and old.expires_at <= work.now):
                 raise Refusal(Kind.INVALID, "token-ended", "This token has ended; make a new one.")
@@ -168,16 +164,19 @@ def span_of(value: object) -> timedelta:
     return span
 
 
+def _action(actor: Actor, name: str | None) -> str:
+    """What making a token for the user of this name takes, None for the actor."""
+    own = actor.user_id is not None if name is None else is_oneself(actor, name)
+    return "iam:self" if own else "people:write"
+
+
 def _owner(work: Work, name: str | None) -> User:
     actor = work.actor
     if name is None:
         if actor.user_id is None:
             raise invalid("user", "Say whose token it is to be.")
         return own_user(work, actor.user_id)
-    found = users.user_by_name(work.connection, actor.workspace_id, name)
-    if found is None:
-        raise missing("user")
-    return found
+    return user_named(work.connection, actor, name)
 
 
 def _in_force(work: Work, owner: User, name: str) -> list[Token]:

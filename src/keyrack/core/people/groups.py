@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import group_named, user_named
 from keyrack.core.people import users
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import missing
 from keyrack.model import Actor, Page, User, Window
 from keyrack.store.people import groups
-from keyrack.store.people import users as user_rows
 
 _Change = Callable[[Instance, Connection], None]
 
@@ -59,9 +59,8 @@ def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
 
         def question(connection: Connection) -> User:
             held = groups.group_member_ids(connection, _get(connection, actor, name).id)
-            number = _member_id(connection, actor, user)
-            found = user_rows.user(connection, number) if number in held else None
-            if found is None:
+            found = user_named(connection, actor, user)
+            if found.id not in held:
                 raise missing("member")
             return found
 
@@ -75,7 +74,7 @@ def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | No
     """
 
     def change(within_: Instance, connection: Connection) -> None:
-        ids = [_user_id(connection, actor, one) for one in dict.fromkeys(members or ())]
+        ids = [user_named(connection, actor, one, field="members").id for one in dict.fromkeys(members or ())]
         users.ensure_group(within_, actor, name=name, user_ids=ids, exactly=members is not None)
 
     return _changed(instance, actor, name, "set a group", change, there=False)
@@ -85,7 +84,7 @@ def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     """Put a user into a group; nothing changes for one who is in it. Raises Refusal MISSING or FORBIDDEN."""
 
     def change(within_: Instance, connection: Connection) -> None:
-        users.ensure_group(within_, actor, name=name, user_ids=[_member_id(connection, actor, user)], exactly=False)
+        users.ensure_group(within_, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
 
     return _changed(instance, actor, name, "put a user into a group", change)
 
@@ -95,7 +94,7 @@ def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Gro
 
     def change(within_: Instance, connection: Connection) -> None:
         group = _get(connection, actor, name)
-        gone = _member_id(connection, actor, user)
+        gone = user_named(connection, actor, user).id
         held = groups.group_member_ids(connection, group.id)
         if gone not in held:
             raise missing("member")
@@ -144,25 +143,8 @@ def _changed(
 
 
 def _get(connection: Connection, actor: Actor, name: str) -> Group:
-    found = groups.by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise missing("group")
-    return _record(connection, found)
+    return _record(connection, group_named(connection, actor, name))
 
 
 def _record(connection: Connection, row: groups.GroupRow) -> Group:
     return Group(row.id, row.name, row.created_at, groups.member_names(connection, row.id))
-
-
-def _user_id(connection: Connection, actor: Actor, name: str) -> int:
-    found = user_rows.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise invalid("members", "There is no such user; name users that exist.", "user-missing")
-    return found.id
-
-
-def _member_id(connection: Connection, actor: Actor, name: str) -> int:
-    found = user_rows.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise missing("user")
-    return found.id

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user, user_named
 from keyrack.core.people import users
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.together import within
@@ -39,7 +40,7 @@ def find(
 def get(instance: Instance, actor: Actor, name: str) -> User:
     """A user by name. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a user", target_kind="user") as attempt:
-        return attempt.read(lambda connection: named(connection, actor, name))
+        return attempt.read(lambda connection: user_named(connection, actor, name))
 
 
 def put(
@@ -79,7 +80,7 @@ def put(
                 _set_kind(work, user, kind)
             if disabled is not None and disabled != (user.disabled_at is not None):
                 users.change(joined, actor, user.id, enabled=not disabled)
-            return users.own_user(work, user.id)
+            return own_user(work, user.id)
 
         return attempt.write(run)
 
@@ -87,16 +88,8 @@ def put(
 def delete(instance: Instance, actor: Actor, name: str) -> User:
     """Delete a user by name, as users.delete_user does, and answer it as it was. Raises as that does."""
     with Attempt(instance, actor, "people:write", "delete a user", target_kind="user") as attempt:
-        found = attempt.read(lambda connection: named(connection, actor, name))
+        found = attempt.read(lambda connection: user_named(connection, actor, name))
         return users.delete_user(instance, actor, found.id)
-
-
-def named(connection: Connection, actor: Actor, name: str) -> User:
-    """The user of the actor's workspace with this name. Raises Refusal MISSING."""
-    found = user_rows.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
-        raise missing("user")
-    return found
 
 
 def _set_kind(work: Work, user: User, kind: str) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys.receipts import Receipt, Receipts
+from keyrack.core.lookups import user_named
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
@@ -98,7 +99,7 @@ def preview(instance: Instance, actor: Actor, name: str) -> Going:
     with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
 
         def look(connection: Connection) -> Going:
-            user = _person(connection, actor, name)
+            user = user_named(connection, actor, name)
             _refuse_last_owner(connection, actor, user)
             return _going(connection, user, instance.now())
 
@@ -110,10 +111,7 @@ def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
         def look(connection: Connection) -> dict[str, Any]:
-            user = users.user_by_name(connection, actor.workspace_id, name)
-            if user is None:
-                raise missing("user")
-            return dict(_going(connection, user, instance.now()).gone)
+            return dict(_going(connection, user_named(connection, actor, name), instance.now()).gone)
 
         return attempt.read(look)
 
@@ -129,7 +127,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
         why = "" if reason in (None, "") else validation.text(reason, field="reason")
 
         def change(work: Work) -> Offboarding:
-            user = _person(work.connection, actor, name)
+            user = user_named(work.connection, actor, name)
             refuse_exceeding(work, user)
             _refuse_last_owner(work.connection, actor, user)
             going = _going(work.connection, user, work.now)
@@ -220,13 +218,6 @@ def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitRec
 def _git_quiet(instance: Instance) -> timedelta:
     """After how long without a word from a Git endpoint no transfer runs there: it ends what it cannot confirm."""
     return timedelta(seconds=instance.settings.git_stale_seconds) + 3 * ENDPOINT_SEEN_EVERY
-
-
-def _person(connection: Connection, actor: Actor, name: str) -> User:
-    user = users.user_by_name(connection, actor.workspace_id, name)
-    if user is None:
-        raise missing("user")
-    return user
 
 
 def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None:

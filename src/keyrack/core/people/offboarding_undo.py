@@ -10,9 +10,9 @@ from sqlalchemy import Table
 
 from keyrack import policy
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user
 from keyrack.core.people.offboarding import OFFBOARD, TABLES
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User

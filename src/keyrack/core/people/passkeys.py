@@ -16,8 +16,8 @@ from typing import Any
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user
 from keyrack.core.people import second_proofs
-from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, User
@@ -84,7 +84,7 @@ def register(instance: Instance, actor: Actor, place: Browser, *, name: str, ans
 
         def run(work: Work) -> tuple[str, ...]:
             _spend(work, challenge)
-            user = own_user(work, actor.user_id or 0)
+            user = own_user(work, actor.user_id)
             number = second_proofs.add_passkey(
                 work,
                 user,

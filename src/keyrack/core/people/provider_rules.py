@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user
 from keyrack.core.people import groups, users, web_sessions
 from keyrack.core.people.users import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
@@ -92,7 +93,7 @@ def link(instance: Instance, actor: Actor, claims: Claims) -> None:
             held = authenticators.identify(work.connection, issuer=claims.issuer, subject=claims.subject)
             if held is not None:
                 raise Refusal(Kind.TAKEN, "identity-taken", "This account of the provider is somebody's already.")
-            user = users.own_user(work, actor.user_id or 0)
+            user = own_user(work, actor.user_id)
             _add_identity(work, user, claims)
             work.record(f"{user.name} signs in through {claims.issuer} from now on", level="warning")
 

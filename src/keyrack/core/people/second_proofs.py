@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user
 from keyrack.core.people import carried, throttle
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
@@ -106,7 +106,7 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
             raise invalid("code", "This is not the code that the app shows; look at the phone's clock too.")
 
         def run(work: Work) -> tuple[str, ...]:
-            user = own_user(work, actor.user_id or 0)
+            user = own_user(work, actor.user_id)
             authenticators.remove_kind(work.connection, user.id, TOTP_KIND)
             number = _add(work, user, TOTP_KIND, "Codes from an app", b"", step=step)
             sealed = instance.key.encrypt(begun.secret, _context(number))
@@ -133,7 +133,7 @@ def renew_recovery(instance: Instance, actor: Actor) -> tuple[str, ...]:
     with Attempt(instance, actor, "iam:self", "make recovery codes", target_kind="authenticator") as attempt:
 
         def run(work: Work) -> tuple[str, ...]:
-            user = own_user(work, actor.user_id or 0)
+            user = own_user(work, actor.user_id)
             authenticators.remove_kind(work.connection, user.id, RECOVERY)
             codes = ensure_recovery(work, user)
             work.record(f"{user.name} has new recovery codes", target_id=user.id, level="warning")
@@ -150,7 +150,7 @@ def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
     with attempt:
 
         def run(work: Work) -> None:
-            user = own_user(work, actor.user_id or 0)
+            user = own_user(work, actor.user_id)
             held = {one.id: one for one in authenticators.of_user(work.connection, user.id)}
             found = held.get(authenticator_id)
             if found is None or found.kind not in SECOND:
@@ -198,7 +198,7 @@ def prove_code(instance: Instance, actor: Actor, code: str) -> None:
     with Attempt(instance, actor, "iam:self", "prove who one is by a code", target_kind="authenticator") as attempt:
 
         def run(work: Work) -> None:
-            use(work, own_user(work, actor.user_id or 0), code)
+            use(work, own_user(work, actor.user_id), code)
             work.record(f"{actor.name} entered a code")
 
         account = throttle.name_of("second", str(actor.user_id))

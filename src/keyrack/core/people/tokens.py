@@ -14,10 +14,11 @@ from keyrack import policy
 from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import api_token
 from keyrack.core.people import passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
 from keyrack.store.database import DatabaseUnavailable
@@ -310,23 +311,23 @@ def revoke_secret(instance: Instance, actor: Actor, secret: str) -> None:
 
 
 def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
-    missing = Refusal(Kind.MISSING, "token-missing", "Could not find token.")
+    unknown = Refusal(Kind.MISSING, "token-missing", "Could not find token.")
     if not secret or len(secret) > LONGEST_TOKEN:
-        raise missing
+        raise unknown
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer:
         found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
         if found is None:
-            raise missing
+            raise unknown
         return found
 
     # Asking about a token tells whether it is one, so that guesses here cost what guesses elsewhere do.
     found = instance.throttle.prove(
-        throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is missing
+        throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is unknown
     )
     if found.user.workspace_id != actor.workspace_id or _in_force(instance, found) is None:
-        raise missing
+        raise unknown
     return found
 
 
@@ -404,7 +405,7 @@ def change(
         def run(work: Work) -> None:
             found = tokens.api_token(work.connection, actor.workspace_id, token_id)
             if found is None:
-                raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+                raise missing("token")
             refuse_exceeding(work, found.user)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = found.token
@@ -430,10 +431,7 @@ def find(
 def get(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """An API token of the actor's workspace that is not revoked. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a token", target_kind="token", target_id=token_id) as attempt:
-        found = attempt.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
-        if found is None or found.token.revoked_at is not None:
-            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
-        return found
+        return attempt.read(lambda connection: api_token(connection, actor, token_id))
 
 
 def own(instance: Instance, actor: Actor) -> tuple[Bearer, ...]:
@@ -476,7 +474,7 @@ def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     found = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
     if found is None or found.token.revoked_at is not None:
         with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
-            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+            raise missing("token")
     revoke(instance, actor, found)
     return found
 
@@ -502,7 +500,7 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
     attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id)
     with attempt:
         if found.user.workspace_id != actor.workspace_id:
-            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+            raise missing("token")
 
         def change(work: Work) -> None:
             if not own:

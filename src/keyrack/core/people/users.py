@@ -10,9 +10,10 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import room, validation
+from keyrack.core import lookups, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
+from keyrack.core.lookups import own_user
 from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.work import Attempt, Work
@@ -182,9 +183,7 @@ def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
 
 def get(instance: Instance, actor: Actor, uid: str) -> User:
     """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
-    found = instance.database.read(lambda connection: users.user_by_uid(connection, uid))
-    if found is None or found.workspace_id != actor.workspace_id:
-        raise missing("user")
+    found = instance.database.read(lambda connection: lookups.user_with_uid(connection, actor, uid))
     action = "iam:self" if found.id == actor.user_id else "people:read"
     with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=found.id):
         return found
@@ -193,11 +192,7 @@ def get(instance: Instance, actor: Actor, uid: str) -> User:
 def myself(instance: Instance, actor: Actor) -> User:
     """The user that the actor is. Raises Refusal MISSING when it is none."""
     with Attempt(instance, actor, "iam:self", "see oneself", target_kind="user") as attempt:
-        user_id = actor.user_id
-        found = None if user_id is None else attempt.read(lambda connection: users.user(connection, user_id))
-        if found is None:
-            raise missing("user")
-        return found
+        return attempt.read(lambda connection: lookups.user(connection, actor, actor.user_id))
 
 
 def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple[Project, ...]:
@@ -400,10 +395,7 @@ def ensure_group(
 def group_id(instance: Instance, actor: Actor, name: str) -> int:
     """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
-        found = attempt.read(lambda connection: groups.group_id(connection, actor.workspace_id, name))
-        if found is None:
-            raise missing("group")
-        return found
+        return attempt.read(lambda connection: lookups.group_named(connection, actor, name)).id
 
 
 def _some(names: Iterable[str]) -> str:
@@ -431,14 +423,6 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
     ]
     propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
     propagation.withdrawn(work, opened, pairs)
-
-
-def own_user(work: Work, user_id: int) -> User:
-    """The user, if of the actor's workspace; raises Refusal MISSING otherwise."""
-    user = users.user(work.connection, user_id)
-    if user is None or user.workspace_id != work.actor.workspace_id:
-        raise missing("user")
-    return user
 
 
 def _keep_an_owner(work: Work, user: User) -> None:

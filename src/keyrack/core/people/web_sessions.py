@@ -12,15 +12,15 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
+from keyrack.core.lookups import own_user, user_named
 from keyrack.core.people import throttle
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, User
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.people import users, web_sessions
+from keyrack.store.people import web_sessions
 from keyrack.store.people.web_sessions import Visitor, WebSession
 
 log = logger("keyrack")
@@ -154,14 +154,7 @@ def mine(instance: Instance, actor: Actor) -> tuple[WebSession, ...]:
 def of_user(instance: Instance, actor: Actor, name: str) -> tuple[WebSession, ...]:
     """The sessions in force of a user of the workspace by name. Raises Refusal FORBIDDEN or MISSING."""
     with Attempt(instance, actor, "people:read", "list a user's sessions", target_kind="session") as attempt:
-
-        def question(connection: Connection) -> tuple[WebSession, ...]:
-            user = users.user_by_name(connection, actor.workspace_id, name)
-            if user is None:
-                raise missing("user")
-            return _of(instance, connection, user.id)
-
-        return attempt.read(question)
+        return attempt.read(lambda connection: _of(instance, connection, user_named(connection, actor, name).id))
 
 
 def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | None = None) -> None:
@@ -173,7 +166,7 @@ def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | Non
     with attempt:
 
         def change(work: Work) -> None:
-            user = own_user(work, owner or 0)
+            user = own_user(work, owner)
             if not own:
                 refuse_exceeding(work, user)
             if session_id not in {one.id for one in web_sessions.of_user(work.connection, user.id, work.now)}:

@@ -5,8 +5,10 @@ database that is in use other than by SQLite.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -37,6 +39,7 @@ REFUSING = ("revocations", "revoked_keys", "expired_keys")
 
 Row = tuple[object, ...]
 
+LEFT_SECONDS = 86_400
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -57,6 +60,7 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     log = target.resolve().parent == here.parent and target.name.startswith(f"{here.name}-")
     if log or (target.exists() and not _is_copy(target, database)):
         raise BackupProblem(f"{target} is no earlier copy, so it is not overwritten; give another name.")
+    _forget_killed(target)
     # Of its own, as another backup to the same file may be under way.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -76,6 +80,15 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def _forget_killed(target: Path) -> None:
+    """Delete what copies to this target left that were killed; one of the last day may be under way."""
+    left = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial(-journal)?")
+    with suppress(OSError):
+        for one in target.parent.iterdir():
+            if left.fullmatch(one.name) and one.stat().st_mtime < time.time() - LEFT_SECONDS:
+                one.unlink()
 
 
 def check(file: Path, database: Path) -> None:

@@ -103,13 +103,3 @@ def _identity(issuer: str, subject: str) -> Select[Any]:
 def add_identity(connection: Connection, *, user_id: int, issuer: str, subject: str, at: datetime) -> None:
     """Note who a user is at a provider."""
     inserted(connection, identities, {"user_id": user_id, "issuer": issuer, "subject": subject, "created_at": at})
-
-
-def has_identity(connection: Connection, user_id: int, issuer: str) -> bool:
-    """Whether a user is known at a provider."""
-    return _of_issuer.row(connection, user_id, issuer) is not None
-
-
-@prepared
-def _of_issuer(user_id: int, issuer: str) -> Select[Any]:
-    return select(identities.c.id).where(identities.c.user_id == user_id, identities.c.issuer == issuer)

@@ -42,16 +42,6 @@ def _workspace_by_name(name: str) -> Select[Any]:
     return select(workspaces).where(workspaces.c.name == name)
 
 
-def workspace_by_uid(connection: Connection, uid: str) -> Workspace | None:
-    """The workspace with this uid (Huawei's domain id), or None."""
-    return _workspace(_workspace_by_uid.row(connection, uid))
-
-
-@prepared
-def _workspace_by_uid(uid: str) -> Select[Any]:
-    return select(workspaces).where(workspaces.c.uid == uid)
-
-
 def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
     """All workspaces."""
     return tuple(

@@ -6,11 +6,8 @@ from starlette.responses import Response
 
 from keyrack.core.git import repositories
 from keyrack.core.people import users
-from keyrack.errors import Refusal, invalid
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.codearts import parameters, shapes
-
-MOST_NEW_MEMBERS = 100
+from keyrack.web.codearts import new_members, parameters, shapes
 
 
 def list_members(call: Call) -> Response:
@@ -32,27 +29,10 @@ def list_members(call: Call) -> Response:
 
 def add_members(call: Call) -> Response:
     """Let users into a repository, and say of each how it went"""
-    repositories.may_add_members(call.instance, call.actor, call.path["repository_uuid"])
-    wanted = call.body.get("users")
-    if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
-        raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
     results = []
-    for item in wanted:
-        sent = item if isinstance(item, dict) else {}
-        outcome, message = "success", ""
-        try:
-            repositories.set_member(
-                call.instance,
-                call.actor,
-                call.path["repository_uuid"],
-                user_uid=parameters.text(sent, "id"),
-                role=parameters.role(sent.get("role")),
-                new=True,
-            )
-        except Refusal as refusal:
-            outcome, message = "failed", refusal.message
+    for sent, message in new_members.let_in(call, call.path["repository_uuid"], user="id", role="role"):
         echoed = {name: str(sent.get(name, ""))[:255] for name in ("id", "name")}
-        results.append({**echoed, "status": outcome, "message": message})
+        results.append({**echoed, "status": "failed" if message else "success", "message": message})
     return shapes.succeeded(results)
 
 

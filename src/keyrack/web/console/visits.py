@@ -20,21 +20,10 @@ from keyrack.model import Actor
 from keyrack.model import Page as Piece
 from keyrack.store.people.web_sessions import WebSession
 from keyrack.web import bodies
+from keyrack.web.api import ORDINARY_STATUS
 from keyrack.web.console import safety, templates
 
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 422,
-    Kind.TAKEN: 409,
-    Kind.CHANGED: 409,
-    Kind.LIMIT: 409,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 409, Kind.CHANGED: 409, Kind.LIMIT: 409}
 FORM_AGAIN = (
     Kind.INVALID,
     Kind.TAKEN,

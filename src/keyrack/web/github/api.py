@@ -10,24 +10,12 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies, forges
-from keyrack.web.api import Dialect
+from keyrack.web.api import ORDINARY_STATUS, Dialect
 from keyrack.web.github import user_keys, users
 from keyrack.web.github.parameters import authenticate
 
 DOCUMENTATION = "https://docs.github.com/rest/users/keys"
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 422,
-    Kind.TAKEN: 422,
-    Kind.LIMIT: 422,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 422, Kind.LIMIT: 422}
 MESSAGES = {
     401: "Bad credentials",
     403: "Forbidden",

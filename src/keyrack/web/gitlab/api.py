@@ -9,23 +9,11 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies, forges
-from keyrack.web.api import Dialect
+from keyrack.web.api import ORDINARY_STATUS, Dialect
 from keyrack.web.gitlab import keys, user_keys, users
 from keyrack.web.gitlab.parameters import Lacking, authenticate
 
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 400,
-    Kind.TAKEN: 400,
-    Kind.LIMIT: 400,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 400, Kind.LIMIT: 400}
 MESSAGES = {
     401: "401 Unauthorized",
     403: "403 Forbidden",

@@ -11,22 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
-from keyrack.web.api import Dialect
+from keyrack.web.api import ORDINARY_STATUS, Dialect
 from keyrack.web.iam import access_keys, authentication, directory, discovery, tokens
 
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 400,
-    Kind.TAKEN: 409,
-    Kind.LIMIT: 400,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 409, Kind.LIMIT: 400}
 
 # IAM's own words for what the core refuses by these codes.
 WORDS = {"access-keys-exhausted": "akSkNumExceed"}

@@ -10,7 +10,7 @@ from keyrack.core.people import tokens as bearer_tokens
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web import bodies
-from keyrack.web.api import Dialect, address_of
+from keyrack.web.api import ORDINARY_STATUS, Dialect, address_of
 from keyrack.web.native import (
     access,
     claims,
@@ -44,19 +44,7 @@ from keyrack.web.native import (
 from keyrack.web.native.shapes import Error, parameter_names
 
 CHANNEL = "native"
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 422,
-    Kind.TAKEN: 409,
-    Kind.LIMIT: 409,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 409, Kind.LIMIT: 409}
 
 ENDPOINTS = (
     *servers.ENDPOINTS,

@@ -20,24 +20,12 @@ from keyrack.core.work import refuse as refuse_call
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.web import bodies
-from keyrack.web.api import Call, Dialect, Endpoint, address_of, is_shared
+from keyrack.web.api import ORDINARY_STATUS, Call, Dialect, Endpoint, address_of, is_shared
 from keyrack.web.runcloud import credentials, servers, ssh_config, system_users
 from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable, words
 
 CHANNEL = "runcloud"
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 422,
-    Kind.TAKEN: 422,
-    Kind.LIMIT: 422,
-    Kind.CHANGED: 412,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
+STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 422, Kind.LIMIT: 422}
 MESSAGES = {
     Kind.FORBIDDEN: "This action is unauthorized.",
     Kind.MISSING: "Resources not found.",

@@ -1,0 +1,134 @@
+"""What a caller names in its own workspace, by id or by name, or the one refusal of it; must not decide who may see it.
+
+A path names a thing: what is not there is MISSING. A field names it too: there it is INVALID, of that field.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Connection
+
+from keyrack.core.work import Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Grant, Server, User
+from keyrack.ssh.names import hidden_character
+from keyrack.store.hosts import servers
+from keyrack.store.keys import grants
+from keyrack.store.people import groups, tokens, users
+from keyrack.store.people.groups import GroupRow
+from keyrack.store.people.tokens import Bearer
+
+NUMBER = re.compile(r"[0-9]{1,9}")
+"""What names a server by its id."""
+
+
+def is_oneself(actor: Actor, name: str) -> bool:
+    """Whether the actor is the user of this name, as it is written: in another spelling it may be another user's.
+
+    An operator, who acts under the name of a login of the machine, is no user, also where one has that name.
+    """
+    return actor.user_id is not None and actor.name == name
+
+
+def user(connection: Connection, actor: Actor, user_id: int | None) -> User:
+    """The user with this id, None for nobody. Raises Refusal MISSING."""
+    return _own_user(actor, None if user_id is None else users.user(connection, user_id))
+
+
+def user_with_uid(connection: Connection, actor: Actor, uid: str) -> User:
+    """The user with this uid (the IAM user id). Raises Refusal MISSING."""
+    return _own_user(actor, users.user_by_uid(connection, uid))
+
+
+def user_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> User:
+    """The user with this name; field: which names it, if it is no path. Raises Refusal MISSING, or INVALID of field."""
+    found = users.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise _absent("user", name, field)
+    return found
+
+
+def group_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> GroupRow:
+    """The group with this name, as user_named."""
+    found = groups.by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise _absent("group", name, field)
+    return found
+
+
+def server(connection: Connection, actor: Actor, server_id: int) -> Server:
+    """The server with this id. Raises Refusal MISSING."""
+    found = servers.get(connection, actor.workspace_id, server_id)
+    if found is None:
+        raise missing("server")
+    return found
+
+
+def require_server(connection: Connection, actor: Actor, server_id: int) -> None:
+    """The same for who needs nothing of it, at less cost. Raises Refusal MISSING."""
+    if servers.own_id(connection, actor.workspace_id, server_id) is None:
+        raise missing("server")
+
+
+def server_named(connection: Connection, actor: Actor, reference: str, *, field: str | None = None) -> Server:
+    """The server with this id or this name; digits are an id first.
+
+    field: as user_named has it. Raises Refusal MISSING, TAKEN where several servers have the name, or INVALID of field.
+    """
+    if hidden_character(reference) is not None:
+        raise _absent("server", reference, field)
+    own = servers.get(connection, actor.workspace_id, int(reference)) if NUMBER.fullmatch(reference) else None
+    if own is not None:
+        return own
+    alike = servers.all_by_name(connection, actor.workspace_id, reference)
+    if not alike:
+        raise _absent("server", reference, field)
+    if len(alike) > 1:
+        ids = ", ".join(str(one.id) for one in alike)
+        words = f"Several servers have this name; use the id, one of: {ids}."
+        raise invalid(field, words, "server-ambiguous") if field else Refusal(Kind.TAKEN, "name-ambiguous", words)
+    return alike[0]
+
+
+def grant(connection: Connection, actor: Actor, grant_id: int) -> Grant:
+    """The grant with this id. Raises Refusal MISSING."""
+    found = grants.get_grant(connection, actor.workspace_id, grant_id)
+    if found is None:
+        raise missing("grant")
+    return found
+
+
+def api_token(connection: Connection, actor: Actor, token_id: int) -> Bearer:
+    """The API token with this id that is not revoked. Raises Refusal MISSING."""
+    found = tokens.api_token(connection, actor.workspace_id, token_id)
+    if found is None or found.token.revoked_at is not None:
+        raise missing("token")
+    return found
+
+
+def own_user(work: Work, user_id: int | None) -> User:
+    """user() within a change."""
+    return user(work.connection, work.actor, user_id)
+
+
+def own_server(work: Work, server_id: int) -> Server:
+    """server() within a change."""
+    return server(work.connection, work.actor, server_id)
+
+
+def own_grant(work: Work, grant_id: int) -> Grant:
+    """grant() within a change."""
+    return grant(work.connection, work.actor, grant_id)
+
+
+def _own_user(actor: Actor, found: User | None) -> User:
+    if found is None or found.workspace_id != actor.workspace_id:
+        raise missing("user")
+    return found
+
+
+def _absent(what: str, name: str, field: str | None) -> Refusal:
+    if field is None:
+        return missing(what)
+    return invalid(field, f"There is no such {what}: {name!r}.", f"{what}-missing")

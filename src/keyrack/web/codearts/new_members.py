@@ -1,0 +1,39 @@
+"""CodeArts Repo: several users let into a repository by one call, each by itself; must hold no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keyrack.core.git import repositories
+from keyrack.errors import Refusal, invalid
+from keyrack.web.api import Call
+from keyrack.web.codearts import parameters
+
+MOST = 100
+
+
+def let_in(call: Call, repository: int | str, *, user: str, role: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Let the users of the body in, and say of each what was sent and why it was refused, "" where it was not.
+
+    user, role: the version's names of these fields. Raises Refusal for all of them.
+    """
+    repositories.may_add_members(call.instance, call.actor, repository)
+    wanted = call.body.get("users")
+    if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST:
+        raise invalid("users", f"users takes a list of 1 to {MOST} users.")
+    for item in wanted:
+        sent: Mapping[str, Any] = item if isinstance(item, dict) else {}
+        message = ""
+        try:
+            repositories.set_member(
+                call.instance,
+                call.actor,
+                repository,
+                user_uid=parameters.text(sent, user),
+                role=parameters.role(sent.get(role)),
+                new=True,
+            )
+        except Refusal as refusal:
+            message = refusal.message
+        yield sent, message
