@@ -31,8 +31,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data / "instance.key"
-    if not new_database:
-        ownership.check_database(settings.database_url, path)
+    there = None if new_database else ownership.check_database(settings.database_url, path)
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
@@ -46,7 +45,8 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         return Instance(database=database, settings=settings, key=key, key_rules=rules, throttle=throttle)
 
     try:
-        there = migrate.current(settings.database_url)
+        if there is None:
+            there = migrate.current(settings.database_url)
         if there is not None:
             ownership.check_key(database, path)
         if there is None:

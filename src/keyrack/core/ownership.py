@@ -33,18 +33,23 @@ class LostDatabase(ValueError):
     """There is an instance key, which is made after the tables of its database, and a database without any."""
 
 
-def check_database(url: str, path: Path) -> None:
-    """Before anything is made: whose key is there, its database must be. Raises LostDatabase, DatabaseUnavailable.
+def check_database(url: str, path: Path) -> str | None:
+    """Before anything is made: whose key is there, its database must be. The revision that it is at; None where no key
+    is there, and it was not asked. Raises LostDatabase, DatabaseUnavailable.
 
     An empty one in its place would look like an instance that is ready, and refuse every token and every host.
     """
     # In this order: another process may be beginning with both just now.
-    if path.exists() and migrate.current(url) is None:
+    if not path.exists():
+        return None
+    found = migrate.current(url)
+    if found is None:
         raise LostDatabase(
             f"{path} is there, and its database is not: {make_url(url)!r} is missing or empty. Put it back with "
             "`keyrack restore FILE`, or choose the right --database. To begin with an empty one all the same: "
             "`keyrack apply FILE --new-database`; every host must then be enrolled anew. See docs/recovery.md."
         )
+    return found
 
 
 def check_key(database: Database, path: Path) -> None:

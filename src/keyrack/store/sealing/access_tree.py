@@ -70,7 +70,6 @@ _COUNTER = 8
 _SEAL_BYTES = 32
 _MODULUS = 2**256
 _NOTHING = b"\0"
-_MOST_NODES = 8_192
 _MOST_FITTING = 50_000
 _PENDING = "keyrack tree changes"
 _KNOWN = "keyrack tree root"
@@ -335,15 +334,8 @@ def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
 def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
     """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
     entries = {node: (_link(seals, node, bytes(content)), bytes(content)) for node, content in read.items()}
-    _keep(seals, entries)
+    seals.seen.keep(entries)
     return entries
-
-
-def _keep(seals: Seals, entries: Mapping[int, tuple[bytes, bytes]]) -> None:
-    """Keep nodes, each with the link that was computed of it."""
-    if len(seals.seen.nodes) >= _MOST_NODES:
-        seals.seen.nodes.clear()
-    seals.seen.nodes.update(entries)
 
 
 def _part(content: bytes | bytearray, number: int, width: int, start: int = 0, end: int | None = None) -> bytes:
@@ -415,7 +407,7 @@ def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int 
     _writing(connection.dialect.name).run_many(
         connection, ({"id": node, "content": content} for node, content in changed.items())
     )
-    _keep(edit.seals, edit.linked)
+    edit.seals.seen.keep(edit.linked)
 
 
 class _Edit:

@@ -88,6 +88,7 @@ OF_SERVER = frozenset(
 _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
+MOST_NODES = 8_192
 MOST_FOUND = 1000
 
 
@@ -118,6 +119,12 @@ class Seen:
         self.fitting: dict[tuple[int, int], tuple[bytes, frozenset[bytes | int]]] = {}
         self.root = b""
         self.newest = (0, 0.0)  # the highest count of changes, and since when it is known
+
+    def keep(self, nodes: Mapping[int, tuple[bytes, bytes]]) -> None:
+        """Keep nodes, each with the link that was computed of it."""
+        if len(self.nodes) >= MOST_NODES:
+            self.nodes.clear()
+        self.nodes.update(nodes)
 
 
 class Seals:
