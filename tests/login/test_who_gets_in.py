@@ -374,3 +374,24 @@ def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost)
     finally:
         host.stop_sshd()
         host.config.write_text(text, "ascii")
+
+
+def test_another_sshd_program_is_judged_anew(host: AdoptedHost, tmp_path: Path) -> None:
+    """An upgrade: the same settings, and a program that takes other keys by them."""
+    found, program = programs.find("sshd"), tmp_path / "sshd"
+    assert found is not None
+    document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+
+    def install(more: str) -> None:
+        new = program.with_suffix(".new")
+        new.write_text(f'#!/bin/sh\nexec {found} "$@" {more}\n', "ascii")
+        new.chmod(0o755)
+        new.rename(program)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(programs, "_FOLDERS", (str(tmp_path), *programs._FOLDERS))
+        install("")
+        check = LoginCheck(Sshd(str(host.config)))
+        assert [verdict.words for verdict in check.look(document)] == [""]
+        install("-o PubkeyAuthentication=no")
+        assert "PubkeyAuthentication no" in check.look(document)[0].words

@@ -36,6 +36,10 @@ _ENFORCEMENT = {
         "sshd has its own settings again; when that is mended, ask the service for observing and then for enforcing",
     ),
 }
+_BESIDE = (
+    ("TrustedUserCAKeys", "all whom an authority there certifies"),
+    ("AuthorizedKeysCommand", "all whom it names"),
+)
 _OFFLINE = {
     host_document.KEEP_ALL: "keys stay as they are (keep)",
     host_document.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
@@ -202,6 +206,7 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]
         return
     yield from _look_at_logins(state, enrolment)
     yield from _look_at_settings(enrolment, effective, effective.patterns("authorizedkeysfile", sshd.lines()))
+    yield from _look_for_other_ways(state, effective)
 
 
 def _look_at_settings(enrolment: Enrolment, effective: Effective, patterns: Sequence[str]) -> Iterator[Checked]:
@@ -211,6 +216,21 @@ def _look_at_settings(enrolment: Enrolment, effective: Effective, patterns: Sequ
     yield _setting("RevokedKeys", effective, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     if effective.one("exposeauthinfo"):  # unknown before 7.6
         yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
+
+
+def _look_for_other_ways(state: StateFolder, effective: Effective) -> Iterator[Checked]:
+    """Who gets in beside Keyrack's keys, where its settings are put by hand; the agent's own leave nobody, but for whom
+    this host's administrator chained.
+    """
+    try:
+        is_managed = local.read(state).drop_in is not None
+    except (StateProblem, OSError):
+        return  # said already
+    for keyword, whom in () if is_managed else _BESIDE:
+        value = effective.one(keyword)
+        if value not in ("", "none"):
+            words = f"sshd has {keyword} {value}: {whom} get in beside Keyrack's keys, and no document ends that"
+            yield Checked(False, words, f"put into its settings: {keyword} none")
 
 
 def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:

@@ -198,8 +198,11 @@ class Sshd:
         return sorted({command for command in said if command not in ("", "none")})
 
     def signature(self) -> Tuple[object, ...]:
-        """Something that changes whenever a file of settings does."""
-        return _signature(self.config)
+        """Something that changes whenever a file of settings does, or the program: another version reads and does other
+        things by the same files.
+        """
+        program = programs.find("sshd")
+        return (program, file_stamp.stamp(program) if program is not None else None, *_signature(self.config))
 
     def reload(self) -> Reloaded:
         """Have a running sshd read its settings, and see that it did; open sessions go on.
