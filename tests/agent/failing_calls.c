@@ -1,10 +1,12 @@
-/* Makes one system call of a program fail: the FAIL_AT-th of the kind FAIL_CALL that concerns a path below
- * FAIL_BELOW, with the error FAIL_ERRNO. Every such call leaves a byte in FAIL_COUNT. For tests alone. */
+/* Makes one system call of a program fail: the FAIL_AT-th of the kind FAIL_CALL ("change": of any that changes
+ * something) that concerns a path below FAIL_BELOW, with the error FAIL_ERRNO; 0: the program is killed right before
+ * it. Every such call leaves a byte in FAIL_COUNT. For tests alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +32,8 @@ static int concerns(int folder, const char *path) {
 static int fails(const char *call, int folder, const char *path) {
     static int seen, counting;
     const char *wanted = getenv("FAIL_CALL");
-    if (counting || !wanted || strcmp(wanted, call) || !concerns(folder, path)) return 0;
+    if (counting || !wanted || !concerns(folder, path)) return 0;
+    if (strcmp(wanted, "change") ? strcmp(wanted, call) : !strcmp(call, "open")) return 0;
     const char *count = getenv("FAIL_COUNT");
     counting = 1;
     int (*real_openat)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
@@ -43,6 +46,7 @@ static int fails(const char *call, int folder, const char *path) {
     counting = 0;
     if (++seen != atoi(getenv("FAIL_AT"))) return 0;
     errno = atoi(getenv("FAIL_ERRNO"));
+    if (!errno) kill(getpid(), SIGKILL);
     return 1;
 }
 
@@ -93,4 +97,28 @@ int renameat(int folder, const char *from, int other, const char *to) {
     if (fails("rename", other, to)) return -1;
     int (*real)(int, const char *, int, const char *) = dlsym(RTLD_NEXT, "renameat");
     return real(folder, from, other, to);
+}
+
+int unlink(const char *path) {
+    if (fails("unlink", AT_FDCWD, path)) return -1;
+    int (*real)(const char *) = dlsym(RTLD_NEXT, "unlink");
+    return real(path);
+}
+
+int unlinkat(int folder, const char *path, int flags) {
+    if (fails("unlink", folder, path)) return -1;
+    int (*real)(int, const char *, int) = dlsym(RTLD_NEXT, "unlinkat");
+    return real(folder, path, flags);
+}
+
+int mkdirat(int folder, const char *path, mode_t mode) {
+    if (fails("mkdir", folder, path)) return -1;
+    int (*real)(int, const char *, mode_t) = dlsym(RTLD_NEXT, "mkdirat");
+    return real(folder, path, mode);
+}
+
+int rmdir(const char *path) {
+    if (fails("rmdir", AT_FDCWD, path)) return -1;
+    int (*real)(const char *) = dlsym(RTLD_NEXT, "rmdir");
+    return real(path);
 }

@@ -19,7 +19,12 @@ CODES = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes calls fail, compiled here."""
+    """The library that makes calls fail."""
+    return compiled(tmp_path_factory)
+
+
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, compiled here."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("making system calls fail takes a C compiler (gcc)")

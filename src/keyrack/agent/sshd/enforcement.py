@@ -9,6 +9,7 @@ between. What is undone or did not begin stays off until the service asks for ob
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import time
@@ -165,6 +166,7 @@ class Enforcement:
     def off(self) -> List[str]:
         """Give the host its own settings back, as they were; answers in words what could not be."""
         if self._record.state in (OFF, UNDONE) and not self._record.files:
+            self._remove_folders()  # the agent may have been killed after it made one
             self._keep(Record())
             return []
         problems = originals.restore_all([self._as_edited(original) for original in self._record.files])
@@ -178,8 +180,7 @@ class Enforcement:
             if reloaded.problem:
                 # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
                 return [reloaded.problem]
-        for folder in reversed(self._record.folders):
-            _remove_folder(folder)
+        self._remove_folders()
         self._keep(Record())
         self._checked = None
         self._proof.forget()
@@ -429,8 +430,7 @@ class Enforcement:
         if problems:
             return problems
         if self._record.state in (OFF, TRYING, UNDONE):
-            for folder in reversed(self._record.folders):
-                _remove_folder(folder)
+            self._remove_folders()
             self._remember(self._record._replace(files=(), step=None, folders=(), state=self._ended_state()))
         else:
             self._remember(self._record._replace(step=None))
@@ -474,6 +474,12 @@ class Enforcement:
             return
         self._keep(self._record._replace(folders=(*self._record.folders, path)))
         Folder.open(path, PUBLIC_FOLDER, create=True).close()
+
+    def _remove_folders(self) -> None:
+        """Those that were made on the way, where nobody else has put anything."""
+        for folder in reversed(self._record.folders):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def _keep(self, record: Record) -> None:
         if record != self._record or self._unsaved:
@@ -535,10 +541,3 @@ def _said(problem: BaseException) -> str:
     if isinstance(problem, OSError) and problem.strerror:
         return f"{problem.filename}: {problem.strerror}" if problem.filename else problem.strerror
     return str(problem)
-
-
-def _remove_folder(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except OSError:
-        pass
