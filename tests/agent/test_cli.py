@@ -117,27 +117,6 @@ def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> 
     assert "not running" in after.stdout
 
 
-def test_a_second_agent_with_a_state_folder_of_its_own_writes_no_key_files(
-    host: EnrolledHost, service: SmallService
-) -> None:
-    service.publish(7, service.signer.signed(document(7, {"deploy": [AuthorizedKey(public_key())]})))
-    other = EnrolledHost(host.folder)
-    other.state = host.folder / "another"
-    ended = other.agent("enroll", f"--url={service.url}", "--token=t0ken")
-    assert ended.returncode == 0, ended.stderr
-    running = subprocess.Popen(host.command("run"), stderr=subprocess.PIPE)
-    try:
-        service.wait_for_report("applied", 7)
-        for command in (["run"], ["run", "--once"]):
-            second = other.agent(*command)
-            assert second.returncode == 1
-            assert f"another agent, with a state folder of its own, keeps the key files in {host.keys}" in second.stderr
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
-    assert other.agent("run", "--once").returncode == 0
-
-
 def test_the_loop_follows_and_survives_the_service(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
     service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(key)]})))

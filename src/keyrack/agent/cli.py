@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from typing import Any, Iterator, List, NoReturn, Optional, Sequence
+from typing import Any, List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
 from keyrack.agent import doctor, state
@@ -25,7 +25,7 @@ from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local
-from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
+from keyrack.agent.system.folder import FolderProblem
 from keyrack.agent.system.identity import FOLLOWER, WATCH, Identity
 from keyrack.ssh.printable import printable
 
@@ -245,7 +245,7 @@ def _run(given: argparse.Namespace) -> int:
     desired.look_for(lambda: watch.names)
     follower = Follower(store, reconciler, client, say, watch.obey, Witness(store, enrolment.signing_key))
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
-    with _alone_with_keys(enrolment), contextlib.closing(client):
+    with contextlib.closing(client):
         if not given.once:
             desired.search_aside()
         follower.start()
@@ -265,28 +265,9 @@ def _catch_up(given: argparse.Namespace) -> int:
     store.lock()
     client = _client(enrolment, Sender(Identity(store), FOLLOWER))
     reconciler = Reconciler(store, enrolment, allowed=decided.allowed)
-    with _alone_with_keys(enrolment), contextlib.closing(client):
+    with contextlib.closing(client):
         catch_up(store, reconciler, client, say, decided.boot_seconds)
     return 0
-
-
-@contextlib.contextmanager
-def _alone_with_keys(enrolment: Enrolment) -> Iterator[None]:
-    """Be the only agent that writes these key files while the block lasts: one that was enrolled with a state folder of
-    its own would undo what the other did, again and again. Raises StateProblem.
-    """
-    try:
-        keys = Folder.open(enrolment.keys_folder, PUBLIC_FOLDER, create=True)
-    except (FolderProblem, OSError):
-        yield  # nobody writes there; what follows says so, to the service, too
-        return
-    with contextlib.closing(keys):
-        if not keys.lock():
-            raise StateProblem(
-                f"another agent, with a state folder of its own, keeps the key files in {enrolment.keys_folder}; stop "
-                "it first, or enrol this one with another --keys-dir"
-            )
-        yield
 
 
 def _client(enrolment: Enrolment, sender: Sender) -> ServiceClient:

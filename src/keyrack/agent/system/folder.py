@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -98,16 +97,6 @@ class Folder:
     def close(self) -> None:
         """Let go of the folder."""
         os.close(self._descriptor)
-
-    def lock(self) -> bool:
-        """Keep it for this process alone, until it lets go of the folder; False where another one does so. A file
-        system that knows no locks keeps it for nobody.
-        """
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-        return True
 
     def names(self) -> List[str]:
         """What is in the folder, without unfinished files of ours."""
