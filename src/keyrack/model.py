@@ -347,6 +347,28 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are asked for; what is left out narrows nothing.
+
+    server_id: those of this server; concerning: a server, beside its own events those by which it was to obey something
+    else, such as grants to its tag; search: part of the summary, in any case; since, until: from that instant on, and
+    before that one; before: only events with a smaller id, so that who reads all of a log goes on from the last one;
+    person: what a user, by name, did; key: what names this fingerprint, or a part of it; kind: one of
+    core.audit.events.KINDS, REFUSED or ALARM.
+    """
+
+    server_id: int | None = None
+    concerning: int | None = None
+    search: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    person: str = ""
+    key: str = ""
+    kind: str = ""
+
+
 Place = tuple[str | int | datetime, ...]
 """What names an item by the order of its list; () is the beginning."""
 

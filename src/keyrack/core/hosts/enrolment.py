@@ -112,21 +112,13 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str, *, address: str) -> Server | DeletedServer:
-    """The server whose agent holds this secret, also a deleted one.
-
-    Raises Refusal UNAUTHENTICATED, or THROTTLED (core/people/throttle.py).
-    """
-    (found,) = authenticate_together(instance, [(secret, address)])
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
 def authenticate_together(
     instance: Instance, proofs: Sequence[tuple[str, str]]
 ) -> list[Server | DeletedServer | Exception]:
-    """The same for many secrets, each with the address that it came from: whose agent it is, or what is raised."""
+    """Whose agent each of these secrets is, beside the address that it came from: a server, also a deleted one.
+
+    For one that is nobody's the Refusal UNAUTHENTICATED or THROTTLED (core/people/throttle.py) stands in its place.
+    """
     hashes = [instance.key.hash_token(secret) for secret, _ in proofs]
 
     def question(connection: Connection) -> dict[bytes, Server | DeletedServer]:

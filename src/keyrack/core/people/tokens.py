@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import api_token
-from keyrack.core.people import passwords, second_proofs, throttle
+from keyrack.core.people import actors, passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -116,15 +116,6 @@ def _not_in_force() -> Refusal:
     return Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
 
-def lookup(instance: Instance, secret: str) -> Bearer | None:
-    """The token and user behind a secret, if in force: not expired, not revoked, its user not disabled."""
-    if not secret or len(secret) > LONGEST_TOKEN:
-        return None
-    secret_hash = instance.key.hash_token(secret)
-    found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
-    return None if found is None else _in_force(instance, found)
-
-
 def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
     if found.token.revoked_at is not None or found.user.disabled_at is not None:
         return None
@@ -133,24 +124,17 @@ def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
     return found
 
 
-def actor_of(user: User, token: Token | None, *, address: str, channel: str) -> Actor:
-    """The actor that a user is when calling through a channel from an address."""
-    project = str(token.details.get("project") or "") if token else ""
-    scopes = token.scopes if token else ("*",)
-    return Actor(
-        workspace_id=user.workspace_id,
-        user_id=user.id,
-        name=user.name,
-        role=user.role,
-        policies=user.policies,
-        scopes=policy.both(scopes, PROJECT_SCOPES) if project else scopes,
-        token_id=token.id if token else None,
-        token_name=token.name if token else "",
-        address=address,
-        channel=channel,
+def actor_of(user: User, token: Token, *, address: str, channel: str) -> Actor:
+    """The actor that a user is when calling with a token, through a channel from an address."""
+    project = str(token.details.get("project") or "")
+    return replace(
+        actors.of_user(user, address=address, channel=channel),
+        scopes=policy.both(token.scopes, PROJECT_SCOPES) if project else token.scopes,
+        token_id=token.id,
+        token_name=token.name,
         project=project,
         # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
-        ends_at=token.expires_at if token and token.kind == "api" else None,
+        ends_at=token.expires_at if token.kind == "api" else None,
     )
 
 
@@ -232,18 +216,12 @@ def _by_password(
     if passwords.verify(hashed, password):
         user = instance.database.read(lambda connection: users.user(connection, claimed.user_id or 0))
     if user is None or user.disabled_at is not None:
-        stranger = Actor(
-            workspace_id=claimed.workspace_id or 0,
-            user_id=claimed.user_id,
-            name=claimed.user_name or "",
-            role=None,
-            address=address,
-            channel=channel,
-        )
+        named = (claimed.workspace_id, claimed.user_id, claimed.user_name)
+        stranger = actors.stranger(*named, address=address, channel=channel)
         refused = RefusedAttempt(stranger, "iam:self", wrong.code, "sign in", "token")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
-    actor = actor_of(user, None, address=address, channel=channel)
+    actor = actors.of_user(user, address=address, channel=channel)
     attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
     with attempt:
 
