@@ -12,6 +12,11 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
+def has_ended(ends_at: datetime | None, at: datetime) -> bool:
+    """Whether what has this end, None for none, is over; at its very end it is."""
+    return ends_at is not None and ends_at <= at
+
+
 class Role(StrEnum):
     """What a user is in a workspace."""
 
@@ -79,6 +84,10 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = None
+
+    def is_in_force(self, at: datetime) -> bool:
+        """Whether it is neither revoked nor over; its user may be disabled."""
+        return self.revoked_at is None and not has_ended(self.expires_at, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from keyrack.core.people.request_signing import BadSignature, SignedRequest
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, User
+from keyrack.model import Actor, User, has_ended
 from keyrack.store.people import access_keys, users
 from keyrack.store.people.access_keys import AccessKeyRow, Signer
 
@@ -121,7 +121,7 @@ def _check_security_token(instance: Instance, key: AccessKeyRow, request: Signed
 def _check_in_force(instance: Instance, found: Signer) -> None:
     if not found.key.active or found.user.disabled_at is not None:
         raise BadSignature("the access key is not active", "access-key-inactive")
-    if found.key.expires_at is not None and found.key.expires_at <= instance.now():
+    if has_ended(found.key.expires_at, instance.now()):
         raise BadSignature(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
 

@@ -12,7 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import actors, throttle
 from keyrack.core.people.access_keys import BARRED_FOR, MOST_FAILURES
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor
+from keyrack.model import Actor, has_ended
 from keyrack.store.people import access_keys
 
 LONGEST = 1024
@@ -57,7 +57,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
     if found is None or found.key.security_token_hash is not None or found.user.disabled_at is not None:
         raise _not_in_force()
     row, user = found.key, found.user
-    if not row.active or (row.expires_at is not None and row.expires_at <= instance.now()):
+    if not row.active or has_ended(row.expires_at, instance.now()):
         raise _not_in_force()
     return replace(
         actors.of_user(user, address=address, channel=channel),

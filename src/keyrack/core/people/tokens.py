@@ -117,11 +117,7 @@ def _not_in_force() -> Refusal:
 
 
 def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
-    if found.token.revoked_at is not None or found.user.disabled_at is not None:
-        return None
-    if found.token.expires_at is not None and found.token.expires_at <= instance.now():
-        return None
-    return found
+    return found if found.user.disabled_at is None and found.token.is_in_force(instance.now()) else None
 
 
 def actor_of(user: User, token: Token, *, address: str, channel: str) -> Actor:
@@ -381,9 +377,7 @@ def change(
             end = actor.ends_at
 
         def run(work: Work) -> None:
-            found = tokens.api_token(work.connection, actor.workspace_id, token_id)
-            if found is None:
-                raise missing("token")
+            found = api_token(work.connection, actor, token_id)
             refuse_exceeding(work, found.user)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = found.token
