@@ -132,6 +132,18 @@ def _is_small(file: Path) -> None:
             assert overload or ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
 
 
+def test_who_catches_everything_raises_it_or_says_why() -> None:
+    for file in FILES:
+        text = file.read_text("utf-8")
+        lines = text.split("\n")
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler) or isinstance(node.body[-1], ast.Raise):
+                continue
+            caught = "everything" if node.type is None else ast.unparse(node.type)
+            if caught in ("everything", "Exception", "BaseException"):
+                assert "#" in lines[node.lineno - 1], f"{file.name}:{node.lineno}: say why {caught} is caught"
+
+
 def test_no_class_name_stands_twice() -> None:
     """But for documents, which call a thing as the code does: shapes of our own API, entries of the workspace file."""
     places: dict[tuple[str, str], list[str]] = {}

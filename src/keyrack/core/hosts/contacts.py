@@ -74,7 +74,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     for server_id, document in built.items():
         try:
             signed[server_id] = documents.sign(instance, server_id, document)
-        except Exception as error:
+        except Exception as error:  # raised for the one whose document it is; the others get theirs
             signed[server_id] = error
     checkpoints = chain.for_hosts(
         instance, {one.audit for one in contacts if one.audit >= 0 and one.server_id in signed}

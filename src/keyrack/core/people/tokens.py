@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -36,14 +36,10 @@ FEWEST_CHARACTERS = 6
 """A chosen token has at least so many characters, so many of them different."""
 MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
-MOST_ACTORS = 5_000
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
 SECOND = "second_proof"
 """What the details of a token say that was issued for a password and a code."""
-# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
-# own keys, and oneself.
-PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
     _note_use(instance, found.token)
-    return _actors.of(found, address, channel)
+    return instance.token_actors.of(found.user, found.token, address=address, channel=channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
@@ -118,42 +114,6 @@ def _not_in_force() -> Refusal:
 
 def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
     return found if found.user.disabled_at is None and found.token.is_in_force(instance.now()) else None
-
-
-def actor_of(user: User, token: Token, *, address: str, channel: str) -> Actor:
-    """The actor that a user is when calling with a token, through a channel from an address."""
-    project = str(token.details.get("project") or "")
-    return replace(
-        actors.of_user(user, address=address, channel=channel),
-        scopes=policy.both(token.scopes, PROJECT_SCOPES) if project else token.scopes,
-        token_id=token.id,
-        token_name=token.name,
-        project=project,
-        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
-        ends_at=token.expires_at if token.kind == "api" else None,
-    )
-
-
-class _Actors:
-    """Actors that callers by a token were, kept as long as what the token stands for is the very same record."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[int, str, str], tuple[Bearer, Actor]] = {}
-
-    def of(self, bearer: Bearer, address: str, channel: str) -> Actor:
-        """As actor_of, of a token and its user."""
-        # The record is kept too, so that no other one gets its number meanwhile.
-        kept = self._kept.get((id(bearer), address, channel))
-        if kept is not None:
-            return kept[1]
-        if len(self._kept) >= MOST_ACTORS:
-            self._kept.clear()
-        actor = actor_of(bearer.user, bearer.token, address=address, channel=channel)
-        self._kept[id(bearer), address, channel] = (bearer, actor)
-        return actor
-
-
-_actors = _Actors()
 
 
 def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code: str | None = None) -> SignedIn:
