@@ -24,7 +24,7 @@ from keyrack.agent.sessions.watch import SessionWatch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import local
+from keyrack.agent.system import alone, local
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.agent.system.identity import FOLLOWER, WATCH, Identity
 from keyrack.ssh.printable import printable
@@ -170,15 +170,26 @@ def _enroll(given: argparse.Namespace) -> int:
     if not given.replace and store.folder.names() and _is_enrolled(store):
         say("this machine is a host already; give --replace to make it a new one (the token is not used)")
         return 1
+    wanted = Enrolment(
+        url=given.url,
+        host="",
+        secret="",
+        signing_key="",
+        server_name="",
+        keys_folder=os.path.abspath(given.keys_dir),
+        revoked_keys=os.path.abspath(given.revoked_keys),
+        sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+    )
+    alone.hold(store, wanted, decided)
     with contextlib.closing(client):
         enrolment = enrol(
             store,
             client,
             url=given.url,
             token=given.token,
-            keys_folder=os.path.abspath(given.keys_dir),
-            revoked_keys=os.path.abspath(given.revoked_keys),
-            sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+            keys_folder=wanted.keys_folder,
+            revoked_keys=wanted.revoked_keys,
+            sshd_config=wanted.sshd_config,
             mode=given.mode,
             ca_file=ca_file,
             proxy=proxy,
@@ -230,7 +241,7 @@ def _run(given: argparse.Namespace) -> int:
     local.read(store)
     store.lock()
     store.folder.sweep()
-    local.remember(store)
+    alone.hold(store, enrolment, local.remember(store).local)
     identity = Identity(store)
     client = _client(enrolment, Sender(identity, FOLLOWER))
     desired = DesiredState(store, enrolment, say)
@@ -263,6 +274,7 @@ def _catch_up(given: argparse.Namespace) -> int:
         return 0  # it takes people already
     decided = local.read(store)
     store.lock()
+    alone.hold(store, enrolment, decided)
     client = _client(enrolment, Sender(Identity(store), FOLLOWER))
     reconciler = Reconciler(store, enrolment, allowed=decided.allowed)
     with contextlib.closing(client):

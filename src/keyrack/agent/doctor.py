@@ -16,7 +16,7 @@ from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import local, programs
+from keyrack.agent.system import alone, local, programs
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.ssh.printable import printable
@@ -124,8 +124,24 @@ def _how_held(state: StateFolder) -> Iterator[Checked]:
 def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Look at everything that a login depends on, one finding after the other."""
     yield from status(state, enrolment)
-    for look in (_look_at_document, _look_at_ends, _look_at_sshd, _look_at_service):
+    for look in (_look_for_others, _look_at_document, _look_at_ends, _look_at_sshd, _look_at_service):
         yield from look(state, enrolment)
+
+
+def _look_for_others(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+    """Whether an agent with a folder of its own minds the same files: of the two, the one that began later ends."""
+    try:
+        decided = local.read(state)
+    except StateProblem:
+        return  # said already
+    for place in alone.places(enrolment, decided):
+        keeper = alone.keeper(place)
+        if keeper not in ("", state.folder.path):
+            yield Checked(
+                False,
+                f"another agent, whose folder is {keeper}, minds {place}: this one does not run beside it",
+                f"take one of them away: keyrack-agent uninstall --state-dir {keeper}",
+            )
 
 
 def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:

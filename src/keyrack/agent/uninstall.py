@@ -16,7 +16,7 @@ from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.sshd.enforcement import Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import accounts, local, programs
+from keyrack.agent.system import accounts, alone, local, programs
 from keyrack.protocol.report import UNINSTALLED, Report
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
@@ -34,6 +34,7 @@ def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], Non
     _stop_agent(state)
     state.lock()
     decided = local.read(state)
+    alone.hold(state, enrolment, decided)
     if decided.drop_in is not None:
         problems = Enforcement(state, enrolment, decided.drop_in, say).off()
         if problems:
@@ -49,6 +50,7 @@ def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], Non
         os.unlink(UNIT)
         _systemctl("daemon-reload")
     shutil.rmtree(state.folder.path)
+    alone.leave(enrolment, decided)
     _remove_program()
     return []
 

@@ -322,7 +322,7 @@ class Database:
         """Ask, and once more where a text that others wrote cannot be read: nothing was done then."""
         try:
             return ask()
-        except Exception as error:
+        except Exception as error:  # each driver has its own for it; raised where it is another
             if not is_no_text(error) or self._file is None or not self._file.read_any_text():
                 raise
         return ask()
@@ -361,7 +361,7 @@ class Database:
         for listener in self._listeners:
             try:
                 listener(server_ids)
-            except Exception:
+            except Exception:  # the change is committed; the others are told of it all the same
                 log.exception("A listener failed; the others are told all the same.")
 
 

@@ -124,6 +124,8 @@ def _rewrite_once(real: str, fingerprint: str, rules: SshdRules) -> None:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        # Only then is it true that the key is gone: after a power cut the old file would be there again.
+        _sync(os.path.dirname(real))
     finally:
         os.close(old)
 
@@ -170,9 +172,20 @@ def _keep_what_came(
             descriptor = os.open(real, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 as_account.write_all(descriptor, without(data[kept:], *gone))
+                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             before, kept = data, len(data)
+
+
+def _sync(folder: str) -> None:
+    """Make what has which name there last. Where that cannot be asked for, the key is out of the file all the same."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _exchange(one: str, other: str) -> bool:

@@ -255,7 +255,8 @@ class Folder:
     def instead(self, name: str, data: bytes, mode: int) -> Iterator[None]:
         """For as long as the block lasts a file has these bytes; then it is what it was, which takes no space.
 
-        Where there was none there is none again.
+        Where there was none there is none again. The bytes are on the disk before anybody finds them: a power cut would
+        else leave an empty file, and an empty one of revoked keys revokes nothing.
         """
         kept = f".keyrack-{os.urandom(8).hex()}"
         here = {"src_dir_fd": self._descriptor, "dst_dir_fd": self._descriptor}
@@ -264,7 +265,7 @@ class Folder:
         except FileNotFoundError:
             kept = ""
         try:
-            self.write(name, data, mode, durable=False)
+            self.write(name, data, mode)
             yield
         finally:
             if kept:
@@ -335,6 +336,8 @@ def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
             os.fchmod(made, mode)
         finally:
             os.close(made)
+        # What is made in it later is safe only where it is itself.
+        os.fsync(above)
     except FileExistsError:
         if not os.path.isdir(path):
             raise

@@ -13,7 +13,7 @@ from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, 
 from keyrack.core.lookups import own_server, require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Server
+from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys
@@ -323,7 +323,7 @@ def _free_label(work: Work, server_id: int, label: str) -> None:
     if unsound is not None:
         damaged_rows.drop(work, unsound)
         return
-    if holder.expires_at is None or holder.expires_at > work.now:
+    if not has_ended(holder.expires_at, work.now):
         raise Refusal(Kind.TAKEN, "label-taken", "Another key on this server has that label.", field="label")
     credentials.remove_credential(work.connection, holder.id)
     _record_end(work, holder)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
-from keyrack.core.people import groups, users, web_sessions
+from keyrack.core.people import actors, groups, users, web_sessions
 from keyrack.core.people.users import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
@@ -210,15 +210,8 @@ def _no_access() -> Refusal:
 
 def _refused(instance: Instance, user: User | None, address: str) -> Refusal:
     refusal = _no_access()
-    number = user.workspace_id if user else _keyrack(instance).workspace_id
-    stranger = Actor(
-        workspace_id=number,
-        user_id=user.id if user else None,
-        name=user.name if user else "",
-        role=None,
-        address=address,
-        channel=web_sessions.CHANNEL,
-    )
+    named = (user.workspace_id, user.id, user.name) if user else (_keyrack(instance).workspace_id, None, None)
+    stranger = actors.stranger(*named, address=address, channel=web_sessions.CHANNEL)
     refused = RefusedAttempt(stranger, "iam:self", refusal.code, "sign in", "session")
     instance.refusals.record(instance.database, refused, instance.now(), later=True)
     return refusal

@@ -88,7 +88,7 @@ class Company:
         except _Lost:
             for one in self.members:
                 one.again, one.error = True, None
-        except Exception as error:
+        except Exception as error:  # raised for each who wanted it, in his own fiber
             for one in self.members:
                 one.error = error
 
@@ -139,7 +139,7 @@ class Company:
         except DBAPIError as error:
             # It may be of what an earlier one told.
             raise _Lost from error
-        except Exception as error:
+        except Exception as error:  # the command's own: raised for who gave it, and the others go on
             one.error = error
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:

@@ -93,7 +93,7 @@ class PostgresqlWriter:
             try:
                 result, recorded = answer(lambda: _run_once(pool, command, turn), again=True)
                 break
-            except Exception as error:
+            except Exception as error:  # each driver has its own for it; raised where it is another
                 if not is_conflict(error) or attempt == ATTEMPTS:
                     raise
             fibers.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311

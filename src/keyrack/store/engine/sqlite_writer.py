@@ -100,7 +100,7 @@ class SqliteWriter:
                 elif self._watching and not last:
                     self._look()
                 self._stumbled = ""
-            except Exception as error:
+            except Exception as error:  # without this thread nothing is written any more
                 if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
                     words = "The SQLite writer stumbled over an error of its own and goes on."
                     if is_altered(error):
@@ -157,7 +157,7 @@ class SqliteWriter:
             self._check_file(conn)
             self._file.counted(commits)
             self._seen_change = latest
-        except Exception as error:
+        except Exception as error:  # the batch is lost, whatever it was; raised for all who wait
             self._note_damage(error)
             self._drop_connection()
             # Not one command of the batch is on the disk, also none that had gone well.
@@ -242,5 +242,5 @@ class SqliteWriter:
         try:
             conn.invalidate()
             conn.close()
-        except Exception:
+        except Exception:  # it is thrown away in any case
             log.exception("A broken SQLite connection did not close cleanly.")

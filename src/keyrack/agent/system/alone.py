@@ -1,0 +1,109 @@
+"""Keeps two agents with folders of their own from minding the same files of a host; it reads and writes none of these.
+
+Each would undo what the other did, again and again. The lock of an agent's own folder does not show it, as the other
+one has another folder. So each place has a lock of its own, in a folder that a reboot empties. They are record locks
+(fcntl(2), F_SETLK): a child has none of them, so what a killed agent had begun does not hold them against the next
+one. The process lets go of such a lock where it closes any descriptor of its file: nothing else may open it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import List, Optional, Tuple
+
+from keyrack.agent.sshd.listening import DEFAULT_CONFIG
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
+from keyrack.agent.system import local
+from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, FolderProblem
+from keyrack.ssh.digest import sha256
+
+_FOLDER = "/run/keyrack-agent"
+_OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # the files of a folder are minded by the account that owns it
+_TRIES = 10
+_LARGEST_NOTE = 8192
+_HELD: List[int] = []  # descriptors, open until the process ends
+
+
+def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None:
+    """Be the only agent that minds these places until the process ends. Raises StateProblem where another one does.
+
+    Where there is no room for locks, nothing is held.
+    """
+    for place in places(enrolment, decided):
+        try:
+            descriptor = _locked(place)
+        except (FolderProblem, OSError):
+            continue
+        if descriptor is None:
+            raise StateProblem(
+                f"another agent{_by_whom(keeper(place))} minds {place}; stop it first, take it away by its own "
+                "uninstall, or enrol this one for other files"
+            )
+        _HELD.append(descriptor)
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, os.fsencode(state.folder.path), 0)
+
+
+def places(enrolment: Enrolment, decided: local.Local) -> Tuple[str, ...]:
+    """What an agent so enrolled changes on its host and another one might change, too; links resolved."""
+    found = [enrolment.keys_folder, enrolment.revoked_keys]
+    if decided.drop_in is not None:
+        found.append(enrolment.sshd_config or DEFAULT_CONFIG)
+    return tuple(dict.fromkeys(map(os.path.realpath, found)))
+
+
+def leave(enrolment: Enrolment, decided: local.Local) -> None:
+    """Take away what the locks that are held lie in, for an agent that goes."""
+    for place in places(enrolment, decided):
+        with contextlib.suppress(OSError):
+            os.unlink(_path(place))
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(_path("")))
+
+
+def keeper(place: str) -> str:
+    """The folder of the agent that minds a place now; empty where none does. Not for an agent that holds one itself."""
+    try:
+        with open(_path(place), "rb") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return os.fsdecode(file.read(_LARGEST_NOTE)) or "?"
+    except OSError:
+        pass
+    return ""
+
+
+def _by_whom(folder: str) -> str:
+    return f", whose folder is {folder}," if folder not in ("", "?") else ""
+
+
+def _locked(place: str) -> Optional[int]:
+    """An open file whose lock is ours; None where it is another's. Raises FolderProblem or OSError."""
+    path = _path(place)
+    Folder.open(os.path.dirname(path), PRIVATE_FOLDER, create=True).close()
+    for _ in range(_TRIES):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have taken it away as it went.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    return None
+
+
+def _path(place: str) -> str:
+    folder = _FOLDER if os.geteuid() == 0 else _OF_AN_ACCOUNT.format(os.geteuid())
+    return os.path.join(folder, sha256(os.fsencode(place)).hex()[:32])
