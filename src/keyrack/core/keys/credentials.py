@@ -17,7 +17,7 @@ from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys
-from keyrack.store.keys.new_credentials import CredentialPlace, Place
+from keyrack.store.keys.new_credentials import CredentialPlace, PlaceAhead
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -230,8 +230,8 @@ def put(
 
 def _place(
     instance: Instance, actor: Actor, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey
-) -> Place:
-    return Place(
+) -> PlaceAhead:
+    return PlaceAhead(
         workspace_id,
         server_id,
         username=username,
@@ -242,7 +242,7 @@ def _place(
     )
 
 
-def _found(work: Work, asked: Place) -> CredentialPlace:
+def _found(work: Work, asked: PlaceAhead) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = asked.get(work.connection)
     if place is None:

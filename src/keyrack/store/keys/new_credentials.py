@@ -36,7 +36,7 @@ class CredentialPlace:
     ids: sealed_sets.Ids
 
 
-class Place:
+class PlaceAhead:
     """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Foresight).
 
     Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
@@ -75,7 +75,7 @@ class Place:
 
     def follows(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
-        if not isinstance(other, Place) or other.entered is None:
+        if not isinstance(other, PlaceAhead) or other.entered is None:
             return False
         if other._server_id == self._server_id:
             self._server = other.entered
