@@ -131,7 +131,7 @@ class Settings(BaseModel):
         default="",
         description="Whom that provider lets in, by its groups, and as what: GROUP=ROLE with commas between, * for "
         "everybody, e.g. ssh-admins=admin, staff=member; the highest counts, at each sign-in. Empty: nobody. "
-        'A name with a comma is written as JSON, as in oidc_groups: {"Operations, Berlin": "admin", "staff": "member"}.',
+        'Where a name has a comma, all as JSON, as in oidc_groups: {"Operations, Berlin": "admin", "*": "member"}.',
     )
     oidc_groups: str = Field(
         default="",
