@@ -29,12 +29,13 @@ from keyrack.core.workspace import first_start
 from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.git.host import GitHost
 from keyrack.model import Actor
-from keyrack.private_sshd import PrivateSshd, find_sshd, free_port
+from keyrack.private_sshd import PrivateSshd, find_sshd
 from keyrack.settings import Settings
 from keyrack.ssh import revoked_keys
 from keyrack.store.git import repositories
 from keyrack.store.tables import key_owners, users
 from keyrack.store.tables import user_keys as user_key_rows
+from tests.ports import free_port
 
 FEW = 10
 AT_ONCE = 20_000

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from git_ls_remote import keyrack_with, ls_remote
 
-from keyrack.private_sshd import free_port
+from tests.ports import free_port
 
 CLONES = 5
 AT_ONCE = 6

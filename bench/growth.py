@@ -23,8 +23,7 @@ from keyrack import app
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, revocation, user_keys
-from keyrack.core.people import users
-from keyrack.core.people.tokens import actor_of
+from keyrack.core.people import actors, users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -42,7 +41,7 @@ def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[In
     instance = app.open_instance(settings_for(folder, ""))
     by = users.system_actor(users.create_workspace(instance, users.system_actor(), "acme").id)
     user = users.create_user(instance, by, name="olga", role=Role.OWNER)
-    owner = actor_of(user, None, address="203.0.113.9", channel="bench")
+    owner = actors.of_user(user, address="203.0.113.9", channel="bench")
     server = servers.create(instance, owner, name="web-1", address="192.0.2.10")
     of_user = {
         "workspace_id": by.workspace_id,

@@ -22,11 +22,12 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.private_sshd import PrivateSshd, free_port
+from keyrack.private_sshd import PrivateSshd
 from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.small_service import small_service
 from tests.agent.watched_host import enrolled
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
+from tests.ports import free_port
 
 REST_SECONDS = 60
 LOGINS = 10  # of each server in a block

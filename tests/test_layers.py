@@ -24,6 +24,7 @@ WHY = {
     "agent": "the agent runs on other people's hosts: keyrack.ssh, keyrack.protocol, the standard library.",
     "web": "HTTP belongs to web alone: the core must be reachable through every API alike.",
 }
+DOCUMENTS = ("web/native/shapes", "core/workspace/workspace_schema")
 OUTSIDE_OF_WEB = {"starlette", "fastapi", "uvicorn"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -129,6 +130,30 @@ def _is_small(file: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_":
             overload = [ast.unparse(one) for one in node.decorator_list] == ["overload"]  # the last one has it
             assert overload or ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
+
+
+def test_who_catches_everything_raises_it_or_says_why() -> None:
+    for file in FILES:
+        text = file.read_text("utf-8")
+        lines = text.split("\n")
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler) or isinstance(node.body[-1], ast.Raise):
+                continue
+            caught = "everything" if node.type is None else ast.unparse(node.type)
+            if caught in ("everything", "Exception", "BaseException"):
+                assert "#" in lines[node.lineno - 1], f"{file.name}:{node.lineno}: say why {caught} is caught"
+
+
+def test_no_class_name_stands_twice() -> None:
+    """But for documents, which call a thing as the code does: shapes of our own API, entries of the workspace file."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for file in FILES:
+        name = file.relative_to(SOURCE).as_posix()
+        document = next((one for one in DOCUMENTS if name.startswith(one)), "")
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault((document, node.name), []).append(name)
+    assert {name: several for (_, name), several in places.items() if len(several) > 1} == {}
 
 
 def test_folders_are_at_most_two_deep() -> None:

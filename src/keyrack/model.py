@@ -12,6 +12,11 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
+def has_ended(ends_at: datetime | None, at: datetime) -> bool:
+    """Whether what has this end, None for none, is over; at its very end it is."""
+    return ends_at is not None and ends_at <= at
+
+
 class Role(StrEnum):
     """What a user is in a workspace."""
 
@@ -79,6 +84,10 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = None
+
+    def is_in_force(self, at: datetime) -> bool:
+        """Whether it is neither revoked nor over; its user may be disabled."""
+        return self.revoked_at is None and not has_ended(self.expires_at, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +354,28 @@ class Event:
     summary: str
     level: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are asked for; what is left out narrows nothing.
+
+    server_id: those of this server; concerning: a server, beside its own events those by which it was to obey something
+    else, such as grants to its tag; search: part of the summary, in any case; since, until: from that instant on, and
+    before that one; before: only events with a smaller id, so that who reads all of a log goes on from the last one;
+    person: what a user, by name, did; key: what names this fingerprint, or a part of it; kind: one of
+    core.audit.events.KINDS, REFUSED or ALARM.
+    """
+
+    server_id: int | None = None
+    concerning: int | None = None
+    search: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    person: str = ""
+    key: str = ""
+    kind: str = ""
 
 
 Place = tuple[str | int | datetime, ...]

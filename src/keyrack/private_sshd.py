@@ -48,13 +48,6 @@ def find_sshd() -> Path | None:
     return None
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        return int(probe.getsockname()[1])
-
-
 class PrivateSshd:
     """One sshd in the foreground with everything of its own in `directory`, which must pass StrictModes.
 

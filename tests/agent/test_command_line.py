@@ -9,8 +9,8 @@ import pytest
 
 from keyrack.agent.sshd import command_line
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.private_sshd import free_port
 from tests.login.private_sshd import sshd_path, strict_folder
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 # As the unit of EC2 Instance Connect starts it on Ubuntu, and RHEL 8 with its policy of ciphers.

@@ -13,9 +13,10 @@ import pytest
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.private_sshd import ADDRESS, free_port
+from keyrack.private_sshd import ADDRESS
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 

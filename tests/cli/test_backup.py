@@ -18,8 +18,7 @@ from keyrack.cli.main import main
 from keyrack.core.git import access
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, user_keys
-from keyrack.core.people import tokens, users
-from keyrack.core.people.tokens import actor_of
+from keyrack.core.people import actors, tokens, users
 from keyrack.errors import Refusal
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
@@ -80,7 +79,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     copy, line = tmp_path / "copy.db", fresh_line()
     keyrack = users.system_actor(1)
     with opened(data) as instance:
-        alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", channel="test")
+        alice = actors.of_user(named(instance, "alice"), address="192.0.2.1", channel="test")
         key = user_keys.add(instance, alice, title="laptop", public_key=line)
         key_sources.put(instance, alice, "alice", "github", account="octocat")
     assert run("backup", str(copy), data=data).exit_code == 0
@@ -88,7 +87,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
         user_keys.delete(instance, alice, key.id)
         key_sources.remove(instance, alice, "alice", "github")
         tokens.revoke_secret(instance, alice, "token-of-alice")
-        users.disable(instance, keyrack, named(instance, "bob").id)
+        users.change(instance, keyrack, named(instance, "bob").id, enabled=False)
         users.delete_user(instance, keyrack, named(instance, "mallory").id)
         users.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
     (data / "audit.checkpoint").write_text("of the database that is replaced")

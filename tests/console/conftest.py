@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from keyrack.core.people import tokens, web_sessions
+from keyrack.core.people import actors, web_sessions
 from keyrack.core.work import Attempt
 from keyrack.store.people import users, workspaces
 from tests.services import Service, running, settings_for
@@ -104,6 +104,6 @@ def session_of(service: Service, name: str, workspace: str = "acme") -> str:
 
     user = instance.database.read(found)
     assert user is not None
-    actor = tokens.actor_of(user, None, address="127.0.0.1", channel="console")
+    actor = actors.of_user(user, address="127.0.0.1", channel="console")
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
         return attempt.write(lambda work: web_sessions.begin(work, user, method="password", browser="tests").secret)

@@ -17,7 +17,7 @@ from keyrack.core.hosts import enrolment, modes, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
-from keyrack.core.people import offboarding, tokens, users
+from keyrack.core.people import actors, offboarding, users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
@@ -113,7 +113,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     place = users.create_workspace(instance, system, "acme")
     keyrack = users.system_actor(place.id)
     olga = users.create_user(instance, keyrack, name="olga", role=Role.OWNER, password="olga's password")
-    owner = tokens.actor_of(olga, None, address="203.0.113.20", channel="console")
+    owner = actors.of_user(olga, address="203.0.113.20", channel="console")
     made = Workspace(instance, owner)
     made.people.append(olga)
     _people(made, people)
@@ -242,7 +242,7 @@ def _requests(made: Workspace) -> None:
         "Read the logs",
     )
     for user, reason in zip(made.people[9:13], reasons, strict=True):
-        who = tokens.actor_of(user, None, address="203.0.113.40", channel="console")
+        who = actors.of_user(user, address="203.0.113.40", channel="console")
         server = made.hosts[user.id % len(made.hosts)][0]
         _try(
             requests.ask,

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import changing_grants, credentials, freezes, grants, revocation, user_keys
-from keyrack.core.people import api_tokens, tokens, users
-from keyrack.model import Credential, Server
+from keyrack.core.people import actors, api_tokens, users
+from keyrack.model import Credential, EventFilter, Server
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -112,7 +112,7 @@ def test_a_key_on_an_account_is_removed_once_that_was_confirmed(
 def test_a_member_sees_their_own_tokens_and_revokes_one(page: Page, console: Service, signed_in: SignedIn) -> None:
     keyrack = users.system_actor(1)
     mallory = next(one for one in users.find(console.instance, keyrack) if one.name == "mallory")
-    actor = tokens.actor_of(mallory, None, address="127.0.0.1", channel="console")
+    actor = actors.of_user(mallory, address="127.0.0.1", channel="console")
     api_tokens.make(console.instance, actor, name="to be gone", scopes=["iam:self"])
     signed_in(page, "mallory").goto("/settings")
     table = page.get_by_role("table", name="Tokens")
@@ -168,7 +168,9 @@ def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
 def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
     page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
 ) -> None:
-    newest = events.find(console.instance, users.system_actor(1), server_id=host.id, search="pipeline").items[0]
+    newest = events.find(
+        console.instance, users.system_actor(1), EventFilter(server_id=host.id, search="pipeline")
+    ).items[0]
     signed_in(page, "olga").goto(f"/activity/{newest.id}")
     expect(page.get_by_role("main")).to_contain_text(newest.summary)
     expect(page.locator("main .paper")).to_be_hidden()

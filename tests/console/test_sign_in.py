@@ -197,9 +197,9 @@ def test_sessions_end_with_the_password_and_with_the_person(console: Service) ->
         people.change_password(console.instance, actor, bob.id, "another password")
         assert client.get("/").status_code == 303
     with browser(console, "bob") as client:
-        people.disable(console.instance, actor, bob.id)
+        people.change(console.instance, actor, bob.id, enabled=False)
         assert client.get("/").status_code == 303
-        people.enable(console.instance, actor, bob.id)
+        people.change(console.instance, actor, bob.id, enabled=True)
         assert client.get("/").status_code == 303, "an ended session stays ended"
 
 

@@ -12,8 +12,7 @@ import pytest
 from keyrack import app
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.people import users
-from keyrack.core.people.tokens import actor_of
+from keyrack.core.people import actors, users
 from keyrack.model import Actor, Role, Server, SystemUser, User
 from tests.databases import DIALECTS
 from tests.postgres import Cluster, database_name
@@ -36,7 +35,7 @@ def actor(instance: Instance, workspace_id: int, name: str, role: Role, *policie
     """A new user of a workspace, as an actor at a client."""
     by = users.system_actor(workspace_id)
     user = users.create_user(instance, by, name=name, role=role, policies=policies, password=f"{name}'s password")
-    return actor_of(user, None, address="203.0.113.9", channel="test"), user
+    return actors.of_user(user, address="203.0.113.9", channel="test"), user
 
 
 def make_team(instance: Instance, name: str = "acme") -> Team:

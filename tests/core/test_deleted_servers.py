@@ -37,7 +37,9 @@ def last(team: Team) -> dict[str, Any]:
 
 def report(team: Team, secret: str, **told: Any) -> None:
     """Report as the host with this secret."""
-    enrolment.report(team.instance, enrolment.authenticate(team.instance, secret, address="192.0.2.1"), told)
+    (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
+    assert not isinstance(server, Exception)
+    enrolment.report(team.instance, server, told)
 
 
 def delete(team: Team) -> None:
@@ -121,7 +123,7 @@ def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> No
 
 
 def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
-    with pytest.raises(Refusal) as refused:
-        enrolment.authenticate(team.instance, "a secret of another database", address="192.0.2.1")
-    assert refused.value.kind is Kind.UNAUTHENTICATED
+    (answer,) = enrolment.authenticate_together(team.instance, [("a secret of another database", "192.0.2.1")])
+    assert isinstance(answer, Refusal)
+    assert answer.kind is Kind.UNAUTHENTICATED
     assert unmanaged_keys.counts(team.instance, team.owner) == {}

@@ -83,7 +83,7 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="one", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
     assert told(team)["users"]["deploy"]
-    users.disable(team.instance, team.owner, team.member_user.id)
+    users.change(team.instance, team.owner, team.member_user.id, enabled=False)
     assert told(team)["users"] == {}
     assert told(team)["revoked"] == [parse(line).canonical]
 

@@ -15,6 +15,7 @@ from keyrack.core.hosts import documents, servers, system_users
 from keyrack.core.keys import credentials, everywhere, grants, revocation, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
+from keyrack.model import EventFilter
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store.engine import prepared
@@ -93,7 +94,7 @@ def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None
     assert add(team, line) == [(f"web-{number}", "present") for number in (1, 2, 3)]
     assert all(lets_in(team, one, line) for one in ids)
     assert credentials.find(team.instance, team.owner, ids[1]).items[0].label == "bot"
-    newest = events.find(team.instance, team.owner, server_id=ids[1], limit=1).items[0]
+    newest = events.find(team.instance, team.owner, EventFilter(server_id=ids[1]), limit=1).items[0]
     assert newest.summary.startswith("Added SSH key bot")
     assert newest.summary.endswith("web-2")
 
@@ -176,7 +177,7 @@ def test_what_a_grant_still_opens_is_told_and_not_refused(team: Team) -> None:
     assert [refuses(team, one.server_id, line) for one in gone] == [True, False, False]
     grants.give_named(team.instance, team.owner, user="alice", tag="web", system_user="deploy")
     assert all(lets_in(team, one.server_id, line) for one in gone)
-    users.disable(team.instance, team.owner, team.member_user.id)
+    users.change(team.instance, team.owner, team.member_user.id, enabled=False)
     assert all(refuses(team, one.server_id, line) for one in gone)
 
 
@@ -220,7 +221,7 @@ COMMANDS: dict[str, Callable[[Team, str], Any]] = {
     "grant": lambda team, line: grants.give_named(
         team.instance, team.owner, user="alice", tag="web", system_user="deploy"
     ),
-    "disable": lambda team, line: users.disable(team.instance, team.owner, team.member_user.id),
+    "disable": lambda team, line: users.change(team.instance, team.owner, team.member_user.id, enabled=False),
 }
 
 
@@ -232,11 +233,11 @@ def test_statements_do_not_grow_with_the_servers(team: Team, name: str) -> None:
         line = fresh_line()
         add(team, line)
         if name == "disable":
-            users.enable(team.instance, team.owner, team.member_user.id)
+            users.change(team.instance, team.owner, team.member_user.id, enabled=True)
             user_keys.add(team.instance, team.member, title=None, public_key=fresh_line())
             grants.give_named(team.instance, team.owner, user="alice", tag="web", system_user="deploy")
-            users.disable(team.instance, team.owner, team.member_user.id)
-            users.enable(team.instance, team.owner, team.member_user.id)
+            users.change(team.instance, team.owner, team.member_user.id, enabled=False)
+            users.change(team.instance, team.owner, team.member_user.id, enabled=True)
         with counted(team) as sent:
             COMMANDS[name](team, line)
         counts.append(len(sent))

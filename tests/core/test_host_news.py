@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event, func, select
 from keyrack.core.audit import alarms, events
 from keyrack.core.hosts import enrolment, host_keys, news, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
+from keyrack.model import EventFilter
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -18,7 +19,7 @@ from tests.core.test_unmanaged_keys import entry, here, known, tell
 
 def log(team: Team) -> list[str]:
     """The server's events, newest first."""
-    page = events.find(team.instance, team.owner, server_id=team.server.id, limit=10_000)
+    page = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id), limit=10_000)
     return [one.summary for one in page.items]
 
 

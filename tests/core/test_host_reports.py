@@ -16,9 +16,17 @@ from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.hosts import host_reports, servers
+from keyrack.store.hosts import servers
+from keyrack.store.keys import uses
+from keyrack.store.keys.uses import Use
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
+
+
+def last_uses(team: Team, fingerprint: str) -> tuple[Use, ...]:
+    """When a key was last used, as the team's workspace sees it."""
+    workspace = team.owner.workspace_id
+    return team.instance.database.read(lambda c: uses.of_keys(c, workspace, [fingerprint])).get(fingerprint, ())
 
 
 def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
@@ -86,8 +94,8 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
     bad = [{**used, name: "x"} for name in used]
     tell(team, revision=revision, state="applied", sessions=[wrong, session("1-100")], last_used=[*bad, used])
     assert kept(team).keys() == {"1-100"}
-    uses = team.instance.database.read(lambda connection: host_reports.last_uses(connection, parse(line).sha256))
-    assert uses[team.server.id][1] == "203.0.113.7"
+    (used_last,) = last_uses(team, parse(line).sha256)
+    assert (used_last.server_id, used_last.address) == (team.server.id, "203.0.113.7")
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
     assert server.applied_revision == revision
@@ -146,17 +154,14 @@ def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None
         entry = {"fingerprint": fingerprint, "at": at, "address": "203.0.113.7", "user": "deploy"}
         tell(team, last_used=[entry])
 
-    def last(fingerprint: str) -> Mapping[int, Any]:
-        return team.instance.database.read(lambda connection: host_reports.last_uses(connection, fingerprint))
-
     use(mine, "2026-01-02T03:04:05Z")
     use(mine, "2026-01-01T00:00:00Z")
-    assert f"{last(mine)[team.server.id][0]:%Y-%m-%d %H:%M:%S}" == "2026-01-02 03:04:05"
+    assert [f"{one.at:%Y-%m-%d %H:%M:%S}" for one in last_uses(team, mine)] == ["2026-01-02 03:04:05"]
     use(mine, "2199-01-01T00:00:00Z")
-    assert last(mine)[team.server.id][0] <= team.instance.now()
+    assert last_uses(team, mine)[0].at <= team.instance.now()
     for fingerprint in (foreign, parse(theirs).sha256):
         use(fingerprint, "2026-01-02T03:04:05Z")
-        assert not last(fingerprint)
+        assert not last_uses(team, fingerprint)
 
 
 def test_hosts_heard_of_are_noted_together(team: Team) -> None:

@@ -11,7 +11,7 @@ import pytest
 from keyrack.core.audit import events
 from keyrack.core.hosts import logins
 from keyrack.core.keys import credentials, user_keys
-from keyrack.model import Event
+from keyrack.model import Event, EventFilter
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -48,8 +48,8 @@ def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
     assert "without a key of their own" in by_password.summary
     assert by_password.actor_name == "keyrack"
     # As an auditor looks for them.
-    assert events.find(team.instance, team.owner, key=fingerprint, limit=1).items[0].id == by_owner.id
-    mine = events.find(team.instance, team.owner, person="alice").items
+    assert events.find(team.instance, team.owner, EventFilter(key=fingerprint), limit=1).items[0].id == by_owner.id
+    mine = events.find(team.instance, team.owner, EventFilter(person="alice")).items
     assert mine[0].id == by_owner.id
 
 

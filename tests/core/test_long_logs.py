@@ -11,6 +11,7 @@ from keyrack.core.audit import events, webhooks
 from keyrack.core.hosts import resync, servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.errors import Refusal
+from keyrack.model import EventFilter
 from keyrack.ssh.public_key import parse
 from keyrack.store.audit import events as stored_events
 from keyrack.store.audit import webhooks as stored
@@ -24,22 +25,26 @@ def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, mon
     for number in range(9):
         servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
     monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 4)
-    first = events.find(team.instance, team.owner, search="NEEDLE", cursor="", limit=2)
+    first = events.find(team.instance, team.owner, EventFilter(search="NEEDLE"), cursor="", limit=2)
     assert first.items == ()
     assert first.after is not None
-    pages = list(events.every(team.instance, team.owner, search="NEEDLE", limit=2))
+    pages = list(events.every(team.instance, team.owner, EventFilter(search="NEEDLE"), limit=2))
     assert ["needle" in one.summary for page in pages for one in page.items] == [True]
     assert len(pages) > 2
-    filters: tuple[dict[str, Any], ...] = (
-        {"person": "nobody"},
-        {"kind": "sessions"},
-        {"key": "SHA256:none"},
-        {"kind": "refused"},
+    filters = (
+        EventFilter(person="nobody"),
+        EventFilter(kind="sessions"),
+        EventFilter(key="SHA256:none"),
+        EventFilter(kind="refused"),
     )
     for asked in filters:
-        assert events.find(team.instance, team.owner, **asked, cursor="", limit=2).after is not None
+        assert events.find(team.instance, team.owner, asked, cursor="", limit=2).after is not None
     # No event is missing and none comes twice, whatever a page holds.
-    straws = [one.id for page in events.every(team.instance, team.owner, search="straw", limit=3) for one in page.items]
+    straws = [
+        one.id
+        for page in events.every(team.instance, team.owner, EventFilter(search="straw"), limit=3)
+        for one in page.items
+    ]
     assert len(straws) == 9
     assert straws == sorted(set(straws), reverse=True)
 
@@ -56,14 +61,14 @@ def test_what_concerned_a_host_is_found_whether_it_names_it_or_its_tag(team: Tea
     grants.give(instance, owner, user_id=team.member_user.id, tag="db", system_user="deploy")
 
     def said(server: int) -> list[str]:
-        found = events.find(instance, owner, concerning=server, limit=50).items
+        found = events.find(instance, owner, EventFilter(concerning=server), limit=50).items
         return [one.summary for one in found if one.id > begun]
 
     assert said(team.server.id) == ["Let alice log in as deploy on hosts with the tag web"]
     assert said(other.id) == ["Let alice log in as deploy on hosts with the tag db"]
     # What names the host itself is there too.
     assert "Created host web-1 (192.0.2.10)" in [
-        one.summary for one in events.find(instance, owner, concerning=team.server.id, limit=50).items
+        one.summary for one in events.find(instance, owner, EventFilter(concerning=team.server.id), limit=50).items
     ]
 
 
@@ -77,7 +82,7 @@ def test_a_page_that_needs_no_search_is_full_whatever_the_log(team: Team, monkey
     second = events.find(team.instance, team.owner, cursor=cursors.write(first.after), limit=5)
     assert [one.id for one in first.items][-1] == second.items[0].id + 1
     # By number all that match are counted, as ever.
-    assert events.find(team.instance, team.owner, search="straw", limit=5).total == 9
+    assert events.find(team.instance, team.owner, EventFilter(search="straw"), limit=5).total == 9
 
 
 def test_a_deleted_webhook_is_gone_at_once_and_its_queue_little_by_little(

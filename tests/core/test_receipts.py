@@ -12,7 +12,7 @@ from keyrack.core.hosts.system_users import create
 from keyrack.core.keys import credentials, freezes, grants, receipts, revocation, user_keys
 from keyrack.core.people import offboarding, users
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server
+from keyrack.model import EventFilter, Server
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
@@ -98,7 +98,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     enrolment.report(team.instance, others[2], {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
     found = receipts.of_key(team.instance, team.owner, fingerprint)
     assert found.words == "done on 2 of 5 servers; not yet on more-1, more-2, more-3"
-    event = events.find(team.instance, team.owner, search="everywhere:", limit=1).items[0]
+    event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]
     assert receipts.of_event(team.instance, team.owner, event.id).words == found.words
     at = {receipt.server_id: receipt.at for receipt in found.of}
     for server in everywhere:
@@ -117,7 +117,7 @@ def test_a_leaver_is_gone_with_receipts(team: Team) -> None:
     grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     enrol(team, team.server)
     obey(team, team.server)
-    users.disable(team.instance, team.owner, team.member_user.id)
+    users.change(team.instance, team.owner, team.member_user.id, enabled=False)
     fingerprint = parse(line).sha256
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     obey(team, team.server)
@@ -167,7 +167,7 @@ def test_receipts_are_of_the_own_workspace(team: Team) -> None:
     line = fresh_line()
     put(team, team.server, "a", line)
     revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
-    event = events.find(team.instance, team.owner, search="everywhere:", limit=1).items[0]
+    event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]
     for ask in (
         lambda: receipts.of_key(team.instance, strangers.owner, parse(line).sha256),
         lambda: receipts.of_event(team.instance, strangers.owner, event.id),

@@ -133,9 +133,9 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     assert refused.value.kind is Kind.UNAVAILABLE
     if "agent_secret_hash" in values:
         world.alter(statement.values(agent_secret_hash=team.instance.key.hash_token("mallory's")))
-        with pytest.raises(Refusal) as refused:
-            enrolment.authenticate(team.instance, "mallory's", address="203.0.113.1")
-        assert refused.value.kind is Kind.UNAVAILABLE
+        (answer,) = enrolment.authenticate_together(team.instance, [("mallory's", "203.0.113.1")])
+        assert isinstance(answer, Refusal)
+        assert answer.kind is Kind.UNAVAILABLE
     assert documents.signed(team.instance, other.id) is not None, "the others go on"
     # What is done meanwhile does not seal it by the way.
     credentials.add(
@@ -180,7 +180,7 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
 
 
 def test_a_disabled_user_and_anothers_password_stay_out(world: World) -> None:
-    people.disable(world.team.instance, world.team.owner, world.mallory.id)
+    people.change(world.team.instance, world.team.owner, world.mallory.id, enabled=False)
     assert world.role(world.token) is None
     world.alter(of_mallory(world, disabled_at=None))
     assert world.role(world.token) is None

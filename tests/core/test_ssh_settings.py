@@ -11,6 +11,7 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import documents, enrolment, servers, sshd_settings
 from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
+from keyrack.model import EventFilter
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -55,7 +56,7 @@ def test_a_change_is_pending_until_the_host_obeys_and_the_same_again_is_none(tea
         sshd_settings.APPLIED,
         revision,
     )
-    newest = events.find(team.instance, team.owner, server_id=team.server.id, limit=1).items[0]
+    newest = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id), limit=1).items[0]
     assert (newest.summary, newest.level) == ("Updated SSHD Config", "high")
     # A key that comes later does not put the settings back on the way.
     credentials.add(team.instance, team.owner, team.server.id, label="x", username="deploy", public_key=fresh_line())

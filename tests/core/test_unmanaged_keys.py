@@ -12,7 +12,7 @@ from keyrack.core.hosts import documents, enrolment, modes, servers, unmanaged_k
 from keyrack.core.hosts.servers import invite
 from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server, UnmanagedKey
+from keyrack.model import EventFilter, Server, UnmanagedKey
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
@@ -57,7 +57,8 @@ def known(team: Team) -> list[UnmanagedKey]:
 def told_events(team: Team) -> list[str]:
     """The server's events, newest first."""
     return [
-        event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id, limit=100).items
+        event.summary
+        for event in events.find(team.instance, team.owner, EventFilter(server_id=team.server.id), limit=100).items
     ]
 
 

@@ -367,7 +367,9 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
 
     def report() -> None:
         told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
-        enrolment.report(team.instance, enrolment.authenticate(team.instance, secret, address="192.0.2.1"), told)
+        (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
+        assert not isinstance(server, Exception)
+        enrolment.report(team.instance, server, told)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items

@@ -15,6 +15,7 @@ from keyrack.core.git import repositories
 from keyrack.core.people import users
 from keyrack.git import build
 from keyrack.git.host import GitHost
+from keyrack.model import EventFilter, Window
 from keyrack.store.audit import events as event_rows
 from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
@@ -171,7 +172,7 @@ class Site:
         """What the log says of Git, oldest first: actor, action, outcome, summary."""
         self.host.write_log()
         found = self.service.instance.database.read(
-            lambda connection: event_rows.find(connection, workspace_id, offset=0, limit=1000)
+            lambda connection: event_rows.find(connection, workspace_id, EventFilter(), Window(1000))
         )
         return [
             (event.actor_name, event.action, event.outcome, event.summary)

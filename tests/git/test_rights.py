@@ -11,8 +11,8 @@ from sqlalchemy import insert, update
 from keyrack.core.git import deploy_keys as deploy_key_rules
 from keyrack.core.people import users
 from keyrack.model import Role
-from keyrack.store.git import git_access as git_rows
 from keyrack.store.git.repositories import Repository
+from keyrack.store.keys import uses
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
 from tests.git.people import Ended, Person, Site
@@ -78,7 +78,8 @@ def test_clone_commit_push_and_the_log(site: Site) -> None:
     ]
     assert all(alice.fingerprint in entry[3] and repository.path in entry[3] for entry in log)
     database = site.service.instance.database
-    assert database.read(lambda connection: git_rows.key_last_used(connection, alice.fingerprint)) is not None
+    (use,) = database.read(lambda connection: uses.of_keys(connection, 1, [alice.fingerprint]))[alice.fingerprint]
+    assert use.server_id is None
 
 
 def test_both_address_forms(site: Site) -> None:
@@ -112,7 +113,7 @@ def test_a_disabled_user_is_refused(site: Site) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert clone(alice, "acme/site")[0].code == 0
-    users.disable(site.service.instance, users.system_actor(1), site.user_id("alice"))
+    users.change(site.service.instance, users.system_actor(1), site.user_id("alice"), enabled=False)
     refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
 
 

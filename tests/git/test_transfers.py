@@ -111,7 +111,7 @@ def lose_membership(site: Site, alice: Person) -> None:
 
 def lose_account(site: Site, alice: Person) -> None:
     """Disable the user."""
-    users.disable(site.service.instance, users.system_actor(1), site.user_id("alice"))
+    users.change(site.service.instance, users.system_actor(1), site.user_id("alice"), enabled=False)
 
 
 def lose_repository(site: Site, alice: Person) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from keyrack.core.audit import events
 from keyrack.core.hosts import sessions
 from keyrack.core.keys import credentials, freezes, requests
-from keyrack.model import Event
+from keyrack.model import Event, EventFilter
 from tests.login.fleet import Fleet, fleet
 from tests.login.private_sshd import USERNAME, Key, strict_folder
 from tests.services import Service
@@ -37,7 +37,7 @@ def logged_in(hosts: Fleet, key: Key) -> Iterator[subprocess.Popen[bytes]]:
 
 def told(hosts: Fleet, words: str) -> list[Event]:
     """The events with these words, newest first."""
-    return list(events.find(hosts.instance, hosts.actor, search=words, limit=10).items)
+    return list(events.find(hosts.instance, hosts.actor, EventFilter(search=words), limit=10).items)
 
 
 def open_sessions(hosts: Fleet, label: str) -> list[int]:

@@ -22,7 +22,7 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import enrolment, facts, modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials, revocation
 from keyrack.errors import Refusal
-from keyrack.model import UnmanagedKey
+from keyrack.model import EventFilter, UnmanagedKey
 from keyrack.protocol.host_document import DesiredAccount, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store.hosts import servers as server_rows
@@ -78,7 +78,8 @@ class Scene:
     def events(self) -> list[str]:
         """The summaries of the server's events, newest first."""
         return [
-            event.summary for event in events.find(self.service.instance, owner(), server_id=SERVER, limit=100).items
+            event.summary
+            for event in events.find(self.service.instance, owner(), EventFilter(server_id=SERVER), limit=100).items
         ]
 
     def wait_for_event(self, words: str) -> None:

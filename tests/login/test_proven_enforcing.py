@@ -21,7 +21,7 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import modes, servers, system_users
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
-from keyrack.model import Server
+from keyrack.model import EventFilter, Server
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.observed_host import AdoptedHost, accounts, owner
 from tests.login.old_sshd import in_zone, stand_in
@@ -72,7 +72,7 @@ class Scene:
         return servers.get(self.service.instance, owner(), SERVER)
 
     def summaries(self) -> list[str]:
-        page = events.find(self.service.instance, owner(), server_id=SERVER, limit=100)
+        page = events.find(self.service.instance, owner(), EventFilter(server_id=SERVER), limit=100)
         return [event.summary for event in page.items]
 
     def ask(self) -> None:

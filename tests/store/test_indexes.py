@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from keyrack.model import Actor, Role
+from keyrack.model import Actor, EventFilter, Role, Window
 from keyrack.store import tables
 from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
@@ -79,8 +79,10 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a page of what was sent": lambda c: webhooks.deliveries(c, 1, None, 50),
     "what was sent long ago": lambda c: webhooks.forget(c, NOW, 500),
     "what a deleted webhook left": lambda c: webhooks.clear(c, 1, 500),
-    "a search in the log": lambda c: events.find(c, 1, search="x", actor_name="olga", offset=0, limit=15, after=()),
-    "a search in a server's log": lambda c: events.find(c, 1, server_id=1, key="x", offset=0, limit=15, after=(9,)),
+    "a search in the log": lambda c: events.find(c, 1, EventFilter(search="x", person="olga"), Window(15, after=())),
+    "a search in a server's log": lambda c: events.find(
+        c, 1, EventFilter(server_id=1, key="x"), Window(15, after=(9,))
+    ),
     "glass that was broken": lambda c: break_glass.of_keys(c, 1, 1, [FINGERPRINT], NOW),
     "events after one": lambda c: events.after(c, 1, 500),
     "delete a user key": lambda c: user_keys.remove_user_key(c, 1),

@@ -196,8 +196,10 @@ def test_a_name_that_leads_to_another_file_now_is_noticed(sqlite_url: str) -> No
     with Database.open(f"sqlite:///{link}") as database:
         database.listen(lambda ids: None)
         database.write(put("early"))
-        link.unlink()
-        link.symlink_to(copy_of(path))
+        # In one step: whoever looks at the file meanwhile would find it removed.
+        other = path.with_name("other.db")
+        other.symlink_to(copy_of(path))
+        other.replace(link)
         with pytest.raises(DatabaseUnavailable, match="replaced by another file"):
             database.write(put("lost"))
 

@@ -11,7 +11,6 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from keyrack.cli.main import COMMANDS
-from keyrack.web.native import api as native
 from keyrack.web.openapi import SHAPES
 from keyrack.web.server import DESCRIBED
 from tests.core.keys_for_tests import fresh_line
@@ -121,9 +120,6 @@ def test_every_call_has_shapes_examples_and_refusals(team: Service) -> None:
                 for content in part.get("content", {}).values():
                     whole = {**content["schema"], "components": described["components"]}
                     Draft202012Validator(whole).validate(content["example"])
-            if path.startswith("/api/keyrack/v1") and method == "get":
-                names = {one["name"] for one in call.get("parameters", ()) if one["in"] == "query"}
-                assert names == set(native.QUERIES.get(path.removeprefix("/api/keyrack/v1"), ())), place
 
 
 def test_what_is_answered_is_as_described(team: Service) -> None:

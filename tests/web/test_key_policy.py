@@ -23,6 +23,12 @@ def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
     call(team, "PATCH", "/key-policy", {"key_types": ["ssh-dss"]}, status=422)
     made = call(team, "PATCH", "/key-policy", {"key_types": ["ssh-ed25519"]})
     assert (made["key_types"], made["set_by"], made["set_rsa_minimum_bits"]) == (["ssh-ed25519"], "olga", None)
+    # What is left out is as it holds now; any is as the service was started.
+    assert len(call(team, "GET", "/key-policy/hits?rsa_minimum_bits=any")["items"]) == 1
+    assert call(team, "GET", "/key-policy/hits?key_types=any")["items"] == []
+    for bits in ("0", "much", "20000"):
+        wrong = call(team, "GET", f"/key-policy/hits?rsa_minimum_bits={bits}", status=422)
+        assert wrong["error"]["field"] == "rsa_minimum_bits"
     body = {"label": "laptop", "username": "deploy", "publicKey": RSA}
     refused = team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body)
     assert refused.status_code == 422

@@ -105,7 +105,7 @@ def test_what_opens_nothing_is_not_listed(team: Service) -> None:
     assert {item["user"] for item in call(team, "GET", "/access?server=web-1")["items"]} == {"alice", "bob"}
     actor = users.system_actor(1)
     bob = next(one for one in users.find(team.instance, actor) if one.name == "bob")
-    users.disable(team.instance, actor, bob.id)
+    users.change(team.instance, actor, bob.id, enabled=False)
     assert call(team, "GET", "/access?user=bob")["items"] == []
     # Somebody who writes into the database alone opens nothing, and is not said to.
     altered = text("UPDATE grants SET \"system_user\" = 'root' WHERE id = 1")

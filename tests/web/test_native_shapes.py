@@ -7,12 +7,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.native import api as native
 from keyrack.web.native import shapes_servers as servers
-from keyrack.web.native.shapes_keys import UnmanagedKeysAsked
 from keyrack.web.openapi import openapi
 from keyrack.web.server import DESCRIBED
 from tests.core.keys_for_tests import fresh_line
@@ -122,7 +120,6 @@ def test_words_that_stand_in_models_are_the_cores() -> None:
     assert set(get_args(servers.Then)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
     mode = get_args(servers.ServerChange.model_fields["mode"].annotation)[0]
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
-    assert UnmanagedKeysAsked().state == ",".join(unmanaged_keys.OPEN)
 
 
 def _models() -> dict[str, Any]:

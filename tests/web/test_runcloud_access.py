@@ -93,7 +93,7 @@ def test_an_access_key_of_a_disabled_user(served: Service) -> None:
     olga = served.instance.database.read(lambda connection: user_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
-    users.disable(served.instance, users.system_actor(1), olga.id)
+    users.change(served.instance, users.system_actor(1), olga.id, enabled=False)
     assert ask(served, BASIC) == INVALID
     assert ask(served, "Bearer token-of-olga") == INVALID
 

@@ -14,6 +14,7 @@ from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
+from keyrack.model import EventFilter
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
 from keyrack.store.engine import at_once
 from keyrack.web import turns
@@ -75,7 +76,10 @@ def labels(team: Team) -> list[str]:
 
 
 def summaries(team: Team) -> list[str]:
-    return [event.summary.split(" (")[0] for event in events.find(team.instance, team.owner, search="SSH key").items]
+    return [
+        event.summary.split(" (")[0]
+        for event in events.find(team.instance, team.owner, EventFilter(search="SSH key")).items
+    ]
 
 
 def revision(team: Team) -> int:

@@ -15,7 +15,7 @@ from keyrack.cli.output.spans import moment
 from keyrack.cli.output.tables import AT_ONCE, as_json, table
 from keyrack.core.audit import events
 from keyrack.errors import Refusal
-from keyrack.model import Event
+from keyrack.model import Event, EventFilter
 
 
 @click.command(name="events")
@@ -37,12 +37,12 @@ def command(
 ) -> None:
     """List the audit log, or a server's part of it, newest first."""
     with operator_context(given) as at:
-        asked: dict[str, Any] = {
-            "server_id": None if reference is None else at.server(reference).id,
-            "since": None if since is None else _asked_moment("--from", since),
-            "until": None if until is None else _asked_moment("--to", until, end=True),
-            "search": search,
-        }
+        asked = EventFilter(
+            server_id=None if reference is None else at.server(reference).id,
+            since=None if since is None else _asked_moment("--from", since),
+            until=None if until is None else _asked_moment("--to", until, end=True),
+            search=search,
+        )
         found = _events(at, asked, limit)
         if json_wanted:
             click.echo(json.dumps([_event_json(one) for one in found], indent=1))
@@ -59,10 +59,10 @@ def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
         raise click.UsageError(f"{option}: {refusal.message}") from None
 
 
-def _events(at: OperatorContext, asked: dict[str, Any], limit: int) -> Iterator[Event]:
+def _events(at: OperatorContext, asked: EventFilter, limit: int) -> Iterator[Event]:
     """The events asked for, newest first, at most so many; 0: all."""
     piece = AT_ONCE if limit == 0 else min(AT_ONCE, limit)
-    found = (one for page in events.every(at.instance, at.actor, **asked, limit=piece) for one in page.items)
+    found = (one for page in events.every(at.instance, at.actor, asked, limit=piece) for one in page.items)
     yield from found if limit == 0 else islice(found, limit)
 
 

@@ -66,10 +66,10 @@ def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_want
 
 
 def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
-    held = calls.ask("GET", "/key-policy")
-    types = wanted.get("key_types", held["key_types"]) or held["started_key_types"]
-    bits = wanted.get("rsa_minimum_bits", held["rsa_minimum_bits"]) or held["started_rsa_minimum_bits"]
-    found = calls.ask("GET", "/key-policy/hits", query={"key_types": ",".join(types), "rsa_minimum_bits": bits})
+    query = {name: AS_STARTED if one is None else one for name, one in wanted.items()}
+    if isinstance(types := query.get("key_types"), list):
+        query["key_types"] = ",".join(types)
+    found = calls.ask("GET", "/key-policy/hits", query=query)
     if json_wanted:
         show_json(found)
         return

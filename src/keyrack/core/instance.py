@@ -12,6 +12,7 @@ from keyrack.core.audit.tallies import Tallies
 from keyrack.core.figures import Figures
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.keys.kept_policies import KeptPolicies
+from keyrack.core.people.actors import TokenActors
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
@@ -43,6 +44,7 @@ class Instance:
     now: Callable[[], datetime] = field(default=utc_now)
     joined: bool = field(default=False, compare=False)
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
+    token_actors: TokenActors = field(default_factory=TokenActors, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)
     tallies: Tallies = field(default_factory=Tallies, compare=False, repr=False)

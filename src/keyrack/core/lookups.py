@@ -11,10 +11,12 @@ from sqlalchemy import Connection
 
 from keyrack.core.work import Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Grant, Server, User
+from keyrack.model import Actor, Credential, Grant, Server, SystemUser, User, UserKey
 from keyrack.ssh.names import hidden_character
+from keyrack.store.git import repositories
+from keyrack.store.git.repositories import Repository
 from keyrack.store.hosts import servers
-from keyrack.store.keys import grants
+from keyrack.store.keys import endings, grants, user_keys
 from keyrack.store.people import groups, tokens, users
 from keyrack.store.people.groups import GroupRow
 from keyrack.store.people.tokens import Bearer
@@ -89,6 +91,39 @@ def server_named(connection: Connection, actor: Actor, reference: str, *, field:
         words = f"Several servers have this name; use the id, one of: {ids}."
         raise invalid(field, words, "server-ambiguous") if field else Refusal(Kind.TAKEN, "name-ambiguous", words)
     return alike[0]
+
+
+def system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser:
+    """The account with this id on a server, as its row says. Raises Refusal MISSING."""
+    found = servers.get_system_user(connection, server_id, system_user_id)
+    if found is None:
+        raise missing("system user")
+    return found
+
+
+def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
+    """The SSH key with this id that is a user's. Raises Refusal MISSING."""
+    found = user_keys.get_user_key(connection, user_id, key_id)
+    if found is None:
+        raise missing("SSH key")
+    return found
+
+
+def own_credential(work: Work, credential_id: int) -> tuple[Credential, Server]:
+    """The credential in force with this id, and its server, within a change. Raises Refusal MISSING."""
+    found = endings.credential(work.connection, credential_id, work.now)
+    on = None if found is None else servers.get(work.connection, work.actor.workspace_id, found.server_id)
+    if found is None or on is None:
+        raise missing("SSH key")
+    return found, on
+
+
+def repository(connection: Connection, actor: Actor, repository_id: int) -> Repository:
+    """The repository with this id; who may reach it, core/git/repositories.py says. Raises Refusal MISSING."""
+    found = repositories.get(connection, actor.workspace_id, repository_id)
+    if found is None:
+        raise missing("repository")
+    return found
 
 
 def grant(connection: Connection, actor: Actor, grant_id: int) -> Grant:

@@ -39,7 +39,7 @@ def every(
                 work(stopping)
             except DatabaseUnavailable:
                 pass
-            except Exception:
+            except Exception:  # of our own making, and the next round may do better
                 log.exception(failing)
 
     thread = threading.Thread(target=run, name=name, daemon=True)

@@ -16,7 +16,7 @@ from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.work import Attempt
-from keyrack.model import Actor
+from keyrack.model import Actor, has_ended
 from keyrack.store import watching as rows
 from keyrack.store.engine.prepared import Row
 from keyrack.store.keys import grants
@@ -117,7 +117,7 @@ def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hash
     prints = sorted({row.fingerprint for row in found if row.fingerprint})
     places = grants.servers_of_user(connection, watched.user_id)
     places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
-    mark = tuple((tuple(row.values()), row.expires_at is not None and row.expires_at <= now) for row in found)
+    mark = tuple((tuple(row.values()), has_ended(row.expires_at, now)) for row in found)
     return (mark, len(places)), frozenset(sorted(places)[:MOST_SERVERS])
 
 

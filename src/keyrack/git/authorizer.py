@@ -198,7 +198,7 @@ class Authorizer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # a thread has nobody to raise to: whoever waits for the start does
             self._failure = error
             if self._started.is_set():
                 log.exception("the Git authorizer ended")
@@ -453,7 +453,7 @@ class Authorizer:
                 for each in running:
                     if asked_at - each.confirmed_at > self._bound:
                         reasons[each] = AWAY
-            except Exception:
+            except Exception:  # the round must go on: each transfer has its longest time
                 log.exception("checking operations failed")
             reasons |= {each: late for each in running if asked_at - each.began_at > longest}
             for each, words in reasons.items():
@@ -466,7 +466,7 @@ class Authorizer:
             return await self._cache.ask_now(self._endpoint.asked)
         except Away:
             return {}
-        except Exception:
+        except Exception:  # the next round asks again, and transfers go on
             log.exception("whose transfers must end was not asked")
             return {}
 
@@ -481,7 +481,7 @@ class Authorizer:
             await self._cache.ask_now(lambda: self._endpoint.ended(stopped))
         except Away:
             pass
-        except Exception:
+        except Exception:  # the next round says it again
             log.exception("that transfers ended was not said")
 
     async def _measure(self) -> None:
@@ -496,7 +496,7 @@ class Authorizer:
             for folder, those in pushes.items():
                 try:
                     words = await asyncio.to_thread(bounds.overflow, settings, folder)
-                except Exception:
+                except Exception:  # the other repositories are measured all the same
                     log.exception("a repository was not measured")
                     continue
                 for each in those if words else ():
@@ -527,7 +527,7 @@ class Authorizer:
             await asyncio.sleep(WRITE_EVERY_SECONDS)
             try:
                 await asyncio.to_thread(self.log.write)
-            except Exception:
+            except Exception:  # kept, and written by the next round
                 log.exception("events of Git were not written")
 
 

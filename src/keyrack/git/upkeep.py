@@ -63,7 +63,7 @@ class Upkeep:
     async def _safely(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception:  # no upkeep is no reason to serve nobody; the next round tries again
             log.exception("the upkeep of repositories failed")
 
     async def _remove_left_over(self) -> None:

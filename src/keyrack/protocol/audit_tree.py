@@ -153,24 +153,6 @@ def consistency(whole: Whole, first: int, second: int) -> List[bytes]:
     return path[::-1]
 
 
-def includes(hashed: bytes, number: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether a proof shows that a record with this hash is there (RFC 9162, 2.1.3.2)."""
-    if not 0 <= number < size or len(path) > LONGEST_PROOF:
-        return False
-    at, last, found = number, size - 1, hashed
-    for part in path:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            found = node(part, found)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            found = node(found, part)
-        at, last = at >> 1, last >> 1
-    return last == 0 and found == root
-
-
 def extends(first: int, first_root: bytes, second: int, second_root: bytes, path: Sequence[bytes]) -> bool:
     """Whether a proof shows that the longer log begins with the shorter one (RFC 9162, 2.1.4.2)."""
     if first == second:

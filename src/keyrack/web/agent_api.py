@@ -325,7 +325,7 @@ class _AgentCalls:
             try:
                 told = _object(report.content)
                 self._limits.check(server.id, told)
-            except Exception as error:
+            except Exception as error:  # raised for the one who reported; the others are heard
                 results[place] = error
                 continue
             read.append((server, told))
@@ -400,7 +400,7 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return _refuse(refusal)
     except DatabaseUnavailable as error:
         return _refuse(unanswered(error))
-    except Exception:
+    except Exception:  # a fault of ours is an answer too, and is logged whole
         log.exception("request failed", method=request.method, path=request.url.path)
         return _refuse(fault())
 

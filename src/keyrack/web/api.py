@@ -254,7 +254,7 @@ class _Path:
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable as error:
             return self._dialect.refuse(request, unanswered(error)), None
-        except Exception:
+        except Exception:  # a fault of ours is an answer too, and is logged whole
             log.exception("request failed", method=request.method, path=request.url.path)
             return self._dialect.refuse(request, fault()), None
         finally:

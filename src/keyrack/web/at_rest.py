@@ -203,8 +203,8 @@ class HeldContact:
         try:
             is_held = self._parts.machines.is_held(contact.server_id, contact.run)
             answer = None if is_held else await self._parts.look(contact)
-        except Exception:
-            answer = None  # the ordinary way finds that again, and says it
+        except Exception:  # the ordinary way finds that again, and says it
+            answer = None
         finally:
             self._looks -= 1
         is_newest = self._waiter is waiter and waiter is not None and not waiter.done()

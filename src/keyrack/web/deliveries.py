@@ -65,6 +65,6 @@ class _Loop:
             return webhooks.send(self._instance, due, self._post)
         except DatabaseUnavailable:
             return 0
-        except Exception:
+        except Exception:  # one receiver keeps no other from being told
             log.exception("a webhook could not be sent to", webhook=due.webhook.id)
             return 0

@@ -359,7 +359,7 @@ def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, 
         except TimeoutError:
             words = f"The database did not answer within {READY_SECONDS:.0f} seconds."
             return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)
-        except Exception:
+        except Exception:  # whatever it is, it is not ready
             log.exception("The database answers with an error.")
             words = "The database answers with an error; the service's log has it."
             return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)

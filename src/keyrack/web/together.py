@@ -102,7 +102,7 @@ class Together(Generic[Q, A]):
                 answers: Sequence[A | Exception]
                 try:
                     answers = await anyio.to_thread.run_sync(self._work, questions, limiter=self._thread)
-                except Exception as error:
+                except Exception as error:  # raised for each who asked
                     answers = [error] * len(batch)
                 for (_, came), answer in zip(batch, answers, strict=True):
                     if came.done():

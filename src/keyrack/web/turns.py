@@ -122,7 +122,7 @@ class Turns:
         try:
             with self._database.at_once(turn):
                 call.result = call.run()
-        except Exception as error:
+        except Exception as error:  # raised for who made the call
             call.error = error
 
     def _end(self, ran: list[_Call], error: Exception | None) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from keyrack.core.hosts.contacts import LOOK_AGAIN, Known
+from keyrack.logs import logger
+from keyrack.store.database import DatabaseUnavailable
+
+log = logger("keyrack")
 
 
 class ContactWaiters:
@@ -71,7 +75,11 @@ class ContactWaiters:
             await asyncio.sleep(LOOK_AGAIN)
             try:
                 different = await changed()
-            except Exception:
+            except DatabaseUnavailable:
+                self.wake_all()
+                continue
+            except Exception:  # who waits must be answered; said here, as nobody else would hear of it
+                log.exception("looking for what hosts missed failed")
                 self.wake_all()
                 continue
             self.known.confirmed()

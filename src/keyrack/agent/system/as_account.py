@@ -190,7 +190,7 @@ def _as_account(account: pwd.struct_passwd, groups: List[int], work: Callable[[]
         os.environ.clear()
         os.environ.update({"PATH": os.defpath, "HOME": account.pw_dir, "LC_ALL": "C"})
         answer, mark = work()[:_LARGEST_ANSWER], _DONE
-    except BaseException as error:
+    except BaseException as error:  # a child has nobody to raise to: its parent hears it
         answer = (words(error) if isinstance(error, OSError) else str(error)).encode("utf-8", "replace")
     write_all(writing, answer + mark)
 

@@ -20,8 +20,6 @@ from keyrack.model import Actor, Server
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ID = click.IntRange(1, 2**31 - 1)
-
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:

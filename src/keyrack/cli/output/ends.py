@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 REFUSED = 1
-USAGE = 2
 PARTLY = 3
 UNREACHABLE = 4
 

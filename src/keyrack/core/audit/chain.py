@@ -287,8 +287,3 @@ def consistency(instance: Instance, actor: Actor, first: int, second: int) -> tu
 
 def _broken(problem: CheckpointProblem) -> Refusal:
     return Refusal(Kind.UNAVAILABLE, "audit-broken", f"The chain of the audit log is broken: {problem}.")
-
-
-def age(checkpoint: Checkpoint, now: datetime) -> float:
-    """Seconds since a checkpoint was made."""
-    return now.timestamp() - checkpoint.at

@@ -21,9 +21,10 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core.git.repositories import path_of
 from keyrack.core.instance import Instance
+from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
-from keyrack.model import Actor, RepositoryRole, Role
+from keyrack.model import Actor, RepositoryRole, has_ended
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
@@ -250,7 +251,7 @@ def _holder(connection: Connection, fingerprint: str, now: datetime, *, address:
 def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str, now: datetime) -> Holder | None:
     if held is None or held.user.disabled_at is not None:  # (4)
         return None
-    if held.expires_at is not None and held.expires_at <= now:
+    if has_ended(held.expires_at, now):
         return None
     # (3) The key in the row has the very fingerprint that led to it.
     if _fingerprint(held.public_key) != fingerprint:
@@ -262,15 +263,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
         public_key=held.public_key,
         key_id=held.key_id,
         title=held.title,
-        actor=Actor(
-            workspace_id=held.user.workspace_id,
-            user_id=held.user.id,
-            name=held.user.name,
-            role=Role(held.user.role),
-            policies=held.user.policies,
-            address=address,
-            channel=CHANNEL,
-        ),
+        actor=actors.of_user(held.user, address=address, channel=CHANNEL),
     )
 
 

@@ -165,7 +165,7 @@ class GitLog:
 
             try:
                 self._instance.database.write(command)
-            except BaseException as error:
+            except BaseException as error:  # whatever it is, what was not written is kept
                 with self._lock:
                     self._entries.extendleft(reversed(entries))
                     self._uses = {**uses, **self._uses}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core import validation
+from keyrack.core import lookups, validation
 from keyrack.core.git import repositories
 from keyrack.core.git.repositories import CHANGE, READ
 from keyrack.core.instance import Instance
@@ -12,7 +12,6 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.git import deploy_keys
-from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import key_owners
@@ -50,7 +49,7 @@ def add(
         key = validation.public_key(instance, entitled.workspace_id, public_key)
 
         def change(work: Work) -> DeployKey:
-            _still_there(work, repository)
+            lookups.repository(work.connection, work.actor, repository.id)
             revocation.refuse(work, key)
             if deploy_keys.by_fingerprint(work.connection, repository.id, key.sha256) is not None:
                 words = "This key is a deploy key of this repository already."
@@ -143,11 +142,6 @@ def _attempt(
         target_kind="deploy key",
         target_id=key_id,
     )
-
-
-def _still_there(work: Work, repository: Repository) -> None:
-    if repository_rows.get(work.connection, repository.workspace_id, repository.id) is None:
-        raise missing("repository")
 
 
 def _own(work: Work, repository_id: int, key_id: int) -> DeployKey:

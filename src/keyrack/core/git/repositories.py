@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import cursors, room, validation
+from keyrack.core import cursors, lookups, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import user_with_uid
 from keyrack.core.people.users import system_actor
@@ -447,10 +447,7 @@ def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, w
 
 
 def _own(work: Work, repository_id: int) -> Repository:
-    found = repositories.get(work.connection, work.actor.workspace_id, repository_id)
-    if found is None:
-        raise missing("repository")
-    return found
+    return lookups.repository(work.connection, work.actor, repository_id)
 
 
 def member_role(value: object) -> RepositoryRole:

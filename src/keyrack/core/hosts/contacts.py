@@ -21,7 +21,7 @@ from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.store.hosts import servers
-from keyrack.store.hosts.servers import Standing
+from keyrack.store.hosts.servers import RevisionState
 
 LOOK_AGAIN = 30.0
 """Seconds between two looks of a process at all servers that hosts wait for."""
@@ -53,7 +53,7 @@ class ContactAnswer:
     body: the document with its signature, in JSON, where there is a newer one; size: its bytes before they were packed.
     """
 
-    standing: Standing | None
+    standing: RevisionState | None
     body: bytes = b""
     packed: bool = False
     size: int = 0
@@ -64,7 +64,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
 
     def question(
         connection: Connection,
-    ) -> tuple[dict[int, tuple[bytes | None, Standing]], dict[int, documents.Built]]:
+    ) -> tuple[dict[int, tuple[bytes | None, RevisionState]], dict[int, documents.Built]]:
         found = servers.standings(connection, {one.server_id for one in contacts})
         behind = {one.server_id for one in contacts if _is_behind(found, one)}
         return found, documents.build(instance, connection, sorted(behind))
@@ -74,7 +74,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     for server_id, document in built.items():
         try:
             signed[server_id] = documents.sign(instance, server_id, document)
-        except Exception as error:
+        except Exception as error:  # raised for the one whose document it is; the others get theirs
             signed[server_id] = error
     checkpoints = chain.for_hosts(
         instance, {one.audit for one in contacts if one.audit >= 0 and one.server_id in signed}
@@ -82,14 +82,14 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     return [_answer(one, found, signed, checkpoints) for one in contacts]
 
 
-def _is_plain(standing: Standing, one: Contact) -> bool:
+def _is_plain(standing: RevisionState, one: Contact) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
     is_settled = standing.went_back_at is None or standing.compared_at is not None
     is_alone = standing.copied_at is None and one.run in ("", standing.agent_run)
     return is_settled and is_alone and went_back.is_known(standing, one.revision, one.lineage)
 
 
-def _is_behind(found: dict[int, tuple[bytes | None, Standing]], one: Contact) -> bool:
+def _is_behind(found: dict[int, tuple[bytes | None, RevisionState]], one: Contact) -> bool:
     secret_hash, standing = found.get(one.server_id, (None, None))
     return (
         standing is not None
@@ -101,7 +101,7 @@ def _is_behind(found: dict[int, tuple[bytes | None, Standing]], one: Contact) ->
 
 def _answer(
     one: Contact,
-    found: dict[int, tuple[bytes | None, Standing]],
+    found: dict[int, tuple[bytes | None, RevisionState]],
     signed: dict[int, documents.SignedDocument | Exception | None],
     checkpoints: Mapping[int, dict[str, Any]],
 ) -> ContactAnswer | Exception:
@@ -130,12 +130,12 @@ class Known:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._servers: dict[bytes, int] = {}
-        self._standings: dict[int, tuple[bytes, Standing]] = {}
+        self._standings: dict[int, tuple[bytes, RevisionState]] = {}
         self._seats: dict[bytes, tuple[int, str | None]] = {}
         self._seated: dict[int, bytes] = {}
         self._looked_at = float("-inf")
 
-    def note(self, one: Contact, standing: Standing) -> None:
+    def note(self, one: Contact, standing: RevisionState) -> None:
         """A host obeys what it must, as was just read."""
         if len(self._standings) >= MOST_KNOWN:
             self.forget_all()
@@ -157,7 +157,7 @@ class Known:
         is_current = held[1].revision == revision and _is_plain(held[1], one)
         return server_id if is_current else None
 
-    def note_seat(self, one: Contact, standing: Standing) -> None:
+    def note_seat(self, one: Contact, standing: RevisionState) -> None:
         """A host's secret is its server's, as was just read, and its run the one that is known."""
         if len(self._seats) >= MOST_KNOWN:
             self.forget_all()
@@ -188,7 +188,7 @@ class Known:
         self._seats.clear()
         self._seated.clear()
 
-    def all(self) -> dict[int, tuple[bytes, Standing]]:
+    def all(self) -> dict[int, tuple[bytes, RevisionState]]:
         """What is known of each server now, to be looked at again."""
         return dict(self._standings)
 
@@ -197,7 +197,7 @@ class Known:
         self._looked_at = self._clock()
 
 
-def changed(instance: Instance, known: dict[int, tuple[bytes, Standing]]) -> Collection[int]:
+def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
     """The servers among these that are not as they are known; a thousand a question."""
     ids = sorted(known)
     different: list[int] = []
@@ -212,7 +212,7 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, Standing]]) -> Col
     return different
 
 
-def _obeyed(standing: Standing) -> tuple[object, ...]:
+def _obeyed(standing: RevisionState) -> tuple[object, ...]:
     """What of a standing tells a host anything; its own receipts do not."""
     known = (standing.revision, standing.lineage, standing.went_back_at, standing.compared_at)
     return *known, standing.agent_run, standing.copied_at

@@ -112,21 +112,13 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str, *, address: str) -> Server | DeletedServer:
-    """The server whose agent holds this secret, also a deleted one.
-
-    Raises Refusal UNAUTHENTICATED, or THROTTLED (core/people/throttle.py).
-    """
-    (found,) = authenticate_together(instance, [(secret, address)])
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
 def authenticate_together(
     instance: Instance, proofs: Sequence[tuple[str, str]]
 ) -> list[Server | DeletedServer | Exception]:
-    """The same for many secrets, each with the address that it came from: whose agent it is, or what is raised."""
+    """Whose agent each of these secrets is, beside the address that it came from: a server, also a deleted one.
+
+    For one that is nobody's the Refusal UNAUTHENTICATED or THROTTLED (core/people/throttle.py) stands in its place.
+    """
     hashes = [instance.key.hash_token(secret) for secret, _ in proofs]
 
     def question(connection: Connection) -> dict[bytes, Server | DeletedServer]:
@@ -141,7 +133,7 @@ def authenticate_together(
     for secret_hash, (_, address) in zip(hashes, proofs, strict=True):
         try:
             results.append(_proved(instance, secret_hash, held.get(secret_hash), address))
-        except Exception as error:
+        except Exception as error:  # raised for the one who asked; the others get their answers
             results.append(error)
     return results
 
@@ -204,8 +196,8 @@ def report_together(
         if isinstance(server, Server):
             try:
                 judged = _judged(instance, server, all_printable(told))
-            except Exception:
-                judged = None  # said again, and kept, by the attempt of its own
+            except Exception:  # said again, and kept, by the attempt of its own
+                judged = None
         if judged is None or judged.keys or len(judged.logins) > 1 or server.id in begun:
             alone.append(place)
         else:
@@ -218,7 +210,7 @@ def report_together(
     for place in alone:
         try:
             report(instance, *told_by[place])
-        except Exception as error:
+        except Exception as error:  # likewise: what one host told keeps no other from being heard
             results[place] = error
     return results
 
@@ -251,7 +243,7 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
         delays = attempt.write(take)
     except DatabaseUnavailable:
         raise
-    except Exception:
+    except Exception:  # each is told by itself then, which says what is wrong with whose
         return False
     for (_, server, judged), delay in zip(several, delays, strict=True):
         _count(instance, server, judged, delay)

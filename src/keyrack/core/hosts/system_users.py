@@ -92,15 +92,13 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
     )
     with attempt:
 
-        def question(connection: Connection) -> SystemUser | None:
+        def question(connection: Connection) -> SystemUser:
             server = servers.get(connection, actor.workspace_id, server_id)
-            user = None if server is None else servers.get_system_user(connection, server.id, system_user_id)
-            return None if server is None or user is None else with_state(server, user)
+            if server is None:
+                raise missing("system user")
+            return with_state(server, lookups.system_user(connection, server.id, system_user_id))
 
-        found = attempt.read(question)
-        if found is None:
-            raise missing("system user")
-        return found
+        return attempt.read(question)
 
 
 def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> bool:
@@ -274,9 +272,7 @@ def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, A
 
 
 def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
-    found = servers.get_system_user(work.connection, server_id, system_user_id)
-    if found is None:
-        raise missing("system user")
+    found = lookups.system_user(work.connection, server_id, system_user_id)
     server = servers.by_id(work.connection, server_id)
     assert server is not None
     return with_state(server, found)

@@ -23,7 +23,7 @@ from keyrack.core.keys import access
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server
+from keyrack.model import Server, has_ended
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.ssh.public_key import read_canonical
@@ -31,7 +31,7 @@ from keyrack.store.hosts import deleted_servers, held_back, servers
 from keyrack.store.hosts import lineage as marks
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.hosts.held_back import ACCOUNT, LINE, LOST, REVOKED
-from keyrack.store.hosts.servers import Standing
+from keyrack.store.hosts.servers import RevisionState
 from keyrack.store.keys import revocations
 
 MOST_PIECES = 512
@@ -53,7 +53,7 @@ class HostRevision(Enum):
 def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
     """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
 
-    def look(connection: Connection) -> tuple[Standing | DeletedServer | None, bool]:
+    def look(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
         standing = servers.standing(connection, server_id)
         if standing is None:
             return deleted_servers.get(connection, server_id), False
@@ -75,11 +75,11 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
 
 def knows(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, by a server's record."""
-    standing = Standing(**{name: getattr(server, name) for name in Standing.__slots__})
+    standing = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
     return gave_out(connection, server.id, standing, revision, lineage)
 
 
-def gave_out(connection: Connection, server_id: int, standing: Standing, revision: int, lineage: str) -> bool:
+def gave_out(connection: Connection, server_id: int, standing: RevisionState, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, however long ago.
 
     A host that is only far behind must not be taken for one that knows more: what it has not yet would be held back.
@@ -89,7 +89,7 @@ def gave_out(connection: Connection, server_id: int, standing: Standing, revisio
     return revision <= standing.revision and marks.had(connection, server_id, revision, lineage)
 
 
-def is_known(standing: Standing, revision: int, lineage: str) -> bool:
+def is_known(standing: RevisionState, revision: int, lineage: str) -> bool:
     """The same as far as a server's row tells: it has the marks of the last revisions, and of the one that the host
     last said it obeys. No: perhaps it was long ago (gave_out).
     """
@@ -215,7 +215,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
         (username, entry.public_key, tuple(entry.options)): entry
         for username, entries in document.users.items()
         for entry in entries
-        if entry.expires_at is None or entry.expires_at > work.now
+        if not has_ended(entry.expires_at, work.now)
     }
     rows = []
     here = set()

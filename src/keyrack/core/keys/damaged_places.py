@@ -18,7 +18,7 @@ _TABLES = {table.name: table for table in sealed.TABLES}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """A row, by its table and key; of_missing: what is not there any more, by the table that it was counted in, "" for
     the counts themselves, and the number there.
     """
@@ -34,15 +34,15 @@ class Place:
         return whole and len(json.dumps(self.key)) <= _LONGEST and "\0" not in "".join(map(str, self.key))
 
 
-START = Place("", ())
+START = RowPlace("", ())
 
 
-def write(place: Place) -> str:
+def write(place: RowPlace) -> str:
     """The mark of a place that can be written."""
     return cursors.write((_MISSING if place.of_missing else place.table, json.dumps(place.key)))
 
 
-def read(mark: str) -> Place:
+def read(mark: str) -> RowPlace:
     """The place that a mark names. Raises Refusal INVALID for any other text."""
     name, text = map(str, cursors.read(mark, (str, str)))
     try:
@@ -55,7 +55,7 @@ def read(mark: str) -> Place:
         known = len(key) == 2 and key[0] in ("", *access_tree.TREES) and type(key[1]) is int
         if not known:
             raise cursors.no_mark()
-        return Place("", tuple(key), of_missing=True)
+        return RowPlace("", tuple(key), of_missing=True)
     table = _TABLES.get(name)
     if table is None or len(key) != len(table.primary_key):
         raise cursors.no_mark()
@@ -63,4 +63,4 @@ def read(mark: str) -> Place:
         whole = type(part) is int and -_MOST <= part < _MOST
         if not (whole if isinstance(column.type, Integer) else isinstance(part, str) and "\0" not in part):
             raise cursors.no_mark()
-    return Place(name, tuple(key))
+    return RowPlace(name, tuple(key))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Integer, Table, select
 from keyrack.core import sealing
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_places, propagation
-from keyrack.core.keys.damaged_places import Place
+from keyrack.core.keys.damaged_places import RowPlace
 from keyrack.core.lookups import require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -136,7 +136,7 @@ class DamagedRow:
         return f"{self.kind}:{','.join(str(part) for part in self.key)}"
 
 
-Looked = tuple[Place, DamagedRow | None]
+Looked = tuple[RowPlace, DamagedRow | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
     return (row for _, row in _looked_at(connection, workspace_id, damaged_places.START) if row is not None)
 
 
-def _looked_at(connection: Connection, workspace_id: int, after: Place) -> Iterator[Looked]:
+def _looked_at(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[Looked]:
     """Each row of the workspace, and each that is not there any more, as a damaged one where it is."""
     names = [table.name for table in sealed.TABLES]
     if not after.of_missing:
@@ -303,7 +303,7 @@ def _looked_at(connection: Connection, workspace_id: int, after: Place) -> Itera
     yield from _missing(connection, workspace_id, after)
 
 
-def _missing(connection: Connection, workspace_id: int, after: Place) -> Iterator[Looked]:
+def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[Looked]:
     """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
     if workspace_id != workspaces.first_workspace_id(connection):
         return
@@ -313,12 +313,12 @@ def _missing(connection: Connection, workspace_id: int, after: Place) -> Iterato
             if node > index:
                 of = f" of {sealing.named(name)}s" if name else ""
                 words = f"the count{of} was changed in the database, not by Keyrack"
-                yield Place("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
+                yield RowPlace("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
     counted = [table for table in sealed.TABLES if table.name in access_tree.TREES]
     names = [table.name for table in counted]
     for table in counted[names.index(begin) if begin else 0 :]:
         for number, is_there in sealed_tables.counted(connection, table, index if table.name == begin else -1):
-            place = Place("", (table.name, number), of_missing=True)
+            place = RowPlace("", (table.name, number), of_missing=True)
             yield place, None if is_there else _gone(table, number)
 
 
@@ -335,7 +335,7 @@ def _of_table(
     own, at_once = belongs(table, workspace_id), SERVERS_AT_ONCE if table is held.servers else AT_ONCE
     for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
         for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
-            place = Place(table.name, tuple(row[column.name] for column in table.primary_key))
+            place = RowPlace(table.name, tuple(row[column.name] for column in table.primary_key))
             yield place, None if fits else _record(connection, table, row)
 
 

@@ -16,7 +16,7 @@ from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
 from keyrack.core.lookups import NUMBER
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor
+from keyrack.model import Actor, has_ended
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
@@ -144,7 +144,7 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
             unsound = damaged_rows.damaged_credential(work, server.id, wanted.label)
             if unsound is not None:
                 damaged_rows.drop(work, unsound)
-        elif held.row.expires_at is not None and held.row.expires_at <= work.now:
+        elif has_ended(held.row.expires_at, work.now):
             ended.append(held)
         elif wanted.is_met_by(held):
             present[server.id] = held.row.id
@@ -289,7 +289,7 @@ def replace(
             revocation.refuse(work, key)
             servers = {one.id: one for one in choice.servers(work)}
             found = keys_of_many.credentials_with_key(work.connection, servers, old)
-            held = [one for one in found if one.row.expires_at is None or one.row.expires_at > work.now]
+            held = [one for one in found if not has_ended(one.row.expires_at, work.now)]
             if not held:
                 raise missing("SSH key")
             _refuse_unfit(servers, held, key)

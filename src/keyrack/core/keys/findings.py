@@ -15,7 +15,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import key_rules
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid
-from keyrack.model import Actor
+from keyrack.model import Actor, has_ended
 from keyrack.policy import KeyRules
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import KeyProblem, read_canonical
@@ -117,7 +117,7 @@ class _Question:
 
     def at(self, key: KeyAtPlace) -> Finding | None:
         """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
-        if key.expires_at is not None and key.expires_at <= self.now:
+        if has_ended(key.expires_at, self.now):
             return None
         found: list[tuple[str, str]] = []
         if WEAK in self.kinds and (words := self._weak(key)):

@@ -17,7 +17,7 @@ from keyrack.core.keys import event_terms, openings, propagation
 from keyrack.core.lookups import own_grant, own_server, own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Grant, Page, Window
+from keyrack.model import Actor, Grant, Page, Window, has_ended
 from keyrack.store.hosts import servers
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.keys.openings import Opening
@@ -124,7 +124,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
                 grants.note_begun(work.connection, grant.id, work.now)
                 before = dict(work.bumped)
                 work.bumped.clear()
-                if grant.expires_at is None or grant.expires_at > work.now:
+                if not has_ended(grant.expires_at, work.now):
                     _open(work, grant)
                 work.record(
                     f"Grant {grant.id} of the login as {grant.system_user} began",

@@ -7,7 +7,7 @@ import time
 
 from keyrack.store.database import Database
 from keyrack.store.keys import key_policy
-from keyrack.store.keys.key_policy import KeyPolicy
+from keyrack.store.keys.key_policy import KeyPolicyRow
 
 HOLDS = 1.0
 """Seconds for which a process goes on with the policy that it read, where another one sets another."""
@@ -20,10 +20,10 @@ class KeptPolicies:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[int, tuple[float, KeyPolicy | None]] = {}
+        self._kept: dict[int, tuple[float, KeyPolicyRow | None]] = {}
         self._changed: dict[int, float] = {}
 
-    def of(self, database: Database, workspace_id: int, *, joined: bool) -> KeyPolicy | None:
+    def of(self, database: Database, workspace_id: int, *, joined: bool) -> KeyPolicyRow | None:
         """The policy of a workspace, None where it set none. joined: the database is an open transaction, of
         which nobody knows yet whether it is committed.
         """

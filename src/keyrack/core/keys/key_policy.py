@@ -20,7 +20,7 @@ from keyrack.policy import KeyRules
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy
-from keyrack.store.keys.key_policy import KeyPolicy as HeldPolicy
+from keyrack.store.keys.key_policy import KeyPolicyRow
 
 MOST = 500
 LONGEST_RSA_BITS = 16384
@@ -90,8 +90,8 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
             if was is not None and not was.holds and (named is None or keeps_bits):
                 words = "What was set before was changed in the database, not by Keyrack; say both types and bits."
                 raise invalid("key_types" if named is None else "rsa_minimum_bits", words)
-            held = was or HeldPolicy((), None, None, "")
-            now = HeldPolicy(
+            held = was or KeyPolicyRow((), None, None, "")
+            now = KeyPolicyRow(
                 key_types=held.key_types if named is None else named,
                 rsa_minimum_bits=held.rsa_minimum_bits if keeps_bits else bits,
                 set_at=work.now,
@@ -115,28 +115,38 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
         return made
 
 
-def hits(instance: Instance, actor: Actor, *, types: Collection[str], rsa_minimum_bits: object) -> Hits:
+def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_bits: object = KEEP) -> Hits:
     """Which registered keys nobody could register under other rules; what is registered stays as it is.
 
-    types: of keys, as `key_types` takes them; rsa_minimum_bits: as the setting of that name. Raises Refusal INVALID.
+    types: of keys, None for those that the service accepts, KEEP for those of now; rsa_minimum_bits: likewise. Raises
+    Refusal INVALID.
     """
     with Attempt(instance, actor, "people:read", "see whom a policy of keys would hit", target_kind="key") as attempt:
-        bits = rsa_minimum_bits
-        if type(bits) is not int or not 0 < bits <= LONGEST_RSA_BITS:
-            raise invalid("rsa_minimum_bits", f"Name a number of bits, up to {LONGEST_RSA_BITS}.")
-        rules = replace(instance.key_rules, types=frozenset(types), rsa_minimum_bits=bits, blocked=None)
-        characters = _AROUND + -(-bits // 6)
 
-        def question(connection: Connection) -> tuple[list[Row[Any]], list[Row[Any]]]:
-            asked = (connection, actor.workspace_id, types, characters, MOST + 1)
-            return key_policy.suspects(*asked), key_policy.suspects_on_servers(*asked)
+        def question(connection: Connection) -> tuple[KeyRules, list[Row[Any]], list[Row[Any]]]:
+            now = _shown(instance, key_policy.of_workspace(connection, actor.workspace_id))
+            rules = _tried(instance.key_rules, now, types, rsa_minimum_bits)
+            characters = _AROUND + -(-rules.rsa_minimum_bits // 6)
+            asked = (connection, actor.workspace_id, rules.types, characters, MOST + 1)
+            return rules, key_policy.suspects(*asked), key_policy.suspects_on_servers(*asked)
 
-        own, entered = attempt.read(question)
+        rules, own, entered = attempt.read(question)
         refused = [
             *_refused(((row.user, "", row) for row in own), rules),
             *_refused((("", f"{row.username} on {row.server}", row) for row in entered), rules),
         ]
         return Hits(tuple(refused[:MOST]), max(len(own), len(entered), len(refused)) > MOST)
+
+
+def _tried(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> KeyRules:
+    """The rules that are tried out, as hits has them."""
+    named = now.types if types is KEEP else started.types if types is None else types
+    least = now.rsa_minimum_bits if bits is KEEP else started.rsa_minimum_bits if bits is None else bits
+    if not isinstance(named, Collection):
+        raise invalid("key_types", "Name types of keys.")
+    if type(least) is not int or not 0 < least <= LONGEST_RSA_BITS:
+        raise invalid("rsa_minimum_bits", f"Name a number of bits, up to {LONGEST_RSA_BITS}.")
+    return replace(started, types=frozenset(named), rsa_minimum_bits=least, blocked=None)
 
 
 def _refused(rows: Iterable[tuple[str, str, Row[Any]]], rules: KeyRules) -> Iterable[Hit]:
@@ -175,7 +185,7 @@ def _bits(rules: KeyRules, bits: object) -> int:
     return bits
 
 
-def _shown(instance: Instance, held: HeldPolicy | None) -> KeyPolicy:
+def _shown(instance: Instance, held: KeyPolicyRow | None) -> KeyPolicy:
     started = instance.key_rules
     counts = held if held is not None and held.holds else None
     rules = key_rules.stricter(started, counts)
@@ -196,7 +206,7 @@ def _words(shown: KeyPolicy) -> str:
     return f"{', '.join(shown.types) or 'no type'}, RSA of at least {shown.rsa_minimum_bits} bits"
 
 
-def _details(held: HeldPolicy | None) -> dict[str, Any] | None:
+def _details(held: KeyPolicyRow | None) -> dict[str, Any] | None:
     if held is None or not held.holds:
         return None
     return {"key_types": list(held.key_types), "rsa_minimum_bits": held.rsa_minimum_bits}

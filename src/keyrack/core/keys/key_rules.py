@@ -7,7 +7,7 @@ from dataclasses import replace
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.policy import KeyRules
-from keyrack.store.keys.key_policy import KeyPolicy
+from keyrack.store.keys.key_policy import KeyPolicyRow
 
 
 def of_workspace(instance: Instance, workspace_id: int | None) -> KeyRules:
@@ -32,7 +32,7 @@ def still(instance: Instance, workspace_id: int) -> KeyRules:
     return stricter(instance.key_rules, held if held is not None and held.holds else None)
 
 
-def stricter(rules: KeyRules, policy: KeyPolicy | None) -> KeyRules:
+def stricter(rules: KeyRules, policy: KeyPolicyRow | None) -> KeyRules:
     """The rules of a service and of a workspace together: a workspace asks for more, never for less."""
     if policy is None:
         return rules

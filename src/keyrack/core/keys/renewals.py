@@ -8,11 +8,11 @@ from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
+from keyrack.core.lookups import own_credential
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential, UserKey
-from keyrack.store.hosts import servers
 from keyrack.store.keys import endings, grants
 from keyrack.store.people import users
 
@@ -31,10 +31,7 @@ def credential(
 
         def change(work: Work) -> Credential:
             end = validation.other_end(work.now, expires_at, duration)
-            found = endings.credential(work.connection, credential_id, work.now)
-            server = None if found is None else servers.get(work.connection, actor.workspace_id, found.server_id)
-            if found is None or server is None:
-                raise missing("SSH key")
+            found, server = own_credential(work, credential_id)
             revision = work.bump_revision(server.id)
             endings.renew_credential(work.connection, found.id, end, revision)
             work.record(

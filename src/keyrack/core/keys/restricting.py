@@ -8,10 +8,9 @@ from typing import Any
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms
+from keyrack.core.lookups import own_credential
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import missing
 from keyrack.model import Actor, Credential
-from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials, endings
 
 
@@ -29,10 +28,7 @@ def credential(
     ) as attempt:
 
         def change(work: Work) -> Credential:
-            found = endings.credential(work.connection, credential_id, work.now)
-            server = None if found is None else servers.get(work.connection, actor.workspace_id, found.server_id)
-            if found is None or server is None:
-                raise missing("SSH key")
+            found, server = own_credential(work, credential_id)
             limits = validation.restrictions(restrictions, found.key_type)
             if limits == dict(found.restrictions):
                 work.no_event("as it is already")

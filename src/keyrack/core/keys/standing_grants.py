@@ -12,7 +12,7 @@ from keyrack.core.keys.grants import StandingTerms
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Grant
+from keyrack.model import Actor, Grant, has_ended
 from keyrack.store.keys import grants as grant_rows
 
 
@@ -42,7 +42,7 @@ def put(
         def change(work: Work) -> Grant:
             start, end = grants.when(work.now, terms.get("starts_at"), terms.get("expires_at"), None)
             alike = grant_rows.grants_like(work.connection, actor.workspace_id, account, place)
-            standing = [one for one in alike if one.expires_at is None or one.expires_at > work.now]
+            standing = [one for one in alike if not has_ended(one.expires_at, work.now)]
             for one in standing:
                 begins = None if one.has_begun(work.now) else one.starts_at
                 held = (begins, one.expires_at, dict(one.restrictions), bool(one.break_glass))

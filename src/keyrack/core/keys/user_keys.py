@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from keyrack.core import cursors, validation
+from keyrack.core import cursors, lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
 from keyrack.core.lookups import own_user
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, grants, key_owners, new_user_keys, published_keys, revoked_keys, user_keys
@@ -147,10 +147,7 @@ def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
     attempt = Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key", target_id=key_id)
     with attempt:
         owner = _person(actor)
-        found = attempt.read(lambda connection: user_keys.get_user_key(connection, owner, key_id))
-        if found is None:
-            raise missing("SSH key")
-        return found
+        return attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
 
 
 def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
@@ -190,7 +187,7 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner)
-            key = _own(work, owner, key_id)
+            key = lookups.user_key(work.connection, owner, key_id)
             user_keys.remove_user_key(work.connection, key.id)
             if key.fingerprint is not None and key.public_key is not None:
                 opened = grants.servers_of_user(work.connection, owner)
@@ -298,10 +295,3 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
 
 def _for(whom: User | None) -> str:
     return "" if whom is None else f" of {whom.name}"
-
-
-def _own(work: Work, owner: int, key_id: int) -> UserKey:
-    found = user_keys.get_user_key(work.connection, owner, key_id)
-    if found is None:
-        raise missing("SSH key")
-    return found

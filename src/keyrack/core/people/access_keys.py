@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,12 +16,12 @@ from keyrack import policy
 from keyrack.core import lookups, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import request_signing, throttle
+from keyrack.core.people import actors, request_signing, throttle
 from keyrack.core.people.request_signing import BadSignature, SignedRequest
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, User
+from keyrack.model import Actor, User, has_ended
 from keyrack.store.people import access_keys, users
 from keyrack.store.people.access_keys import AccessKeyRow, Signer
 
@@ -121,7 +121,7 @@ def _check_security_token(instance: Instance, key: AccessKeyRow, request: Signed
 def _check_in_force(instance: Instance, found: Signer) -> None:
     if not found.key.active or found.user.disabled_at is not None:
         raise BadSignature("the access key is not active", "access-key-inactive")
-    if found.key.expires_at is not None and found.key.expires_at <= instance.now():
+    if has_ended(found.key.expires_at, instance.now()):
         raise BadSignature(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -138,16 +138,10 @@ def _count_failure(instance: Instance, found: Signer, *, address: str, channel: 
 
 
 def _actor(found: Signer, *, address: str, channel: str) -> Actor:
-    return Actor(
-        workspace_id=found.user.workspace_id,
-        user_id=found.user.id,
-        name=found.user.name,
-        role=found.user.role,
-        policies=found.user.policies,
+    return replace(
+        actors.of_user(found.user, address=address, channel=channel),
         scopes=found.key.scopes,
         token_name=f"access key {found.key.id}",
-        address=address,
-        channel=channel,
         access_key=found.key.id,
         temporary=found.key.security_token_hash is not None,
         project=found.key.project,

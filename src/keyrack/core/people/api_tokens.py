@@ -15,7 +15,7 @@ from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Role, Token, User
+from keyrack.model import Actor, Role, Token, User, has_ended
 from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 
@@ -129,7 +129,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
         def change(work: Work) -> NewApiToken:
             found = api_token(work.connection, actor, token_id)
             old = found.token
-            if found.user.disabled_at is not None or (old.expires_at is not None and old.expires_at <= work.now):
+            if found.user.disabled_at is not None or has_ended(old.expires_at, work.now):
                 raise Refusal(Kind.INVALID, "token-ended", "This token has ended; make a new one.")
             if found.user.id != actor.user_id:
                 refuse_exceeding(work, found.user)
@@ -184,8 +184,7 @@ def _in_force(work: Work, owner: User, name: str) -> list[Token]:
     return [
         one
         for one in tokens.find_tokens(work.connection, owner.id)
-        if (one.kind, one.name, one.revoked_at) == ("api", name, None)
-        and (one.expires_at is None or one.expires_at > work.now)
+        if (one.kind, one.name) == ("api", name) and one.is_in_force(work.now)
     ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 
 from cryptography.exceptions import InvalidTag
 
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import throttle
+from keyrack.core.people import actors, throttle
 from keyrack.core.people.access_keys import BARRED_FOR, MOST_FAILURES
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor
+from keyrack.model import Actor, has_ended
 from keyrack.store.people import access_keys
 
 LONGEST = 1024
@@ -47,15 +48,8 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
     claimed = instance.database.read(lambda connection: access_keys.claimed(connection, key_id))
     # Up to the refusal nothing asks whether there is such a key, so that its time does not tell.
     if not _is_secret(instance, claimed.encrypted_secret, key_id, secret):
-        stranger = Actor(
-            workspace_id=claimed.workspace_id or 0,
-            user_id=claimed.user_id,
-            name=claimed.user_name or "",
-            role=None,
-            token_name=key_id,
-            address=address,
-            channel=channel,
-        )
+        named = (claimed.workspace_id, claimed.user_id, claimed.user_name)
+        stranger = actors.stranger(*named, address=address, channel=channel, token_name=key_id)
         refused = RefusedAttempt(stranger, "iam:self", "secret-wrong", "use an access key", "access key")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise _not_in_force()
@@ -63,18 +57,12 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
     if found is None or found.key.security_token_hash is not None or found.user.disabled_at is not None:
         raise _not_in_force()
     row, user = found.key, found.user
-    if not row.active or (row.expires_at is not None and row.expires_at <= instance.now()):
+    if not row.active or has_ended(row.expires_at, instance.now()):
         raise _not_in_force()
-    return Actor(
-        workspace_id=user.workspace_id,
-        user_id=user.id,
-        name=user.name,
-        role=user.role,
-        policies=user.policies,
+    return replace(
+        actors.of_user(user, address=address, channel=channel),
         scopes=row.scopes,
         token_name=row.id,
-        address=address,
-        channel=channel,
         access_key=row.id,
         project=row.project,
         ends_at=row.expires_at,

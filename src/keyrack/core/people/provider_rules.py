@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -10,13 +10,14 @@ from sqlalchemy import Connection
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
-from keyrack.core.people import groups, users, web_sessions
+from keyrack.core.people import actors, groups, users, web_sessions
 from keyrack.core.people.users import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
+from keyrack.settings import provider_rules
 from keyrack.store.people import authenticators, workspaces
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
@@ -38,15 +39,9 @@ class Claims:
     session: str | None
 
 
-def rules(text: str) -> Mapping[str, str]:
-    """`admins=admin, *=member` taken apart: what a group of the provider's is here."""
-    pairs = (part.rpartition("=") for part in text.split(",") if part.strip())
-    return {group.strip(): value.strip() for group, _, value in pairs if group.strip() and value.strip()}
-
-
 def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
     """The highest role that a rule gives somebody in these groups; None where none does."""
-    known = rules(instance.settings.oidc_roles)
+    known = dict(provider_rules(instance.settings.oidc_roles))
     given = {known[group] for group in (*groups, ANYBODY) if group in known}
     return next((role for role in ORDER if role.value in given), None)
 
@@ -169,7 +164,7 @@ def _follow_role(instance: Instance, user: User, role: Role) -> None:
 def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
     """Bring groups to what the rules say; a group that no rule names is left alone."""
     actor = _keyrack(instance)
-    for theirs, ours in rules(instance.settings.oidc_groups).items():
+    for theirs, ours in dict(provider_rules(instance.settings.oidc_groups)).items():
         inside = theirs in claims.groups
 
         def held(connection: Connection, ours: str = ours) -> frozenset[int]:
@@ -210,15 +205,8 @@ def _no_access() -> Refusal:
 
 def _refused(instance: Instance, user: User | None, address: str) -> Refusal:
     refusal = _no_access()
-    number = user.workspace_id if user else _keyrack(instance).workspace_id
-    stranger = Actor(
-        workspace_id=number,
-        user_id=user.id if user else None,
-        name=user.name if user else "",
-        role=None,
-        address=address,
-        channel=web_sessions.CHANNEL,
-    )
+    named = (user.workspace_id, user.id, user.name) if user else (_keyrack(instance).workspace_id, None, None)
+    stranger = actors.stranger(*named, address=address, channel=web_sessions.CHANNEL)
     refused = RefusedAttempt(stranger, "iam:self", refusal.code, "sign in", "session")
     instance.refusals.record(instance.database, refused, instance.now(), later=True)
     return refusal

@@ -15,7 +15,7 @@ from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import api_token
-from keyrack.core.people import passwords, second_proofs, throttle
+from keyrack.core.people import actors, passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -36,14 +36,10 @@ FEWEST_CHARACTERS = 6
 """A chosen token has at least so many characters, so many of them different."""
 MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
-MOST_ACTORS = 5_000
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
 SECOND = "second_proof"
 """What the details of a token say that was issued for a password and a code."""
-# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
-# own keys, and oneself.
-PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
     _note_use(instance, found.token)
-    return _actors.of(found, address, channel)
+    return instance.token_actors.of(found.user, found.token, address=address, channel=channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
@@ -116,64 +112,8 @@ def _not_in_force() -> Refusal:
     return Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
 
-def lookup(instance: Instance, secret: str) -> Bearer | None:
-    """The token and user behind a secret, if in force: not expired, not revoked, its user not disabled."""
-    if not secret or len(secret) > LONGEST_TOKEN:
-        return None
-    secret_hash = instance.key.hash_token(secret)
-    found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
-    return None if found is None else _in_force(instance, found)
-
-
 def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
-    if found.token.revoked_at is not None or found.user.disabled_at is not None:
-        return None
-    if found.token.expires_at is not None and found.token.expires_at <= instance.now():
-        return None
-    return found
-
-
-def actor_of(user: User, token: Token | None, *, address: str, channel: str) -> Actor:
-    """The actor that a user is when calling through a channel from an address."""
-    project = str(token.details.get("project") or "") if token else ""
-    scopes = token.scopes if token else ("*",)
-    return Actor(
-        workspace_id=user.workspace_id,
-        user_id=user.id,
-        name=user.name,
-        role=user.role,
-        policies=user.policies,
-        scopes=policy.both(scopes, PROJECT_SCOPES) if project else scopes,
-        token_id=token.id if token else None,
-        token_name=token.name if token else "",
-        address=address,
-        channel=channel,
-        project=project,
-        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
-        ends_at=token.expires_at if token and token.kind == "api" else None,
-    )
-
-
-class _Actors:
-    """Actors that callers by a token were, kept as long as what the token stands for is the very same record."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[int, str, str], tuple[Bearer, Actor]] = {}
-
-    def of(self, bearer: Bearer, address: str, channel: str) -> Actor:
-        """As actor_of, of a token and its user."""
-        # The record is kept too, so that no other one gets its number meanwhile.
-        kept = self._kept.get((id(bearer), address, channel))
-        if kept is not None:
-            return kept[1]
-        if len(self._kept) >= MOST_ACTORS:
-            self._kept.clear()
-        actor = actor_of(bearer.user, bearer.token, address=address, channel=channel)
-        self._kept[id(bearer), address, channel] = (bearer, actor)
-        return actor
-
-
-_actors = _Actors()
+    return found if found.user.disabled_at is None and found.token.is_in_force(instance.now()) else None
 
 
 def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code: str | None = None) -> SignedIn:
@@ -232,18 +172,12 @@ def _by_password(
     if passwords.verify(hashed, password):
         user = instance.database.read(lambda connection: users.user(connection, claimed.user_id or 0))
     if user is None or user.disabled_at is not None:
-        stranger = Actor(
-            workspace_id=claimed.workspace_id or 0,
-            user_id=claimed.user_id,
-            name=claimed.user_name or "",
-            role=None,
-            address=address,
-            channel=channel,
-        )
+        named = (claimed.workspace_id, claimed.user_id, claimed.user_name)
+        stranger = actors.stranger(*named, address=address, channel=channel)
         refused = RefusedAttempt(stranger, "iam:self", wrong.code, "sign in", "token")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
-    actor = actor_of(user, None, address=address, channel=channel)
+    actor = actors.of_user(user, address=address, channel=channel)
     attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
     with attempt:
 
@@ -403,9 +337,7 @@ def change(
             end = actor.ends_at
 
         def run(work: Work) -> None:
-            found = tokens.api_token(work.connection, actor.workspace_id, token_id)
-            if found is None:
-                raise missing("token")
+            found = api_token(work.connection, actor, token_id)
             refuse_exceeding(work, found.user)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = found.token

@@ -120,6 +120,8 @@ def change(
 ) -> User:
     """Give a user a new password, let them in again or shut them out, all or nothing; None leaves things.
 
+    enabled: False shuts the user out everywhere: tokens and access keys end, the SSH keys leave every server; True
+    lets in again, with the SSH keys but without the proofs of before.
     proven: the actor showed the user's present password, and so could sign in with all of the user's rights already.
     session_id: the session in the console that a new password does not end, as it is given there.
     Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
@@ -237,16 +239,6 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             return user
 
         return attempt.write(change)
-
-
-def enable(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Let a disabled user in again, with the SSH keys but without the proofs of before. Raises as change does."""
-    return change(instance, actor, user_id, enabled=True)
-
-
-def disable(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Shut a user out everywhere: tokens and access keys end, the keys leave every server. Raises as change does."""
-    return change(instance, actor, user_id, enabled=False)
 
 
 def _set_password(work: Work, user: User, hashed: str, but_session: int | None) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user, user_named
-from keyrack.core.people import throttle
+from keyrack.core.people import actors, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
@@ -45,15 +45,8 @@ class NewWebSession:
 
 def actor_of(user: User, *, address: str, session: WebSession | None = None) -> Actor:
     """The actor that a user is in a browser; session: None for one who is about to begin one."""
-    return Actor(
-        workspace_id=user.workspace_id,
-        user_id=user.id,
-        name=user.name,
-        role=user.role,
-        policies=user.policies,
-        address=address,
-        channel=CHANNEL,
-        web_session_id=session.id if session else None,
+    return replace(
+        actors.of_user(user, address=address, channel=CHANNEL), web_session_id=session.id if session else None
     )
 
 

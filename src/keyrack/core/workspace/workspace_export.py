@@ -14,7 +14,7 @@ from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
 from keyrack.core.workspace.workspace_guards import is_frozen
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Grant, Workspace
+from keyrack.model import Actor, Grant, Workspace, has_ended
 from keyrack.store import workspace_state
 from keyrack.store.keys import grants
 from keyrack.store.workspace_state import ServerState, State
@@ -153,7 +153,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
 
 def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:
     """A grant as the file names it; None for one that opens nothing."""
-    if grant.expires_at is not None and grant.expires_at <= at:
+    if has_ended(grant.expires_at, at):
         return None
     users = {user.id: user.name for user in state.users.values()}
     groups = {number: name for name, number in state.groups.items()}

@@ -9,7 +9,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.keys import grants
 from keyrack.core.workspace.workspace_changes import Comparison, Doing, refuse_unknown
 from keyrack.core.workspace.workspace_text import WantedGrant, wrong
-from keyrack.model import Grant
+from keyrack.model import Grant, has_ended
 
 
 def compare_grants(run: Comparison) -> None:
@@ -17,7 +17,7 @@ def compare_grants(run: Comparison) -> None:
     name = _Names(run)
     by_key: dict[_Key, list[Grant]] = {}
     for grant in run.state.grants:
-        if grant.expires_at is None or grant.expires_at > run.at:
+        if not has_ended(grant.expires_at, run.at):
             by_key.setdefault(name.of(grant), []).append(grant)
     damaged: dict[_Key, list[Grant]] = {}
     for grant in run.state.damaged_grants:
@@ -27,7 +27,7 @@ def compare_grants(run: Comparison) -> None:
     for wanted in run.wanted.grants:
         with run.faults.noted():
             name.refuse_unknown(wanted)
-        if wanted.expires_at is not None and wanted.expires_at <= run.at:
+        if has_ended(wanted.expires_at, run.at):
             ended.add(_key(wanted))  # one in force is a removal below
             continue
         wanted_by_key.setdefault(_key(wanted), []).append(wanted)

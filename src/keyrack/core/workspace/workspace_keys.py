@@ -14,7 +14,7 @@ from keyrack.core.keys import credentials, key_sources, renewals, requests, user
 from keyrack.core.people import named_people
 from keyrack.core.workspace.workspace_changes import Comparison, Doing
 from keyrack.core.workspace.workspace_text import WantedCredential, WantedRule, WantedServer, WantedUser
-from keyrack.model import Credential, UserKey
+from keyrack.model import Credential, UserKey, has_ended
 from keyrack.store.keys.requests import RequestRule
 
 
@@ -45,7 +45,7 @@ def compare_server(run: Comparison, wanted: WantedServer) -> None:
         return
     held = {one.label: one for one in (run.state.credentials.get(known.id, ()) if known else ())}
     for one in wanted.credentials:
-        if one.expires_at is not None and one.expires_at <= run.at:
+        if has_ended(one.expires_at, run.at):
             continue  # it has ended
         was = held.pop(one.label, None)
         if was is not None and _same(run, one, was):

@@ -28,7 +28,7 @@ from keyrack.core.workspace.workspace_text import (
     placed,
     wrong,
 )
-from keyrack.model import Role, User
+from keyrack.model import Role, User, has_ended
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 
@@ -205,7 +205,7 @@ def _access_key(run: Comparison, wanted: WantedUser, known: User | None, key_id:
 
 
 def _over(run: Comparison, row: TokenRow) -> bool:
-    return row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= run.at)
+    return row.revoked_at is not None or has_ended(row.expires_at, run.at)
 
 
 def _revoke(row: TokenRow) -> Callable[[Doing], object]:
@@ -216,7 +216,7 @@ def _token(run: Comparison, wanted: WantedUser, known: User | None, token: Wante
     row = run.state.known_tokens.get(run.instance.key.hash_token(token.secret))
     if row is not None and (known is None or row.user_id != known.id):
         raise wrong(wanted.place, f"the token {token.name!r} is somebody else's already; choose another one")
-    ended = token.expires_at is not None and token.expires_at <= run.at
+    ended = has_ended(token.expires_at, run.at)
     if row is not None and _over(run, row):
         if ended:
             return  # as the file says

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
-from keyrack.model import Actor, Event, Page, Place
+from keyrack.model import Actor, Event, EventFilter, Page, Place, Window
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.sealing import event_seals
@@ -22,6 +22,17 @@ LOOKED_AT = 2000
 """Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
 LOOKED_THROUGH = 200_000
 """Events that one page by cursor is looked for in, where what is asked stands in no index: a fifth of a second."""
+REFUSED, ALARM = "refused", "alarm"
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key"),
+    "access": ("grant", "request", "request rule", "freeze"),
+    "hosts": ("server", "system user", "SSH settings"),
+    "people": ("user", "group", "offboarding", "identity", "authenticator"),
+    "sessions": ("session",),
+    "tokens": ("token", "access key"),
+    "repositories": ("repository", "project", "deploy key"),
+}
+"""What events are about, as people ask for it: the kinds of their targets."""
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -79,65 +90,45 @@ def _by(actor: Actor) -> dict[str, Any]:
     }
 
 
-def find(
-    connection: Connection,
-    workspace_id: int,
-    *,
-    server_id: int | None = None,
-    concerning: int | None = None,
-    search: str = "",
-    since: datetime | None = None,
-    until: datetime | None = None,
-    before: int | None = None,
-    actor_name: str = "",
-    key: str = "",
-    kinds: Collection[str] = (),
-    refused: bool = False,
-    alarms: bool = False,
-    offset: int,
-    limit: int,
-    after: Place | None = None,
-) -> Page[Event]:
-    """A page of a workspace's events, newest first; search: part of the summary, any case.
+def find(connection: Connection, workspace_id: int, asked: EventFilter, window: Window) -> Page[Event]:
+    """A page of a workspace's events, newest first.
 
-    server_id: those of this server; concerning: also those that gave it a new revision, as a grant to a tag does;
-    since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
-    one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
-    all; refused: only what was; alarms: these alone. A page after a place may be short, or empty, though more follows:
-    it is looked for among the next LOOKED_THROUGH events of those that server and time leave.
+    A page after a place may be short, or empty, though more follows: it is looked for among the next LOOKED_THROUGH
+    events of those that server and time leave.
     """
     within: list[Any] = [events.c.workspace_id == workspace_id]
-    if since is not None:
-        within.append(events.c.at >= since)
-    if until is not None:
-        within.append(events.c.at < until)
-    if before is not None:
-        within.append(events.c.id < before)
-    if server_id is not None:
-        within.append(events.c.server_id == server_id)
-    if alarms:
+    if asked.since is not None:
+        within.append(events.c.at >= asked.since)
+    if asked.until is not None:
+        within.append(events.c.at < asked.until)
+    if asked.before is not None:
+        within.append(events.c.id < asked.before)
+    if asked.server_id is not None:
+        within.append(events.c.server_id == asked.server_id)
+    if asked.kind == ALARM:
         within.append(text(IS_ALARM))
     sought: list[Any] = []
-    if concerning is not None:
+    if asked.concerning is not None:
         # As JSON has the revisions of an event; a quote in somebody's text has a backslash before it there.
-        raised = cast(events.c.details, Text).contains(f'"{concerning}":', autoescape=True)
-        sought.append(or_(events.c.server_id == concerning, raised))
-    if actor_name:
-        sought.append(events.c.actor_name == actor_name)
-    if key:
+        raised = cast(events.c.details, Text).contains(f'"{asked.concerning}":', autoescape=True)
+        sought.append(or_(events.c.server_id == asked.concerning, raised))
+    if asked.person:
+        sought.append(events.c.actor_name == asked.person)
+    if asked.key:
         # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
-        sought.append(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
-    if kinds:
-        sought.append(events.c.target_kind.in_(kinds))
-    if refused:
+        sought.append(or_(contains(events.c.summary, asked.key), contains(cast(events.c.details, Text), asked.key)))
+    if asked.kind in KINDS:
+        sought.append(events.c.target_kind.in_(KINDS[asked.kind]))
+    if asked.kind == REFUSED:
         sought.append(events.c.outcome != "done")
-    if search:
-        sought.append(contains(events.c.summary, search))
+    if asked.search:
+        sought.append(contains(events.c.summary, asked.search))
+    after = window.after
     beyond = _beyond(connection, within, after) if sought and after is not None else None
     if beyond is not None:
         sought.append(events.c.id > beyond)
     ordered = select(*COLUMNS).where(*within, *sought).order_by(events.c.id.desc())
-    found = page(connection, ordered, _event, offset=offset, limit=limit, after=after)
+    found = page(connection, ordered, _event, offset=window.offset, limit=window.limit, after=after)
     return found if found.after is not None or beyond is None else replace(found, after=(beyond + 1,))
 
 

@@ -282,7 +282,7 @@ def answer(ask: Callable[[], T], *, again: bool) -> T:
         return ask()
     except CommitInDoubt as error:
         raise unavailable(error.__cause__ or error) from error
-    except Exception as error:
+    except Exception as error:  # each driver has its own for it; raised where it is another
         if not is_unavailable(error):
             raise
         if not (again and getattr(error, "connection_invalidated", False)):

@@ -74,7 +74,7 @@ class Fiber(greenlet):  # type: ignore[misc]
         result, failed = None, None
         try:
             result = self._call()
-        except BaseException as error:
+        except BaseException as error:  # raised where the fiber is waited for
             failed = error
         ended = self._ended
         del self._call, self._ended  # with what it raised they lead back here, in a circle

@@ -141,7 +141,7 @@ class ChangeListener:
                 self._outage.failed(f"The connection that hears of changes is gone and is made anew: {error}")
                 # Apart from each other, or all processes come back in the same instant.
                 self._closing.wait(RECONNECT_SECONDS * random.uniform(0.25, 1))  # noqa: S311
-            except Exception:
+            except Exception:  # who hears nothing any more would serve what was: it goes on, and says so
                 log.exception("Hearing of changes stumbled over an error of its own and goes on.")
                 self._closing.wait(RECONNECT_SECONDS)
 

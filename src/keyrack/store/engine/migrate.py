@@ -60,11 +60,6 @@ def knows(found: str | None, revision: str) -> bool:
     return revision in chain[: chain.index(found) + 1]
 
 
-def is_current(url: str) -> bool:
-    """Whether a database is at the revision this version works with."""
-    return current(url) == head()
-
-
 def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | None = None) -> None:
     """Bring an empty or older database to a revision, in one transaction; does nothing when it is there.
 

@@ -142,7 +142,7 @@ class SharedReads:
         except DatabaseUnavailable as error:
             for one in gathered.values():
                 one.error = error
-        except Exception as error:
+        except Exception as error:  # of several, each asks alone then, and raises its own
             if len(gathered) == 1:
                 mine.error = error
         finally:

@@ -203,7 +203,7 @@ def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:
     try:
         waiting.result = waiting.command(conn)
         sealed.settle(conn)
-    except BaseException as error:
+    except BaseException as error:  # the command's own: raised for who gave it, and the batch goes on
         waiting.error = error
     announced = changes.end_announcing(conn)
     if conn.get_transaction() is not transaction or not raw.in_transaction:

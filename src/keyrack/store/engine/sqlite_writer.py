@@ -52,10 +52,10 @@ class SqliteWriter:
         self._stumbled = ""
         self._next: WaitingCommand | Turn | None = None
 
-    def run(self, command: Command, turn: int | None = None) -> Any:
+    def run(self, command: Command, turn: int | None = None, foresight: object = None) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        turn: whose turn it takes; here no two commands run at once anyhow.
+        turn: whose turn it takes; here no two commands run at once anyhow. foresight: nothing is waited for here.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
@@ -100,7 +100,7 @@ class SqliteWriter:
                 elif self._watching and not last:
                     self._look()
                 self._stumbled = ""
-            except Exception as error:
+            except Exception as error:  # without this thread nothing is written any more
                 if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
                     words = "The SQLite writer stumbled over an error of its own and goes on."
                     if is_altered(error):
@@ -157,7 +157,7 @@ class SqliteWriter:
             self._check_file(conn)
             self._file.counted(commits)
             self._seen_change = latest
-        except Exception as error:
+        except Exception as error:  # the batch is lost, whatever it was; raised for all who wait
             self._note_damage(error)
             self._drop_connection()
             # Not one command of the batch is on the disk, also none that had gone well.
@@ -242,5 +242,5 @@ class SqliteWriter:
         try:
             conn.invalidate()
             conn.close()
-        except Exception:
+        except Exception:  # it is thrown away in any case
             log.exception("A broken SQLite connection did not close cleanly.")

@@ -19,7 +19,6 @@ from keyrack.store.tables import (
     deploy_keys,
     held_back,
     key_owners,
-    key_uses,
     repositories,
     repository_members,
     repository_names,
@@ -187,14 +186,6 @@ def note_key_use(connection: Connection, fingerprint: str, address: str, at: dat
 def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
     """Remember when a deploy key was last used."""
     sealed.change(connection, deploy_keys, sealed.row_of(deploy_key_id), values={"last_used_at": at})
-
-
-def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
-    """When a key last opened Git, or None."""
-    statement = select(key_uses.c.last_used_at).where(
-        key_uses.c.fingerprint == fingerprint, key_uses.c.server_id == GIT
-    )
-    return connection.execute(statement).scalar()
 
 
 def _deploy_key(values: Any) -> SoundDeployKey:

@@ -112,12 +112,6 @@ def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, 
     )
 
 
-def last_uses(connection: Connection, fingerprint: str) -> Mapping[int, tuple[datetime, str]]:
-    """When a key was last used and from where, by server id; 0 stands for Git."""
-    rows = connection.execute(select(key_uses).where(key_uses.c.fingerprint == fingerprint))
-    return {row.server_id: (row.last_used_at, row.address) for row in rows}
-
-
 def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -> None:
     """Note that these hosts were heard of; one statement for all of them, and no revision."""
     before = or_(servers.c.seen_at.is_(None), servers.c.seen_at < at)

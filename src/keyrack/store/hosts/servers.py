@@ -28,7 +28,7 @@ MOST_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RevisionState:
     """What it takes to tell whether a host obeys something that this database knows."""
 
     revision: int
@@ -293,23 +293,23 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
     return int(raised["revision"])
 
 
-def standing(connection: Connection, server_id: int) -> Standing | None:
+def standing(connection: Connection, server_id: int) -> RevisionState | None:
     """Where a server stands now, or None when it is gone."""
     return standings(connection, (server_id,)).get(server_id, (None, None))[1]
 
 
-def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, Standing]]:
+def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, RevisionState]]:
     """Where these servers stand now, each with what is known of its agent's secret; those that are gone are missing."""
     found = {}
     for row in _standings.rows(connection, tuple(server_ids)):
         server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
-        found[server_id] = secret_hash, Standing(**row)
+        found[server_id] = secret_hash, RevisionState(**row)
     return found
 
 
 @prepared
 def _standings(server_ids: Iterable[int]) -> Select[Any]:
-    told = (servers.c[name] for name in Standing.__slots__)
+    told = (servers.c[name] for name in RevisionState.__slots__)
     return select(servers.c.id, servers.c.agent_secret_hash, *told).where(among(servers.c.id, server_ids))
 
 

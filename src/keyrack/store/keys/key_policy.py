@@ -15,7 +15,7 @@ from keyrack.store.tables import credentials, key_policies, servers, system_user
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPolicy:
+class KeyPolicyRow:
     """Which keys a workspace accepts. key_types: empty, rsa_minimum_bits: None where the service's count.
 
     holds: False for one that is not as Keyrack wrote it, or that others deleted; then it says nothing.
@@ -33,18 +33,18 @@ def _policy(workspace_id: int) -> Select[Any]:
     return select(key_policies).where(key_policies.c.workspace_id == workspace_id)
 
 
-def of_workspace(connection: Connection, workspace_id: int) -> KeyPolicy | None:
+def of_workspace(connection: Connection, workspace_id: int) -> KeyPolicyRow | None:
     """The policy of a workspace, None where it never set one."""
     is_missed = sealed_tables.is_missed(connection, key_policies, workspace_id)
     row = _policy.row(connection, workspace_id)
     if row is None:
-        return KeyPolicy((), None, None, "", holds=False) if is_missed else None
+        return KeyPolicyRow((), None, None, "", holds=False) if is_missed else None
     if not sealed.sound(connection, key_policies, row):
-        return KeyPolicy((), None, None, "", holds=False)
-    return KeyPolicy(tuple(row.key_types), row.rsa_minimum_bits, row.set_at, row.set_by)
+        return KeyPolicyRow((), None, None, "", holds=False)
+    return KeyPolicyRow(tuple(row.key_types), row.rsa_minimum_bits, row.set_at, row.set_by)
 
 
-def put(connection: Connection, workspace_id: int, policy: KeyPolicy) -> None:
+def put(connection: Connection, workspace_id: int, policy: KeyPolicyRow) -> None:
     """Set the policy of a workspace, whatever stood there."""
     was = of_workspace(connection, workspace_id)
     values = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column
+from sqlalchemy import ColumnElement, and_, func, literal_column
 
+from keyrack.store.tables import tokens
 from keyrack.store.tables.columns import Moment
 
 _NO_END = literal_column(str(2**63 - 1), Moment)
@@ -20,6 +21,11 @@ def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
     reads the whole table, where the index that the rest of the question names has ten rows.
     """
     return func.coalesce(column, _NO_END) > at
+
+
+def token_in_force(at: datetime) -> ColumnElement[bool]:
+    """The condition that model.Token.is_in_force is, of a row of `tokens`."""
+    return and_(tokens.c.revoked_at.is_(None), in_force(tokens.c.expires_at, at))
 
 
 def is_frozen(frozen_at: datetime | None, confirmed_at: datetime | None, created_at: datetime) -> bool:

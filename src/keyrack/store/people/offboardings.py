@@ -15,7 +15,7 @@ from keyrack.store.hosts import sessions as open_logins
 from keyrack.store.hosts.servers import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
-from keyrack.store.keys.terms import in_force
+from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import (
@@ -140,7 +140,7 @@ def _repository_roles(user_id: int) -> Select[Any]:
 
 @prepared
 def _tokens(user_id: int, at: datetime) -> Select[Any]:
-    mine = (tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None), in_force(tokens.c.expires_at, at))
+    mine = (tokens.c.user_id == user_id, token_in_force(at))
     return select(tokens.c.id, tokens.c.kind, tokens.c.name).where(*mine).order_by(tokens.c.id)
 
 

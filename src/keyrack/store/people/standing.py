@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, select, 
 
 from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.keys.terms import in_force
+from keyrack.store.keys.terms import in_force, token_in_force
 from keyrack.store.people.users import user_record
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import access_keys, repositories, repository_members, tokens, users, web_sessions
@@ -105,7 +105,7 @@ def _proven(
     held: list[ColumnElement[bool]] = []
     if token_id is not None:
         of_user = (tokens.c.id == token_id, tokens.c.user_id == user_id)
-        held.append(exists().where(*of_user, tokens.c.revoked_at.is_(None), in_force(tokens.c.expires_at, at)))
+        held.append(exists().where(*of_user, token_in_force(at)))
     if access_key is not None:
         key = (access_keys.c.id == access_key, access_keys.c.user_id == user_id)
         held.append(exists().where(*key, access_keys.c.active, in_force(access_keys.c.expires_at, at)))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Token, User, Window
 from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.keys.terms import token_in_force
 from keyrack.store.people.users import user_record
 from keyrack.store.rows import COUNTED, Records, inserted, paged
 from keyrack.store.sealing import access_tree, sealed
@@ -139,9 +140,7 @@ def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) 
 
 @prepared
 def _count_tokens(user_id: int, kind: str, at: datetime) -> Select[Any]:
-    return select(func.count()).where(
-        tokens.c.user_id == user_id, tokens.c.kind == kind, tokens.c.revoked_at.is_(None), tokens.c.expires_at > at
-    )
+    return select(func.count()).where(tokens.c.user_id == user_id, tokens.c.kind == kind, token_in_force(at))
 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:

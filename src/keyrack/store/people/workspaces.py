@@ -54,11 +54,6 @@ def first_workspace_id(connection: Connection) -> int:
     return min((one.id for one in workspaces_by_name(connection)), default=0)
 
 
-def workspaces_exist(connection: Connection) -> bool:
-    """Whether there is any workspace, which tells a new instance from one in use."""
-    return connection.execute(select(workspaces.c.id).limit(1)).scalar() is not None
-
-
 def add_project(connection: Connection, workspace_id: int, *, uid: str, name: str) -> int:
     """Insert a project; answers its id."""
     return inserted(connection, projects, {"workspace_id": workspace_id, "uid": uid, "name": name})

@@ -16,7 +16,7 @@ from keyrack.core.audit import chain, events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Event
+from keyrack.model import Event, EventFilter
 from keyrack.model import Page as Piece
 from keyrack.protocol.audit_tree import CheckpointProblem
 from keyrack.web.console.pages_live import of_hosts
@@ -46,9 +46,7 @@ def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
 def _found(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event]]:
     """What the filters leave, page by page; the first one is there once it is asked for."""
     host = visit.query.get("host", "").strip()
-    return events.every(
-        visit.instance,
-        visit.actor,
+    asked = EventFilter(
         concerning=servers.named(visit.instance, visit.actor, host).id if host else None,
         search=visit.query.get("q", "").strip(),
         person=visit.query.get("person", "").strip(),
@@ -57,8 +55,8 @@ def _found(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event
         since=_moment(visit, "since"),
         until=_moment(visit, "until", end=True),
         before=before,
-        limit=limit,
     )
+    return events.every(visit.instance, visit.actor, asked, limit=limit)
 
 
 def activity(visit: Visit) -> Response:

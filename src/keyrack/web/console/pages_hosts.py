@@ -17,8 +17,8 @@ from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
+from keyrack.model import EventFilter, Server, UnmanagedKey
 from keyrack.model import Page as Piece
-from keyrack.model import Server, UnmanagedKey
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
 from keyrack.web import bodies
@@ -173,7 +173,7 @@ def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
 def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
     if not visit.may("events:read"):
         return ()
-    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15, cursor="").items
+    return events.find(visit.instance, visit.actor, EventFilter(server_id=server.id), limit=15, cursor="").items
 
 
 def manage(visit: Visit) -> Response:

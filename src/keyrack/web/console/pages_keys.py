@@ -27,7 +27,7 @@ from keyrack.core.keys import (
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import User, UserKey
+from keyrack.model import User, UserKey, has_ended
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
@@ -61,7 +61,7 @@ class KeyCard:
 
     def has_ended(self, now: datetime) -> bool:
         """Whether its end has come."""
-        return self.key.expires_at is not None and self.key.expires_at <= now
+        return has_ended(self.key.expires_at, now)
 
     @property
     def waiting(self) -> tuple[str, ...]:

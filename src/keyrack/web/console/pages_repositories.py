@@ -9,7 +9,7 @@ from keyrack.core.git import deploy_keys, named_repositories, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
 from keyrack.errors import missing
-from keyrack.model import Event
+from keyrack.model import Event, EventFilter
 from keyrack.store.git.repositories import Repository
 from keyrack.web import bodies
 from keyrack.web.console import templates
@@ -59,7 +59,7 @@ def repository(visit: Visit) -> Response:
     found = _named(visit, visit.path.get("path") or visit.path["id"])
     happened: tuple[Event, ...] = ()
     if visit.may("events:read"):
-        happened = events.find(visit.instance, visit.actor, search=found.path, limit=15, cursor="").items
+        happened = events.find(visit.instance, visit.actor, EventFilter(search=found.path), limit=15, cursor="").items
     return visit.show(
         "repository.html",
         repository=found,

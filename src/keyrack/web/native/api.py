@@ -41,7 +41,7 @@ from keyrack.web.native import (
     user_keys,
     webhooks,
 )
-from keyrack.web.native.shapes import Error, parameter_names
+from keyrack.web.native.shapes import Error
 
 CHANNEL = "native"
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 409, Kind.LIMIT: 409}
@@ -75,8 +75,6 @@ ENDPOINTS = (
     *webhooks.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
-# What each call takes in its query; any other name is refused, so that a misspelt one is not silently left out.
-QUERIES = {one.path: parameter_names(one.asks) for one in ENDPOINTS if one.asks is not None}
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from keyrack.core.audit import chain, events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
+from keyrack.model import EventFilter
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_audit as shapes
 from keyrack.web.native import shapes_chain as chained
@@ -16,9 +17,7 @@ from keyrack.web.native.calls import endpoint
 
 def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
     """List the audit log, newest first"""
-    found = events.find(
-        call.instance,
-        call.actor,
+    sought = EventFilter(
         server_id=servers.named(call.instance, call.actor, asked.server).id if asked.server else None,
         search=asked.search,
         person=asked.person,
@@ -26,8 +25,8 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         key=asked.key.replace(" ", "+"),
         kind=asked.kind,
         **asked.span(),
-        **asked.window(),
     )
+    found = events.find(call.instance, call.actor, sought, **asked.window())
     return shapes.EventPage.of(found, shapes.event)
 
 

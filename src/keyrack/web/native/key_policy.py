@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyrack.core.keys import key_policy
 from keyrack.core.validation import KEEP
+from keyrack.web import bodies
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_key_policy as shapes
 from keyrack.web.native.calls import endpoint
@@ -28,12 +29,12 @@ def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolic
 
 def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
     """List the registered keys that nobody could register under another policy"""
-    now = key_policy.get(call.instance, call.actor)
+    types, bits = asked.key_types, asked.rsa_minimum_bits
     found = key_policy.hits(
         call.instance,
         call.actor,
-        types=now.types if asked.key_types is None else asked.key_types.split(","),
-        rsa_minimum_bits=now.rsa_minimum_bits if asked.rsa_minimum_bits is None else asked.rsa_minimum_bits,
+        types=KEEP if types is None else None if types == shapes.AS_STARTED else types.split(","),
+        rsa_minimum_bits=KEEP if bits is None else None if bits == shapes.AS_STARTED else bodies.identifier(bits),
     )
     return shapes.hits(found)
 

@@ -10,7 +10,6 @@ from keyrack.web.native.shapes import (
     Answer,
     Fingerprint,
     Flag,
-    IdAsked,
     Query,
     Request,
     Time,
@@ -18,6 +17,7 @@ from keyrack.web.native.shapes import (
     time_or_null,
 )
 
+AS_STARTED = "any"
 _TYPES = ["ssh-ed25519", "sk-ssh-ed25519@openssh.com"]
 
 
@@ -31,10 +31,10 @@ class KeyPolicyChange(Request):
 
 
 class HitsAsked(Query):
-    """The policy that is tried; what is left out is as it holds now."""
+    """The policy that is tried; what is left out is as it holds now, any: as the service was started."""
 
-    key_types: Annotated[str | None, about("Types of keys, with commas between.", "ssh-ed25519")] = None
-    rsa_minimum_bits: Annotated[IdAsked, about("The shortest RSA key, in bits.", 3072)] = None
+    key_types: Annotated[str | None, about("Types of keys, with commas between; or any.", "ssh-ed25519")] = None
+    rsa_minimum_bits: Annotated[str | None, about("The shortest RSA key, in bits; or any.", "3072")] = None
 
 
 class KeyPolicy(Answer):

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict
 
+from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.refused_logins import RefusedLogins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
@@ -90,10 +91,13 @@ class Lifting(Request):
     fingerprint: Annotated[Fingerprint, about("The key, as ssh-keygen -l prints it.")]
 
 
+_OPEN = ",".join(unmanaged_keys.OPEN)
+
+
 class UnmanagedKeysAsked(Window):
     """Which unmanaged keys."""
 
-    state: Annotated[str, about("One or several, with commas.", "new,removing")] = "new,removing"
+    state: Annotated[str, about("One or several, with commas.", _OPEN)] = _OPEN
 
 
 class ReceiptsAsked(Query):

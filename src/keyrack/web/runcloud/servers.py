@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers
 from keyrack.core.validation import KEEP
-from keyrack.model import Page, Server
+from keyrack.model import EventFilter, Page, Server
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import Fields, date, listed, window
@@ -81,8 +81,8 @@ def show_installation_script(call: Call) -> Response:
 
 def list_logs(call: Call) -> Response:
     """List a server's log, newest first: what was done to it and what its host reported"""
-    search = call.query.get("search", "")
-    found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
+    asked = EventFilter(server_id=call.ids["serverId"], search=call.query.get("search", ""))
+    found = events.find(call.instance, call.actor, asked, **window(call))
     return listed(call, found, shapes.log)
 
 

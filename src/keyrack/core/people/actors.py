@@ -1,0 +1,75 @@
+"""Who a caller is, as the core takes it: a user, or somebody whose proof did not hold; must not judge any proof."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyrack import policy
+from keyrack.model import Actor, Token, User
+
+# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
+# own keys, and oneself.
+PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
+MOST_KEPT = 5_000
+
+
+def of_user(user: User, *, address: str, channel: str) -> Actor:
+    """The actor that a user is, calling through a channel; whoever checked a proof adds it, and its bounds."""
+    return Actor(
+        workspace_id=user.workspace_id,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        policies=user.policies,
+        address=address,
+        channel=channel,
+    )
+
+
+def of_token(user: User, token: Token, *, address: str, channel: str) -> Actor:
+    """The actor that a user is when calling with a token, of the rights that both have."""
+    project = str(token.details.get("project") or "")
+    return replace(
+        of_user(user, address=address, channel=channel),
+        scopes=policy.both(token.scopes, PROJECT_SCOPES) if project else token.scopes,
+        token_id=token.id,
+        token_name=token.name,
+        project=project,
+        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
+        ends_at=token.expires_at if token.kind == "api" else None,
+    )
+
+
+class TokenActors:
+    """Actors that callers by a token were, kept as long as user and token are the very same records."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int, str, str], tuple[User, Token, Actor]] = {}
+
+    def of(self, user: User, token: Token, *, address: str, channel: str) -> Actor:
+        """As of_token."""
+        # The records are kept too, so that no other ones get their numbers meanwhile.
+        place = id(user), id(token), address, channel
+        kept = self._kept.get(place)
+        if kept is not None:
+            return kept[2]
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        actor = of_token(user, token, address=address, channel=channel)
+        self._kept[place] = user, token, actor
+        return actor
+
+
+def stranger(
+    workspace_id: int | None, user_id: int | None, name: str | None, *, address: str, channel: str, token_name: str = ""
+) -> Actor:
+    """The actor in whose name a refused proof is noted: whom it named, None where there is nobody; has no right."""
+    return Actor(
+        workspace_id=workspace_id or 0,
+        user_id=user_id,
+        name=name or "",
+        role=None,
+        token_name=token_name,
+        address=address,
+        channel=channel,
+    )
