@@ -47,7 +47,8 @@ def matrix(instance: Instance) -> Ways:
     def question(connection: Any) -> Ways:
         found: Ways = set()
         for server in servers.find(connection, 1, search="", offset=0, limit=1000).items:
-            for way in who_can.into(instance, connection, actor, [server])[0]:
+            into = who_can.into(instance, connection, [server])[0]
+            for way in who_can.ways_of(connection, actor, into, who_can.names_of(connection, actor, into)):
                 of = way.line.credential or way.line.grant
                 assert of is not None
                 found.add(

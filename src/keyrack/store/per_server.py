@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, Generic, ParamSpec
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Executable
 
 from keyrack.store.engine.prepared import CompiledStatement, Prepared, Row
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _BATCH = "keyrack batch"
 
@@ -22,6 +23,7 @@ class _Batch:
         self.server_ids = tuple(server_ids)
         self.known = frozenset(self.server_ids)
         self.answers: dict[Any, tuple[CompiledStatement, dict[int, list[tuple[Any, ...]]]]] = {}
+        self.shared: dict[Any, Any] = {}
 
 
 @contextmanager
@@ -33,6 +35,20 @@ def batch(connection: Connection, server_ids: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         info.pop(_BATCH, None)
+
+
+def shared(connection: Connection, server_id: int, name: Hashable, ask: Callable[[tuple[int, ...]], T]) -> T | None:
+    """What is asked once for all servers of the batch that this one is of; None where it is of none.
+
+    name: of the question with its arguments; ask: gets the ids of all of them.
+    """
+    asked: _Batch | None = connection.info.get(_BATCH)
+    if asked is None or server_id not in asked.known:
+        return None
+    if name not in asked.shared:
+        asked.shared[name] = ask(asked.server_ids)
+    found: T = asked.shared[name]
+    return found
 
 
 class PerServer(Generic[P]):

@@ -212,7 +212,9 @@ def _is_frozen(server: Server, key: Credential | UserKey, *, glass: bool) -> boo
 
 def _first(end: datetime | None, other: datetime | None) -> datetime | None:
     """The earlier of two ends, where there is one."""
-    return min((at for at in (end, other) if at is not None), default=None)
+    if end is None or other is None:
+        return other if end is None else end
+    return min(end, other)
 
 
 def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:

@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 from keyrack.core.audit.refusals import Refusals
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
+from keyrack.core.keys.access import Line
 from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.model import Actor
+from keyrack.model import Actor, Server
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
@@ -63,21 +64,28 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         work.no_event("it is undone")
         # Refusals are this attempt's to record, as the change's own go with the transaction.
         inner = replace(within(work), refusals=Refusals())
+        connection = work.connection
         # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
-        with suppress(_Done), sealed.counting(work.connection), savepoint(work.connection):
+        with suppress(_Done), sealed.counting(connection), savepoint(connection):
             answer = change(inner)
-            concerned = sorted(changes.announced(work.connection))
-            after, unknown = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
+            concerned = sorted(changes.announced(connection))
+            after, unknown = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+            # Of who or what the change itself makes the name is known only here.
+            named_after = who_can.names_of(connection, actor, after.values())
             raise _Done
-        before, unknown_before = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
+        before, unknown_before = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+        gains = [place for name, place in after.items() if name not in before]
+        loses = [place for name, place in before.items() if name not in after]
+        others = [
+            place for name, place in after.items() if name in before and _terms(place[1]) != _terms(before[name][1])
+        ]
+        named_before = who_can.names_of(connection, actor, loses)
         raise _Undo(
             Rehearsed(
                 answer=answer,
-                gains=tuple(way for name, way in after.items() if name not in before),
-                loses=tuple(way for name, way in before.items() if name not in after),
-                changes=tuple(
-                    way for name, way in after.items() if name in before and _terms(way) != _terms(before[name])
-                ),
+                gains=tuple(who_can.ways_of(connection, actor, gains, named_after)),
+                loses=tuple(who_can.ways_of(connection, actor, loses, named_before)),
+                changes=tuple(who_can.ways_of(connection, actor, others, named_after)),
                 servers=len(concerned),
                 unknown=tuple(sorted({*unknown, *unknown_before})),
             )
@@ -91,17 +99,17 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
     raise RuntimeError("a rehearsal ended without an answer")
 
 
-def _terms(way: Way) -> tuple[object, ...]:
-    opened_by = way.line.credential or way.line.grant
-    return way.line.expires_at, None if opened_by is None else dict(opened_by.restrictions)
+def _terms(line: Line) -> tuple[object, ...]:
+    opened_by = line.credential or line.grant
+    return line.expires_at, None if opened_by is None else dict(opened_by.restrictions)
 
 
-def _ways(
+def _lines(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
-) -> tuple[dict[tuple[str, str, int], Way], list[str]]:
-    """The ways into some servers, by account, key and server, and the servers of which nothing can be said."""
+) -> tuple[dict[tuple[str, str, int], tuple[Server, Line]], list[str]]:
+    """What lets in to some servers, by account, key and server, and the servers of which nothing can be said."""
     named = servers.by_ids(connection, server_ids).values()
     own = [one for one in named if one.workspace_id == actor.workspace_id]
-    ways, unknown = who_can.into(instance, connection, actor, own)
-    by_place = {(way.line.username, way.line.fingerprint, way.server.id): way for way in ways}
+    found, unknown = who_can.into(instance, connection, own)
+    by_place = {(line.username, line.fingerprint, server.id): (server, line) for server, line in found}
     return by_place, [server.name for server, _ in unknown]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from keyrack.store.hosts import servers
 from keyrack.store.keys import access as rows
 from keyrack.store.keys import grants, key_owners, user_keys, uses
 from keyrack.store.people import groups as group_rows
-from keyrack.store.people import users
+from keyrack.store.people import users as user_rows
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50
@@ -66,13 +66,44 @@ class Ways:
     note: str | None = None
 
 
+EVERYBODY = slice(None)
+
+
 @dataclass(frozen=True, slots=True)
 class AccessMap:
-    """A page of servers and every way into each; unknown: those of which nothing can be said, and why."""
+    """A page of servers and who can log in there. people: all of them by name, last None for keys that nobody
+    registered; ways: of those people who were asked for; unknown: servers of which nothing can be said, and why.
+    """
 
     servers: Page[Server]
+    people: tuple[str | None, ...]
     ways: tuple[Way, ...]
     unknown: tuple[tuple[Server, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the users and the groups are called that lines in are for, and who registered the keys of credentials."""
+
+    users: Mapping[int, str]
+    groups: Mapping[int, str]
+    owners: Mapping[str, str]
+
+    def user(self, line: Line) -> str | None:
+        """Whose key it is, None where no user registered it."""
+        key = line.user_key
+        return self.owners.get(line.fingerprint) if key is None else self.users.get(key.user_id)
+
+    def way(self, server: Server, line: Line, last_used_at: datetime | None) -> Way:
+        """A line as people ask for it."""
+        group = line.grant.group_id if line.grant else None
+        return Way(
+            server=server,
+            line=line,
+            user=self.user(line),
+            group=None if group is None else self.groups.get(group),
+            last_used_at=last_used_at,
+        )
 
 
 def find(
@@ -107,13 +138,17 @@ def of_hosts(
     search: str = "",
     tag: str | None = None,
     system_user: str | None = None,
+    users: frozenset[str] | None = None,
+    people: slice = EVERYBODY,
+    last_uses: bool = True,
     cursor: str = "",
     limit: int = PER_PAGE,
 ) -> AccessMap:
-    """All who can log in on each server of a page of them, by few questions for all of the page.
+    """Who can log in on each server of a page of them, by few questions for all of the page.
 
-    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone;
-    cursor: of the page before. Raises Refusal INVALID or FORBIDDEN.
+    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone; users: of
+    these alone, by name; people: whose ways are told, by their places among all who can log in there; last_uses:
+    whether these are asked for; cursor: of the page before. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
         after = cursors.place(cursor, int)
@@ -123,16 +158,26 @@ def of_hosts(
             page = servers.find(
                 connection, actor.workspace_id, search=search, tag=tag, offset=0, limit=limit, after=after
             )
-            return AccessMap(page, *into(instance, connection, actor, page.items, account))
+            found, unknown = into(instance, connection, page.items, account)
+            names = names_of(connection, actor, found)
+            by_person: dict[str | None, list[tuple[Server, Line]]] = {}
+            for place in found:
+                who = names.user(place[1])
+                if users is None or who in users:
+                    by_person.setdefault(who, []).append(place)
+            all_people = sorted(by_person, key=lambda who: (who is None, who or ""))
+            told = [place for who in all_people[people] for place in by_person[who]]
+            ways = ways_of(connection, actor, told, names, last_uses=last_uses)
+            return AccessMap(page, tuple(all_people), tuple(ways), unknown)
 
         return attempt.read(question)
 
 
 def into(
-    instance: Instance, connection: Connection, actor: Actor, hosts: Iterable[Server], account: str | None = None
-) -> tuple[tuple[Way, ...], tuple[tuple[Server, str], ...]]:
-    """All ways into some servers, and those of which nothing can be said, and why; within a question that somebody asks
-    already, which writes nothing meanwhile. account: as this one alone.
+    instance: Instance, connection: Connection, hosts: Iterable[Server], account: str | None = None
+) -> tuple[list[tuple[Server, Line]], tuple[tuple[Server, str], ...]]:
+    """All lines that let in to some servers, and those of which nothing can be said, and why; within a question that
+    somebody asks already, which writes nothing meanwhile. account: as this one alone.
     """
     places, now = list(hosts), instance.now()
     found: list[tuple[Server, Line]] = []
@@ -145,7 +190,7 @@ def into(
                 if refusal.kind is not Kind.UNAVAILABLE:
                     raise
                 unknown.append((server, refusal.message))
-    return tuple(_ways(connection, actor, found)), tuple(unknown)
+    return found, tuple(unknown)
 
 
 def _find(
@@ -192,7 +237,8 @@ def _find(
     shown = found[:limit]
     rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
     note = None if found or account is None or after is not None else _no_account(connection, named, account)
-    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown), tuple(frozen), note)
+    ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
+    return Ways(tuple(ways), rest, tuple(unknown), tuple(frozen), note)
 
 
 def _no_account(connection: Connection, server: Server | None, account: str) -> str | None:
@@ -231,30 +277,37 @@ def _place(server: Server, line: Line) -> tuple[int, str, str, str, int]:
     return server.id, line.username, line.fingerprint, type(of).__name__, of.id
 
 
-def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Line]]) -> Iterator[Way]:
-    """The lines with the names and the last uses that people ask for."""
-    shown = list(found)
-    names = users.user_names(connection, {line.user_key.user_id for _, line in shown if line.user_key})
-    groups = group_rows.group_names(
-        connection, {line.grant.group_id for _, line in shown if line.grant and line.grant.group_id}
+def names_of(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Line]]) -> Names:
+    """What is called what, of some lines."""
+    lines = [line for _, line in found]
+    entered = sorted({line.fingerprint for line in lines if line.credential})
+    return Names(
+        users=user_rows.user_names(connection, {line.user_key.user_id for line in lines if line.user_key}),
+        groups=group_rows.group_names(
+            connection, {line.grant.group_id for line in lines if line.grant and line.grant.group_id}
+        ),
+        owners=key_owners.names(connection, actor.workspace_id, entered),
     )
-    entered = sorted({line.fingerprint for _, line in shown if line.credential})
-    owners = key_owners.names(connection, actor.workspace_id, entered)
-    used = {
+
+
+def ways_of(
+    connection: Connection, actor: Actor, found: Sequence[tuple[Server, Line]], names: Names, *, last_uses: bool = True
+) -> Iterator[Way]:
+    """The lines with the names, and the last uses where these are asked for."""
+    used = _last_uses(connection, actor, {line.fingerprint for _, line in found}) if last_uses else {}
+    for server, line in found:
+        yield names.way(server, line, used.get((server.id, line.fingerprint)))
+
+
+def _last_uses(
+    connection: Connection, actor: Actor, fingerprints: Iterable[str]
+) -> dict[tuple[int | None, str], datetime]:
+    """When keys were last used, by server and key."""
+    return {
         (use.server_id, fingerprint): use.at
-        for fingerprint, all_uses in uses.of_keys(
-            connection, actor.workspace_id, {line.fingerprint for _, line in shown}
-        ).items()
+        for fingerprint, all_uses in uses.of_keys(connection, actor.workspace_id, fingerprints).items()
         for use in all_uses
     }
-    for server, line in shown:
-        yield Way(
-            server=server,
-            line=line,
-            user=owners.get(line.fingerprint) if line.user_key is None else names.get(line.user_key.user_id),
-            group=groups.get(line.grant.group_id) if line.grant and line.grant.group_id else None,
-            last_used_at=used.get((server.id, line.fingerprint)),
-        )
 
 
 def _whose(connection: Connection, user: User) -> Whose:

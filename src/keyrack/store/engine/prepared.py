@@ -168,6 +168,13 @@ class PendingRows:
         """All rows, at most once."""
         return [self.plan.row(values) for values in self.answer.fetchall()]
 
+    def wait(self, connection: Connection) -> list[Row]:
+        """All rows, at most once, within the transaction: what it failed by is raised as what is asked raises it."""
+        try:
+            return self.rows()
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise as_raised_by_sqlalchemy(connection, error) from error
+
     def value(self) -> Any:
         """The first column of the first row, None where there is none; at most once."""
         found = self.rows()

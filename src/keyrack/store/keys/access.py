@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, or_, select, union
 
 from keyrack.model import Grant, UserKey
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.keys.grants import applies, grant_of
+from keyrack.store.keys.grants import applies, grant_of, in_time
 from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
+from keyrack.store.per_server import shared
 from keyrack.store.rows import Records
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, group_members, groups, server_tags, servers, user_keys, users
@@ -30,36 +31,107 @@ class GrantedKey:
     broken: tuple[str, Any] | None
 
 
-@prepared
-def _granted_keys(server_id: int, workspace_id: int, at: datetime, user_id: int | None) -> Select[Any]:
+def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
+    """Grants with the keys of those whom they are for. which: of the grants."""
     found = (
         select(grants, *sealed.columns(user_keys, "key_"))
         .select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(
-            applies(server_id, workspace_id, at),
-            users.c.disabled_at.is_(None),
-            user_keys.c.public_key.is_not(None),
-            in_force(user_keys.c.expires_at, at),
-        )
+        .where(which, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
     )
     return found if user_id is None else found.where(users.c.id == user_id)
 
 
+@prepared
+def _granted_keys(server_id: int, workspace_id: int, at: datetime, user_id: int | None) -> Select[Any]:
+    found = _keys_of(applies(server_id, workspace_id, at), user_id)
+    return found.where(in_force(user_keys.c.expires_at, at))
+
+
+@prepared
+def _keys_of_grants(grant_ids: Sequence[int], at: datetime, user_id: int | None) -> Select[Any]:
+    return _keys_of(among(grants.c.id, grant_ids), user_id).where(in_force(user_keys.c.expires_at, at))
+
+
+@prepared
+def _applying(server_ids: Sequence[int], workspace_id: int, at: datetime) -> CompoundSelect[Any]:
+    """What `applies` says, of each of several servers."""
+    named = select(grants.c.server_id, grants.c.id).where(among(grants.c.server_id, server_ids))
+    tagged = (
+        select(server_tags.c.server_id, grants.c.id)
+        .join(grants, grants.c.tag == server_tags.c.tag)
+        .where(among(server_tags.c.server_id, server_ids))
+    )
+    everywhere = (
+        select(servers.c.id.label("server_id"), grants.c.id)
+        .join(grants, grants.c.all_servers.is_(True))
+        .where(among(servers.c.id, server_ids))
+    )
+    found = [one.where(in_time(workspace_id, at)) for one in (named, tagged, everywhere)]
+    return union(*found)
+
+
 def granted_keys(
     connection: Connection, server_id: int, workspace_id: int, at: datetime, user_id: int | None = None
-) -> tuple[GrantedKey, ...]:
+) -> Sequence[GrantedKey]:
     """What grants in force put on a server: each grant with each key of each user it is for; user_id: of one alone."""
+    name = ("granted keys", workspace_id, at, user_id)
+    several = shared(
+        connection, server_id, name, lambda them: _OfServers.read(connection, them, workspace_id, at, user_id)
+    )
+    if several is not None:
+        return several.of(server_id)
     rows = _grants_with_keys.all(connection, _granted_keys, server_id, workspace_id, at, user_id)
     ways = _Ways.read(connection, server_id, workspace_id, at) if rows else _Ways.none()
-    found = []
-    for row in rows:
-        broken = row.broken or ways.broken(row.grant, row.user_key)
-        found.append(row if broken == row.broken else replace(row, broken=broken))
-    return tuple(found)
+    return [_judged(row, ways.broken(row.grant, row.user_key)) for row in rows]
+
+
+def _judged(row: GrantedKey, broken: tuple[str, Any] | None) -> GrantedKey:
+    """A grant and a key with what is wrong between them, where nothing is with themselves."""
+    return row if row.broken is not None or broken is None else replace(row, broken=broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfServers:
+    """What grants put on several servers: a grant that opens many of them is read with its keys once. tags: whether
+    the tag of a server is as Keyrack wrote it.
+    """
+
+    grants: Mapping[int, Sequence[int]]
+    keys: Mapping[int, Sequence[GrantedKey]]
+    tags: Mapping[tuple[int, str], bool]
+
+    @classmethod
+    def read(
+        cls, connection: Connection, server_ids: Sequence[int], workspace_id: int, at: datetime, user_id: int | None
+    ) -> _OfServers:
+        applying: dict[int, list[int]] = {}
+        for row in _applying.rows(connection, server_ids, workspace_id, at):
+            applying.setdefault(row.server_id, []).append(row.id)
+        numbers = sorted({grant for some in applying.values() for grant in some})
+        if not numbers:
+            return cls({}, {}, {})
+        ways = _Ways.of_grants(connection, numbers)
+        keys: dict[int, list[GrantedKey]] = {}
+        for granted in _grants_with_keys.all(connection, _keys_of_grants, numbers, at, user_id):
+            broken = ways.broken_beyond_tags(granted.grant, granted.user_key)
+            keys.setdefault(granted.grant.id, []).append(_judged(granted, broken))
+        tags = dict(_tags_of_several.all(connection, _tags_of_servers, server_ids))
+        return cls({server: sorted(some) for server, some in applying.items()}, keys, tags)
+
+    def of(self, server_id: int) -> Sequence[GrantedKey]:
+        """Those of one server, in the order of grants and of keys."""
+        found: list[GrantedKey] = []
+        for number in self.grants.get(server_id, ()):
+            rows = self.keys.get(number, ())
+            tag = rows[0].grant.tag if rows else None
+            if tag is not None and not self.tags.get((server_id, tag)):
+                rows = [_judged(row, ("server_tags", f"{server_id},{tag}")) for row in rows]
+            found += rows
+        return found
 
 
 def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
@@ -77,32 +149,62 @@ def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
 _grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda found: found.broken is None)
 
 
-def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(grants.c.group_id).where(applies(server_id, workspace_id, at), grants.c.group_id.is_not(None))
+def _by_group(which: ColumnElement[bool]) -> Select[Any]:
+    return select(grants.c.group_id).where(which, grants.c.group_id.is_not(None))
+
+
+def _people_of(which: ColumnElement[bool]) -> Select[Any]:
+    by_name = select(grants.c.user_id).where(which, grants.c.user_id.is_not(None))
+    of_groups = select(group_members.c.user_id).where(group_members.c.group_id.in_(_by_group(which)))
+    return select(users).where(users.c.id.in_(union(by_name, of_groups)))
+
+
+def _groups_of(which: ColumnElement[bool]) -> Select[Any]:
+    return select(groups).where(groups.c.id.in_(_by_group(which)))
+
+
+def _members_of(which: ColumnElement[bool]) -> Select[Any]:
+    return select(group_members).where(group_members.c.group_id.in_(_by_group(which)))
 
 
 @prepared
 def _granted_people(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    by_name = select(grants.c.user_id).where(applies(server_id, workspace_id, at), grants.c.user_id.is_not(None))
-    of_groups = select(group_members.c.user_id).where(
-        group_members.c.group_id.in_(_by_group(server_id, workspace_id, at))
-    )
-    return select(users).where(users.c.id.in_(union(by_name, of_groups)))
+    return _people_of(applies(server_id, workspace_id, at))
 
 
 @prepared
 def _granted_groups(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(groups).where(groups.c.id.in_(_by_group(server_id, workspace_id, at)))
+    return _groups_of(applies(server_id, workspace_id, at))
 
 
 @prepared
 def _granted_members(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(group_members).where(group_members.c.group_id.in_(_by_group(server_id, workspace_id, at)))
+    return _members_of(applies(server_id, workspace_id, at))
+
+
+@prepared
+def _people_of_grants(grant_ids: Sequence[int]) -> Select[Any]:
+    return _people_of(among(grants.c.id, grant_ids))
+
+
+@prepared
+def _groups_of_grants(grant_ids: Sequence[int]) -> Select[Any]:
+    return _groups_of(among(grants.c.id, grant_ids))
+
+
+@prepared
+def _members_of_grants(grant_ids: Sequence[int]) -> Select[Any]:
+    return _members_of(among(grants.c.id, grant_ids))
 
 
 @prepared
 def _tags_of(server_id: int) -> Select[Any]:
     return select(server_tags).where(server_tags.c.server_id == server_id)
+
+
+@prepared
+def _tags_of_servers(server_ids: Sequence[int]) -> Select[Any]:
+    return select(server_tags).where(among(server_tags.c.server_id, server_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +234,28 @@ class _Ways:
             tags=dict(_tags.all(connection, _tags_of, server_id)),
         )
 
+    @classmethod
+    def of_grants(cls, connection: Connection, grant_ids: Sequence[int]) -> _Ways:
+        """Those that some grants lead over, whichever server they open: without its tags."""
+        return cls(
+            users=dict(_people.all(connection, _people_of_grants, grant_ids)),
+            groups=dict(_groups.all(connection, _groups_of_grants, grant_ids)),
+            members=dict(_members.all(connection, _members_of_grants, grant_ids)),
+            server_id=0,
+            tags={},
+        )
+
     def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
         """The first row between them that is not as Keyrack wrote it: its table, and its primary key in one."""
+        beyond = self.broken_beyond_tags(grant, key)
+        if beyond is None and grant.tag is not None and not self.tags.get(grant.tag):
+            return "server_tags", f"{self.server_id},{grant.tag}"
+        return beyond
+
+    def broken_beyond_tags(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
+        """The same of the rows that do not depend on which server the grant opens."""
         if not self.users.get(key.user_id):
             return "users", key.user_id
-        if grant.tag is not None and not self.tags.get(grant.tag):
-            return "server_tags", f"{self.server_id},{grant.tag}"
         if grant.user_id == key.user_id:
             return None
         group = grant.group_id or 0
@@ -158,6 +276,7 @@ def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
 
 _people, _groups = _held(users, "id"), _held(groups, "id")
 _members, _tags = _held(group_members, "group_id", "user_id"), _held(server_tags, "tag")
+_tags_of_several = _held(server_tags, "server_id", "tag")
 
 
 @prepared

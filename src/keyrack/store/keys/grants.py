@@ -188,11 +188,14 @@ def applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bo
     """A condition: a grant has begun, has not ended and opens a server."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
     return and_(
-        grants.c.workspace_id == workspace_id,
         or_(grants.c.server_id == server_id, grants.c.tag.in_(tags), grants.c.all_servers.is_(True)),
-        begun(at),
-        in_force(grants.c.expires_at, at),
+        in_time(workspace_id, at),
     )
+
+
+def in_time(workspace_id: int, at: datetime) -> ColumnElement[bool]:
+    """A condition: a grant of a workspace has begun and has not ended."""
+    return and_(grants.c.workspace_id == workspace_id, begun(at), in_force(grants.c.expires_at, at))
 
 
 def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:

@@ -25,7 +25,7 @@ from keyrack.web import bodies
 from keyrack.web.console import ends, limits, templates
 from keyrack.web.console.visits import CONFIRMED, SEEN, Visit, change, cursor_of, page, paged, unless_changed
 
-HOSTS, PEOPLE, LISTED = 40, 100, 30
+HOSTS, PEOPLE, LISTED = 40, 50, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
 BELOW_THESE = "below"
@@ -49,17 +49,20 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """People × hosts. cells: by user and server id the ways in; unknown: hosts of which nothing can be said."""
+    """People × hosts. people: those on the page, all: how many there are in all; cells: by user and server id the ways
+    in; unknown: hosts of which nothing can be said.
+    """
 
     people: tuple[str, ...]
+    all: int
     hosts: tuple[Server, ...]
     cells: Mapping[tuple[str, int], Sequence[Way]]
     unknown: tuple[str, ...]
     page: Page[Server]
 
-    def rows(self, people: Sequence[str]) -> list[tuple[str, list[Cell | None]]]:
-        """The map's lines of some people: a cell a host, None where there is no way in."""
-        return [(who, [_cell(self.cells.get((who, host.id), ())) for host in self.hosts]) for who in people]
+    def rows(self) -> list[tuple[str, list[Cell | None]]]:
+        """The map's lines: a cell a host, None where there is no way in."""
+        return [(who, [_cell(self.cells.get((who, host.id), ())) for host in self.hosts]) for who in self.people]
 
 
 def _cell(ways: Sequence[Way]) -> Cell | None:
@@ -70,26 +73,26 @@ def _cell(ways: Sequence[Way]) -> Cell | None:
     return Cell(accounts, min(until) if len(until) == len(ways) else None)
 
 
-def _map(visit: Visit, cursor: str) -> Map:
+def _map(visit: Visit, cursor: str, people: slice = who_can.EVERYBODY, *, last_uses: bool = True) -> Map:
     tag, account, group = (visit.query.get(name, "").strip() for name in ("tag", "account", "group"))
-    members = set(groups.get(visit.instance, visit.actor, group).members) if group else None
     found = who_can.of_hosts(
         visit.instance,
         visit.actor,
         search=visit.query.get("q", ""),
         tag=tag or None,
         system_user=account or None,
+        users=frozenset(groups.get(visit.instance, visit.actor, group).members) if group else None,
+        people=people,
+        last_uses=last_uses,
         cursor=cursor,
         limit=HOSTS,
     )
     cells: dict[tuple[str, int], list[Way]] = {}
     for way in found.ways:
-        who = way.user or NOBODY
-        if members is None or who in members:
-            cells.setdefault((who, way.server.id), []).append(way)
-    people = sorted({who for who, _ in cells}, key=lambda name: (name == NOBODY, name))
+        cells.setdefault((way.user or NOBODY, way.server.id), []).append(way)
+    shown = tuple(who or NOBODY for who in found.people[people])
     unknown = tuple(f"{server.name}: {words}" for server, words in found.unknown)
-    return Map(tuple(people), found.servers.items, cells, unknown, found.servers)
+    return Map(shown, len(found.people), found.servers.items, cells, unknown, found.servers)
 
 
 def access(visit: Visit) -> Response:
@@ -99,22 +102,22 @@ def access(visit: Visit) -> Response:
         return visit.show("my_access.html", ways=found.items, unknown=found.unknown)
     if "server" in visit.query:
         return _why(visit)
-    shown = _map(visit, cursor_of(visit))
     listed = visit.query.get("view") == "list"
     most, above = LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(BELOW_THESE, "0"))
-    people = shown.people[above : above + most]
+    # A cell of the map says as whom and until when; when keys were last used stands in the list.
+    shown = _map(visit, cursor_of(visit), slice(above, above + most), last_uses=listed)
     filters = {name: visit.query[name] for name in ("q", "tag", "account", "group") if visit.query.get(name)}
     here = {name: value for name, value in visit.query.items() if name != BELOW_THESE}
     return visit.show(
         "access.html",
         map=shown,
-        people=people,
-        rows=() if listed else shown.rows(people),
+        people=shown.people,
+        rows=() if listed else shown.rows(),
         filters=filters,
         listed=listed,
         **paged(visit, shown.page, but=(BELOW_THESE,)),
         first_people=_address(here) if above else "",
-        more_people=_address({**here, BELOW_THESE: str(above + most)}) if len(shown.people) > above + most else "",
+        more_people=_address({**here, BELOW_THESE: str(above + most)}) if shown.all > above + most else "",
     )
 
 
