@@ -25,6 +25,7 @@ from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 from keyrack.web.paths import Paths
+from keyrack.web.shapes import Description
 from keyrack.web.turns import Turns
 
 ANSWER = "keyrack.answer"
@@ -110,7 +111,8 @@ class Dialect:
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
-    counts. error: the model of a refusal, where the API has models.
+    counts. described: how it is shown in /openapi.json, None for what is no API for programs. error: the model of a
+    refusal, where the API has models.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Dialect:
     meet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
     repeats: bool = False
+    described: Description | None = None
     error: type[BaseModel] | None = None
 
 

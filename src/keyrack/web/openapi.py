@@ -12,45 +12,21 @@ from typing import Any
 from keyrack import __version__
 from keyrack.web import shapes
 from keyrack.web.api import Dialect, Endpoint
-from keyrack.web.codearts import shapes as codearts
 from keyrack.web.examples import example
-from keyrack.web.github import shapes as github
-from keyrack.web.gitlab import shapes as gitlab
-from keyrack.web.iam import shapes as iam
 from keyrack.web.models import parameters, schemas
-from keyrack.web.runcloud import shapes as runcloud
-from keyrack.web.shapes import Schema, Shape
+from keyrack.web.shapes import Description, Schema, Shape
 
 Described = tuple[tuple[str, Dialect], ...]
 
-TITLES = {
-    "runcloud": "RunCloud API: servers, system users and their SSH keys",
-    "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
-    "iam": "IAM: tokens and access keys",
-    "gitlab": "GitLab's API: users and their SSH keys",
-    "github": "GitHub's API: users and their SSH keys",
-    "native": "Keyrack: hosts, unmanaged keys, receipts, sessions",
-}
-SCHEMES: dict[str, dict[str, Any]] = {
-    "gitlab": {"type": "apiKey", "in": "header", "name": "PRIVATE-TOKEN"},
-    "github": {"type": "http", "scheme": "bearer"},
-    "native": {"type": "http", "scheme": "bearer"},
-    "runcloud": {"type": "http", "scheme": "bearer"},
-    "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
-    "iam": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
-}
-# v1 and v2 of CodeArts refuse in another shape than v4.
-ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
 WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
-SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS, **gitlab.SCHEMAS, **github.SCHEMAS}
-SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES, **gitlab.SHAPES, **github.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 
 def openapi(apis: Described, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 description of every call of every API; apis: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
-    known = {**SCHEMAS, **_of_models(apis)}
+    told = {dialect.name: _told(dialect) for _, dialect in apis}
+    known = {name: schema for one in told.values() for name, schema in one.schemas.items()} | _of_models(apis)
     names: set[str] = set()
     for prefix, dialect in apis:
         for endpoint in dialect.endpoints:
@@ -64,7 +40,7 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
                 "tags": [dialect.name],
                 "operationId": name,
                 "summary": _words(endpoint),
-                "responses": _responses(prefix, dialect, endpoint, shape, known),
+                "responses": _responses(_told(dialect), endpoint, shape, known),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
             asked = _parameters(endpoint, shape)
@@ -74,16 +50,15 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
                 content = _content(shape.body, known, body=True)
                 operation["requestBody"] = {"required": _is_needed(shape.body, known), "content": content}
             paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
-    used = {dialect.name for _, dialect in apis}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Keyrack", "version": __version__},
         "servers": [{"url": url}],
-        "tags": [{"name": name, "description": TITLES.get(name, name)} for name in sorted(used)],
+        "tags": [{"name": name, "description": told[name].title} for name in sorted(told)],
         "paths": paths,
         "components": {
             "schemas": known,
-            "securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())},
+            "securitySchemes": {name: told[name].scheme for name in sorted(told)},
         },
     }
 
@@ -92,7 +67,7 @@ def page(apis: Described) -> str:
     """The same as a page: one table for each API."""
     parts = [_HEAD]
     for prefix, dialect in apis:
-        parts.append(f"<h2>{escape(TITLES.get(dialect.name, dialect.name))} <code>{escape(prefix)}</code></h2><table>")
+        parts.append(f"<h2>{escape(_told(dialect).title)} <code>{escape(prefix)}</code></h2><table>")
         for endpoint in dialect.endpoints:
             parts.append(
                 f"<tr><td><b>{endpoint.method}</b></td><td><code>{escape(prefix + endpoint.path)}</code></td>"
@@ -100,6 +75,11 @@ def page(apis: Described) -> str:
             )
         parts.append("</table>")
     return "".join((*parts, "</body></html>\n"))
+
+
+def _told(dialect: Dialect) -> Description:
+    assert dialect.described is not None, f"{dialect.name} is in APIS, and has no description"
+    return dialect.described
 
 
 def _of_models(apis: Described) -> dict[str, Schema]:
@@ -121,7 +101,8 @@ def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
             for model in (endpoint.answers, endpoint.takes)
         )
         return Shape(answer, body, endpoint.status)
-    return SHAPES.get(f"{dialect.name}.{name}") or SHAPES.get(f"{dialect.name}.{prefix}.{name}")
+    known = _told(dialect).shapes
+    return known.get(f"{dialect.name}.{name}") or known.get(f"{dialect.name}.{prefix}.{name}")
 
 
 def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
@@ -138,13 +119,12 @@ def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]
 
 
 def _responses(
-    prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
+    told: Description, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
 ) -> dict[str, Any]:
-    error = shapes.named(ERRORS.get(prefix, f"{dialect.name}.Error"))
+    error = shapes.named(told.error)
     content = _content(error, known)
-    if prefix in ERRORS or dialect.name == "iam":
-        # Where the gateway refuses, before any API sees the request.
-        content["application/json"]["schema"] = {"anyOf": [error, shapes.named("codearts.Error")]}
+    if told.gateway is not None:
+        content["application/json"]["schema"] = {"anyOf": [error, shapes.named(told.gateway)]}
     refusals = {
         "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
         "403": "The caller may not do this." if not endpoint.open else None,

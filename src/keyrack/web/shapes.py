@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,23 @@ class Shape:
     body: Schema | None = None
     status: int = 200
     query: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """How /openapi.json and /docs show an API.
+
+    title: what it is; scheme: how callers prove who they are, as OpenAPI says it; schemas: by their names, such as
+    "runcloud.Server"; shapes: by the API's name and the handler's, with the prefix between where two versions name
+    their handlers alike; error: the schema of a refusal, gateway: likewise where something before the API refuses.
+    """
+
+    title: str
+    scheme: Schema
+    schemas: Mapping[str, Schema]
+    shapes: Mapping[str, Shape]
+    error: str
+    gateway: str | None = None
 
 
 TEXT: Schema = {"type": "string"}

@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import Dialect
-from keyrack.web.codearts import deploy_keys, members, repositories, user_keys
+from keyrack.web.codearts import deploy_keys, members, repositories, shapes, user_keys
 from keyrack.web.codearts.refusals import NOT_IN_FORCE, UNKNOWN_API, status_and_code, words
 from keyrack.web.iam import authentication
+from keyrack.web.shapes import Description
 
 # The deploy keys' pages document codes of their own for what others answer alike.
 OF_REPOSITORIES = re.compile(r"/v4/(repositories|groups|projects)/.*")
@@ -57,6 +58,14 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
     return JSONResponse({"error_code": "CH.010001", "error_msg": said}, 405, headers={"Allow": ", ".join(methods)})
 
 
+DESCRIBED = Description(
+    title="CodeArts Repo: one's own SSH keys, for servers and Git",
+    scheme={"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+    schemas=shapes.SCHEMAS,
+    shapes=shapes.SHAPES,
+    error="codearts.Error",
+)
+
 DIALECT = Dialect(
     name="codearts",
     endpoints=ENDPOINTS,
@@ -65,4 +74,5 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=bodies.read_json,
+    described=DESCRIBED,
 )

@@ -12,6 +12,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import Dialect
 from keyrack.web.codearts import deploy_keys_v1, members_v1, repositories_v1, user_keys_v1
+from keyrack.web.codearts.api import DESCRIBED
 from keyrack.web.codearts.refusals import UNKNOWN_API, status_and_code, words
 from keyrack.web.iam import authentication
 
@@ -64,6 +65,7 @@ V1 = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=bodies.read_json,
+    described=replace(DESCRIBED, error="codearts.ErrorOfV1", gateway=DESCRIBED.error),
 )
 V2 = replace(V1, endpoints=V2_ENDPOINTS)
 

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies, forges
 from keyrack.web.api import ORDINARY_STATUS, Dialect
-from keyrack.web.github import user_keys, users
+from keyrack.web.github import shapes, user_keys, users
 from keyrack.web.github.parameters import authenticate
+from keyrack.web.shapes import Description
 
 DOCUMENTATION = "https://docs.github.com/rest/users/keys"
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 422, Kind.LIMIT: 422}
@@ -81,6 +82,13 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=forges.fields,
+    described=Description(
+        title="GitHub's API: users and their SSH keys",
+        scheme={"type": "http", "scheme": "bearer"},
+        schemas=shapes.SCHEMAS,
+        shapes=shapes.SHAPES,
+        error="github.Error",
+    ),
     shows_quota=True,
 )
 

@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies, forges
 from keyrack.web.api import ORDINARY_STATUS, Dialect
-from keyrack.web.gitlab import keys, user_keys, users
+from keyrack.web.gitlab import keys, shapes, user_keys, users
 from keyrack.web.gitlab.parameters import Lacking, authenticate
+from keyrack.web.shapes import Description
 
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 400, Kind.LIMIT: 400}
 MESSAGES = {
@@ -90,4 +91,11 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=forges.fields,
+    described=Description(
+        title="GitLab's API: users and their SSH keys",
+        scheme={"type": "apiKey", "in": "header", "name": "PRIVATE-TOKEN"},
+        schemas=shapes.SCHEMAS,
+        shapes=shapes.SHAPES,
+        error="gitlab.Error",
+    ),
 )

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS, Dialect
-from keyrack.web.iam import access_keys, authentication, directory, discovery, tokens
+from keyrack.web.iam import access_keys, authentication, directory, discovery, shapes, tokens
+from keyrack.web.shapes import Description
 
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 409, Kind.LIMIT: 400}
 
@@ -61,6 +62,14 @@ V3 = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=bodies.read_json,
+    described=Description(
+        title="IAM: tokens and access keys",
+        scheme={"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+        schemas=shapes.SCHEMAS,
+        shapes=shapes.SHAPES,
+        error="iam.Error",
+        gateway="codearts.Error",
+    ),
 )
 V3_0 = replace(V3, endpoints=access_keys.ENDPOINTS)
 V5 = replace(V3, endpoints=directory.V5_ENDPOINTS)

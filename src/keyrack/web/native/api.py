@@ -42,6 +42,7 @@ from keyrack.web.native import (
     webhooks,
 )
 from keyrack.web.native.shapes import Error
+from keyrack.web.shapes import Description
 
 CHANNEL = "native"
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 409, Kind.LIMIT: 409}
@@ -114,6 +115,13 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=bodies.read_json,
+    described=Description(
+        title="Keyrack: hosts, unmanaged keys, receipts, sessions",
+        scheme={"type": "http", "scheme": "bearer"},
+        schemas={},
+        shapes={},
+        error="native.Error",
+    ),
     shows_quota=True,
     error=Error,
 )

@@ -21,8 +21,9 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS, Call, Dialect, Endpoint, address_of, is_shared
-from keyrack.web.runcloud import credentials, servers, ssh_config, system_users
+from keyrack.web.runcloud import credentials, servers, shapes, ssh_config, system_users
 from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable, words
+from keyrack.web.shapes import Description
 
 CHANNEL = "runcloud"
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 422, Kind.TAKEN: 422, Kind.LIMIT: 422}
@@ -139,6 +140,13 @@ V3 = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=read_body,
+    described=Description(
+        title="RunCloud API: servers, system users and their SSH keys",
+        scheme={"type": "http", "scheme": "bearer"},
+        schemas=shapes.SCHEMAS,
+        shapes=shapes.SHAPES,
+        error="runcloud.Error",
+    ),
     shows_quota=True,
 )
 V2 = replace(V3, authenticate=authenticate_v2)
