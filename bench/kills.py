@@ -39,7 +39,7 @@ def one_run(database: str, kills: int) -> tuple[Counter[str], str]:
     if done.returncode or said is None:
         return Counter(), done.stdout[-4000:] + done.stderr[-1000:]
     found = Counter({name: int(count) for name, count in (one.rsplit(" ", 1) for one in said[1].split(", "))})
-    found.update(zip(("keys", "revocations", "users"), map(int, said.groups()[1:]), strict=True))
+    found.update(dict(zip(("keys", "revocations", "users"), map(int, said.groups()[1:]), strict=True)))
     return found, ""
 
 

@@ -56,7 +56,7 @@ def parts() -> dict[str, Callable[[], bool]]:
         group.name: lambda group=group: figures.one(group)  # type: ignore[misc]
         for group in figures.GROUPS
     }
-    return found | {part.name: lambda part=part: proof.one(part, short=False) for part in proof.PARTS}  # type: ignore[misc]
+    return found | {part.name: lambda part=part: proof.one(part, short=False) for part in proof.PARTS}
 
 
 def main() -> int:
