@@ -130,11 +130,14 @@ class Settings(BaseModel):
     oidc_roles: str = Field(
         default="",
         description="Whom that provider lets in, by its groups, and as what: GROUP=ROLE with commas between, * for "
-        "everybody, e.g. ssh-admins=admin, staff=member; the highest counts, at each sign-in. Empty: nobody.",
+        "everybody, e.g. ssh-admins=admin, staff=member; the highest counts, at each sign-in. Empty: nobody. "
+        'Where a name has a comma, all as JSON, as in oidc_groups: {"Operations, Berlin": "admin", "*": "member"}.',
     )
     oidc_groups: str = Field(
         default="",
-        description="Which of its groups are groups here, followed at each sign-in: GROUP=GROUP with commas between.",
+        description="Which of its groups are groups here, followed at each sign-in: GROUP=GROUP with commas between; "
+        "where a name there has a comma, as in a directory, all of them as JSON: "
+        '{"cn=ops,ou=groups,dc=example": "ops"}.',
     )
     oidc_networks: str = Field(
         default="",
@@ -389,10 +392,10 @@ class Settings(BaseModel):
     @field_validator("oidc_roles", "oidc_groups")
     @classmethod
     def _rules_name_two_things(cls, value: str, info: ValidationInfo) -> str:
-        for rule in value.split(","):
-            theirs, _, ours = (part.strip() for part in rule.rpartition("="))
-            if rule.strip() and not (theirs and ours):
-                raise ValueError(f"{rule.strip()!r} is no rule: write the provider's group, = and what it is here")
+        for theirs, ours in provider_rules(value):
+            if not (theirs and ours):
+                words = "write the provider's group, = and what it is here, or all of them as JSON"
+                raise ValueError(f"{(theirs or ours)!r} is no rule: {words}")
             if info.field_name == "oidc_roles" and ours and ours not in set(Role):
                 raise ValueError(f"{ours!r} is none of the roles {', '.join(Role)}")
             if info.field_name == "oidc_groups" and ours and name_problem(ours) is not None:
@@ -438,6 +441,28 @@ class Settings(BaseModel):
         """`listen`, taken apart; brackets of an IPv6 address are removed."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+def provider_rules(text: str) -> list[tuple[str, str]]:
+    """`admins=admin, *=member`, or the same as a JSON object, taken apart: a provider's groups, each with what it is
+    here. What is no rule has one of the two empty.
+
+    Raises ValueError for JSON that names a group twice or says something else than text of one.
+    """
+    stripped = text.strip()
+    if stripped.startswith("{") and stripped.endswith("}"):
+        # No list of pairs ends so: neither a role nor a group here may be called that.
+        try:
+            pairs: list[tuple[str, str]] = json.loads(stripped, object_pairs_hook=list)
+        except (ValueError, RecursionError):
+            raise ValueError('it is no JSON object, such as {"Operations, Berlin": "ops"}') from None
+        if not all(isinstance(ours, str) for _, ours in pairs):
+            raise ValueError("in its JSON each of the provider's groups has a name as its value")
+        if len({theirs for theirs, _ in pairs}) < len(pairs):
+            raise ValueError("its JSON names one of the provider's groups twice")
+        return pairs
+    parts = (part.rpartition("=") for part in text.split(",") if part.strip())
+    return [(theirs.strip(), ours.strip()) for theirs, _, ours in parts]
 
 
 def _is_ipv6(text: str) -> bool:

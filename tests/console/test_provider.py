@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from keyrack.core.people import groups, provider_rules, users
+from keyrack.settings import Settings
+from keyrack.settings import provider_rules as rules_in
 from tests.console.conftest import COOKIE
 from tests.console.test_second_proofs import post
 from tests.console.test_sign_in import browser
@@ -160,6 +162,34 @@ def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: 
     assert role_and_groups(console, "kay") == "member"
     for name in ("platform", "directory"):
         assert groups.get(console.instance, users.system_actor(1), name).members == ("kay",)
+
+
+def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> None:
+    directory, both = "cn=ops,ou=groups,dc=example", "Berlin, Paris"
+    told = {"oidc_groups": json.dumps({directory: "ops"}), "oidc_roles": json.dumps({both: "auditor", "*": "member"})}
+    with running(settings_for(tmp_path / "data", "", **told)) as service:
+        service.apply(TEAM)
+        claims = provider_rules.Claims("https://id.example.org", "lin", "lin", (directory, both), None)
+        provider_rules.sign_in(service.instance, claims, address="192.0.2.1", browser="")
+        assert role_and_groups(service, "lin") == "auditor"
+        assert groups.get(service.instance, users.system_actor(1), "ops").members == ("lin",)
+
+
+@pytest.mark.parametrize(
+    "wrong", ['{"a, b": 1}', '{"a": "ops", "a": "web"}', '{"a, b": {}}', '{"a, b": "ops",}', '{"": "ops"}']
+)
+def test_json_that_is_no_rules_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|no rule"):
+        Settings(oidc_groups=wrong)
+
+
+def test_a_role_in_json_is_one_of_ours() -> None:
+    with pytest.raises(ValueError, match="none of the roles"):
+        Settings(oidc_roles='{"Berlin, Paris": "king"}')
+
+
+def test_a_name_in_braces_is_a_pair_as_ever() -> None:
+    assert rules_in("{0f4c}=ops, b=web,,") == [("{0f4c}", "ops"), ("b", "web")]
 
 
 def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:

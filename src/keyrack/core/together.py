@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
-from keyrack.store.database import Database, lock_workspace
+from keyrack.store.database import Database, Foresight, lock_workspace
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.sealing import sealed
 
@@ -26,7 +26,9 @@ class _Joined:
     def read(self, question: Callable[[Connection], T]) -> T:
         return question(self._connection)
 
-    def write(self, command: Callable[[Connection], T], *, turn: int | None = None) -> T:
+    def write(
+        self, command: Callable[[Connection], T], *, turn: int | None = None, foresight: Foresight | None = None
+    ) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
         with sealed.counting(self._connection), savepoint(self._connection):
             if turn is not None:

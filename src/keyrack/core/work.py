@@ -18,6 +18,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.audit import events
+from keyrack.store.database import Foresight
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
 from keyrack.store.people import standing, users
@@ -215,9 +216,9 @@ class Attempt:
         """Answer a question to the database; no event is left."""
         return self.instance.database.read(question)
 
-    def write(self, command: Callable[[Work], T], *, looks: bool = False) -> T:
+    def write(self, command: Callable[[Work], T], *, looks: bool = False, foresight: Foresight | None = None) -> T:
         """Run a command; returns once it is durable. looks: it asks by itself whether the actor still may, and calls
-        Work.look_again, or needs not.
+        Work.look_again, or needs not. foresight: what it asks before all else.
 
         Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
         command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
@@ -240,12 +241,12 @@ class Attempt:
         turn = self.actor.workspace_id
         for _ in range(RACES):
             try:
-                return self.instance.database.write(run, turn=turn)
+                return self.instance.database.write(run, turn=turn, foresight=foresight)
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
                 self._refuse_who_is_gone()
-        return self.instance.database.write(run, turn=turn)
+        return self.instance.database.write(run, turn=turn, foresight=foresight)
 
     def _refuse_who_is_gone(self) -> None:
         """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""

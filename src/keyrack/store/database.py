@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from keyrack.store.changes import announce
 from keyrack.store.engine import altered, catalogue, fibers, migrate
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
-from keyrack.store.engine.company import lock_workspace
+from keyrack.store.engine.company import Foresight, lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseAltered,
     DatabaseSpoilt,
@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "lock_workspace"]
+__all__ = [
+    "Database",
+    "DatabaseUnavailable",
+    "Foresight",
+    "NotAtOnce",
+    "TookLonger",
+    "Turn",
+    "announce",
+    "lock_workspace",
+]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -180,7 +189,7 @@ class Database:
         self._outage.answered()
         return result
 
-    def write(self, command: Question[T], *, turn: int | None = None) -> T:
+    def write(self, command: Question[T], *, turn: int | None = None, foresight: Foresight | None = None) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
 
         Whatever the command raises reaches the caller, and then nothing of it stays. The command must do
@@ -194,6 +203,7 @@ class Database:
         after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in force
         would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
         commands out of five.)
+        foresight: what it asks before all else, which may be asked ahead where several are committed together.
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:
@@ -204,7 +214,7 @@ class Database:
             return result
         fiber = fibers.current()
         try:
-            result = self._answer(lambda: self._writer.run(command, turn), again=False, changes=True)
+            result = self._answer(lambda: self._writer.run(command, turn, foresight), again=False, changes=True)
         finally:
             self._tell_broken()
         if fiber is not None:

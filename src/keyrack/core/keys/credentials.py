@@ -16,11 +16,12 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
-from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
-from keyrack.store.keys.new_credentials import CredentialPlace
+from keyrack.store.keys import credential_lists, credentials, expired_keys
+from keyrack.store.keys.new_credentials import CredentialPlace, PlaceAhead
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
+from keyrack.store.sealing import sealed
 
 SWEEP_AT_ONCE = 500
 
@@ -55,8 +56,10 @@ def add(
         key = validation.public_key(instance, actor.workspace_id, public_key)
         limits = validation.restrictions(restrictions, key.type)
 
+        asked = _place(instance, actor, actor.workspace_id, server_id, user, name, key)
+
         def change(work: Work) -> Credential:
-            place = _place(work, actor.workspace_id, server_id, user, name, key)
+            place = _found(work, asked)
             if actor.user_id is not None and not instance.joined:
                 work.look_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
@@ -69,6 +72,8 @@ def add(
                 "break_glass": break_glass or None,
             }
             added = _put(work, place, user, name, key, terms)
+            if not (place.noted or place.refused or place.labelled):
+                asked.entered = sealed.last_written(work.connection, server_id)
             given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
             work.record(
                 f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{given}",
@@ -77,7 +82,7 @@ def add(
             )
             return added
 
-        return attempt.write(change, looks=True)
+        return attempt.write(change, looks=True, foresight=asked)
 
 
 def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
@@ -218,23 +223,28 @@ def put(
     break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
-    place = _place(work, server.workspace_id, server.id, username, label, key)
+    place = _found(work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key))
     terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
     return _put(work, place, username, label, key, terms)
 
 
-def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> CredentialPlace:
-    """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
-    place = new_credentials.place(
-        work.connection,
+def _place(
+    instance: Instance, actor: Actor, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey
+) -> PlaceAhead:
+    return PlaceAhead(
         workspace_id,
         server_id,
         username=username,
         label=label,
         fingerprint=key.sha256,
-        at=work.now,
-        actor=work.actor,
+        now=instance.now,
+        actor=actor,
     )
+
+
+def _found(work: Work, asked: PlaceAhead) -> CredentialPlace:
+    """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
+    place = asked.get(work.connection)
     if place is None:
         raise missing("server")
     return place

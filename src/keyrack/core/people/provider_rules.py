@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -17,6 +17,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
+from keyrack.settings import provider_rules
 from keyrack.store.people import authenticators, workspaces
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
@@ -38,15 +39,9 @@ class Claims:
     session: str | None
 
 
-def rules(text: str) -> Mapping[str, str]:
-    """`admins=admin, *=member` taken apart: what a group of the provider's is here."""
-    pairs = (part.rpartition("=") for part in text.split(",") if part.strip())
-    return {group.strip(): value.strip() for group, _, value in pairs if group.strip() and value.strip()}
-
-
 def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
     """The highest role that a rule gives somebody in these groups; None where none does."""
-    known = rules(instance.settings.oidc_roles)
+    known = dict(provider_rules(instance.settings.oidc_roles))
     given = {known[group] for group in (*groups, ANYBODY) if group in known}
     return next((role for role in ORDER if role.value in given), None)
 
@@ -169,7 +164,7 @@ def _follow_role(instance: Instance, user: User, role: Role) -> None:
 def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
     """Bring groups to what the rules say; a group that no rule names is left alone."""
     actor = _keyrack(instance)
-    for theirs, ours in rules(instance.settings.oidc_groups).items():
+    for theirs, ours in dict(provider_rules(instance.settings.oidc_groups)).items():
         inside = theirs in claims.groups
 
         def held(connection: Connection, ours: str = ours) -> frozenset[int]:

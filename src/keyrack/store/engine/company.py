@@ -2,7 +2,8 @@
 meaning.
 
 Those that take one turn end one after another anyhow. So whoever comes while one of them waits for the database joins
-its transaction, instead of waiting for its commit and then for a commit of his own.
+its transaction, instead of waiting for its commit and then for a commit of his own. What they ask first is asked for
+all who wait in one go, where it is known how the answer to one is changed by what those before it write.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Select, Transaction, func, select
 from sqlalchemy.exc import DBAPIError
@@ -24,20 +26,38 @@ from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.prepared import prepared, statements_that_write
+from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.sealing import sealed
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
 """After so long nobody joins any more, so that the first one is not kept waiting by the last."""
+SENT_EACH = 4
+"""After so many commands what they told is sent, so that the server works while the next ones are made."""
 _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
+
+
+class Foresight(Protocol):
+    """What a command asks before all else, so that it may be asked ahead, with what others ask who come with it."""
+
+    def look(self, connection: Connection) -> None:
+        """Have it asked in this transaction, without waiting for the answer."""
+        ...
+
+    def forget(self) -> None:
+        """What was answered may not be so any more: it is to be asked again."""
+        ...
+
+    def follows(self, other: Any) -> bool:
+        """Whether it takes account of all that the command of another foresight, made just now, has written."""
+        ...
 
 
 class Companion:
     """A command that a fiber wants made, and what comes of it."""
 
-    def __init__(self, command: Callable[[Connection], Any], fiber: Fiber) -> None:
-        self.command, self.fiber = command, fiber
+    def __init__(self, command: Callable[[Connection], Any], fiber: Fiber, foresight: Foresight | None = None) -> None:
+        self.command, self.fiber, self.foresight = command, fiber, foresight
         self.context = contextvars.copy_context()
         self.came = fibers.signal()
         self.leads = False
@@ -60,6 +80,7 @@ class Company:
         self._pool, self._turn = pool, turn
         self._queue = queue
         self.members = [first]
+        self._looking: list[Companion] = []
         self.recorded: dict[int, int] = {}
 
     def go(self) -> None:
@@ -89,9 +110,25 @@ class Company:
         announced = self._make(conn, self.members[0])  # which may have waited long for the turn
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER and time.monotonic() < until:
+            self._look_ahead(conn)
             self.members.append(self._queue.popleft())
             announced |= self._make(conn, self.members[-1])
+            if len(self.members) % SENT_EACH == 0:
+                send(conn)
         return announced
+
+    def _look_ahead(self, conn: Connection) -> None:
+        """Have asked what those who may still join ask first."""
+        for one in islice(self._queue, MOST_TOGETHER - len(self.members)):
+            if one.foresight is not None and one not in self._looking:
+                one.foresight.look(conn)
+                self._looking.append(one)
+
+    def _foretold(self, wrote: Companion) -> None:
+        """One wrote: who looked ahead takes account of it, or asks again."""
+        for one in self._looking:
+            if one.foresight is not None and (wrote.foresight is None or not one.foresight.follows(wrote.foresight)):
+                one.foresight.forget()
 
     def _make(self, conn: Connection, one: Companion) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
@@ -111,9 +148,14 @@ class Company:
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:
             raise RuntimeError("A command must not commit or roll back by itself.")
+        if one in self._looking:
+            self._looking.remove(one)
+        wrote = statements_that_write(conn) != before
         if one.error is None:
+            if wrote:
+                self._foretold(one)
             return announced
-        if statements_that_write(conn) != before:
+        if wrote:
             # Nearly all that are refused wrote nothing until then: a savepoint for each that is not would be two
             # statements more for every command.
             raise _Lost from one.error

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
-from keyrack.store.engine.company import Companion, Company, committed, lock_workspace
+from keyrack.store.engine.company import Companion, Company, Foresight, committed, lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     answer,
@@ -57,15 +57,15 @@ class PostgresqlWriter:
         self._patience = patience
         self._queues: dict[tuple[object, int], deque[Companion]] = {}
 
-    def run(self, command: Command[T], turn: int | None = None) -> T:
+    def run(self, command: Command[T], turn: int | None = None, foresight: Foresight | None = None) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        turn: whose turn it takes (see Database.write). Fibers that want the same turn are committed together.
+        turn, foresight: see Database.write. Fibers that want the same turn are committed together.
         """
         fiber = fibers.current()
         if fiber is None or turn is None:
             return self._alone(command, turn)
-        me = Companion(command, fiber)
+        me = Companion(command, fiber, foresight)
         queue = self._queues.get((fiber.loop, turn))
         if queue is None:
             self._queues[fiber.loop, turn] = deque()

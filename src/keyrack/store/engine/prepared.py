@@ -168,6 +168,13 @@ class PendingRows:
         """All rows, at most once."""
         return [self.plan.row(values) for values in self.answer.fetchall()]
 
+    def wait(self, connection: Connection) -> list[Row]:
+        """All rows, at most once, within the transaction: what it failed by is raised as what is asked raises it."""
+        try:
+            return self.rows()
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise as_raised_by_sqlalchemy(connection, error) from error
+
     def value(self) -> Any:
         """The first column of the first row, None where there is none; at most once."""
         found = self.rows()
@@ -431,6 +438,12 @@ def savepoint(connection: Connection) -> Iterator[None]:
                 _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
                 _driven(connection, "RELEASE SAVEPOINT nested", ())
         raise
+
+
+def send(connection: Connection) -> None:
+    """Have PostgreSQL begin with what was told so far; nobody waits."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.send()
 
 
 def statements_that_write(connection: Connection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, exists, select
 
 from keyrack.model import Actor
-from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import barred_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.sealing import sealed_sets
@@ -35,37 +36,73 @@ class CredentialPlace:
     ids: sealed_sets.Ids
 
 
-def place(
-    connection: Connection,
-    workspace_id: int,
-    server_id: int,
-    *,
-    username: str,
-    label: str,
-    fingerprint: str,
-    at: datetime,
-    actor: Actor,
-) -> CredentialPlace | None:
-    """Where a credential would stand, None where there is no such server in this workspace; nobody else changes the
-    server until the end. actor: who asks.
+class PlaceAhead:
+    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Foresight).
+
+    Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
     """
-    numbered = sealed_sets.numbers_rows(connection)
-    row = _place.row(
-        connection,
-        workspace_id,
-        server_id,
-        username,
-        label,
-        fingerprint,
-        at,
-        actor.user_id or 0,
-        numbered,
-        *proofs(actor),
-    )
-    if row is None:
-        return None
-    account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
-    return CredentialPlace(taken(row), row, account, labelled, refused, noted, (row.pop("id_to_give"),))
+
+    def __init__(
+        self,
+        workspace_id: int,
+        server_id: int,
+        *,
+        username: str,
+        label: str,
+        fingerprint: str,
+        now: Callable[[], datetime],
+        actor: Actor,
+    ) -> None:
+        """actor: who asks; now: the time, as it is whenever this is asked."""
+        self._asked = (workspace_id, server_id, username, label, fingerprint)
+        self._server_id, self._names = server_id, {label, fingerprint}
+        self._now, self._actor = now, actor
+        self._told: PendingRows | None = None
+        self._within: object = None
+        self._server: Mapping[str, Any] = {}
+        self.entered: Mapping[str, Any] | None = None
+        """The server's row as the command left it that entered the credential here and changed nothing else."""
+
+    def look(self, connection: Connection) -> None:
+        """Have it asked in this transaction, without waiting."""
+        self.forget()
+        self._told = _place.tell(connection, *self._question(connection))
+        self._within = connection.get_transaction()
+
+    def forget(self) -> None:
+        """What was asked may not be so any more."""
+        self._told, self._within, self._server = None, None, {}
+
+    def follows(self, other: object) -> bool:
+        """Whether it takes account of what the command of another one wrote."""
+        if not isinstance(other, PlaceAhead) or other.entered is None:
+            return False
+        if other._server_id == self._server_id:
+            self._server = other.entered
+            return not other._names & self._names
+        return True
+
+    def get(self, connection: Connection) -> CredentialPlace | None:
+        """The place, None where there is no such server in this workspace; nobody else changes the server until the
+        end.
+        """
+        told, within, server = self._told, self._within, self._server
+        self.forget()
+        self.entered = None
+        if told is not None and within is connection.get_transaction():
+            row = next(iter(told.wait(connection)), None)
+        else:
+            row, server = _place.row(connection, *self._question(connection)), {}
+        if row is None:
+            return None
+        account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
+        standing, ids = taken(row), (row.pop("id_to_give"),)
+        row.update((name, server[name]) for name in row if name in server)
+        return CredentialPlace(standing, row, account, labelled, refused, noted, ids)
+
+    def _question(self, connection: Connection) -> tuple[Any, ...]:
+        numbered = sealed_sets.numbers_rows(connection)
+        return (*self._asked, self._now(), self._actor.user_id or 0, numbered, *proofs(self._actor))
 
 
 @prepared

@@ -40,6 +40,7 @@ from keyrack.store.sealing.sums import count as count
 from keyrack.store.sealing.sums import count_new as count_new
 from keyrack.store.sealing.sums import counting as counting
 from keyrack.store.sealing.sums import fits as fits
+from keyrack.store.sealing.sums import last_written as last_written
 from keyrack.store.sealing.sums import note_written as note_written
 from keyrack.store.sealing.sums import setting as setting
 from keyrack.store.sealing.sums import settle as settle

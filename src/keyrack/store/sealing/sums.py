@@ -103,6 +103,12 @@ def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -
     connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
+def last_written(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
+    """A server as this command wrote it, None where it did not, or not whole."""
+    raised: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    return raised.get(server_id)
+
+
 def fits(connection: Connection, server_id: int) -> bool:
     """Whether the rows of a server are all those that Keyrack wrote, as its own row has it.
 

@@ -1,0 +1,112 @@
+"""Keys that are entered at the same moment: their questions are asked in one go, and none sees less for that."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from keyrack.core.keys import credentials
+from keyrack.errors import Refusal
+from keyrack.model import Credential
+from keyrack.store.database import lock_workspace
+from keyrack.store.engine import company, fibers
+from keyrack.store.engine.pipeline import _Pipeline
+from keyrack.store.engine.postgresql_writer import PostgresqlWriter
+from keyrack.store.hosts import servers
+from keyrack.store.keys import revocations
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+
+
+def adding(team: Team, label: str, line: str = "", server_id: int = 0) -> Callable[[], Credential]:
+    key = line or fresh_line()
+    server = server_id or team.server.id
+    return lambda: credentials.add(team.instance, team.owner, server, label=label, username="deploy", public_key=key)
+
+
+def at_once(team: Team, *calls: Callable[[], Any]) -> list[Any]:
+    """What comes of calls that fibers of one event loop make, which wait in this order before the first one goes on."""
+    free, taken = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        lock_workspace(connection, team.owner.workspace_id)
+        connection.exec_driver_sql("SELECT 1")
+        taken.set()
+        free.wait(30)
+
+    async def made() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        held = loop.run_in_executor(None, lambda: team.instance.database.write(hold))
+        await loop.run_in_executor(None, taken.wait)
+        begun = []
+        for number, call in enumerate(calls):
+            begun.append(fibers.begin(call, loop)[1])
+            while [len(queue) for queue in waiting.values()] != [number]:
+                await asyncio.sleep(0.01)
+        free.set()
+        await held
+        return await asyncio.gather(*begun, return_exceptions=True)
+
+    writer = team.instance.database._writer
+    assert isinstance(writer, PostgresqlWriter)
+    waiting = writer._queues
+    return asyncio.run(made())
+
+
+@pytest.fixture
+def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
+    """A team with a key, whose database is waited for in fibers."""
+    monkeypatch.setattr(company, "MOST_SECONDS", 60)  # however busy the machine is
+    if not team.instance.database.waits_in_fibers:
+        pytest.skip("SQLite is not waited for")
+    adding(team, "first")()
+    return team
+
+
+def is_whole(team: Team) -> bool:
+    """Whether the server's sum is that of its rows."""
+    return team.instance.database.read(lambda connection: servers.complete(connection, team.server.id))
+
+
+def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    read = _Pipeline.read
+
+    def noted(pipeline: _Pipeline) -> None:
+        if not pipeline._raw.read_only:
+            waited.append(pipeline)
+        read(pipeline)
+
+    calls = [adding(at_work, f"laptop-{number}") for number in range(8)]
+    monkeypatch.setattr(_Pipeline, "read", noted)
+    found = at_once(at_work, *calls)
+    assert len(waited) <= 6, "not once for each"
+    assert len({one.revision for one in found}) == 8
+    assert is_whole(at_work)
+
+
+def test_of_two_with_one_label_one_is_refused(at_work: Team) -> None:
+    found = at_once(at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "b"), adding(at_work, "c"))
+    assert [type(one) for one in found] == [Credential, Credential, Refusal, Credential]
+    assert found[2].code == "label-taken"
+    assert is_whole(at_work)
+
+
+def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
+    """A key that is deleted is refused by its host from then on; entered again it must not be."""
+    line = fresh_line()
+    old = adding(at_work, "old", line)()
+
+    def deleting() -> Any:
+        return credentials.delete(at_work.instance, at_work.owner, at_work.server.id, old.id)
+
+    found = at_once(at_work, adding(at_work, "a"), deleting, adding(at_work, "again", line), adding(at_work, "b"))
+    assert not [one for one in found if isinstance(one, BaseException)]
+    refused = at_work.instance.database.read(lambda connection: revocations.keys_on(connection, at_work.server.id))
+    assert old.public_key not in refused
+    assert is_whole(at_work)
