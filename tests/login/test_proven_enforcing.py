@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -291,6 +292,42 @@ def test_a_read_only_file_system_changes_nothing(scene: Scene) -> None:
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         assert "Read-only file system" in scene.refused()
     assert scene.hand_key_works()
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A folder on a file system that nobody can write, as after an error of its disk."""
+    if subprocess.run(["mount", "--bind", path, path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_host_whose_settings_cannot_be_written_any_more_says_so_and_goes_on(scene: Scene) -> None:
+    """What it enforces stays; what is revoked meanwhile is not told as done, and is done once it can be."""
+    host, client = scene.host, scene.host.client
+    scene.start()
+    scene.enforced()
+    instance = scene.service.instance
+    with read_only(host.etc):
+        (credential,) = credentials.find(instance, owner(), SERVER).items
+        credentials.delete(instance, owner(), SERVER, credential.id)
+        wait_until(lambda: any("Read-only file system" in words for words in scene.summaries()), "words about it")
+        assert scene.server.applied_revision < scene.server.revision
+        assert "Read-only file system" in host.agent("status").stdout
+        host.stop_agent(signal.SIGKILL)
+        host.start_agent()
+        wait_until(lambda: host.agent("status").stdout.count("Read-only file system") > 0, "the same after a start")
+        assert not scene.hand_key_works()
+        modes.set_mode(instance, owner(), SERVER, "observe")
+        wait_until(lambda: "Read-only" in host.log().split("in force")[-1], "words about the settings")
+        assert not scene.hand_key_works()
+    wait_until(lambda: scene.server.applied_revision == scene.server.revision, "what was asked meanwhile")
+    client.wait_until_closed(scene.key, "krone")
+    client.wait_until_open(host.keys[HAND[0]], HAND[1])
 
 
 def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:
