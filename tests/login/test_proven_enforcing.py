@@ -156,6 +156,31 @@ def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
     assert not scene.hand_key_works()
 
 
+@pytest.mark.parametrize("left", ["", "#!/bin/sh\necho no library >&2\nexit 127\n"])
+def test_an_sshd_that_could_not_start_anew_is_not_told_to(scene: Scene, left: str) -> None:
+    """It would, at a SIGHUP, by its program's name: an upgrade that broke off, a store that was cleared."""
+    program = scene.host.folder / "doorkeeper"
+    shutil.copy(sshd_path(), program)
+    scene.host.program = program
+    scene.start()
+    away = program.rename(program.with_name("away"))
+    if left:
+        program.write_text(left, "ascii")
+        program.chmod(0o755)
+    words = f"the program of the sshd that runs, {program}, {'could not start anew: no library' if left else 'is gone'}"
+    assert f"nothing was changed: {words}" in scene.refused()
+    assert words in scene.host.agent("doctor").stdout
+    away.rename(program)
+    assert scene.hand_key_works()
+    scene.enforced()
+    program.rename(away)
+    modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
+    wait_until(lambda: "is gone, so it could not start anew" in scene.host.log(), "that it is not told")
+    assert scene.host.client.lets_in(scene.key, "krone")
+    away.rename(program)
+    scene.host.client.wait_until_open(scene.host.keys[HAND[0]], HAND[1])
+
+
 def test_what_sshd_was_started_with_counts_as_it_does_there(scene: Scene) -> None:
     """What stands below a Match counts more than a command line; what no file changes keeps enforcing away."""
     by_hand = ["-o", "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2"]
