@@ -180,6 +180,16 @@ def find(
         return attempt.read(question)
 
 
+def action_of(name: str) -> str:
+    """What removing a damaged row takes, named as remove has it. Raises Refusal INVALID or MISSING."""
+    return _TO_REMOVE.get(_read_name(name)[0], "servers:write")
+
+
+def named(connection: Connection, workspace_id: int, name: str) -> DamagedRow:
+    """A damaged row, named as remove has it. Raises Refusal INVALID or MISSING."""
+    return _damaged(connection, workspace_id, *_read_name(name))
+
+
 def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
     """Delete a damaged row, named KIND:ID, and have the key in it refused where nothing else lets it in.
 

@@ -30,11 +30,11 @@ def credential(
     ) as attempt:
 
         def change(work: Work) -> Credential:
-            end = validation.other_end(work.now, expires_at, duration)
             found = endings.credential(work.connection, credential_id, work.now)
             server = None if found is None else servers.get(work.connection, actor.workspace_id, found.server_id)
             if found is None or server is None:
                 raise missing("SSH key")
+            end = validation.other_end(work.now, expires_at, duration)
             revision = work.bump_revision(server.id)
             endings.renew_credential(work.connection, found.id, end, revision)
             work.record(
@@ -65,10 +65,10 @@ def key(
     with Attempt(instance, actor, action, "renew an SSH key", target_kind="user key", target_id=key_id) as attempt:
 
         def change(work: Work) -> UserKey:
-            end = validation.other_end(work.now, expires_at, duration)
             held = endings.user_key(work.connection, key_id, work.now)
             if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
                 raise missing("SSH key")
+            end = validation.other_end(work.now, expires_at, duration)
             owner = users.user(work.connection, held.user_id)
             assert owner is not None
             if owner.id != actor.user_id:

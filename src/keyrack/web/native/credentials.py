@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.hosts import refused_logins
 from keyrack.core.keys import credentials, last_uses, restricting
 from keyrack.web.api import Call
@@ -103,5 +104,6 @@ ENDPOINTS = (
         "credentials:write",
         takes=shapes.Restricted,
         answers=shapes.Credential,
+        first=lambda call: first_looks.credential(call.instance, call.actor, call.ids["credential"]),
     ),
 )

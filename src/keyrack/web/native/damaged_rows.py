@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.hosts import servers
 from keyrack.core.keys import damaged_rows
 from keyrack.web.api import Call
@@ -30,5 +31,12 @@ ENDPOINTS = (
         asks=shapes.DamagedRowsAsked,
         answers=shapes.DamagedRows,
     ),
-    endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write", answers=shapes.DamagedRow),
+    endpoint(
+        "DELETE",
+        "/damaged-rows/{row}",
+        remove_damaged,
+        "credentials:write",
+        answers=shapes.DamagedRow,
+        first=lambda call: first_looks.damaged_row(call.instance, call.actor, call.path["row"]),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.keys import freezes, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_freezes as shapes
@@ -56,6 +57,18 @@ ENDPOINTS = (
     ),
     endpoint("GET", "/freezes/{freeze}", show_freeze, freezes.READ, answers=shapes.FreezeProgress),
     endpoint("DELETE", "/freezes/{freeze}", end_freeze, freezes.FREEZE),
-    endpoint("POST", "/keys/{key}/confirm", confirm_key, user_keys.ADD),
-    endpoint("POST", "/credentials/{credential}/confirm", confirm_credential, "credentials:write"),
+    endpoint(
+        "POST",
+        "/keys/{key}/confirm",
+        confirm_key,
+        user_keys.ADD,
+        first=lambda call: first_looks.confirmed_key(call.instance, call.actor, call.ids["key"]),
+    ),
+    endpoint(
+        "POST",
+        "/credentials/{credential}/confirm",
+        confirm_credential,
+        "credentials:write",
+        first=lambda call: first_looks.credential(call.instance, call.actor, call.ids["credential"]),
+    ),
 )

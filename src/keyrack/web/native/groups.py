@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.keys import user_keys
 from keyrack.core.people import groups, named_people, users
 from keyrack.model import Role
@@ -149,6 +150,13 @@ ENDPOINTS = (
     endpoint("PUT", GROUP, put_group, "people:write", takes=shapes.GroupChange, answers=shapes.Group),
     endpoint("DELETE", GROUP, delete_group, "people:write"),
     endpoint("GET", MEMBER, show_member, "people:read", answers=shapes.Person),
-    endpoint("PUT", MEMBER, add_member, "people:write", answers=shapes.Group),
+    endpoint(
+        "PUT",
+        MEMBER,
+        add_member,
+        "people:write",
+        answers=shapes.Group,
+        first=lambda call: first_looks.person(call.instance, call.actor, call.path["person"]),
+    ),
     endpoint("DELETE", MEMBER, remove_member, "people:write"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.keys import key_sources, key_sync
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_key_sources as shapes
@@ -38,10 +39,22 @@ def delete_key_source(call: Call) -> None:
     key_sources.remove(call.instance, call.actor, call.path["name"], call.path["kind"])
 
 
+def _may_change(call: Call) -> None:
+    delete = call.request.method == "DELETE"
+    first_looks.key_sources(call.instance, call.actor, call.path["name"], delete=delete)
+
+
 OWN = "codeartsrepo::createUserSSHkey"
 ENDPOINTS = (
     endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
-    endpoint("POST", "/people/{name}/key-sources/sync", sync_key_sources, OWN, answers=shapes.KeySources),
+    endpoint(
+        "POST",
+        "/people/{name}/key-sources/sync",
+        sync_key_sources,
+        OWN,
+        answers=shapes.KeySources,
+        first=_may_change,
+    ),
     endpoint("GET", "/people/{name}/key-sources/{kind}", show_key_source, "people:read", answers=shapes.KeySource),
     endpoint(
         "PUT",
@@ -50,6 +63,7 @@ ENDPOINTS = (
         OWN,
         takes=shapes.NewKeySource,
         answers=shapes.KeySource,
+        first=_may_change,
     ),
-    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN),
+    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN, first=_may_change),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.hosts import refused_logins
 from keyrack.core.keys import changing_grants, grants, renewals, user_keys
 from keyrack.web.api import Call
@@ -41,7 +42,16 @@ ENDPOINTS = (
         "credentials:write",
         takes=Renewal,
         answers=shapes_keys.Credential,
+        first=lambda call: first_looks.credential(call.instance, call.actor, call.ids["credential"]),
     ),
-    endpoint("POST", "/keys/{key}/renew", renew_key, user_keys.ADD, takes=Renewal, answers=shapes_groups.OwnKey),
+    endpoint(
+        "POST",
+        "/keys/{key}/renew",
+        renew_key,
+        user_keys.ADD,
+        takes=Renewal,
+        answers=shapes_groups.OwnKey,
+        first=lambda call: first_looks.renewed_key(call.instance, call.actor, call.ids["key"]),
+    ),
     endpoint("POST", "/grants/{grant}/renew", renew_grant, "grants:write", takes=Renewal, answers=shapes_people.Grant),
 )

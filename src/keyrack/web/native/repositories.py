@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.git import named_repositories, repositories
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_repositories as shapes
@@ -42,6 +43,10 @@ def delete_repository(call: Call) -> None:
     repositories.delete(call.instance, call.actor, call.ids["repository"])
 
 
+def _may(call: Call, action: str) -> None:
+    first_looks.repository(call.instance, call.actor, call.ids["repository"], action)
+
+
 ENDPOINTS = (
     endpoint(
         "GET",
@@ -73,12 +78,18 @@ ENDPOINTS = (
         "codeartsrepo:repository:setRepository",
         takes=shapes.RepositoryChange,
         answers=shapes.Repository,
-        first=show_repository,  # a role in the repository itself lets in, too
+        # A role in the repository itself lets in, too.
+        first=lambda call: first_looks.repository(
+            call.instance, call.actor, call.ids["repository"], repositories.CHANGE
+        ),
     ),
     endpoint(
         "DELETE",
         "/repositories/{repository}",
         delete_repository,
         repositories.DELETE,
+        first=lambda call: first_looks.repository(
+            call.instance, call.actor, call.ids["repository"], repositories.DELETE
+        ),
     ),
 )

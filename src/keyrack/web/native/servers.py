@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, servers
 from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
@@ -151,6 +152,7 @@ ENDPOINTS = (
         "servers:write",
         takes=shapes.OfflinePolicy,
         answers=shapes.Servers,
+        first=lambda call: first_looks.tag(call.instance, call.actor, call.path["tag"]),
     ),
     endpoint("POST", "/servers/{server}/copy-gone", go_on_without_copy, "servers:write", answers=shapes.Server),
     endpoint(

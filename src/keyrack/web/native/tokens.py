@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.people import api_tokens, tokens
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
@@ -100,6 +101,7 @@ ENDPOINTS = (
         answers=shapes.MadeToken,
         shown_at="/tokens/{id}",
         status=201,
+        first=lambda call: first_looks.rotated_token(call.instance, call.actor, call.ids["token"]),
     ),
     endpoint("GET", "/tokens/{token}", show_token, "people:read", answers=shapes.Token),
     endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.hosts import refused_logins, unmanaged_keys
 from keyrack.errors import invalid
 from keyrack.web.api import Call
@@ -60,6 +61,10 @@ def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     )
 
 
+def _is_found(call: Call) -> None:
+    first_looks.unmanaged_key(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+
+
 ENDPOINTS = (
     endpoint("GET", "/unmanaged-keys", count_unmanaged_keys, "credentials:read", answers=shapes.UnmanagedCounts),
     endpoint(
@@ -78,8 +83,16 @@ ENDPOINTS = (
         takes=shapes.Acceptance,
         answers=shapes.Credential,
         status=201,
+        first=_is_found,
     ),
-    endpoint("POST", PATH + "/{found}/ignore", ignore_unmanaged_key, "credentials:write", answers=shapes.UnmanagedKey),
+    endpoint(
+        "POST",
+        PATH + "/{found}/ignore",
+        ignore_unmanaged_key,
+        "credentials:write",
+        answers=shapes.UnmanagedKey,
+        first=_is_found,
+    ),
     endpoint(
         "POST",
         PATH + "/{found}/remove",
@@ -87,5 +100,6 @@ ENDPOINTS = (
         "credentials:write",
         answers=shapes.UnmanagedKey,
         status=202,
+        first=_is_found,
     ),
 )

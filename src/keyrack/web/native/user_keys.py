@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import first_looks
 from keyrack.core.keys import last_uses, standing_user_keys, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_groups, shapes_keys
@@ -81,5 +82,11 @@ ENDPOINTS = (
         takes=shapes_groups.WantedKey,
         answers=shapes_groups.OwnKey,
     ),
-    endpoint("DELETE", OF_PERSON + "/{key}", delete_key_of_person, "people:write"),
+    endpoint(
+        "DELETE",
+        OF_PERSON + "/{key}",
+        delete_key_of_person,
+        "people:write",
+        first=lambda call: first_looks.key_of_person(call.instance, call.actor, call.path["person"], call.ids["key"]),
+    ),
 )
