@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -13,13 +15,18 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.service.service_clock import ServiceClock
-from keyrack.protocol.host_document import AuthorizedKey
+from keyrack.protocol.host_document import DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
 from tests.agent.small_service import SmallService, small_service
 from tests.agent.watched_host import Watched, enrolled
 from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
 
 DAY = 86400
+ASKS = """import sys
+from keyrack.agent.service.http1 import Connection
+connection = Connection("127.0.0.1", int(sys.argv[1]), tls=False, connect_seconds=5)
+connection.exchange("GET", "/", {}, b"", seconds=1800, largest=100)
+"""
 SHORT = 15  # seconds that a key is open for
 
 
@@ -40,13 +47,21 @@ class Clock:
         library, source = folder / "set_clock.so", Path(__file__).parent / "set_clock.c"
         subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True, timeout=120)
         self._file = folder / "clock"
-        self.is_ahead(0)
+        self._file.write_bytes(bytes(16))
         monkeypatch.setenv("LD_PRELOAD", str(library))
         monkeypatch.setenv("LD_SET_CLOCK", str(self._file))
 
     def is_ahead(self, seconds: int) -> None:
         """Set it, against the real one."""
-        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+        self._write(seconds, at=0)
+
+    def slept(self, seconds: int) -> None:
+        """Have the host have slept for so long."""
+        self._write(seconds, at=8)
+
+    def _write(self, seconds: int, *, at: int) -> None:
+        with self._file.open("r+b") as file:
+            file.seek(at)
             file.write(struct.pack("=q", seconds))
 
 
@@ -97,6 +112,43 @@ def test_a_clock_that_is_set_while_nobody_answers(
         wait_until(lambda: keys_of(watched) == before, "the ends as they were")
         clock.is_ahead(DAY)
         assert not watched.client.lets_in(long, USERNAME)
+
+
+def test_a_host_that_wakes_up_has_heard_nothing_for_as_long_as_it_slept(
+    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's silence counts, and what ended meanwhile has ended."""
+    clock = Clock(tmp_path, monkeypatch)
+    short, long = Key.make(tmp_path / "short"), Key.make(tmp_path / "long")
+    with enrolled(folder, service) as watched:
+        users = {USERNAME: [ending(short, 3600), ending(long, DAY)]}
+        watched.publish(users, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
+        inside = watched.ssh(short, "-N")
+        watched.wait_for_sessions(1)
+        assert watched.client.lets_in(long, USERNAME)
+        service.refusal = 503
+        clock.slept(2 * 3600)
+        inside.wait(30)
+        assert not watched.client.lets_in(short, USERNAME)
+        assert watched.client.lets_in(long, USERNAME)
+        clock.slept(4 * 3600)
+        wait_until(lambda: not watched.client.lets_in(long, USERNAME), "keys dropped, as nobody confirmed them")
+
+
+def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(tmp_path, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asking = subprocess.Popen([sys.executable, "-c", ASKS, str(silent.getsockname()[1])], stderr=subprocess.PIPE)
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(3) == b"GET"
+                clock.slept(3600)
+                _, said = asking.communicate(timeout=60)
+        finally:
+            asking.kill()
+            asking.wait()
+    assert b"timed out" in said
 
 
 def test_a_difference_of_a_moment_has_nothing_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:

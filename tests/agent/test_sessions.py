@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -337,3 +338,34 @@ def test_a_key_to_break_glass_with_is_told_as_one_also_when_it_is_gone_by_then()
     )
     assert glass_of(named(both, {}), known) == set(), "it is a key like any other now"
     assert glass_of(named({}, {"root": (usual,)}), known) == {pair, ("root", fingerprint_of(usual))}
+
+
+def test_sessions_by_certificates_end_with_their_key_and_their_authority(
+    folder: Path, service: SmallService, keys: Callable[[str], Key]
+) -> None:
+    """Also over a restart of the agent; whose key it is says the authority, so no session is told as of that key."""
+    authority, other, own = keys("authority"), keys("another-authority"), keys("own")
+    certified, also = keys("certified"), keys("also")
+    trusted = folder / "trusted.pub"
+    trusted.write_text(f"{authority.public}\n{other.public}\n", "ascii")
+    name = f"x CA ED25519 {fingerprint_of(own.public)}"  # of whose choice the authority leaves it
+    for key, signer in ((certified, other), (also, authority)):
+        given = ["ssh-keygen", "-q", "-s", str(signer.path), "-I", name, "-n", USERNAME]
+        subprocess.run([*given, str(key.path.with_suffix(".pub"))], check=True)
+    with enrolled(folder, service, settings=f"TrustedUserCAKeys {trusted}") as watched:
+        users = {USERNAME: [AuthorizedKey(own.public)]}
+        watched.publish(users)
+        first, second, third = (watched.ssh(key, "-N") for key in (certified, also, own))
+        told = watched.wait_for_sessions(3)
+        assert sorted(one["fingerprint"] for one in told) == ["", "", fingerprint_of(own.public)]
+        watched.publish(users, revoked=(certified.public,))
+        first.wait(60)
+        assert not watched.client.lets_in(certified)
+        watched.wait_for_sessions(2)
+        watched.kill_agent()
+        watched.start_agent()
+        watched.publish(users, revoked=(certified.public, authority.public))
+        second.wait(60)
+        assert not watched.client.lets_in(also)
+        watched.wait_for_sessions(1)
+        assert third.poll() is None

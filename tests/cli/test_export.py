@@ -17,14 +17,14 @@ from keyrack.cli.connection.opened import workspaces
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
-from keyrack.core.keys import revocation, user_keys, who_can
+from keyrack.core.keys import key_policy, revocation, user_keys, who_can
 from keyrack.core.people import users
 from keyrack.core.workspace import workspace_export, workspace_file
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store.hosts import servers
 from tests.cli.test_over_http import good, home, log_in, run
-from tests.core.keys_for_tests import fresh_line
+from tests.core.keys_for_tests import fresh_line, records
 from tests.services import TEAM, Service, settings_for
 
 __all__ = ["home"]
@@ -237,7 +237,11 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     assert drawn.api("POST", "/grants", everywhere)
     assert drawn.api("POST", "/grants", everywhere | {"starts_at": f"{YEAR + 2}-01-01T00:00:00Z"})
     _kept_apart(team.instance)
+    # What was registered before a stricter policy stays, here and there.
     drawn.run(OPERATIONS)
+    line = next(one["line"] for one in records("keys_valid.jsonl") if one["name"] == "rsa-2048-e35")
+    assert drawn.api("POST", "/people/me/keys", {"title": "old", "public_key": line}, token="token-of-bob")
+    assert drawn.api("PATCH", "/key-policy", {"rsa_minimum_bits": 3072})
     before = matrix(team.instance)
     assert before, "somebody can log in"
 
@@ -250,6 +254,7 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     try:
         workspace_file.apply(other, text, {})
         assert matrix(other) == before
+        assert key_policy.get(other, users.system_actor(1)).own_bits == 3072
         assert workspace_file.apply(other, text, {}, prune=True) == []
     finally:
         other.database.close()

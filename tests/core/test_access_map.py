@@ -42,7 +42,7 @@ def hosts_of_every_kind(team: Team) -> None:
     grants.give(instance, owner, user_id=made[0][1].id, tag="tag-1", system_user="deploy")
     grants.give(instance, owner, user_id=made[3][1].id, all_servers=True, system_user="deploy")
     grants.give(instance, owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    users.disable(instance, owner, made[2][1].id)
+    users.change(instance, owner, made[2][1].id, enabled=False)
 
 
 def both(team: Team, *, later: timedelta = timedelta()) -> tuple[list[Decision], list[Decision]]:

@@ -9,19 +9,20 @@ from datetime import UTC, datetime
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from keyrack.cli.apply import command
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import grants
+from keyrack.core.keys import grants, key_policy
 from keyrack.core.people import tokens, users
 from keyrack.core.workspace import workspace_file, workspace_schema
 from keyrack.errors import Refusal
 from keyrack.model import Actor
 from keyrack.store.people import workspaces
-from keyrack.store.tables import metadata
+from keyrack.store.tables import key_policies, metadata
+from tests.core.keys_for_tests import fresh_line, records
 
 FILE = """
 [workspace]
@@ -497,3 +498,70 @@ def test_several_terms_of_one_login_stand_side_by_side(instance: Instance) -> No
     ]
     with pytest.raises(Refusal, match="the tag 'latter' is named"):
         workspace_file.apply(instance, text.replace('tag = "later"', 'tag = "latter"'), SECRETS)
+
+
+KNOWN = {one["name"]: one["line"] for one in records("keys_valid.jsonl")}
+RSA, LONGER_RSA = KNOWN["rsa-2048-e35"], KNOWN["rsa-4096"]
+
+
+def with_policy(*values: str) -> str:
+    """The file, which says which keys are accepted."""
+    return "\n".join((FILE, "[key_policy]", *values, ""))
+
+
+def test_a_file_says_which_keys_are_accepted(instance: Instance) -> None:
+    rsa = f'[[users]]\nname = "bob"\nkeys = [{{ public_key = "{RSA}" }}]\n'
+    first = with_policy('key_types = ["ssh-ed25519", "ssh-rsa"]', "rsa_minimum_bits = 3072") + rsa
+    assert workspace_file.apply(instance, first, SECRETS)[-1] == (
+        "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 3072 bits"
+    ), "behind the keys that it names"
+    assert workspace_file.apply(instance, first, SECRETS) == []
+    owner = users.system_actor(1)
+    assert key_policy.get(instance, owner).own_bits == 3072
+    assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == [], "a file without it leaves it"
+    # An RSA key is refused now, until a file says otherwise, which then may name one at once.
+    other = rsa.replace("bob", "carol").replace(RSA, LONGER_RSA)
+    ed25519_alone = with_policy('key_types = ["ssh-ed25519"]', "rsa_minimum_bits = 3072")
+    assert workspace_file.apply(instance, ed25519_alone, SECRETS) == [
+        "accept keys of ssh-ed25519, RSA of at least 3072 bits"
+    ]
+    with pytest.raises(Refusal, match="ssh-rsa"):
+        workspace_file.apply(instance, ed25519_alone + other, SECRETS)
+    looser = with_policy() + other
+    changes = workspace_file.apply(instance, looser, SECRETS)
+    assert changes[0] == "accept keys of the types that the service accepts"
+    assert len(changes) == 3
+    assert workspace_file.apply(instance, looser, SECRETS) == []
+    assert key_policy.get(instance, owner).own_bits is None
+
+
+def test_a_file_that_is_looser_and_stricter_is_obeyed_in_two_steps(instance: Instance) -> None:
+    before = with_policy('key_types = ["ssh-ed25519"]')
+    workspace_file.apply(instance, before, SECRETS)
+    after = with_policy('key_types = ["ssh-rsa"]', "rsa_minimum_bits = 3072")
+    named = f'[[users]]\nname = "bob"\nkeys = [{{ public_key = "{RSA}" }}, {{ public_key = "{fresh_line()}" }}]\n'
+    changes = workspace_file.apply(instance, after + named, SECRETS)
+    assert changes[0] == "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 2048 bits"
+    assert changes[-1] == "accept keys of ssh-rsa, RSA of at least 3072 bits"
+    assert key_policy.get(instance, users.system_actor(1)).types == ("ssh-rsa",)
+    # One that others changed in the database is set anew, whole.
+    instance.database.write(lambda connection: connection.execute(update(key_policies).values(rsa_minimum_bits=2048)))
+    again = workspace_file.apply(instance, after + named, SECRETS)
+    assert again == ["accept keys of ssh-rsa, RSA of at least 3072 bits"]
+    assert not key_policy.get(instance, users.system_actor(1)).damaged
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("key_types = []",), "at least one type"),
+        (('key_types = ["ssh-dss"]',), "was started to accept"),
+        (("rsa_minimum_bits = 1024",), "with which the service was started"),
+        (('rsa_minimum_bits = "3072"',), "rsa_minimum_bits takes a whole number"),
+        (("bits = 3072",), "unknown name 'bits' in .key_policy."),
+    ],
+)
+def test_a_policy_of_keys_that_is_none_is_refused(instance: Instance, values: tuple[str, ...], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        workspace_file.apply(instance, with_policy(*values), SECRETS)
+    assert instance.database.read(workspaces.workspaces_by_name) == ()

@@ -22,6 +22,11 @@ from tests.waiting import wait_until
 
 SYSTEMS = Path("/var/cache/keyrack-tests/hosts")
 SETTINGS = "etc/ssh/sshd_config.d/90-port.conf"
+SOCKET = "/etc/systemd/system/ssh.socket.d"
+CONNECTION = (
+    "[Service]\\nEnvironmentFile=-/etc/default/ssh\\nExecStart=-/usr/sbin/sshd -i $SSHD_OPTS\\nStandardInput=socket\\n"
+    "RuntimeDirectory=sshd\\nRuntimeDirectoryPreserve=yes\\n"
+)
 # systemd of Debian 13 boots with the one hierarchy of cgroups alone, and this mount is nobody else's.
 BOOT = """set -eu
 while umount -l /sys/fs/cgroup 2>/dev/null; do :; done
@@ -119,6 +124,16 @@ class DebianHost:
         # Asked once, and answered when it has booted; only while there is nobody to ask yet, again and again.
         state = self.run("systemctl is-system-running --wait", check=False).strip()
         return state in ("running", "degraded")
+
+
+def started_by_socket(host: DebianHost, accept: str) -> None:
+    """Have systemd start its sshd when somebody connects, for each connection anew where accept is yes."""
+    host.run("systemctl disable --now ssh.service; sed -i '/^Port /d' /etc/ssh/sshd_config.d/90-port.conf")
+    lines = f"[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{host.client.port}\\nAccept={accept}\\n"
+    host.run(f"mkdir -p {SOCKET} && printf '{lines}' >{SOCKET}/zz-port.conf && rm -rf /run/sshd")
+    if accept == "yes":  # each connection has a unit of its own then, which Debian leaves to its administrator
+        host.run(f"printf '{CONNECTION}' >/etc/systemd/system/ssh@.service")
+    host.run("systemctl daemon-reload && systemctl enable ssh.socket && systemctl restart ssh.socket")
 
 
 @contextmanager

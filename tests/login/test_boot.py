@@ -14,7 +14,7 @@ import pytest
 
 from keyrack.core.hosts import modes
 from keyrack.core.keys import credentials
-from tests.login.debian_host import debian_host
+from tests.login.debian_host import debian_host, started_by_socket
 from tests.login.private_sshd import Key, SshClient, strict_folder
 from tests.login.test_debian_releases import KEYRACK, LONG, SERVER, Scene, shorten_the_trial
 from tests.ports import free_port
@@ -58,8 +58,12 @@ def silence(url: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("release", ["bookworm", *(["bullseye", "trixie"] if LONG else [])])
-def test_a_host_that_was_off(team_folder: Path, tmp_path: Path, release: str) -> None:
+MORE = [("bullseye", ""), ("trixie", ""), ("bookworm", "no"), ("bookworm", "yes"), ("trixie", "yes")]
+
+
+@pytest.mark.parametrize(("release", "accept"), [("bookworm", ""), *(MORE if LONG else [])])
+def test_a_host_that_was_off(team_folder: Path, tmp_path: Path, release: str, accept: str) -> None:
+    """accept: of its ssh.socket, where that has sshd started."""
     # All these logins come from one address, which newer sshds would shut out.
     settings = "PerSourcePenalties no\n" if release == "trixie" else ""
     data = tmp_path / "data"
@@ -67,6 +71,8 @@ def test_a_host_that_was_off(team_folder: Path, tmp_path: Path, release: str) ->
     with strict_folder() as folder, debian_host(release, folder, free_port(), settings) as host, ExitStack() as stack:
         service = stack.enter_context(running(settings_for(data, "")))
         scene = Scene(service, host, tmp_path)
+        if accept:
+            started_by_socket(host, accept)
         scene.prepare()
         scene.paste()
         wait_until(scene.obeyed, "a first report")
@@ -95,7 +101,8 @@ def test_a_host_that_was_off(team_folder: Path, tmp_path: Path, release: str) ->
             host.client.wait_until_open(kept, "deploy")
             assert not host.client.lets_in(lost, "deploy")
             wait_until(lambda: "no answer" in host.run("journalctl -b -u keyrack-agent -o cat"), "words about that")
+            unit = "ssh.socket" if accept else "ssh"
             said = host.run(
-                "systemctl is-active ssh; systemctl list-units --state=failed --no-legend 'ssh*' 'keyrack*'"
+                f"systemctl is-active {unit}; systemctl list-units --state=failed --no-legend 'ssh*' 'keyrack*'"
             )
             assert said == "active\n"

@@ -13,16 +13,12 @@ import pytest
 
 from keyrack.core.hosts import modes
 from keyrack.ssh.public_key import fingerprint_of
+from tests.login.debian_host import started_by_socket
 from tests.login.test_debian_releases import KEYRACK, SERVER, Scene, found_by_hand, scene_on, shorten_the_trial
 from tests.services import Service
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.environ.get("KEYRACK_LONG") != "1", reason="boots a Debian each: KEYRACK_LONG=1")
-SOCKET = "/etc/systemd/system/ssh.socket.d"
-CONNECTION = (
-    "[Service]\\nEnvironmentFile=-/etc/default/ssh\\nExecStart=-/usr/sbin/sshd -i $SSHD_OPTS\\nStandardInput=socket\\n"
-    "RuntimeDirectory=sshd\\nRuntimeDirectoryPreserve=yes\\n"
-)
 
 
 @pytest.fixture(params=[("bookworm", "no"), ("bookworm", "yes"), ("trixie", "no"), ("trixie", "yes")])
@@ -30,13 +26,7 @@ def scene(request: pytest.FixtureRequest, team: Service, tmp_path: Path) -> Iter
     release, accept = request.param
     settings = "PerSourcePenalties no\n" if release == "trixie" else ""
     with scene_on(release, team, tmp_path, settings) as made:
-        port = made.host.client.port
-        made.host.run("systemctl disable --now ssh.service; sed -i '/^Port /d' /etc/ssh/sshd_config.d/90-port.conf")
-        lines = f"[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{port}\\nAccept={accept}\\n"
-        made.host.run(f"mkdir -p {SOCKET} && printf '{lines}' >{SOCKET}/zz-port.conf && rm -rf /run/sshd")
-        if accept == "yes":  # each connection has a unit of its own then, which Debian leaves to its administrator
-            made.host.run(f"printf '{CONNECTION}' >/etc/systemd/system/ssh@.service")
-        made.host.run("systemctl daemon-reload && systemctl restart ssh.socket")
+        started_by_socket(made.host, accept)
         yield made
 
 

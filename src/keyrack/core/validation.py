@@ -12,6 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import key_rules
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Kind, Refusal, invalid
+from keyrack.policy import KeyRules
 from keyrack.ssh import known_private, names, options
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
@@ -22,14 +23,21 @@ LONGEST_TITLE = 255
 LONGEST_LIFE = timedelta(days=3650)
 
 
-def public_key(instance: Instance, workspace_id: int | None, line: object, *, field: str = "public_key") -> PublicKey:
+def public_key(
+    instance: Instance,
+    workspace_id: int | None,
+    line: object,
+    *,
+    field: str = "public_key",
+    rules: KeyRules | None = None,
+) -> PublicKey:
     """The one way in for public keys; raises Refusal INVALID with the parser's or policy's words.
 
-    workspace_id: where it is to count; None for one that is to be made. Raises Refusal FORBIDDEN where its policy of
-    keys is damaged.
+    workspace_id: where it is to count; None for one that is to be made; rules: what it must meet, where that is not
+    what the workspace asks for now. Raises Refusal FORBIDDEN where its policy of keys is damaged.
     """
     key = key_line(instance, line, field=field)
-    refusal = policy.key_problem(key, key_rules.of_workspace(instance, workspace_id))
+    refusal = policy.key_problem(key, rules or key_rules.of_workspace(instance, workspace_id))
     if refusal is None and known_private.is_known(key):
         refusal = policy.compromised()
     if refusal is not None:

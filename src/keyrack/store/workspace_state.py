@@ -17,8 +17,9 @@ from keyrack.store.hosts import host_keys
 from keyrack.store.hosts.host_keys import HostKey
 from keyrack.store.keys import credentials as credential_rows
 from keyrack.store.keys import grants as grant_rows
-from keyrack.store.keys import key_sources, requests, revoked_keys
+from keyrack.store.keys import key_policy, key_sources, requests, revoked_keys
 from keyrack.store.keys import user_keys as user_key_rows
+from keyrack.store.keys.key_policy import KeyPolicyRow
 from keyrack.store.keys.key_sources import KeySource
 from keyrack.store.keys.requests import RequestRule
 from keyrack.store.keys.revoked_keys import RevokedKey
@@ -84,6 +85,7 @@ class State:
     """A workspace as it stands; all is empty where there is none yet."""
 
     workspace: Workspace | None = None
+    key_policy: KeyPolicyRow | None = None
     projects: tuple[Project, ...] = ()
     users: dict[str, User] = field(default_factory=dict)
     passwords: dict[int, str | None] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def load(
 
 
 def _fill(connection: Connection, state: State, number: int) -> None:
+    state.key_policy = key_policy.of_workspace(connection, number)
     state.projects = workspaces.find_projects(connection, number)
     for row in connection.execute(select(users).where(users.c.workspace_id == number)):
         values = dict(row._mapping)

@@ -225,7 +225,8 @@ Description=Keeps this host's SSH keys as a Keyrack service says
 # Not after network-online.target, for which sshd would wait too, and for long where a network is away.
 After=network.target nss-lookup.target
 # Only the order: whatever becomes of the agent, sshd starts. Not before ssh.socket, which is there before any service.
-Before=ssh.service sshd.service
+# Where that has a unit for each connection, they wait for the slice that all of them are in.
+Before=ssh.service sshd.service system-ssh.slice system-sshd.slice
 
 [Service]
 # A host that was off obeys what changed meanwhile before its sshd takes anybody.

@@ -15,6 +15,7 @@ from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient,
 from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
+from keyrack.agent.system.processes import since_boot
 from keyrack.protocol.report import APPLIED, FAILED, REFUSED
 from keyrack.ssh.printable import printable
 
@@ -79,9 +80,9 @@ class Follower:
         self._looked_at = 0.0
         self._look_soon = False
         self._over = False
-        # By a clock that nobody sets, from what was noted by one that somebody may have set.
+        # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
-        self._confirmed = time.monotonic() - silence(confirmed_at)
+        self._confirmed = since_boot() - silence(confirmed_at)
 
     @property
     def wrong(self) -> Tuple[str, ...]:
@@ -102,7 +103,7 @@ class Follower:
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
         pause = self._pause()
-        if time.monotonic() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
+        if since_boot() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
         if self._over:
             return self._pause()
@@ -200,10 +201,10 @@ class Follower:
     @property
     def _silent(self) -> float:
         """Seconds since the service last confirmed what is in force here, or gave something newer."""
-        return time.monotonic() - self._confirmed
+        return since_boot() - self._confirmed
 
     def _confirm(self) -> None:
-        self._confirmed = time.monotonic()
+        self._confirmed = since_boot()
         self._status = self._status._replace(confirmed_at=time.time())
 
     def _pause(self) -> float:
@@ -230,7 +231,7 @@ class Follower:
         new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
         what takes longer.
         """
-        self._looked_at = time.monotonic()
+        self._looked_at = since_boot()
         if scan:
             self._look_soon = False
         if not self._reconciler.revision and not self._recall():

@@ -8,13 +8,16 @@ on a host. What is not understood ends the connection: no redirects, no compress
 from __future__ import annotations
 
 import re
+import select
 import socket
 from typing import BinaryIO, Dict, List, Mapping, NamedTuple, Optional, cast
 
 from keyrack.agent.service.proxy import Proxy
+from keyrack.agent.system.processes import since_boot
 
 _LONGEST_LINE = 16384
 _MOST_HEADERS = 100
+_SLICE_SECONDS = 2.0  # after which a host that woke up notices
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 
 
@@ -96,10 +99,12 @@ class Connection:
             assert self._socket is not None
             assert self._stream is not None
             self._socket.settimeout(seconds)
+            end = since_boot() + seconds
             try:
                 self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
             except ConnectionError as error:
                 raise Dropped(error.errno, error.strerror) from None
+            _wait_until(end, self._socket)
             response, stays = _read(self._stream, largest)
         except BaseException:
             self.close()
@@ -185,6 +190,18 @@ class Connection:
             with secured.makefile("rb") as stream:
                 _line(stream)
                 return _headers(stream).get("date", "")
+
+
+def _wait_until(end: float, connection: socket.socket) -> None:
+    """Return once something can be read. A time limit of a socket stands still while the host sleeps; what was asked
+    before is asked anew once it woke up, as the connection is long dead. end: as since_boot() has it. Raises
+    socket.timeout.
+    """
+    ready = select.poll()
+    ready.register(connection, select.POLLIN)
+    while not ready.poll(min(max(0.0, end - since_boot()), _SLICE_SECONDS) * 1000 + 1):
+        if since_boot() >= end:
+            raise socket.timeout("timed out")
 
 
 def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":

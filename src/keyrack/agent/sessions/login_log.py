@@ -35,6 +35,7 @@ _ACCEPTED = re.compile(
     r"Accepted ([a-z/-]+) for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2"
     rf"(?:: (?:([A-Z0-9-]+) ({FINGERPRINT}))?.*)?"
 )
+_AUTHORITY = re.compile(rf".* CA [A-Z0-9-]+ ({FINGERPRINT})(?:, .*)?$")
 _SYSLOG = re.compile(
     r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ "
     # busybox's syslogd names facility and level.
@@ -44,7 +45,8 @@ _SYSLOG = re.compile(
 
 class LoggedLogin(NamedTuple):
     """An accepted login. fingerprint: of the key that signed, empty where no plain key did; pid: of the sshd
-    process that accepted it, 0 where the log does not say; at: seconds since 1970.
+    process that accepted it, 0 where the log does not say; at: seconds since 1970; certified: by a certificate, the
+    fingerprints of its key and of its authority's.
     """
 
     user: str
@@ -54,6 +56,7 @@ class LoggedLogin(NamedTuple):
     pid: int
     at: float
     sure: bool = False
+    certified: Tuple[str, ...] = ()
 
 
 class LogPosition(NamedTuple):
@@ -69,9 +72,14 @@ def login_of(message: str, pid: int, at: float) -> Optional[LoggedLogin]:
     if match is None:
         return None
     method, user, address, port, key_type, fingerprint = match.groups()
-    # A certificate's line names the CA's key too; whose key it is says the CA, not we.
-    plain = method == "publickey" and fingerprint and not key_type.endswith("-CERT")
-    return LoggedLogin(user, address, int(port), fingerprint if plain else "", pid, at)
+    if method != "publickey" or not fingerprint:
+        return LoggedLogin(user, address, int(port), "", pid, at)
+    if not key_type.endswith("-CERT"):
+        return LoggedLogin(user, address, int(port), fingerprint, pid, at)
+    # Whose key it is says the authority, not we. It stands last, behind text of its own choice.
+    signed = _AUTHORITY.match(message)
+    certified = (fingerprint, *(signed.groups() if signed else ()))
+    return LoggedLogin(user, address, int(port), "", pid, at, certified=certified)
 
 
 class FileLog:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import Dict, FrozenSet, Iterable, NamedTuple, Optional, Set
+from typing import Dict, FrozenSet, Iterable, NamedTuple, Optional, Set, Tuple
 
 from keyrack.agent.sshd import listening
 from keyrack.agent.system import processes
@@ -22,7 +22,7 @@ class LoginSession(NamedTuple):
     """A login that is not over. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
     so its end there ends the session too; audit and scope: its marks, empty where it has none; left: its connection
     is gone, and some of what it started is not; until: ticks when another login came by the same connection's
-    address and port, 0 for none.
+    address and port, 0 for none; certified: as a logged login has it.
     """
 
     pid: int
@@ -36,6 +36,7 @@ class LoginSession(NamedTuple):
     scope: str = ""
     left: bool = False
     until: int = 0
+    certified: Tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

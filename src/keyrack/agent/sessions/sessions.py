@@ -56,10 +56,10 @@ class Rights:
         return ends.get(session.fingerprint, 0.0)
 
     def is_revoked(self, session: LoginSession) -> bool:
-        """Whether this host refuses the session's key."""
+        """Whether this host refuses the session's key, or what it is certified by."""
         if self._revoked is None:
             self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
-        return session.fingerprint in self._revoked
+        return not self._revoked.isdisjoint((session.fingerprint, *session.certified))
 
 
 class Sessions:
@@ -277,7 +277,15 @@ class Sessions:
         for old in self.live:
             if not old.until and old.same_connection(login.user, login.address, login.port):
                 self._change(old._replace(until=process.started))
-        session = LoginSession(process.pid, process.started, login.user, login.address, login.port, login.fingerprint)
+        session = LoginSession(
+            process.pid,
+            process.started,
+            login.user,
+            login.address,
+            login.port,
+            login.fingerprint,
+            certified=login.certified,
+        )
         self._known[process.pid] = session
         self._new[session.id] = time.monotonic()
 
@@ -304,7 +312,8 @@ def load(value: object) -> List[LoginSession]:
     found = []
     for fields in value if isinstance(value, list) else ():
         with contextlib.suppress(TypeError):
-            found.append(LoginSession(**fields))
+            session = LoginSession(**fields)
+            found.append(session._replace(certified=tuple(session.certified)))
     return found
 
 

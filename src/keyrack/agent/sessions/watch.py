@@ -302,7 +302,7 @@ def _end_of(rights: Rights, session: LoginSession) -> float:
         return 0.0
     if document.deleted:
         return 0.0 if session.kept else math.inf
-    if document.mode != ENFORCE or not session.fingerprint:
+    if document.mode != ENFORCE or not (session.fingerprint or session.certified):
         return math.inf
     if rights.is_revoked(session):
         return 0.0

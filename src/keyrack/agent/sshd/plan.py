@@ -119,7 +119,8 @@ def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iter
         if one.kind == COMMAND:
             yield f"  - whoever {one.path} names{who}: AuthorizedKeysCommand would not be asked any more"
         elif one.kind == AUTHORITY:
-            yield f"  - {one.username}: whoever {one.fingerprint} certifies ({one.path} line {one.line})"
+            whom = "every account" if one.username == EVERYBODY else one.username
+            yield f"  - {whom}: whoever {one.fingerprint} certifies ({one.path} line {one.line})"
         elif one.username == EVERYBODY:
             keeps = sorted(name for name, keys in wanted.items() if one.fingerprint in keys)
             left = f", but for {', '.join(keeps)}" if keeps else ""

@@ -204,12 +204,19 @@ def peers(pid: int) -> Set[Tuple[str, int]]:
 
 def start_time(started: int) -> float:
     """Seconds since 1970 of a number of ticks since boot, by the clock as it is now."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started / _TICKS
+    return time.time() - since_boot() + started / _TICKS
 
 
 def ticks_now() -> int:
     """This moment as `started` counts: clock ticks since boot."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+    return int(since_boot() * _TICKS)
+
+
+def since_boot() -> float:
+    """Seconds since the host booted, those in which it slept among them, which time.monotonic() leaves out. Nobody can
+    set this clock.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:

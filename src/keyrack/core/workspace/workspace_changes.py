@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.workspace.workspace_text import Faults, WorkspaceFile, wrong
 from keyrack.model import Actor, User
+from keyrack.policy import KeyRules
 from keyrack.store.people.access_keys import AccessKeyRow
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 
@@ -47,7 +49,9 @@ class PlannedChanges:
 
 @dataclass(slots=True)
 class Comparison:
-    """A file beside a workspace, and the plan that comes of it; other_passwords: see workspace_plan.compare."""
+    """A file beside a workspace, and the plan that comes of it; other_passwords: see workspace_plan.compare; key_rules:
+    which keys are accepted while it is carried out, None for those of now.
+    """
 
     instance: Instance
     wanted: WorkspaceFile
@@ -56,6 +60,7 @@ class Comparison:
     reset_secrets: bool
     other_passwords: Set[tuple[str, str]]
     at: datetime
+    key_rules: KeyRules | None = None
     plan: PlannedChanges = field(default_factory=PlannedChanges)
     faults: Faults = field(default_factory=Faults)
     matched: dict[str, ServerState] = field(default_factory=dict)
@@ -86,6 +91,10 @@ class Comparison:
             self.servers_at.setdefault(server.address, []).append(server)
         for wanted in self.wanted.servers:
             self.servers_declared |= {wanted.name, wanted.was, wanted.id}
+
+    def check_key(self, line: str) -> None:
+        """Raise Refusal INVALID for what is no key that is accepted once this is carried out."""
+        validation.public_key(self.instance, self.workspace_id, line, rules=self.key_rules)
 
     def do(self, words: str, run: Callable[[Doing], object]) -> None:
         """One more change."""

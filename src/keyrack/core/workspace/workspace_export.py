@@ -26,7 +26,7 @@ HEAD = """\
 
 
 def export(instance: Instance, actor: Actor, workspace: Workspace) -> str:
-    """The workspace as TOML: users with their keys, groups, servers with theirs, repositories, grants, rules.
+    """The workspace as TOML: which keys it accepts, users, groups, servers and their keys, repositories, grants, rules.
 
     What opens nothing is left out: what has ended, grants for an account that no server has, rows that are not as
     Keyrack wrote them. Raises Refusal FORBIDDEN, or TAKEN where two servers have one name.
@@ -56,6 +56,10 @@ def _text(state: State, name: str, at: datetime) -> str:
     tags = {tag for server in state.servers.values() for tag in server.tags}
     to_come = sorted({str(one["tag"]) for one in held if one["tag"]} - tags)
     lines = [HEAD.format(at=_value(at)), *_table("[workspace]", {"name": name, "tags": to_come or None})]
+    policy = state.key_policy
+    if policy is not None and policy.holds and (policy.key_types or policy.rsa_minimum_bits):
+        types = list(policy.key_types) or None
+        lines += _table("[key_policy]", {"key_types": types, "rsa_minimum_bits": policy.rsa_minimum_bits})
     for project in state.projects:
         lines += _table("[[projects]]", {"name": project.name, "id": project.uid})
     for user in state.users.values():

@@ -1,19 +1,21 @@
-"""What a workspace file says of keys that are revoked or frozen, of offline policies, host keys and deploy keys,
-compared with the workspace; must change nothing itself.
+"""What a workspace file says of keys that are accepted, revoked or frozen, of offline policies, host keys and deploy
+keys, compared with the workspace; must change nothing itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import host_keys, modes
-from keyrack.core.keys import freezes, revocation
+from keyrack.core.keys import freezes, key_policy, key_rules, revocation
 from keyrack.core.workspace.workspace_changes import Comparison, Doing
 from keyrack.core.workspace.workspace_text import (
     WantedDeployKey,
+    WantedKeyPolicy,
     WantedRepository,
     WantedRevocation,
     WantedServer,
@@ -21,6 +23,44 @@ from keyrack.core.workspace.workspace_text import (
 from keyrack.model import Credential, UserKey
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.keys import terms
+from keyrack.store.keys.key_policy import KeyPolicyRow
+
+
+def compare_key_policy(run: Comparison) -> Callable[[], None]:
+    """Add to the plan which keys are accepted; answers what adds the rest of it, behind all keys that the file names.
+
+    What is accepted beside what is now comes first, so that such keys can be entered; what is not accepted any more
+    comes last, as those that were registered before stay in the workspace that a file was exported from.
+    """
+    wanted, held = run.wanted.key_policy, run.state.key_policy
+    if wanted is None or (held and held.holds and (held.key_types, held.rsa_minimum_bits) == _own(wanted)):
+        return lambda: None
+    started = run.instance.key_rules
+    then = key_rules.stricter(started, KeyPolicyRow(*_own(wanted), None, ""))
+    # What others changed in the database tells nothing of what was accepted.
+    now = then if held is not None and not held.holds else key_rules.stricter(started, held)
+    least = min(now.rsa_minimum_bits, then.rsa_minimum_bits)
+    both = run.key_rules = replace(started, types=now.types | then.types, rsa_minimum_bits=least)
+    if both == then:
+        if held is not None or _own(wanted) != ((), None):
+            _accept(run, wanted)
+        return lambda: None
+    if both != now:
+        _accept(run, WantedKeyPolicy(tuple(sorted(both.types)), both.rsa_minimum_bits))
+    return lambda: _accept(run, wanted)
+
+
+def _own(wanted: WantedKeyPolicy) -> tuple[tuple[str, ...], int | None]:
+    return wanted.types, wanted.rsa_minimum_bits
+
+
+def _accept(run: Comparison, wanted: WantedKeyPolicy) -> None:
+    run.do(
+        f"accept keys {wanted.words}",
+        lambda doing: key_policy.put(
+            doing.instance, doing.actor, types=wanted.types or None, rsa_minimum_bits=wanted.rsa_minimum_bits
+        ),
+    )
 
 
 def compare_revoked_keys(run: Comparison) -> None:
@@ -68,7 +108,7 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
         was = held.pop(fingerprint, None)
         if was is not None and (was.title, was.application, was.can_push) == (one.title, one.application, one.can_push):
             continue
-        validation.public_key(run.instance, run.workspace_id, one.public_key)
+        run.check_key(one.public_key)
         if was is not None:
             run.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
         run.do(f"add deploy key {one.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, one))

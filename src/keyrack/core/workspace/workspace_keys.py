@@ -50,7 +50,7 @@ def compare_server(run: Comparison, wanted: WantedServer) -> None:
         was = held.pop(one.label, None)
         if was is not None and _same(run, one, was):
             continue
-        validation.public_key(run.instance, run.workspace_id, one.public_key)
+        run.check_key(one.public_key)
         if was is not None:
             run.do(f"delete SSH key {was.label} on server {wanted.name}, which another one replaces", _deleted(was))
         run.do(f"add SSH key {one.label} for {one.username} on server {wanted.name}", _added(wanted.name, one))
@@ -85,7 +85,7 @@ def _user_keys(run: Comparison, wanted: WantedUser) -> None:
         key = validation.key_line(run.instance, line)
         there = held.pop(key.sha256, None)
         if there is None:
-            validation.public_key(run.instance, run.workspace_id, line)
+            run.check_key(line)
             run.do(f"add SSH key {key.sha256} of {wanted.name}", _added_key(wanted, title, line, end))
         elif end is not None and end != there.expires_at:
             run.do(f"give SSH key {key.sha256} of {wanted.name} another end", _renewed(there, end))

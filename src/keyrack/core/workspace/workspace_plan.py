@@ -16,6 +16,7 @@ from keyrack.core.workspace.workspace_guards import (
     compare_deploy_keys,
     compare_frozen_keys,
     compare_host,
+    compare_key_policy,
     compare_revoked_keys,
 )
 from keyrack.core.workspace.workspace_keys import compare_rules, compare_server, compare_user
@@ -55,6 +56,7 @@ def compare(
     if state.workspace is None:
         run.do(f"create workspace {wanted.name}", lambda doing: _found(doing, wanted.name))
     _projects(run)
+    settle_key_policy = compare_key_policy(run)
     compare_revoked_keys(run)
     for user in wanted.users:
         with run.faults.noted():
@@ -86,6 +88,7 @@ def compare(
     with run.faults.noted(), placed("[[request_rules]]"):
         compare_rules(run)
     compare_frozen_keys(run)
+    settle_key_policy()
     run.faults.refuse()
     return run.plan
 

@@ -199,6 +199,13 @@ class RequestRule(_Table):
     max_duration: str | None = Field(None, description="The longest span that may be asked for, such as 8h.")
 
 
+class KeyPolicy(_Table):
+    """Which keys the workspace accepts, stricter than the service was started with."""
+
+    key_types: Texts | None = Field(None, description="Types of keys; those of the service where it is left out.")
+    rsa_minimum_bits: int | None = Field(None, description="The shortest RSA key; likewise.")
+
+
 class RevokedKey(_Table):
     """A key that was revoked everywhere: nobody registers it in the workspace again."""
 
@@ -210,6 +217,7 @@ class File(_Table):
     """What `keyrack apply` reads, written in TOML."""
 
     workspace: Workspace = Field(description="The workspace.")
+    key_policy: KeyPolicy | None = Field(None, description="Which keys it accepts.")
     projects: list[Project] = Field([], description="Its projects.")
     users: list[User] = Field([], description="Its users.")
     groups: list[Group] = Field([], description="Its groups.")
@@ -223,6 +231,7 @@ class File(_Table):
 TABLES: Mapping[str, type[BaseModel]] = {
     "": File,
     "workspace": Workspace,
+    "key_policy": KeyPolicy,
     "projects": Project,
     "users": User,
     "access_keys": AccessKey,

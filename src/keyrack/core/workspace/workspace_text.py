@@ -191,6 +191,20 @@ class WantedRule:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedKeyPolicy:
+    """Which keys the workspace accepts. types: empty, rsa_minimum_bits: None for as the service was started."""
+
+    types: tuple[str, ...]
+    rsa_minimum_bits: int | None
+
+    @property
+    def words(self) -> str:
+        """What is accepted."""
+        types = f"of {', '.join(self.types)}" if self.types else "of the types that the service accepts"
+        return types if self.rsa_minimum_bits is None else f"{types}, RSA of at least {self.rsa_minimum_bits} bits"
+
+
+@dataclass(frozen=True, slots=True)
 class WantedRevocation:
     """A key that nobody may register."""
 
@@ -205,6 +219,7 @@ class WorkspaceFile:
 
     name: str
     tags: tuple[str, ...]
+    key_policy: WantedKeyPolicy | None
     projects: tuple[WantedProject, ...]
     users: tuple[WantedUser, ...]
     groups: tuple[WantedGroup, ...]
@@ -239,6 +254,7 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     file = WorkspaceFile(
         name=name,
         tags=tags,
+        key_policy=_key_policy(values.get("key_policy")),
         projects=reader.all(values, "projects", reader.project, lambda one: one.name),
         users=reader.all(values, "users", reader.user, lambda one: one.name),
         groups=reader.all(values, "groups", reader.group, lambda one: one.name),
@@ -251,6 +267,19 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     )
     reader.faults.refuse()
     return file
+
+
+def _key_policy(entry: object) -> WantedKeyPolicy | None:
+    place = "[key_policy]"
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise wrong("key_policy", f"it must be a table, under {place}")
+    _shaped(entry, "key_policy", place)
+    types = entry.get("key_types")
+    if types == []:
+        raise wrong(place, "key_types names at least one type; leave it out for those that the service accepts")
+    return WantedKeyPolicy(tuple(sorted(set(types or ()))), entry.get("rsa_minimum_bits"))
 
 
 def wrong(place: str, message: str) -> Refusal:
