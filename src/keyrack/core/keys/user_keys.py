@@ -92,10 +92,10 @@ def enter(
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
-        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now)
+        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now, most=most)
         if looks and not work.instance.joined:
             work.look_again(place.owner)
-    if (place.count if place else user_keys.count_user_keys(work.connection, owner)) >= most:
+    if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
