@@ -174,15 +174,7 @@ def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:
     """Delete a key everywhere, and answer it as it was; user_id: whose, as add() has it. Raises Refusal MISSING."""
-    attempt = Attempt(
-        instance,
-        actor,
-        _action(actor, user_id, DELETE, "people:write"),
-        f"delete an SSH key{_whose(actor, user_id)}",
-        target_kind="user key",
-        target_id=key_id,
-    )
-    with attempt:
+    with _deleting(instance, actor, key_id, user_id) as attempt:
         owner = _person(actor, user_id)
 
         def change(work: Work) -> UserKey:
@@ -202,6 +194,24 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
             return key
 
         return attempt.write(change)
+
+
+def may_delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> None:
+    """Nothing when the actor may delete this key; raises Refusal MISSING or FORBIDDEN as delete() does."""
+    with _deleting(instance, actor, key_id, user_id) as attempt:
+        owner = _person(actor, user_id)
+        attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
+
+
+def _deleting(instance: Instance, actor: Actor, key_id: int, user_id: int | None) -> Attempt:
+    return Attempt(
+        instance,
+        actor,
+        _action(actor, user_id, DELETE, "people:write"),
+        f"delete an SSH key{_whose(actor, user_id)}",
+        target_kind="user key",
+        target_id=key_id,
+    )
 
 
 def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
