@@ -243,7 +243,7 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert len(everything) > 10
     assert listed("audit", "list", "--limit", "3") == everything[:3]
     assert {one["actor"] for one in listed("audit", "list", "--person", "alice")} == {"alice"}
-    assert [one["server_id"] for one in listed("audit", "list", "--host", "web-1", "--search", "laptop")] == [1]
+    assert {one["server_id"] for one in listed("audit", "list", "--host", "web-1", "--search", "laptop")} == {1}
     assert [one["actor"] for one in listed("audit", "list", "--key", fingerprint)] == ["olga", "alice"]
     assert listed("audit", "list", "--until", "2020-01-01") == []
     of_keys = listed("audit", "list", "--kind", "keys")

@@ -266,7 +266,10 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         who = "You" if owner == work.actor.user_id else "The same user"
         words = f"{who} registered this key already: title {holder.title!r}, id {holder.id}."
     else:
-        words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
+        words = (
+            "This key is in use by another user. If it is yours, prove it with `keyrack keys claim` or delete it there;"
+            " otherwise make a new pair."
+        )
     raise _taken(words)
 
 
