@@ -177,7 +177,7 @@ def _types_key(page: Page) -> None:
 
 
 def _adds_host_nowhere(page: Page) -> None:
-    _sends(page, "Add host", Name="web-fra-1", Address="no address")
+    _sends(page, "Add host", **{"Name": "web-fra-1", "Address (optional)": "no address"})
 
 
 def _offboards(page: Page) -> None:

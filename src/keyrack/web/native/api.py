@@ -115,6 +115,7 @@ DIALECT = Dialect(
     not_supported=not_supported,
     read_body=bodies.read_json,
     shows_quota=True,
+    says_unread=True,
     error=Error,
 )
 
