@@ -26,8 +26,8 @@ types: ## Strict types
 tests: ## The tests alone
 	@.venv/bin/pytest
 
-bench: ## What is promised, measured: prints each figure and writes docs/figures.md
+bench: ## What is promised, measured, without what tries to break it: writes docs/figures.md
 	@.venv/bin/python bench/figures.py $(ARGS)
 
-figures: ## What tries to break it: prints what came of it and writes docs/figures.md
-	@.venv/bin/python bench/proof.py $(ARGS)
+figures: ## All of docs/figures.md from one run of 90 minutes; stopped, it goes on
+	@.venv/bin/python bench/whole.py $(ARGS)

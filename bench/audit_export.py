@@ -1,10 +1,10 @@
 """Exporting and verifying an audit log, by how many events it has: processor time, and memory beside what was there.
 
-    .venv/bin/python bench/audit_export.py [EVENTS]
+    .venv/bin/python bench/audit_export.py [EVENTS] [sqlite|postgresql]
 
-EVENTS (a million unless said) are written, chained, exported to a file and verified in it and in the database, first a
-tenth of them, then all. Prints a table as docs/figures.md has it. Memory that grows with the log ends this with an
-error.
+EVENTS (a million unless said, on SQLite unless said) are written, chained, exported to a file and verified in it and
+in the database, first a tenth of them, then all. Prints a table as docs/figures.md has it. Memory that grows with the
+log ends this with an error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.store.audit import events
+from tests.postgres import Cluster
 from tests.services import TEAM
 
 AT_ONCE = 2_000
@@ -64,13 +66,22 @@ def measured(*words: str) -> tuple[float, float]:
 def main() -> int:
     """Measure a tenth, and all."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    count = next((int(word) for word in sys.argv[1:] if word.isdigit()), 1_000_000)
     print("| events | file MB | export s | MB | verify the file s | MB | verify the database s | MB |")
     print("|---|---|---|---|---|---|---|---|")
     peaks: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data=Path(folder) / "data", database=f"sqlite:///{folder}/keyrack.db")
-        where = ["--data", f"{folder}/data", "--database", f"sqlite:///{folder}/keyrack.db"]
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        database = f"sqlite:///{folder}/keyrack.db"
+        if "postgresql" in sys.argv:
+            # Its own short folder, for the path of its socket; that folder is its account's.
+            cluster = Cluster(Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))), durable=True)
+            Path(cluster.folder).chmod(0o755)
+            cluster.start()
+            stack.callback(cluster.stop)
+            database = cluster.create_database()
+        settings = Settings(data=Path(folder) / "data", database=database)
+        where = ["--data", f"{folder}/data", "--database", database]
         out = Path(folder) / "log.jsonl"
         for more in (count // 10, count - count // 10):
             instance = app.open_instance(settings)

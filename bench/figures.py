@@ -244,7 +244,7 @@ def write(found: dict[str, str], when: str) -> None:
     lines = [
         "# Figures",
         "",
-        "What the benchmarks in `bench/` say; `make bench` runs them and writes this page. A ratio is to a bare",
+        "What the benchmarks in `bench/` say; `make figures` runs all and writes this page. A ratio is to a bare",
         "Starlette on the same database that does one durable insert, or one select, in the same run: one process, 16",
         "connections, in rounds of both in turn: the middle of the rounds; the part behind ± says how far it may",
         "be off. The load says how many others wanted the machine's processors meanwhile: beyond a half, times by the",
@@ -270,19 +270,21 @@ def write(found: dict[str, str], when: str) -> None:
     PAGE.write_text(table + below[1] + below[2], "utf-8")
 
 
+def one(group: Group) -> bool:
+    """Run a group and write its rows to the page; whether each of its figures was had."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
+    load = os.getloadavg()[0]
+    found = {f"{what} ({group.name})": value for what, value in run(group).items()}
+    write(found, f"{time.strftime('%Y-%m-%d')}, {commit.strip()}, load {load:.1f}")
+    return not [value for value in found.values() if value.startswith("not ")]
+
+
 def main() -> None:
     """Run what was asked for, and write the page after each."""
     names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
-    found: dict[str, str] = {}
     for group in GROUPS:
-        if (names and group.name not in names) or (group.long and "--short" in sys.argv):
-            continue
-        load = os.getloadavg()[0]
-        for what, value in run(group).items():
-            found[f"{what} ({group.name})"] = value
-        when = f"{time.strftime('%Y-%m-%d')}, {commit.strip()}, load {load:.1f}"
-        write({name: value for name, value in found.items() if name.endswith(f"({group.name})")}, when)
+        if (not names or group.name in names) and not (group.long and "--short" in sys.argv):
+            one(group)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def test_what_make_figures_runs_is_there_and_stands_on_the_page() -> None:
     finally:
         del sys.modules["proof"]
     shown = proof.kept((ROOT / "docs" / "figures.md").read_text("utf-8"))
+    shown.pop(proof.RUN)  # it says what is missing in the run of everything, by itself
     assert set(shown) == {part.title for part in proof.PARTS}
     assert not [title for title, said in shown.items() if said == "Not run yet." or "A fault was found" in said]
     for part in proof.PARTS:

@@ -63,13 +63,14 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
                     ownership.count_older(connection, path, restoring=restoring)
                 if not is_hidden:
                     ownership.hide_older(connection, path)
-                ownership.seal_events_from_here(connection, path)
+                ownership.seal_events_from_here(connection, path, restoring=restoring)
 
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)
         sealing.use(instance)
         sealing.note(database, instance.key, settings.data)
         sealing.note_counted(database, settings.data)
+        sealing.note_event_seals(settings.data)
         return instance
     except BaseException:
         database.close()

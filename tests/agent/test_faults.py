@@ -7,7 +7,9 @@ import errno
 import os
 import random
 import resource
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,6 +214,39 @@ def test_killed_at_any_moment_every_file_is_of_a_revision_and_the_right_ones_log
                 wait_until(lambda: not unfinished(watched.host), "no unfinished file after the next start")
                 check_logins(watched, stays, never)
                 watched.kill_agent()
+
+
+# An agent that has just begun a child, which has done nothing yet and is slow to.
+JUST_FORKED = """
+import os, sys, time
+from keyrack.agent.state import StateFolder
+StateFolder.open(sys.argv[1]).lock()
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_agent_had_begun_keeps_no_next_one_away(host: EnrolledHost, service: SmallService) -> None:
+    Revisions(service).publish()
+    words = [sys.executable, "-c", JUST_FORKED, str(host.state)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        begun = int(killed.stdout.readline())
+        try:
+            refused = host.agent("run", "--once")
+            assert refused.returncode == 1
+            assert "another agent is at work" in refused.stderr
+            killed.kill()
+            killed.wait()
+            doctor = host.agent("doctor")
+            assert "the agent is not running" in doctor.stdout, doctor.stdout + doctor.stderr
+            ended = host.agent("run", "--once")
+            assert ended.returncode == 0, ended.stderr
+        finally:
+            killed.kill()
+            os.kill(begun, signal.SIGKILL)
 
 
 def check_logins(watched: Watched, stays: Key, never: Key) -> None:

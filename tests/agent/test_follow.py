@@ -279,6 +279,10 @@ def test_a_damaged_note_keeps_no_key_from_being_taken_away(
     decided = json.loads((host.state / "local.json").read_text("ascii"))
     allowed = {**decided, "allow_accounts": True, "drop_in": str(host.folder / "sshd_config.d" / "00-keyrack.conf")}
     (host.state / "local.json").write_text(json.dumps(allowed), "ascii")
+    # Of its own: two agents that may write one file's settings are kept from running side by side.
+    known = json.loads((host.state / "enrolment.json").read_text("ascii"))
+    of_its_own = {**known, "sshd_config": str(host.folder / "sshd_config")}
+    (host.state / "enrolment.json").write_text(json.dumps(of_its_own), "ascii")
     for name in ("enforcement", "accounts", "seen", "sessions", "status", "checkpoint", "run"):
         (host.state / f"{name}.json").write_text(damaged if name == "enforcement" else damaged[:4], "ascii")
         (host.state / f"{name}.json").chmod(0o600)
@@ -287,7 +291,7 @@ def test_a_damaged_note_keeps_no_key_from_being_taken_away(
     service.publish(2, service.signer.signed(text))
     ended = host.agent("run", "--once")
     assert "Traceback" not in ended.stderr, ended.stderr
-    assert host.files()["deploy"] == authorized_keys.render([])
+    assert host.files()["deploy"] == authorized_keys.render([]), ended.stderr
     assert not (host.folder / "sshd_config.d").exists()
     problems = service.reports[-1]["problems"]
     assert any("sshd's settings are left alone" in words and "damaged" in words for words in problems), problems

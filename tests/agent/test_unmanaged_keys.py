@@ -269,6 +269,27 @@ def test_who_is_in_a_group_decides_at_once(homes: dict[str, Path], tmp_path: Pat
         subprocess.run(["groupdel", "-f", GROUP], check=False, capture_output=True)
 
 
+@needs_root
+def test_a_primary_group_and_a_groups_name_decide_at_once(homes: dict[str, Path], tmp_path: Path) -> None:
+    put(homes[QUIET] / ".ssh" / "of_team", f"{public_key()} {QUIET}\n")
+    subprocess.run(["groupadd", "-f", GROUP], check=True)
+    try:
+        rule = f"AuthorizedKeysFile none\nMatch Group {GROUP}\n"
+        look = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
+        assert in_force(look) == set()
+        for command, quiet in (
+            (("usermod", "-g", GROUP, QUIET), True),
+            (("groupmod", "-n", f"{GROUP}2", GROUP), False),
+            (("groupmod", "-n", GROUP, f"{GROUP}2"), True),
+            (("usermod", "-g", "users", QUIET), False),
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+            assert in_force(look) == ({QUIET} if quiet else set()), command
+    finally:
+        for name in (GROUP, f"{GROUP}2"):
+            subprocess.run(["groupdel", "-f", name], check=False, capture_output=True)
+
+
 def in_force(look: Scanner) -> set[str]:
     """The accounts that a key of the team opens."""
     return {one.username for one in look.scan() if one.path.endswith("/of_team") and one.in_force}

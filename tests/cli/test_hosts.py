@@ -22,6 +22,7 @@ from keyrack.store import tables
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
+from tests.waiting import wait_until
 from tests.web.test_native import enrol, put, tell
 
 
@@ -98,8 +99,14 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
     enrol(team)
     put(team, line)
 
+    def revision() -> int:
+        return servers.get(team.instance, users.system_actor(1), 1).revision
+
+    before = revision()
+
     def host() -> None:
-        time.sleep(0.8)
+        wait_until(lambda: revision() > before, "the revocation")
+        time.sleep(0.8)  # it is looked at before the host obeys
         tell(team)
 
     agent = threading.Thread(target=host)

@@ -85,7 +85,7 @@ def moments(service: Service) -> list[Moment]:
         Moment("member-preview", "/groups/ops", does=lambda page: _sends(page, "Put in", **{"Who joins": leaver})),
         Moment("key-refused", "/keys?add=1", does=_adds_bad_key),
         Moment("key-verdict", "/keys?add=1", does=_types_key),
-        Moment("host-refused", "/hosts?add=1", does=_adds_host_twice),
+        Moment("host-refused", "/hosts?add=1", does=_adds_host_nowhere),
         Moment("host-key-preview", f"/hosts/{key}", does=_previews_limits),
         Moment("remove-key", f"/hosts/{key}", does=lambda page: _sends(page, "Remove this key")),
         Moment("end-session", f"/hosts/{inside}", does=lambda page: _presses(page, "Sessions", "End")),
@@ -176,8 +176,8 @@ def _types_key(page: Page) -> None:
     page.get_by_label("Ends", exact=True).select_option("date")
 
 
-def _adds_host_twice(page: Page) -> None:
-    _sends(page, "Add host", Name="web-fra-1")
+def _adds_host_nowhere(page: Page) -> None:
+    _sends(page, "Add host", **{"Name": "web-fra-1", "Address (optional)": "no address"})
 
 
 def _offboards(page: Page) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from keyrack.web.console.templates import static_files
 from tests.console.conftest import COOKIE, session_of
+from tests.console.keyboard import Keyboard
 from tests.console.screenshots import PHONE, WIDE, addresses, instance_to_look_at
 from tests.services import Service
 
@@ -32,6 +33,8 @@ WIDTHS = (WIDE["width"], 1240, 1100, 1024, 860, 640, PHONE["width"], NARROWEST)
 # Of a bare Debian or Ubuntu with a browser, which has no others.
 WIDER_LETTERS = "body { font-family: 'DejaVu Sans' !important }"
 FIRST_PAGE_BYTES = 100_000
+STOPS = 60
+"""So many are gone to on each page: what a long list repeats is not gone through to its end."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,23 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
         page.set_viewport_size(_size(WIDE))
     context.close()
     assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())
+
+
+def test_every_stop_of_the_keyboard_is_seen_on_every_page(lifelike: Service, chromium: Browser) -> None:
+    """Also where a bar lies over the foot of a phone; none holds the keyboard."""
+    secret = session_of(lifelike, "olga")
+    context = chromium.new_context(base_url=lifelike.url, viewport=_size(PHONE))
+    context.add_cookies([{"name": COOKIE, "value": secret, "url": lifelike.url}])
+    page = context.new_page()
+    keys = Keyboard(page)
+    for path, address in addresses(lifelike).items():
+        page.goto(address)
+        seen: list[int] = []
+        while len(seen) < STOPS and (at := keys.next()) is not None and at not in seen[:1]:
+            assert at not in seen, f"{path}: the keyboard goes round within the page"
+            seen.append(at)
+        assert len(seen) > 5, path
+    context.close()
 
 
 def _beyond_the_edge(page: Page) -> dict[str, list[str]]:

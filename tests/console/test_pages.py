@@ -474,6 +474,9 @@ def test_a_refusal_speaks_of_hosts_and_accounts() -> None:
         "It is another server's; take 'server one' or \"two servers\".": (
             "It is another host's; take 'server one' or \"two servers\"."
         ),
+        "You are not allowed to see servers; this takes the action servers:read.": (
+            "You are not allowed to see hosts; this takes the action servers:read."
+        ),
     }
     assert {said: in_console_words(said) for said in words} == words
 

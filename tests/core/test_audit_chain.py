@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from keyrack import app
 from keyrack.agent.service.witness import Witness
@@ -254,6 +254,31 @@ def test_what_others_enter_is_no_event(log: Team) -> None:
     alter(instance, insert(held).values(**row))
     chained(instance)
     assert outcome(instance).problem == f"event {row['id']} was inserted: it is a copy of another"
+
+
+def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log: Team) -> None:
+    """Somebody takes the seals away and has the next start bring the tables up to date: what he entered is named."""
+    instance = log.instance
+    row = {**rows(instance)[-1], "id": rows(instance)[-1]["id"] + 100, "summary": "Let bob in"}
+    alter(instance, insert(held).values({name: value for name, value in row.items() if name != "seal"}))
+    for statement in SET_BACK:
+        alter(instance, text(statement))
+    again = app.open_instance(instance.settings)
+    try:
+        chained(again)
+        assert f"event {row['id']} was inserted" in outcome(again).problem
+        assert any(f"event {row['id']} was entered" in one for one in alarms(again, log.owner))
+    finally:
+        again.database.close()
+
+
+SET_BACK = (
+    "ALTER TABLE events DROP COLUMN seal",
+    "DROP TABLE older_marks",
+    "DROP INDEX ix_webhook_deliveries_webhook_id_id",
+    "DROP TABLE key_policies",
+    "UPDATE alembic_version SET version_num = '0230'",
+)
 
 
 def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:

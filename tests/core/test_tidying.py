@@ -73,6 +73,19 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
     assert clear(replace(for_ever, now=lambda: team.instance.now() + 9999 * DAY)).get("events") is None
 
 
+def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Team) -> None:
+    """What a host said is under no seal; what was revoked is."""
+    line = fresh_line()
+    credentials.delete(team.instance, team.owner, team.server.id, put(team, line, "laptop"))
+    long_ago = team.instance.now() - 9999 * DAY
+    alter = update(tables.revocations).values(confirmed_at=long_ago)
+    team.instance.database.write(lambda connection: connection.execute(alter))
+    assert clear(team.instance).get("revocations") is None
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    assert parse(line).canonical in signed.text
+
+
 def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:
     old, unconfirmed, everywhere, by_hand = (fresh_line() for _ in range(4))
     for line in (old, everywhere, by_hand):

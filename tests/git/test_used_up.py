@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,13 @@ def alice(site: Site) -> Person:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert push(alice, "acme/site").code == 0
+    nothing_runs(site)
     return alice
+
+
+def nothing_runs(site: Site) -> None:
+    """Wait for this: the host counts an operation for a moment after its client has ended, and longer beside load."""
+    wait_until(lambda: site.host.running == 0, "what came before to be over")
 
 
 def cloned(alice: Person) -> Path:
@@ -111,6 +118,7 @@ def test_pushes_that_together_fill_a_repository_are_stopped(site: Site, alice: P
 def test_room_on_the_disk_is_kept(site: Site, alice: Person) -> None:
     folder = cloned(alice)
     alice.commit(folder, "one", os.urandom(8 * MEGABYTE))
+    nothing_runs(site)
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(slowly, alice, "up", "push", "-q", "origin", "HEAD:one", where=folder)
         wait_until(lambda: site.host.running == 1, "the push to begin")
@@ -213,6 +221,7 @@ def test_sessions_are_counted(site: Site, alice: Person) -> None:
         assert ended.code != 0
         assert "You have 2 Git operations under way" in ended.said, ended.said
         assert bob.git("ls-remote", bob.url("acme/site")).code == 0
+        wait_until(lambda: site.host.running == 2, "bob's to be over")
         bound(site, git_max_sessions=2)
         assert "Git is very busy" in bob.git("ls-remote", bob.url("acme/site")).said
     finally:
@@ -287,6 +296,7 @@ def test_computing_and_memory_have_an_end(site: Site, alice: Person) -> None:
     ended = pushed(alice, folder, "HEAD:bomb")
     assert ended.code != 0
     assert "ut of memory" in ended.said, ended.said
+    nothing_runs(site)
     client = waits(alice)
     try:
         wait_until(lambda: site.host.running == 1, "the fetch to begin")
@@ -346,8 +356,10 @@ def test_what_a_killed_push_left_is_removed(site: Site, alice: Person) -> None:
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(slowly, alice, "up", "push", "-q", "origin", "HEAD:cut", where=folder)
         wait_until(lambda: list(repository.glob("objects/tmp_objdir-*/pack/tmp_pack*")), "the push to be under way")
-        for pid in served_from(repository):
-            os.kill(pid, 9)
+        # All at once: of a receive-pack that sees its index-pack end, nothing is left.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in served_from(repository):
+                os.kill(pid, number)
         assert under_way.result().code != 0
     left = list(repository.glob("objects/tmp_objdir-*"))
     assert left, "nobody is there to remove it"

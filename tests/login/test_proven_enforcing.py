@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -155,6 +156,31 @@ def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
     assert not scene.hand_key_works()
 
 
+@pytest.mark.parametrize("left", ["", "#!/bin/sh\necho no library >&2\nexit 127\n"])
+def test_an_sshd_that_could_not_start_anew_is_not_told_to(scene: Scene, left: str) -> None:
+    """It would, at a SIGHUP, by its program's name: an upgrade that broke off, a store that was cleared."""
+    program = scene.host.folder / "doorkeeper"
+    shutil.copy(sshd_path(), program)
+    scene.host.program = program
+    scene.start()
+    away = program.rename(program.with_name("away"))
+    if left:
+        program.write_text(left, "ascii")
+        program.chmod(0o755)
+    words = f"the program of the sshd that runs, {program}, {'could not start anew: no library' if left else 'is gone'}"
+    assert f"nothing was changed: {words}" in scene.refused()
+    assert words in scene.host.agent("doctor").stdout
+    away.rename(program)
+    assert scene.hand_key_works()
+    scene.enforced()
+    program.rename(away)
+    modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
+    wait_until(lambda: "is gone, so it could not start anew" in scene.host.log(), "that it is not told")
+    assert scene.host.client.lets_in(scene.key, "krone")
+    away.rename(program)
+    scene.host.client.wait_until_open(scene.host.keys[HAND[0]], HAND[1])
+
+
 def test_what_sshd_was_started_with_counts_as_it_does_there(scene: Scene) -> None:
     """What stands below a Match counts more than a command line; what no file changes keeps enforcing away."""
     by_hand = ["-o", "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2"]
@@ -291,6 +317,42 @@ def test_a_read_only_file_system_changes_nothing(scene: Scene) -> None:
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         assert "Read-only file system" in scene.refused()
     assert scene.hand_key_works()
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A folder on a file system that nobody can write, as after an error of its disk."""
+    if subprocess.run(["mount", "--bind", path, path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_host_whose_settings_cannot_be_written_any_more_says_so_and_goes_on(scene: Scene) -> None:
+    """What it enforces stays; what is revoked meanwhile is not told as done, and is done once it can be."""
+    host, client = scene.host, scene.host.client
+    scene.start()
+    scene.enforced()
+    instance = scene.service.instance
+    with read_only(host.etc):
+        (credential,) = credentials.find(instance, owner(), SERVER).items
+        credentials.delete(instance, owner(), SERVER, credential.id)
+        wait_until(lambda: any("Read-only file system" in words for words in scene.summaries()), "words about it")
+        assert scene.server.applied_revision < scene.server.revision
+        assert "Read-only file system" in host.agent("status").stdout
+        host.stop_agent(signal.SIGKILL)
+        host.start_agent()
+        wait_until(lambda: host.agent("status").stdout.count("Read-only file system") > 0, "the same after a start")
+        assert not scene.hand_key_works()
+        modes.set_mode(instance, owner(), SERVER, "observe")
+        wait_until(lambda: "Read-only" in host.log().split("in force")[-1], "words about the settings")
+        assert not scene.hand_key_works()
+    wait_until(lambda: scene.server.applied_revision == scene.server.revision, "what was asked meanwhile")
+    client.wait_until_closed(scene.key, "krone")
+    client.wait_until_open(host.keys[HAND[0]], HAND[1])
 
 
 def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Connection, Select, func, insert, select
 
 from keyrack.store.database import Database
-from keyrack.store.engine import fibers, prepared
+from keyrack.store.engine import company, fibers, prepared
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.tables import instance_facts
 
@@ -117,3 +119,28 @@ def test_one_that_wrote_by_sqlalchemy_and_is_refused_leaves_nothing(database: Da
     found = made(database, putting("a"), by_sqlalchemy, putting("b"))
     assert type(found[1]) is LookupError
     assert facts(database) - before == {"a", "b"}
+
+
+@prepared.prepared
+def _holding(number: int) -> Select[Any]:
+    return select(func.pg_advisory_xact_lock(number))
+
+
+def test_the_server_works_on_what_was_told_while_others_are_made(
+    database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(company, "MOST_SECONDS", 60)
+
+    def looks(_conn: Connection) -> bool:
+        with psycopg.connect(postgresql_url, autocommit=True) as other:
+            for _ in range(200):
+                if other.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711").fetchone():
+                    return True
+                time.sleep(0.05)
+        return False
+
+    def told(conn: Connection) -> None:
+        _holding.tell(conn, 4711)
+
+    found = made(database, putting("a"), told, *[lambda _conn: None] * company.SENT_EACH, looks)
+    assert found[-1]

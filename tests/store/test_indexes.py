@@ -89,7 +89,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "delete a credential": lambda c: credentials.remove_credential(c, 1),
     "what somebody still is": lambda c: standing.of(c, ASKING, NOW),
     "what a member of a repository still is": lambda c: standing.of(c, replace(ASKING, repository_id=1), NOW),
-    "what is in a user key's way": lambda c: new_user_keys.place(c, ASKING, 1, FINGERPRINT, NOW),
+    "what is in a user key's way": lambda c: new_user_keys.place(c, ASKING, 1, FINGERPRINT, NOW, most=100),
     "a leaver's tokens": lambda c: offboardings._tokens.rows(c, 1, NOW),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
@@ -183,6 +183,22 @@ def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
         assert "USE TEMP B-TREE FOR ORDER BY" not in chosen, shown
 
 
+@contextmanager
+def steps_of_sqlite(connection: Connection, steps: list[int]) -> Iterator[None]:
+    """Within it each step that SQLite makes is noted."""
+
+    def step() -> int:
+        steps.append(1)
+        return 0
+
+    raw: Any = connection.connection.driver_connection
+    raw.set_progress_handler(step, 1)
+    try:
+        yield
+    finally:
+        raw.set_progress_handler(None, 0)
+
+
 class Undo(Exception):
     """Ends a transaction whose rows no other test is to see."""
 
@@ -191,12 +207,7 @@ def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeyp
     if database.dialect != "sqlite":
         pytest.skip("SQLite alone counts its steps")
     monkeypatch.setattr(events, "LOOKED_AT", 10)
-    steps = 0
-
-    def step() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
+    steps: list[int] = []
 
     def ask(connection: Connection) -> None:
         given: dict[str, Any] = {
@@ -205,19 +216,42 @@ def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeyp
             if column.name not in ("id", "seal")
         }
         connection.execute(tables.events.insert(), [{**given, "reason": "other", "summary": "x"}] * 3000)
-        raw: Any = connection.connection.driver_connection
-        raw.set_progress_handler(step, 1)
-        try:
+        with steps_of_sqlite(connection, steps):
             assert not events.was_raised(connection, 1, "reason", "x", NOW)
-        finally:
-            raw.set_progress_handler(None, 0)
         connection.execute(tables.events.insert(), [{**given, "reason": "reason", "summary": "x"}])
         assert events.was_raised(connection, 1, "reason", "x", NOW)
         raise Undo
 
     with pytest.raises(Undo):
         database.write(ask)
-    assert 0 < steps < 1000
+    assert 0 < len(steps) < 1000
+
+
+def test_keys_are_not_counted_before_there_can_be_as_many_as_one_may_have(database: Database) -> None:
+    """To add one key takes as long for who has 3,000 as for who has none; the last one is taken, one more is not."""
+    if database.dialect != "sqlite":
+        pytest.skip("SQLite alone counts its steps")
+    steps: list[int] = []
+
+    def ask(connection: Connection) -> None:
+        given = {"workspace_id": 1, "user_id": 1, "comment": "", "fingerprint": "x", "key_type": "ssh-ed25519"}
+        rows = [
+            {**given, "title": str(number), "public_key": str(number), "created_at": NOW, "seal": b""}
+            for number in range(3000)
+        ]
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        connection.execute(tables.user_keys.insert(), rows)
+        with steps_of_sqlite(connection, steps):
+            place = new_user_keys.place(connection, ASKING, 1, FINGERPRINT, NOW, most=100_000)
+        assert not place.full
+        assert not new_user_keys.place(connection, ASKING, 1, FINGERPRINT, NOW, most=3001).full
+        assert new_user_keys.place(connection, ASKING, 1, FINGERPRINT, NOW, most=3000).full
+        assert not new_user_keys.place(connection, ASKING, 2, FINGERPRINT, NOW, most=1).full
+        raise Undo
+
+    with pytest.raises(Undo):
+        database.write(ask)
+    assert 0 < len(steps) < 1000
 
 
 def test_what_was_sent_is_forgotten_a_piece_at_a_time(database: Database) -> None:

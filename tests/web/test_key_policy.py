@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import httpx2
+
+from keyrack.core.keys import kept_policies
+from tests.cli.test_serve import serving
 from tests.core.keys_for_tests import fresh_line, records
-from tests.services import Service
+from tests.plain_http import PLAIN
+from tests.postgres import Cluster
+from tests.services import TEAM, Service, running, settings_for
+from tests.waiting import wait_until
 from tests.web.test_conditions import ask
 from tests.web.test_native import call
 
@@ -47,3 +57,30 @@ def test_who_saw_another_policy_sets_none(team: Service) -> None:
     # It holds at once for this process, though the change was committed behind the function that made it.
     refused = team.call("POST", "/api/keyrack/v1/people/me/keys", token=OLGA, json={"title": "x", "public_key": RSA})
     assert refused.json()["error"]["code"] == "key-too-short"
+
+
+def test_a_second_program_on_the_same_database_obeys_within_a_second(
+    cluster: Cluster, migrated_template: str, tmp_path: Path
+) -> None:
+    """Each sets a policy that the other, a process of its own, holds to."""
+    url, folder = cluster.create_database(migrated_template), tmp_path / "data"
+    rsa = {"title": "old", "public_key": RSA}
+    with running(settings_for(folder, url)) as first:
+        first.apply(TEAM)
+        with serving(folder, url) as (_, other), httpx2.Client(base_url=other, verify=PLAIN, timeout=60) as second:
+            second.headers["Authorization"] = f"Bearer {OLGA}"
+            keys, policy = "/api/keyrack/v1/people/me/keys", "/api/keyrack/v1/key-policy"
+            made = second.post(keys, json=rsa)
+            assert made.status_code == 201, made.text
+            assert second.delete(f"{keys}/{made.json()['id']}").status_code == 204
+            call(first, "PATCH", "/key-policy", {"key_types": ["ssh-ed25519"]})
+            time.sleep(kept_policies.HOLDS)
+            refused = second.post(keys, json=rsa)
+            assert refused.status_code == 422
+            assert refused.json()["error"]["code"] == "key-type-not-allowed"
+            assert second.get(policy).json()["set_by"] == "olga"
+            assert second.patch(policy, json={"key_types": None}).status_code == 200
+            wait_until(
+                lambda: first.call("POST", keys, token=OLGA, json=rsa).status_code == 201, "the looser policy here"
+            )
+    cluster.drop_database(url)

@@ -36,6 +36,7 @@ class Elsewhere:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    no_length: bool = False
     kind: str = "text/plain; charset=utf-8"
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -67,6 +68,9 @@ def elsewhere() -> Iterator[Elsewhere]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
+            if plays.no_length:
+                self.flush_headers()  # and hangs up in the middle of the head
+                return
             self.send_header("Content-Length", str(len(body) + 100 * plays.cut))
             self.end_headers()
             self.wfile.write(body)
@@ -188,6 +192,7 @@ def test_a_vanished_or_renamed_account_is_an_alarm_and_deletes_nothing(
         ({"status": 429, "headers": {"Retry-After": "600"}}, "waiting"),
         ({"status": 403, "headers": {"X-RateLimit-Remaining": "0"}}, "waiting"),
         ({"cut": True}, "no answer"),
+        ({"no_length": True}, "no answer"),
         ({"kind": "text/html"}, "no answer"),
         ({"keys": ["x" * 300_000]}, "no answer"),
         ({"keys": ["<!doctype html>"]}, "no answer"),

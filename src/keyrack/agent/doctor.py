@@ -262,6 +262,9 @@ def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:
     given = sshd.running.arguments()
     said = f", and was started with {' '.join(given)}" if given else ""
     yield Checked(True, f"sshd listens at {places}{said}")
+    gone = sshd.cannot_start_anew()
+    if gone:
+        yield Checked(False, gone, "put its program back, or start another one: systemctl restart ssh")
     others = sshd.others()
     if others:
         yield Checked(

@@ -84,10 +84,14 @@ class StateFolder:
         return cls(Folder.open(path, PRIVATE_FOLDER, create=create))
 
     def lock(self) -> None:
-        """Be the only agent that works with this folder, until the process ends. Raises StateProblem."""
+        """Be the only agent that works with this folder, until the process ends. Raises StateProblem.
+
+        A record lock: a child that a killed agent had just begun does not hold it against the next one, as it would by
+        flock(2) or an open file description's lock. It goes when this process closes any descriptor of the file.
+        """
         descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             raise StateProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
@@ -103,13 +107,16 @@ class StateFolder:
         return int(noted) if noted.isdecimal() else None
 
     def in_use(self) -> bool:
-        """Whether an agent works with this folder now. May raise OSError."""
+        """Whether another process works with this folder now, as an agent; not to be asked by one that has the lock.
+
+        May raise OSError.
+        """
         try:
             descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
         finally:

@@ -6,6 +6,7 @@ A path names a thing: what is not there is MISSING. A field names it too: there 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -109,10 +110,10 @@ def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
     return found
 
 
-def own_credential(work: Work, credential_id: int) -> tuple[Credential, Server]:
-    """The credential in force with this id, and its server, within a change. Raises Refusal MISSING."""
-    found = endings.credential(work.connection, credential_id, work.now)
-    on = None if found is None else servers.get(work.connection, work.actor.workspace_id, found.server_id)
+def credential(connection: Connection, actor: Actor, credential_id: int, now: datetime) -> tuple[Credential, Server]:
+    """The credential in force with this id, and its server. Raises Refusal MISSING."""
+    found = endings.credential(connection, credential_id, now)
+    on = None if found is None else servers.get(connection, actor.workspace_id, found.server_id)
     if found is None or on is None:
         raise missing("SSH key")
     return found, on
@@ -150,6 +151,11 @@ def own_user(work: Work, user_id: int | None) -> User:
 def own_server(work: Work, server_id: int) -> Server:
     """server() within a change."""
     return server(work.connection, work.actor, server_id)
+
+
+def own_credential(work: Work, credential_id: int) -> tuple[Credential, Server]:
+    """credential() within a change."""
+    return credential(work.connection, work.actor, credential_id, work.now)
 
 
 def own_grant(work: Work, grant_id: int) -> Grant:

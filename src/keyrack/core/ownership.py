@@ -113,10 +113,10 @@ def hide_older(connection: Connection, path: Path) -> None:
         sealing.hide_first_time(connection, InstanceKey.load(path))
 
 
-def seal_events_from_here(connection: Connection, path: Path) -> None:
+def seal_events_from_here(connection: Connection, path: Path, *, restoring: bool) -> None:
     """Note which events of a database from before events had seals have none."""
     if instance_facts.is_in_use(connection):
-        sealing.note_events(connection, InstanceKey.load(path))
+        sealing.note_events(connection, InstanceKey.load(path), path.parent, restoring=restoring)
 
 
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:

@@ -32,6 +32,7 @@ log = logger("keyrack")
 
 MARK = "instance.key.sealed"
 COUNTED = "instance.key.counted"
+EVENTS = "instance.key.events"
 AGAIN_AFTER = timedelta(hours=1)
 WORDS: Mapping[str, str] = {
     "users": "user",
@@ -138,8 +139,18 @@ def hide_first_time(connection: Connection, key: InstanceKey) -> None:
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
-def note_events(connection: Connection, key: InstanceKey) -> None:
-    """Note, in the transaction that brings the tables up to date, up to which event there are no seals."""
+def note_events(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
+    """Note, in the transaction that brings the tables up to date, up to which event there are no seals.
+
+    As first_time: never where the mark says that events had them, unless an operator restores that very copy.
+    """
+    if (folder / EVENTS).exists() and not restoring:
+        log.error(
+            "this database is from before events were sealed, and this key's had been: those without a seal count as "
+            "entered by others. If you put an older copy back yourself, stop, delete the file, put it back once more",
+            file=str(folder / EVENTS),
+        )
+        return
     seals = sealed.Seals()
     seals.use(key.seal_row)
     sealed.lend(connection, seals)
@@ -161,6 +172,12 @@ def note_counted(database: Database, folder: Path) -> None:
         _put(folder / COUNTED, "The rows of this key's database are counted. Keep this file with the key.")
     else:
         log.error("nothing counts the rows of this database; they are not counted anew by themselves")
+
+
+def note_event_seals(folder: Path) -> None:
+    """Put the mark beside the key: events of the database that is open have seals from here on."""
+    if not (folder / EVENTS).exists():
+        _put(folder / EVENTS, "The events of this key's database are sealed. Keep this file with the key.")
 
 
 def note(database: Database, key: InstanceKey, folder: Path) -> None:

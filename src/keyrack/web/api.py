@@ -59,7 +59,7 @@ class Call:
     ids: the path's numbers by name; path: the path's texts by name; query: its parameters, of which one that stands
     twice is refused where it is read;
     body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
-    (a form), so that booleans are words.
+    (a form), so that booleans are words; unread: what is wrong with a body that could not be read, see Dialect.
     """
 
     instance: Instance
@@ -70,6 +70,7 @@ class Call:
     query: Mapping[str, str]
     body: Mapping[str, Any]
     strings: bool = False
+    unread: Refusal | None = None
 
 
 Handler = Callable[[Call], Response]
@@ -111,8 +112,9 @@ class Dialect:
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
-    counts. described: how it is shown in /openapi.json, None for what is no API for programs. error: the model of a
-    refusal, where the API has models.
+    counts. described: how it is shown in /openapi.json, None for what is no API for programs. says_unread: its
+    handlers say what is wrong with a body that could not be read, once they know that the caller may call at all;
+    else that is said before. error: the model of a refusal, where the API has models.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Dialect:
     shows_quota: bool = False
     repeats: bool = False
     described: Description | None = None
+    says_unread: bool = False
     error: type[BaseModel] | None = None
 
 
@@ -304,7 +307,7 @@ class _Path:
         known[:] = [actor]
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()
-        fields, strings = dialect.read_body(request, content) if reads else ({}, False)
+        fields, strings, unread = self._fields(request, content) if reads else ({}, False, None)
         if request.method == "PUT":
             # What is made by its name in the path is called as it was written, or not made.
             bodies.check_path(request)
@@ -319,5 +322,14 @@ class _Path:
             query=bodies.query(request, repeats=dialect.repeats),
             body=fields,
             strings=strings,
+            unread=unread,
         )
         return endpoint.handler(call)
+
+    def _fields(self, request: Request, content: bytes) -> tuple[Mapping[str, Any], bool, Refusal | None]:
+        try:
+            return *self._dialect.read_body(request, content), None
+        except Refusal as refusal:
+            if not self._dialect.says_unread:
+                raise
+            return {}, False, refusal

@@ -155,11 +155,14 @@ enrolled_at() {
 # Whether an agent works with the folder, whatever its version: it holds the lock there.
 is_running() {
     [ -f "$state/lock" ] || return 1
+    # By flock in older versions, by a record lock in newer ones.
     "$python" -I -c 'import fcntl, sys
-try:
-    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH | fcntl.LOCK_NB)
-except BlockingIOError:
-    sys.exit(0)
+file = open(sys.argv[1])
+for lock in fcntl.flock, fcntl.lockf:
+    try:
+        lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        sys.exit(0)
 sys.exit(1)' "$state/lock"
 }
 

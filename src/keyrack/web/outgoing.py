@@ -71,10 +71,15 @@ class Outgoing:
             sent = {"User-Agent": f"keyrack/{__version__}", "Accept": "*/*", **headers}
             connection.request(method, path, body=sent_body, headers=sent)
             response = connection.getresponse()
+            ends = response.length is not None or response.chunked
             body = _body(response)
             named = {name.lower(): value for name, value in response.getheaders()}
             if over.is_set():  # what ended may have ended only so
                 raise _late()
+            if method == "GET" and not ends:
+                # A connection that broke in the head, before the length, would otherwise be an empty body, and so an
+                # account without keys: http.client takes the end of a connection for the end of a head.
+                raise NoHttpAnswer("The answer does not say how long it is, and so may have been cut.")
             return HttpAnswer(response.status, named | {"x-now": str(int(time.time()))}, body)
         except (OSError, http.client.HTTPException, ValueError):
             if over.is_set():

@@ -20,9 +20,10 @@ _LARGEST = 1 << 20
 
 
 class CommandLine(NamedTuple):
-    """options: letter and value, in their order."""
+    """options: letter and value, in their order; program: as it was named, by which sshd starts itself anew."""
 
     options: Tuple[Tuple[str, str], ...] = ()
+    program: str = ""
 
     @property
     def config(self) -> str:
@@ -49,8 +50,9 @@ def of(pid: int) -> CommandLine:
     words = data.rstrip("\0").split("\0")
     title = _TITLE.fullmatch(words[0].strip()) if len(words) == 1 or not words[1].strip() else None
     if title is not None:
-        return read(title.group(1).split(" ")[1:], bounded=False)
-    return read(words[1:])
+        program, *given = title.group(1).split(" ")
+        return read(given, bounded=False)._replace(program=program)
+    return read(words[1:])._replace(program=words[0])
 
 
 def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:

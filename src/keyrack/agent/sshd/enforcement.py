@@ -280,7 +280,7 @@ class Enforcement:
             return f"sshd's settings have a fault, and nothing was changed: {fault}"
         if not self.missing(self._keys_only()):
             return ""  # these files are the only way in already
-        unwritable = self._files.unwritable(settings)
+        unwritable = self._files.unwritable(settings) or self.sshd.cannot_start_anew()
         if unwritable:
             return f"nothing was changed: {unwritable}"
         if programs.find("ssh") is None:

@@ -22,7 +22,7 @@ from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
 from keyrack.agent.sshd.running import RunningSshd
-from keyrack.agent.system import file_stamp, programs
+from keyrack.agent.system import file_stamp, processes, programs
 from keyrack.ssh.quotes import setting_word
 
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
@@ -219,6 +219,9 @@ class Sshd:
         if not told:
             who = ", ".join(str(pid) for one in before for pid, _ in one.owners) or "not to be seen"
             return Reloaded(False, f"what listens at {_places(before)} is no sshd that can be told (process {who})")
+        gone = self.cannot_start_anew()
+        if gone:
+            return Reloaded(False, f"sshd was not told to read its settings: {gone}")
         for pid in told:
             problem = self._tell(pid, any(one.is_systemds for one in before if pid in one.sshds))
             if problem:
@@ -233,6 +236,23 @@ class Sshd:
                 return Reloaded(True)
             time.sleep(0.05)
         return Reloaded(False, "sshd was told to read its settings and did not")
+
+    def cannot_start_anew(self) -> str:
+        """Why an sshd that listens would be gone for good if it were told to read its settings, in words: it starts
+        itself anew then, by the name of its program (sshd(8), SIGHUP), which somebody may have replaced or removed.
+        """
+        for pid in sorted({pid for one in self.listeners() for pid in one.sshds}):
+            given = command_line.of(pid)
+            program = f"/proc/{pid}/root{given.program}"
+            # Only what sshd itself can start: the name is absolute, or it began without one (then it tells nobody).
+            if not given.program.startswith("/") or not processes.is_ours(pid):
+                continue
+            if not os.access(program, os.X_OK):
+                return f"the program of the sshd that runs, {given.program}, is gone, so it could not start anew"
+            ended = programs.run([given.program, "-t", "-f", self.config, *given.settings])
+            if ended.status != 0 and os.path.samefile(f"/proc/{pid}/root", "/"):
+                return f"the program of the sshd that runs, {given.program}, could not start anew: {_said(ended)}"
+        return ""
 
     def _tell(self, pid: int, by_systemd: bool) -> str:
         try:

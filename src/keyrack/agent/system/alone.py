@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import List, Optional, Tuple
 
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG
@@ -22,6 +23,7 @@ from keyrack.ssh.digest import sha256
 _FOLDER = "/run/keyrack-agent"
 _OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # the files of a folder are minded by the account that owns it
 _TRIES = 10
+_PAUSE = 0.02  # seconds
 _LARGEST_NOTE = 8192
 _HELD: List[int] = []  # descriptors, open until the process ends
 
@@ -93,8 +95,7 @@ def _locked(place: str) -> Optional[int]:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError:
-            os.close(descriptor)
-            return None
+            time.sleep(_PAUSE)  # somebody may only be looking whose it is
         except FileNotFoundError:
             pass
         except BaseException:

@@ -32,6 +32,22 @@ TRIES = 3
 AWAY = (502, 503, 504)
 
 
+WITH_BODY = (200, 201, 202)
+"""Statuses whose answers are never empty."""
+MAYBE = " What was asked may have been done; look before you ask again."
+
+
+class _Told(dict[str, Any]):
+    """What a service answered: fields that this command does not know are left alone, one that is not there is told."""
+
+    def __init__(self, found: dict[str, Any], words: str) -> None:
+        super().__init__(found)
+        self._words = words
+
+    def __missing__(self, name: str) -> Any:
+        raise Unreachable(f"The answer lacks {name}. {self._words}")
+
+
 class OverHttp(Calls):
     """Calls of one service with one token, over one connection."""
 
@@ -55,7 +71,7 @@ class OverHttp(Calls):
                 break
             say(f"The service asks to wait {pause} s.", err=True)
             time.sleep(int(pause))
-        return self._answer(status, content)
+        return self._answer(method, status, content)
 
     def now(self) -> datetime:
         """The time there, in UTC."""
@@ -82,32 +98,41 @@ class OverHttp(Calls):
                 connection.request(method, target, content, headers)
                 response = connection.getresponse()
                 answered = response.read()
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            if method != "HEAD" and not answered and response.status in WITH_BODY:
+                # http.client takes the end of a connection for the end of a head, as if there were no body.
+                raise http.client.IncompleteRead(answered)
+            date = response.headers.get("Date")
+            self._date = parsedate_to_datetime(date) if date else self._date
+        except ssl.SSLCertVerificationError as error:
+            self._drop()
+            why = error.verify_message.rstrip(".")
+            raise Unreachable(f"The certificate of {self._url} is not accepted: {why}. Nothing was asked.") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self._drop()
             words = f"{self._url} gives no answer: {_why(error)}."
-            if sent and method != "GET":
-                words += " What was asked may have been done; look before you ask again."
-            raise Unreachable(words) from None
+            raise Unreachable(words + (MAYBE if sent and method != "GET" else "")) from None
         if response.will_close:
             self._drop()
-        if date := response.headers.get("Date"):
-            self._date = parsedate_to_datetime(date)
         return response.status, response.headers, answered
 
-    def _answer(self, status: int, content: bytes) -> Any:
+    def _answer(self, method: str, status: int, content: bytes) -> Any:
+        maybe = MAYBE if method != "GET" else ""
+        words = f"The service at {self._url} may be older than this command ({__version__}).{maybe}"
         try:
-            told = json.loads(content) if content else None
-        except ValueError:
-            told = {}
+            told = json.loads(content, object_hook=lambda found: _Told(found, words)) if content else None
+        except (ValueError, RecursionError):
+            told = ()
         if 200 <= status < 300:
             if content and not isinstance(told, dict):
-                raise Unreachable(f"{self._url} answers something else than Keyrack.")
+                raise Unreachable(f"{self._url} answers something else than Keyrack.{maybe}")
             return told
         error = told.get("error") if isinstance(told, dict) else None
         error = error if isinstance(error, dict) else {}
         words = str(error.get("message") or f"{self._url} answers with the status {status}; is that a Keyrack?")
         if status in AWAY or not error:
             raise Unreachable(words)
+        if error.get("code") == "path-unknown":
+            words = f"The service at {self._url} has no such call; it may be older than this command ({__version__})."
         if status == 401:
             words += " Log in again: keyrack login URL."
         raise CallRefused(status, str(error.get("code", "")), words)
@@ -160,6 +185,8 @@ def _is_here(host: str) -> bool:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer broke off"
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError) and error.strerror:

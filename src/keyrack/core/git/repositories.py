@@ -176,12 +176,24 @@ def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
         return found
 
 
+def may_change(instance: Instance, actor: Actor, repository: int | str) -> None:
+    """Nothing when the actor may change the repository; raises Refusal MISSING or FORBIDDEN as change() does."""
+    found, entitled = reach(instance, actor, repository, CHANGE)
+    with _changing(instance, entitled, found):
+        return
+
+
+def may_delete(instance: Instance, actor: Actor, repository: int | str) -> None:
+    """Nothing when the actor may delete the repository; raises Refusal MISSING or FORBIDDEN as delete() does."""
+    found, entitled = reach(instance, actor, repository, DELETE)
+    with _deleting(instance, entitled, found):
+        return
+
+
 def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
     found, entitled = reach(instance, actor, repository, DELETE)
-    with Attempt(
-        instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id
-    ) as attempt:
+    with _deleting(instance, entitled, found) as attempt:
 
         def change(work: Work) -> Repository:
             gone = _own(work, found.id)
@@ -355,9 +367,7 @@ def change(
     protect_default: true or false. Raises Refusal MISSING, FORBIDDEN or INVALID.
     """
     found, entitled = reach(instance, actor, repository, CHANGE)
-    with Attempt(
-        instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=found.id
-    ) as attempt:
+    with _changing(instance, entitled, found) as attempt:
         wanted: dict[str, object] = {}
         if visibility is not None:
             check_visibility(visibility)
@@ -444,6 +454,14 @@ def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, w
     if more:
         words = f"You cannot give the role {wanted.value}, as you may not do all that it allows yourself."
         raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
+
+
+def _changing(instance: Instance, entitled: Actor, found: Repository) -> Attempt:
+    return Attempt(instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=found.id)
+
+
+def _deleting(instance: Instance, entitled: Actor, found: Repository) -> Attempt:
+    return Attempt(instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id)
 
 
 def _own(work: Work, repository_id: int) -> Repository:

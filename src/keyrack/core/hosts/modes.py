@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from keyrack.core.hosts import servers as own_servers
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.core.instance import Instance
@@ -66,6 +68,27 @@ def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
         return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in found]
 
 
+def may_set_offline_policy(instance: Instance, actor: Actor, tag: str) -> None:
+    """Nothing when the actor may say what silence means to the servers with a tag; raises Refusal as
+    set_offline_policy() does.
+    """
+    with _of_silence(instance, actor, None) as attempt:
+        label = own_servers.tag(tag)
+        attempt.read(lambda connection: _tagged(connection, actor, label))
+
+
+def _of_silence(instance: Instance, actor: Actor, server_id: int | None) -> Attempt:
+    aim = "change what silence means"
+    return Attempt(instance, actor, "servers:write", aim, target_kind="server", server_id=server_id)
+
+
+def _tagged(connection: Connection, actor: Actor, label: str | None) -> list[int]:
+    chosen = list(servers.ids_with_tag(connection, actor.workspace_id, str(label)))
+    if not chosen:
+        raise missing("server")
+    return chosen
+
+
 def set_offline_policy(
     instance: Instance,
     actor: Actor,
@@ -80,10 +103,7 @@ def set_offline_policy(
 
     Either one server, or all that have a tag now. Raises Refusal MISSING where there is none, or INVALID.
     """
-    attempt = Attempt(
-        instance, actor, "servers:write", "change what silence means", target_kind="server", server_id=server_id
-    )
-    with attempt:
+    with _of_silence(instance, actor, server_id) as attempt:
         in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE
         if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
             raise invalid("after_seconds", f"after_seconds takes 0 for never, or at least {SHORTEST_OFFLINE} seconds.")
@@ -94,12 +114,9 @@ def set_offline_policy(
         label = None if tag is None else own_servers.tag(tag)
 
         def change(work: Work) -> list[Server]:
-            if server_id is not None:
-                chosen = [own_server(work, server_id).id]
-            else:
-                chosen = list(servers.ids_with_tag(work.connection, work.actor.workspace_id, str(label)))
-            if not chosen:
-                raise missing("server")
+            chosen = (
+                [own_server(work, server_id).id] if server_id is not None else _tagged(work.connection, actor, label)
+            )
             for one in chosen:
                 servers.change(work.connection, one, {"offline_after_seconds": after_seconds, "offline_then": then})
                 work.bump_revision(one)

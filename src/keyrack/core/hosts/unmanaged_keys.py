@@ -16,7 +16,6 @@ from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, event_terms, revocation
-from keyrack.core.lookups import own_server
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -156,7 +155,7 @@ def accept(
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, found = _own(work, server_id, found_id, gone=gone)
+            server, found = _own(work.connection, actor, server_id, found_id, gone=gone)
             if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(found.username if username is None else username)
@@ -187,6 +186,12 @@ def accept(
             return credential
 
         return attempt.write(change)
+
+
+def may_decide(instance: Instance, actor: Actor, server_id: int, found_id: int) -> None:
+    """Nothing when the actor may accept, ignore or remove this key; raises Refusal MISSING or FORBIDDEN as these do."""
+    with _attempt(instance, actor, "decide on a key found on a host", server_id, found_id) as attempt:
+        attempt.read(lambda connection: _own(connection, actor, server_id, found_id))
 
 
 def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
@@ -356,7 +361,7 @@ def _decide(
     with attempt:
 
         def change(work: Work) -> UnmanagedKey:
-            server, found = _own(work, server_id, found_id)
+            server, found = _own(work.connection, actor, server_id, found_id)
             if state == REMOVING:
                 if found.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
@@ -368,7 +373,7 @@ def _decide(
                 level="warning",
                 details={"username": found.username, "fingerprint": found.fingerprint},
             )
-            return _own(work, server_id, found_id)[1]
+            return _own(work.connection, actor, server_id, found_id)[1]
 
         return attempt.write(change)
 
@@ -385,9 +390,11 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_i
     )
 
 
-def _own(work: Work, server_id: int, found_id: int, *, gone: bool = False) -> tuple[Server, UnmanagedKey]:
-    server = own_server(work, server_id)
-    found = unmanaged_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
+def _own(
+    connection: Connection, actor: Actor, server_id: int, found_id: int, *, gone: bool = False
+) -> tuple[Server, UnmanagedKey]:
+    server = lookups.server(connection, actor, server_id)
+    found = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
     if found is None or (found.state == GONE and not gone):
         raise missing("unmanaged key")
     return server, found

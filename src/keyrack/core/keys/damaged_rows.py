@@ -179,14 +179,25 @@ def find(
         return attempt.read(question)
 
 
+def may_remove(instance: Instance, actor: Actor, name: str) -> None:
+    """Nothing when the actor may remove this damaged row; raises Refusal as remove() does."""
+    kind, key = _read_name(name)
+    with _removing(instance, actor, kind) as attempt:
+        attempt.read(lambda connection: _damaged(connection, attempt.actor.workspace_id, kind, key))
+
+
+def _removing(instance: Instance, actor: Actor, kind: str) -> Attempt:
+    action = _TO_REMOVE.get(kind, "servers:write")
+    return Attempt(instance, actor, action, "remove a damaged row", target_kind="server")
+
+
 def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
     """Delete a damaged row, named KIND:ID, and have the key in it refused where nothing else lets it in.
 
     Raises Refusal INVALID, or MISSING where there is no such row or it is as Keyrack wrote it.
     """
     kind, key = _read_name(name)
-    action = _TO_REMOVE.get(kind, "servers:write")
-    with Attempt(instance, actor, action, "remove a damaged row", target_kind="server") as attempt:
+    with _removing(instance, actor, kind) as attempt:
         if kind in OWNING:
             raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
 

@@ -218,15 +218,10 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
     """Confirm a key of one's own: it opens sessions again, wherever it stands. A program's key is confirmed by whoever
     deals with users. Raises Refusal MISSING or FORBIDDEN.
     """
-    row = instance.database.read(lambda connection: freezes.user_key(connection, actor.workspace_id, key_id))
-    others = row is not None and row.user_id != actor.user_id and row.user_kind == "service"
-    action = "people:write" if others else user_keys.ADD
-    with Attempt(instance, actor, action, "confirm an SSH key", target_kind="user key", target_id=key_id) as attempt:
+    with _confirming_key(instance, actor, key_id) as attempt:
 
         def change(work: Work) -> None:
-            found = freezes.user_key(work.connection, actor.workspace_id, key_id)
-            if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
-                raise missing("SSH key")
+            found = _key_to_confirm(work.connection, actor, key_id)
             owner = users.user(work.connection, found.user_id)
             if owner is not None and owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
@@ -244,18 +239,10 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
 
 def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
     """Confirm a key that no user registered, on one server. Raises Refusal MISSING, or FORBIDDEN for a user's key."""
-    aim = "confirm an SSH key on a host"
-    with Attempt(
-        instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
-    ) as attempt:
+    with _confirming_credential(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> None:
-            found = freezes.credential(work.connection, actor.workspace_id, credential_id)
-            if found is None:
-                raise missing("SSH key")
-            owner = freezes.owner_of(work.connection, actor.workspace_id, found.fingerprint)
-            if owner is not None and not is_oneself(actor, owner):
-                raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
+            found = _credential_to_confirm(work.connection, actor, credential_id)
             where = f"{found.username} on {found.server_name}"
             row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
             freezes.confirm(work.connection, (), (row,), work.now)
@@ -268,6 +255,47 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
             )
 
         attempt.write(change)
+
+
+def may_confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
+    """Nothing when the actor may confirm this key of a user; raises Refusal as confirm_key does."""
+    with _confirming_key(instance, actor, key_id) as attempt:
+        attempt.read(lambda connection: _key_to_confirm(connection, actor, key_id))
+
+
+def may_confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
+    """Nothing when the actor may confirm this key on a server; raises Refusal as confirm_credential does."""
+    with _confirming_credential(instance, actor, credential_id) as attempt:
+        attempt.read(lambda connection: _credential_to_confirm(connection, actor, credential_id))
+
+
+def _confirming_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
+    row = instance.database.read(lambda connection: freezes.user_key(connection, actor.workspace_id, key_id))
+    others = row is not None and row.user_id != actor.user_id and row.user_kind == "service"
+    action = "people:write" if others else user_keys.ADD
+    return Attempt(instance, actor, action, "confirm an SSH key", target_kind="user key", target_id=key_id)
+
+
+def _key_to_confirm(connection: Connection, actor: Actor, key_id: int) -> Row:
+    found = freezes.user_key(connection, actor.workspace_id, key_id)
+    if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
+        raise missing("SSH key")
+    return found
+
+
+def _confirming_credential(instance: Instance, actor: Actor, credential_id: int) -> Attempt:
+    aim = "confirm an SSH key on a host"
+    return Attempt(instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id)
+
+
+def _credential_to_confirm(connection: Connection, actor: Actor, credential_id: int) -> Row:
+    found = freezes.credential(connection, actor.workspace_id, credential_id)
+    if found is None:
+        raise missing("SSH key")
+    owner = freezes.owner_of(connection, actor.workspace_id, found.fingerprint)
+    if owner is not None and not is_oneself(actor, owner):
+        raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
+    return found
 
 
 def _named(connection: Connection, actor: Actor, user: object, server: object) -> tuple[User | None, Server | None]:

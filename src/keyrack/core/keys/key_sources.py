@@ -41,14 +41,22 @@ def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
     return found
 
 
+def may_change(instance: Instance, actor: Actor, name: str, *, own: str = user_keys.ADD) -> None:
+    """Nothing when the actor may change where this user's keys come from; raises Refusal MISSING or FORBIDDEN.
+
+    own: what doing so to oneself takes.
+    """
+    with _attempt(instance, actor, name, "change where keys come from", own) as attempt:
+        attempt.read(lambda connection: user_named(connection, actor, name))
+
+
 def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: object, url: object = None) -> KeySource:
     """Take a user's keys from an account too, from now on; a source of this kind that there is names it instead.
 
     kind: "github" or "gitlab"; url: of the service, None for github.com and gitlab.com. Others' sources take
     people:write, and rights that are not less than theirs. Raises Refusal INVALID, MISSING or FORBIDDEN.
     """
-    action = user_keys.ADD if is_oneself(actor, name) else "people:write"
-    with Attempt(instance, actor, action, "name an account to take keys from", target_kind=_KIND) as attempt:
+    with _attempt(instance, actor, name, "name an account to take keys from") as attempt:
         place = _url(instance, kind, url)
         if not isinstance(account, str) or not ACCOUNT.fullmatch(account) or account.endswith((".", ".keys")):
             raise invalid("account", "account takes the name of an account, as it stands in its address.")
@@ -92,8 +100,7 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
     Raises Refusal MISSING or FORBIDDEN.
     """
-    action = user_keys.DELETE if is_oneself(actor, name) else "people:write"
-    with Attempt(instance, actor, action, "end taking keys from an account", target_kind=_KIND) as attempt:
+    with _attempt(instance, actor, name, "end taking keys from an account", user_keys.DELETE) as attempt:
 
         def change(work: Work) -> KeySource:
             user = user_named(work.connection, actor, name)
@@ -110,6 +117,11 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
             return source
 
         return attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, name: str, aim: str, own: str = user_keys.ADD) -> Attempt:
+    """An attempt on the sources of the user of this name; own: what it takes where that is the actor."""
+    return Attempt(instance, actor, own if is_oneself(actor, name) else "people:write", aim, target_kind=_KIND)
 
 
 def _keys(connection: Connection, user: User) -> tuple[UserKey, ...]:

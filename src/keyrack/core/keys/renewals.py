@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from keyrack import policy
-from keyrack.core import validation
+from keyrack.core import lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.lookups import own_credential
@@ -17,6 +19,18 @@ from keyrack.store.keys import endings, grants
 from keyrack.store.people import users
 
 
+def may_renew_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
+    """Nothing when the actor may renew this key; raises Refusal MISSING or FORBIDDEN as credential() does."""
+    with _of_credential(instance, actor, credential_id) as attempt:
+        attempt.read(lambda connection: lookups.credential(connection, actor, credential_id, instance.now()))
+
+
+def may_renew_key(instance: Instance, actor: Actor, key_id: int) -> None:
+    """Nothing when the actor may renew this key of a user; raises Refusal MISSING or FORBIDDEN as key() does."""
+    with _of_key(instance, actor, key_id) as attempt:
+        attempt.read(lambda connection: _held(connection, attempt, key_id, instance.now()))
+
+
 def credential(
     instance: Instance, actor: Actor, credential_id: int, *, expires_at: object = None, duration: object = None
 ) -> Credential:
@@ -24,14 +38,11 @@ def credential(
 
     Raises Refusal INVALID, or MISSING for one that is not there or has ended.
     """
-    aim = "renew an SSH key"
-    with Attempt(
-        instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
-    ) as attempt:
+    with _of_credential(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> Credential:
-            end = validation.other_end(work.now, expires_at, duration)
             found, server = own_credential(work, credential_id)
+            end = validation.other_end(work.now, expires_at, duration)
             revision = work.bump_revision(server.id)
             endings.renew_credential(work.connection, found.id, end, revision)
             work.record(
@@ -55,17 +66,11 @@ def key(
 
     Raises Refusal INVALID, FORBIDDEN, or MISSING for one that is not there or has ended.
     """
-    found = instance.database.read(lambda connection: endings.user_key(connection, key_id, instance.now()))
-    # Who may not touch others' keys is not told that there is one.
-    own = found is None or found.user_id == actor.user_id or policy.may(actor, "people:write") is not None
-    action = user_keys.ADD if own else "people:write"
-    with Attempt(instance, actor, action, "renew an SSH key", target_kind="user key", target_id=key_id) as attempt:
+    with _of_key(instance, actor, key_id) as attempt:
 
         def change(work: Work) -> UserKey:
+            held = _held(work.connection, attempt, key_id, work.now)
             end = validation.other_end(work.now, expires_at, duration)
-            held = endings.user_key(work.connection, key_id, work.now)
-            if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
-                raise missing("SSH key")
             owner = users.user(work.connection, held.user_id)
             assert owner is not None
             if owner.id != actor.user_id:
@@ -88,3 +93,25 @@ def key(
 def _words(before: datetime | None, end: datetime) -> str:
     was = "had no end" if before is None else f"ended {before:%Y-%m-%d %H:%M:%S} UTC"
     return f" until {end:%Y-%m-%d %H:%M:%S} UTC (it {was})"
+
+
+def _of_credential(instance: Instance, actor: Actor, credential_id: int) -> Attempt:
+    aim = "renew an SSH key"
+    return Attempt(instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id)
+
+
+def _of_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
+    found = instance.database.read(lambda connection: endings.user_key(connection, key_id, instance.now()))
+    # Who may not touch others' keys is not told that there is one.
+    own = found is None or found.user_id == actor.user_id or policy.may(actor, "people:write") is not None
+    action = user_keys.ADD if own else "people:write"
+    return Attempt(instance, actor, action, "renew an SSH key", target_kind="user key", target_id=key_id)
+
+
+def _held(connection: Connection, attempt: Attempt, key_id: int, now: datetime) -> UserKey:
+    """The key that is to be renewed. Raises Refusal MISSING."""
+    held, actor = endings.user_key(connection, key_id, now), attempt.actor
+    own = attempt.action == user_keys.ADD
+    if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
+        raise missing("SSH key")
+    return held

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyrack.core import validation
+from keyrack.core import lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms
 from keyrack.core.lookups import own_credential
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor, Credential
 from keyrack.store.keys import credentials, endings
+
+
+def may_restrict(instance: Instance, actor: Actor, credential_id: int) -> None:
+    """Nothing when the actor may restrict this key; raises Refusal MISSING or FORBIDDEN as credential() does."""
+    with _attempt(instance, actor, credential_id) as attempt:
+        attempt.read(lambda connection: lookups.credential(connection, actor, credential_id, instance.now()))
 
 
 def credential(
@@ -22,10 +28,7 @@ def credential(
     restrictions: all of them, as ssh.options.Restrictions reads them; None restricts nothing. Sessions that are open
     go on. Raises Refusal INVALID, or MISSING for a key that is not there or has ended.
     """
-    aim = "restrict an SSH key"
-    with Attempt(
-        instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
-    ) as attempt:
+    with _attempt(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> Credential:
             found, server = own_credential(work, credential_id)
@@ -50,3 +53,8 @@ def credential(
             return changed
 
         return attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, credential_id: int) -> Attempt:
+    aim = "restrict an SSH key"
+    return Attempt(instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id)

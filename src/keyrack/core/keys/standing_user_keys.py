@@ -11,7 +11,7 @@ from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, UserKey
+from keyrack.model import Actor, User, UserKey
 from keyrack.store.keys import key_owners
 from keyrack.store.keys.user_keys import user_key_holds
 
@@ -68,10 +68,19 @@ def delete(instance: Instance, actor: Actor, person: str, key_id: int) -> UserKe
     """
     if is_oneself(actor, person):
         return user_keys.delete(instance, actor, key_id)
+    return user_keys.delete(instance, actor, key_id, user_id=_other(instance, actor, person, key_id).id)
+
+
+def may_delete(instance: Instance, actor: Actor, person: str, key_id: int) -> None:
+    """Nothing when the actor may delete this key of the user with this name; raises Refusal as delete() does."""
+    owner = None if is_oneself(actor, person) else _other(instance, actor, person, key_id).id
+    user_keys.may_delete(instance, actor, key_id, user_id=owner)
+
+
+def _other(instance: Instance, actor: Actor, person: str, key_id: int) -> User:
     aim = "delete an SSH key of another user"
     with Attempt(instance, actor, "people:write", aim, target_kind="user key", target_id=key_id) as attempt:
-        owner = attempt.read(lambda connection: user_named(connection, actor, person))
-    return user_keys.delete(instance, actor, key_id, user_id=owner.id)
+        return attempt.read(lambda connection: user_named(connection, actor, person))
 
 
 def _standing(work: Work, owner: int, fingerprint: str) -> UserKey | None:

@@ -92,10 +92,10 @@ def enter(
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
-        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now)
+        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now, most=most)
         if looks and not work.instance.joined:
             work.look_again(place.owner)
-    if (place.count if place else user_keys.count_user_keys(work.connection, owner)) >= most:
+    if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
@@ -174,15 +174,7 @@ def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:
     """Delete a key everywhere, and answer it as it was; user_id: whose, as add() has it. Raises Refusal MISSING."""
-    attempt = Attempt(
-        instance,
-        actor,
-        _action(actor, user_id, DELETE, "people:write"),
-        f"delete an SSH key{_whose(actor, user_id)}",
-        target_kind="user key",
-        target_id=key_id,
-    )
-    with attempt:
+    with _deleting(instance, actor, key_id, user_id) as attempt:
         owner = _person(actor, user_id)
 
         def change(work: Work) -> UserKey:
@@ -202,6 +194,24 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
             return key
 
         return attempt.write(change)
+
+
+def may_delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> None:
+    """Nothing when the actor may delete this key; raises Refusal MISSING or FORBIDDEN as delete() does."""
+    with _deleting(instance, actor, key_id, user_id) as attempt:
+        owner = _person(actor, user_id)
+        attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
+
+
+def _deleting(instance: Instance, actor: Actor, key_id: int, user_id: int | None) -> Attempt:
+    return Attempt(
+        instance,
+        actor,
+        _action(actor, user_id, DELETE, "people:write"),
+        f"delete an SSH key{_whose(actor, user_id)}",
+        target_kind="user key",
+        target_id=key_id,
+    )
 
 
 def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
@@ -256,7 +266,10 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         who = "You" if owner == work.actor.user_id else "The same user"
         words = f"{who} registered this key already: title {holder.title!r}, id {holder.id}."
     else:
-        words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
+        words = (
+            "This key is in use by another user. If it is yours, prove it with `keyrack keys claim` or delete it there;"
+            " otherwise make a new pair."
+        )
     raise _taken(words)
 
 

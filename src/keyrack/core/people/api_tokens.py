@@ -120,10 +120,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
     overlap: for how long, such as 30min, 24h or 7d; 0s: it ends at once. Raises Refusal INVALID, MISSING, or FORBIDDEN
     where the token may more than the proof that asks, as its secret would be told to whoever holds that.
     """
-    owner_id = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
-    own = owner_id is not None and owner_id.user.id == actor.user_id
-    action = "iam:self" if own else "people:write"
-    with Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id) as attempt:
+    with _rotating(instance, actor, token_id) as attempt:
         span = span_of(overlap)
 
         def change(work: Work) -> NewApiToken:
@@ -150,6 +147,19 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
             return NewApiToken(secret, new, None if replaced is None else replaced.token)
 
         return attempt.write(change)
+
+
+def may_rotate(instance: Instance, actor: Actor, token_id: int) -> None:
+    """Nothing when the actor may rotate this token; raises Refusal MISSING or FORBIDDEN as rotate() does first."""
+    with _rotating(instance, actor, token_id) as attempt:
+        attempt.read(lambda connection: api_token(connection, actor, token_id))
+
+
+def _rotating(instance: Instance, actor: Actor, token_id: int) -> Attempt:
+    found = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
+    own = found is not None and found.user.id == actor.user_id
+    action = "iam:self" if own else "people:write"
+    return Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id)
 
 
 def span_of(value: object) -> timedelta:

@@ -89,6 +89,12 @@ def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     return _changed(instance, actor, name, "put a user into a group", change)
 
 
+def may_add_member(instance: Instance, actor: Actor, name: str, user: str) -> None:
+    """Nothing when the actor may put this user into the group; raises Refusal MISSING or FORBIDDEN."""
+    with _attempt(instance, actor, "put a user into a group") as attempt:
+        attempt.read(lambda connection: (_get(connection, actor, name), user_named(connection, actor, user)))
+
+
 def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     """Take a user out of a group: keys that nothing else lets in leave the hosts. Raises Refusal MISSING."""
 
@@ -108,7 +114,7 @@ def delete(instance: Instance, actor: Actor, name: str) -> Group:
 
     Raises Refusal MISSING or FORBIDDEN.
     """
-    with Attempt(instance, actor, "people:write", "delete a group", target_kind="group") as attempt:
+    with _attempt(instance, actor, "delete a group") as attempt:
 
         def run(work: Work) -> Group:
             group = _get(work.connection, actor, name)
@@ -130,7 +136,7 @@ def _changed(
     *,
     there: bool = True,
 ) -> Group:
-    with Attempt(instance, actor, "people:write", aim, target_kind="group") as attempt:
+    with _attempt(instance, actor, aim) as attempt:
 
         def run(work: Work) -> Group:
             if there:
@@ -140,6 +146,10 @@ def _changed(
             return _get(work.connection, actor, name)
 
         return attempt.write(run)
+
+
+def _attempt(instance: Instance, actor: Actor, aim: str) -> Attempt:
+    return Attempt(instance, actor, "people:write", aim, target_kind="group")
 
 
 def _get(connection: Connection, actor: Actor, name: str) -> Group:

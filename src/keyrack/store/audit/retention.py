@@ -99,7 +99,11 @@ def _key_uses(before: datetime) -> Select[Any]:
 
 
 def _revocations(before: datetime) -> Select[Any]:
-    """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere."""
+    """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere.
+
+    Revoked so long ago as well: when it was confirmed is under no seal, and by it alone whoever writes to the database
+    would have Keyrack itself lift a revocation of yesterday.
+    """
     held = revocations
     found = select(unmanaged_keys.c.id).where(
         unmanaged_keys.c.fingerprint == held.c.fingerprint,
@@ -115,7 +119,7 @@ def _revocations(before: datetime) -> Select[Any]:
     return (
         select(held.c.server_id, held.c.fingerprint, servers.c.workspace_id)
         .join(servers, servers.c.id == held.c.server_id)
-        .where(held.c.confirmed_at < before, ~found.exists(), ~everywhere.exists())
+        .where(held.c.confirmed_at < before, held.c.revoked_at < before, ~found.exists(), ~everywhere.exists())
     )
 
 

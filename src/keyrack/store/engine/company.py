@@ -26,12 +26,14 @@ from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.prepared import prepared, statements_that_write
+from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.sealing import sealed
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
 """After so long nobody joins any more, so that the first one is not kept waiting by the last."""
+SENT_EACH = 4
+"""After so many commands what they told is sent, so that the server works while the next ones are made."""
 _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
 
@@ -111,6 +113,8 @@ class Company:
             self._look_ahead(conn)
             self.members.append(self._queue.popleft())
             announced |= self._make(conn, self.members[-1])
+            if len(self.members) % SENT_EACH == 0:
+                send(conn)
         return announced
 
     def _look_ahead(self, conn: Connection) -> None:

@@ -93,6 +93,10 @@ class PipelinedConnection(psycopg.Connection[Any]):
         """Have a statement run before all that is asked, told or committed later; an error shows there."""
         return self.ahead.tell(sql, values)
 
+    def send(self) -> None:
+        """Hand what was told to the system, as much as it takes now."""
+        self.ahead.send()
+
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
         """The rows of statements that only read, outside of any transaction: each sees one instant of its own. They are
         sent in one go. Raises what the first of them failed by; nothing is known of the others then.
@@ -169,6 +173,10 @@ class _Pipeline:
         if len(self._sent) >= MOST_AHEAD:
             self.read()
         return answer
+
+    def send(self) -> None:
+        if self._piped and self._sent:
+            self._pgconn.flush()
 
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
         answers = []

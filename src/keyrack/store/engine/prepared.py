@@ -440,6 +440,12 @@ def savepoint(connection: Connection) -> Iterator[None]:
         raise
 
 
+def send(connection: Connection) -> None:
+    """Have PostgreSQL begin with what was told so far; nobody waits."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.send()
+
+
 def statements_that_write(connection: Connection) -> int:
     """How many statements were sent to PostgreSQL on this connection that may write."""
     raw: Any = connection.connection.dbapi_connection

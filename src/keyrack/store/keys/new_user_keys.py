@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, func, select
+from sqlalchemy import Connection, Select, case, exists, func, select
 
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import prepared
@@ -21,24 +21,27 @@ from keyrack.store.tables import key_owners, user_keys, users
 class UserKeyPlace:
     """What is in a key's way.
 
-    count: how many keys its user has; noted: whether it may be barred from the workspace
+    full: whether its user has as many keys as one may; noted: whether it may be barred from the workspace
     (store/keys/barred_keys.py); owned: whether it leads to somebody or something already; ids: its own; owner:
     what is known of its user, as the rows say now, and of the actor's proof where that is who asks.
     """
 
-    count: int
+    full: bool
     noted: bool
     owned: bool
     ids: sealed_sets.Ids
     owner: Standing
 
 
-def place(connection: Connection, actor: Actor, user_id: int, fingerprint: str, at: datetime) -> UserKeyPlace:
-    """What is in the way of a key that a user of the actor's workspace is to have."""
+def place(
+    connection: Connection, actor: Actor, user_id: int, fingerprint: str, at: datetime, *, most: int
+) -> UserKeyPlace:
+    """What is in the way of a key that a user of the actor's workspace is to have; most: how many one may have."""
     numbered = sealed_sets.numbers_rows(connection)
-    row = _place.row(connection, actor.workspace_id, user_id, fingerprint, at, numbered, *proofs(actor))
+    proof = proofs(actor)
+    row = _place.row(connection, actor.workspace_id, user_id, fingerprint, at, most, most - 1, numbered, *proof)
     assert row is not None  # of a question whose first table has one row there is always one
-    return UserKeyPlace(row["count"], row["noted"], row["owned"], (row["id_to_give"],), taken(row))
+    return UserKeyPlace(row["full"], row["noted"], row["owned"], (row["id_to_give"],), taken(row))
 
 
 @prepared
@@ -47,17 +50,22 @@ def _place(
     user_id: int,
     fingerprint: str,
     at: datetime,
+    most: int,
+    before: int,
     numbered: bool,
     token_id: int | None,
     access_key: str | None,
     web_session_id: int | None,
 ) -> Select[Any]:
-    count = select(func.count()).select_from(user_keys).where(user_keys.c.user_id == user_id).scalar_subquery()
+    mine = select(user_keys.c.id).where(user_keys.c.user_id == user_id)
+    # Nothing is counted before all users together can have so many, and then no further than it has to.
+    as_many = select(func.max(user_keys.c.id)).scalar_subquery() >= most
+    full = case((as_many, mine.limit(1).offset(before).exists()), else_=False)
     owned = exists().where(key_owners.c.fingerprint == fingerprint)
     given = sealed_sets.id_to_give(user_keys, numbered=numbered)
     noted = barred_keys.is_noted(workspace_id, fingerprint, at)
     return select(
-        count.label("count"),
+        full.label("full"),
         noted.label("noted"),
         owned.label("owned"),
         given.label("id_to_give"),

@@ -20,7 +20,6 @@ from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, un
 PER_PAGE = 100
 MOST = 200
 MOST_WAYS = 80
-ROLES = tuple((role.value, role.value) for role in Role)
 CONFIRM = "confirm"
 OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 """What somebody needs to register public keys of their own, and to take them away."""
@@ -36,7 +35,7 @@ def people(visit: Visit) -> Response:
         groups=groups.find(visit.instance, visit.actor, cursor="", limit=PER_PAGE).items,
         search=search,
         adding="add" in visit.query or (visit.refusal is not None and visit.request.url.path == "/people"),
-        roles=ROLES,
+        roles=_roles(visit),
         **paged(visit, found),
     )
 
@@ -81,10 +80,16 @@ def person(visit: Visit) -> Response:
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
         proofs=second_proofs.has_any(visit.instance, visit.actor, user.id),
         others=others,
-        roles=ROLES,
+        above=policy.exceeds(visit.actor, user.role, user.policies) is not None,
+        roles=_roles(visit),
         own_keys=_registers(user),
         rights=_rights(user),
     )
+
+
+def _roles(visit: Visit) -> list[tuple[str, str]]:
+    """The roles that somebody may give."""
+    return [(role.value, role.value) for role in Role if policy.exceeds(visit.actor, role, ()) is None]
 
 
 def _registers(user: User) -> bool:

@@ -114,7 +114,8 @@ def as_rows(rows: str) -> str:
 
 
 _QUOTED = re.compile(r"""((?<!\w)'[^']*'(?!\w)|"[^"]*")""")
-_WORDS = ((re.compile(r"\b([Ss])ystem users?\b"), "account"), (re.compile(r"\b([Ss])ervers?\b"), "host"))
+# The name of an action, such as servers:read, is what an owner gives: it stays as it is.
+_WORDS = ((re.compile(r"\b([Ss])ystem users?\b"), "account"), (re.compile(r"\b([Ss])ervers?\b(?!:\w)"), "host"))
 
 
 def in_console_words(message: str) -> str:

@@ -123,6 +123,7 @@ DIALECT = Dialect(
         error="native.Error",
     ),
     shows_quota=True,
+    says_unread=True,
     error=Error,
 )
 

@@ -76,6 +76,7 @@ def endpoint(
     status: int = ...,
     at_once: bool = ...,
     shown_at: str | None = ...,
+    first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
 
@@ -90,6 +91,7 @@ def endpoint(
     status: int = ...,
     at_once: bool = ...,
     shown_at: str | None = ...,
+    first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
 
@@ -111,19 +113,19 @@ def endpoint(
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
     the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
-    an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before a body
-    that is wrong is spoken of, where the action alone does not say who may call; at_once: see Endpoint;
-    shown_at: where what the call made or began is shown, with names of the answer's fields, such as "/grants/{id}"; it
-    becomes the answer's Location.
+    an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before
+    anything wrong with query or body is spoken of, where the action does not say who may call, or no GET shows what the
+    path names; at_once: see Endpoint; shown_at: where what the call made or began is shown, with names of the answer's
+    fields, such as "/grants/{id}"; it becomes the answer's Location.
     """
 
     @wraps(handler)
     def answered(call: Call) -> Response:
-        # The query first: what is misspelt there would otherwise be left out without a word.
-        asked = _asked(call, asks, tag)
-        arguments: list[object] = [] if takes is None else [_sent(call, takes, action, first)]
-        if takes is None and call.body:
-            raise invalid("body", "This call takes no body.", "field-unknown")
+        try:
+            asked, arguments = _read(call, takes, asks, tag)
+        except Refusal as refusal:
+            # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
+            raise _before(call, action, refusal, first, _looking(call, method, handler, asks)) from None
         more = [] if asks is None else [asked]
         condition = conditions.of(call, method)
         if condition is None:
@@ -151,7 +153,7 @@ def endpoint(
     if method == "GET" and asks is None:
         _showing[path] = answered
         _looks[FIELD.sub("{}", path)] = (path, action, answered)
-    run = _in_order(answered, method, path)
+    run = _in_order(answered, method, path, action, first)
     return Endpoint(method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once)
 
 
@@ -183,7 +185,8 @@ def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool
     """Whether what the path names is as the caller saw it, by the tag of what GET answers for it."""
     shown = showing(path)
     try:
-        answer = shown(replace(call, instance=inner, body={}, query={}, request=conditions.without(call.request)))
+        bare = replace(call, instance=inner, body={}, query={}, unread=None, request=conditions.without(call.request))
+        answer = shown(bare)
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise
@@ -200,11 +203,19 @@ def showing(path: str) -> Handler:
 
 
 _showing: dict[str, Handler] = {}
-_looks: dict[str, tuple[str, str, Handler]] = {}
+_looks: dict[str, tuple[str, str, Callable[[Call], object]]] = {}
 """What shows a thing, by its path without the names of its parts: that path, the action that it takes, the call."""
 
 
-def _in_order(run: Handler, method: str, path: str) -> Handler:
+def look(path: str, action: str, handler: Callable[[Call], object]) -> None:
+    """Have a function look whether what a path names is there, where no GET shows it; it raises Refusal MISSING.
+
+    action: what the function's own look takes.
+    """
+    _looks[FIELD.sub("{}", path)] = (path, action, handler)
+
+
+def _in_order(run: Handler, method: str, path: str, action: str, first: Callable[[Call], object] | None) -> Handler:
     """The same, but who names what is not there hears that, and not what else is wrong."""
 
     @wraps(run)
@@ -213,35 +224,56 @@ def _in_order(run: Handler, method: str, path: str) -> Handler:
             return run(call)
         except Refusal as refusal:
             if refusal.kind is Kind.INVALID:
-                _refuse_missing(call, method, path)
+                if first is not None:
+                    first(call)
+                _refuse_missing(call, method, path, action, decided=first is not None)
             raise
 
     return answered
 
 
-def _refuse_missing(call: Call, method: str, path: str) -> None:
-    """Raise Refusal MISSING where the path names what is not there and the caller may see that.
+def _refuse_missing(call: Call, method: str, path: str, action: str, *, decided: bool) -> None:
+    """Raise Refusal MISSING where the path names what is not there and the caller may see that, or may make the call,
+    which would tell as much if nothing else were wrong.
 
-    A PUT may make what the last part of its path names; what stands above it must be there.
+    A PUT may make what the last part of its path names; what stands above it must be there. decided: that the caller
+    may make the call is known already.
     """
+    may_call = decided or policy.may(call.actor, action) is None
     parts = path.split("/")
     names = [at for at, part in enumerate(parts) if part.startswith("{")]
     if method == "PUT" and names and names[-1] == len(parts) - 1:
         names.pop()
     for end in names:
         above = "/".join(parts[: end + 1])
-        shown, action, handler = _looks.get(FIELD.sub("{}", above), ("", "", None))
-        if handler is None or policy.may(call.actor, action) is not None:
+        shown, reading, handler = _looks.get(FIELD.sub("{}", above), ("", "", None))
+        if handler is None or not (may_call or policy.may(call.actor, reading) is None):
             continue
+        actor = call.actor
+        looking = replace(actor, policies=(*actor.policies, reading), scopes=(*actor.scopes, reading))
         values = [call.path[name] for name in FIELD.findall(above)]
         named = dict(zip(FIELD.findall(shown), values, strict=True))
         ids = {name: bodies.identifier(value) for name, value in named.items()}
         request = conditions.without(call.request)
         try:
-            handler(replace(call, path=named, ids=ids, body={}, query={}, request=request))
+            handler(replace(call, actor=looking, path=named, ids=ids, body={}, query={}, unread=None, request=request))
         except Refusal as refusal:
             if refusal.kind is Kind.MISSING:
                 raise
+
+
+def _read(
+    call: Call, takes: type[Request] | None, asks: type[Query] | None, tag: str
+) -> tuple[Query | None, list[object]]:
+    """Query and body as their models have them. Raises Refusal INVALID."""
+    # The query first: what is misspelt there would otherwise be left out without a word.
+    asked = _asked(call, asks, tag)
+    if call.unread is not None:
+        raise call.unread
+    arguments: list[object] = [] if takes is None else [_sent(call, takes)]
+    if takes is None and call.body:
+        raise invalid("body", "This call takes no body.", "field-unknown")
+    return asked, arguments
 
 
 def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
@@ -268,18 +300,54 @@ def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
     raise invalid(fault.field, f"{fault.path} {fault.words}.")
 
 
-def _sent(call: Call, takes: type[Request], action: str, first: Callable[[Call], object] | None) -> Request:
+def _sent(call: Call, takes: type[Request]) -> Request:
     try:
         return takes.model_validate(call.body)
     except ValidationError as error:
-        refusal = _refusal(error, takes, call.body)
-    # Who may not call at all, or names a server that is not there, hears that, and not what the body lacks.
+        raise _refusal(error, takes, call.body) from None
+
+
+def _looking(
+    call: Call, method: str, handler: Callable[..., Answers], asks: type[Query] | None
+) -> Callable[[], object] | None:
+    """What makes a call that only looks without its query; None for another one, or where it must have one."""
+    bare = replace(call, body={}, query={}, unread=None)
+    if method != "GET":
+        return None
+    if asks is None:
+        return partial(handler, bare)
+    try:
+        return partial(handler, bare, asks.model_validate({}))
+    except ValidationError:
+        return None
+
+
+def _before(
+    call: Call,
+    action: str,
+    refusal: Refusal,
+    first: Callable[[Call], object] | None,
+    again: Callable[[], object] | None,
+) -> Refusal:
+    """What is to be said of a call whose query or body is not as it must be: that it is not, or what comes before.
+
+    first: as endpoint has it; again: makes the same call as if all were right, where it only looks.
+    """
     if first is not None:
         first(call)
-        raise refusal
+        return refusal
+    if again is not None:
+        try:
+            again()
+        except Refusal as said:
+            if said.kind in (Kind.FORBIDDEN, Kind.MISSING):
+                raise
+        return refusal
     server = call.path.get("server")
+    if server is not None and not call.ids["server"] and policy.may(call.actor, action) is None:
+        servers.named(call.instance, call.actor, server)  # finding it by its name takes a right of its own
     there = None if server is None else lambda: servers.is_there(call.instance, call.actor, server)
-    raise refuse(call.instance, call.actor, action, refusal, there=there)
+    return refuse(call.instance, call.actor, action, refusal, there=there)
 
 
 def _refusal(error: ValidationError, takes: type[Request], body: Mapping[str, Any]) -> Refusal:

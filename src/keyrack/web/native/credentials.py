@@ -103,5 +103,6 @@ ENDPOINTS = (
         "credentials:write",
         takes=shapes.Restricted,
         answers=shapes.Credential,
+        first=lambda call: restricting.may_restrict(call.instance, call.actor, call.ids["credential"]),
     ),
 )

@@ -30,5 +30,12 @@ ENDPOINTS = (
         asks=shapes.DamagedRowsAsked,
         answers=shapes.DamagedRows,
     ),
-    endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write", answers=shapes.DamagedRow),
+    endpoint(
+        "DELETE",
+        "/damaged-rows/{row}",
+        remove_damaged,
+        "credentials:write",
+        answers=shapes.DamagedRow,
+        first=lambda call: damaged_rows.may_remove(call.instance, call.actor, call.path["row"]),
+    ),
 )

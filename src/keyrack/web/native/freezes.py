@@ -56,6 +56,18 @@ ENDPOINTS = (
     ),
     endpoint("GET", "/freezes/{freeze}", show_freeze, freezes.READ, answers=shapes.FreezeProgress),
     endpoint("DELETE", "/freezes/{freeze}", end_freeze, freezes.FREEZE),
-    endpoint("POST", "/keys/{key}/confirm", confirm_key, user_keys.ADD),
-    endpoint("POST", "/credentials/{credential}/confirm", confirm_credential, "credentials:write"),
+    endpoint(
+        "POST",
+        "/keys/{key}/confirm",
+        confirm_key,
+        user_keys.ADD,
+        first=lambda call: freezes.may_confirm_key(call.instance, call.actor, call.ids["key"]),
+    ),
+    endpoint(
+        "POST",
+        "/credentials/{credential}/confirm",
+        confirm_credential,
+        "credentials:write",
+        first=lambda call: freezes.may_confirm_credential(call.instance, call.actor, call.ids["credential"]),
+    ),
 )

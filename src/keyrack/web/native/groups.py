@@ -149,6 +149,13 @@ ENDPOINTS = (
     endpoint("PUT", GROUP, put_group, "people:write", takes=shapes.GroupChange, answers=shapes.Group),
     endpoint("DELETE", GROUP, delete_group, "people:write"),
     endpoint("GET", MEMBER, show_member, "people:read", answers=shapes.Person),
-    endpoint("PUT", MEMBER, add_member, "people:write", answers=shapes.Group),
+    endpoint(
+        "PUT",
+        MEMBER,
+        add_member,
+        "people:write",
+        answers=shapes.Group,
+        first=lambda call: groups.may_add_member(call.instance, call.actor, call.path["group"], call.path["person"]),
+    ),
     endpoint("DELETE", MEMBER, remove_member, "people:write"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.keys import key_sources, key_sync
+from keyrack.core.keys import key_sources, key_sync, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_key_sources as shapes
 from keyrack.web.native.calls import endpoint
@@ -38,10 +38,22 @@ def delete_key_source(call: Call) -> None:
     key_sources.remove(call.instance, call.actor, call.path["name"], call.path["kind"])
 
 
+def _may_change(call: Call) -> None:
+    own = user_keys.DELETE if call.request.method == "DELETE" else user_keys.ADD
+    key_sources.may_change(call.instance, call.actor, call.path["name"], own=own)
+
+
 OWN = "codeartsrepo::createUserSSHkey"
 ENDPOINTS = (
     endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
-    endpoint("POST", "/people/{name}/key-sources/sync", sync_key_sources, OWN, answers=shapes.KeySources),
+    endpoint(
+        "POST",
+        "/people/{name}/key-sources/sync",
+        sync_key_sources,
+        OWN,
+        answers=shapes.KeySources,
+        first=_may_change,
+    ),
     endpoint("GET", "/people/{name}/key-sources/{kind}", show_key_source, "people:read", answers=shapes.KeySource),
     endpoint(
         "PUT",
@@ -50,6 +62,7 @@ ENDPOINTS = (
         OWN,
         takes=shapes.NewKeySource,
         answers=shapes.KeySource,
+        first=_may_change,
     ),
-    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN),
+    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN, first=_may_change),
 )

@@ -41,7 +41,16 @@ ENDPOINTS = (
         "credentials:write",
         takes=Renewal,
         answers=shapes_keys.Credential,
+        first=lambda call: renewals.may_renew_credential(call.instance, call.actor, call.ids["credential"]),
     ),
-    endpoint("POST", "/keys/{key}/renew", renew_key, user_keys.ADD, takes=Renewal, answers=shapes_groups.OwnKey),
+    endpoint(
+        "POST",
+        "/keys/{key}/renew",
+        renew_key,
+        user_keys.ADD,
+        takes=Renewal,
+        answers=shapes_groups.OwnKey,
+        first=lambda call: renewals.may_renew_key(call.instance, call.actor, call.ids["key"]),
+    ),
     endpoint("POST", "/grants/{grant}/renew", renew_grant, "grants:write", takes=Renewal, answers=shapes_people.Grant),
 )

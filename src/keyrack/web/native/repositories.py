@@ -73,12 +73,14 @@ ENDPOINTS = (
         "codeartsrepo:repository:setRepository",
         takes=shapes.RepositoryChange,
         answers=shapes.Repository,
-        first=show_repository,  # a role in the repository itself lets in, too
+        # A role in the repository itself lets in, too.
+        first=lambda call: repositories.may_change(call.instance, call.actor, call.ids["repository"]),
     ),
     endpoint(
         "DELETE",
         "/repositories/{repository}",
         delete_repository,
         repositories.DELETE,
+        first=lambda call: repositories.may_delete(call.instance, call.actor, call.ids["repository"]),
     ),
 )

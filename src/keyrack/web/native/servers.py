@@ -151,6 +151,7 @@ ENDPOINTS = (
         "servers:write",
         takes=shapes.OfflinePolicy,
         answers=shapes.Servers,
+        first=lambda call: modes.may_set_offline_policy(call.instance, call.actor, call.path["tag"]),
     ),
     endpoint("POST", "/servers/{server}/copy-gone", go_on_without_copy, "servers:write", answers=shapes.Server),
     endpoint(

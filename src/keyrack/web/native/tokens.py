@@ -100,6 +100,7 @@ ENDPOINTS = (
         answers=shapes.MadeToken,
         shown_at="/tokens/{id}",
         status=201,
+        first=lambda call: api_tokens.may_rotate(call.instance, call.actor, call.ids["token"]),
     ),
     endpoint("GET", "/tokens/{token}", show_token, "people:read", answers=shapes.Token),
     endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),

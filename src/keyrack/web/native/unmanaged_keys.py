@@ -60,6 +60,10 @@ def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     )
 
 
+def _is_found(call: Call) -> None:
+    unmanaged_keys.may_decide(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+
+
 ENDPOINTS = (
     endpoint("GET", "/unmanaged-keys", count_unmanaged_keys, "credentials:read", answers=shapes.UnmanagedCounts),
     endpoint(
@@ -78,8 +82,16 @@ ENDPOINTS = (
         takes=shapes.Acceptance,
         answers=shapes.Credential,
         status=201,
+        first=_is_found,
     ),
-    endpoint("POST", PATH + "/{found}/ignore", ignore_unmanaged_key, "credentials:write", answers=shapes.UnmanagedKey),
+    endpoint(
+        "POST",
+        PATH + "/{found}/ignore",
+        ignore_unmanaged_key,
+        "credentials:write",
+        answers=shapes.UnmanagedKey,
+        first=_is_found,
+    ),
     endpoint(
         "POST",
         PATH + "/{found}/remove",
@@ -87,5 +99,6 @@ ENDPOINTS = (
         "credentials:write",
         answers=shapes.UnmanagedKey,
         status=202,
+        first=_is_found,
     ),
 )

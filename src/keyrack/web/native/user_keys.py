@@ -81,5 +81,13 @@ ENDPOINTS = (
         takes=shapes_groups.WantedKey,
         answers=shapes_groups.OwnKey,
     ),
-    endpoint("DELETE", OF_PERSON + "/{key}", delete_key_of_person, "people:write"),
+    endpoint(
+        "DELETE",
+        OF_PERSON + "/{key}",
+        delete_key_of_person,
+        "people:write",
+        first=lambda call: standing_user_keys.may_delete(
+            call.instance, call.actor, call.path["person"], call.ids["key"]
+        ),
+    ),
 )

@@ -1,0 +1,83 @@
+"""All figures and all proofs from one run: everything that figures.py and proof.py have, one after another.
+
+    .venv/bin/python bench/whole.py [--afresh]                       (make figures)
+
+For a machine with nothing else to do; it takes about an hour and a half. What is done is kept beside the virtual
+environment (`.venv/figures-run.json`): stopped, it goes on with what is missing, as long as the commit is the same;
+--afresh, another commit, or a run that was whole, begins anew. The page says of the run when, of which commit, on what
+machine, and how long each part took; a part that did not end well stands there as such, and is run again the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import figures
+import proof
+
+ROOT = Path(__file__).parent.parent
+FILE = Path(sys.prefix) / "figures-run.json"
+
+
+def state(afresh: bool) -> dict[str, Any]:
+    """What the run to go on with has done, or a new one. done: of each part the minutes it took."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    if FILE.exists() and not afresh:
+        kept: dict[str, Any] = json.loads(FILE.read_text("utf-8"))
+        if kept["commit"] == commit:
+            return kept
+    return {"commit": commit, "begun": time.strftime("%Y-%m-%d %H:%M"), "done": {}, "loads": []}
+
+
+def words(run: dict[str, Any], missing: list[str]) -> str:
+    """What the page says of the run."""
+    took = ", ".join(f"{name} {minutes:.1f}" for name, minutes in run["done"].items())
+    loads = run["loads"]
+    return "\n".join(
+        [
+            f"Begun {run['begun']}, commit {run['commit'][:8]}, {figures.machine()}; load before each part "
+            f"{min(loads):.1f} to {max(loads):.1f}.",
+            f"Not in it, and from an earlier run: {', '.join(missing)}." if missing else "It is whole.",
+            f"Minutes: {took} (together {sum(run['done'].values()):.0f}).",
+        ]
+    )
+
+
+def parts() -> dict[str, Callable[[], bool]]:
+    """Every part by name, and what runs it and writes it to the page; whether it ended well."""
+    found: dict[str, Callable[[], bool]] = {
+        group.name: lambda group=group: figures.one(group)  # type: ignore[misc]
+        for group in figures.GROUPS
+    }
+    return found | {part.name: lambda part=part: proof.one(part, short=False) for part in proof.PARTS}
+
+
+def main() -> int:
+    """Run what is missing."""
+    run, every = state("--afresh" in sys.argv), parts()
+    sound = True
+    for name, work in every.items():
+        if name in run["done"]:
+            continue
+        run["loads"].append(os.getloadavg()[0])
+        began = time.monotonic()
+        if work():
+            run["done"][name] = (time.monotonic() - began) / 60
+        else:
+            sound = False
+        FILE.write_text(json.dumps(run), "utf-8")
+        proof.write({}, words(run, [one for one in every if one not in run["done"]]))
+    if sound:
+        FILE.unlink()
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

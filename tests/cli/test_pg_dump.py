@@ -1,0 +1,93 @@
+"""What docs/recovery.md says of PostgreSQL, run as it stands there: a dump beside writes, put back, is whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import threading
+from pathlib import Path
+
+from keyrack import app
+from keyrack.core import ownership
+from keyrack.core.audit import chain, events, verify
+from keyrack.core.hosts import servers
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import system_actor
+from tests.core.conftest import make_team
+from tests.core.damage import damaged
+from tests.postgres import Cluster, database_name, find_programs
+from tests.services import settings_for
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "recovery.md"
+BETWEEN = 20
+
+
+def written(instance: Instance) -> None:
+    """Every event has its place, and what is signed last is kept in the data folder."""
+    file = instance.settings.data / ownership.CHECKPOINT
+    while chain.extend(instance, (chain.file_keeper(file),)):
+        pass
+
+
+def lines_of_the_page(command: str) -> list[str]:
+    """The lines of the page that begin with a command."""
+    return [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"{command} ")]
+
+
+def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster: Cluster, tmp_path: Path) -> None:
+    url = cluster.create_database()
+    name, settings = database_name(url), settings_for(tmp_path / "data", url)
+    instance = app.open_instance(settings)
+    team = make_team(instance)
+    written(instance)
+
+    def run(line: str) -> None:
+        """As it stands there, but for where the server is, the database's name and the folder."""
+        line = re.sub(r"postgresql://\w+@db/postgres", cluster.url("postgres"), line)
+        line = line.replace("postgresql://keyrack@db/keyrack", url).replace("/backup/", f"{tmp_path}/")
+        line = re.sub(r"DATABASE keyrack RENAME TO keyrack_before", f'DATABASE "{name}" RENAME TO "{name}_b"', line)
+        line = re.sub(r" keyrack$", f" {name}", line).replace("--host=db", f"--host={cluster.folder}")
+        path = f"{find_programs()}:{os.environ['PATH']}"
+        subprocess.run(
+            shlex.split(line), check=True, timeout=120, env={**os.environ, "PATH": path, "PGUSER": "keyrack"}
+        )
+
+    stop, made = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal made
+        while not stop.is_set():
+            made += 1
+            servers.create(instance, team.owner, name=f"meanwhile-{made}", address="192.0.2.9")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    (dump,) = lines_of_the_page("pg_dump")
+    run(dump)
+    stop.set()
+    writer.join()
+    for number in range(BETWEEN):
+        servers.create(instance, team.owner, name=f"after-{number}", address="192.0.2.9")
+    written(instance)
+    instance.database.close()
+    rename, *_ = lines_of_the_page("psql")
+    for line in (rename, *lines_of_the_page("createdb"), *lines_of_the_page("pg_restore")):
+        run(line)
+
+    again = app.open_instance(settings)
+    try:
+        chain.recall(again, settings.data / ownership.CHECKPOINT)  # as a service does that was just started
+        written(again)
+        assert damaged(again, team.owner) == []
+        told = events.find(again, team.owner, limit=100).items
+        assert any(one.level == "alarm" and "went back" in one.summary for one in told), [one.summary for one in told]
+        assert verify.database(again, system_actor(channel="cli")).problem == ""
+        servers.create(again, team.owner, name="goes-on", address="192.0.2.9")
+        names = {one.name for one in servers.find(again, team.owner).items}
+        assert "goes-on" in names
+        assert "after-0" not in names
+    finally:
+        again.database.close()
+        cluster.drop_database(url)
