@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from zoneinfo import ZoneInfo
 
+from keyrack.core import lifetimes
 from keyrack.errors import invalid
 from keyrack.web.console.visits import Visit
 
@@ -30,15 +31,13 @@ def chosen(visit: Visit) -> str | None:
         return ends or None
     named = visit.form.text("zone") or "UTC"
     try:
-        at = datetime.fromisoformat(visit.form.text("until").strip())
+        at = lifetimes.wall_clock(visit.form.text("until"))
         zone = ZoneInfo(named)
         first, second = at.replace(tzinfo=zone, fold=0), at.replace(tzinfo=zone, fold=1)
         instants = first.astimezone(UTC), second.astimezone(UTC)
         there = instants[0].astimezone(zone).replace(tzinfo=None) == at
     except (ValueError, OverflowError, OSError, KeyError):
         raise invalid("until", "Say on which day and at what time it ends, in a zone such as Europe/Berlin.") from None
-    if at.tzinfo is not None:
-        raise invalid("until", "Say the day and the time alone; the zone is named beside it.")
     if instants[0] != instants[1]:
         often = "twice that day" if there else "never that day"
         raise invalid("until", f"The clocks of {named} show this time {often}, as they are changed; say another one.")
