@@ -118,7 +118,7 @@ def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
     with pytest.raises(LifetimeError) as refused:
         lifetimes.read(text)
     assert words in str(refused.value)
-    for reads in (lifetimes.moment, lifetimes.moment_or_day, lifetimes.moment_or_utc, lifetimes.wall_clock):
+    for reads in (lifetimes.moment, lifetimes.moment_or_day, lifetimes.moment_or_utc, lifetimes.as_written):
         with pytest.raises(LifetimeError):
             reads(text)
 
@@ -128,8 +128,8 @@ def test_days_and_clocks() -> None:
     assert lifetimes.moment_or_day("2026-12-24") == day == lifetimes.moment_or_utc("2026-12-24")
     assert lifetimes.moment_or_day("2026-12-24", end=True) == day + timedelta(days=1)
     assert lifetimes.moment_or_utc("2026-12-24T00:00:00") == day
-    assert lifetimes.wall_clock("2026-12-24T18:00") == datetime(2026, 12, 24, 18)  # noqa: DTZ001 — a wall's
-    for reads, text in ((lifetimes.wall_clock, "2026-12-24T18:00Z"), (lifetimes.moment_or_day, "2026-12-24T18:00")):
+    assert lifetimes.as_written("2026-12-24T18:00") == datetime(2026, 12, 24, 18)  # noqa: DTZ001 — a wall's
+    for reads, text in ((lifetimes.moment, "2026-12-24T18:00"), (lifetimes.moment_or_day, "2026-12-24T18:00")):
         with pytest.raises(LifetimeError):
             reads(text)
     with pytest.raises(LifetimeError):

@@ -84,7 +84,7 @@ def read(text: str) -> Lifetime:
 
 def moment(text: str) -> datetime:
     """A time by RFC 3339 with its zone, in UTC; seconds may be left out. Raises LifetimeError with what to write."""
-    return zoned(_time(text))
+    return zoned(as_written(text))
 
 
 def moment_or_day(text: str, *, end: bool = False) -> datetime:
@@ -93,22 +93,14 @@ def moment_or_day(text: str, *, end: bool = False) -> datetime:
     if _DAY_ALONE.fullmatch(text) is None:
         return moment(text)
     try:
-        return _time(f"{text}T00:00Z") + timedelta(days=1 if end else 0)
+        return as_written(f"{text}T00:00Z") + timedelta(days=1 if end else 0)
     except OverflowError:
         raise LifetimeError(_NO_TIME) from None
 
 
-def wall_clock(text: str) -> datetime:
-    """A time as the clock on somebody's wall shows it, without its zone. Raises LifetimeError, also where one is named."""
-    at = _time(text)
-    if at.tzinfo is not None:
-        raise LifetimeError("names a zone; write the day and the time alone")
-    return at
-
-
 def moment_or_utc(text: str) -> datetime:
     """As moment_or_day, but in UTC where no zone is named. Raises LifetimeError."""
-    at = _time(text)
+    at = as_written(text)
     return zoned(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
@@ -128,7 +120,7 @@ def zoned(at: datetime) -> datetime:
         raise LifetimeError(_NO_TIME) from None
 
 
-def _time(text: str) -> datetime:
+def as_written(text: str) -> datetime:
     """A time of RFC 3339's shape, with its zone or none; a day alone is its midnight, without a zone."""
     # datetime.fromisoformat takes all of ISO 8601, and each Python another part of it: weeks, days of the year, hours
     # alone, 24:00. Whoever writes those by mistake means another time than the one that would be taken.

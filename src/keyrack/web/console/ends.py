@@ -31,13 +31,15 @@ def chosen(visit: Visit) -> str | None:
         return ends or None
     named = visit.form.text("zone") or "UTC"
     try:
-        at = lifetimes.wall_clock(visit.form.text("until"))
+        at = lifetimes.as_written(visit.form.text("until"))
         zone = ZoneInfo(named)
         first, second = at.replace(tzinfo=zone, fold=0), at.replace(tzinfo=zone, fold=1)
         instants = first.astimezone(UTC), second.astimezone(UTC)
         there = instants[0].astimezone(zone).replace(tzinfo=None) == at
     except (ValueError, OverflowError, OSError, KeyError):
         raise invalid("until", "Say on which day and at what time it ends, in a zone such as Europe/Berlin.") from None
+    if at.tzinfo is not None:
+        raise invalid("until", "Say the day and the time alone; the zone is named beside it.")
     if instants[0] != instants[1]:
         often = "twice that day" if there else "never that day"
         raise invalid("until", f"The clocks of {named} show this time {often}, as they are changed; say another one.")
