@@ -115,11 +115,11 @@ def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[exports.Verifie
 
     def signed(text: str, signature: str) -> bool:
         try:
-            found = sshsig.read(signature)
-            public.verify(found.value, sshsig.message(audit_tree.NAMESPACE, text.encode(), found.hash))
+            parsed = sshsig.read(signature)
+            public.verify(parsed.value, sshsig.message(audit_tree.NAMESPACE, text.encode(), parsed.hash))
         except (sshsig.SignatureProblem, InvalidSignature, ValueError):
             return False
-        return bool(found.namespace == audit_tree.NAMESPACE and found.public_blob == key.blob)
+        return bool(parsed.namespace == audit_tree.NAMESPACE and parsed.public_blob == key.blob)
 
     return signed, key.canonical
 

@@ -42,8 +42,8 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
     whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
     """
     with reached(given) as calls:
-        found = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
-    hosts = [one for one in map(checked, found) if one is not None]
+        servers = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
+    hosts = [one for one in map(checked, servers) if one is not None]
     if json_wanted:
         show_json(hosts)
     elif alias is not None:
@@ -66,8 +66,10 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
             )
         elif not one["host_keys"]:
             say(f"{one['server']} has told no host key yet; ssh will refuse it.", err=True)
-    if len(hosts) < len(found):
-        say(f"{len(found) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True)
+    if len(hosts) < len(servers):
+        say(
+            f"{len(servers) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True
+        )
         raise partly()
 
 

@@ -331,12 +331,12 @@ class Database:
         """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
         if self._told is None or getattr(self._telling, "now", False):
             return
-        found = self.seals.take()
-        if not found:
+        altered_rows = self.seals.take()
+        if not altered_rows:
             return
         self._telling.now = True
         try:
-            self._told(found)
+            self._told(altered_rows)
         finally:
             self._telling.now = False
 

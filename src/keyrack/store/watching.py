@@ -43,8 +43,8 @@ def logins(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
 
 @prepared
 def _logins(server_ids: Sequence[int]) -> Select[Any]:
-    found = select(sessions.c.id, sessions.c.server_id, sessions.c.ending)
-    return found.where(among(sessions.c.server_id, server_ids)).order_by(sessions.c.id)
+    statement = select(sessions.c.id, sessions.c.server_id, sessions.c.ending)
+    return statement.where(among(sessions.c.server_id, server_ids)).order_by(sessions.c.id)
 
 
 def keys(connection: Connection, user_id: int) -> list[Row]:
@@ -55,8 +55,8 @@ def keys(connection: Connection, user_id: int) -> list[Row]:
 @prepared
 def _keys(user_id: int) -> Select[Any]:
     held = user_keys.c
-    found = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
-    return found.where(held.user_id == user_id).order_by(held.id)
+    statement = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
+    return statement.where(held.user_id == user_id).order_by(held.id)
 
 
 def requests(connection: Connection, workspace_id: int, user_id: int | None) -> list[Row]:
@@ -67,7 +67,7 @@ def requests(connection: Connection, workspace_id: int, user_id: int | None) -> 
 @prepared
 def _requests(workspace_id: int, user_id: int | None) -> Select[Any]:
     held = access_requests.c
-    found = select(held.id, held.state).where(held.workspace_id == workspace_id)
+    statement = select(held.id, held.state).where(held.workspace_id == workspace_id)
     if user_id is not None:
-        found = found.where(held.user_id == user_id)
-    return found.order_by(held.id.desc()).limit(NEWEST)
+        statement = statement.where(held.user_id == user_id)
+    return statement.order_by(held.id.desc()).limit(NEWEST)

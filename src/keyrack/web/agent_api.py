@@ -340,10 +340,10 @@ class _AgentCalls:
         unproved = [report for report in reports if report.server is None]
         if not unproved:
             return {}
-        found = enrolment.authenticate_together(self._instance, [report.proof for report in unproved])
+        servers = enrolment.authenticate_together(self._instance, [report.proof for report in unproved])
         return {
             report.proof: server
-            for report, server in zip(unproved, found, strict=True)
+            for report, server in zip(unproved, servers, strict=True)
             if isinstance(server, Server)
             and server.id == report.server_id
             and server.copied_at is None

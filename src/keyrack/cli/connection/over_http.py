@@ -40,8 +40,8 @@ MAYBE = " What was asked may have been done; look before you ask again."
 class _Told(dict[str, Any]):
     """What a service answered: fields that this command does not know are left alone, one that is not there is told."""
 
-    def __init__(self, found: dict[str, Any], words: str) -> None:
-        super().__init__(found)
+    def __init__(self, fields: dict[str, Any], words: str) -> None:
+        super().__init__(fields)
         self._words = words
 
     def __missing__(self, name: str) -> Any:

@@ -49,9 +49,9 @@ class Calls(ABC):
         """All items of a list that comes in pages, one page after the other as they are looked at."""
         cursor: str | None = ""
         while cursor is not None:
-            found = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
-            yield from found["items"]
-            cursor = found["next"]
+            page = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
+            yield from page["items"]
+            cursor = page["next"]
 
 
 def texts(query: Mapping[str, Any] | None) -> dict[str, str]:

@@ -128,13 +128,13 @@ def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
         time.sleep(LOOK_SECONDS)
 
 
-def _show_receipts(found: Mapping[str, Any], json_wanted: bool = False) -> None:
+def _show_receipts(answer: Mapping[str, Any], json_wanted: bool = False) -> None:
     if json_wanted:
-        show_json(_as_object(found))
+        show_json(_as_object(answer))
         return
-    receipts.show(found["servers"])
-    say(found["words"])
+    receipts.show(answer["servers"])
+    say(answer["words"])
 
 
-def _as_object(found: Mapping[str, Any]) -> dict[str, object]:
-    return {"done": found["done"], "words": found["words"], "servers": receipts.objects(found["servers"])}
+def _as_object(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {"done": answer["done"], "words": answer["words"], "servers": receipts.objects(answer["servers"])}

@@ -203,9 +203,9 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
     different: list[int] = []
     for at in range(0, len(ids), _AT_ONCE):
         some = ids[at : at + _AT_ONCE]
-        found = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
+        standings = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
         for server_id in some:
-            secret_hash, standing = found.get(server_id, (None, None))
+            secret_hash, standing = standings.get(server_id, (None, None))
             held = known[server_id]
             if standing is None or secret_hash != held[0] or _obeyed(standing) != _obeyed(held[1]):
                 different.append(server_id)

@@ -262,8 +262,8 @@ def _moment(value: object, now: datetime) -> datetime:
     try:
         if not isinstance(value, str) or not _MOMENT.fullmatch(value):
             raise ValueError(value)
-        found = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         raise invalid("at", "A time is written like 2026-11-22T16:00:00Z.") from None
     # A host whose clock is ahead must not make a key look used in the future.
-    return min(found, now)
+    return min(moment, now)

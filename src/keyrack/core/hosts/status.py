@@ -80,14 +80,14 @@ def of(instance: Instance, server: Server) -> HostStatus:
 
 
 def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    problems = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
     if facts.get(SESSIONS):
-        found.append(f"{facts[SESSIONS]}; a session of a revoked key may go on unseen")
+        problems.append(f"{facts[SESSIONS]}; a session of a revoked key may go on unseen")
     if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
-        found.append(
+        problems.append(
             f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
         )
-    return tuple(found)
+    return tuple(problems)
 
 
 def _copied(server: Server) -> tuple[str, ...]:

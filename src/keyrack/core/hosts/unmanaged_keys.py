@@ -98,31 +98,31 @@ def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone
         server_id=server_id,
     )
     with attempt:
-        found = attempt.read(
+        unmanaged_key = attempt.read(
             lambda connection: (
                 unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
         )
-        if found is None or (found.state == GONE and not gone):
+        if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
             raise missing("unmanaged key")
-        return found
+        return unmanaged_key
 
 
-def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
+def losing(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
     """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
     the ways in that Keyrack looks after.
     """
     kept = set(managed)
-    return [one for one in found if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
+    return [one for one in keys if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
 
 
-def gaining(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+def gaining(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Which of the ways in that Keyrack looks after, by account and fingerprint, none of these opens now: a host that
     observes obeys its own files alone.
     """
-    now = {(one.username, one.fingerprint) for one in found if one.in_force and one.state != GONE}
+    now = {(one.username, one.fingerprint) for one in keys if one.in_force and one.state != GONE}
     return {(account, key) for account, key in managed if (account, key) not in now and ("*", key) not in now}
 
 
@@ -155,13 +155,15 @@ def accept(
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, found = _own(work.connection, actor, server_id, found_id, gone=gone)
-            if found.kind != KEY or not found.public_key:
+            server, unmanaged_key = _own(work.connection, actor, server_id, found_id, gone=gone)
+            if unmanaged_key.kind != KEY or not unmanaged_key.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
-            user = validation.account(found.username if username is None else username)
-            key = validation.public_key(within(work), actor.workspace_id, f"{found.public_key} {found.comment}".strip())
-            limits, end = _meaning(found, key.type)
-            name = validation.text(label or found.comment or found.fingerprint, field="label")
+            user = validation.account(unmanaged_key.username if username is None else username)
+            key = validation.public_key(
+                within(work), actor.workspace_id, f"{unmanaged_key.public_key} {unmanaged_key.comment}".strip()
+            )
+            limits, end = _meaning(unmanaged_key, key.type)
+            name = validation.text(label or unmanaged_key.comment or unmanaged_key.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 room.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -175,13 +177,18 @@ def accept(
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
-            if found.state != GONE:
-                unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
+            if unmanaged_key.state != GONE:
+                unmanaged_keys.change(work.connection, [unmanaged_key.id], {"state": ACCEPTED})
+            terms = event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)
             work.record(
-                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
-                f"on {server.name}{event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)}",
-                target_id=found.id,
-                details={"credential": credential.id, "fingerprint": found.fingerprint, **event_terms.details(limits)},
+                f"Accepted the key {unmanaged_key.fingerprint} found in {unmanaged_key.path} as SSH key {name} "
+                f"for {user} on {server.name}{terms}",
+                target_id=unmanaged_key.id,
+                details={
+                    "credential": credential.id,
+                    "fingerprint": unmanaged_key.fingerprint,
+                    **event_terms.details(limits),
+                },
             )
             return credential
 
@@ -340,18 +347,18 @@ def forget(work: Work, server: Server) -> None:
 
 
 def _unseen(told: list[Any], cut: object) -> _Unseen:
-    found = _Unseen()
+    unseen = _Unseen()
     if isinstance(cut, list):
         for entry in cut[:MOST_CUT]:
-            found.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
-        found.everything = found.everything or len(cut) > MOST_CUT
+            unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
+        unseen.everything = unseen.everything or len(cut) > MOST_CUT
     else:
-        found.everything = cut is not None or len(told) >= FULL_LIST
-    found.everything = found.everything or len(told) > MOST_IN_A_REPORT
+        unseen.everything = cut is not None or len(told) >= FULL_LIST
+    unseen.everything = unseen.everything or len(told) > MOST_IN_A_REPORT
     for entry in told:
         if isinstance(entry, Mapping) and entry.get("kind") == UNREADABLE and not entry.get("line"):
-            found.add(entry.get("username"), entry.get("path"))
-    return found
+            unseen.add(entry.get("username"), entry.get("path"))
+    return unseen
 
 
 def _decide(
@@ -361,17 +368,17 @@ def _decide(
     with attempt:
 
         def change(work: Work) -> UnmanagedKey:
-            server, found = _own(work.connection, actor, server_id, found_id)
+            server, unmanaged_key = _own(work.connection, actor, server_id, found_id)
             if state == REMOVING:
-                if found.kind not in KEYS:
+                if unmanaged_key.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
                 work.bump_revision(server.id)
-            unmanaged_keys.change(work.connection, [found.id], {"state": state})
+            unmanaged_keys.change(work.connection, [unmanaged_key.id], {"state": state})
             work.record(
-                f"{done} the key {found.fingerprint} found in {found.path} on {server.name}",
-                target_id=found.id,
+                f"{done} the key {unmanaged_key.fingerprint} found in {unmanaged_key.path} on {server.name}",
+                target_id=unmanaged_key.id,
                 level="warning",
-                details={"username": found.username, "fingerprint": found.fingerprint},
+                details={"username": unmanaged_key.username, "fingerprint": unmanaged_key.fingerprint},
             )
             return _own(work.connection, actor, server_id, found_id)[1]
 
@@ -394,10 +401,10 @@ def _own(
     connection: Connection, actor: Actor, server_id: int, found_id: int, *, gone: bool = False
 ) -> tuple[Server, UnmanagedKey]:
     server = lookups.server(connection, actor, server_id)
-    found = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
-    if found is None or (found.state == GONE and not gone):
+    unmanaged_key = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
+    if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
         raise missing("unmanaged key")
-    return server, found
+    return server, unmanaged_key
 
 
 def _meaning(found: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:

@@ -202,9 +202,9 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
             raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
 
         def change(work: Work) -> DamagedRow:
-            found = _damaged(work.connection, work.actor.workspace_id, kind, key)
-            drop(work, found)
-            return found
+            damaged = _damaged(work.connection, work.actor.workspace_id, kind, key)
+            drop(work, damaged)
+            return damaged
 
         return attempt.write(change)
 

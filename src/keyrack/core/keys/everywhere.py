@@ -288,8 +288,8 @@ def replace(
         def change(work: Work) -> tuple[Placed, ...]:
             revocation.refuse(work, key)
             servers = {one.id: one for one in choice.servers(work)}
-            found = keys_of_many.credentials_with_key(work.connection, servers, old)
-            held = [one for one in found if not has_ended(one.row.expires_at, work.now)]
+            placed = keys_of_many.credentials_with_key(work.connection, servers, old)
+            held = [one for one in placed if not has_ended(one.row.expires_at, work.now)]
             if not held:
                 raise missing("SSH key")
             _refuse_unfit(servers, held, key)

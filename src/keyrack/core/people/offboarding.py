@@ -144,10 +144,10 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
 def get(instance: Instance, actor: Actor, offboarding_id: int) -> Progress:
     """An offboarding, and who has obeyed it by now. Raises Refusal MISSING."""
     with Attempt(instance, actor, "people:read", "see an offboarding", target_kind="offboarding") as attempt:
-        found = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
-        if found is None:
+        progress = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
+        if progress is None:
             raise missing("offboarding")
-        return found
+        return progress
 
 
 def receipt(instance: Instance, actor: Actor, made: Offboarding) -> Progress:
@@ -166,8 +166,8 @@ def find(
         window = Window(limit, offset, cursors.place(cursor, int))
 
         def look(connection: Connection) -> Page[Progress]:
-            found = offboardings.find(connection, actor.workspace_id, window)
-            return found.showing(_progress(instance, connection, found.items))
+            page = offboardings.find(connection, actor.workspace_id, window)
+            return page.showing(_progress(instance, connection, page.items))
 
         return attempt.read(look)
 
@@ -175,12 +175,12 @@ def find(
 def acknowledged(work: Work, server_id: int, applied: int) -> None:
     """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
     for offboarding_id in offboardings.confirm(work.connection, server_id, applied, work.now):
-        found = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
-        if found is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
+        offboarding = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
+        if offboarding is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
             work.record(
-                f"Every host obeys that {found.user_name} is gone",
+                f"Every host obeys that {offboarding.user_name} is gone",
                 target_kind="user",
-                target_id=found.user_id,
+                target_id=offboarding.user_id,
                 details={"offboarding": offboarding_id},
             )
 
@@ -190,8 +190,8 @@ def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_i
     return None if found is None else _progress(instance, connection, (found,))[0]
 
 
-def _progress(instance: Instance, connection: Connection, found: Sequence[Offboarding]) -> tuple[Progress, ...]:
-    ids = [one.id for one in found]
+def _progress(instance: Instance, connection: Connection, standing: Sequence[Offboarding]) -> tuple[Progress, ...]:
+    ids = [one.id for one in standing]
     hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
     quiet = _git_quiet(instance)
     return tuple(
@@ -200,7 +200,7 @@ def _progress(instance: Instance, connection: Connection, found: Sequence[Offboa
             tuple(_of_host(host) for host in hosts.get(one.id, ())),
             tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(one.id, ())),
         )
-        for one in found
+        for one in standing
     )
 
 

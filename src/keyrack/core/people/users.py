@@ -185,10 +185,10 @@ def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
 
 def get(instance: Instance, actor: Actor, uid: str) -> User:
     """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
-    found = instance.database.read(lambda connection: lookups.user_with_uid(connection, actor, uid))
-    action = "iam:self" if found.id == actor.user_id else "people:read"
-    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=found.id):
-        return found
+    user = instance.database.read(lambda connection: lookups.user_with_uid(connection, actor, uid))
+    action = "iam:self" if user.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=user.id):
+        return user
 
 
 def myself(instance: Instance, actor: Actor) -> User:

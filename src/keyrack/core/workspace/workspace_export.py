@@ -71,9 +71,9 @@ def _text(state: State, name: str, at: datetime) -> str:
     for server in state.servers.values():
         lines += _table("[[servers]]", _server(state, server))
     for path, repository in state.repositories.items():
-        found = repository.repository
+        parts = repository.repository
         members_of = [{"user": by_id[one], "role": role.value} for one, role in repository.members.items()]
-        told = {"path": path, "id": found.id, "visibility": found.visibility, "protect_default": found.protect_default}
+        told = {"path": path, "id": parts.id, "visibility": parts.visibility, "protect_default": parts.protect_default}
         opened_by = [
             {
                 "title": key.title,
@@ -81,7 +81,7 @@ def _text(state: State, name: str, at: datetime) -> str:
                 "application": key.application or None,
                 "can_push": key.can_push or None,
             }
-            for key in state.deploy_keys.get(found.id, ())
+            for key in state.deploy_keys.get(parts.id, ())
         ]
         lines += _table("[[repositories]]", {**told, "members": members_of, "deploy_keys": opened_by or None})
     # In an order of their own, so that two exports of the same differ in nothing.

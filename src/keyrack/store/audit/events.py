@@ -128,8 +128,8 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     if beyond is not None:
         sought.append(events.c.id > beyond)
     ordered = select(*COLUMNS).where(*within, *sought).order_by(events.c.id.desc())
-    found = page(connection, ordered, _event, offset=window.offset, limit=window.limit, after=after)
-    return found if found.after is not None or beyond is None else replace(found, after=(beyond + 1,))
+    piece = page(connection, ordered, _event, offset=window.offset, limit=window.limit, after=after)
+    return piece if piece.after is not None or beyond is None else replace(piece, after=(beyond + 1,))
 
 
 def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int | None:

@@ -97,8 +97,8 @@ def foreign(connection: Connection) -> tuple[Foreign, ...]:
     """What others put on tables of ours that changes what is read or written. Plain indexes are not among it, nor
     tables of other names, nor row security that does not hold for us.
     """
-    found = sorted(_asked(connection, _FOREIGN))
-    return tuple(Foreign(kind, name, table) for table, kind, name in found)
+    rows = sorted(_asked(connection, _FOREIGN))
+    return tuple(Foreign(kind, name, table) for table, kind, name in rows)
 
 
 def _shown(columns: Iterable[str]) -> str:

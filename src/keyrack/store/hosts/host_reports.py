@@ -45,8 +45,8 @@ def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
 
 @per_server
 def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
-    found = select(sessions.c.server_id, sessions.c.host_session)
-    return found.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
+    statement = select(sessions.c.server_id, sessions.c.host_session)
+    return statement.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
 
 
 DELIVERIES, REFUSALS, REMOVALS = "deliveries", "refusals", "removals"

@@ -59,8 +59,8 @@ def keep(connection: Connection, server_id: int, told: ReportedLogins) -> None:
 
 @prepared
 def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
-    return found.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
+    statement = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
+    return statement.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
 
 
 def known_keys(

@@ -152,9 +152,9 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
-    found = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
-    connection.info[_KNOWN] = _checked(connection, found.pop(ROOT, None))
-    _remember(seals_of(connection), found)
+    contents = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
+    connection.info[_KNOWN] = _checked(connection, contents.pop(ROOT, None))
+    _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
 
 
@@ -501,8 +501,8 @@ def start(connection: Connection, count: int = 0) -> None:
 
 def is_there(connection: Connection) -> bool:
     """Whether there is a root that holds; whatever is found, nobody is told."""
-    found = _nodes.rows(connection, [ROOT])
-    return bool(found) and _holds(seals_of(connection), found[0]["content"])
+    rows = _nodes.rows(connection, [ROOT])
+    return bool(rows) and _holds(seals_of(connection), rows[0]["content"])
 
 
 def highest(connection: Connection) -> int:
@@ -548,10 +548,10 @@ def _links_below(node: int, content: bytes) -> dict[int, bytes]:
 def look_below(connection: Connection, node: int, content: bytes) -> None:
     """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
     seals, links = seals_of(connection), _links_below(node, content)
-    found = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
+    read = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
     nothing = bytes(_LINK)
     for below, link in links.items():
-        if (link or nothing) != found.get(below, nothing):
+        if (link or nothing) != read.get(below, nothing):
             seals.found(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
 
 

@@ -178,8 +178,8 @@ class Seals:
         if not self.untold:
             return ()
         with self._lock:
-            found, self.untold = self.untold, {}
-        return tuple(found.values())
+            altered, self.untold = self.untold, {}
+        return tuple(altered.values())
 
 
 def attach(engine: Engine, seals: Seals) -> None:

@@ -196,10 +196,10 @@ def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool
 
 def showing(path: str) -> Handler:
     """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with."""
-    found = _showing.get(path)
-    if found is None:
+    handler = _showing.get(path)
+    if handler is None:
         raise invalid("If-Match", "This path shows nothing that could be compared; leave the header out.")
-    return found
+    return handler
 
 
 _showing: dict[str, Handler] = {}

@@ -88,10 +88,10 @@ def _tags(text: str, header: str) -> dict[str, bool]:
     """The tags of a header, without W/, and whether each is weak alone."""
     if text.strip() == _ANY:
         return {_ANY: False}
-    found = _TAG.findall(text) if _TAGS.fullmatch(text.strip(" \t")) else []
-    if not 0 < len(found) <= MOST_TAGS:
+    names = _TAG.findall(text) if _TAGS.fullmatch(text.strip(" \t")) else []
+    if not 0 < len(names) <= MOST_TAGS:
         raise invalid(header, f"{header} takes the ETag of an answer as it is, in its quotes, or *.")
     tags: dict[str, bool] = {}
-    for weak, tag in found:
+    for weak, tag in names:
         tags[tag] = tags.get(tag, True) and bool(weak)
     return tags

@@ -12,9 +12,9 @@ from keyrack.web.native.shapes import Window
 
 def list_grants(call: Call, asked: Window) -> shapes.GrantPage:
     """List who may log in where, oldest first"""
-    found = grants.page(call.instance, call.actor, **asked.window())
-    names = grants.names(call.instance, call.actor, found.items)
-    return shapes.GrantPage.of(found, lambda grant: shapes.grant(grant, names))
+    page = grants.page(call.instance, call.actor, **asked.window())
+    names = grants.names(call.instance, call.actor, page.items)
+    return shapes.GrantPage.of(page, lambda grant: shapes.grant(grant, names))
 
 
 def give_grant(call: Call, new: shapes.NewGrant) -> shapes.GivenGrant:
@@ -61,8 +61,8 @@ def put_grant(call: Call, wanted: shapes.WantedGrant) -> shapes.Grant:
 
 def show_grant(call: Call) -> shapes.Grant:
     """Show a grant"""
-    found = grants.get(call.instance, call.actor, call.ids["grant"])
-    return shapes.grant(found, grants.names(call.instance, call.actor, (found,)))
+    grant = grants.get(call.instance, call.actor, call.ids["grant"])
+    return shapes.grant(grant, grants.names(call.instance, call.actor, (grant,)))
 
 
 def change_grant(call: Call, change: shapes.GrantChange) -> shapes.Grant:

@@ -30,13 +30,13 @@ def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolic
 def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
     """List the registered keys that nobody could register under another policy"""
     types, bits = asked.key_types, asked.rsa_minimum_bits
-    found = key_policy.hits(
+    hits = key_policy.hits(
         call.instance,
         call.actor,
         types=KEEP if types is None else None if types == shapes.AS_STARTED else types.split(","),
         rsa_minimum_bits=KEEP if bits is None else None if bits == shapes.AS_STARTED else bodies.identifier(bits),
     )
-    return shapes.hits(found)
+    return shapes.hits(hits)
 
 
 ENDPOINTS = (

@@ -13,8 +13,8 @@ from keyrack.web.native.shapes import Search, Window
 
 def list_servers(call: Call, asked: Search) -> shapes.ServerPage:
     """List servers, each with its status"""
-    found = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.ServerPage.of(found, lambda server: shapes.server(call.instance, server))
+    page = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.ServerPage.of(page, lambda server: shapes.server(call.instance, server))
 
 
 def show_server(call: Call) -> shapes.Server:
@@ -24,8 +24,8 @@ def show_server(call: Call) -> shapes.Server:
 
 def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
     """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
-    found = deleted_servers.find(call.instance, call.actor, **asked.window())
-    return shapes.DeletedServerPage.of(found, shapes.deleted_server)
+    page = deleted_servers.find(call.instance, call.actor, **asked.window())
+    return shapes.DeletedServerPage.of(page, shapes.deleted_server)
 
 
 def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
