@@ -147,16 +147,16 @@ def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) 
 
 def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
     git = [one | {"wanted": "-", "applied": f"{one['stopped']} stopped", "host": True} for one in offboarding["git"]]
-    told = [("server", one["server"], one) for one in offboarding["servers"]]
-    told += [("git", one["endpoint"], one) for one in git]
+    obeyed = [("server", one["server"], one) for one in offboarding["servers"]]
+    obeyed += [("git", one["endpoint"], one) for one in git]
     if json_wanted:
         names = ("wanted", "applied", "done", "at", "host")
-        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in told]
+        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in obeyed]
         show_json(
             {name: offboarding[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts}
         )
         return
-    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in told]
+    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in obeyed]
     table(("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), rows)
     say(offboarding["words"])
 

@@ -84,7 +84,7 @@ def use(instance: Instance) -> None:
     """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
     raised: dict[str, datetime] = {}
 
-    def told(altered: tuple[AlteredRow, ...]) -> None:
+    def on_altered(altered: tuple[AlteredRow, ...]) -> None:
         since = instance.now() - AGAIN_AFTER
         new = [row for row in altered if raised.get(_words(row), since) <= since]
         if new:
@@ -93,7 +93,7 @@ def use(instance: Instance) -> None:
             raised.update((_words(row), instance.now()) for row in new)
             _alarm(instance, new)
 
-    instance.database.seal_with(instance.key.seal_row, told)
+    instance.database.seal_with(instance.key.seal_row, on_altered)
 
 
 def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:

@@ -85,7 +85,7 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
     states = {row.id: row for row in rows.states(connection, sorted(set().union(*places.values())))}
     whole = sorted({server for one in watched if len(one.servers) <= MOST_WHOLE for server in one.servers})
     more: dict[int, list[Hashable]] = {}
-    for row in rows.told(connection, whole):
+    for row in rows.facts_of(connection, whole):
         more.setdefault(row.id, []).append(str(row.facts))
     for row in rows.logins(connection, whole):
         more.setdefault(row.server_id, []).append((row.id, row.ending))

@@ -132,8 +132,8 @@ def undone(connection: Connection, workspace_id: int) -> list[Row]:
 
 @prepared
 def _undone(workspace_id: int) -> Select[Any]:
-    told = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
-    statement = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, told)
+    took_back = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
+    statement = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, took_back)
     return statement.order_by(servers.c.name).limit(1000)
 
 

@@ -26,13 +26,13 @@ def _states(server_ids: Sequence[int]) -> Select[Any]:
     return select(*of, held.seen_at).where(among(held.id, server_ids))
 
 
-def told(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
+def facts_of(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
     """What hosts told of themselves: id, workspace_id, facts."""
-    return list(_told.rows(connection, server_ids))
+    return list(_facts_of.rows(connection, server_ids))
 
 
 @prepared
-def _told(server_ids: Sequence[int]) -> Select[Any]:
+def _facts_of(server_ids: Sequence[int]) -> Select[Any]:
     return select(servers.c.id, servers.c.workspace_id, servers.c.facts).where(among(servers.c.id, server_ids))
 
 

@@ -48,7 +48,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd))
 
 
-def told(
+def as_reported(
     state: StateFolder, path: str, settings: Mapping[str, str], document: HostDocument, check: LoginCheck, sshd: Sshd
 ) -> Dict[str, Any]:
     """What a report has of it: all but the keys, which stand in it already; {"revision", "sections"}, as as_object has

@@ -24,9 +24,9 @@ class CallRefused(click.ClickException):
 
     def with_advice(self, words: str) -> CallRefused:
         """The same, with what to do next."""
-        told = CallRefused(self.status, self.code, f"{self.message} {words}")
-        told.advised = True
-        return told
+        advised = CallRefused(self.status, self.code, f"{self.message} {words}")
+        advised.advised = True
+        return advised
 
 
 class Calls(ABC):

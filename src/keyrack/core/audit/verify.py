@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import table_look
 from keyrack.core.audit import chain, exports
-from keyrack.core.audit.exports import KnownCheckpoints, Told, Verification, unsigned
+from keyrack.core.audit.exports import KnownCheckpoints, OnProgress, Verification, unsigned
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
@@ -30,9 +30,9 @@ from keyrack.store.sealing.plain import encode
 
 
 def database(
-    instance: Instance, actor: Actor, told: Told = lambda count: None, witnesses: Sequence[Signed] = ()
+    instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None, witnesses: Sequence[Signed] = ()
 ) -> Verification:
-    """Look through the log in the database; told: hears how many records were looked at.
+    """Look through the log in the database; on_progress: hears how many records were looked at.
 
     witnesses: checkpoints kept elsewhere, that this log must go on from.
     """
@@ -60,7 +60,7 @@ def database(
                     return Verification(tree.size, pruned, problem)
             if not attempt.read(parts.fit):
                 return Verification(tree.size, pruned, f"hashes of parts of the first {tree.size} records were altered")
-            told(tree.size)
+            on_progress(tree.size)
             if not places:
                 break
         problem, new = attempt.read(lambda connection: _at_the_end(instance, connection, tree.size))
@@ -130,7 +130,7 @@ def _wrong(place: Chained, expected: int, until: int) -> str:
     return ""
 
 
-def export(instance: Instance, actor: Actor, told: Told = lambda count: None) -> Iterator[str]:
+def export(instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None) -> Iterator[str]:
     """The log as lines of JSON: a record each, after each block of them its hashes, signed, and last the checkpoint."""
     with Attempt(instance, actor, "instance:tidy", "export the audit log", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)
@@ -149,7 +149,7 @@ def export(instance: Instance, actor: Actor, told: Told = lambda count: None) ->
                     yield _block(instance, place.position + 1, block, until)
                     block = []
             position += len(places[: size - position])
-            told(position)
+            on_progress(position)
             if not places:
                 break  # whoever verifies it is told what is missing
         if block:

@@ -333,12 +333,12 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, Any]:
     """What is sent: the event with all that its line in the log has, or a test; beside it the log's last checkpoint."""
-    told: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
+    payload: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
     if (newest := instance.checkpoints.newest) is not None:
-        told["checkpoint"] = {"text": newest.text, "signature": newest.signature}
+        payload["checkpoint"] = {"text": newest.text, "signature": newest.signature}
     if event is None:
-        return {**told, "type": "test", "event": None}
-    return {**told, "type": "event", "event": fields(event)}
+        return {**payload, "type": "test", "event": None}
+    return {**payload, "type": "event", "event": fields(event)}
 
 
 def fields(event: Event) -> dict[str, Any]:

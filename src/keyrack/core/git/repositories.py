@@ -79,8 +79,8 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
         granted = policy.lent(role, known.visibility)
         entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=known.id)
         # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
-        told = isinstance(repository, str)
-        if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
+        is_path = isinstance(repository, str)
+        if is_path or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
             return known, entitled
     if _works_with_repositories(actor, member):
         raise missing("repository")
@@ -325,16 +325,16 @@ def ensure(
                 raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
             number = repository.id if repository is not None else _add(work, name, repository_id)
             names = users.user_names(work.connection, wanted.keys() | held.keys())
-            told = []
+            changes = []
             for user_id, role in wanted.items():
                 if held.get(user_id) is not role:
                     repositories.set_member(work.connection, number, user_id, role, work.now)
-                    told.append(f"{names.get(user_id, user_id)} {role.value}")
+                    changes.append(f"{names.get(user_id, user_id)} {role.value}")
             for user_id in held.keys() - wanted.keys() if exactly else ():
                 repositories.remove_member(work.connection, number, user_id)
-                told.append(f"{names.get(user_id, user_id)} taken out")
+                changes.append(f"{names.get(user_id, user_id)} taken out")
             doing = "Created" if repository is None else "Changed the members of"
-            work.record(f"{doing} repository {name}: {', '.join(told[:100]) or 'no members'}", target_id=number)
+            work.record(f"{doing} repository {name}: {', '.join(changes[:100]) or 'no members'}", target_id=number)
             return True
 
         return attempt.write(change)
@@ -386,8 +386,8 @@ def change(
                 work.no_event("it is as wanted already")
                 return now
             repositories.change(work.connection, now.id, values)
-            told = ", ".join(f"{column} {value}" for column, value in values.items())
-            work.record(f"Set of repository {now.path}: {told}", target_id=now.id, level="warning")
+            changes = ", ".join(f"{column} {value}" for column, value in values.items())
+            work.record(f"Set of repository {now.path}: {changes}", target_id=now.id, level="warning")
             return _own(work, now.id)
 
         return attempt.write(change)

@@ -115,10 +115,10 @@ def _answer(
         return document
     if document is None:
         return Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-    told: dict[str, Any] = {"document": document.text, "signature": document.signature}
+    fields: dict[str, Any] = {"document": document.text, "signature": document.signature}
     if one.audit in checkpoints:
-        told["checkpoint"] = checkpoints[one.audit]
-    body = json.dumps(told, separators=(",", ":")).encode()
+        fields["checkpoint"] = checkpoints[one.audit]
+    body = json.dumps(fields, separators=(",", ":")).encode()
     if one.packs and len(body) >= LEAST_TO_PACK:
         return ContactAnswer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
     return ContactAnswer(standing, body, size=len(body))

@@ -65,7 +65,7 @@ class _Scope:
     user_id: int | None
     server_id: int | None
     marked: list[int]
-    told: list[int]
+    server_ids: list[int]
     keys: list[Row]
     held: list[Row]
     count: int
@@ -80,13 +80,13 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
             person, place = _named(connection, actor, user, server)
             scope = _scope(instance, connection, actor, person, place)
             # Every host would have to be told: nothing that it obeys by now is a receipt.
-            told = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.told, 0))
+            hosts = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.server_ids, 0))
             return Frozen(
                 None,
                 scope.where,
                 scope.count,
                 scope.break_glass,
-                tuple(replace(one, wanted=one.applied, at=None) for one in told),
+                tuple(replace(one, wanted=one.applied, at=None) for one in hosts),
                 user=None if person is None else person.name,
                 server=None if place is None else place.name,
             )
@@ -108,7 +108,7 @@ def freeze(
         def change(work: Work) -> Frozen:
             scope = _scope(instance, work.connection, actor, *_named(work.connection, actor, user, server))
             _mark(work, scope, work.now)
-            revisions = work.bump_revisions(scope.told)
+            revisions = work.bump_revisions(scope.server_ids)
             number = freezes.add(
                 work.connection,
                 {
@@ -131,8 +131,8 @@ def freeze(
                 details={"break_glass": scope.break_glass},
             )
             made = freezes.get(work.connection, actor.workspace_id, number)
-            told = receipts.of_revisions(work.connection, actor.workspace_id, revisions)
-            return Frozen(made, scope.where, scope.count, scope.break_glass, told)
+            hosts = receipts.of_revisions(work.connection, actor.workspace_id, revisions)
+            return Frozen(made, scope.where, scope.count, scope.break_glass, hosts)
 
         return attempt.write(change)
 
@@ -153,10 +153,10 @@ def freeze_some(
             there = [row for row in on_servers if (row.server_id, row.label) in places]
             freezes.mark_user_keys(work.connection, mine, work.now)
             freezes.mark_credentials(work.connection, there, work.now)
-            told = {row.server_id for row in there}
+            server_ids = {row.server_id for row in there}
             for user_id in {row.user_id for row in mine}:
-                told |= grants.servers_of_user(work.connection, user_id)
-            work.bump_revisions(told)
+                server_ids |= grants.servers_of_user(work.connection, user_id)
+            work.bump_revisions(server_ids)
             words = f"Froze {len(mine)} SSH keys of users and {len(there)} on hosts until they are confirmed"
             work.record(words, level="warning")
 
@@ -172,8 +172,8 @@ def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
             if own is None:
                 raise missing("freeze")
             revisions = {int(server): revision for server, revision in own.revisions.items()}
-            told = receipts.of_revisions(connection, actor.workspace_id, revisions)
-            return Frozen(own, "", own.keys, 0, told)
+            hosts = receipts.of_revisions(connection, actor.workspace_id, revisions)
+            return Frozen(own, "", own.keys, 0, hosts)
 
         return attempt.read(look)
 
@@ -229,8 +229,8 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
             row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
             held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
             freezes.confirm(work.connection, (row,), held, work.now)
-            told = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
-            work.bump_revisions(told)
+            server_ids = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
+            work.bump_revisions(server_ids)
             words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
             work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
 
@@ -317,10 +317,10 @@ def _scope(
         rows = freezes.user_keys_of(connection, workspace, person.id)
         prints = [row.fingerprint for row in rows]
         held = freezes.credentials_of_keys(connection, workspace, prints)
-        told = grants.servers_of_user(connection, person.id)
-        told |= servers_with_credentials(connection, workspace, prints, instance.now())
+        server_ids = grants.servers_of_user(connection, person.id)
+        server_ids |= servers_with_credentials(connection, workspace, prints, instance.now())
         glass = sum(1 for row in held if row.break_glass)
-        return _Scope(f"of {person.name}", person.id, None, [], sorted(told), rows, held, len(set(prints)), glass)
+        return _Scope(f"of {person.name}", person.id, None, [], sorted(server_ids), rows, held, len(set(prints)), glass)
     marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
     at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
     prints_at = {row.fingerprint for row in at}

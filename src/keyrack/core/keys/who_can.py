@@ -166,8 +166,8 @@ def of_hosts(
                 if users is None or who in users:
                     by_person.setdefault(who, []).append(place)
             all_people = sorted(by_person, key=lambda who: (who is None, who or ""))
-            told = [place for who in all_people[people] for place in by_person[who]]
-            ways = ways_of(connection, actor, told, names, last_uses=last_uses)
+            places = [place for who in all_people[people] for place in by_person[who]]
+            ways = ways_of(connection, actor, places, names, last_uses=last_uses)
             return AccessMap(page, tuple(all_people), tuple(ways), unknown)
 
         return attempt.read(question)

@@ -70,16 +70,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; untold: deleted servers
-    whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many others' keys the person
-    added, which stay.
+    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; unconfirmed: deleted
+    servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many keys of others the
+    person added, which stay.
     """
 
     user: User
     held: HeldAccess
     gone: Mapping[str, Any]
     places: tuple[ReachedServer, ...]
-    untold: tuple[tuple[int, str, int], ...]
+    unconfirmed: tuple[tuple[int, str, int], ...]
     deploy_keys: int
     credentials: int
 
@@ -239,7 +239,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
     # What was taken from the person before, and no host has said that it is gone.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
     places = offboardings.places(connection, user.workspace_id, reached)
-    untold = offboardings.untold(connection, user.workspace_id, fingerprints)
+    unconfirmed = offboardings.unconfirmed(connection, user.workspace_id, fingerprints)
     deploy_keys, credentials = offboardings.made(connection, user.id)
     own = sum(1 for row in held.credentials if row.created_by == user.id)
     return Going(
@@ -247,7 +247,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
         held=held,
         gone=_shown(held, places),
         places=places,
-        untold=tuple((row.server_id, row.name, row.revision) for row in untold),
+        unconfirmed=tuple((row.server_id, row.name, row.revision) for row in unconfirmed),
         deploy_keys=deploy_keys,
         credentials=credentials - own,
     )
@@ -315,8 +315,8 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
             "kept": {**kept, "servers": sorted(refusing)},
         },
     )
-    told = [(place.id, place.name, revisions[place.id]) for place in going.places]
-    offboardings.add_hosts(connection, number, (*told, *going.untold))
+    servers = [(place.id, place.name, revisions[place.id]) for place in going.places]
+    offboardings.add_hosts(connection, number, (*servers, *going.unconfirmed))
     git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
     _record(work, going, number, why)
     made = offboardings.get(connection, user.workspace_id, number)

@@ -372,13 +372,13 @@ def ensure_group(
             groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
             _regroup(work, group, wanted ^ before)
             names = users.user_names(work.connection, wanted ^ before)
-            told = [
+            changes = [
                 f"{words} {_some(names[user_id] for user_id in ids)}"
                 for words, ids in (("added", wanted - before), ("took out", before - wanted))
                 if ids
             ]
             doing = "Made group" if made else "Changed group"
-            work.record(f"{doing} {title}: {'; '.join(told) or 'nobody in it'}", target_id=group)
+            work.record(f"{doing} {title}: {'; '.join(changes) or 'nobody in it'}", target_id=group)
             return True
 
         return attempt.write(change)

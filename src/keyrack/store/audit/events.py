@@ -71,10 +71,10 @@ def add(
 
 
 def add_many(
-    connection: Connection, actor: Actor, told: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
+    connection: Connection, actor: Actor, common: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Append events by one actor; told: the fields that all share, entries: the others of each."""
-    shared = {**_by(actor), **told}
+    """Append events by one actor; common: the fields that all share, entries: the others of each."""
+    shared = {**_by(actor), **common}
     _append.run_many(connection, event_seals.sealed_each(connection, [{**shared, **entry} for entry in entries]))
 
 

@@ -309,8 +309,8 @@ def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tu
 
 @prepared
 def _standings(server_ids: Iterable[int]) -> Select[Any]:
-    told = (servers.c[name] for name in RevisionState.__slots__)
-    return select(servers.c.id, servers.c.agent_secret_hash, *told).where(among(servers.c.id, server_ids))
+    columns = (servers.c[name] for name in RevisionState.__slots__)
+    return select(servers.c.id, servers.c.agent_secret_hash, *columns).where(among(servers.c.id, server_ids))
 
 
 def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:

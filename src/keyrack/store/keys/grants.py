@@ -106,8 +106,8 @@ def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
 
 def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any]) -> None:
     """Give a grant other terms (columns of the table); of another end nobody was told yet."""
-    told = {"noticed_at": None} if "expires_at" in values else {}
-    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **told})
+    unnoticed = {"noticed_at": None} if "expires_at" in values else {}
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **unnoticed})
 
 
 def remove_grant(connection: Connection, grant_id: int) -> None:

@@ -107,12 +107,12 @@ def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
 def _share(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
     """What a row adds to the sum of its place."""
     if table.name == "servers":
-        told = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
+        text = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
     elif isinstance(row[SEAL], bytes) and row[SEAL]:
-        told = b"access fact " + row[SEAL]
+        text = b"access fact " + row[SEAL]
     else:
         return 0
-    return int.from_bytes(seals.mac(told), "big")
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
@@ -190,8 +190,8 @@ def _fitting(
     """What tells the rows of a place that make up its sum: their seals, a server's id."""
     seals = seals_of(connection)
     if TREES[table.name][1] == "id":
-        told = row["id"] if table.name == "servers" else row[SEAL]
-        return frozenset((told,)) if _share(seals, table, row) == total else frozenset()
+        fact = row["id"] if table.name == "servers" else row[SEAL]
+        return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
     rows = _rows_at(table).rows(connection, place[1])
     holding = [one for one in rows if seals.holds(table, one)]
     for some in (rows, holding):
@@ -348,8 +348,8 @@ def _link(seals: Seals, node: int, content: bytes) -> bytes:
 
 
 def _mask(seals: Seals, place: Place, version: bytes) -> int:
-    told = f"access tree mask {place[0]} {place[1]} ".encode() + version
-    return int.from_bytes(seals.mac(told), "big")
+    text = f"access tree mask {place[0]} {place[1]} ".encode() + version
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def _sum(seals: Seals, place: Place, slot: bytes) -> int:

@@ -111,8 +111,8 @@ def set_offline(visit: Visit) -> Response:
     """Say what all hosts with a tag do when they have not reached Keyrack for a while."""
     tag = visit.form.text("tag").strip()
     after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
-    told = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
-    words = f"{len(told)} host{'' if len(told) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
+    policies = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
+    words = f"{len(policies)} host{'' if len(policies) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
     return visit.go("/settings", words)
 
 

@@ -67,15 +67,15 @@ def show_grant(call: Call) -> shapes.Grant:
 
 def change_grant(call: Call, change: shapes.GrantChange) -> shapes.Grant:
     """Change restrictions, end or reason of a grant, under the same id; sessions that are open go on"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     made = changing_grants.change(
         call.instance,
         call.actor,
         call.ids["grant"],
-        restrictions=change.restrictions if "restrictions" in told else KEEP,
-        expires_at=change.expires_at if "expires_at" in told else KEEP,
+        restrictions=change.restrictions if "restrictions" in given else KEEP,
+        expires_at=change.expires_at if "expires_at" in given else KEEP,
         duration=change.duration,
-        reason=change.reason if "reason" in told else KEEP,
+        reason=change.reason if "reason" in given else KEEP,
     )
     return shapes.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
 

@@ -17,12 +17,12 @@ def show_policy(call: Call) -> shapes.KeyPolicy:
 
 def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolicy:
     """Say which keys the workspace accepts from now on; what is registered stays"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     made = key_policy.put(
         call.instance,
         call.actor,
-        types=change.key_types if "key_types" in told else KEEP,
-        rsa_minimum_bits=change.rsa_minimum_bits if "rsa_minimum_bits" in told else KEEP,
+        types=change.key_types if "key_types" in given else KEEP,
+        rsa_minimum_bits=change.rsa_minimum_bits if "rsa_minimum_bits" in given else KEEP,
     )
     return shapes.policy(made)
 

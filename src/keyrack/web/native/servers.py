@@ -30,13 +30,13 @@ def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
 
 def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
     """Make a server exist, with this address, tags, mode and accounts"""
-    told = wanted.model_fields_set
+    given = wanted.model_fields_set
     server = named_servers.put(
         call.instance,
         call.actor,
         call.path["server"],
         address=KEEP if wanted.address is None else wanted.address,
-        provider=wanted.provider if "provider" in told else KEEP,
+        provider=wanted.provider if "provider" in given else KEEP,
         tags=wanted.tags,
         mode=wanted.mode,
         accounts=wanted.system_users,
@@ -46,14 +46,14 @@ def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
 
 def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
     """Change name, address, provider, tags or mode of a server"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     server = server_changes.change(
         call.instance,
         call.actor,
         parameters.server_id(call),
         name=KEEP if change.name is None else change.name,
         address=KEEP if change.address is None else change.address,
-        provider=change.provider if "provider" in told else KEEP,
+        provider=change.provider if "provider" in given else KEEP,
         tags=change.tags,
         mode=change.mode,
     )

@@ -89,9 +89,9 @@ def list_logs(call: Call) -> Response:
 def show_machine(call: Call) -> Response:
     """Show a host's hardware, load and uptime as it last reported them; null where it did not"""
     server = servers.get(call.instance, call.actor, call.ids["serverId"])
-    told = server.facts.get("machine") or {}
-    at = told.get("at")
-    shown = {name: told.get(fact) for name, fact in MACHINE.items()}
+    machine = server.facts.get("machine") or {}
+    at = machine.get("at")
+    shown = {name: machine.get(fact) for name, fact in MACHINE.items()}
     return JSONResponse({**shown, "updated_at": None if at is None else date(datetime.fromisoformat(at))})
 
 
