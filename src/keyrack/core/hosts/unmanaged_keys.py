@@ -155,15 +155,13 @@ def accept(
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, unmanaged_key = _own(work.connection, actor, server_id, found_id, gone=gone)
-            if unmanaged_key.kind != KEY or not unmanaged_key.public_key:
+            server, key = _own(work.connection, actor, server_id, found_id, gone=gone)
+            if key.kind != KEY or not key.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
-            user = validation.account(unmanaged_key.username if username is None else username)
-            key = validation.public_key(
-                within(work), actor.workspace_id, f"{unmanaged_key.public_key} {unmanaged_key.comment}".strip()
-            )
-            limits, end = _meaning(unmanaged_key, key.type)
-            name = validation.text(label or unmanaged_key.comment or unmanaged_key.fingerprint, field="label")
+            user = validation.account(key.username if username is None else username)
+            key = validation.public_key(within(work), actor.workspace_id, f"{key.public_key} {key.comment}".strip())
+            limits, end = _meaning(key, key.type)
+            name = validation.text(label or key.comment or key.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 room.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -177,16 +175,16 @@ def accept(
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
-            if unmanaged_key.state != GONE:
-                unmanaged_keys.change(work.connection, [unmanaged_key.id], {"state": ACCEPTED})
+            if key.state != GONE:
+                unmanaged_keys.change(work.connection, [key.id], {"state": ACCEPTED})
             terms = event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)
             work.record(
-                f"Accepted the key {unmanaged_key.fingerprint} found in {unmanaged_key.path} as SSH key {name} "
+                f"Accepted the key {key.fingerprint} found in {key.path} as SSH key {name} "
                 f"for {user} on {server.name}{terms}",
-                target_id=unmanaged_key.id,
+                target_id=key.id,
                 details={
                     "credential": credential.id,
-                    "fingerprint": unmanaged_key.fingerprint,
+                    "fingerprint": key.fingerprint,
                     **event_terms.details(limits),
                 },
             )
