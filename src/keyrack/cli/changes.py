@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any, TypeVar
 
 import click
@@ -61,14 +60,9 @@ def end_of(calls: Calls, until: str | None, span: str | None) -> str | None:
 def moment(option: str, text: str, *, end: bool = False) -> str:
     """A time that an option names, with its zone, or a day in UTC; end: of that day. Exits with words otherwise."""
     try:
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            day = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            return (day + timedelta(days=1 if end else 0)).isoformat()
-        return lifetimes.moment(text).isoformat()
+        return lifetimes.moment_or_day(text, end=end).isoformat()
     except LifetimeError as error:
         raise click.UsageError(f"{option} {error}.") from None
-    except (ValueError, OverflowError):
-        raise click.UsageError(f"{option}: there is no such day.") from None
 
 
 def lifetime(option: str, text: str) -> str:

@@ -56,7 +56,7 @@ def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
     try:
         return events.moment(text, field=option, end=end)
     except Refusal as refusal:
-        raise click.UsageError(f"{option}: {refusal.message}") from None
+        raise click.UsageError(refusal.message) from None
 
 
 def _events(at: OperatorContext, asked: EventFilter, limit: int) -> Iterator[Event]:

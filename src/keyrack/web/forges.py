@@ -76,7 +76,7 @@ def answered(call: Call, content: Any, status: int = 200, headers: dict[str, str
 def tagged(request: Request, response: Response) -> Response:
     """The same answer with its ETag, or 304 without a body (RFC 9110, If-None-Match)."""
     tag = f'W/"{hashlib.sha256(bytes(response.body)).hexdigest()[:32]}"'
-    known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+    known = [one.strip() for line in request.headers.getlist("if-none-match") for one in line.split(",")]
     if "*" in known or tag in known or tag.removeprefix("W/") in known:
         kept = {name: value for name, value in response.headers.items() if name == "link"}
         return Response(status_code=304, headers={**kept, "ETag": tag})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups
+from keyrack.core import cursors, lifetimes, lookups
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, EventFilter, Page, Window
@@ -68,17 +69,11 @@ def get(instance: Instance, actor: Actor, event_id: int) -> Event:
 
 
 def moment(text: str, *, field: str, end: bool = False) -> datetime:
-    """A time as people ask for it: ISO 8601 with a zone, or a date, which is a day in UTC; end: of that day.
+    """A time as people ask for it: RFC 3339 with a zone, or a date, which is a day in UTC; end: of that day.
 
     Raises Refusal INVALID.
     """
-    problem = invalid(field, "A time is written like 2026-11-22T16:00:00Z, a day in UTC like 2026-11-22.")
     try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None and len(text) == len("2026-11-22"):
-            return at.replace(tzinfo=UTC) + timedelta(days=1 if end else 0)
-    except (ValueError, OverflowError):
-        raise problem from None
-    if at.tzinfo is None:
-        raise problem
-    return at
+        return lifetimes.moment_or_day(text, end=end)
+    except LifetimeError as problem:
+        raise invalid(field, f"{field} {problem}. A day in UTC is written like 2026-11-22.") from None

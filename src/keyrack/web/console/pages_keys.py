@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -280,7 +281,12 @@ def revoking(visit: Visit) -> Response:
         lambda instance: revocation.revoke_everywhere(instance, visit.actor, fingerprint),
     )
     opened = sessions.of_key(visit.instance, visit.actor, fingerprint) if visit.may("sessions:read") else ()
-    return visit.show("revoke.html", fingerprint=fingerprint, done=done, sessions=opened)
+    owner = None
+    if done.answer.user_keys:
+        # Who may revoke a key need not be allowed to see whose it is.
+        with suppress(Refusal):
+            owner = (_whose(visit)[1] or visit.actor).name
+    return visit.show("revoke.html", fingerprint=fingerprint, done=done, owner=owner, sessions=opened)
 
 
 def revoke(visit: Visit) -> Response:
