@@ -155,13 +155,13 @@ def accept(
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, key = _own(work.connection, actor, server_id, found_id, gone=gone)
-            if key.kind != KEY or not key.public_key:
+            server, found = _own(work.connection, actor, server_id, found_id, gone=gone)
+            if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
-            user = validation.account(key.username if username is None else username)
-            key = validation.public_key(within(work), actor.workspace_id, f"{key.public_key} {key.comment}".strip())
-            limits, end = _meaning(key, key.type)
-            name = validation.text(label or key.comment or key.fingerprint, field="label")
+            user = validation.account(found.username if username is None else username)
+            key = validation.public_key(within(work), actor.workspace_id, f"{found.public_key} {found.comment}".strip())
+            limits, end = _meaning(found, key.type)
+            name = validation.text(label or found.comment or found.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 room.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -175,16 +175,16 @@ def accept(
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
-            if key.state != GONE:
-                unmanaged_keys.change(work.connection, [key.id], {"state": ACCEPTED})
+            if found.state != GONE:
+                unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             terms = event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)
             work.record(
-                f"Accepted the key {key.fingerprint} found in {key.path} as SSH key {name} "
+                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} "
                 f"for {user} on {server.name}{terms}",
-                target_id=key.id,
+                target_id=found.id,
                 details={
                     "credential": credential.id,
-                    "fingerprint": key.fingerprint,
+                    "fingerprint": found.fingerprint,
                     **event_terms.details(limits),
                 },
             )
