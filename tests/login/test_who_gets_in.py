@@ -348,7 +348,7 @@ def test_keyracks_file_is_known_by_any_name(host: AdoptedHost, had: Callable[[st
     had("AuthorizedKeysFile " + pattern.replace("OURS", str(keys)).replace("LINK", str(link)))
     document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
     sshd = Sshd(str(host.config))
-    why = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))[NAME].get("why", "")
+    why = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))[NAME].get("why", "")
     assert gets_in(host) == (not why), why
 
 
@@ -366,10 +366,10 @@ def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost)
         host.start_sshd()
         assert host.client.login(host.keys[NAME], NAME).returncode != 0
         assert host.client.login(host.keys[NAME], NAME, extra=["-b", "127.0.0.2"]).returncode == 0
-        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
         assert told[NAME] == {}
         host.config.write_text(f"AuthorizedKeysFile none\n{text}", "ascii")
-        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
         assert "sshd does not read Keyrack's file" in told[NAME]["why"]
     finally:
         host.stop_sshd()

@@ -196,9 +196,11 @@ class SessionWatch:
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
-            last_used=last_uses.told(taken, self._glass) if taken else None,
+            last_used=last_uses.as_reported(taken, self._glass) if taken else None,
             logins=batch,
-            sessions=[sessions.told(one, self._glass) for one in self._sessions.live] if tells_sessions else None,
+            sessions=[sessions.as_reported(one, self._glass) for one in self._sessions.live]
+            if tells_sessions
+            else None,
             sessions_unknown=self._not_known if tells_sessions else None,
         )
         self._report_at = time.monotonic() + REPORT_SECONDS

@@ -204,13 +204,13 @@ class Enforcement:
             return [None]
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
 
-    def shuts_out(self, document: HostDocument, found: Sequence[ReportedKey]) -> str:
+    def shuts_out(self, document: HostDocument, keys: Sequence[ReportedKey]) -> str:
         """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
-        enforcing could begin. found: the whole of a look for keys. May raise what asking sshd raises.
+        enforcing could begin. keys: the whole of a look for keys. May raise what asking sshd raises.
         """
-        state = (document, tuple(found), self.sshd.signature())
+        state = (document, tuple(keys), self.sshd.signature())
         if self._judged is None or self._judged[0] != state:
-            there = [one for one in found if one.in_force and not (self._chain and one.kind == COMMAND)]
+            there = [one for one in keys if one.in_force and not (self._chain and one.kind == COMMAND)]
             losing = sorted({_loser(one) for one in there if not _stays(one, document)})
             more = [f"and {len(losing) - _MOST_LOSERS} more"] if len(losing) > _MOST_LOSERS else []
             words = ", ".join(losing[:_MOST_LOSERS] + more)

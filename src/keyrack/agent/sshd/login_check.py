@@ -25,7 +25,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd import key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
-from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, Verdict, OpenPlaces
+from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
 from keyrack.agent.sshd.places import Place
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs

@@ -33,7 +33,7 @@ class KeyVerdict(NamedTuple):
 
 
 class OpenPlaces(NamedTuple):
-    """OpenPlaces in from some places. open: those that no rule for the account closes, and what sshd does there; why: the
+    """Ways in from some places. open: those that no rule for the account closes, and what sshd does there; why: the
     rule that closes the others, or that nobody can come from there.
     """
 

@@ -49,7 +49,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd))
 
 
-def told(
+def as_reported(
     state: StateFolder, path: str, settings: Mapping[str, str], document: HostDocument, check: LoginCheck, sshd: Sshd
 ) -> Dict[str, Any]:
     """What a report has of it: all but the keys, which stand in it already; {"revision", "sections"}, as as_object has
@@ -100,7 +100,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
     return {"title": title.rstrip(":"), "sections": sections}
 
 
-def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iterator[str]:
+def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
         name: {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
         for name, entries in document.users.items()
@@ -109,7 +109,7 @@ def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iter
     yield ""
     yield "Keys:"
     count = 0
-    for one in found:
+    for one in read:
         if not one.in_force:
             continue
         today.setdefault(one.username, set()).add(one.fingerprint)
