@@ -97,10 +97,10 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
 
 def _with_hosts(url: str) -> URL:
     """The address as SQLAlchemy has it, which knows of several hosts only behind the "?"."""
-    found = _SEVERAL_HOSTS.fullmatch(url)
-    if found is None:
+    match = _SEVERAL_HOSTS.fullmatch(url)
+    if match is None:
         return make_url(url)
-    before, several, rest = found.groups()
+    before, several, rest = match.groups()
     places = [make_url(f"postgresql://{one}") for one in several.split(",")]
     ports = ",".join(str(place.port or _PORT) for place in places)
     return make_url(before + (rest or "")).update_query_dict(
