@@ -118,7 +118,7 @@ def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
     with pytest.raises(LifetimeError) as refused:
         lifetimes.read(text)
     assert words in str(refused.value)
-    for reads in (lifetimes.moment, lifetimes.moment_or_day, lifetimes.moment_or_utc, lifetimes.as_written):
+    for reads in (lifetimes.moment, lifetimes.moment_or_day, lifetimes.moment_or_utc):
         with pytest.raises(LifetimeError):
             reads(text)
 
