@@ -30,6 +30,7 @@ SLOW = {
     *("core/test_sealed_rows.py", "ssh/test_agreement.py", "store/test_migrations.py", "web/test_at_rest.py"),
     *("web/test_guesses.py", "web/test_hostile_http.py", "web/test_no_circles.py", "web/test_proofs.py"),
     *("web/test_runcloud_loops.py", "web/test_runcloud_rights.py", "web/test_webhooks.py"),
+    *("web/test_native_order.py", "test_ready_programs.py", "test_workers.py"),
 }
 ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "web")
 
@@ -117,9 +118,14 @@ def _quick_hashes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def team_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def team_folder(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Path:
     """The data folder of an instance with a team and strangers in it, to be copied."""
-    return made_once(run_folder(tmp_path_factory) / "team-sqlite", lambda folder: _found_team(folder, ""))
+
+    def make(folder: Path) -> None:
+        shutil.copy(migrated_file, folder)
+        _found_team(folder, "")
+
+    return made_once(run_folder(tmp_path_factory) / "team-sqlite", make)
 
 
 def _found_team(folder: Path, database: str) -> None:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000  # the same names: it tells who belongs to these tests (leftovers.py)
 ACCOUNTS = 20  # that the tests of one process may have at once
 
 _SETUP = """set -eu
@@ -57,7 +58,7 @@ def take() -> None:
     first = 100_000 + os.getpid() % 30_000 * ACCOUNTS
     folder = tempfile.mkdtemp(prefix="keyrack-machine-")
     try:
-        if libc.unshare(CLONE_NEWNS) != 0:
+        if libc.unshare(CLONE_NEWNS | CLONE_NEWUTS) != 0:
             return
         given = ["/bin/sh", "-c", _SETUP, "sh", folder, str(first), str(first + ACCOUNTS - 1)]
         ended = subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)

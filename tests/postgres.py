@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from tests import leftovers
 from tests.once import one_at_a_time
 
 BINARIES = Path("/usr/lib/postgresql")
@@ -233,6 +234,7 @@ def _quick_folder() -> Path:
 def running_cluster(*, durable: bool = False) -> Iterator[Cluster]:
     """A started cluster in a temporary folder with a short name: a socket's path may have 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="keyrack-pg-", dir="/tmp"))
+    leftovers.tell("folder", str(folder))
     try:
         cluster = Cluster(folder, durable=durable)
         try:
@@ -258,6 +260,7 @@ def shared_cluster(run: Path) -> Iterator[Cluster]:
                 cluster = Cluster(Path(noted.read_text("utf-8")))
             else:
                 folder = Path(tempfile.mkdtemp(prefix="pg-keyrack-", dir=_quick_folder()))
+                leftovers.tell("folder", str(folder))
                 cluster = Cluster(folder)
                 cluster.start_apart()
                 noted.write_text(str(folder), "utf-8")

@@ -8,8 +8,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 
 # From the top down: a layer may import itself and those below it. web and git are beside each other.
@@ -47,10 +45,16 @@ def module_of(file: Path) -> str:
 
 
 @cache
+def tree_of(file: Path) -> ast.Module:
+    """A source file, read and parsed once for all tests."""
+    return ast.parse(file.read_text("utf-8"))
+
+
+@cache
 def imports_of(file: Path) -> set[str]:
     """Every module that a file imports, wherever in the file the import stands, also by a name in a text."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -117,7 +121,7 @@ def test_files_and_functions_stay_small() -> None:
 def _is_small(file: Path) -> None:
     text = file.read_text("utf-8")
     assert text.count("\n") <= 600, f"{file.name} is too long to be read in one go"
-    tree = ast.parse(text)
+    tree = tree_of(file)
     if text.strip():
         assert ast.get_docstring(tree), f"{file.name} does not say what it is for"
     for node in ast.walk(tree):
@@ -134,9 +138,8 @@ def _is_small(file: Path) -> None:
 
 def test_who_catches_everything_raises_it_or_says_why() -> None:
     for file in FILES:
-        text = file.read_text("utf-8")
-        lines = text.split("\n")
-        for node in ast.walk(ast.parse(text)):
+        lines = file.read_text("utf-8").split("\n")
+        for node in ast.walk(tree_of(file)):
             if not isinstance(node, ast.ExceptHandler) or isinstance(node.body[-1], ast.Raise):
                 continue
             caught = "everything" if node.type is None else ast.unparse(node.type)
@@ -150,7 +153,7 @@ def test_no_class_name_stands_twice() -> None:
     for file in FILES:
         name = file.relative_to(SOURCE).as_posix()
         document = next((one for one in DOCUMENTS if name.startswith(one)), "")
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault((document, node.name), []).append(name)
     assert {name: several for (_, name), several in places.items() if len(several) > 1} == {}
@@ -168,27 +171,33 @@ NOT_FOR_OPERATORS = {
 }
 
 
-@pytest.mark.parametrize(
-    "command", ["hosts list", "grants", "tokens", "events", "apply", "repos", "tidy", "backup", "restore"]
-)
-def test_an_operators_command_loads_nothing_that_serves(command: str, tmp_path: Path) -> None:
+COMMANDS = ("hosts list", "grants", "tokens", "events", "apply", "repos", "tidy", "backup", "restore")
+
+
+def test_an_operators_command_loads_nothing_that_serves(tmp_path: Path) -> None:
+    """In one process, one command after the other, as what one has loaded stays: the first to load it is named."""
     script = f"""
 import sys
 from keyrack.cli.main import main
+for command in {COMMANDS}:
+    main([*command.split(), "--help"], standalone_mode=False)
+    print("loaded", command.split()[0], *sys.modules)
+"""
+    # An instance that is there already is opened without what makes or changes its tables.
+    opens = """
+import sys
 from keyrack.app import open_instance
 from keyrack.settings import Settings
-main([*"{command}".split(), "--help"], standalone_mode=False)
-if sys.argv[1:]:
-    open_instance(Settings(data=sys.argv[1])).database.close()
-print(*sys.modules)
+open_instance(Settings(data=sys.argv[1])).database.close()
+print("loaded", "open_instance", *sys.modules)
 """
-    run = [sys.executable, "-c", script]
-    if command == "hosts list":
-        # An instance that is there already is opened without what makes or changes its tables.
-        subprocess.run([*run, str(tmp_path)], check=True, capture_output=True)
-        run.append(str(tmp_path))
-    loaded = subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
-    assert not NOT_FOR_OPERATORS & set(loaded)
+    subprocess.run([sys.executable, "-c", opens, str(tmp_path)], check=True, capture_output=True)
+    run = [sys.executable, "-c", script + opens, str(tmp_path)]
+    said = subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines()
+    loaded = [line.split()[1:] for line in said if line.startswith("loaded ")]
+    assert len(loaded) == len(COMMANDS) + 1
+    for command, *modules in loaded:
+        assert not NOT_FOR_OPERATORS & set(modules), command
 
 
 # What the first passkey, chart or square code loads, and what makes or changes tables; megabytes each.

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests import own_machine, ready_programs
+from tests import leftovers, own_machine, ready_programs
 
 WORKER = "KEYRACK_TESTS_WORKER"  # the variable that says which one this process is
 _NUMBER = 4  # bytes of one in the queue
@@ -41,12 +41,23 @@ def are_many(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the process that runs tests a machine of its own; of several workers, each."""
+    if config.option.collectonly:
+        return
+    leftovers.watch()
     if not are_many(config):
         _prepare()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Nothing of a run outlives it; what this process itself has started goes once it has ended."""
+    if are_many(config):
+        leftovers.leave()
+
+
 def _prepare() -> None:
     own_machine.take()
+    if own_machine.taken:
+        leftovers.tell("space", leftovers.space())
     ready_programs.use()
 
 
@@ -86,6 +97,7 @@ class _Run:
         given = (self._session, self._groups, self._queue, far, self._started)
         worker = multiprocessing.get_context("fork").Process(target=_work, args=given)
         worker.start()
+        leftovers.tell("process", str(worker.pid))
         far.close()
         self._workers[near] = worker
         self._started += 1

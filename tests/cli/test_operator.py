@@ -81,7 +81,7 @@ def test_the_log_says_who_ran_a_command(folder: Path) -> None:
     everything = json.loads(run(folder, "events", "--limit", "0", "--json"))
     assert len(everything) > 10
     assert json.loads(run(folder, "hosts", "events", "web-1", "--to", "2020-01-01", "--json")) == []
-    assert "A time is written like" in run(folder, "events", "--from", "yesterday", status=2)
+    assert "--from is no time; one is written like" in run(folder, "events", "--from", "yesterday", status=2)
 
 
 def test_a_file_is_planned_first(folder: Path, tmp_path: Path) -> None:

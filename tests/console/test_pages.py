@@ -448,6 +448,7 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     line = fresh_line()
     address = alice.send("/keys", title="lost", public_key=line)
     assert "lost" in alice.see(address)
+    assert "It is taken from alice." in people["olga"].see(f"/revoke/{parse(line).sha256}")
     revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
     assert "was revoked everywhere on" in alice.see(address, 404)
 

@@ -387,7 +387,13 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('user = "alice", role', 'users = "alice", role', r"unknown name 'users' in \[members\]; known: role, user"),
         ('secret = "a secret for signatures"', "secret = 7", "access_keys.0.secret takes a text"),
         ('address = "192.0.2.10"\n', "", "line 17: address is needed"),
-        ('server = "web-1"\n', 'server = "web-1"\nexpires_at = 2026-12-24\n', "a time with its zone"),
+        (
+            'server = "web-1"\n',
+            'server = "web-1"\nexpires_at = 2026-12-24\n',
+            "names no zone: write 2026-12-24T00:00:00Z",
+        ),
+        ('server = "web-1"\n', 'server = "web-1"\nexpires_at = "2026-W52-4T10:00Z"\n', "expires_at is no time"),
+        ('server = "web-1"\n', 'server = "web-1"\nexpires_at = 2026-12-24T10:00:00+23:00\n', "14 hours"),
         ('server = "web-1"\n', 'server = "web-1"\nrestrictions = "pty"\n', "restrictions takes an object"),
     ],
 )

@@ -18,6 +18,7 @@ import pytest
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
+from tests import leftovers
 from tests.ports import free_port
 from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key
 from tests.waiting import wait_until
@@ -56,6 +57,7 @@ def strict_folder() -> Iterator[Path]:
     parent = Path("/var/lib/keyrack-tests") if os.geteuid() == 0 else Path.home() / ".cache" / "keyrack-tests"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
+    leftovers.tell("folder", str(folder))
     folder.chmod(0o755)
     try:
         yield folder

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import httpx2
+import pytest
 
 from keyrack.web.native.api import ENDPOINTS
 from tests.core.keys_for_tests import fresh_line
@@ -89,8 +91,49 @@ def test_a_condition_that_cannot_be_kept_is_not_passed_over(team: Service) -> No
 def test_what_is_to_be_new_must_not_be_there(team: Service) -> None:
     for status in (200, 412):
         assert ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="*").status_code == status
-    refused = ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match='"x"')
+    refused = ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="x")
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-None-Match")
+
+
+WANTED = {None: True, "*": True, "TAG": True, '"x", TAG': True, '"x"': False, "W/TAG": False, 'W/TAG, "x"': False}
+UNWANTED = {None: True, "*": False, "TAG": False, "W/TAG": False, '"x",W/TAG': False, '"x"': True, 'W/"x", "y"': True}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET", "HEAD"])
+def test_both_conditions_are_looked_at_and_if_match_first(team: Service, method: str) -> None:
+    """Each pair against what is there and, without an answer for GET, against what is not (RFC 9110, 13.2.2)."""
+    body = {"PUT": {"members": []}, "PATCH": {"address": "203.0.113.9"}}.get(method)
+    thing, nothing = ("/servers/web-1", "/servers/none") if method == "PATCH" else ("/groups/ops", "/groups/none")
+    for (wanted, matches), (unwanted, differs) in product(WANTED.items(), UNWANTED.items()):
+        if thing == "/groups/ops":
+            ask(team, "PUT", thing, {"members": []})
+        tag = ask(team, "GET", thing).headers["ETag"]
+        sent = {"If_Match": wanted, "If_None_Match": unwanted}
+        headers = {name: value.replace("TAG", tag) for name, value in sent.items() if value is not None}
+        reads = method in ("GET", "HEAD")
+        passed = 412 if not matches else 200 if differs else 304 if reads else 412
+        answer = ask(team, method, thing, body, **headers)
+        assert answer.status_code == (204 if (method, passed) == ("DELETE", 200) else passed), headers
+        if reads and thing == "/groups/ops" and passed != 412:
+            assert answer.headers["ETag"] == tag
+        if method == "PUT":
+            made = ask(team, "PUT", nothing, body, **headers)
+            assert made.status_code == (200 if wanted is None else 412), headers
+            ask(team, "DELETE", nothing)
+        elif reads or headers:
+            there = ask(team, method, nothing, body, **headers).status_code
+            assert there == (404 if reads or wanted is None else 412), headers
+
+
+def test_a_condition_may_stand_on_several_lines(team: Service) -> None:
+    tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
+    for lines, status in ((('"x"', tag), 200), (('"x"', '"y"'), 412), (("*", tag), 422)):
+        answer = httpx2.put(
+            f"{team.url}{BASE}/groups/ops",
+            json={"members": []},
+            headers=[("Authorization", f"Bearer {OLGA}"), *(("If-Match", line) for line in lines)],
+        )
+        assert answer.status_code == status, lines
 
 
 def test_what_is_known_already_is_not_sent_again(team: Service) -> None:

@@ -1,14 +1,14 @@
 """How people write how long something lasts: a span such as 12h, or an end such as 2026-12-24T18:00+01:00; must know
 no noun.
 
-This is the only place that reads spans (decision 129).
+This is the only place that reads spans (decision 129) and times (decision 348).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 EXAMPLE = "2026-12-24T18:00:00+01:00"
 MOST_MONTHS = 12
@@ -30,6 +30,15 @@ _CALENDAR = {
     **dict.fromkeys(("q", "quarter", "quarters"), 91),
 }
 _PART = re.compile(r"([0-9]{1,9}) ?([A-Za-z]+) ?")
+_DAY_ALONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
+    r"(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))?"
+)
+_BEGINS_A_TIME = re.compile(r"[0-9]{4}[-/.]|[0-9]{8}(?:[Tt]|$)")
+_FARTHEST = timedelta(hours=14)
+"""No zone is farther from UTC."""
+_NO_TIME = f"is no time; one is written like {EXAMPLE}, or like 2026-12-24T17:00:00Z in UTC"
 _FORMS = f"a span such as 90min, 12h, 3d or 1w, or a time with its zone such as {EXAMPLE}"
 
 
@@ -68,29 +77,75 @@ def read(text: str) -> Lifetime:
     text = text.strip()
     if not text or len(text) > LONGEST_TEXT:
         raise LifetimeError(f"takes {_FORMS}")
-    if re.match(r"[0-9]{4}-|[0-9]{8}T", text):
+    if _BEGINS_A_TIME.match(text):
         return Lifetime(at=moment(text))
     return Lifetime(span=span(text))
 
 
 def moment(text: str) -> datetime:
-    """A time by ISO 8601 with its zone, in UTC. Raises LifetimeError with what to write instead."""
+    """A time by RFC 3339 with its zone, in UTC; seconds may be left out. Raises LifetimeError with what to write."""
+    return zoned(as_written(text))
+
+
+def moment_or_day(text: str, *, end: bool = False) -> datetime:
+    """The same, or a day, 2026-12-24, which is one in UTC; end: of that day. Raises LifetimeError."""
+    text = text.strip()
+    if _DAY_ALONE.fullmatch(text) is None:
+        return moment(text)
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise LifetimeError(f"is no time; one is written like {EXAMPLE}, or like 2026-12-24T17:00:00Z in UTC") from None
-    return zoned(at)
+        return as_written(f"{text}T00:00Z") + timedelta(days=1 if end else 0)
+    except OverflowError:
+        raise LifetimeError(_NO_TIME) from None
+
+
+def moment_or_utc(text: str) -> datetime:
+    """As moment_or_day, but in UTC where no zone is named. Raises LifetimeError."""
+    at = as_written(text)
+    return zoned(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def zoned(at: datetime) -> datetime:
-    """A time in UTC; raises LifetimeError for one that names no zone, as its instant is not known."""
-    if at.tzinfo is None:
+    """A time in UTC; raises LifetimeError for one that names no zone, as its instant is not known, or one that no clock
+    on earth has.
+    """
+    offset = at.utcoffset()
+    if offset is None:
         shown = at.isoformat(timespec="seconds")
         raise LifetimeError(f"names no zone: write {shown}Z for UTC, or {shown}+01:00 with your own offset")
+    if abs(offset) > _FARTHEST:
+        raise LifetimeError(f"is farther from UTC than any zone, which is 14 hours; write it like {EXAMPLE}")
     try:
         return at.astimezone(UTC)
     except OverflowError:
-        raise LifetimeError(f"is no time; one is written like {EXAMPLE}") from None
+        raise LifetimeError(_NO_TIME) from None
+
+
+def as_written(text: str) -> datetime:
+    """A time of RFC 3339's shape, with its zone or none; a day alone is its midnight, without a zone."""
+    # datetime.fromisoformat takes all of ISO 8601, and each Python another part of it: weeks, days of the year, hours
+    # alone, 24:00. Whoever writes those by mistake means another time than the one that would be taken.
+    text = text.strip()
+    if _DAY_ALONE.fullmatch(text):
+        text += "T00:00"
+    found = _TIME.fullmatch(text) if len(text) <= LONGEST_TEXT else None
+    if found is None:
+        raise LifetimeError(_NO_TIME)
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    if hour == 24:
+        raise LifetimeError(f"takes midnight as 00:00 of the day that begins, like {EXAMPLE[:11]}00:00:00Z")
+    if second == 60:
+        raise LifetimeError(f"names a leap second, which is not counted here; write it with :59, like {EXAMPLE}")
+    fraction, utc, sign, hours, minutes = found.groups()[6:]
+    zone = UTC if utc else None
+    try:
+        if sign:
+            if int(minutes) > 59:
+                raise ValueError
+            offset = timedelta(hours=int(hours), minutes=int(minutes))
+            zone = timezone(-offset if sign == "-" else offset)
+        return datetime(year, month, day, hour, minute, second, int((fraction or "0")[:6].ljust(6, "0")), zone)
+    except ValueError:
+        raise LifetimeError(_NO_TIME) from None
 
 
 def span(text: str) -> timedelta:

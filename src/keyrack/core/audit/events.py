@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups
+from keyrack.core import cursors, lifetimes, lookups
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, EventFilter, Page, Window
@@ -53,32 +54,26 @@ def every(instance: Instance, actor: Actor, asked: EventFilter = ALL, *, limit: 
     """All that find() would find, a page after the other, each when it is wanted; limit: of a page."""
     cursor: str | None = ""
     while cursor is not None:
-        found = find(instance, actor, asked, limit=limit, cursor=cursor)
-        yield found
-        cursor = None if found.after is None else cursors.write(found.after)
+        page = find(instance, actor, asked, limit=limit, cursor=cursor)
+        yield page
+        cursor = None if page.after is None else cursors.write(page.after)
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Event:
     """One event of the workspace. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
-        found = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
-        if found is None:
+        event = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
+        if event is None:
             raise missing("event")
-        return found
+        return event
 
 
 def moment(text: str, *, field: str, end: bool = False) -> datetime:
-    """A time as people ask for it: ISO 8601 with a zone, or a date, which is a day in UTC; end: of that day.
+    """A time as people ask for it: RFC 3339 with a zone, or a date, which is a day in UTC; end: of that day.
 
     Raises Refusal INVALID.
     """
-    problem = invalid(field, "A time is written like 2026-11-22T16:00:00Z, a day in UTC like 2026-11-22.")
     try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None and len(text) == len("2026-11-22"):
-            return at.replace(tzinfo=UTC) + timedelta(days=1 if end else 0)
-    except (ValueError, OverflowError):
-        raise problem from None
-    if at.tzinfo is None:
-        raise problem
-    return at
+        return lifetimes.moment_or_day(text, end=end)
+    except LifetimeError as problem:
+        raise invalid(field, f"{field} {problem}. A day in UTC is written like 2026-11-22.") from None

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from keyrack import policy
-from keyrack.core import validation
+from keyrack.core import lifetimes, validation
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.people import passwords, tokens
 from keyrack.core.people import users as people
 from keyrack.core.workspace import workspace_schema
@@ -560,11 +561,9 @@ def _role(value: Any, place: str) -> Role:
 
 def _moment(value: Mapping[str, Any], name: str, place: str) -> datetime | None:
     at = value.get(name)
-    if isinstance(at, str):
-        try:
-            at = datetime.fromisoformat(at)
-        except ValueError:
-            at = 0
-    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
-        raise wrong(place, f"{name} is a time with its zone, such as 2026-12-24T18:00:00Z")
-    return at
+    if at is None:
+        return None
+    try:
+        return lifetimes.zoned(at) if isinstance(at, datetime) else lifetimes.moment(str(at))
+    except LifetimeError as problem:
+        raise wrong(place, f"{name} {problem}") from None

@@ -43,27 +43,10 @@ def of_account(
     connection: Connection, *, workspace_id: int, server_id: int, username: str, fingerprint: str, at: datetime
 ) -> tuple[Opening, ...]:
     """What lets a key into an account of a server, at most MOST of each kind."""
-    found = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
-    granted = (
-        select(grants.c.id, users.c.name)
-        .distinct()
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(
-            user_keys.c.fingerprint == fingerprint,
-            in_force(user_keys.c.expires_at, at),
-            users.c.disabled_at.is_(None),
-            grants.c.system_user == username,
-            applies(server_id, workspace_id, at),
-        )
-        .order_by(grants.c.id)
-        .limit(MOST)
-    )
-    name = connection.execute(select(servers.c.name).where(servers.c.id == server_id)).scalar_one()
-    found += [Opening("grant", row.id, row.name, name, username) for row in connection.execute(granted)]
-    return tuple(found)
+    openings = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
+    granted = _grants_for.rows(connection, workspace_id, server_id, username, fingerprint, at)
+    openings += [Opening("grant", row.id, row.owner, row.server_name, username) for row in granted]
+    return tuple(openings)
 
 
 def of_workspace(connection: Connection, *, workspace_id: int, fingerprint: str, at: datetime) -> tuple[Opening, ...]:
@@ -79,8 +62,42 @@ def _entries(
     server_id: int | None = None,
     username: str | None = None,
 ) -> list[Opening]:
-    credential = (
-        select(credentials.c.id, credentials.c.label, servers.c.name, system_users.c.username)
+    credential = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
+    file = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
+    return [
+        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential),
+        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file),
+    ]
+
+
+@prepared
+def _grants_for(workspace_id: int, server_id: int, username: str, fingerprint: str, at: datetime) -> Select[Any]:
+    return (
+        select(grants.c.id, users.c.name.label("owner"), servers.c.name.label("server_name"))
+        .distinct()
+        .select_from(grants)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        .join(user_keys, user_keys.c.user_id == users.c.id)
+        .join(servers, servers.c.id == server_id)
+        .where(
+            user_keys.c.fingerprint == fingerprint,
+            in_force(user_keys.c.expires_at, at),
+            users.c.disabled_at.is_(None),
+            grants.c.system_user == username,
+            applies(server_id, workspace_id, at),
+        )
+        .order_by(grants.c.id)
+        .limit(MOST)
+    )
+
+
+@prepared
+def _credentials_for(
+    workspace_id: int, fingerprint: str, at: datetime, server_id: int | None, username: str | None
+) -> Select[Any]:
+    found = (
+        select(credentials.c.id, credentials.c.label, servers.c.name.label("server_name"), system_users.c.username)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
         .join(servers, servers.c.id == credentials.c.server_id)
         .where(
@@ -91,8 +108,18 @@ def _entries(
         .order_by(credentials.c.id)
         .limit(MOST)
     )
-    file = (
-        select(unmanaged_keys.c.id, unmanaged_keys.c.path, servers.c.name, unmanaged_keys.c.username)
+    if server_id is not None:
+        # See _credential_lets_in.
+        found = found.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
+    return found
+
+
+@prepared
+def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, username: str | None) -> Select[Any]:
+    found = (
+        select(
+            unmanaged_keys.c.id, unmanaged_keys.c.path, servers.c.name.label("server_name"), unmanaged_keys.c.username
+        )
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(
             unmanaged_keys.c.fingerprint == fingerprint,
@@ -104,13 +131,9 @@ def _entries(
         .limit(MOST)
     )
     if server_id is not None:
-        # See _credential_lets_in.
-        credential = credential.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
-        file = file.where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.username.in_((username, "*")))
-    return [
-        *(Opening("credential", row[0], row[1], row[2], row[3]) for row in connection.execute(credential)),
-        *(Opening("file", row[0], row[1], row[2], row[3]) for row in connection.execute(file)),
-    ]
+        whose = or_(unmanaged_keys.c.username == username, unmanaged_keys.c.username == "*")
+        found = found.where(unmanaged_keys.c.server_id == server_id, whose)
+    return found
 
 
 def still_opens(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
@@ -123,13 +146,13 @@ def still_opens(connection: Connection, server_id: int, workspace_id: int, finge
 
 @prepared
 def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    found = select(credentials.c.id).where(
+    statement = select(credentials.c.id).where(
         # The sum keeps SQLite from going through all keys of the server: those of one fingerprint are few.
         credentials.c.server_id + 0 == server_id,
         credentials.c.fingerprint == fingerprint,
         in_force(credentials.c.expires_at, at),
     )
-    return found.limit(1)
+    return statement.limit(1)
 
 
 @prepared
@@ -137,10 +160,10 @@ def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: date
     owner = select(user_keys.c.user_id).where(
         user_keys.c.fingerprint == fingerprint, in_force(user_keys.c.expires_at, at)
     )
-    found = (
+    statement = (
         select(grants.c.id)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
     )
-    return found.limit(1)
+    return statement.limit(1)

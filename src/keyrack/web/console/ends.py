@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from zoneinfo import ZoneInfo
 
+from keyrack.core import lifetimes
 from keyrack.errors import invalid
 from keyrack.web.console.visits import Visit
 
@@ -30,7 +31,7 @@ def chosen(visit: Visit) -> str | None:
         return ends or None
     named = visit.form.text("zone") or "UTC"
     try:
-        at = datetime.fromisoformat(visit.form.text("until").strip())
+        at = lifetimes.as_written(visit.form.text("until"))
         zone = ZoneInfo(named)
         first, second = at.replace(tzinfo=zone, fold=0), at.replace(tzinfo=zone, fold=1)
         instants = first.astimezone(UTC), second.astimezone(UTC)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core import lifetimes
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor
 from keyrack.web import bodies, forges
@@ -62,14 +64,13 @@ def new_key(call: Call) -> NewKey:
 
 
 def _end(value: Any) -> datetime | None:
-    """An end as GitLab takes it: a time by ISO 8601, in UTC where it names no zone. Raises Refusal."""
+    """An end as GitLab takes it: a time or a day, in UTC where it names no zone. Raises Refusal."""
     if value in (None, ""):
         return None
     try:
-        at = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return lifetimes.moment_or_utc(value if isinstance(value, str) else "")
+    except LifetimeError:
         raise Lacking("expires_at is invalid") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def window(call: Call) -> tuple[int, int]:

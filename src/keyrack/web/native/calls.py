@@ -127,8 +127,8 @@ def endpoint(
             # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
             raise _before(call, action, refusal, first, _looking(call, method, handler, asks)) from None
         more = [] if asks is None else [asked]
-        condition = conditions.of(call, method)
-        if condition is None:
+        condition = conditions.of(call)
+        if condition is None or method == "GET":
             answer = handler(call, *arguments, *more)
         else:
             answer = preconditions.guarded(
@@ -144,7 +144,7 @@ def endpoint(
         if answer is None:
             return Response(status_code=code)
         answer = answer if asks is None else _marked(answer, tag)
-        if method == "GET" and conditions.unchanged(call, answer):
+        if condition is not None and method == "GET" and conditions.read(condition, answer):
             return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
         return _placed(written(answer, code), call, path, shown_at, answer)
 
@@ -183,7 +183,7 @@ def _placed(response: Response, call: Call, path: str, shown_at: str | None, ans
 
 def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:
     """Whether what the path names is as the caller saw it, by the tag of what GET answers for it."""
-    shown = showing(path)
+    shown = showing(path, "If-None-Match" if condition.wanted is None else "If-Match")
     try:
         bare = replace(call, instance=inner, body={}, query={}, unread=None, request=conditions.without(call.request))
         answer = shown(bare)
@@ -194,12 +194,15 @@ def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool
     return condition.met_by(answer.headers.get("etag"))
 
 
-def showing(path: str) -> Handler:
-    """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with."""
-    found = _showing.get(path)
-    if found is None:
-        raise invalid("If-Match", "This path shows nothing that could be compared; leave the header out.")
-    return found
+def showing(path: str, header: str = "If-Match") -> Handler:
+    """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with.
+
+    header: the one that asks for a comparison.
+    """
+    handler = _showing.get(path)
+    if handler is None:
+        raise invalid(header, "This path shows nothing that could be compared; leave the header out.")
+    return handler
 
 
 _showing: dict[str, Handler] = {}

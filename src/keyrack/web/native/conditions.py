@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from keyrack.core import preconditions
 from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native.shapes import Answer
 
-CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 MOST_TAGS = 20
 _TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 _TAGS = re.compile(rf"{_TAG.pattern}(?:[ \t]*,[ \t]*{_TAG.pattern})*")
@@ -25,50 +25,49 @@ _WEAK = (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """When a change may be made. tags: what it is to be, "*" for anything that is there; absent: where nothing is.
+    """When a call may go on (RFC 9110, 13.2.2): If-Match first, then If-None-Match.
 
-    words: what is said where it does not hold, None for what is said of any.
+    wanted: strong tags of which it is to be one, "*" for anything that is there, None for no If-Match; unwanted: tags
+    of which it is to be none, likewise; words: what is said where it does not hold, None for what is said of any.
     """
 
-    tags: frozenset[str]
-    absent: bool = False
+    wanted: frozenset[str] | None
+    unwanted: frozenset[str] | None
     words: str | None = None
 
     def met_by(self, tag: str | None) -> bool:
-        """Whether it holds; tag: of what is there, None for nothing."""
-        if self.absent:
-            return tag is None
-        return tag is not None and (_ANY in self.tags or tag in self.tags)
+        """Whether both hold; tag: of what is there, None for nothing."""
+        return self.matched_by(tag) and not self.known(tag)
+
+    def matched_by(self, tag: str | None) -> bool:
+        """Whether If-Match holds, or was not sent."""
+        return self.wanted is None or (tag is not None and not self.wanted.isdisjoint((_ANY, tag)))
+
+    def known(self, tag: str | None) -> bool:
+        """Whether If-None-Match names it."""
+        return self.unwanted is not None and tag is not None and not self.unwanted.isdisjoint((_ANY, tag))
 
 
-def of(call: Call, method: str) -> Condition | None:
-    """The condition of a call that changes something, None for none. Raises Refusal INVALID for a header that is none.
+def of(call: Call) -> Condition | None:
+    """The condition of a call, None for none. Raises Refusal INVALID for a header that is none.
 
-    If-None-Match takes * alone there: nothing is to be there yet. A weak tag matches nothing (RFC 9110, 13.1.1).
+    A weak tag matches nothing in If-Match and its own in If-None-Match (RFC 9110, 13.1).
     """
-    if method not in CHANGING:
+    wanted, unwanted = (_tags(call.request, name) for name in ("If-Match", "If-None-Match"))
+    if wanted is None and unwanted is None:
         return None
-    headers = call.request.headers
-    wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
-    if wanted is not None:
-        tags = _tags(wanted, "If-Match")
-        strong = frozenset(tag for tag, weak in tags.items() if not weak)
-        return Condition(strong, words=None if strong else _WEAK)
-    if unwanted is None:
-        return None
-    if unwanted.strip() != _ANY:
-        raise invalid("If-None-Match", "With a change If-None-Match takes * alone.")
-    return Condition(frozenset(), absent=True)
+    strong = None if wanted is None else frozenset(tag for tag, weak in wanted.items() if not weak)
+    other = None if unwanted is None else frozenset(unwanted)
+    return Condition(strong, other, words=_WEAK if strong == frozenset() else None)
 
 
-def unchanged(call: Call, answer: Answer) -> bool:
-    """Whether the caller has this very answer already."""
-    known = call.request.headers.get("if-none-match")
+def read(condition: Condition, answer: Answer) -> bool:
+    """Whether who asked has this very answer already. Raises Refusal CHANGED where If-Match does not hold."""
+    tag = tag_of(answer)
+    if not condition.matched_by(tag):
+        raise preconditions.changed(condition.words or "What is shown here now is not what If-Match names.")
     # A tag that leaves fields out says nothing of them.
-    if known is None or answer.untagged:
-        return False
-    tags = _tags(known, "If-None-Match")
-    return _ANY in tags or tag_of(answer) in tags
+    return condition.known("" if answer.untagged else tag)
 
 
 def tag_of(answer: Answer, content: bytes | None = None) -> str:
@@ -84,14 +83,21 @@ def without(request: Request) -> Request:
     return Request({**request.scope, "headers": headers, "method": "GET"})
 
 
-def _tags(text: str, header: str) -> dict[str, bool]:
-    """The tags of a header, without W/, and whether each is weak alone."""
-    if text.strip() == _ANY:
+def _tags(request: Request, header: str) -> dict[str, bool] | None:
+    """The tags of a header, without W/, and whether each is weak alone; None where it was not sent."""
+    # A list may stand on several lines (RFC 9110, 5.3).
+    lines = request.headers.getlist(header)
+    if not lines:
+        return None
+    text = ", ".join(lines).strip(" \t")
+    if text == _ANY:
         return {_ANY: False}
-    found = _TAG.findall(text) if _TAGS.fullmatch(text.strip(" \t")) else []
-    if not 0 < len(found) <= MOST_TAGS:
-        raise invalid(header, f"{header} takes the ETag of an answer as it is, in its quotes, or *.")
+    names = _TAG.findall(text) if _TAGS.fullmatch(text) else []
+    if not 0 < len(names) <= MOST_TAGS:
+        raise invalid(
+            header, f"{header} takes the ETag of an answer as it is, in its quotes, up to {MOST_TAGS} of them, or *."
+        )
     tags: dict[str, bool] = {}
-    for weak, tag in found:
+    for weak, tag in names:
         tags[tag] = tags.get(tag, True) and bool(weak)
     return tags

@@ -17,7 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from keyrack.core import cursors
+from keyrack.core import cursors, lifetimes
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.model import Page
 from keyrack.web import bodies
 from keyrack.web.examples import FINGERPRINT, PUBLIC_KEY
@@ -91,9 +92,9 @@ def _moment(value: object) -> datetime:
     if isinstance(value, datetime):
         return value
     try:
-        return datetime.fromisoformat(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise PydanticCustomError("time", "is a time, written like 2026-11-22T16:00:00Z") from None
+        return lifetimes.moment(value if isinstance(value, str) else "")
+    except LifetimeError as problem:
+        raise PydanticCustomError("time", "{problem}", {"problem": str(problem)}) from None
 
 
 def _whole(most: int, *, default: int | None) -> Any:
@@ -130,10 +131,10 @@ Time = Annotated[str, Field(examples=[_END], json_schema_extra={"format": "date-
 Moment = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "examples": [_END]})
 ]
-"""A time in a body: ISO 8601 with a zone, which the core asks for."""
+"""A time in a body: RFC 3339, with its zone."""
 _LIFETIME = {"type": "string", "examples": [_END, "12h"]}
 End = Annotated[str, WithJsonSchema(_LIFETIME)]
-"""An end in a body: a time by ISO 8601 with its zone, or a span from now on; the core reads it."""
+"""An end in a body: a time by RFC 3339 with its zone, or a span from now on; the core reads it."""
 Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
 PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
 _FLAG = {"type": "boolean"}
@@ -194,14 +195,14 @@ class Listed(Answer, Generic[T]):
     next: Annotated[str | None, about("The cursor of the next page, where one asks by cursor; null at the end.", None)]
 
     @classmethod
-    def of(cls, found: Page[S], show: Callable[[S], T]) -> Self:
+    def of(cls, page: Page[S], show: Callable[[S], T]) -> Self:
         """A page of the core's as it is shown; show: one entry."""
         return cls(
-            items=[show(item) for item in found.items],
-            total=found.total if found.counted else None,
-            page=found.offset // found.limit + 1,
-            per_page=found.limit,
-            next=None if found.after is None else cursors.write(found.after),
+            items=[show(item) for item in page.items],
+            total=page.total if page.counted else None,
+            page=page.offset // page.limit + 1,
+            per_page=page.limit,
+            next=None if page.after is None else cursors.write(page.after),
         )
 
 

@@ -1,0 +1,86 @@
+"""A run of tests that is killed, or stopped twice at the keyboard, leaves no database, no program and no folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import own_machine
+from tests.postgres import MEMORY
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+# Another session and no parent, as sshd, PostgreSQL and agents that run by themselves have.
+FILE = """
+import subprocess, time
+from pathlib import Path
+from tests.login.private_sshd import strict_folder
+
+def test_it(cluster):
+    with strict_folder() as folder:
+        names = "unshare --mount" if {own} else ""
+        subprocess.run(["/bin/sh", "-c", f"setsid {names} sleep 987 & echo $! >{said}/sleeps"], check=True)
+        Path("{said}/ready").write_text(f"{cluster.folder}\\n{folder}", "utf-8")
+        try:
+            time.sleep(600)
+        finally:
+            time.sleep(600)
+"""
+CONFTEST = 'pytest_plugins = ["tests.databases", "tests.workers"]\n'
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, workers: str) -> None:
+    own = own_machine.can_be_taken()
+    text = FILE.replace("{said}", str(tmp_path)).replace("{own}", str(own))
+    (tmp_path / "test_file.py").write_text(text, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.databases", "-p", "tests.workers", "-n", workers]
+    given = [*command, "-p", "no:xdist", "-p", "no:xdist.looponfail", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("KEYRACK_TESTS_WORKER", None)
+    with (tmp_path / "output").open("wb") as output:
+        run = subprocess.Popen(
+            [*given, f"--basetemp={tmp_path / 'temporary'}", str(tmp_path)],
+            env=environment,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    ready = tmp_path / "ready"
+    wait_until(lambda: ready.exists() or run.poll() is not None, "a test at work")
+    assert ready.exists(), (tmp_path / "output").read_text("utf-8")
+    folders = [Path(line) for line in ready.read_text("utf-8").split("\n")]
+    database = int((folders[0] / "data/postmaster.pid").read_text("ascii").split("\n")[0])
+    maps = Path(f"/proc/{database}/maps").read_text("utf-8")
+    shared = [path for path in MEMORY.glob("PostgreSQL.*") if str(path) in maps]
+    sleeps = int((tmp_path / "sleeps").read_text("ascii"))
+    assert _runs(database)
+    assert _runs(sleeps)
+    os.killpg(run.pid, way)
+    while way is signal.SIGINT and run.poll() is None:  # what is tidied up is stopped too
+        time.sleep(0.5)
+        os.killpg(run.pid, way)
+    run.wait(60)
+    wait_until(lambda: not _runs(database), "a database that ended")
+    wait_until(lambda: not any(folder.exists() for folder in folders), "folders that are gone")
+    assert shared
+    assert not [path for path in shared if path.exists()]
+    if own:
+        wait_until(lambda: not _runs(sleeps), "a program that ended")
+    else:
+        os.kill(sleeps, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
