@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,29 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
     assert len(waited) <= 6, "not once for each"
     assert len({one.revision for one in found}) == 8
     assert is_whole(at_work)
+
+
+def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
+    at_work: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same questions are asked in each transaction anew, the more the slower the machine is."""
+    clock = [0.0]
+    monkeypatch.setattr(company, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def takes_long() -> None:
+        def command(_connection: Connection) -> None:
+            clock[0] += 2 * company.MOST_SECONDS
+
+        at_work.instance.database.write(command, turn=at_work.owner.workspace_id)
+
+    found = at_once(at_work, adding(at_work, "a"), takes_long, adding(at_work, "b"), adding(at_work, "c"), takes_long)
+    assert not [one for one in found if isinstance(one, BaseException)]
+
+    def transactions(connection: Connection) -> int:
+        asked = "SELECT count(DISTINCT xmin::text) FROM credentials WHERE label IN ('a', 'b', 'c')"
+        return int(connection.exec_driver_sql(asked).scalar_one())
+
+    assert at_work.instance.database.read(transactions) == 1
 
 
 def test_of_two_with_one_label_one_is_refused(at_work: Team) -> None:

@@ -84,16 +84,16 @@ def use(instance: Instance) -> None:
     """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
     raised: dict[str, datetime] = {}
 
-    def told(found: tuple[AlteredRow, ...]) -> None:
+    def on_altered(altered: tuple[AlteredRow, ...]) -> None:
         since = instance.now() - AGAIN_AFTER
-        new = [row for row in found if raised.get(_words(row), since) <= since]
+        new = [row for row in altered if raised.get(_words(row), since) <= since]
         if new:
             if len(raised) > MOST_REMEMBERED:
                 raised.clear()
             raised.update((_words(row), instance.now()) for row in new)
             _alarm(instance, new)
 
-    instance.database.seal_with(instance.key.seal_row, told)
+    instance.database.seal_with(instance.key.seal_row, on_altered)
 
 
 def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
@@ -258,12 +258,12 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _alarm(instance: Instance, found: list[AlteredRow]) -> None:
+def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
     """One alarm an hour for a row, in the log of the workspace it says it is of."""
     now = instance.now()
 
     def add(connection: Connection) -> None:
-        for row in found:
+        for row in altered:
             words = _words(row)
             summary = f"Alarm: {words}"
             workspace_id, server_id = place(connection, row.table, row.values)
@@ -288,7 +288,7 @@ def _alarm(instance: Instance, found: list[AlteredRow]) -> None:
     try:
         instance.database.write(add)
     except (DatabaseUnavailable, RuntimeError):
-        log.error("alarm not recorded", rows=[row.name for row in found])
+        log.error("alarm not recorded", rows=[row.name for row in altered])
 
 
 def _words(row: AlteredRow) -> str:

@@ -106,14 +106,14 @@ def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: in
         attempt.write(change)
 
 
-def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mapping[str, Any]) -> None:
+def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mapping[str, Any]) -> None:
     """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
-    applied, state = told.get("revision"), told.get("state")
+    applied, state = body.get("revision"), body.get("state")
     if state is None or not isinstance(applied, int) or isinstance(applied, bool):
         return
-    problems = reports.problems(told) or []
+    problems = reports.problems(body) or []
     # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
-    is_last = applied == gone.revision and not told.get("lineage")
+    is_last = applied == gone.revision and not body.get("lineage")
     attempt = Attempt(
         instance,
         keyrack,
@@ -175,5 +175,5 @@ def _seal(
     lines: Iterable[str],
 ) -> bytes:
     # Sorted here, as two databases need not sort alike.
-    told = [sorted(lines), [list(entry) for entry in remove_keys]]
-    return instance.key.seal("deleted server", server_id, host, revision, json.dumps(told))
+    sealed_content = [sorted(lines), [list(entry) for entry in remove_keys]]
+    return instance.key.seal("deleted server", server_id, host, revision, json.dumps(sealed_content))

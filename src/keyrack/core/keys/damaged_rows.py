@@ -202,9 +202,9 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
             raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
 
         def change(work: Work) -> DamagedRow:
-            found = _damaged(work.connection, work.actor.workspace_id, kind, key)
-            drop(work, found)
-            return found
+            damaged = _damaged(work.connection, work.actor.workspace_id, kind, key)
+            drop(work, damaged)
+            return damaged
 
         return attempt.write(change)
 
@@ -382,8 +382,10 @@ def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> Dam
 def _what(row: Mapping[str, Any]) -> str:
     """What a row says, without what nobody may see."""
     readable = {name: value for name, value in row.items() if not isinstance(value, bytes | memoryview)}
-    told = (f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, ""))
-    words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in told)
+    values_shown = (
+        f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, "")
+    )
+    words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in values_shown)
     return words if len(words) <= LONGEST_SHOWN else words[:LONGEST_SHOWN] + "…"
 
 

@@ -31,7 +31,9 @@ from keyrack.store.sealing import sealed
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
-"""After so long nobody joins any more, so that the first one is not kept waiting by the last."""
+"""After so long nobody joins any more, so that the first one is not kept waiting by the last; whose question was
+answered by then does, as making him is all that is left to do.
+"""
 SENT_EACH = 4
 """After so many commands what they told is sent, so that the server works while the next ones are made."""
 _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
@@ -80,7 +82,8 @@ class Company:
         self._pool, self._turn = pool, turn
         self._queue = queue
         self.members = [first]
-        self._looking: list[Companion] = []
+        self._looking: dict[Companion, bool] = {}
+        """Of whom it was asked what they ask first, and whether the answer still counts."""
         self.recorded: dict[int, int] = {}
 
     def go(self) -> None:
@@ -109,8 +112,11 @@ class Company:
     def _make_all(self, conn: Connection) -> set[int]:
         announced = self._make(conn, self.members[0])  # which may have waited long for the turn
         until = time.monotonic() + MOST_SECONDS
-        while self._queue and len(self.members) < MOST_TOGETHER and time.monotonic() < until:
-            self._look_ahead(conn)
+        while self._queue and len(self.members) < MOST_TOGETHER:
+            if time.monotonic() < until:
+                self._look_ahead(conn)
+            elif not self._looking.get(self._queue[0], False):
+                break
             self.members.append(self._queue.popleft())
             announced |= self._make(conn, self.members[-1])
             if len(self.members) % SENT_EACH == 0:
@@ -122,13 +128,14 @@ class Company:
         for one in islice(self._queue, MOST_TOGETHER - len(self.members)):
             if one.foresight is not None and one not in self._looking:
                 one.foresight.look(conn)
-                self._looking.append(one)
+                self._looking[one] = True
 
     def _foretold(self, wrote: Companion) -> None:
         """One wrote: who looked ahead takes account of it, or asks again."""
         for one in self._looking:
             if one.foresight is not None and (wrote.foresight is None or not one.foresight.follows(wrote.foresight)):
                 one.foresight.forget()
+                self._looking[one] = False
 
     def _make(self, conn: Connection, one: Companion) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
@@ -148,8 +155,7 @@ class Company:
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:
             raise RuntimeError("A command must not commit or roll back by itself.")
-        if one in self._looking:
-            self._looking.remove(one)
+        self._looking.pop(one, None)
         wrote = statements_that_write(conn) != before
         if one.error is None:
             if wrote:

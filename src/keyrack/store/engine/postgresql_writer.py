@@ -24,6 +24,7 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
+from keyrack.store.engine.table_statistics import TableStatistics
 from keyrack.store.sealing import sealed
 from keyrack.store.sealing.sealed import Seals, attach
 
@@ -53,6 +54,7 @@ class PostgresqlWriter:
         self._pool = Pool(engine, connections, patience)
         self._for_fibers = Pool(engine, for_fibers, patience)
         self._notifier = Notifier(self._connect)
+        self._statistics = TableStatistics(self._connect)
         self._listener: ChangeListener | None = None
         self._patience = patience
         self._queues: dict[tuple[object, int], deque[Companion]] = {}
@@ -97,7 +99,7 @@ class PostgresqlWriter:
                 if not is_conflict(error) or attempt == ATTEMPTS:
                     raise
             fibers.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
-        self._made_known(recorded)
+        self._made_known(recorded, 1)
         return result
 
     def _await_turn(self, me: Companion, queue: deque[Companion]) -> None:
@@ -114,7 +116,7 @@ class PostgresqlWriter:
         try:
             company.go()
         finally:
-            self._made_known(company.recorded)
+            self._made_known(company.recorded, len(company.members))
             for one in company.members:
                 if one is not me:
                     one.came.release()
@@ -125,7 +127,8 @@ class PostgresqlWriter:
             else:
                 del self._queues[me.fiber.loop, turn]
 
-    def _made_known(self, recorded: dict[int, int]) -> None:
+    def _made_known(self, recorded: dict[int, int], commands: int) -> None:
+        self._statistics.changed(max(commands, len(recorded)))
         if recorded:
             if self._listener is not None:
                 self._listener.known(recorded)
@@ -144,6 +147,7 @@ class PostgresqlWriter:
         if self._listener is not None:
             self._listener.close()
         self._notifier.close()
+        self._statistics.close()
         self._pool.close()
         self._for_fibers.close()
 

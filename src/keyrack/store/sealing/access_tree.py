@@ -107,12 +107,12 @@ def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
 def _share(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
     """What a row adds to the sum of its place."""
     if table.name == "servers":
-        told = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
+        text = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
     elif isinstance(row[SEAL], bytes) and row[SEAL]:
-        told = b"access fact " + row[SEAL]
+        text = b"access fact " + row[SEAL]
     else:
         return 0
-    return int.from_bytes(seals.mac(told), "big")
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
@@ -152,9 +152,9 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
-    found = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
-    connection.info[_KNOWN] = _checked(connection, found.pop(ROOT, None))
-    _remember(seals_of(connection), found)
+    contents = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
+    connection.info[_KNOWN] = _checked(connection, contents.pop(ROOT, None))
+    _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
 
 
@@ -190,8 +190,8 @@ def _fitting(
     """What tells the rows of a place that make up its sum: their seals, a server's id."""
     seals = seals_of(connection)
     if TREES[table.name][1] == "id":
-        told = row["id"] if table.name == "servers" else row[SEAL]
-        return frozenset((told,)) if _share(seals, table, row) == total else frozenset()
+        fact = row["id"] if table.name == "servers" else row[SEAL]
+        return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
     rows = _rows_at(table).rows(connection, place[1])
     holding = [one for one in rows if seals.holds(table, one)]
     for some in (rows, holding):
@@ -348,8 +348,8 @@ def _link(seals: Seals, node: int, content: bytes) -> bytes:
 
 
 def _mask(seals: Seals, place: Place, version: bytes) -> int:
-    told = f"access tree mask {place[0]} {place[1]} ".encode() + version
-    return int.from_bytes(seals.mac(told), "big")
+    text = f"access tree mask {place[0]} {place[1]} ".encode() + version
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def _sum(seals: Seals, place: Place, slot: bytes) -> int:
@@ -501,8 +501,8 @@ def start(connection: Connection, count: int = 0) -> None:
 
 def is_there(connection: Connection) -> bool:
     """Whether there is a root that holds; whatever is found, nobody is told."""
-    found = _nodes.rows(connection, [ROOT])
-    return bool(found) and _holds(seals_of(connection), found[0]["content"])
+    rows = _nodes.rows(connection, [ROOT])
+    return bool(rows) and _holds(seals_of(connection), rows[0]["content"])
 
 
 def highest(connection: Connection) -> int:
@@ -548,10 +548,10 @@ def _links_below(node: int, content: bytes) -> dict[int, bytes]:
 def look_below(connection: Connection, node: int, content: bytes) -> None:
     """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
     seals, links = seals_of(connection), _links_below(node, content)
-    found = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
+    read = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
     nothing = bytes(_LINK)
     for below, link in links.items():
-        if (link or nothing) != found.get(below, nothing):
+        if (link or nothing) != read.get(below, nothing):
             seals.found(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
 
 

@@ -39,11 +39,11 @@ def pieces(
 
 
 def seal_all(
-    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], told: Callable[[str], None]
+    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], progress: Callable[[str], None]
 ) -> int:
     """Seal every row that was written before there were seals; how many.
 
-    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
+    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; progress: hears of it.
     """
     seals, count = sealed.seals_of(connection), 0
     for table in sealed.TABLES:
@@ -59,7 +59,7 @@ def seal_all(
                 sealed.set_seals(connection, table, done, there=False)
                 of_table += len(done)
                 done = []
-                told(f"sealed {of_table} rows of {table.name}")
+                progress(f"sealed {of_table} rows of {table.name}")
         sealed.set_seals(connection, table, done, there=False)
         count += of_table + len(done)
     return count

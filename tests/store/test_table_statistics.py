@@ -1,0 +1,67 @@
+"""PostgreSQL looks at tables that grew soon after they did, also where its own upkeep is turned off."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, insert
+
+from keyrack.store.database import Database
+from keyrack.store.engine import table_statistics
+from keyrack.store.engine.prepared import Statement, placeholder
+from keyrack.store.tables import instance_facts
+from tests.waiting import wait_until
+
+_put = Statement(
+    lambda: insert(instance_facts).values(
+        name=placeholder(instance_facts.c.name), value=placeholder(instance_facts.c.value)
+    )
+)
+
+
+@pytest.fixture
+def database(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setattr(table_statistics, "FIRST_LOOK", 8)
+    with Database.open(postgresql_url) as database:
+        yield database
+
+
+def grow(database: Database, commands: int, rows: int) -> None:
+    for number in range(commands):
+
+        def command(conn: Connection, number: int = number) -> None:
+            _put.run_many(conn, [{"name": f"{number}-{row}", "value": ""} for row in range(rows)])
+            conn.exec_driver_sql("SELECT pg_stat_force_next_flush()")  # or what was written last counts in ten seconds
+
+        database.write(command)
+
+
+def known_rows(database: Database) -> int:
+    """How many rows the planner takes the table to have; -1 before anybody looked at it."""
+
+    def ask(conn: Connection) -> int:
+        found = conn.exec_driver_sql("SELECT reltuples FROM pg_class WHERE oid = 'instance_facts'::regclass")
+        return int(found.scalar_one())
+
+    return database.read(ask)
+
+
+def test_what_grew_is_looked_at(database: Database) -> None:
+    grow(database, commands=8, rows=20)
+    wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
+
+
+def test_a_few_changes_are_no_reason_to_look(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_statistics, "PAUSES", (0,))
+    grow(database, commands=7, rows=20)
+    assert not [thread for thread in threading.enumerate() if thread.name == "keyrack-statistics"]
+    assert known_rows(database) == -1
+
+
+def test_a_database_that_is_closed_is_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_statistics, "PAUSES", (3600,))
+    grow(database, commands=8, rows=1)
+    database.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "keyrack-statistics"]
