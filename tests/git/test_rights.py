@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from keyrack.core.git import deploy_keys as deploy_key_rules
 from keyrack.core.instance import Instance
@@ -221,8 +221,8 @@ def test_a_renamed_repository_answers_under_its_old_name(site: Site) -> None:
     alice, victor = site.person("alice", token=ALICE), site.person("victor", token=VICTOR)
     assert push(alice, "acme/site").code == 0
     change(site, place, path="acme/home")
-    former = insert(repository_names).values(path="acme/site", repository_id=place.id)
-    site.service.instance.database.write(lambda connection: connection.execute(former))
+    former = {"path": "acme/site", "repository_id": place.id}
+    site.service.instance.database.write(lambda connection: sealed.insert_row(connection, repository_names, former))
     ended, folder = clone(alice, "acme/site")
     assert ended.code == 0, ended.said
     assert "acme/site has moved to acme/home" in ended.said
