@@ -102,10 +102,10 @@ def matches(pattern: str, action: str) -> bool:
         return False
     at, end = len(first), len(action) - len(last)
     for text in between:
-        found = action.find(text, at, end)
-        if found < 0:
+        position = action.find(text, at, end)
+        if position < 0:
             return False
-        at = found + len(text)
+        at = position + len(text)
     return True
 
 

@@ -496,8 +496,8 @@ def _file(path: Path) -> dict[str, Any]:
         return {}
     if not path.is_file():
         raise IsADirectoryError(errno.EISDIR, "it is not a file", str(path))
-    found = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a mark
-    for name in found:
+    values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a mark
+    for name in values:
         if name not in Settings.model_fields:
             raise SettingsError(f"{path}: there is no setting {name!r}; see docs/running.md")
-    return found
+    return values

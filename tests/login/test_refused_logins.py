@@ -291,7 +291,7 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
         for words in case.commands:
             change(words)
         try:
-            told = refused_logins.told(
+            told = refused_logins.as_reported(
                 LoginCheck(Sshd(str(host.config))), Sshd(str(host.config)), host.document, str(host.ours)
             )
             host.start_sshd()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sshd import login_check, refused_logins
+from keyrack.agent.sshd import login_verdict, refused_logins
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import programs
@@ -67,7 +67,7 @@ def judged(host: AdoptedHost) -> tuple[str, bool]:
     """Why nobody gets in, and whether somebody could work there."""
     document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
     (verdict,) = found = LoginCheck(Sshd(str(host.config))).look(document)
-    return verdict.words, login_check.opens_for_long(found, 600)
+    return verdict.words, login_verdict.opens_for_long(found, 600)
 
 
 def gets_in(host: AdoptedHost) -> bool:
@@ -348,7 +348,7 @@ def test_keyracks_file_is_known_by_any_name(host: AdoptedHost, had: Callable[[st
     had("AuthorizedKeysFile " + pattern.replace("OURS", str(keys)).replace("LINK", str(link)))
     document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
     sshd = Sshd(str(host.config))
-    why = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))[NAME].get("why", "")
+    why = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))[NAME].get("why", "")
     assert gets_in(host) == (not why), why
 
 
@@ -366,10 +366,10 @@ def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost)
         host.start_sshd()
         assert host.client.login(host.keys[NAME], NAME).returncode != 0
         assert host.client.login(host.keys[NAME], NAME, extra=["-b", "127.0.0.2"]).returncode == 0
-        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
         assert told[NAME] == {}
         host.config.write_text(f"AuthorizedKeysFile none\n{text}", "ascii")
-        told = refused_logins.told(LoginCheck(sshd), sshd, document, str(keys))
+        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
         assert "sshd does not read Keyrack's file" in told[NAME]["why"]
     finally:
         host.stop_sshd()

@@ -110,7 +110,7 @@ def test_changes_that_wait_for_one_turn_are_committed_together_and_refused_apart
     told = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
     assert asked(team, told.format("done")) == 9
     assert asked(team, told.format("refused")) == 1
-    assert not team.instance.database.seals.untold
+    assert not team.instance.database.seals.unreported
 
 
 def _in_line(team: Service) -> int:

@@ -85,7 +85,7 @@ class DesiredState:
 
     @property
     def news(self) -> bool:
-        """Whether something of told() has not been delivered yet."""
+        """Whether something of to_report() has not been delivered yet."""
         return self._state() != self._told
 
     def search_aside(self) -> None:
@@ -156,7 +156,7 @@ class DesiredState:
         }
         return Met(tuple(unmet), tuple(put_back))
 
-    def told(self) -> Report:
+    def to_report(self) -> Report:
         """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
         self._telling = self._state()
         report = Report(facts=self._facts)
@@ -171,7 +171,7 @@ class DesiredState:
         return report
 
     def delivered(self) -> None:
-        """The service has what told() answered last."""
+        """The service has what to_report() answered last."""
         self._told, self._told_digest = self._telling, self._telling_digest
         self._told_host_keys = self._telling_host_keys
 
@@ -212,7 +212,7 @@ class DesiredState:
         """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
         enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
         reads = self._keys_folder if enforces and not document.deleted else None
-        return refused_logins.told(self._login_check, self._sshd, self.allowed(document), reads)
+        return refused_logins.as_reported(self._login_check, self._sshd, self.allowed(document), reads)
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
         """In words; empty where that is not known, or no question."""
@@ -241,7 +241,7 @@ class DesiredState:
         allowed = self.allowed(document)
         folder, settings = self._state_folder, self._enforcement.settings(allowed)
         self._planned = state
-        return plan.told(folder, self._enforcement.path, settings, allowed, self._login_check, self._sshd)
+        return plan.as_reported(folder, self._enforcement.path, settings, allowed, self._login_check, self._sshd)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:
         words: List[str] = []

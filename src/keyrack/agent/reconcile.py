@@ -282,9 +282,9 @@ class Reconciler:
         """Whether there is something to tell of this host beyond its files."""
         return self._desired is not None and self._desired.news
 
-    def told(self) -> Report:
+    def to_report(self) -> Report:
         """What a report has of it."""
-        return Report() if self._desired is None else self._desired.told()
+        return Report() if self._desired is None else self._desired.to_report()
 
     def delivered(self) -> None:
         """The service has them."""

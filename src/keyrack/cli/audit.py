@@ -58,11 +58,11 @@ def list_audit(
         "search": search,
     }
     with reached(given) as calls, known("`keyrack servers list` shows which there are."):
-        found = _events(calls, asked, limit)
+        events = _events(calls, asked, limit)
         if json_wanted:
-            _stream(found)
+            _stream(events)
             return
-        for one in found:
+        for one in events:
             say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
 
 
@@ -78,10 +78,10 @@ def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[
         left = None if left is None else left - len(page["items"])
 
 
-def _stream(found: Iterator[dict[str, Any]]) -> None:
+def _stream(events: Iterator[dict[str, Any]]) -> None:
     """A JSON list, an event in each line, written as it comes."""
     mark = "["
-    for one in found:
+    for one in events:
         click.echo(f"{mark}\n{json.dumps(one)}", nl=False)
         mark = ","
     click.echo("[]" if mark == "[" else "\n]")

@@ -27,17 +27,17 @@ from keyrack.store.audit.audit_log import Signed
 EVERY = 100_000
 
 
-def _told(what: str) -> exports.Told:
+def _progress(what: str) -> exports.OnProgress:
     """Say now and then how far it is, on standard error."""
     said = 0
 
-    def told(count: int) -> None:
+    def on_progress(count: int) -> None:
         nonlocal said
         if count - said >= EVERY:
             said = count
             click.echo(f"{count} records {what}", err=True)
 
-    return told
+    return on_progress
 
 
 @click.command(name="verify")
@@ -68,12 +68,12 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
     kept = [_witness(path) for path in witnesses]
     if exported is None:
         with opened(given) as instance:
-            outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"), kept)
+            outcome = verify.database(instance, system_actor(channel="cli"), _progress("looked at"), kept)
     else:
         signed, line = _by_key(trusted, given)
         try:
             with exported.open("rb") if str(exported) != "-" else nullcontext(sys.stdin.buffer) as file:
-                outcome = exports.exported(exports.lines_of(file), signed, _told("looked at"), kept, line)
+                outcome = exports.exported(exports.lines_of(file), signed, _progress("looked at"), kept, line)
         except exports.NoExport as error:
             raise click.ClickException(f"{exported} is no export of an audit log: {error}.") from None
         except OSError as error:
@@ -115,11 +115,11 @@ def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[exports.Verifie
 
     def signed(text: str, signature: str) -> bool:
         try:
-            found = sshsig.read(signature)
-            public.verify(found.value, sshsig.message(audit_tree.NAMESPACE, text.encode(), found.hash))
+            parsed = sshsig.read(signature)
+            public.verify(parsed.value, sshsig.message(audit_tree.NAMESPACE, text.encode(), parsed.hash))
         except (sshsig.SignatureProblem, InvalidSignature, ValueError):
             return False
-        return bool(found.namespace == audit_tree.NAMESPACE and found.public_blob == key.blob)
+        return bool(parsed.namespace == audit_tree.NAMESPACE and parsed.public_blob == key.blob)
 
     return signed, key.canonical
 
@@ -136,7 +136,7 @@ def export_command(file: Path, **given: Any) -> None:
     with opened(given) as instance:
         while chain.extend(instance):
             pass
-        lines = verify.export(instance, system_actor(channel="cli"), _told("written"))
+        lines = verify.export(instance, system_actor(channel="cli"), _progress("written"))
         if str(file) == "-":
             for line in lines:
                 click.echo(line)

@@ -135,21 +135,21 @@ def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> Non
         say(words)
 
 
-def show_rehearsal(found: Mapping[str, Any], json_wanted: bool) -> None:
+def show_rehearsal(rehearsal: Mapping[str, Any], json_wanted: bool) -> None:
     """Who would gain and who would lose a login, in words or as JSON."""
     if json_wanted:
-        show_json({name: found[name] for name in ("gains", "loses", "changes", "servers", "unknown")})
+        show_json({name: rehearsal[name] for name in ("gains", "loses", "changes", "servers", "unknown")})
         return
-    for verb, ways in (("gain", found["gains"]), ("lose", found["loses"])):
+    for verb, ways in (("gain", rehearsal["gains"]), ("lose", rehearsal["loses"])):
         for line in _lines(verb, ways):
             say(line)
-    for line in _changes(found["changes"]):
+    for line in _changes(rehearsal["changes"]):
         say(line)
-    if not found["gains"] and not found["loses"] and not found["changes"]:
+    if not rehearsal["gains"] and not rehearsal["loses"] and not rehearsal["changes"]:
         say("Nobody would gain or lose a login.")
-    if found["servers"] > 200:
-        say(f"It concerns {found['servers']} servers; the first 200 of them were looked at.", err=True)
-    for name in found["unknown"]:
+    if rehearsal["servers"] > 200:
+        say(f"It concerns {rehearsal['servers']} servers; the first 200 of them were looked at.", err=True)
+    for name in rehearsal["unknown"]:
         say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
     say("Nothing was changed.", err=True)
 

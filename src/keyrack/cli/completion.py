@@ -19,10 +19,10 @@ def command(shell: str) -> None:
 
     For example, in ~/.bashrc: eval "$(keyrack completion bash)"
     """
-    found = get_completion_class(shell)
-    assert found is not None
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None
     root = click.get_current_context().find_root().command
     click.echo(f"# {WHERE[shell]}")
-    script = found(root, {}, "keyrack", "_KEYRACK_COMPLETE").source()
+    script = shell_class(root, {}, "keyrack", "_KEYRACK_COMPLETE").source()
     # What a command is for may hold a comma, at which fish would end it.
     click.echo(script.replace('string split ","', 'string split --max 1 ","'))

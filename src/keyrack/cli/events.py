@@ -43,11 +43,11 @@ def command(
             until=None if until is None else _asked_moment("--to", until, end=True),
             search=search,
         )
-        found = _events(at, asked, limit)
+        matching = _events(at, asked, limit)
         if json_wanted:
-            click.echo(json.dumps([_event_json(one) for one in found], indent=1))
+            click.echo(json.dumps([_event_json(one) for one in matching], indent=1))
             return
-        rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in found]
+        rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in matching]
         table(("ID", "AT", "WHO", "WHAT"), rows)
 
 
@@ -62,8 +62,8 @@ def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
 def _events(at: OperatorContext, asked: EventFilter, limit: int) -> Iterator[Event]:
     """The events asked for, newest first, at most so many; 0: all."""
     piece = AT_ONCE if limit == 0 else min(AT_ONCE, limit)
-    found = (one for page in events.every(at.instance, at.actor, asked, limit=piece) for one in page.items)
-    yield from found if limit == 0 else islice(found, limit)
+    matching = (one for page in events.every(at.instance, at.actor, asked, limit=piece) for one in page.items)
+    yield from matching if limit == 0 else islice(matching, limit)
 
 
 def _event_json(one: Event) -> dict[str, object]:

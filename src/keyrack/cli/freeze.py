@@ -86,11 +86,11 @@ def _every(calls: Calls) -> Iterator[dict[str, Any]]:
     """All freezes, a page after the other."""
     before: int | None = None
     while True:
-        found = calls.ask("GET", "/freezes", query={"per_page": AT_ONCE, "before": before})["items"]
-        yield from found
-        if len(found) < AT_ONCE:
+        page = calls.ask("GET", "/freezes", query={"per_page": AT_ONCE, "before": before})["items"]
+        yield from page
+        if len(page) < AT_ONCE:
             return
-        before = found[-1]["id"]
+        before = page[-1]["id"]
 
 
 @command.command()
@@ -100,12 +100,12 @@ def _every(calls: Calls) -> Iterator[dict[str, Any]]:
 def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a freeze."""
     with reached(given) as calls, known(HINT):
-        found = calls.ask("GET", to("freezes", freeze_id))
+        freeze = calls.ask("GET", to("freezes", freeze_id))
     if json_wanted:
-        show_json(receipts.objects(found["servers"]))
+        show_json(receipts.objects(freeze["servers"]))
         return
-    receipts.show(found["servers"])
-    say(found["words"])
+    receipts.show(freeze["servers"])
+    say(freeze["words"])
 
 
 @command.command()

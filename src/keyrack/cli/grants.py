@@ -184,8 +184,8 @@ def _still(calls: Calls, gone: dict[str, Any]) -> str:
         ways = calls.ask("GET", "/access", query=asked)["items"]
     except CallRefused:
         return ""
-    found = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in ways}
-    return f"; still let in by: {', '.join(found)}" if found else ""
+    labels = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in ways}
+    return f"; still let in by: {', '.join(labels)}" if labels else ""
 
 
 def _who(grant: dict[str, Any]) -> str:

@@ -69,16 +69,16 @@ def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
     query = {name: AS_STARTED if one is None else one for name, one in wanted.items()}
     if isinstance(types := query.get("key_types"), list):
         query["key_types"] = ",".join(types)
-    found = calls.ask("GET", "/key-policy/hits", query=query)
+    hits = calls.ask("GET", "/key-policy/hits", query=query)
     if json_wanted:
-        show_json(found)
+        show_json(hits)
         return
     rows = [
         (dash(one["user"]), dash(one["place"]), dash(one["title"]), one["fingerprint"], one["words"])
-        for one in found["items"]
+        for one in hits["items"]
     ]
     table(("USER", "ON", "NAME", "FINGERPRINT", "WHY"), rows)
-    if found["more"]:
+    if hits["more"]:
         say("And more; these are the first.")
 
 

@@ -65,9 +65,9 @@ def remove(
         if not json_wanted:
             say(f"Removed {made['user']}: {made['gone_words']}.")
             say(f"Until {made['undo_until']} it can be undone: keyrack leaver undo {made['id']}", err=True)
-        found = _follow(calls, made, seconds if wait else 0, quiet=json_wanted or not wait)
-        _show_progress(found, json_wanted)
-        if wait and not found["done"]:
+        offboarding = _follow(calls, made, seconds if wait else 0, quiet=json_wanted or not wait)
+        _show_progress(offboarding, json_wanted)
+        if wait and not offboarding["done"]:
             raise partly()
 
 
@@ -134,29 +134,31 @@ def _seconds(timeout: str) -> float:
 def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) -> dict[str, Any]:
     """How far it is, each change shown while there is time."""
     deadline = time.monotonic() + seconds
-    found, said = made, ""
+    offboarding, said = made, ""
     while True:
-        if found["words"] != said and not quiet:
-            said = found["words"]
+        if offboarding["words"] != said and not quiet:
+            said = offboarding["words"]
             say(said, err=True)
-        if found["done"] or time.monotonic() >= deadline:
-            return found
+        if offboarding["done"] or time.monotonic() >= deadline:
+            return offboarding
         time.sleep(LOOK_SECONDS)
-        found = calls.ask("GET", to("offboardings", made["id"]))
+        offboarding = calls.ask("GET", to("offboardings", made["id"]))
 
 
-def _show_progress(found: dict[str, Any], json_wanted: bool) -> None:
-    git = [one | {"wanted": "-", "applied": f"{one['stopped']} stopped", "host": True} for one in found["git"]]
-    told = [("server", one["server"], one) for one in found["servers"]]
-    told += [("git", one["endpoint"], one) for one in git]
+def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
+    git = [one | {"wanted": "-", "applied": f"{one['stopped']} stopped", "host": True} for one in offboarding["git"]]
+    obeyed = [("server", one["server"], one) for one in offboarding["servers"]]
+    obeyed += [("git", one["endpoint"], one) for one in git]
     if json_wanted:
         names = ("wanted", "applied", "done", "at", "host")
-        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in told]
-        show_json({name: found[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts})
+        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in obeyed]
+        show_json(
+            {name: offboarding[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts}
+        )
         return
-    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in told]
+    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in obeyed]
     table(("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), rows)
-    say(found["words"])
+    say(offboarding["words"])
 
 
 def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
@@ -165,8 +167,8 @@ def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
         show_json({"user": going["user"], "preview": True, "gone": going["gone"], "stays": stays})
         return
     rows = []
-    for kind, found in going["gone"].items():
-        for one in found if isinstance(found, list) else [found] if found else []:
+    for kind, lost in going["gone"].items():
+        for one in lost if isinstance(lost, list) else [lost] if lost else []:
             rows.append((kind.replace("_", " "), _words(one)))
     table(("WHAT", "WHICH"), rows)
     say(f"{going['user']} would lose {going['gone_words']}; nothing was changed.")

@@ -97,10 +97,10 @@ def delete(path: str, yes: bool, json_wanted: bool, **given: Any) -> None:
 
 def _at(calls: Calls, path: str) -> str:
     """The place of a repository in the API. Raises CallRefused where there is none that the caller may see."""
-    found = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
-    if not found:
+    repositories = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
+    if not repositories:
         raise CallRefused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
-    return to("repositories", found[0]["id"])
+    return to("repositories", repositories[0]["id"])
 
 
 def _member(text: str) -> tuple[str, str]:

@@ -20,9 +20,16 @@ def show(json_wanted: bool, given: dict[str, Any]) -> None:
         root = storage.root_of(instance.settings.data)
         rows: list[tuple[object, ...]] = []
         for owner in owners:
-            for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
-                folder = storage.folder_of(root, found)
+            for repository in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
+                folder = storage.folder_of(root, repository)
                 rows.append(
-                    (found.id, found.path, found.visibility, dash(found.default_branch), str(folder), owner.name)
+                    (
+                        repository.id,
+                        repository.path,
+                        repository.visibility,
+                        dash(repository.default_branch),
+                        str(folder),
+                        owner.name,
+                    )
                 )
         table(("ID", "PATH", "VISIBILITY", "BRANCH", "FOLDER", "WORKSPACE"), rows, json_wanted)

@@ -148,8 +148,8 @@ def delete(server: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
 def accounts(server: str, json_wanted: bool, **given: Any) -> None:
     """List the system users of a server, the accounts that keys can open."""
     with reached(given) as calls, known(HINT):
-        found = calls.every(to("servers", server, "system-users"))
-        rows = [(one["username"], one["state"], dash(one["reason"]), one["created_at"]) for one in found]
+        system_users = calls.every(to("servers", server, "system-users"))
+        rows = [(one["username"], one["state"], dash(one["reason"]), one["created_at"]) for one in system_users]
         table(("ACCOUNT", "STATE", "WHY", "CREATED AT"), rows, json_wanted)
 
 
@@ -326,10 +326,10 @@ def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> No
     """
     with reached(given) as calls, known(HINT):
         path = to("servers", server, "host-keys")
-        found = calls.ask("GET", path)
+        answer = calls.ask("GET", path)
         if confirm:
-            seen = [one["fingerprint"] for one in found["items"] if one["shown"] and not one["confirmed"]]
-            found = calls.ask("POST", f"{path}/confirm", {"fingerprints": seen})
+            seen = [one["fingerprint"] for one in answer["items"] if one["shown"] and not one["confirmed"]]
+            answer = calls.ask("POST", f"{path}/confirm", {"fingerprints": seen})
         rows = [
             (
                 one["public_key"].partition(" ")[0],
@@ -339,8 +339,8 @@ def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> No
                 one["first_at"],
                 dash(one["confirmed_by"]),
             )
-            for one in found["items"]
+            for one in answer["items"]
         ]
         table(("TYPE", "FINGERPRINT", "PORT", "STATE", "FIRST TOLD", "CONFIRMED BY"), rows, json_wanted)
-        if found["changed"]:
+        if answer["changed"]:
             say(f"Ask on the host itself; if it is right: keyrack servers host-keys {server} --confirm", err=True)

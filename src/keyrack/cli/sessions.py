@@ -27,8 +27,8 @@ def list_sessions(servers: tuple[str, ...], json_wanted: bool, **given: Any) -> 
     with reached(given) as calls, known("`keyrack servers list` shows which there are."):
         places = [(one, one) for one in servers]
         places = places or [(str(one["id"]), one["name"]) for one in calls.every("/servers")]
-        found = [(name, *row) for reference, name in places for row in rows(calls, reference)]
-        table(TITLES, found, json_wanted)
+        listed = [(name, *row) for reference, name in places for row in rows(calls, reference)]
+        table(TITLES, listed, json_wanted)
 
 
 def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:

@@ -42,8 +42,8 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
     whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
     """
     with reached(given) as calls:
-        found = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
-    hosts = [one for one in map(checked, found) if one is not None]
+        servers = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
+    hosts = [one for one in map(checked, servers) if one is not None]
     if json_wanted:
         show_json(hosts)
     elif alias is not None:
@@ -66,8 +66,10 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
             )
         elif not one["host_keys"]:
             say(f"{one['server']} has told no host key yet; ssh will refuse it.", err=True)
-    if len(hosts) < len(found):
-        say(f"{len(found) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True)
+    if len(hosts) < len(servers):
+        say(
+            f"{len(servers) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True
+        )
         raise partly()
 
 
@@ -102,17 +104,17 @@ def known_hosts(hosts: Iterable[dict[str, Any]]) -> Iterator[str]:
             yield f"{ALIAS}{one['server_id']} {key}"
 
 
-def checked(told: dict[str, Any]) -> dict[str, Any] | None:
+def checked(entry: dict[str, Any]) -> dict[str, Any] | None:
     """A host, of words that can be nothing else in ssh's files; None for one whose address or account is none."""
-    number, port, address = told["server_id"], told["port"], str(told["address"])
-    accounts = [name for name in told["system_users"] if isinstance(name, str) and _ACCOUNT.fullmatch(name)]
+    number, port, address = entry["server_id"], entry["port"], str(entry["address"])
+    accounts = [name for name in entry["system_users"] if isinstance(name, str) and _ACCOUNT.fullmatch(name)]
     if type(number) is not int or type(port) is not int or not 1 <= port <= 65_535 or not accounts:
         return None
     if not _NAME.fullmatch(address) and not _is_address(address):
         return None
-    name = str(told["server"])
+    name = str(entry["server"])
     keys = []
-    for line in told["host_keys"]:
+    for line in entry["host_keys"]:
         try:
             keys.append(public_key.parse(line).canonical)
         except (KeyProblem, TypeError, AttributeError):
@@ -122,7 +124,7 @@ def checked(told: dict[str, Any]) -> dict[str, Any] | None:
         # A name that ssh would read as a pattern, or as several, is not one to type.
         "name": name if _NAME.fullmatch(name) else f"{ALIAS}{number}",
         "host_keys": keys,
-        "changed": bool(told["changed"]),
+        "changed": bool(entry["changed"]),
     }
 
 

@@ -21,8 +21,8 @@ def command(json_wanted: bool, **given: Any) -> None:
     Ends with the status 3 where an account is not in step; the last column says why.
     """
     with operator_context(given) as at:
-        found = key_sync.sync_all(at.instance, at.actor, Outgoing(at.instance.settings))
-        rows = [(one.kind, one.url, one.account, one.state, one.words or "-") for one in found]
+        sources = key_sync.sync_all(at.instance, at.actor, Outgoing(at.instance.settings))
+        rows = [(one.kind, one.url, one.account, one.state, one.words or "-") for one in sources]
         table(("KIND", "URL", "ACCOUNT", "STATE", "WHY"), rows, json_wanted)
-    if any(one.state != "in step" for one in found):
+    if any(one.state != "in step" for one in sources):
         raise click.exceptions.Exit(3)

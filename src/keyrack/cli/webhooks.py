@@ -80,7 +80,7 @@ def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
 def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> None:
     """List what was sent there or waits, newest first."""
     with reached(given) as calls, known(HINT):
-        found = calls.ask("GET", to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
+        items = calls.ask("GET", to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
     rows = [
         (
             one["id"],
@@ -91,6 +91,6 @@ def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> 
             dash(one["next_at"]),
             dash(one["words"]),
         )
-        for one in found
+        for one in items
     ]
     table(("ID", "EVENT", "STATE", "ATTEMPTS", "STATUS", "NEXT", "WHY"), rows, json_wanted)

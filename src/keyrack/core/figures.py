@@ -28,9 +28,9 @@ class EventsWritten:
     def collect(self) -> Iterator[Metric]:
         """The count, as Prometheus' registry asks for it."""
         family = importlib.import_module("prometheus_client.core").CounterMetricFamily
-        found = family("keyrack_events", "Events of the audit log written, by outcome.", labels=["outcome"])
-        found.add_metric(["done"], self._count)
-        yield found
+        metric = family("keyrack_events", "Events of the audit log written, by outcome.", labels=["outcome"])
+        metric.add_metric(["done"], self._count)
+        yield metric
 
 
 class Figures:

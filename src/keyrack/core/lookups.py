@@ -54,10 +54,10 @@ def user_named(connection: Connection, actor: Actor, name: str, *, field: str | 
 
 def group_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> GroupRow:
     """The group with this name, as user_named."""
-    found = groups.by_name(connection, actor.workspace_id, name)
-    if found is None:
+    group = groups.by_name(connection, actor.workspace_id, name)
+    if group is None:
         raise _absent("group", name, field)
-    return found
+    return group
 
 
 def server(connection: Connection, actor: Actor, server_id: int) -> Server:
@@ -96,10 +96,10 @@ def server_named(connection: Connection, actor: Actor, reference: str, *, field:
 
 def system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser:
     """The account with this id on a server, as its row says. Raises Refusal MISSING."""
-    found = servers.get_system_user(connection, server_id, system_user_id)
-    if found is None:
+    row = servers.get_system_user(connection, server_id, system_user_id)
+    if row is None:
         raise missing("system user")
-    return found
+    return row
 
 
 def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
@@ -137,10 +137,10 @@ def grant(connection: Connection, actor: Actor, grant_id: int) -> Grant:
 
 def api_token(connection: Connection, actor: Actor, token_id: int) -> Bearer:
     """The API token with this id that is not revoked. Raises Refusal MISSING."""
-    found = tokens.api_token(connection, actor.workspace_id, token_id)
-    if found is None or found.token.revoked_at is not None:
+    bearer = tokens.api_token(connection, actor.workspace_id, token_id)
+    if bearer is None or bearer.token.revoked_at is not None:
         raise missing("token")
-    return found
+    return bearer
 
 
 def own_user(work: Work, user_id: int | None) -> User:

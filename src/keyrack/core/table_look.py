@@ -35,12 +35,12 @@ class TableLook:
         if (now := self._clock()) < self._next:
             return
         self._next = now + PAUSE_SECONDS
-        found = (*in_the_way(instance), *instance.database.read(catalogue.unlinked))
-        if not found:
+        problems = (*in_the_way(instance), *instance.database.read(catalogue.unlinked))
+        if not problems:
             self._told = ()
-        elif found != self._told or now - self._told_at >= alarms.AGAIN_AFTER.total_seconds():
-            self._told, self._told_at = found, now
-            _alarm(instance, found)
+        elif problems != self._told or now - self._told_at >= alarms.AGAIN_AFTER.total_seconds():
+            self._told, self._told_at = problems, now
+            _alarm(instance, problems)
 
 
 def in_the_way(instance: Instance) -> tuple[str, ...]:
@@ -51,22 +51,22 @@ def in_the_way(instance: Instance) -> tuple[str, ...]:
     return tuple(str(one) for one in instance.database.read(catalogue.foreign) if one.name not in known)
 
 
-def in_verifying(found: tuple[str, ...]) -> str:
+def in_verifying(problems: tuple[str, ...]) -> str:
     """The same as what is wrong with the audit log."""
     return (
-        f"what is written to the tables may not be what Keyrack writes, as there is {_shown(found)}, which is not "
+        f"what is written to the tables may not be what Keyrack writes, as there is {_shown(problems)}, which is not "
         "Keyrack's. Drop it, or name it in known_triggers"
     )
 
 
-def _shown(found: tuple[str, ...]) -> str:
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more
+def _shown(problems: tuple[str, ...]) -> str:
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
 
 
-def _alarm(instance: Instance, found: tuple[str, ...]) -> None:
+def _alarm(instance: Instance, problems: tuple[str, ...]) -> None:
     words = (
-        f"The tables in the database are not as Keyrack made them, and not by Keyrack: {_shown(found)}. "
+        f"The tables in the database are not as Keyrack made them, and not by Keyrack: {_shown(problems)}. "
         "What was added may keep or change what is written; drop it, or name it in known_triggers if it is yours."
     )
     log.error("alarm", reason=words)

@@ -102,11 +102,11 @@ def called(value: object) -> str:
 
 def name(value: object) -> str:
     """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID."""
-    found = called(value)
-    problem = names.name_problem(found)
+    cleaned = called(value)
+    problem = names.name_problem(cleaned)
     if problem is not None:
         raise invalid("name", problem)
-    return found
+    return cleaned
 
 
 def restrictions(value: object, key_type: str | None = None, *, field: str = "restrictions") -> dict[str, object]:

@@ -85,7 +85,7 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
     states = {row.id: row for row in rows.states(connection, sorted(set().union(*places.values())))}
     whole = sorted({server for one in watched if len(one.servers) <= MOST_WHOLE for server in one.servers})
     more: dict[int, list[Hashable]] = {}
-    for row in rows.told(connection, whole):
+    for row in rows.facts_of(connection, whole):
         more.setdefault(row.id, []).append(str(row.facts))
     for row in rows.logins(connection, whole):
         more.setdefault(row.server_id, []).append((row.id, row.ending))
@@ -113,11 +113,11 @@ def _whole(watched: Watched, states: Mapping[int, Row], more: Mapping[int, Seque
 def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hashable, frozenset[int]]:
     """A user's keys and how many servers they stand on as a mark, and those servers, as far as a page shows them."""
     assert watched.user_id is not None
-    found = rows.keys(connection, watched.user_id)
-    prints = sorted({row.fingerprint for row in found if row.fingerprint})
+    keys = rows.keys(connection, watched.user_id)
+    prints = sorted({row.fingerprint for row in keys if row.fingerprint})
     places = grants.servers_of_user(connection, watched.user_id)
     places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
-    mark = tuple((tuple(row.values()), has_ended(row.expires_at, now)) for row in found)
+    mark = tuple((tuple(row.values()), has_ended(row.expires_at, now)) for row in keys)
     return (mark, len(places)), frozenset(sorted(places)[:MOST_SERVERS])
 
 

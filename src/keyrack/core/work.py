@@ -106,8 +106,8 @@ class Work:
             }
             for one in of
         ]
-        told = {"at": self.now, "action": self.attempt.action, "outcome": "done", "reason": "", "level": "info"}
-        events.add_many(self.connection, self.actor, told, entries)
+        common = {"at": self.now, "action": self.attempt.action, "outcome": "done", "reason": "", "level": "info"}
+        events.add_many(self.connection, self.actor, common, entries)
         self.instance.figures.done.inc(len(entries))
 
     def record(

@@ -23,8 +23,8 @@ def build(folder: Path, *, compiler: str | None = None) -> dict[str, list[str]]:
     compiler: a C compiler; None looks for one, "" uses Python. What was built from the same source stays.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    found = (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")) if compiler is None else compiler
-    return {name: _compiled(folder, name, found) or _python(folder, name) for name in NAMES}
+    cc = (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")) if compiler is None else compiler
+    return {name: _compiled(folder, name, cc) or _python(folder, name) for name in NAMES}
 
 
 def _compiled(folder: Path, name: str, compiler: str | None) -> list[str] | None:

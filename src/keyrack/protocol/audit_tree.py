@@ -35,16 +35,16 @@ class Checkpoint(NamedTuple):
 
     def encode(self) -> str:
         """The text that is signed."""
-        told = {"access": self.access, "at": self.at, "root": self.root.hex(), "size": self.size}
-        return json.dumps(told, sort_keys=True, separators=(",", ":"))
+        fields = {"access": self.access, "at": self.at, "root": self.root.hex(), "size": self.size}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def read(text: str) -> Checkpoint:
     """A checkpoint from its text. Raises CheckpointProblem."""
     try:
-        told = json.loads(text)
-        numbers = [told[name] for name in ("size", "access", "at")]
-        root = bytes.fromhex(told["root"])
+        fields = json.loads(text)
+        numbers = [fields[name] for name in ("size", "access", "at")]
+        root = bytes.fromhex(fields["root"])
     except (ValueError, KeyError, TypeError):
         raise CheckpointProblem("it is not a checkpoint") from None
     if not all(type(one) is int and 0 <= one < 2**63 for one in numbers) or len(root) != HASH_BYTES:

@@ -70,16 +70,16 @@ class ReportedKey(NamedTuple):
         return dict(self._asdict())
 
     @classmethod
-    def from_json(cls, told: object) -> ReportedKey:
+    def from_json(cls, value: object) -> ReportedKey:
         """As a report has it: the right types of values, whatever they say. Raises ReportError."""
-        if not isinstance(told, Mapping) or told.get("kind") not in KINDS:
+        if not isinstance(value, Mapping) or value.get("kind") not in KINDS:
             raise ReportError("this is no key of a report")
-        texts: dict[str, Any] = {name: told.get(name, "") for name in _KEY_TEXTS}
-        line = told.get("line", 0)
+        texts: dict[str, Any] = {name: value.get(name, "") for name in _KEY_TEXTS}
+        line = value.get("line", 0)
         if not all(isinstance(text, str) for text in texts.values()) or type(line) is not int:
             raise ReportError("a field of a key is of the wrong type")
-        found = cls(kind=told["kind"], line=line, **texts)
-        return found._replace(in_force=told.get("in_force") is True, taken=told.get("taken") is True)
+        found = cls(kind=value["kind"], line=line, **texts)
+        return found._replace(in_force=value.get("in_force") is True, taken=value.get("taken") is True)
 
 
 class Cut(NamedTuple):

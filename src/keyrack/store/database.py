@@ -79,7 +79,7 @@ class Database:
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
         self.seals = Seals()
-        self._told: Callable[[tuple[AlteredRow, ...]], None] | None = None
+        self._on_altered: Callable[[tuple[AlteredRow, ...]], None] | None = None
         self._telling = threading.local()
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
@@ -184,7 +184,7 @@ class Database:
         else:
             # What was written is not seen by the other connection before the commit.
             result = turn.run(question)
-        if self.seals.untold:
+        if self.seals.unreported:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()
         return result
@@ -209,7 +209,7 @@ class Database:
             if self._turn is None:
                 raise NotAtOnce("it must be durable")
             result = self._turn.run(command)
-            if self.seals.untold:
+            if self.seals.unreported:
                 raise NotAtOnce("an alarm is to be written")
             return result
         fiber = fibers.current()
@@ -259,13 +259,14 @@ class Database:
         return stop
 
     def seal_with(
-        self, mac: Callable[[bytes], bytes], told: Callable[[tuple[AlteredRow, ...]], None] | None = None
+        self, mac: Callable[[bytes], bytes], on_altered: Callable[[tuple[AlteredRow, ...]], None] | None = None
     ) -> None:
-        """Seal and check rows with this keyed function; told: hears, outside of any transaction, of rows that are not
-        as Keyrack wrote them, found by whatever was read.
+        """Seal and check rows with this keyed function.
+
+        on_altered: called outside of any transaction with rows that were read and are not as Keyrack wrote them.
         """
         self.seals.use(mac)
-        self._told = told
+        self._on_altered = on_altered
 
     def close(self) -> None:
         """Finish the writes under way and let go of every thread and connection. Twice is once."""
@@ -329,14 +330,14 @@ class Database:
 
     def _tell_broken(self) -> None:
         """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
-        if self._told is None or getattr(self._telling, "now", False):
+        if self._on_altered is None or getattr(self._telling, "now", False):
             return
-        found = self.seals.take()
-        if not found:
+        altered_rows = self.seals.take()
+        if not altered_rows:
             return
         self._telling.now = True
         try:
-            self._told(found)
+            self._on_altered(altered_rows)
         finally:
             self._telling.now = False
 

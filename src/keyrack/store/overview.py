@@ -50,9 +50,9 @@ def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[R
 @prepared
 def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
     held = events.c
-    found = select(held.id, held.at, held.summary, held.server_id)
-    found = found.where(held.workspace_id == workspace_id, text(IS_ALARM), held.at >= since)
-    return found.order_by(held.id.desc()).limit(MOST + 1)
+    statement = select(held.id, held.at, held.summary, held.server_id)
+    statement = statement.where(held.workspace_id == workspace_id, text(IS_ALARM), held.at >= since)
+    return statement.order_by(held.id.desc()).limit(MOST + 1)
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
@@ -96,7 +96,7 @@ def ending(connection: Connection, workspace_id: int, now: datetime, until: date
 @prepared
 def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
     of = (credentials.c.id, credentials.c.label, credentials.c.fingerprint, credentials.c.expires_at, servers.c.name)
-    found = (
+    statement = (
         select(*of, servers.c.id.label("server_id"), system_users.c.username)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
         .join(servers, servers.c.id == credentials.c.server_id)
@@ -105,7 +105,7 @@ def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
             and_(credentials.c.expires_at > now, credentials.c.expires_at <= until),
         )
     )
-    return found.order_by(credentials.c.expires_at).limit(MOST + 1)
+    return statement.order_by(credentials.c.expires_at).limit(MOST + 1)
 
 
 def ending_keys(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
@@ -116,13 +116,13 @@ def ending_keys(connection: Connection, workspace_id: int, now: datetime, until:
 @prepared
 def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
     held = user_keys.c
-    found = select(held.title, held.fingerprint, held.expires_at, users.c.name.label("user"))
-    found = found.join(users, users.c.id == held.user_id).where(
+    statement = select(held.title, held.fingerprint, held.expires_at, users.c.name.label("user"))
+    statement = statement.join(users, users.c.id == held.user_id).where(
         held.workspace_id == workspace_id,
         users.c.disabled_at.is_(None),
         and_(held.expires_at > now, held.expires_at <= until),
     )
-    return found.order_by(held.expires_at).limit(MOST + 1)
+    return statement.order_by(held.expires_at).limit(MOST + 1)
 
 
 def undone(connection: Connection, workspace_id: int) -> list[Row]:
@@ -132,9 +132,9 @@ def undone(connection: Connection, workspace_id: int) -> list[Row]:
 
 @prepared
 def _undone(workspace_id: int) -> Select[Any]:
-    told = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
-    found = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, told)
-    return found.order_by(servers.c.name).limit(1000)
+    took_back = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
+    statement = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, took_back)
+    return statement.order_by(servers.c.name).limit(1000)
 
 
 def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:
@@ -144,12 +144,12 @@ def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:
 
 @prepared
 def _unconfirmed(workspace_id: int) -> Select[Any]:
-    found = (
+    statement = (
         select(revocations.c.fingerprint, func.count().label("hosts"))
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.confirmed_at.is_(None))
     )
-    return found.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
+    return statement.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
 
 
 def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
@@ -159,12 +159,12 @@ def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
 
 @prepared
 def _unmanaged(workspace_id: int) -> Select[Any]:
-    found = (
+    statement = (
         select(servers.c.id.label("server_id"), servers.c.name, func.count().label("keys"))
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(servers.c.workspace_id == workspace_id, unmanaged_keys.c.state == "new")
     )
-    return found.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(1000)
+    return statement.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(1000)
 
 
 def keys_by_type_and_age(connection: Connection, workspace_id: int, ages: Sequence[datetime]) -> list[Row]:
@@ -184,10 +184,10 @@ def _keys_by_type_and_age(
         *((user_keys.c.created_at >= at, literal_column(str(number))) for number, at in instants),
         else_=literal_column("4"),
     )
-    found = select(user_keys.c.key_type, age.label("age"), func.count().label("keys")).where(
+    statement = select(user_keys.c.key_type, age.label("age"), func.count().label("keys")).where(
         user_keys.c.workspace_id == workspace_id, user_keys.c.key_type.is_not(None)
     )
-    return found.group_by(user_keys.c.key_type, literal_column("age"))
+    return statement.group_by(user_keys.c.key_type, literal_column("age"))
 
 
 def offline_policies(connection: Connection, workspace_id: int) -> list[Row]:
@@ -198,8 +198,8 @@ def offline_policies(connection: Connection, workspace_id: int) -> list[Row]:
 @prepared
 def _offline_policies(workspace_id: int) -> Select[Any]:
     after, then = servers.c.offline_after_seconds.label("after_seconds"), servers.c.offline_then.label("then")
-    found = select(after, then, func.count().label("hosts")).where(servers.c.workspace_id == workspace_id)
-    return found.group_by(servers.c.offline_after_seconds, servers.c.offline_then).order_by(func.count().desc())
+    statement = select(after, then, func.count().label("hosts")).where(servers.c.workspace_id == workspace_id)
+    return statement.group_by(servers.c.offline_after_seconds, servers.c.offline_then).order_by(func.count().desc())
 
 
 def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
@@ -220,5 +220,5 @@ def _by_day(workspace_id: int, since: datetime) -> Select[Any]:
         .subquery()
     )
     day = type_coerce(newest.c.at, BigInteger) // literal_column("86400000000", BigInteger)
-    found = select(day.label("day"), newest.c.outcome, func.count().label("number")).where(newest.c.at >= since)
-    return found.group_by(literal_column("day"), newest.c.outcome)
+    statement = select(day.label("day"), newest.c.outcome, func.count().label("number")).where(newest.c.at >= since)
+    return statement.group_by(literal_column("day"), newest.c.outcome)

@@ -60,8 +60,8 @@ class PerServer(Generic[P]):
 
     def rows(self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
         """All rows of this server, in the order of the question."""
-        plan, found = self.raw(connection, server_id, *args, **kwargs)
-        return [plan.row(values) for values in found]
+        plan, rows = self.raw(connection, server_id, *args, **kwargs)
+        return [plan.row(values) for values in rows]
 
     def raw(
         self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs

@@ -68,11 +68,11 @@ class Paged(Generic[P]):
 
         def further(*args: Any, **kwargs: Any) -> Select[Any]:
             after, limit = kwargs.pop("after"), kwargs.pop("limit")
-            found = make(*args, **kwargs)
-            column, descending = _order(found)
+            statement = make(*args, **kwargs)
+            column, descending = _order(statement)
             if after is not None:
-                found = found.where(column < after if descending else column > after)
-            return found.limit(limit)
+                statement = statement.where(column < after if descending else column > after)
+            return statement.limit(limit)
 
         def further_placed(*args: Any, **kwargs: Any) -> Select[Any]:
             found = further(*args, **kwargs)
@@ -129,10 +129,10 @@ class Paged(Generic[P]):
         )
 
 
-def piece_after(found: Sequence[tuple[T, Place]], window: Window) -> Page[T]:
-    """The page that follows a place; found: its items with their places, and one more where more follow."""
-    shown = found[: window.limit]
-    after = shown[-1][1] if len(found) > window.limit else None
+def piece_after(placed: Sequence[tuple[T, Place]], window: Window) -> Page[T]:
+    """The page that follows a place; placed: its items with their places, and one more where more follow."""
+    shown = placed[: window.limit]
+    after = shown[-1][1] if len(placed) > window.limit else None
     return Page(tuple(item for item, _ in shown), 0, 0, window.limit, after, counted=False)
 
 
@@ -170,13 +170,13 @@ class Records(Generic[T]):
         """A record of each row that answers a question."""
         return self.of(connection, *question.raw(connection, *args, **kwargs))
 
-    def of(self, connection: Connection, plan: CompiledStatement, found: Iterable[tuple[Any, ...]]) -> list[T]:
+    def of(self, connection: Connection, plan: CompiledStatement, rows: Iterable[tuple[Any, ...]]) -> list[T]:
         """A record of each row, as the driver has them, and the plan that reads them."""
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
         counted = plan.names[-1:] == (COUNTED,)
         name_of = self._name_of(plan)
         records = []
-        for raw in found:
+        for raw in rows:
             row = raw[:-1] if counted else raw
             if counted:
                 access_tree.know(connection, raw[-1])
@@ -233,8 +233,8 @@ def page(
         column, descending = _order(statement)
         if after:
             statement = statement.where(column < after[0] if descending else column > after[0])
-        found = connection.execute(statement.limit(limit + 1)).all()
-        return piece_after([(record(row), (getattr(row, column.key),)) for row in found], Window(limit, after=after))
+        fetched = connection.execute(statement.limit(limit + 1)).all()
+        return piece_after([(record(row), (getattr(row, column.key),)) for row in fetched], Window(limit, after=after))
     total = connection.execute(select(func.count()).select_from(statement.order_by(None).subquery())).scalar_one()
     rows = connection.execute(statement.offset(offset).limit(limit))
     return Page(items=tuple(record(row) for row in rows), total=total, offset=offset, limit=limit)

@@ -57,7 +57,7 @@ def kept(
         return answer
     answer = ask()
     # A row that does not hold is looked at, and told of, each time.
-    if not seals_of(connection).untold:
+    if not seals_of(connection).unreported:
         records = 1 + len(answer.items) if isinstance(answer, Page) else 1
         if answers.records + records > MOST:
             answers.clear()

@@ -26,13 +26,13 @@ def _states(server_ids: Sequence[int]) -> Select[Any]:
     return select(*of, held.seen_at).where(among(held.id, server_ids))
 
 
-def told(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
+def facts_of(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
     """What hosts told of themselves: id, workspace_id, facts."""
-    return list(_told.rows(connection, server_ids))
+    return list(_facts_of.rows(connection, server_ids))
 
 
 @prepared
-def _told(server_ids: Sequence[int]) -> Select[Any]:
+def _facts_of(server_ids: Sequence[int]) -> Select[Any]:
     return select(servers.c.id, servers.c.workspace_id, servers.c.facts).where(among(servers.c.id, server_ids))
 
 
@@ -43,8 +43,8 @@ def logins(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
 
 @prepared
 def _logins(server_ids: Sequence[int]) -> Select[Any]:
-    found = select(sessions.c.id, sessions.c.server_id, sessions.c.ending)
-    return found.where(among(sessions.c.server_id, server_ids)).order_by(sessions.c.id)
+    statement = select(sessions.c.id, sessions.c.server_id, sessions.c.ending)
+    return statement.where(among(sessions.c.server_id, server_ids)).order_by(sessions.c.id)
 
 
 def keys(connection: Connection, user_id: int) -> list[Row]:
@@ -55,8 +55,8 @@ def keys(connection: Connection, user_id: int) -> list[Row]:
 @prepared
 def _keys(user_id: int) -> Select[Any]:
     held = user_keys.c
-    found = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
-    return found.where(held.user_id == user_id).order_by(held.id)
+    statement = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
+    return statement.where(held.user_id == user_id).order_by(held.id)
 
 
 def requests(connection: Connection, workspace_id: int, user_id: int | None) -> list[Row]:
@@ -67,7 +67,7 @@ def requests(connection: Connection, workspace_id: int, user_id: int | None) -> 
 @prepared
 def _requests(workspace_id: int, user_id: int | None) -> Select[Any]:
     held = access_requests.c
-    found = select(held.id, held.state).where(held.workspace_id == workspace_id)
+    statement = select(held.id, held.state).where(held.workspace_id == workspace_id)
     if user_id is not None:
-        found = found.where(held.user_id == user_id)
-    return found.order_by(held.id.desc()).limit(NEWEST)
+        statement = statement.where(held.user_id == user_id)
+    return statement.order_by(held.id.desc()).limit(NEWEST)

@@ -165,7 +165,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
     _servers(connection, state, number)
     for row in connection.execute(select(repositories).where(repositories.c.workspace_id == number)):
         state.repositories[row.path] = RepositoryState(record(connection, row))
-    by_id = {found.repository.id: found for found in state.repositories.values()}
+    by_id = {repository.repository.id: repository for repository in state.repositories.values()}
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
     for row in connection.execute(statement.where(repositories.c.workspace_id == number)):
         by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
@@ -199,8 +199,8 @@ def fill_keys(
 def _servers(connection: Connection, state: State, number: int) -> None:
     named = ("id", "name", "address", "provider", "mode", "offline_after_seconds", "offline_then", "frozen_at")
     columns: list[Any] = [servers.c[name] for name in named]
-    for found in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
-        state.servers[found.id] = ServerState(**found._mapping)
+    for server in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
+        state.servers[server.id] = ServerState(**server._mapping)
     tagged = select(server_tags).join(servers, servers.c.id == server_tags.c.server_id)
     for row in connection.execute(tagged.where(servers.c.workspace_id == number)):
         state.servers[row.server_id].tags.add(row.tag)

@@ -156,8 +156,8 @@ class _AgentCalls:
         content = await bodies.read(request, LONGEST_OPEN_BODY)
 
         def call() -> enrolment.Enrolled:
-            told = _object(content)
-            return enrolment.enrol(self._instance, told.get("token"), told, address=address)
+            body = _object(content)
+            return enrolment.enrol(self._instance, body.get("token"), body, address=address)
 
         enrolled = await self._scheduler.run(self._callers.of(request), call)
         return JSONResponse(
@@ -178,8 +178,8 @@ class _AgentCalls:
         lineage = asked.get("lineage", "")
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         secret_hash = self._instance.key.hash_token(_secret(request))
-        told = machines.told(request)
-        run = "" if told is None else told.run
+        identity = machines.identity_of(request)
+        run = "" if identity is None else identity.run
         server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
         rested: tuple[int, float] | None = request.scope["state"].get(RESTED)
         if rested is not None:
@@ -192,10 +192,10 @@ class _AgentCalls:
             server, caller = await self._host(request)
             server_id = server.id
             if isinstance(server, Server):
-                await self._machines.seat(request, server, told, caller)
+                await self._machines.seat(request, server, identity, caller)
         if rested is None:
             count(self._limit, request, ("host", server_id))
-            if (answer := self._machines.repeated(server_id, told)) is not None:
+            if (answer := self._machines.repeated(server_id, identity)) is not None:
                 return answer
         packs = "gzip" in request.headers.get("accept-encoding", "")
         audit = bodies.number(asked.get("audit", ""))
@@ -209,7 +209,7 @@ class _AgentCalls:
                         await self._machines.hold(server_id, run, _caller_of(server_id))
                         answer = await self._look(request, contact, waiter)
                         if answer is _SEAT:
-                            await self._machines.take_seat(request, server_id, told, _caller_of(server_id))
+                            await self._machines.take_seat(request, server_id, identity, _caller_of(server_id))
                             continue
                         if answer is not None:
                             return answer
@@ -278,7 +278,7 @@ class _AgentCalls:
 
     async def report(self, request: Request) -> Response:
         """What a host says of itself."""
-        sender = machines.told(request)
+        sender = machines.identity_of(request)
         secret, run = _secret(request), "" if sender is None else sender.run
         server: Server | DeletedServer | None = None
         server_id = self._waiting.known.seat_of(self._instance.key.hash_token(secret), run)
@@ -290,7 +290,7 @@ class _AgentCalls:
             return repeated
         if isinstance(server, Server):
             await self._machines.seat(request, server, sender, caller)
-        content = await self._told(request, server_id, caller)
+        content = await self._report_body(request, server_id, caller)
         if server is None:
             report = _Report(content, (secret, address_of(request)), server_id, run)
             if await self._reports.ask(caller.name, report):
@@ -307,9 +307,9 @@ class _AgentCalls:
         return JSONResponse({"ok": True})
 
     def _take_report(self, server: Server | DeletedServer, content: bytes) -> None:
-        told = _object(content)
-        self._limits.check(server.id, told)
-        enrolment.report(self._instance, server, told)
+        body = _object(content)
+        self._limits.check(server.id, body)
+        enrolment.report(self._instance, server, body)
 
     def _take_reports(self, reports: Sequence[_Report]) -> list[bool | Exception]:
         """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
@@ -323,12 +323,12 @@ class _AgentCalls:
                 results[place] = False
                 continue
             try:
-                told = _object(report.content)
-                self._limits.check(server.id, told)
+                body = _object(report.content)
+                self._limits.check(server.id, body)
             except Exception as error:  # raised for the one who reported; the others are heard
                 results[place] = error
                 continue
-            read.append((server, told))
+            read.append((server, body))
             places.append(place)
         for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
             if error_or_none is not None:
@@ -340,10 +340,10 @@ class _AgentCalls:
         unproved = [report for report in reports if report.server is None]
         if not unproved:
             return {}
-        found = enrolment.authenticate_together(self._instance, [report.proof for report in unproved])
+        servers = enrolment.authenticate_together(self._instance, [report.proof for report in unproved])
         return {
             report.proof: server
-            for report, server in zip(unproved, found, strict=True)
+            for report, server in zip(unproved, servers, strict=True)
             if isinstance(server, Server)
             and server.id == report.server_id
             and server.copied_at is None
@@ -354,7 +354,7 @@ class _AgentCalls:
         """A piece of what a host obeys, which the service does not know any more."""
         server, caller = await self._host(request)
         if isinstance(server, Server):
-            await self._machines.seat(request, server, machines.told(request), caller)
+            await self._machines.seat(request, server, machines.identity_of(request), caller)
         count(self._limit, request, ("host", server.id))
         bodies.check_encoding(request)
         async with self._scheduler.reading(caller, long=bodies.may_be(request, LONG_BODY)):
@@ -378,7 +378,7 @@ class _AgentCalls:
         self._callers.held(request, ("host", server.id))
         return server, Caller(("host", server.id), known=True, at_home=True)
 
-    async def _told(self, request: Request, server_id: int, caller: Caller) -> bytes:
+    async def _report_body(self, request: Request, server_id: int, caller: Caller) -> bytes:
         """A report's body. Raises Refusal THROTTLED before it is read, where the host says how long it is."""
         bodies.check_encoding(request)
         longest = max(self._instance.settings.max_body_bytes, LARGEST_REPORT)
@@ -431,9 +431,9 @@ class _Limits:
         if size >= LONG_BODY:
             self._take(self._bytes, server_id, size, f"reports more than {self._bytes.limit} bytes a minute")
 
-    def check(self, server_id: int, told: Mapping[str, Any]) -> None:
+    def check(self, server_id: int, body: Mapping[str, Any]) -> None:
         """Count what a report tells. Raises Refusal THROTTLED."""
-        if "keys_found" in told:
+        if "keys_found" in body:
             self._take(self._lists, server_id, 1, f"lists its keys more than {self._lists.limit} times a minute")
 
     def _take(self, limit: RateLimit, server_id: int, cost: int, what: str) -> None:

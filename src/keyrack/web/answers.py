@@ -52,7 +52,7 @@ class RecordsAsJson(Generic[T]):
 
     def page(
         self,
-        found: Page[T],
+        page: Page[T],
         form: object,
         show: Callable[[T], Mapping[str, Any]],
         name: str,
@@ -62,16 +62,16 @@ class RecordsAsJson(Generic[T]):
         """An answer with the records of a page under a name, before its other fields, of which it has; form: as for
         `text`; of: what the other fields depend on besides the page.
         """
-        key = (tuple(map(id, found.items)), found.total, found.offset, found.limit, form, of)
+        key = (tuple(map(id, page.items)), page.total, page.offset, page.limit, form, of)
         kept = self._pages.get(key)
         if kept is not None:
             return Response(kept[1], media_type="application/json")
-        texts = ",".join([self.text(record, form, show) for record in found.items])
+        texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
             if len(self._pages) >= self._most_pages:
                 self._pages.clear()
-            self._pages[key] = (found.items, body)
+            self._pages[key] = (page.items, body)
         return Response(body, media_type="application/json")
 
 

@@ -66,8 +66,8 @@ class AtRest:
         if found is None:
             return None
         secret, machine, packs = found
-        told = None if machine is None else copies.read(machine)
-        run = "" if told is None else told.run
+        identity = None if machine is None else copies.read(machine)
+        run = "" if identity is None else identity.run
         revision, lineage, audit, wait = match.groups(b"")
         secret_hash = self._parts.instance.key.hash_token(secret)
         mark = lineage.decode()
@@ -79,7 +79,7 @@ class AtRest:
         seconds = min(float(wait), self._parts.longest_wait)
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
-        if self._parts.machines.repeated(server_id, told) is not None:
+        if self._parts.machines.repeated(server_id, identity) is not None:
             return None  # which is found again, and said
         contact = Contact(server_id, secret_hash, int(revision), mark, packs, run, int(audit) if audit else -1)
         held = HeldContact(self._parts, self.note, connection, contact, seconds)

@@ -226,11 +226,11 @@ def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
     for name, value in pairs:
         if "\x00" in name or "\x00" in value:
             raise malformed("The query holds a NUL character.", "query-malformed")
-    found = Parameters(pairs)
-    if len(found) != len(pairs) and not repeats:
+    parameters = Parameters(pairs)
+    if len(parameters) != len(pairs) and not repeats:
         counts = Counter(name for name, _ in pairs)
-        found.twice = frozenset(name for name, count in counts.items() if count > 1)
-    return found
+        parameters.twice = frozenset(name for name, count in counts.items() if count > 1)
+    return parameters
 
 
 def retried(response: Response, refusal: Refusal) -> Response:

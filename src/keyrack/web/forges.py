@@ -89,12 +89,12 @@ async def keys_file(instance: Instance, request: Request) -> Response:
     stranger = strangers("keys", address_of(request))
     name = str(request.path_params["name"]).replace("\x00", "\ufffd")
     try:
-        found = await run_in_threadpool(published_keys.of_user, instance, stranger, name=name)
+        published = await run_in_threadpool(published_keys.of_user, instance, stranger, name=name)
     except DatabaseUnavailable as error:
         away = unanswered(error)
         return bodies.retried(PlainTextResponse(away.message, 500 if away.kind is Kind.FAULT else 503), away)
     except Refusal as refusal:
         status = 404 if refusal.kind is Kind.MISSING else 401
         return PlainTextResponse("Not Found\n" if status == 404 else f"{refusal.message}\n", status)
-    lines = "".join(f"{key.public_key}\n" for key in found.keys)
+    lines = "".join(f"{key.public_key}\n" for key in published.keys)
     return tagged(request, PlainTextResponse(lines))

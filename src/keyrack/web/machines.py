@@ -68,36 +68,40 @@ class Machines:
         if not waiting:
             del self._open[server_id]
 
-    def repeated(self, server_id: int, told: ReportedIdentity | None) -> Response | None:
+    def repeated(self, server_id: int, identity: ReportedIdentity | None) -> Response | None:
         """What to answer to a question whose number was there before: the machine was copied while it ran, or went
         back. It must go by another name, so that the two can be told apart.
         """
-        if told is None:
+        if identity is None:
             return None
-        place = server_id, told.lane
+        place = server_id, identity.lane
         run, number = self._numbers.get(place, ("", 0))
-        if run == told.run and told.number <= number:
+        if run == identity.run and identity.number <= number:
             words = "Another machine asked as this run of the agent. Begin another run."
             return JSONResponse({"error": words, "tell": "run"}, 409)
         if len(self._numbers) >= MOST_NUMBERS:
             self._numbers.clear()
-        self._numbers[place] = told.run, told.number
+        self._numbers[place] = identity.run, identity.number
         return None
 
-    async def seat(self, request: Request, server: Server, told: ReportedIdentity | None, caller: Caller) -> None:
+    async def seat(self, request: Request, server: Server, identity: ReportedIdentity | None, caller: Caller) -> None:
         """Note who asks, where that is news. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
-        if server.copied_at is None and (told is None or told.run == server.agent_run):
+        if server.copied_at is None and (identity is None or identity.run == server.agent_run):
             return
-        await self.take_seat(request, server.id, told, caller)
+        await self.take_seat(request, server.id, identity, caller)
 
-    async def take_seat(self, request: Request, server_id: int, told: ReportedIdentity | None, caller: Caller) -> None:
+    async def take_seat(
+        self, request: Request, server_id: int, identity: ReportedIdentity | None, caller: Caller
+    ) -> None:
         """The same where nothing is known of the server's last run."""
         arrived = self._instance.now()
         others = [request for request in self._open.get(server_id, ()) if not await request.is_disconnected()]
-        note = partial(copies.contact, self._instance, server_id, told, address=address_of(request), arrived=arrived)
+        note = partial(
+            copies.contact, self._instance, server_id, identity, address=address_of(request), arrived=arrived
+        )
         seat = await self._scheduler.run(caller, note)
         if seat is Seat.NEW_WHILE_SEEN or (seat is Seat.NEW and others):
-            self._held[server_id] = told.run if told else "", asyncio.get_running_loop().time() + HOLD
+            self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD
 
     def is_held(self, server_id: int, run: str) -> bool:
         """Whether a run is to wait for what the one before it says."""
@@ -121,7 +125,7 @@ class Machines:
         self._held.pop(server_id, None)
 
 
-def told(request: Request) -> ReportedIdentity | None:
+def identity_of(request: Request) -> ReportedIdentity | None:
     """What a request says of its sender."""
     header = request.headers.get(HEADER)
     return None if header is None else copies.read(header)

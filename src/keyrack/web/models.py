@@ -20,11 +20,11 @@ class _Plain(GenerateJsonSchema):
 
     def generate_inner(self, schema: Any) -> Schema:
         """One part, without pydantic's own titles and defaults of null."""
-        found = super().generate_inner(schema)
-        found.pop("title", None)
-        if found.get("default", 0) is None:
-            found.pop("default")
-        return found
+        inner = super().generate_inner(schema)
+        inner.pop("title", None)
+        if inner.get("default", 0) is None:
+            inner.pop("default")
+        return inner
 
 
 def schemas(api: str, models: Iterable[type[BaseModel]]) -> dict[str, Schema]:

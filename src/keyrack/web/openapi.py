@@ -25,8 +25,8 @@ NAME = re.compile(r"\{(\w+)\}")
 def openapi(apis: Described, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 description of every call of every API; apis: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
-    told = {dialect.name: _told(dialect) for _, dialect in apis}
-    known = {name: schema for one in told.values() for name, schema in one.schemas.items()} | _of_models(apis)
+    described = {dialect.name: _description_of(dialect) for _, dialect in apis}
+    known = {name: schema for one in described.values() for name, schema in one.schemas.items()} | _of_models(apis)
     names: set[str] = set()
     for prefix, dialect in apis:
         for endpoint in dialect.endpoints:
@@ -40,7 +40,7 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
                 "tags": [dialect.name],
                 "operationId": name,
                 "summary": _words(endpoint),
-                "responses": _responses(_told(dialect), endpoint, shape, known),
+                "responses": _responses(_description_of(dialect), endpoint, shape, known),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
             asked = _parameters(endpoint, shape)
@@ -54,11 +54,11 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Keyrack", "version": __version__},
         "servers": [{"url": url}],
-        "tags": [{"name": name, "description": told[name].title} for name in sorted(told)],
+        "tags": [{"name": name, "description": described[name].title} for name in sorted(described)],
         "paths": paths,
         "components": {
             "schemas": known,
-            "securitySchemes": {name: told[name].scheme for name in sorted(told)},
+            "securitySchemes": {name: described[name].scheme for name in sorted(described)},
         },
     }
 
@@ -67,7 +67,7 @@ def page(apis: Described) -> str:
     """The same as a page: one table for each API."""
     parts = [_HEAD]
     for prefix, dialect in apis:
-        parts.append(f"<h2>{escape(_told(dialect).title)} <code>{escape(prefix)}</code></h2><table>")
+        parts.append(f"<h2>{escape(_description_of(dialect).title)} <code>{escape(prefix)}</code></h2><table>")
         for endpoint in dialect.endpoints:
             parts.append(
                 f"<tr><td><b>{endpoint.method}</b></td><td><code>{escape(prefix + endpoint.path)}</code></td>"
@@ -77,7 +77,7 @@ def page(apis: Described) -> str:
     return "".join((*parts, "</body></html>\n"))
 
 
-def _told(dialect: Dialect) -> Description:
+def _description_of(dialect: Dialect) -> Description:
     assert dialect.described is not None, f"{dialect.name} is in APIS, and has no description"
     return dialect.described
 
@@ -101,7 +101,7 @@ def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
             for model in (endpoint.answers, endpoint.takes)
         )
         return Shape(answer, body, endpoint.status)
-    known = _told(dialect).shapes
+    known = _description_of(dialect).shapes
     return known.get(f"{dialect.name}.{name}") or known.get(f"{dialect.name}.{prefix}.{name}")
 
 
@@ -119,12 +119,12 @@ def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]
 
 
 def _responses(
-    told: Description, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
+    description: Description, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
 ) -> dict[str, Any]:
-    error = shapes.named(told.error)
+    error = shapes.named(description.error)
     content = _content(error, known)
-    if told.gateway is not None:
-        content["application/json"]["schema"] = {"anyOf": [error, shapes.named(told.gateway)]}
+    if description.gateway is not None:
+        content["application/json"]["schema"] = {"anyOf": [error, shapes.named(description.gateway)]}
     refusals = {
         "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
         "403": "The caller may not do this." if not endpoint.open else None,

@@ -92,14 +92,14 @@ class Outgoing:
 
     def _address(self, host: str, port: int, *, secure: bool) -> str:
         """The address to connect to; every one that a name has must be allowed."""
-        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        for text in found:
+        addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        for text in addresses:
             inside = is_within(text, self._networks)
             if not inside and not is_public(text):
                 raise NoHttpAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
                 raise NoHttpAnswer(f"{host} is asked over https alone.")
-        return found[0]
+        return addresses[0]
 
 
 def _shaken_later(raw: socket.socket, host: str) -> ssl.SSLSocket:

@@ -42,11 +42,11 @@ class Paths(Generic[T]):
             patterns.append((_first(template), _Pattern(regex, convertors, target)))
         for count, patterns in by_count.items():
             for first in {begins for begins, _ in patterns}:
-                found = [pattern for begins, pattern in patterns if begins == first or begins.startswith("{")]
+                fitting = [pattern for begins, pattern in patterns if begins == first or begins.startswith("{")]
                 if first.startswith("{"):
-                    self._open[count] = found
+                    self._open[count] = fitting
                 else:
-                    self._by_first[count, first] = found
+                    self._by_first[count, first] = fitting
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """The target of the first template that a path fits, and what stands in it by name; None where none does."""

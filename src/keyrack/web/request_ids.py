@@ -19,7 +19,7 @@ def fresh() -> str:
     return f"{_random.getrandbits(128):032x}"
 
 
-def told(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def add_request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor of structlog's: names the request that a line belongs to, if it belongs to one."""
     if request_id := current.get():
         event.setdefault("request_id", request_id)

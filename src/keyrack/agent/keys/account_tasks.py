@@ -101,8 +101,8 @@ def _look_until_it_hangs(
                 buffer += piece
             line, _, rest = bytes(buffer).partition(b"\n")
             buffer = bytearray(rest)
-            told = json.loads(line)
-            answers[number] = TaskResult(told.get("value"), told.get("problem", ""))
+            answer = json.loads(line)
+            answers[number] = TaskResult(answer.get("value"), answer.get("problem", ""))
     finally:
         child.end()
     return ""
@@ -112,8 +112,8 @@ def _work(tasks: Sequence[Task], waiting: List[int], writing: int) -> None:
     """In the child."""
     os.chdir("/")
     for number in waiting:
-        told = _do(tasks[number])
-        as_account.write_all(writing, json.dumps(told).encode("ascii") + b"\n")
+        result = _do(tasks[number])
+        as_account.write_all(writing, json.dumps(result).encode("ascii") + b"\n")
 
 
 def _do(task: Task) -> Any:

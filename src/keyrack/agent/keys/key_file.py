@@ -164,25 +164,25 @@ class Look:
 
 def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     """What is known after an answer; of a file that did not answer it is what was known before."""
-    told = answer.value
+    seen = answer.value
     if answer.problem:
         before = known if known is not None and not answer.ended else KnownFile()
         mount = known.mount if known is not None else ""
         return before._replace(stamp=None, problem=answer.problem, refused=False, mount=mount)
-    if told is None:
+    if seen is None:
         return KnownFile()
-    if "closed" in told:
+    if "closed" in seen:
         return (known or KnownFile())._replace(stamp=None, problem=AWAY)
-    if "away" in told:
+    if "away" in seen:
         # Not mounted, or not opened yet: what was in it may be there again.
         return known._replace(stamp=None, problem=AWAY) if known is not None and known.mount else KnownFile()
-    if "refused" in told:
-        return KnownFile(problem=told["refused"], refused=True)
-    if "same" in told:
-        return known._replace(problem="", refused=False, unsafe=told["unsafe"]) if known is not None else KnownFile()
-    stamp = None if told["stamp"] is None else tuple(told["stamp"])
-    rows = tuple(KeyFileLine(*row) for row in told["rows"])
-    return KnownFile(stamp, rows, told["cut"], mount=told["mount"], unsafe=told["unsafe"])
+    if "refused" in seen:
+        return KnownFile(problem=seen["refused"], refused=True)
+    if "same" in seen:
+        return known._replace(problem="", refused=False, unsafe=seen["unsafe"]) if known is not None else KnownFile()
+    stamp = None if seen["stamp"] is None else tuple(seen["stamp"])
+    rows = tuple(KeyFileLine(*row) for row in seen["rows"])
+    return KnownFile(stamp, rows, seen["cut"], mount=seen["mount"], unsafe=seen["unsafe"])
 
 
 def changed_by_others(path: str, home: str) -> str:

@@ -41,7 +41,7 @@ class _ChangedMeanwhile(Exception):
 
 
 def remove_keys(
-    removals: Iterable[KeyRemoval], found: Sequence[ReportedKey], rules: SshdRules = USUAL_RULES
+    removals: Iterable[KeyRemoval], reported_keys: Sequence[ReportedKey], rules: SshdRules = USUAL_RULES
 ) -> List[str]:
     """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
 
@@ -49,7 +49,7 @@ def remove_keys(
     """
     problems = []
     for order in removals:
-        for one in found:
+        for one in reported_keys:
             if (one.path, one.fingerprint) == (order.path, order.fingerprint) and one.kind in (KEY, AUTHORITY):
                 try:
                     _rewrite(one, rules)

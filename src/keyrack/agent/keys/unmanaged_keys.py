@@ -314,12 +314,12 @@ def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKe
     )
 
 
-def _share(found: List[ReportedKey], first: Sequence[str]) -> Tuple[List[ReportedKey], List[Cut]]:
+def _share(keys: List[ReportedKey], first: Sequence[str]) -> Tuple[List[ReportedKey], List[Cut]]:
     """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
-    if len(found) <= MOST_FOUND and sum(map(_size, found)) <= MOST_CHARACTERS:
-        return sorted(found), []
+    if len(keys) <= MOST_FOUND and sum(map(_size, keys)) <= MOST_CHARACTERS:
+        return sorted(keys), []
     by_account: Dict[str, List[ReportedKey]] = {}
-    for one in sorted(found, key=lambda one: (not one.in_force, one)):
+    for one in sorted(keys, key=lambda one: (not one.in_force, one)):
         by_account.setdefault(one.username, []).append(one)
     privileged = [name for name in (EVERYBODY, *first) if name in by_account]
     rest = [name for name in sorted(by_account) if name not in set(privileged)]
@@ -418,6 +418,6 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
     ]
 
 
-def digest(found: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
+def digest(keys: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
     """Two scans with the same digest found the same, and were cut at the same places."""
-    return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
+    return sha256(json.dumps([[one.to_json() for one in keys], list(cut)]).encode()).hex()

@@ -308,7 +308,7 @@ class Follower:
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
         is_recalled = self._reconciler.revision == self._status.revision
-        report = self._reconciler.told()._replace(
+        report = self._reconciler.to_report()._replace(
             revision=self._status.revision,
             lineage=self._reconciler.lineage if is_recalled else None,
             state=state,

@@ -69,8 +69,8 @@ class Outbox:
         if not smaller and "revision" in piece:
             return False
         self._pieces[:1] = smaller
-        told = {name for one in smaller for name in one}
-        self._whole = self._whole and told >= piece.keys()
+        names = {name for one in smaller for name in one}
+        self._whole = self._whole and names >= piece.keys()
         return True
 
 
@@ -138,13 +138,13 @@ def _shares(keys: List[Fields], most: int) -> List[List[Fields]]:
     return shares
 
 
-def _list(told: List[Fields], keys: List[Fields], cut: List[Fields]) -> Fields:
+def _list(parts: List[Fields], keys: List[Fields], cut: List[Fields]) -> Fields:
     """A report of some of the keys, which says nothing of any file that it does not have all keys of."""
-    here = {_place(key) for key in told}
-    counts = _counts(told)
+    here = {_place(key) for key in parts}
+    counts = _counts(parts)
     places = [place for place, number in _counts(keys).items() if place not in here or counts[place] < number]
     unseen = [Cut(username, path, _TOO_LONG)._asdict() for username, path in places]
-    return {_KEYS: told, _CUT: cut + unseen}
+    return {_KEYS: parts, _CUT: cut + unseen}
 
 
 def _counts(keys: Iterable[Fields]) -> Dict[_Place, int]:

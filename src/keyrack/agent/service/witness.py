@@ -31,34 +31,34 @@ class Witness:
         """How many records the log had, 0 before anything was seen."""
         return self._last.size if self._last is not None else 0
 
-    def take(self, told: Any) -> bool:
+    def take(self, sent: Any) -> bool:
         """Look at a checkpoint as it came beside a document; whether there is news for people (problem changed)."""
-        if told is None:
+        if sent is None:
             return False
         before, self.problem = self.problem, ""
         try:
-            new = self._read(told)
-            words = audit_tree.problem(self._last, new, audit_tree.read_path(told.get("proof")))
+            new = self._read(sent)
+            words = audit_tree.problem(self._last, new, audit_tree.read_path(sent.get("proof")))
             if words:
                 self.problem = words + _REMEDY.format(f"{self._state.folder.path}/{FILE}")
             elif self._last is None or new.size > self._last.size:
-                self._keep(told, new)
+                self._keep(sent, new)
         except (CheckpointProblem, signature.DocumentSignatureProblem) as problem:
             self.problem = f"a checkpoint of the audit log is refused: {problem}"
         except OSError as error:
             self.problem = f"the checkpoint of the audit log cannot be kept: {error.strerror}"
         return self.problem != before
 
-    def _keep(self, told: Dict[str, Any], new: Checkpoint) -> None:
-        fields = {"text": told["text"], "signature": told["signature"]}
+    def _keep(self, sent: Dict[str, Any], new: Checkpoint) -> None:
+        fields = {"text": sent["text"], "signature": sent["signature"]}
         self._state.save(FILE, fields, durable=self._last is None)
         self._last = new
 
-    def _read(self, told: Any) -> Checkpoint:
+    def _read(self, sent: Any) -> Checkpoint:
         """A checkpoint that the service signed. Raises CheckpointProblem or DocumentSignatureProblem."""
-        if not isinstance(told, dict):
+        if not isinstance(sent, dict):
             raise CheckpointProblem("it is not a checkpoint")
-        text, signed = told.get("text"), told.get("signature")
+        text, signed = sent.get("text"), sent.get("signature")
         if not isinstance(text, str) or not isinstance(signed, str):
             raise CheckpointProblem("it is not a checkpoint")
         signature.check(self._signing_key, text, signed, audit_tree.NAMESPACE)

@@ -37,7 +37,7 @@ class Uses:
         self._last = {**{login.fingerprint: login for login in logins}, **self._last}
 
 
-def told(logins: Iterable[LoggedLogin], glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
+def as_reported(logins: Iterable[LoggedLogin], glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
     """As reports have it; glass: accounts with fingerprints whose logins break glass."""
     return [
         {

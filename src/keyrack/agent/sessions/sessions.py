@@ -290,7 +290,7 @@ class Sessions:
         self._new[session.id] = time.monotonic()
 
 
-def told(session: LoginSession, glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
+def as_reported(session: LoginSession, glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
     """A session as reports have it; glass: accounts with fingerprints whose logins break glass."""
     return {
         "id": session.id,

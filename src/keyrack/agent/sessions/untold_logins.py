@@ -30,7 +30,7 @@ class UntoldLogins:
         """Take in accepted logins, oldest first."""
         for login in logins:
             if len(self._batch) + len(self._new) < MOST:
-                self._new += last_uses.told([login])
+                self._new += last_uses.as_reported([login])
             else:
                 self._new_more += 1
 

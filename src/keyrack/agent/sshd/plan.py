@@ -7,7 +7,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sshd import config_block, drop_in, login_check, originals
+from keyrack.agent.sessions import comers
+from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
@@ -48,7 +49,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd))
 
 
-def told(
+def as_reported(
     state: StateFolder, path: str, settings: Mapping[str, str], document: HostDocument, check: LoginCheck, sshd: Sshd
 ) -> Dict[str, Any]:
     """What a report has of it: all but the keys, which stand in it already; {"revision", "sections"}, as as_object has
@@ -99,7 +100,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
     return {"title": title.rstrip(":"), "sections": sections}
 
 
-def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iterator[str]:
+def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
         name: {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
         for name, entries in document.users.items()
@@ -108,7 +109,7 @@ def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iter
     yield ""
     yield "Keys:"
     count = 0
-    for one in found:
+    for one in read:
         if not one.in_force:
             continue
         today.setdefault(one.username, set()).add(one.fingerprint)
@@ -199,20 +200,22 @@ def _settings(
                 changed = True
         if not changed:
             yield "  no change"
-        verdicts = check.look(document, copy)
+        came = comers.look(state, sshd)
+        verdicts = check.look(document, copy, came)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
     yield ""
     yield "Who could not log in with a key of Keyrack all the same:"
     count = 0
-    for verdict in verdicts:
-        for one in verdict.judged():
-            if verdict.why or one.why:
-                yield f"  {verdict.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {verdict.why or one.why}"
+    for account in verdicts:
+        for one in account.judged():
+            if account.why or one.why:
+                yield f"  {account.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {account.why or one.why}"
                 count += 1
-    if not login_check.opens_for_long(verdicts, LASTING_SECONDS):
-        yield "  everybody: no key opens an account for long and without a forced command, so enforcing does not begin"
+    if not login_verdict.opens_for_long(verdicts, LASTING_SECONDS, came):
+        yield "  everybody: no key lets somebody work here for long, so enforcing does not begin"
+        yield from (f"  {why}" for why in login_verdict.nobody_words(verdicts, LASTING_SECONDS, came))
     elif not count:
         yield "  nobody: each key opens its account"
 

@@ -23,7 +23,7 @@ _UNKNOWN_TOKEN = re.compile(r"^(?:[^%]|%[%hUu])*%(?![%hUu])")
 MOST_ACCOUNTS, MOST_KEYS = 200, 50  # told of
 
 
-def told(
+def as_reported(
     check: LoginCheck, sshd: Sshd, document: HostDocument, reads: Optional[str] = None
 ) -> Dict[str, Dict[str, Any]]:
     """An entry for each account that the document speaks of, and for root: `why` nobody gets in by any key, `keys`: by

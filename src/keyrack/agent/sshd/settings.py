@@ -215,14 +215,14 @@ class Sshd:
             return self._reload_unseen()
         if all(one.is_systemds and not one.sshds for one in before):
             return Reloaded(True)
-        told = sorted({pid for one in before for pid in one.sshds})
-        if not told:
+        signalled = sorted({pid for one in before for pid in one.sshds})
+        if not signalled:
             who = ", ".join(str(pid) for one in before for pid, _ in one.owners) or "not to be seen"
             return Reloaded(False, f"what listens at {_places(before)} is no sshd that can be told (process {who})")
         gone = self.cannot_start_anew()
         if gone:
             return Reloaded(False, f"sshd was not told to read its settings: {gone}")
-        for pid in told:
+        for pid in signalled:
             problem = self._tell(pid, any(one.is_systemds for one in before if pid in one.sshds))
             if problem:
                 return Reloaded(False, problem)

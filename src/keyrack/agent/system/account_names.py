@@ -158,10 +158,10 @@ def _ask(names: Sequence[str], groups: Sequence[str]) -> Any:
         # A directory that answers slowly must not cost all that is known by now.
         if name not in known and time.monotonic() < until:
             _note(known, lambda name=name: pwd.getpwnam(name))
-    return _told(known)
+    return _as_json(known)
 
 
-def _told(known: Mapping[str, pwd.struct_passwd]) -> List[List[Any]]:
+def _as_json(known: Mapping[str, pwd.struct_passwd]) -> List[List[Any]]:
     return [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
 
 
@@ -198,7 +198,7 @@ def _owners(folder: str, folders: Set[str], homes: Set[str], names: Set[str], nu
                 has_owner(path, owner)
             elif path not in homes and path not in {one.pw_dir for one in found.values()}:
                 apart.append(path)
-    return {"accounts": _told(found), "ownerless": ownerless[:_MOST_OWNERLESS], "apart": apart[:_MOST_APART]}
+    return {"accounts": _as_json(found), "ownerless": ownerless[:_MOST_OWNERLESS], "apart": apart[:_MOST_APART]}
 
 
 def _members(groups: Sequence[str]) -> List[str]:

@@ -124,14 +124,14 @@ class Accounts:
 
     def facts(self, wanted: Mapping[str, DesiredAccount]) -> Dict[str, Dict[str, Any]]:
         """What the service is told about the accounts it asked for."""
-        told: Dict[str, Dict[str, Any]] = {}
+        facts: Dict[str, Dict[str, Any]] = {}
         for name in wanted:
-            told[name] = {"exists": lookup.exists(name)}
+            facts[name] = {"exists": lookup.exists(name)}
             if name in self._refused:
-                told[name]["refused"] = self._refused[name]
+                facts[name]["refused"] = self._refused[name]
             if name in self._keys:
-                told[name]["deployment_key"] = self._keys[name]
-        return told
+                facts[name]["deployment_key"] = self._keys[name]
+        return facts
 
     def _put_one(self, name: str, account: DesiredAccount) -> str:
         if not lookup.exists(name):

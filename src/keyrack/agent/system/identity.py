@@ -65,7 +65,7 @@ class Identity:
         with self._lock:
             number = self._numbers[lane] = self._numbers.get(lane, 0) + 1
             run = self.run
-        told = (
+        fields = (
             ("run", run),
             ("boot", self._boot),
             ("machine", self._machine),
@@ -75,7 +75,7 @@ class Identity:
             ("number", str(number)),
             ("name", self._name),
         )
-        return "; ".join(f"{name}={value}" for name, value in told)
+        return "; ".join(f"{name}={value}" for name, value in fields)
 
 
 def machine_mark(etc: str = "/etc") -> str:

@@ -43,8 +43,8 @@ def current() -> SavedLogin | None:
                 raise click.ClickException(
                     f"{path()} can be read by others: chmod 600 it, and log in with a new token."
                 )
-            told = json.load(file)
-            return SavedLogin(told["url"], told["token"], told.get("name", ""))
+            saved = json.load(file)
+            return SavedLogin(saved["url"], saved["token"], saved.get("name", ""))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -67,11 +67,11 @@ def keep(login: SavedLogin) -> None:
 def forget() -> SavedLogin | None:
     """Remove the login, and answer it as it was."""
     try:
-        told = current()
+        saved = current()
     except click.ClickException:
-        told = SavedLogin("", "")
+        saved = SavedLogin("", "")
     try:
         path().unlink()
     except FileNotFoundError:
         return None
-    return told
+    return saved

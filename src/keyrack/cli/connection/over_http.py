@@ -37,11 +37,11 @@ WITH_BODY = (200, 201, 202)
 MAYBE = " What was asked may have been done; look before you ask again."
 
 
-class _Told(dict[str, Any]):
-    """What a service answered: fields that this command does not know are left alone, one that is not there is told."""
+class _Answer(dict[str, Any]):
+    """What a service answered: fields that this command does not know are left alone, one that is not there is said."""
 
-    def __init__(self, found: dict[str, Any], words: str) -> None:
-        super().__init__(found)
+    def __init__(self, fields: dict[str, Any], words: str) -> None:
+        super().__init__(fields)
         self._words = words
 
     def __missing__(self, name: str) -> Any:
@@ -119,14 +119,14 @@ class OverHttp(Calls):
         maybe = MAYBE if method != "GET" else ""
         words = f"The service at {self._url} may be older than this command ({__version__}).{maybe}"
         try:
-            told = json.loads(content, object_hook=lambda found: _Told(found, words)) if content else None
+            decoded = json.loads(content, object_hook=lambda found: _Answer(found, words)) if content else None
         except (ValueError, RecursionError):
-            told = ()
+            decoded = ()
         if 200 <= status < 300:
-            if content and not isinstance(told, dict):
+            if content and not isinstance(decoded, dict):
                 raise Unreachable(f"{self._url} answers something else than Keyrack.{maybe}")
-            return told
-        error = told.get("error") if isinstance(told, dict) else None
+            return decoded
+        error = decoded.get("error") if isinstance(decoded, dict) else None
         error = error if isinstance(error, dict) else {}
         words = str(error.get("message") or f"{self._url} answers with the status {status}; is that a Keyrack?")
         if status in AWAY or not error:

@@ -24,9 +24,9 @@ class CallRefused(click.ClickException):
 
     def with_advice(self, words: str) -> CallRefused:
         """The same, with what to do next."""
-        told = CallRefused(self.status, self.code, f"{self.message} {words}")
-        told.advised = True
-        return told
+        advised = CallRefused(self.status, self.code, f"{self.message} {words}")
+        advised.advised = True
+        return advised
 
 
 class Calls(ABC):
@@ -49,9 +49,9 @@ class Calls(ABC):
         """All items of a list that comes in pages, one page after the other as they are looked at."""
         cursor: str | None = ""
         while cursor is not None:
-            found = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
-            yield from found["items"]
-            cursor = found["next"]
+            page = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
+            yield from page["items"]
+            cursor = page["next"]
 
 
 def texts(query: Mapping[str, Any] | None) -> dict[str, str]:

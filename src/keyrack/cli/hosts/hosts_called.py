@@ -138,11 +138,11 @@ def set_offline_policy(
     where = to("servers", reference) if reference is not None else to("tags", tag)
     with reached(given) as calls, known(_HINT):
         policy = {"after_seconds": seconds, "then": then}
-        told = calls.ask("PUT", f"{where}/offline-policy", policy)["items"]
+        policies = calls.ask("PUT", f"{where}/offline-policy", policy)["items"]
         if json_wanted:
-            show_json(told)
+            show_json(policies)
             return
-        for server in told:
+        for server in policies:
             say(f"{server['name']}: {server['offline_words']}")
 
 

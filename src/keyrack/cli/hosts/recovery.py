@@ -79,10 +79,10 @@ class _Decision:
 def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> dict[str, object]:
     """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
     path = to("servers", server, "resync")
-    found = _difference(calls, path)
-    decision = wanted.on(found["held_back"])
-    waits = found["waiting_for_host"] and not wanted.accept_database
-    meant = bool(decision["let_in"]) or wanted.accept_database or (found["undecided"] and not wanted.let_in)
+    difference = _difference(calls, path)
+    decision = wanted.on(difference["held_back"])
+    waits = difference["waiting_for_host"] and not wanted.accept_database
+    meant = bool(decision["let_in"]) or wanted.accept_database or (difference["undecided"] and not wanted.let_in)
     decided = bool(wanted.yes and meant and not waits)
     if decided:
         calls.ask("POST", path, decision)
@@ -94,29 +94,29 @@ def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> 
             "options": row["options"],
             "name": row["name"] or "",
         }
-        for row in found["held_back"]
+        for row in difference["held_back"]
     ]
     return {"server": name, "waits_for_host": bool(waits), "held": held, "decided": decided}
 
 
 def _difference(calls: Calls, path: str) -> dict[str, Any]:
     """What is held back on a server, all pages of it."""
-    found: dict[str, Any] = calls.ask("GET", path, query={"per_page": AT_ONCE})
-    onward = found["next"]
+    difference: dict[str, Any] = calls.ask("GET", path, query={"per_page": AT_ONCE})
+    onward = difference["next"]
     while onward is not None:
         page = calls.ask("GET", path, query={"per_page": AT_ONCE, "cursor": onward})
-        found["held_back"] += page["held_back"]
+        difference["held_back"] += page["held_back"]
         onward = page["next"]
-    return found
+    return difference
 
 
 def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
     path = to("servers", server, "resync")
-    found = _difference(calls, path)
-    if not found["undecided"] and not found["held_back"]:
+    difference = _difference(calls, path)
+    if not difference["undecided"] and not difference["held_back"]:
         say(f"{name}: its host knows nothing that the database does not know.")
         return
-    if found["waiting_for_host"] and not wanted.accept_database:
+    if difference["waiting_for_host"] and not wanted.accept_database:
         say(f"{name}: its host has not yet told what it obeyed; nothing new reaches it until then.")
         return
     rows = [
@@ -127,14 +127,14 @@ def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
             " ".join(row["options"]) or "-",
             dash(row["name"]),
         )
-        for row in found["held_back"]
+        for row in difference["held_back"]
     ]
     say(f"{name}:")
     table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
-    if not found["undecided"] and not wanted.let_in and not wanted.accept_database:
+    if not difference["undecided"] and not wanted.let_in and not wanted.accept_database:
         say("Decided; --let-in FINGERPRINT or --accept-database changes that.")
         return
-    decision = wanted.on(found["held_back"])
+    decision = wanted.on(difference["held_back"])
     if wanted.let_in and not decision["let_in"] and not wanted.accept_database:
         say(f"{name}: none of these keys is held back here.")
         return

@@ -59,13 +59,13 @@ def revoke(
                 f"Revoked {done['fingerprint']}: {done['credentials']} credentials, {done['user_keys']} user keys and "
                 f"{done['repositories']} deploy keys, on {len(done['revisions'])} servers."
             )
-        told = _follow(calls, fingerprint, wait) if done["revisions"] or json_wanted else None
-        if told is not None and json_wanted:
+        followed = _follow(calls, fingerprint, wait) if done["revisions"] or json_wanted else None
+        if followed is not None and json_wanted:
             gone = {name: done[name] for name in ("credentials", "user_keys", "repositories")}
-            show_json({"fingerprint": done["fingerprint"], **gone, **_as_object(told)})
-        elif told is not None:
-            _show_receipts(told)
-        if told is not None and not told["done"] and wait is not None:
+            show_json({"fingerprint": done["fingerprint"], **gone, **_as_object(followed)})
+        elif followed is not None:
+            _show_receipts(followed)
+        if followed is not None and not followed["done"] and wait is not None:
             raise partly()
 
 
@@ -128,13 +128,13 @@ def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
         time.sleep(LOOK_SECONDS)
 
 
-def _show_receipts(found: Mapping[str, Any], json_wanted: bool = False) -> None:
+def _show_receipts(answer: Mapping[str, Any], json_wanted: bool = False) -> None:
     if json_wanted:
-        show_json(_as_object(found))
+        show_json(_as_object(answer))
         return
-    receipts.show(found["servers"])
-    say(found["words"])
+    receipts.show(answer["servers"])
+    say(answer["words"])
 
 
-def _as_object(found: Mapping[str, Any]) -> dict[str, object]:
-    return {"done": found["done"], "words": found["words"], "servers": receipts.objects(found["servers"])}
+def _as_object(answer: Mapping[str, Any]) -> dict[str, object]:
+    return {"done": answer["done"], "words": answer["words"], "servers": receipts.objects(answer["servers"])}

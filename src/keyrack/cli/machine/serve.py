@@ -168,7 +168,7 @@ def set_up_logging(log_format: str = "text") -> None:
     import structlog
 
     shared: list[Any] = [
-        request_ids.told,
+        request_ids.add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -242,8 +242,8 @@ class Demo:
 
     def _free_label(self, admin: FirstAdmin, server: Server) -> str:
         actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
-        found = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
-        taken = {credential.label for credential in found.items}
+        page = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
+        taken = {credential.label for credential in page.items}
         numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))
         return LABEL if LABEL not in taken else next(label for label in numbered if label not in taken)
 

@@ -78,10 +78,10 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
     Beyond MOST_AN_HOUR with one code of a server there is one more, which says so: what a host tells may be new each
     time.
     """
-    told = events.count_lately(connection, server.id, code, now - AGAIN_AFTER)
-    if told > MOST_AN_HOUR:
+    recent = events.count_lately(connection, server.id, code, now - AGAIN_AFTER)
+    if recent > MOST_AN_HOUR:
         return False
-    if told == MOST_AN_HOUR:
+    if recent == MOST_AN_HOUR:
         words = f"host {server.name} raised this more than {MOST_AN_HOUR} times within an hour; the rest is left out"
     events.add(
         connection,

@@ -105,8 +105,8 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
     if signed is not None:
         instance.checkpoints.newest = signed
         if count:
-            for told in handed:
-                told(signed)
+            for handed_on in handed:
+                handed_on(signed)
     return count == audit_log.AT_ONCE
 
 
@@ -222,8 +222,8 @@ def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str,
             known.clear()
         found = instance.database.read(lambda connection: {one: _path(connection, one, size) for one in wanted})
         known.update(((one, size), path) for one, path in found.items())
-    told = {"text": newest.text, "signature": newest.signature}
-    return {one: {**told, "proof": known.get((one, size), [])} for one in sizes}
+    checkpoint = {"text": newest.text, "signature": newest.signature}
+    return {one: {**checkpoint, "proof": known.get((one, size), [])} for one in sizes}
 
 
 def _path(connection: Connection, first: int, second: int) -> list[str]:

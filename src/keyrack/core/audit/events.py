@@ -54,18 +54,18 @@ def every(instance: Instance, actor: Actor, asked: EventFilter = ALL, *, limit: 
     """All that find() would find, a page after the other, each when it is wanted; limit: of a page."""
     cursor: str | None = ""
     while cursor is not None:
-        found = find(instance, actor, asked, limit=limit, cursor=cursor)
-        yield found
-        cursor = None if found.after is None else cursors.write(found.after)
+        page = find(instance, actor, asked, limit=limit, cursor=cursor)
+        yield page
+        cursor = None if page.after is None else cursors.write(page.after)
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Event:
     """One event of the workspace. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
-        found = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
-        if found is None:
+        event = attempt.read(lambda connection: events.get(connection, actor.workspace_id, event_id))
+        if event is None:
             raise missing("event")
-        return found
+        return event
 
 
 def moment(text: str, *, field: str, end: bool = False) -> datetime:

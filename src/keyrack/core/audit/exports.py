@@ -36,7 +36,7 @@ _NONE = {
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Verified = Callable[[str, str], bool]
 """Whether a text has this signature, for the audit log."""
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 class NoExport(ValueError):
@@ -113,7 +113,7 @@ def lines_of(file: BinaryIO) -> Iterator[str]:
 def exported(
     lines: Iterable[str],
     signed: Verified,
-    told: Told = lambda count: None,
+    on_progress: OnProgress = lambda count: None,
     witnesses: Sequence[Signed] = (),
     key: str = "",
 ) -> Verification:
@@ -122,7 +122,7 @@ def exported(
     """
     if problem := unsigned(witnesses, signed):
         return Verification(0, 0, problem)
-    reading = _Reading(signed, told, KnownCheckpoints((), witnesses), key)
+    reading = _Reading(signed, on_progress, KnownCheckpoints((), witnesses), key)
     with_ends = False
     for number, line in enumerate(lines, start=1):
         with_ends = line.endswith("\n") if number == 1 else with_ends
@@ -165,9 +165,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Reading:
     """How far an export was looked through."""
 
-    def __init__(self, signed: Verified, told: Told, marks: KnownCheckpoints, key: str) -> None:
+    def __init__(self, signed: Verified, on_progress: OnProgress, marks: KnownCheckpoints, key: str) -> None:
         self.tree, self.pruned = audit_tree.Frontier(), 0
-        self._signed, self._told, self._marks, self._key = signed, told, marks, key
+        self._signed, self._on_progress, self._marks, self._key = signed, on_progress, marks, key
         self._waiting: list[Mapping[str, Any]] = []
         self._records = 0
         self._ended = False
@@ -215,7 +215,7 @@ class _Reading:
             if problem := self._marks.problem(self.tree):
                 return problem
         self._waiting = []
-        self._told(self.tree.size)
+        self._on_progress(self.tree.size)
         return ""
 
     def _misplaced(self, first: int) -> str:

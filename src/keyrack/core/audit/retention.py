@@ -78,18 +78,18 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
         instance, actor, "instance:tidy", "delete what was kept long enough", target_kind="instance"
     ) as attempt:
         # Searched outside of the write: the writer is for what changes.
-        found = {
+        old = {
             (kind, before): attempt.read(partial(retention.some, kind=kind, before=before, limit=AT_ONCE))
             for kind, before in _ends(instance)
         }
-        if not any(found.values()):
+        if not any(old.values()):
             return Counter()
 
         def change(work: Work) -> Counter[str]:
             gone: Counter[str] = Counter()
             last_event = 0
             by_workspace: dict[int, Counter[str]] = {}
-            for (kind, before), rows in found.items():
+            for (kind, before), rows in old.items():
                 removed = retention.remove(work.connection, kind, before, rows) if rows else set()
                 if kind == "events":
                     last_event = max((int(key[0]) for key in removed), default=0)

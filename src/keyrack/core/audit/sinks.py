@@ -137,19 +137,19 @@ def _after(connection: Connection, after: int) -> Sequence[Event]:
     return events.after(connection, after, AT_ONCE)
 
 
-def _write(name: str, settings: Settings, found: Sequence[Event]) -> None:
-    if not found:
+def _write(name: str, settings: Settings, fresh: Sequence[Event]) -> None:
+    if not fresh:
         return
     if name == "event_lines":
         assert settings.event_lines is not None
-        _append(settings.event_lines, found)
+        _append(settings.event_lines, fresh)
     else:
-        _send(settings.syslog, [syslog_line(event) for event in found])
+        _send(settings.syslog, [syslog_line(event) for event in fresh])
 
 
-def _append(path: Path, found: Sequence[Event]) -> None:
+def _append(path: Path, fresh: Sequence[Event]) -> None:
     """All lines in one write, on the disk once it returns."""
-    lines = "".join(json.dumps(fields(event), separators=(",", ":")) + "\n" for event in found)
+    lines = "".join(json.dumps(fields(event), separators=(",", ":")) + "\n" for event in fresh)
     held = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(held, "ab") as file:
         file.write(lines.encode())

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import table_look
 from keyrack.core.audit import chain, exports
-from keyrack.core.audit.exports import KnownCheckpoints, Told, Verification, unsigned
+from keyrack.core.audit.exports import KnownCheckpoints, OnProgress, Verification, unsigned
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
@@ -30,9 +30,9 @@ from keyrack.store.sealing.plain import encode
 
 
 def database(
-    instance: Instance, actor: Actor, told: Told = lambda count: None, witnesses: Sequence[Signed] = ()
+    instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None, witnesses: Sequence[Signed] = ()
 ) -> Verification:
-    """Look through the log in the database; told: hears how many records were looked at.
+    """Look through the log in the database; on_progress: hears how many records were looked at.
 
     witnesses: checkpoints kept elsewhere, that this log must go on from.
     """
@@ -49,8 +49,8 @@ def database(
         tree, parts, pruned = audit_tree.Frontier(), audit_log.TreeParts(), 0
         while True:
             first = tree.size
-            found = attempt.read(lambda connection, first=first: list(audit_log.places(connection, first)))  # type: ignore[misc]
-            for place in found:
+            places = attempt.read(lambda connection, first=first: list(audit_log.places(connection, first)))  # type: ignore[misc]
+            for place in places:
                 if problem := _wrong(place, tree.size, until):
                     return Verification(tree.size, pruned, problem)
                 pruned += place.record is None
@@ -60,8 +60,8 @@ def database(
                     return Verification(tree.size, pruned, problem)
             if not attempt.read(parts.fit):
                 return Verification(tree.size, pruned, f"hashes of parts of the first {tree.size} records were altered")
-            told(tree.size)
-            if not found:
+            on_progress(tree.size)
+            if not places:
                 break
         problem, new = attempt.read(lambda connection: _at_the_end(instance, connection, tree.size))
         return Verification(tree.size, pruned, marks.missing(tree) or problem, new)
@@ -94,16 +94,16 @@ def _late(instance: Instance, event: Mapping[str, Any]) -> bool:
 
 def _signed(instance: Instance, connection: Connection) -> str:
     """What is wrong with the checkpoints that are kept."""
-    found = audit_log.checkpoints(connection)
+    checkpoints = audit_log.checkpoints(connection)
     try:
-        read = [chain.read_signed(instance, one) for one in found]
+        read = [chain.read_signed(instance, one) for one in checkpoints]
     except CheckpointProblem as problem:
         return str(problem)
     if [one.size for one in read] != audit_log.checkpoint_sizes(connection) or any(
         one.size >= other.size or one.access > other.access for one, other in pairwise(read)
     ):
         return "the checkpoints are not in order"
-    if not found and not audit_log.is_empty(connection):
+    if not checkpoints and not audit_log.is_empty(connection):
         return "all checkpoints are missing"
     return ""
 
@@ -130,7 +130,7 @@ def _wrong(place: Chained, expected: int, until: int) -> str:
     return ""
 
 
-def export(instance: Instance, actor: Actor, told: Told = lambda count: None) -> Iterator[str]:
+def export(instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None) -> Iterator[str]:
     """The log as lines of JSON: a record each, after each block of them its hashes, signed, and last the checkpoint."""
     with Attempt(instance, actor, "instance:tidy", "export the audit log", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)
@@ -140,17 +140,17 @@ def export(instance: Instance, actor: Actor, told: Told = lambda count: None) ->
         block: list[Chained] = []
         position = 0
         while position < size:
-            found = attempt.read(lambda connection, at=position: list(audit_log.places(connection, at)))  # type: ignore[misc]
-            for place in found[: size - position]:
+            places = attempt.read(lambda connection, at=position: list(audit_log.places(connection, at)))  # type: ignore[misc]
+            for place in places[: size - position]:
                 record = None if place.record is None else json.loads(audit_log.text_of(place.record))
                 yield encode({"event": place.event_id, "place": place.position, "record": record})
                 block.append(place)
                 if len(block) == exports.BLOCK:
                     yield _block(instance, place.position + 1, block, until)
                     block = []
-            position += len(found[: size - position])
-            told(position)
-            if not found:
+            position += len(places[: size - position])
+            on_progress(position)
+            if not places:
                 break  # whoever verifies it is told what is missing
         if block:
             yield _block(instance, position, block, until)

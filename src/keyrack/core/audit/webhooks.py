@@ -210,9 +210,9 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
     def look(connection: Connection) -> list[Event]:
         return webhooks.new_events(connection, webhook, after, AT_ONCE)
 
-    while found := instance.database.read(look):
-        wanted = [event.id for event in found if _wants(webhook, event)]
-        settled = [event.id for event in found if not _is_postgresql(instance) or event.at < now - LATE]
+    while waiting := instance.database.read(look):
+        wanted = [event.id for event in waiting if _wants(webhook, event)]
+        settled = [event.id for event in waiting if not _is_postgresql(instance) or event.at < now - LATE]
 
         def write(connection: Connection, wanted: list[int] = wanted, settled: list[int] = settled) -> None:
             webhooks.enqueue(connection, webhook.id, wanted, now)
@@ -221,7 +221,7 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
 
         if wanted or settled:
             instance.database.write(write)
-        count, after = count + len(wanted), found[-1].id
+        count, after = count + len(wanted), waiting[-1].id
     return count
 
 
@@ -250,13 +250,13 @@ def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDe
         return ()
 
     def take(connection: Connection) -> tuple[DueDeliveries, ...]:
-        found = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
-        for one in found:
+        due = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
+        for one in due:
             webhooks.change(connection, replace(one, next_at=now + LEASE))
-        held = webhooks.by_ids(connection, [one.webhook_id for one in found])
-        known = webhooks.events_by_ids(connection, [one.event_id for one in found if one.event_id is not None])
+        held = webhooks.by_ids(connection, [one.webhook_id for one in due])
+        known = webhooks.events_by_ids(connection, [one.event_id for one in due if one.event_id is not None])
         return tuple(
-            DueDeliveries(webhook, tuple(one for one in found if one.webhook_id == webhook.id), known)
+            DueDeliveries(webhook, tuple(one for one in due if one.webhook_id == webhook.id), known)
             for webhook in held.values()
         )
 
@@ -333,12 +333,12 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, Any]:
     """What is sent: the event with all that its line in the log has, or a test; beside it the log's last checkpoint."""
-    told: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
+    payload: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
     if (newest := instance.checkpoints.newest) is not None:
-        told["checkpoint"] = {"text": newest.text, "signature": newest.signature}
+        payload["checkpoint"] = {"text": newest.text, "signature": newest.signature}
     if event is None:
-        return {**told, "type": "test", "event": None}
-    return {**told, "type": "event", "event": fields(event)}
+        return {**payload, "type": "test", "event": None}
+    return {**payload, "type": "event", "event": fields(event)}
 
 
 def fields(event: Event) -> dict[str, Any]:
@@ -377,10 +377,10 @@ def _wanted(
 
 
 def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:
-    found = webhooks.get(connection, actor.workspace_id, webhook_id)
-    if found is None:
+    webhook = webhooks.get(connection, actor.workspace_id, webhook_id)
+    if webhook is None:
         raise missing("webhook")
-    return found
+    return webhook
 
 
 def _context(workspace_id: int, url: str) -> str:

@@ -94,8 +94,8 @@ def known(instance: Instance, actor: Actor, repository_id: int, public_key: obje
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "look for a deploy key") as attempt:
         key = validation.key_line(instance, public_key)
-        found = attempt.read(lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.sha256))
-        return found is not None
+        deploy_key = attempt.read(lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.sha256))
+        return deploy_key is not None
 
 
 def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) -> DeployKey:
@@ -145,7 +145,7 @@ def _attempt(
 
 
 def _own(work: Work, repository_id: int, key_id: int) -> DeployKey:
-    found = deploy_keys.get(work.connection, repository_id, key_id)
-    if found is None:
+    deploy_key = deploy_keys.get(work.connection, repository_id, key_id)
+    if deploy_key is None:
         raise missing("deploy key")
-    return found
+    return deploy_key

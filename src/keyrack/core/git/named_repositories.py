@@ -30,17 +30,17 @@ def put(instance: Instance, actor: Actor, path: object, members: Mapping[str, ob
     known = instance.database.read(lambda connection: rows.by_path(connection, name))
     if known is None or known.workspace_id != actor.workspace_id:
         return _create(instance, actor, name, wanted)
-    found = repositories.get(instance, actor, known.id)
+    repository = repositories.get(instance, actor, known.id)
     if members is None:
-        return found
-    _, entitled = repositories.reach(instance, actor, found.id, ADD_MEMBERS)
+        return repository
+    _, entitled = repositories.reach(instance, actor, repository.id, ADD_MEMBERS)
     aim = "set the members of a repository"
-    with Attempt(instance, entitled, ADD_MEMBERS, aim, target_kind=_KIND, target_id=found.id) as attempt:
+    with Attempt(instance, entitled, ADD_MEMBERS, aim, target_kind=_KIND, target_id=repository.id) as attempt:
 
         def change(work: Work) -> Repository:
             work.no_event("each member leaves one")
-            _set_members(work, actor, found, wanted)
-            return found
+            _set_members(work, actor, repository, wanted)
+            return repository
 
         return attempt.write(change)
 
@@ -66,15 +66,15 @@ def _create(instance: Instance, actor: Actor, path: str, wanted: Mapping[str, Re
         return attempt.write(change)
 
 
-def _set_members(work: Work, actor: Actor, found: Repository, wanted: Mapping[str, RepositoryRole]) -> None:
+def _set_members(work: Work, actor: Actor, repository: Repository, wanted: Mapping[str, RepositoryRole]) -> None:
     inner = within(work)
-    held = rows.members(work.connection, found.id)
+    held = rows.members(work.connection, repository.id)
     users = {user: user_named(work.connection, actor, user, field="members") for user in wanted}
     for name, user in users.items():
         if held.get(user.id) is not wanted[name]:
             role = wanted[name].value
-            repositories.set_member(inner, actor, found.id, user_uid=user.uid, role=role, new=user.id not in held)
+            repositories.set_member(inner, actor, repository.id, user_uid=user.uid, role=role, new=user.id not in held)
     for number in held.keys() - {user.id for user in users.values()}:
         gone = user_rows.user(work.connection, number)
         if gone is not None:
-            repositories.remove_member(inner, actor, found.id, user_uid=gone.uid)
+            repositories.remove_member(inner, actor, repository.id, user_uid=gone.uid)

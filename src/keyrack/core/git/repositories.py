@@ -64,24 +64,24 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
 
     def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None, bool]:
         if isinstance(repository, int):
-            found = repositories.get(connection, actor.workspace_id, repository)
+            known = repositories.get(connection, actor.workspace_id, repository)
         else:
-            found = repositories.by_uid(connection, actor.workspace_id, repository)
-        if found is not None and not _in_project(connection, actor, found.project_id):
-            found = None
+            known = repositories.by_uid(connection, actor.workspace_id, repository)
+        if known is not None and not _in_project(connection, actor, known.project_id):
+            known = None
         if actor.user_id is None:
-            return found, None, False
-        role = None if found is None else repositories.role_of(connection, found.id, actor.user_id)
-        return found, role, role is not None or repositories.is_member_of_any(connection, actor.user_id)
+            return known, None, False
+        role = None if known is None else repositories.role_of(connection, known.id, actor.user_id)
+        return known, role, role is not None or repositories.is_member_of_any(connection, actor.user_id)
 
-    found, role, member = instance.database.read(question)
-    if found is not None:
-        granted = policy.lent(role, found.visibility)
-        entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=found.id)
+    known, role, member = instance.database.read(question)
+    if known is not None:
+        granted = policy.lent(role, known.visibility)
+        entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=known.id)
         # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
-        told = isinstance(repository, str)
-        if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
-            return found, entitled
+        is_path = isinstance(repository, str)
+        if is_path or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
+            return known, entitled
     if _works_with_repositories(actor, member):
         raise missing("repository")
     with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
@@ -163,17 +163,17 @@ def find(
                 after=after,
             )
 
-        found = attempt.read(question)
-        if found is None:
+        page = attempt.read(question)
+        if page is None:
             raise missing("project")
-        return found
+        return page
 
 
 def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """One repository by id or uid. Raises Refusal MISSING or FORBIDDEN."""
-    found, entitled = reach(instance, actor, repository, READ)
-    with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=found.id):
-        return found
+    own, entitled = reach(instance, actor, repository, READ)
+    with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=own.id):
+        return own
 
 
 def may_change(instance: Instance, actor: Actor, repository: int | str) -> None:
@@ -192,11 +192,11 @@ def may_delete(instance: Instance, actor: Actor, repository: int | str) -> None:
 
 def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
-    found, entitled = reach(instance, actor, repository, DELETE)
-    with _deleting(instance, entitled, found) as attempt:
+    own, entitled = reach(instance, actor, repository, DELETE)
+    with _deleting(instance, entitled, own) as attempt:
 
         def change(work: Work) -> Repository:
-            gone = _own(work, found.id)
+            gone = _own(work, own.id)
             for key in deploy_keys.of_repository(work.connection, gone.id):
                 deploy_keys.remove(work.connection, key)
             repositories.remove(work.connection, gone.id)
@@ -217,13 +217,13 @@ def members(
     limit: int = 20,
 ) -> Page[Member]:
     """A page of a repository's members by name; search: part of the name; writers: only who may push."""
-    found, entitled = reach(instance, actor, repository, READ)
+    page, entitled = reach(instance, actor, repository, READ)
     with Attempt(
-        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=found.id
+        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=page.id
     ) as attempt:
         return attempt.read(
             lambda connection: repositories.find_members(
-                connection, found.id, search=search, writers=writers, offset=offset, limit=limit
+                connection, page.id, search=search, writers=writers, offset=offset, limit=limit
             )
         )
 
@@ -320,21 +320,21 @@ def ensure(
     with Attempt(instance, actor, CREATE, "set up a repository", target_kind="repository") as attempt:
 
         def change(work: Work) -> bool:
-            found, held = held_now(work.connection)
-            if found is not None and found.workspace_id != actor.workspace_id:
+            repository, held = held_now(work.connection)
+            if repository is not None and repository.workspace_id != actor.workspace_id:
                 raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
-            number = found.id if found is not None else _add(work, name, repository_id)
+            number = repository.id if repository is not None else _add(work, name, repository_id)
             names = users.user_names(work.connection, wanted.keys() | held.keys())
-            told = []
+            changes = []
             for user_id, role in wanted.items():
                 if held.get(user_id) is not role:
                     repositories.set_member(work.connection, number, user_id, role, work.now)
-                    told.append(f"{names.get(user_id, user_id)} {role.value}")
+                    changes.append(f"{names.get(user_id, user_id)} {role.value}")
             for user_id in held.keys() - wanted.keys() if exactly else ():
                 repositories.remove_member(work.connection, number, user_id)
-                told.append(f"{names.get(user_id, user_id)} taken out")
-            doing = "Created" if found is None else "Changed the members of"
-            work.record(f"{doing} repository {name}: {', '.join(told[:100]) or 'no members'}", target_id=number)
+                changes.append(f"{names.get(user_id, user_id)} taken out")
+            doing = "Created" if repository is None else "Changed the members of"
+            work.record(f"{doing} repository {name}: {', '.join(changes[:100]) or 'no members'}", target_id=number)
             return True
 
         return attempt.write(change)
@@ -366,8 +366,8 @@ def change(
 
     protect_default: true or false. Raises Refusal MISSING, FORBIDDEN or INVALID.
     """
-    found, entitled = reach(instance, actor, repository, CHANGE)
-    with _changing(instance, entitled, found) as attempt:
+    own, entitled = reach(instance, actor, repository, CHANGE)
+    with _changing(instance, entitled, own) as attempt:
         wanted: dict[str, object] = {}
         if visibility is not None:
             check_visibility(visibility)
@@ -380,14 +380,14 @@ def change(
             raise invalid("protect_default", "Send a visibility or protect_default.")
 
         def change(work: Work) -> Repository:
-            now = _own(work, found.id)
+            now = _own(work, own.id)
             values = {column: value for column, value in wanted.items() if value != getattr(now, column)}
             if not values:
                 work.no_event("it is as wanted already")
                 return now
             repositories.change(work.connection, now.id, values)
-            told = ", ".join(f"{column} {value}" for column, value in values.items())
-            work.record(f"Set of repository {now.path}: {told}", target_id=now.id, level="warning")
+            changes = ", ".join(f"{column} {value}" for column, value in values.items())
+            work.record(f"Set of repository {now.path}: {changes}", target_id=now.id, level="warning")
             return _own(work, now.id)
 
         return attempt.write(change)
@@ -456,12 +456,12 @@ def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, w
         raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
 
 
-def _changing(instance: Instance, entitled: Actor, found: Repository) -> Attempt:
-    return Attempt(instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=found.id)
+def _changing(instance: Instance, entitled: Actor, repository: Repository) -> Attempt:
+    return Attempt(instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=repository.id)
 
 
-def _deleting(instance: Instance, entitled: Actor, found: Repository) -> Attempt:
-    return Attempt(instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id)
+def _deleting(instance: Instance, entitled: Actor, repository: Repository) -> Attempt:
+    return Attempt(instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=repository.id)
 
 
 def _own(work: Work, repository_id: int) -> Repository:

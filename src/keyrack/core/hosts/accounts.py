@@ -51,8 +51,8 @@ def state(server: Server, user: SystemUser) -> str:
         return UNMANAGED
     if server.applied_revision < user.revision:
         return PENDING
-    told = _told(server, user.username)
-    if told.get("exists") is not True or told.get("refused"):
+    reported = _reported(server, user.username)
+    if reported.get("exists") is not True or reported.get("refused"):
         return REFUSED
     # Its pair is made by the account itself, however long that takes.
     key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
@@ -61,13 +61,13 @@ def state(server: Server, user: SystemUser) -> str:
 
 def reason(server: Server, user: SystemUser) -> str:
     """Why an account is not as asked, in the words of its host; empty where it is, or where the host did not say."""
-    return str(_told(server, user.username).get("refused") or "") if state(server, user) == REFUSED else ""
+    return str(_reported(server, user.username).get("refused") or "") if state(server, user) == REFUSED else ""
 
 
-def _told(server: Server, username: str) -> Mapping[str, object]:
+def _reported(server: Server, username: str) -> Mapping[str, object]:
     accounts = server.facts.get("accounts")
-    told = accounts.get(username) if isinstance(accounts, Mapping) else None
-    return told if isinstance(told, Mapping) else {}
+    reported = accounts.get(username) if isinstance(accounts, Mapping) else None
+    return reported if isinstance(reported, Mapping) else {}
 
 
 def _decrypted(instance: Instance, server_id: int, user: SystemUser, encrypted: bytes) -> str:

@@ -59,9 +59,9 @@ def among(
 
     used: as the host tells of uses of keys, opened: of sessions that were not known before.
     """
-    told = [*used]
-    sessions = [login for login in opened if not any(_same(login, use) for use in told)]
-    logins = [*told, *sessions]
+    kept = [*used]
+    sessions = [login for login in opened if not any(_same(login, use) for use in kept)]
+    logins = [*kept, *sessions]
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:
         return []
@@ -88,10 +88,10 @@ def alarm(work: Work, server: Server, broken: Sequence[GlassUse]) -> None:
     """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
     if not broken:
         return
-    told = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
-    for one in broken[: max(0, MOST_AN_HOUR - told)]:
+    recent = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
+    for one in broken[: max(0, MOST_AN_HOUR - recent)]:
         _alarm_of_one(work, server, one)
-    if told <= MOST_AN_HOUR < told + len(broken):
+    if recent <= MOST_AN_HOUR < recent + len(broken):
         words = (
             f"Alarm: host {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
             "hour; what it tells beyond that is no event"

@@ -115,10 +115,10 @@ def _answer(
         return document
     if document is None:
         return Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-    told: dict[str, Any] = {"document": document.text, "signature": document.signature}
+    fields: dict[str, Any] = {"document": document.text, "signature": document.signature}
     if one.audit in checkpoints:
-        told["checkpoint"] = checkpoints[one.audit]
-    body = json.dumps(told, separators=(",", ":")).encode()
+        fields["checkpoint"] = checkpoints[one.audit]
+    body = json.dumps(fields, separators=(",", ":")).encode()
     if one.packs and len(body) >= LEAST_TO_PACK:
         return ContactAnswer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
     return ContactAnswer(standing, body, size=len(body))
@@ -203,9 +203,9 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
     different: list[int] = []
     for at in range(0, len(ids), _AT_ONCE):
         some = ids[at : at + _AT_ONCE]
-        found = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
+        standings = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
         for server_id in some:
-            secret_hash, standing = found.get(server_id, (None, None))
+            secret_hash, standing = standings.get(server_id, (None, None))
             held = known[server_id]
             if standing is None or secret_hash != held[0] or _obeyed(standing) != _obeyed(held[1]):
                 different.append(server_id)

@@ -85,26 +85,26 @@ def is_seated(instance: Instance, server_id: int, run: str) -> bool:
 
 
 def contact(
-    instance: Instance, server_id: int, told: ReportedIdentity | None, *, address: str, arrived: datetime
+    instance: Instance, server_id: int, identity: ReportedIdentity | None, *, address: str, arrived: datetime
 ) -> Seat:
     """Note whose run asks. Raises Refusal TAKEN where two machines go by one identity, and UNAVAILABLE where that
     cannot be told yet.
     """
     known = instance.database.read(lambda connection: servers.by_id(connection, server_id))
-    if known is None or (told is not None and told.run == known.agent_run and known.copied_at is None):
+    if known is None or (identity is not None and identity.run == known.agent_run and known.copied_at is None):
         return Seat.SAME
     check(known)
-    if told is None:
+    if identity is None:
         return Seat.SAME
 
     def change(work: Work) -> Seat | Refusal:
         work.no_event("the alarm is the event")
         server = servers.by_id(work.connection, server_id)
-        if server is None or (server.agent_run == told.run and server.copied_at is None):
+        if server is None or (server.agent_run == identity.run and server.copied_at is None):
             return Seat.SAME
         if server.copied_at is not None:
             return _refusal(server)
-        return _take_seat(work, server, told, address, arrived)
+        return _take_seat(work, server, identity, address, arrived)
 
     attempt = Attempt(
         instance,
@@ -183,29 +183,31 @@ def words(server: Server) -> str:
     )
 
 
-def _take_seat(work: Work, server: Server, told: ReportedIdentity, address: str, arrived: datetime) -> Seat | Refusal:
+def _take_seat(
+    work: Work, server: Server, identity: ReportedIdentity, address: str, arrived: datetime
+) -> Seat | Refusal:
     seat = server.facts.get(SEAT) or {}
     runs = seat.get("before") or []
-    mine = {**asdict(told), "address": address, "at": arrived.timestamp()}
-    if told.run in runs and arrived.timestamp() < seat.get("at", 0) + LATE.total_seconds():
+    mine = {**asdict(identity), "address": address, "at": arrived.timestamp()}
+    if identity.run in runs and arrived.timestamp() < seat.get("at", 0) + LATE.total_seconds():
         return Refusal(Kind.UNAVAILABLE, "seat-unsure", "Another run of this agent began just now.", retry_after=1)
-    if told.run in runs or _is_another_machine(seat, told):
+    if identity.run in runs or _is_another_machine(seat, identity):
         return _note_copy(work, server, seat, mine)
-    if seat and told.starts <= seat.get("starts", 0) and told.boot != seat.get("boot"):
+    if seat and identity.starts <= seat.get("starts", 0) and identity.boot != seat.get("boot"):
         news.tell(
             work,
             server,
             f"Host {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
             "was started; should both be at work, that will be noticed",
         )
-    elif seat and (words_of := _changed(seat, told)):
+    elif seat and (words_of := _changed(seat, identity)):
         news.tell(work, server, f"Host {server.name} has {words_of} than before")
     if server.agent_run:
         mine["before"] = [*runs, server.agent_run][-MOST_RUNS:]
-    values = {"agent_run": told.run, "facts": {**server.facts, SEAT: mine}}
+    values = {"agent_run": identity.run, "facts": {**server.facts, SEAT: mine}}
     servers.change(work.connection, server.id, values)
     announce(work.connection, server.id)
-    suspicious = told.boot != seat.get("boot") or told.starts <= seat.get("starts", 0)
+    suspicious = identity.boot != seat.get("boot") or identity.starts <= seat.get("starts", 0)
     lately = server.seen_at is not None and work.now - server.seen_at < SEEN
     return Seat.NEW_WHILE_SEEN if seat and suspicious and lately else Seat.NEW
 
@@ -220,18 +222,18 @@ def _note_copy(work: Work, server: Server, seat: Mapping[str, Any], mine: Mappin
     return _refusal(now)
 
 
-def _is_another_machine(seat: Mapping[str, Any], told: ReportedIdentity) -> bool:
+def _is_another_machine(seat: Mapping[str, Any], identity: ReportedIdentity) -> bool:
     """Whether both marks of the machine are known, and others than before."""
     return all(
         seat.get(name) and mark and seat[name] != mark
-        for name, mark in (("machine", told.machine), ("keys", told.keys))
+        for name, mark in (("machine", identity.machine), ("keys", identity.keys))
     )
 
 
-def _changed(seat: Mapping[str, Any], told: ReportedIdentity) -> str:
-    if seat.get("machine") and told.machine and seat["machine"] != told.machine:
+def _changed(seat: Mapping[str, Any], identity: ReportedIdentity) -> str:
+    if seat.get("machine") and identity.machine and seat["machine"] != identity.machine:
         return "another machine id"
-    return "other host keys" if seat.get("keys") and told.keys and seat["keys"] != told.keys else ""
+    return "other host keys" if seat.get("keys") and identity.keys and seat["keys"] != identity.keys else ""
 
 
 def _who(seat: Mapping[str, Any]) -> str:

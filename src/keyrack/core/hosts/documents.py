@@ -59,11 +59,11 @@ def build(instance: Instance, connection: Connection, server_ids: Collection[int
     """The documents of servers as they are now, by few questions for all of them, still to be signed."""
     now = instance.now()
     documents: dict[int, Built] = {}
-    found = servers.by_ids(connection, server_ids)
+    current = servers.by_ids(connection, server_ids)
     with batch(connection, server_ids):
         for server_id in server_ids:
             try:
-                server = found.get(server_id)
+                server = current.get(server_id)
                 if server is None:
                     documents[server_id] = deleted_servers.document(instance, connection, server_id), ()
                 else:

@@ -90,7 +90,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     "os_version": _fact(facts, "os_version"),
                     # What another agent did is not what this one does, nor is its machine this one.
                     **copies.free({name: fact for name, fact in before.facts.items() if name != "enforcement"}),
-                    **_mode_told(facts),
+                    **_mode_reported(facts),
                 },
             )
             work.bump_revision(server_id)
@@ -153,24 +153,26 @@ def _proved(
         if isinstance(server, Server) and not server.sound:
             # Whose secret this is was perhaps written by somebody else.
             raise access.changed(server)
+        if isinstance(server, DeletedServer) and not server.holds:
+            raise deleted_servers.changed(server)
         return server
 
     return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
 
 
-def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
+def report(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
     # The way in for text of hosts: whatever is kept of it can be shown to anybody.
-    told = all_printable(told)
+    body = all_printable(body)
     if isinstance(server, DeletedServer):
-        deleted_servers.report(instance, system_actor(server.workspace_id, channel="agent"), server, told)
+        deleted_servers.report(instance, system_actor(server.workspace_id, channel="agent"), server, body)
         return
     attempt = _attempt(instance, server)
     with attempt:
-        judged = _judged(instance, server, told)
+        judged = _judged(instance, server, body)
         # A list counts as taken in with its last piece: until then it is told, and taken in, again.
         for keys_piece in judged.keys[:-1]:
             attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
@@ -191,11 +193,11 @@ def report_together(
     short: dict[int, list[tuple[int, Server, _JudgedReport]]] = {}
     alone: list[int] = []
     begun: set[int] = set()
-    for place, (server, told) in enumerate(told_by):
+    for place, (server, body) in enumerate(told_by):
         judged = None
         if isinstance(server, Server):
             try:
-                judged = _judged(instance, server, all_printable(told))
+                judged = _judged(instance, server, all_printable(body))
             except Exception:  # said again, and kept, by the attempt of its own
                 judged = None
         if judged is None or judged.keys or len(judged.logins) > 1 or server.id in begun:
@@ -279,7 +281,7 @@ class _JudgedReport:
     stored of that and of who is in, in pieces.
     """
 
-    told: Mapping[str, Any]
+    body: Mapping[str, Any]
     applied: int
     state: str
     problems: list[str] | None
@@ -289,25 +291,25 @@ class _JudgedReport:
     logins: list[reports.LoginBatch]
 
 
-def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _JudgedReport:
-    applied, state = told.get("revision"), told.get("state")
+def _judged(instance: Instance, server: Server, body: Mapping[str, Any]) -> _JudgedReport:
+    applied, state = body.get("revision"), body.get("state")
     if applied is None and state is None:
         applied, state = 0, APPLIED
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
-    logins = reports.pieces(instance, server, reports.read(told, instance.now()))
-    seen = news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
+    logins = reports.pieces(instance, server, reports.read(body, instance.now()))
+    seen = news.digest([body["keys_found"], body.get("keys_cut")]) if "keys_found" in body else ""
     found = None
     if seen and seen != server.facts.get(news.FOUND):
-        found = unmanaged_keys.read(told["keys_found"], told.get("keys_cut"))
+        found = unmanaged_keys.read(body["keys_found"], body.get("keys_cut"))
     return _JudgedReport(
-        told=told,
+        body=body,
         applied=applied,
         state=state,
-        problems=reports.problems(told),
+        problems=reports.problems(body),
         seen="" if found is None else seen,
         keys=[] if found is None else unmanaged_keys.plan(instance, server, found),
-        host_keys=host_keys.read(told),
+        host_keys=host_keys.read(body),
         logins=logins,
     )
 
@@ -336,13 +338,13 @@ def _take(
     (store/hosts/host_reports.py).
     """
     copies.check(now)
-    told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
+    body, applied, state, problems = judged.body, judged.applied, judged.state, judged.problems
     values: dict[str, Any] = {"seen_at": work.now}
     delay = None
-    if state == APPLIED or told.get("facts"):
+    if state == APPLIED or body.get("facts"):
         # A report of sessions says nothing of problems, so it ends none.
-        values |= host_facts.ingest(work, now, told.get("facts"), problems if state == APPLIED else None)
-    facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
+        values |= host_facts.ingest(work, now, body.get("facts"), problems if state == APPLIED else None)
+    facts = _noted(work, now, body, dict(values.get("facts", now.facts)))
     if judged.seen:
         for keys_piece in judged.keys[-1:]:
             unmanaged_keys.store(work, now, keys_piece)
@@ -352,14 +354,14 @@ def _take(
         facts = _not_applied(work, now, facts, applied, problems)
     if facts != dict(now.facts):
         values["facts"] = facts
-    lineage = _lineage(told)
+    lineage = _lineage(body)
     # What a lost database gave out is no receipt for what this one did with the same number.
     is_new = state == APPLIED and now.applied_revision < applied
     if is_new and went_back.knows(work.connection, now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
         _deliver(work, now.id, applied, awaited)
-    if (version := _fact(told, "agent_version")) is not None:
+    if (version := _fact(body, "agent_version")) is not None:
         values["agent_version"] = version
     if judged.host_keys is not None:
         host_keys.store(work, now, judged.host_keys)
@@ -391,23 +393,23 @@ def _not_applied(
     return facts if problems is None else {**facts, "problems": problems}
 
 
-def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+def _noted(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """The facts with what a report says of the machine, and a no that is over."""
-    if isinstance(told.get("machine"), Mapping):
-        facts["machine"] = host_facts.machine(told["machine"], work.now)
-    if isinstance(told.get("sessions_unknown"), str):
-        facts = host_facts.sessions_unknown(work, server, facts, told["sessions_unknown"])
-    if told.get("state") == APPLIED:
+    if isinstance(body.get("machine"), Mapping):
+        facts["machine"] = host_facts.machine(body["machine"], work.now)
+    if isinstance(body.get("sessions_unknown"), str):
+        facts = host_facts.sessions_unknown(work, server, facts, body["sessions_unknown"])
+    if body.get("state") == APPLIED:
         return news.applied(work, server, facts)
     return facts
 
 
-def _lineage(told: Mapping[str, Any]) -> str:
-    mark = told.get("lineage")
+def _lineage(body: Mapping[str, Any]) -> str:
+    mark = body.get("lineage")
     return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
 
 
-def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
+def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
     mode = read_word(facts.get("mode"))
     return {"mode": mode} if mode in (host_facts.OBSERVE, host_facts.ENFORCE, host_facts.AUTO) else {}

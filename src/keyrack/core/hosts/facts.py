@@ -42,7 +42,7 @@ _CHANGED = {
 }
 
 
-def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
+def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | None) -> dict[str, Any]:
     """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
     None: it does not say.
 
@@ -52,27 +52,27 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
     """
     facts = dict(server.facts)
     values: dict[str, Any] = {}
-    if isinstance(told, Mapping):
+    if isinstance(body, Mapping):
         for name, read in (("sshd", _settings), ("accounts", _accounts), (LOGINS, _logins)):
-            if isinstance(told.get(name), Mapping):
-                facts[name] = read(told[name])
-        if isinstance(told.get(PLAN), Mapping):
+            if isinstance(body.get(name), Mapping):
+                facts[name] = read(body[name])
+        if isinstance(body.get(PLAN), Mapping):
             facts.pop(PLAN, None)
-            facts |= _plan(told[PLAN])
-        if isinstance(told.get(WRITERS), list):
-            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in told[WRITERS][:MOST_WRITERS]]
+            facts |= _plan(body[PLAN])
+        if isinstance(body.get(WRITERS), list):
+            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in body[WRITERS][:MOST_WRITERS]]
         before = str(facts.get("enforcement") or "")
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
-            _keep_word(facts, told, name)
+            _keep_word(facts, body, name)
         # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
-        _keep_word(facts, told, "undone")
+        _keep_word(facts, body, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
             _tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
-        if isinstance(told.get("accounts"), Mapping):
-            _keep_deployment_keys(work, server, told["accounts"])
-        values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
+        if isinstance(body.get("accounts"), Mapping):
+            _keep_deployment_keys(work, server, body["accounts"])
+        values |= _mode_after(work, server, facts, begun=body.get("begun") is not False)
     words = None if problems is None else list(problems)
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
@@ -91,18 +91,18 @@ class EnforcingPlan:
 
 def plan_of(server: Server) -> EnforcingPlan | None:
     """What a host that observes said that enforcing would change there; None where its agent says nothing of it."""
-    told = server.facts.get(PLAN)
-    return None if told is None else EnforcingPlan(told["revision"], told["sections"])
+    reported = server.facts.get(PLAN)
+    return None if reported is None else EnforcingPlan(reported["revision"], reported["sections"])
 
 
-def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+def machine(body: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     """What the machine is and how it fares, None where that was not told or cannot be."""
     found: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
     for name in MACHINE_TEXTS:
-        if isinstance(told.get(name), str):
-            found[name] = told[name][:LONGEST]
+        if isinstance(body.get(name), str):
+            found[name] = body[name][:LONGEST]
     for name in MACHINE_NUMBERS:
-        value = told.get(name)
+        value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
             found[name] = value
     return {**found, "at": at.isoformat()}
@@ -142,16 +142,16 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
         _tell(work, server, _CHANGED[now].format(name=server.name))
 
 
-def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
-    word = read_word(told.get(name)) if name == "enforcement" else told.get(name)
+def _keep_word(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> None:
+    word = read_word(body.get(name)) if name == "enforcement" else body.get(name)
     if isinstance(word, str) and word:
         facts[name] = word[:LONGEST]
 
 
-def _settings(told: Mapping[str, Any]) -> dict[str, str]:
+def _settings(body: Mapping[str, Any]) -> dict[str, str]:
     return {
         keyword: value[:LONGEST]
-        for keyword, value in list(told.items())[:MOST]
+        for keyword, value in list(body.items())[:MOST]
         if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str)
     }
 
@@ -162,20 +162,20 @@ def _refused(account: Mapping[str, Any]) -> dict[str, str]:
     return {"refused": words[:LONGEST]} if isinstance(words, str) and words else {}
 
 
-def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Which accounts are there; their deployment keys are kept with the system users."""
     return {
         name: {"exists": account.get("exists") is True, **_refused(account)}
-        for name, account in list(told.items())[:MOST]
+        for name, account in list(body.items())[:MOST]
         if isinstance(name, str) and names.account_problem(name) is None and isinstance(account, Mapping)
     }
 
 
-def _logins(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Why keys do not open accounts: of each account `why`, or `keys` with a reason by fingerprint."""
     found: dict[str, dict[str, Any]] = {}
     room = MOST_REASONS
-    for name, account in list(told.items())[:MOST]:
+    for name, account in list(body.items())[:MOST]:
         if not isinstance(account, Mapping):
             continue
         why, keys = account.get("why"), account.get("keys")
@@ -189,9 +189,9 @@ def _logins(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _plan(told: Mapping[str, Any]) -> dict[str, Any]:
+def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
     """The plan as a fact, none where it says nothing."""
-    sections, revision = told.get("sections"), told.get("revision")
+    sections, revision = body.get("sections"), body.get("revision")
     if not isinstance(sections, Mapping) or not isinstance(revision, int) or not 0 <= revision < 2**63:
         return {}
     kept = {
@@ -209,8 +209,8 @@ def _plain(line: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", line)
 
 
-def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -> None:
-    for name, account in list(told.items())[:MOST]:
+def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -> None:
+    for name, account in list(body.items())[:MOST]:
         line = _key(account) if isinstance(account, Mapping) else None
         user = None if line is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != line:

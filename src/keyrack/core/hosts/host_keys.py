@@ -49,12 +49,12 @@ class Reachable:
     changed: bool
 
 
-def read(told: Mapping[str, Any]) -> ReportedHostKeys | None:
+def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
     """The host keys in a report; None where it says nothing of them. Raises Refusal INVALID.
 
     Invariant 1: what a host calls its key is one only if the strict parser says so; others are left out.
     """
-    said = told.get("host_keys")
+    said = body.get("host_keys")
     if said is None:
         return None
     port = said.get("port") if isinstance(said, Mapping) else None
@@ -71,24 +71,24 @@ def read(told: Mapping[str, Any]) -> ReportedHostKeys | None:
     return ReportedHostKeys(port, found) if found else None
 
 
-def store(work: Work, server: Server, told: ReportedHostKeys) -> None:
+def store(work: Work, server: Server, reported: ReportedHostKeys) -> None:
     """Keep what a host shows, within the unit of work that takes its report."""
     held = {one.fingerprint: one for one in host_keys.of_server(work.connection, server.id)}
     for one in held.values():
-        shown = one.fingerprint in told.keys
+        shown = one.fingerprint in reported.keys
         if not shown and not one.confirmed:
             host_keys.remove(work.connection, one.id)  # it is gone again, and nobody ever trusted it
-        elif (one.shown, one.port) != (shown, told.port):
-            host_keys.change(work.connection, one.id, {"shown": shown, "port": told.port})
-    new = [fingerprint for fingerprint in told.keys if fingerprint not in held]
+        elif (one.shown, one.port) != (shown, reported.port):
+            host_keys.change(work.connection, one.id, {"shown": shown, "port": reported.port})
+    new = [fingerprint for fingerprint in reported.keys if fingerprint not in held]
     for fingerprint in new:
         host_keys.add(
             work.connection,
             {
                 "server_id": server.id,
-                "public_key": told.keys[fingerprint],
+                "public_key": reported.keys[fingerprint],
                 "fingerprint": fingerprint,
-                "port": told.port,
+                "port": reported.port,
                 "shown": True,
                 "confirmed": not held,
                 "first_at": work.now,
@@ -124,9 +124,9 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
             if host_keys.of_server(work.connection, server.id):
                 raise Refusal(Kind.TAKEN, "host-keys-known", "Host keys of this server are known; confirm those.")
             for fingerprint, (key, port) in parsed.items():
-                told = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
+                row = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
                 by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
-                host_keys.add(work.connection, {**told, **by, "shown": False})
+                host_keys.add(work.connection, {**row, **by, "shown": False})
             words = f"Named the host keys of {server.name}: {', '.join(parsed)}"
             work.record(words, target_id=server.id, server_id=server.id, level="warning")
 
@@ -165,9 +165,9 @@ def confirm(
                 elif not one.confirmed:
                     values = {"confirmed": True, "confirmed_at": work.now, "confirmed_by": actor.name}
                     host_keys.change(work.connection, one.id, values)
-            told = f": {', '.join(new)}" if new else ", which had not changed"
+            ending = f": {', '.join(new)}" if new else ", which had not changed"
             work.record(
-                f"Confirmed the host keys of {server.name}{told}",
+                f"Confirmed the host keys of {server.name}{ending}",
                 target_id=server.id,
                 server_id=server.id,
                 level="warning",

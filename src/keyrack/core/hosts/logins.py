@@ -54,11 +54,11 @@ class Batch:
     anybodys: bool
 
 
-def read(told: object, one: Any) -> Batch | None:
+def read(body: object, one: Any) -> Batch | None:
     """The batch in a report, checked; None where it tells none. one: reads an entry, or raises Refusal."""
-    if not isinstance(told, Mapping):
+    if not isinstance(body, Mapping):
         return None
-    name, more, entries = told.get("batch"), told.get("more"), told.get("entries")
+    name, more, entries = body.get("batch"), body.get("more"), body.get("entries")
     if not isinstance(name, str) or not _BATCH.fullmatch(name) or not isinstance(entries, list):
         return None
     logins = []
@@ -70,7 +70,7 @@ def read(told: object, one: Any) -> Batch | None:
         except Refusal:
             continue
     count = more if isinstance(more, int) and not isinstance(more, bool) and 0 <= more < 10**9 else 0
-    return Batch(name, tuple(logins), count + max(0, len(entries) - MOST), told.get("anybodys") is True)
+    return Batch(name, tuple(logins), count + max(0, len(entries) - MOST), body.get("anybodys") is True)
 
 
 def record(work: Work, server: Server, batch: Batch) -> None:
@@ -108,12 +108,12 @@ def record(work: Work, server: Server, batch: Batch) -> None:
 
 def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:
     where = f"logged in as {login.username} on {server.name} from {login.address}"
-    told = "".join(_remarks(login, batch, now))
+    remarks = "".join(_remarks(login, batch, now))
     if not login.fingerprint:
-        return f"Somebody {where}, without a key of their own: by a password, or a certificate{told}"
+        return f"Somebody {where}, without a key of their own: by a password, or a certificate{remarks}"
     if key is None:
-        return f"Somebody {where} with SSH key {login.fingerprint}, which is not registered here{told}"
-    return f"{key.user or 'Somebody'} {where} with SSH key {key.name} ({login.fingerprint}){told}"
+        return f"Somebody {where} with SSH key {login.fingerprint}, which is not registered here{remarks}"
+    return f"{key.user or 'Somebody'} {where} with SSH key {key.name} ({login.fingerprint}){remarks}"
 
 
 def _remarks(login: Login, batch: Batch, now: datetime) -> Iterator[str]:

@@ -64,8 +64,10 @@ class HeldPolicy:
 def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
     """The offline policies of the workspace's hosts, the one of most of them first."""
     with Attempt(instance, actor, "servers:read", "see what silence means", target_kind="server") as attempt:
-        found = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
-        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in found]
+        policies = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
+        return [
+            HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in policies
+        ]
 
 
 def may_set_offline_policy(instance: Instance, actor: Actor, tag: str) -> None:

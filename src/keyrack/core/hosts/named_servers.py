@@ -36,18 +36,18 @@ def put(
         def change(work: Work) -> Server:
             work.no_event("each part leaves its own")
             inner = within(work)
-            found = _found(work, reference)
-            if found is None:
-                found = _create(inner, actor, reference, address, provider, tags)
-            number = found.id
+            server = _found(work, reference)
+            if server is None:
+                server = _create(inner, actor, reference, address, provider, tags)
+            number = server.id
             server_changes.change(
                 inner,
                 actor,
                 number,
-                address=KEEP if address == found.address else address,
-                provider=KEEP if provider == found.provider else provider,
+                address=KEEP if address == server.address else address,
+                provider=KEEP if provider == server.provider else provider,
                 tags=tags,
-                mode=None if mode == found.mode else mode,
+                mode=None if mode == server.mode else mode,
             )
             for account in dict.fromkeys(accounts):
                 if rows.system_user_by_name(work.connection, number, account) is None:

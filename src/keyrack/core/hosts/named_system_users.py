@@ -23,13 +23,13 @@ def get(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
         def question(connection: Connection) -> SystemUser | None:
             server = servers.get(connection, actor.workspace_id, server_id)
-            found = None if server is None else servers.system_user_by_name(connection, server_id, username)
-            return None if server is None or found is None else system_users.with_state(server, found)
+            system_user = None if server is None else servers.system_user_by_name(connection, server_id, username)
+            return None if server is None or system_user is None else system_users.with_state(server, system_user)
 
-        found = attempt.read(question)
-        if found is None:
+        system_user = attempt.read(question)
+        if system_user is None:
             raise missing(_KIND)
-        return found
+        return system_user
 
 
 def put(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
@@ -39,10 +39,10 @@ def put(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
-            found = servers.system_user_by_name(work.connection, server.id, username)
-            if found is not None:
+            system_user = servers.system_user_by_name(work.connection, server.id, username)
+            if system_user is not None:
                 work.no_event("it is there already")
-                return system_users.with_state(server, found)
+                return system_users.with_state(server, system_user)
             work.no_event("its creation leaves one")
             return system_users.create(within(work), actor, server.id, username=username)
 
@@ -56,10 +56,10 @@ def delete(instance: Instance, actor: Actor, server_id: int, username: str) -> S
 
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
-            found = servers.system_user_by_name(work.connection, server.id, username)
-            if found is None:
+            system_user = servers.system_user_by_name(work.connection, server.id, username)
+            if system_user is None:
                 raise missing(_KIND)
             work.no_event("its deletion leaves one")
-            return system_users.delete(within(work), actor, server.id, found.id)
+            return system_users.delete(within(work), actor, server.id, system_user.id)
 
         return attempt.write(change)

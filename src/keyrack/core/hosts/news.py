@@ -65,9 +65,9 @@ def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in facts.items() if name != REFUSED}
 
 
-def digest(told: object) -> str:
+def digest(body: object) -> str:
     """What a list of unmanaged keys is known by, so that the same one is taken in once."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _again(before: Mapping[str, Any]) -> str:

@@ -17,22 +17,22 @@ from keyrack.model import Actor, Server
 class RefusedLogins:
     """What a host said of the accounts that it was told of."""
 
-    told: Mapping[str, Any]
+    accounts: Mapping[str, Any]
 
     def why(self, username: str, fingerprint: str) -> str | None:
         """Why sshd refuses this key for this account, such as "sshd refuses root: PermitRootLogin no".
 
         Empty where it does not; None where the host has not said.
         """
-        account = self.told.get(username)
+        account = self.accounts.get(username)
         if account is None:
             return None
         reason = account.get("why") or (account.get("keys") or {}).get(fingerprint, "")
         return f"sshd refuses {username}: {reason}" if reason else ""
 
-    def accounts(self) -> Iterator[str]:
+    def closed_accounts(self) -> Iterator[str]:
         """The accounts that no key opens, each with its reason."""
-        for username, account in sorted(self.told.items()):
+        for username, account in sorted(self.accounts.items()):
             if account.get("why"):
                 yield f"sshd refuses {username}: {account['why']}"
 

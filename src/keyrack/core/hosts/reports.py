@@ -57,7 +57,7 @@ class Logins:
     batch: logins.Batch | None = None
 
 
-def read(told: Mapping[str, Any], now: datetime) -> Logins:
+def read(body: Mapping[str, Any], now: datetime) -> Logins:
     """The sessions and last uses in a report, checked; raises Refusal INVALID for what is no list of objects.
 
     sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
@@ -65,19 +65,19 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
     """
     sessions, live, uses, accounts = None, frozenset[str](), None, {}
     glass: set[tuple[str, str]] = set()
-    if "sessions" in told:
-        listed = _entries(told["sessions"], "sessions", MOST_SESSIONS)
+    if "sessions" in body:
+        listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
         # One that is known stays, even where what else is told of it now cannot be: it is not over.
         live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
         sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
-    if "last_used" in told:
-        listed = _entries(told["last_used"], "last_used", MOST_USES)
+    if "last_used" in body:
+        listed = _entries(body["last_used"], "last_used", MOST_USES)
         uses = _sound(listed, lambda entry: _use(entry, now))
         named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
         accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    for entry in (*_glass_of(told, "sessions"), *_glass_of(told, "last_used")):
+    for entry in (*_glass_of(body, "sessions"), *_glass_of(body, "last_used")):
         glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
-    batch = logins.read(told.get("logins"), lambda entry: _login(entry, now))
+    batch = logins.read(body.get("logins"), lambda entry: _login(entry, now))
     return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
 
 
@@ -98,37 +98,37 @@ class LoginBatch:
         return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
 
 
-def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]:
+def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBatch]:
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
     ended halfway is told again.
     """
-    told_uses = told.uses or ()
-    if told.sessions is None and not told_uses:
-        return [] if told.batch is None else [LoginBatch((), (), (), batch=told.batch)]
+    told_uses = reported.uses or ()
+    if reported.sessions is None and not told_uses:
+        return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
 
     def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[GlassUse]]:
         known = frozenset[str]()
-        if told.sessions is not None:
+        if reported.sessions is not None:
             known = host_reports.session_names(connection, server.id)
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
         used_keys = {use[0] for use in told_uses}
         opened = (
             ()
-            if told.sessions is None
+            if reported.sessions is None
             else [
                 KeyUse(
                     row["fingerprint"],
                     row["username"],
                     row["address"],
                     row["started_at"],
-                    (row["fingerprint"], row["address"]) in told.glass,
+                    (row["fingerprint"], row["address"]) in reported.glass,
                 )
-                for name, row in told.sessions.items()
+                for name, row in reported.sessions.items()
                 if name not in known
             ]
         )
         used = [
-            KeyUse(key, told.accounts.get((key, address), ""), address, at, (key, address) in told.glass)
+            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.glass)
             for key, at, address in told_uses
         ]
         broken = break_glass.among(connection, server, used, opened, instance.now())
@@ -136,9 +136,9 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
 
     known, mine, broken = instance.database.read(question)
     changes: list[tuple[str, Any]] = []
-    if told.sessions is not None:
-        changes += [("over", name) for name in sorted(known - told.sessions.keys() - told.live)]
-        new = ({"host_session": name, **values} for name, values in told.sessions.items() if name not in known)
+    if reported.sessions is not None:
+        changes += [("over", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
+        new = ({"host_session": name, **values} for name, values in reported.sessions.items() if name not in known)
         changes += [("new", row) for row in new]
     # After the sessions, whose numbers they name.
     changes += [("broken", one) for one in broken]
@@ -150,7 +150,7 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
             [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
         )
         found.append(LoginBatch(over, new_ones, uses, alarms))
-    found[0] = replace(found[0], batch=told.batch)
+    found[0] = replace(found[0], batch=reported.batch)
     return found
 
 
@@ -166,17 +166,17 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
             logins.record(work, server, piece.batch)
 
 
-def problems(told: Mapping[str, Any]) -> list[str] | None:
+def problems(body: Mapping[str, Any]) -> list[str] | None:
     """What a report says is not as asked, in words; None: it does not say."""
-    said = told.get("problems")
+    said = body.get("problems")
     if not isinstance(said, list):
         return None
     return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
 
 
-def _glass_of(told: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
+def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
     """What a host says was opened by a key to break glass with."""
-    listed = told.get(field)
+    listed = body.get(field)
     entries = listed if isinstance(listed, list) else ()
     return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
 
@@ -262,8 +262,8 @@ def _moment(value: object, now: datetime) -> datetime:
     try:
         if not isinstance(value, str) or not _MOMENT.fullmatch(value):
             raise ValueError(value)
-        found = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         raise invalid("at", "A time is written like 2026-11-22T16:00:00Z.") from None
     # A host whose clock is ahead must not make a key look used in the future.
-    return min(found, now)
+    return min(moment, now)

@@ -62,9 +62,9 @@ def difference(
 
 
 def _page(connection: Connection, server: Server, after: int, limit: int) -> Difference:
-    found = held_back.of_server(connection, server.id, after=after, limit=limit + 1)
-    onward = cursors.write((found[limit - 1].id,)) if len(found) > limit else None
-    return Difference(server, found[:limit], onward)
+    rows = held_back.of_server(connection, server.id, after=after, limit=limit + 1)
+    onward = cursors.write((rows[limit - 1].id,)) if len(rows) > limit else None
+    return Difference(server, rows[:limit], onward)
 
 
 def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:

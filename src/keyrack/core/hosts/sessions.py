@@ -37,16 +37,16 @@ def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
     """An open login of a server. Raises Refusal MISSING."""
     attempt = Attempt(instance, actor, "sessions:read", "see a session", target_kind="session", server_id=server_id)
     with attempt:
-        found = attempt.read(
+        session = attempt.read(
             lambda connection: (
                 sessions.get(connection, actor.workspace_id, server_id, session_id)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
         )
-        if found is None:
+        if session is None:
             raise missing("session")
-        return found
+        return session
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class OpenBy:
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> list[OpenBy]:
     """The logins that a key holds open on the workspace's servers, the oldest first. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "sessions:read", "see what a key holds open", target_kind="session") as attempt:
-        found = attempt.read(lambda connection: sessions.of_key(connection, actor.workspace_id, fingerprint))
-        return [OpenBy(row.server_name, row.username, row.address) for row in found]
+        openings = attempt.read(lambda connection: sessions.of_key(connection, actor.workspace_id, fingerprint))
+        return [OpenBy(row.server_name, row.username, row.address) for row in openings]
 
 
 def counts(instance: Instance, actor: Actor, hosts: Iterable[Server]) -> dict[int, int]:

@@ -91,12 +91,12 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
 
 
 def _settings(server: Server) -> SshSettings:
-    told = server.facts.get("sshd")
+    reported = server.facts.get("sshd")
     state = UNMANAGED
     if server.sshd_revision is not None:
         state = APPLIED if server.applied_revision >= server.sshd_revision else PENDING
-        if state == APPLIED and isinstance(told, Mapping):
-            done = all(told.get(keyword, value) == value for keyword, value in server.sshd.items())
+        if state == APPLIED and isinstance(reported, Mapping):
+            done = all(reported.get(keyword, value) == value for keyword, value in server.sshd.items())
             state = APPLIED if done else REFUSED
     return SshSettings(
         server_id=server.id,
@@ -114,6 +114,6 @@ def _is(server: Server, name: str) -> bool:
     keyword, yes, _, default = KEYWORDS[name]
     if keyword in server.sshd:
         return server.sshd[keyword] == yes
-    told = server.facts.get("sshd")
-    effective = told.get(keyword) if isinstance(told, Mapping) else None
+    reported = server.facts.get("sshd")
+    effective = reported.get(keyword) if isinstance(reported, Mapping) else None
     return default if not isinstance(effective, str) else effective == yes

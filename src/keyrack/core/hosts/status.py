@@ -51,11 +51,11 @@ class HostStatus:
 def of(instance: Instance, server: Server) -> HostStatus:
     """How a server is held as far as its host said."""
     facts = server.facts
-    told = str(facts.get("enforcement") or "")
+    enforcement = str(facts.get("enforcement") or "")
     online = last_seen.is_online(server, instance.now())
     return HostStatus(
         mode=server.mode,
-        enforcement=told,
+        enforcement=enforcement,
         undone=str(facts.get("undone") or ""),
         wanted=server.revision,
         applied=server.applied_revision,
@@ -66,11 +66,11 @@ def of(instance: Instance, server: Server) -> HostStatus:
         offline_then=server.offline_then,
         problems=(
             *_copied(server),
-            *refused_logins.of(server).accounts(),
+            *refused_logins.of(server).closed_accounts(),
             *_went_back(server),
             *_problems(server, facts),
         ),
-        state=_state(server, told, online),
+        state=_state(server, enforcement, online),
         offline_words=(
             f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
             if server.offline_after_seconds and server.offline_then in (KEEP_ALL, DROP_TEMPORARY, DROP_ALL)
@@ -80,14 +80,14 @@ def of(instance: Instance, server: Server) -> HostStatus:
 
 
 def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    problems = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
     if facts.get(SESSIONS):
-        found.append(f"{facts[SESSIONS]}; a session of a revoked key may go on unseen")
+        problems.append(f"{facts[SESSIONS]}; a session of a revoked key may go on unseen")
     if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
-        found.append(
+        problems.append(
             f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
         )
-    return tuple(found)
+    return tuple(problems)
 
 
 def _copied(server: Server) -> tuple[str, ...]:
@@ -103,28 +103,28 @@ def _went_back(server: Server) -> tuple[str, ...]:
     return (f"{words}; what the host refused stays refused: keyrack hosts resync {server.id}",)
 
 
-def _state(server: Server, told: str, online: bool) -> str:
+def _state(server: Server, enforcement: str, online: bool) -> str:
     if server.enrolled_at is None:
         return "not enrolled"
-    if told == UNINSTALLED:
+    if enforcement == UNINSTALLED:
         return "uninstalled"
     if server.copied_at is not None:
         return "two machines"
     if not online:
         return "silent"
-    if told == TRYING:
+    if enforcement == TRYING:
         return "trying to enforce"
-    if told == UNDONE:
+    if enforcement == UNDONE:
         return "enforcing undone"
-    if told == UNMANAGED:
+    if enforcement == UNMANAGED:
         return "key files only"
-    if told == UNPROVEN:
+    if enforcement == UNPROVEN:
         return "not shown to enforce"
-    if server.mode == ENFORCE and told == OBSERVE:
+    if server.mode == ENFORCE and enforcement == OBSERVE:
         return "not enforcing yet"
-    if server.mode == AUTO and told == OBSERVE:
+    if server.mode == AUTO and enforcement == OBSERVE:
         return "observing, enforces by itself"
-    if server.mode == OBSERVE and told == ENFORCE:
+    if server.mode == OBSERVE and enforcement == ENFORCE:
         return "not observing yet"
     if server.applied_revision < server.revision:
         return "not up to date yet"

@@ -216,9 +216,9 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
         return user
     try:
         while True:
-            found, worth_waiting = instance.database.read(question)
+            system_user, worth_waiting = instance.database.read(question)
             if not worth_waiting or time.monotonic() > deadline:
-                return found or user
+                return system_user or user
             time.sleep(LOOK_EVERY_SECONDS)
     finally:
         _waiting.release()
@@ -272,10 +272,10 @@ def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, A
 
 
 def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
-    found = lookups.system_user(work.connection, server_id, system_user_id)
+    system_user = lookups.system_user(work.connection, server_id, system_user_id)
     server = servers.by_id(work.connection, server_id)
     assert server is not None
-    return with_state(server, found)
+    return with_state(server, system_user)
 
 
 def with_state(server: Server, user: SystemUser) -> SystemUser:

@@ -98,31 +98,31 @@ def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone
         server_id=server_id,
     )
     with attempt:
-        found = attempt.read(
+        unmanaged_key = attempt.read(
             lambda connection: (
                 unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
         )
-        if found is None or (found.state == GONE and not gone):
+        if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
             raise missing("unmanaged key")
-        return found
+        return unmanaged_key
 
 
-def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
+def losing(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
     """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
     the ways in that Keyrack looks after.
     """
     kept = set(managed)
-    return [one for one in found if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
+    return [one for one in keys if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
 
 
-def gaining(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+def gaining(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Which of the ways in that Keyrack looks after, by account and fingerprint, none of these opens now: a host that
     observes obeys its own files alone.
     """
-    now = {(one.username, one.fingerprint) for one in found if one.in_force and one.state != GONE}
+    now = {(one.username, one.fingerprint) for one in keys if one.in_force and one.state != GONE}
     return {(account, key) for account, key in managed if (account, key) not in now and ("*", key) not in now}
 
 
@@ -177,11 +177,16 @@ def accept(
             )
             if found.state != GONE:
                 unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
+            terms = event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)
             work.record(
-                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
-                f"on {server.name}{event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)}",
+                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} "
+                f"for {user} on {server.name}{terms}",
                 target_id=found.id,
-                details={"credential": credential.id, "fingerprint": found.fingerprint, **event_terms.details(limits)},
+                details={
+                    "credential": credential.id,
+                    "fingerprint": found.fingerprint,
+                    **event_terms.details(limits),
+                },
             )
             return credential
 
@@ -239,16 +244,16 @@ class ReportedKeys:
     unseen: _Unseen
 
 
-def read(told: object, cut: object = None) -> ReportedKeys | None:
+def read(body: object, cut: object = None) -> ReportedKeys | None:
     """Judge what a host says it found, before the transaction that everybody's writes wait for; None for no list.
 
     cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
     """
-    if not isinstance(told, list):
+    if not isinstance(body, list):
         return None
-    unseen = _unseen(told, cut)
+    unseen = _unseen(body, cut)
     keys: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-    for entry in told[:MOST_IN_A_REPORT]:
+    for entry in body[:MOST_IN_A_REPORT]:
         values = _values(entry)
         if values is None:
             # Something is there, and what it is was not understood.
@@ -269,17 +274,17 @@ def _again(server: Server, values: Mapping[str, Any]) -> str:
 class KeyBatch:
     """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
 
-    gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; told: what is told then.
+    gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; events: what they say.
     """
 
     gone: Sequence[int] = ()
     changed: Sequence[Mapping[str, Any]] = ()
     back: Sequence[Mapping[str, Any]] = ()
     added: Sequence[Mapping[str, Any]] = ()
-    told: Sequence[str] = ()
+    events: Sequence[str] = ()
 
 
-def plan(instance: Instance, server: Server, told: ReportedKeys) -> list[KeyBatch]:
+def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeyBatch]:
     """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
     look was cut.
     """
@@ -287,30 +292,30 @@ def plan(instance: Instance, server: Server, told: ReportedKeys) -> list[KeyBatc
     changes: list[tuple[str, Any]] = [
         ("gone", one.id)
         for place, one in known.items()
-        if place not in told.keys and one.state != GONE and not told.unseen.covers(one.username, one.path)
+        if place not in reported.keys and one.state != GONE and not reported.unseen.covers(one.username, one.path)
     ]
     there = sum(one.state != GONE for one in known.values()) - len(changes)
     fresh: list[Mapping[str, Any]] = []
     added: list[Mapping[str, Any]] = []
-    for place, values in told.keys.items():
+    for place, values in reported.keys.items():
         before = known.get(place)
         if before is None:
             added.append(values)
             fresh.append(values)
         elif before.state == GONE:
             changes.append(("back", {"row_id": before.id, **values}))
-            changes.append(("told", _again(server, values)))
+            changes.append(("events", _again(server, values)))
             fresh.append(values)
         elif any(getattr(before, name) != value for name, value in values.items()):
             changes.append(("changed", {"row_id": before.id, **values}))
     room = max(0, MOST_ON_A_SERVER - there)
     changes += [("added", values) for values in added[:room]]
-    changes += [("told", words) for words in _told_of_fresh(server, fresh)]
+    changes += [("events", words) for words in _words_of_fresh(server, fresh)]
     if len(added) > room:
         words = f"Host {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
-        changes.append(("told", f"{words}; {len(added) - room} of them are not listed here"))
+        changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
     parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
-    names = ("gone", "changed", "back", "added", "told")
+    names = ("gone", "changed", "back", "added", "events")
     return [KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
 
 
@@ -330,7 +335,7 @@ def store(work: Work, server: Server, piece: KeyBatch) -> None:
     fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
     revocation.refuse_found(work, server.id, fresh)
     obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on {server.name}" for one in removed]
-    _tell(work, server, *obeyed, *piece.told)
+    _tell(work, server, *obeyed, *piece.events)
 
 
 def forget(work: Work, server: Server) -> None:
@@ -339,19 +344,19 @@ def forget(work: Work, server: Server) -> None:
     unmanaged_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
 
 
-def _unseen(told: list[Any], cut: object) -> _Unseen:
-    found = _Unseen()
+def _unseen(entries: list[Any], cut: object) -> _Unseen:
+    unseen = _Unseen()
     if isinstance(cut, list):
         for entry in cut[:MOST_CUT]:
-            found.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
-        found.everything = found.everything or len(cut) > MOST_CUT
+            unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
+        unseen.everything = unseen.everything or len(cut) > MOST_CUT
     else:
-        found.everything = cut is not None or len(told) >= FULL_LIST
-    found.everything = found.everything or len(told) > MOST_IN_A_REPORT
-    for entry in told:
+        unseen.everything = cut is not None or len(entries) >= FULL_LIST
+    unseen.everything = unseen.everything or len(entries) > MOST_IN_A_REPORT
+    for entry in entries:
         if isinstance(entry, Mapping) and entry.get("kind") == UNREADABLE and not entry.get("line"):
-            found.add(entry.get("username"), entry.get("path"))
-    return found
+            unseen.add(entry.get("username"), entry.get("path"))
+    return unseen
 
 
 def _decide(
@@ -361,17 +366,17 @@ def _decide(
     with attempt:
 
         def change(work: Work) -> UnmanagedKey:
-            server, found = _own(work.connection, actor, server_id, found_id)
+            server, unmanaged_key = _own(work.connection, actor, server_id, found_id)
             if state == REMOVING:
-                if found.kind not in KEYS:
+                if unmanaged_key.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
                 work.bump_revision(server.id)
-            unmanaged_keys.change(work.connection, [found.id], {"state": state})
+            unmanaged_keys.change(work.connection, [unmanaged_key.id], {"state": state})
             work.record(
-                f"{done} the key {found.fingerprint} found in {found.path} on {server.name}",
-                target_id=found.id,
+                f"{done} the key {unmanaged_key.fingerprint} found in {unmanaged_key.path} on {server.name}",
+                target_id=unmanaged_key.id,
                 level="warning",
-                details={"username": found.username, "fingerprint": found.fingerprint},
+                details={"username": unmanaged_key.username, "fingerprint": unmanaged_key.fingerprint},
             )
             return _own(work.connection, actor, server_id, found_id)[1]
 
@@ -394,10 +399,10 @@ def _own(
     connection: Connection, actor: Actor, server_id: int, found_id: int, *, gone: bool = False
 ) -> tuple[Server, UnmanagedKey]:
     server = lookups.server(connection, actor, server_id)
-    found = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
-    if found is None or (found.state == GONE and not gone):
+    unmanaged_key = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
+    if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
         raise missing("unmanaged key")
-    return server, found
+    return server, unmanaged_key
 
 
 def _meaning(found: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
@@ -411,51 +416,51 @@ def _meaning(found: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], dateti
 
 
 def _values(entry: object) -> dict[str, Any] | None:
-    """The columns of one told thing; None for what no agent of ours would tell."""
+    """The columns of one reported key; None for what no agent of ours would tell."""
     try:
-        told = ReportedKey.from_json(entry)
+        key = ReportedKey.from_json(entry)
     except ReportError:
         return None
     # A character that cannot be shown is longer where its number stands for it.
-    told = told._replace(comment=told.comment[: _LENGTHS["comment"]], problem=told.problem[: _LENGTHS["problem"]])
+    key = key._replace(comment=key.comment[: _LENGTHS["comment"]], problem=key.problem[: _LENGTHS["problem"]])
     for name, longest in _LENGTHS.items():
-        text = getattr(told, name)
+        text = getattr(key, name)
         if len(text) > longest or hidden_character(text) is not None:
             return None
-    if told.fingerprint != "" and not is_fingerprint(told.fingerprint):
+    if key.fingerprint != "" and not is_fingerprint(key.fingerprint):
         return None
     # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
-    fingerprint = of_line(told.key) if told.key else ""
-    if fingerprint is None or (told.kind in KEYS and not fingerprint):
+    fingerprint = of_line(key.key) if key.key else ""
+    if fingerprint is None or (key.kind in KEYS and not fingerprint):
         return None
-    if not told.username or not told.path.startswith("/") or not 0 <= told.line < 2**31:
+    if not key.username or not key.path.startswith("/") or not 0 <= key.line < 2**31:
         return None
     return {
-        "username": told.username,
-        "path": told.path,
-        "kind": told.kind,
-        "line": told.line,
+        "username": key.username,
+        "path": key.path,
+        "kind": key.kind,
+        "line": key.line,
         "fingerprint": fingerprint,
-        "key_type": told.type,
-        "public_key": told.key,
-        "options": told.options,
-        "comment": told.comment,
-        "problem": told.problem,
-        "in_force": told.in_force,
+        "key_type": key.type,
+        "public_key": key.key,
+        "options": key.options,
+        "comment": key.comment,
+        "problem": key.problem,
+        "in_force": key.in_force,
     }
 
 
-def _told_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
+def _words_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
     """What is told of new ones: of those that let somebody in first, and of root's; of many only how many."""
     fresh = sorted(fresh, key=lambda values: (not values["in_force"], values["username"] != "root"))
-    told = []
+    phrases = []
     for values in fresh[:MOST_EVENTS]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
-        told.append(f"Found by hand on {server.name}: {what} for {whom} in {values['path']}{remark}")
+        phrases.append(f"Found by hand on {server.name}: {what} for {whom} in {values['path']}{remark}")
     if len(fresh) > MOST_EVENTS:
         count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
         more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on {server.name}"
-        told.append(f"{more}, {count} of which let somebody in")
-    return told
+        phrases.append(f"{more}, {count} of which let somebody in")
+    return phrases

@@ -133,12 +133,12 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
     _attempt(instance, server_id).write(change)
 
 
-def hear(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
+def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
     """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
 
-    told: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
+    body: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
     """
-    number, of, text, signature = (told.get(name) for name in ("number", "of", "text", "signature"))
+    number, of, text, signature = (body.get(name) for name in ("number", "of", "text", "signature"))
     if (
         type(number) is not int
         or type(of) is not int

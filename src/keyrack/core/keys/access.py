@@ -241,10 +241,10 @@ def _revoked(
     damaged: list[Damaged] = []
     if whose is None:
         most = instance.settings.max_revoked_keys
-        told = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
+        revoked = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
     else:
-        told = revocations.lines_of(connection, server.id, whose.fingerprints)
-    for fingerprint, line in told:
+        revoked = revocations.lines_of(connection, server.id, whose.fingerprints)
+    for fingerprint, line in revoked:
         if of_line(line) == fingerprint:
             sound.append(line)
         else:

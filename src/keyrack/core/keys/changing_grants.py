@@ -60,28 +60,28 @@ def renew(
 
 def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
     """Give a grant terms (columns of the table), and say what became of those that are other than before."""
-    found = own_grant(work, grant_id)
+    grant = own_grant(work, grant_id)
     if not values:
         raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
-    end = values.get("expires_at", found.expires_at)
-    if found.starts_at is not None and end is not None and end <= found.starts_at:
+    end = values.get("expires_at", grant.expires_at)
+    if grant.starts_at is not None and end is not None and end <= grant.starts_at:
         raise invalid("expires_at", "It would end before it starts.")
-    other = {name: value for name, value in values.items() if value != _of(found, name)}
+    other = {name: value for name, value in values.items() if value != _of(grant, name)}
     if not other:
         work.no_event("as it is already")
-        return found
-    grants.change_grant(work.connection, found.id, other)
-    if found.has_begun(work.now) and other.keys() != {"reason"}:
-        opened = grants.servers_of_grant(work.connection, found)
-        propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, found)))
-    words = ", ".join(_words(name, value, _of(found, name)) for name, value in other.items())
+        return grant
+    grants.change_grant(work.connection, grant.id, other)
+    if grant.has_begun(work.now) and other.keys() != {"reason"}:
+        opened = grants.servers_of_grant(work.connection, grant)
+        propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
+    words = ", ".join(_words(name, value, _of(grant, name)) for name, value in other.items())
     work.record(
-        f"Changed grant {found.id} of the login as {found.system_user}: {words}",
-        target_id=found.id,
-        server_id=found.server_id,
-        details=event_terms.details(other["restrictions"], found.restrictions) if "restrictions" in other else {},
+        f"Changed grant {grant.id} of the login as {grant.system_user}: {words}",
+        target_id=grant.id,
+        server_id=grant.server_id,
+        details=event_terms.details(other["restrictions"], grant.restrictions) if "restrictions" in other else {},
     )
-    changed = grants.get_grant(work.connection, work.actor.workspace_id, found.id)
+    changed = grants.get_grant(work.connection, work.actor.workspace_id, grant.id)
     assert changed is not None
     return changed
 

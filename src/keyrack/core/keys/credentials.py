@@ -100,12 +100,12 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
     )
     with attempt:
         at = instance.now()
-        found = attempt.read(
+        credential = attempt.read(
             lambda connection: credentials.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
         )
-        if found is None:
+        if credential is None:
             raise missing("SSH key")
-        return found
+        return credential
 
 
 def find(
@@ -126,14 +126,14 @@ def find(
     )
     with attempt:
         at, after = instance.now(), cursors.place(cursor, int)
-        found = attempt.read(
+        page = attempt.read(
             lambda connection: credential_lists.find_credentials(
                 connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit, after=after
             )
         )
-        if found is None:
+        if page is None:
             raise missing("server")
-        return found
+        return page
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ KINDS: Mapping[str, Table] = {
     GRANT: held.grants,
     USER_KEY: held.user_keys,
     "access-key": held.access_keys,
+    "deleted-server": held.deleted_servers,
+    "deleted-server-key": held.deleted_server_keys,
     "deploy-key": held.deploy_keys,
     "enrolment": held.enrolments,
     "group": held.groups,
@@ -57,6 +59,7 @@ KINDS: Mapping[str, Table] = {
     "revocation": held.revocations,
     "authenticator": authenticators,
     "expired-key": expired_keys,
+    "former-path": held.repository_names,
     "identity": identities,
     "web-session": web_sessions,
     "revoked-key": held.revoked_keys,
@@ -89,6 +92,7 @@ _TO_REMOVE: Mapping[str, str] = {
     "key-policy": "keys:rule",
     "deploy-key": "codeartsrepo:repository:setRepository",
     "repository-member": "codeartsrepo:repository:deleteMembers",
+    "former-path": "codeartsrepo:repository:setRepository",
 }
 _HIDDEN = frozenset(
     (
@@ -202,9 +206,9 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
             raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
 
         def change(work: Work) -> DamagedRow:
-            found = _damaged(work.connection, work.actor.workspace_id, kind, key)
-            drop(work, found)
-            return found
+            damaged = _damaged(work.connection, work.actor.workspace_id, kind, key)
+            drop(work, damaged)
+            return damaged
 
         return attempt.write(change)
 
@@ -366,6 +370,9 @@ def belongs(table: Table, workspace_id: int) -> Any:
     """
     if "workspace_id" in table.c:
         return table.c.workspace_id == workspace_id
+    if table is held.deleted_server_keys:
+        gone = held.deleted_servers
+        return (table.c.server_id + 0).in_(select(gone.c.server_id).where(gone.c.workspace_id == workspace_id))
     for column, owner in sealing.OWNERS:
         if column in table.c:
             owning: Table = tables.metadata.tables[owner]
@@ -382,13 +389,17 @@ def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> Dam
 def _what(row: Mapping[str, Any]) -> str:
     """What a row says, without what nobody may see."""
     readable = {name: value for name, value in row.items() if not isinstance(value, bytes | memoryview)}
-    told = (f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, ""))
-    words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in told)
+    values_shown = (
+        f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, "")
+    )
+    words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in values_shown)
     return words if len(words) <= LONGEST_SHOWN else words[:LONGEST_SHOWN] + "…"
 
 
 def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> frozenset[int]:
     """The servers whose documents a row changes."""
+    if table in (held.deleted_servers, held.deleted_server_keys):
+        return frozenset()
     if table is held.servers:
         return frozenset((row["id"],))
     if table is held.grants:

@@ -18,8 +18,8 @@ def limits(restrictions: Mapping[str, Any]) -> str:
     """Restrictions as sshd reads them, such as from="10.0.0.0/8",no-pty; "nothing" for none."""
     if not restrictions:
         return "nothing"
-    told = ",".join(options.render(options.Restrictions.from_json(restrictions), "sk-"))
-    return told if len(told) <= LONGEST else f"{told[:LONGEST]}…"
+    rendered = ",".join(options.render(options.Restrictions.from_json(restrictions), "sk-"))
+    return rendered if len(rendered) <= LONGEST else f"{rendered[:LONGEST]}…"
 
 
 def end(at: datetime | None) -> str:
@@ -35,12 +35,12 @@ def sentence_end(
     break_glass: bool = False,
 ) -> str:
     """From when, until when and restricted to what, as the end of a sentence; empty where nothing of it was said."""
-    told = [f" {word} {end(at)}" for word, at in (("from", starts_at), ("until", expires_at)) if at is not None]
+    phrases = [f" {word} {end(at)}" for word, at in (("from", starts_at), ("until", expires_at)) if at is not None]
     if restrictions:
-        told.append(f", restricted to {limits(restrictions)}")
+        phrases.append(f", restricted to {limits(restrictions)}")
     if break_glass:
-        told.append(", to break glass with")
-    return "".join(told)
+        phrases.append(", to break glass with")
+    return "".join(phrases)
 
 
 def details(restrictions: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:

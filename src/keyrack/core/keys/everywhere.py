@@ -159,7 +159,7 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
     for fingerprint in {held.row.fingerprint for held in ended if not held.row.temporary}:
         expired_keys.add(work.connection, work.actor.workspace_id, fingerprint, work.now)
     work.record_each(
-        _told(held, by_id[held.row.server_id].name, f"SSH key {held.row.label} reached its end") for held in ended
+        _recorded(held, by_id[held.row.server_id].name, f"SSH key {held.row.label} reached its end") for held in ended
     )
     return present
 
@@ -258,7 +258,8 @@ def _take(
         left = propagation.refuse_each(work, revisions, lines)
     names = {one.id: one.name for one in servers}
     work.record_each(
-        _told(one, names[one.row.server_id], f"Deleted SSH key {one.row.label} ({one.row.fingerprint})") for one in held
+        _recorded(one, names[one.row.server_id], f"Deleted SSH key {one.row.label} ({one.row.fingerprint})")
+        for one in held
     )
     still = f"; something else lets it in on {len(left)} of them" if left else ""
     work.record(
@@ -288,14 +289,14 @@ def replace(
         def change(work: Work) -> tuple[Placed, ...]:
             revocation.refuse(work, key)
             servers = {one.id: one for one in choice.servers(work)}
-            found = keys_of_many.credentials_with_key(work.connection, servers, old)
-            held = [one for one in found if not has_ended(one.row.expires_at, work.now)]
+            placed = keys_of_many.credentials_with_key(work.connection, servers, old)
+            held = [one for one in placed if not has_ended(one.row.expires_at, work.now)]
             if not held:
                 raise missing("SSH key")
             _refuse_unfit(servers, held, key)
             left = _exchange(work, held, old, key)
             words = f"Replaced SSH key {old} by {key.sha256}"
-            work.record_each(_told(one, servers[one.row.server_id].name, words) for one in held)
+            work.record_each(_recorded(one, servers[one.row.server_id].name, words) for one in held)
             still = f"; something else lets the old one in on {len(left)} of them" if left else ""
             opened = {one.row.server_id for one in held}
             work.record(
@@ -350,14 +351,14 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
             damaged.append(server)
             continue
         limits = dict(one.row.restrictions)
-        told = repr(sorted(limits.items()))
-        if told not in fits:
+        limits_named = repr(sorted(limits.items()))
+        if limits_named not in fits:
             try:
                 validation.restrictions(limits, key.type)
-                fits[told] = True
+                fits[limits_named] = True
             except Refusal:
-                fits[told] = False
-        if not fits[told]:
+                fits[limits_named] = False
+        if not fits[limits_named]:
             unfit.append(server)
     why = "it is held in a row that is not as Keyrack wrote it"
     _refuse(damaged, Kind.INVALID, "damaged", why, "Look at `keyrack hosts damaged`.", field="fingerprint")
@@ -365,7 +366,7 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
     _refuse(unfit, Kind.INVALID, "restrictions-unfit", why, "Give another key.", field="public_key")
 
 
-def _told(held: HeldCredential, server: str, words: str) -> Recorded:
+def _recorded(held: HeldCredential, server: str, words: str) -> Recorded:
     """The event of one credential."""
     row = held.row
     details = {"label": row.label, "username": held.username, "fingerprint": row.fingerprint}

@@ -65,7 +65,7 @@ class _Scope:
     user_id: int | None
     server_id: int | None
     marked: list[int]
-    told: list[int]
+    server_ids: list[int]
     keys: list[Row]
     held: list[Row]
     count: int
@@ -80,13 +80,13 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
             person, place = _named(connection, actor, user, server)
             scope = _scope(instance, connection, actor, person, place)
             # Every host would have to be told: nothing that it obeys by now is a receipt.
-            told = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.told, 0))
+            hosts = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.server_ids, 0))
             return Frozen(
                 None,
                 scope.where,
                 scope.count,
                 scope.break_glass,
-                tuple(replace(one, wanted=one.applied, at=None) for one in told),
+                tuple(replace(one, wanted=one.applied, at=None) for one in hosts),
                 user=None if person is None else person.name,
                 server=None if place is None else place.name,
             )
@@ -108,7 +108,7 @@ def freeze(
         def change(work: Work) -> Frozen:
             scope = _scope(instance, work.connection, actor, *_named(work.connection, actor, user, server))
             _mark(work, scope, work.now)
-            revisions = work.bump_revisions(scope.told)
+            revisions = work.bump_revisions(scope.server_ids)
             number = freezes.add(
                 work.connection,
                 {
@@ -131,8 +131,8 @@ def freeze(
                 details={"break_glass": scope.break_glass},
             )
             made = freezes.get(work.connection, actor.workspace_id, number)
-            told = receipts.of_revisions(work.connection, actor.workspace_id, revisions)
-            return Frozen(made, scope.where, scope.count, scope.break_glass, told)
+            hosts = receipts.of_revisions(work.connection, actor.workspace_id, revisions)
+            return Frozen(made, scope.where, scope.count, scope.break_glass, hosts)
 
         return attempt.write(change)
 
@@ -153,10 +153,10 @@ def freeze_some(
             there = [row for row in on_servers if (row.server_id, row.label) in places]
             freezes.mark_user_keys(work.connection, mine, work.now)
             freezes.mark_credentials(work.connection, there, work.now)
-            told = {row.server_id for row in there}
+            server_ids = {row.server_id for row in there}
             for user_id in {row.user_id for row in mine}:
-                told |= grants.servers_of_user(work.connection, user_id)
-            work.bump_revisions(told)
+                server_ids |= grants.servers_of_user(work.connection, user_id)
+            work.bump_revisions(server_ids)
             words = f"Froze {len(mine)} SSH keys of users and {len(there)} on hosts until they are confirmed"
             work.record(words, level="warning")
 
@@ -168,12 +168,12 @@ def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
     with Attempt(instance, actor, READ, "see a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
 
         def look(connection: Connection) -> Frozen:
-            found = freezes.get(connection, actor.workspace_id, freeze_id)
-            if found is None:
+            own = freezes.get(connection, actor.workspace_id, freeze_id)
+            if own is None:
                 raise missing("freeze")
-            revisions = {int(server): revision for server, revision in found.revisions.items()}
-            told = receipts.of_revisions(connection, actor.workspace_id, revisions)
-            return Frozen(found, "", found.keys, 0, told)
+            revisions = {int(server): revision for server, revision in own.revisions.items()}
+            hosts = receipts.of_revisions(connection, actor.workspace_id, revisions)
+            return Frozen(own, "", own.keys, 0, hosts)
 
         return attempt.read(look)
 
@@ -192,22 +192,22 @@ def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
     with Attempt(instance, actor, FREEZE, "end a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
 
         def change(work: Work) -> Freeze:
-            found = freezes.get(work.connection, actor.workspace_id, freeze_id)
-            if found is None:
+            own = freezes.get(work.connection, actor.workspace_id, freeze_id)
+            if own is None:
                 raise missing("freeze")
-            if found.ended_at is not None:
-                raise Refusal(Kind.TAKEN, "freeze-ended", f"{found.ended_by} ended this freeze already.")
-            freezes.end(work.connection, found.id, work.now, actor.name)
-            freezes.unmark(work.connection, actor.workspace_id, found.at)
+            if own.ended_at is not None:
+                raise Refusal(Kind.TAKEN, "freeze-ended", f"{own.ended_by} ended this freeze already.")
+            freezes.end(work.connection, own.id, work.now, actor.name)
+            freezes.unmark(work.connection, actor.workspace_id, own.at)
             # An older one for the same keys had its marks overwritten.
             for other in freezes.active(work.connection, actor.workspace_id):
                 user = None if other.user_id is None else users.user(work.connection, other.user_id)
                 place = None if other.server_id is None else servers.by_id(work.connection, other.server_id)
                 if (other.user_id, other.server_id) == (user.id if user else None, place.id if place else None):
                     _mark(work, _scope(instance, work.connection, actor, user, place), other.at, only_free=True)
-            work.bump_revisions(int(server) for server in found.revisions)
-            work.record(f"Ended freeze {found.id} of {found.keys} SSH keys", target_id=found.id, level="warning")
-            ended = freezes.get(work.connection, actor.workspace_id, found.id)
+            work.bump_revisions(int(server) for server in own.revisions)
+            work.record(f"Ended freeze {own.id} of {own.keys} SSH keys", target_id=own.id, level="warning")
+            ended = freezes.get(work.connection, actor.workspace_id, own.id)
             assert ended is not None
             return ended
 
@@ -229,8 +229,8 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
             row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
             held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
             freezes.confirm(work.connection, (row,), held, work.now)
-            told = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
-            work.bump_revisions(told)
+            server_ids = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
+            work.bump_revisions(server_ids)
             words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
             work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
 
@@ -242,9 +242,9 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
     with _confirming_credential(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> None:
-            found = _credential_to_confirm(work.connection, actor, credential_id)
-            where = f"{found.username} on {found.server_name}"
-            row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
+            held = _credential_to_confirm(work.connection, actor, credential_id)
+            where = f"{held.username} on {held.server_name}"
+            row = Row({name: value for name, value in held.items() if name not in ("server_name", "username")})
             freezes.confirm(work.connection, (), (row,), work.now)
             work.bump_revision(row.server_id)
             work.record(
@@ -277,10 +277,10 @@ def _confirming_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
 
 
 def _key_to_confirm(connection: Connection, actor: Actor, key_id: int) -> Row:
-    found = freezes.user_key(connection, actor.workspace_id, key_id)
-    if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
+    row = freezes.user_key(connection, actor.workspace_id, key_id)
+    if row is None or (row.user_id != actor.user_id and row.user_kind != "service"):
         raise missing("SSH key")
-    return found
+    return row
 
 
 def _confirming_credential(instance: Instance, actor: Actor, credential_id: int) -> Attempt:
@@ -289,13 +289,13 @@ def _confirming_credential(instance: Instance, actor: Actor, credential_id: int)
 
 
 def _credential_to_confirm(connection: Connection, actor: Actor, credential_id: int) -> Row:
-    found = freezes.credential(connection, actor.workspace_id, credential_id)
-    if found is None:
+    row = freezes.credential(connection, actor.workspace_id, credential_id)
+    if row is None:
         raise missing("SSH key")
-    owner = freezes.owner_of(connection, actor.workspace_id, found.fingerprint)
+    owner = freezes.owner_of(connection, actor.workspace_id, row.fingerprint)
     if owner is not None and not is_oneself(actor, owner):
         raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
-    return found
+    return row
 
 
 def _named(connection: Connection, actor: Actor, user: object, server: object) -> tuple[User | None, Server | None]:
@@ -314,13 +314,13 @@ def _scope(
 ) -> _Scope:
     workspace = actor.workspace_id
     if person is not None:
-        found = freezes.user_keys_of(connection, workspace, person.id)
-        prints = [row.fingerprint for row in found]
+        rows = freezes.user_keys_of(connection, workspace, person.id)
+        prints = [row.fingerprint for row in rows]
         held = freezes.credentials_of_keys(connection, workspace, prints)
-        told = grants.servers_of_user(connection, person.id)
-        told |= servers_with_credentials(connection, workspace, prints, instance.now())
+        server_ids = grants.servers_of_user(connection, person.id)
+        server_ids |= servers_with_credentials(connection, workspace, prints, instance.now())
         glass = sum(1 for row in held if row.break_glass)
-        return _Scope(f"of {person.name}", person.id, None, [], sorted(told), found, held, len(set(prints)), glass)
+        return _Scope(f"of {person.name}", person.id, None, [], sorted(server_ids), rows, held, len(set(prints)), glass)
     marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
     at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
     prints_at = {row.fingerprint for row in at}
@@ -330,9 +330,9 @@ def _scope(
             line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
         }
         return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
-    found = freezes.user_keys_of(connection, workspace)
-    count = len(prints_at | {row.fingerprint for row in found})
-    return _Scope("of the workspace", None, None, marked, marked, found, [], count, glass)
+    rows = freezes.user_keys_of(connection, workspace)
+    count = len(prints_at | {row.fingerprint for row in rows})
+    return _Scope("of the workspace", None, None, marked, marked, rows, [], count, glass)
 
 
 def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:

@@ -382,13 +382,13 @@ def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | Non
 
 def _terms(grant: Grant) -> str:
     """From when, until when, restricted to what and why, as the end of a sentence."""
-    told = event_terms.sentence_end(
+    terms = event_terms.sentence_end(
         starts_at=grant.starts_at,
         expires_at=grant.expires_at,
         restrictions=grant.restrictions,
         break_glass=bool(grant.break_glass),
     )
-    return told + (f" ({grant.reason})" if grant.reason else "")
+    return terms + (f" ({grant.reason})" if grant.reason else "")
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:

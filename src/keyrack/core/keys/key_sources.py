@@ -29,16 +29,16 @@ def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
     """The sources of a user, by name. Raises Refusal MISSING or FORBIDDEN."""
     action = user_keys.READ if is_oneself(actor, name) else "people:read"
     with Attempt(instance, actor, action, "see where a user's keys come from", target_kind=_KIND) as attempt:
-        found = attempt.read(lambda connection: user_named(connection, actor, name))
-        return attempt.read(lambda connection: key_sources.of_user(connection, found.id))
+        sources = attempt.read(lambda connection: user_named(connection, actor, name))
+        return attempt.read(lambda connection: key_sources.of_user(connection, sources.id))
 
 
 def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
     """The account of a kind that a user's keys come from. Raises Refusal as find does, or MISSING."""
-    found = next((one for one in find(instance, actor, name) if one.kind == kind), None)
-    if found is None:
+    source = next((one for one in find(instance, actor, name) if one.kind == kind), None)
+    if source is None:
         raise missing("key source")
-    return found
+    return source
 
 
 def may_change(instance: Instance, actor: Actor, name: str, *, own: str = user_keys.ADD) -> None:

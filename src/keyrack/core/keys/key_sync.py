@@ -71,23 +71,23 @@ def sync_due(instance: Instance, ask: Ask) -> int:
     every = timedelta(minutes=instance.settings.key_source_minutes)
 
     def claim(connection: Connection) -> tuple[KeySource, ...]:
-        found = key_sources.due(connection, now, AT_ONCE)
-        for source in found:
+        due = key_sources.due(connection, now, AT_ONCE)
+        for source in due:
             key_sources.change(connection, source.id, {"next_at": now + every})
-        return found
+        return due
 
     if not instance.database.read(lambda connection: key_sources.due(connection, now, 1)):
         return 0
-    found = instance.database.write(claim)
-    for source in found:
+    due = instance.database.write(claim)
+    for source in due:
         sync(instance, source, ask)
-    return len(found)
+    return len(due)
 
 
 def sync_all(instance: Instance, actor: Actor, ask: Ask) -> tuple[KeySource, ...]:
     """Look at every source of the actor's workspace now, and answer them as they then are."""
-    found = instance.database.read(lambda connection: key_sources.of_workspace(connection, actor.workspace_id))
-    return tuple(sync(instance, source, ask) for source in found)
+    sources = instance.database.read(lambda connection: key_sources.of_workspace(connection, actor.workspace_id))
+    return tuple(sync(instance, source, ask) for source in sources)
 
 
 def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[KeySource, ...]:
@@ -99,9 +99,11 @@ def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[Ke
     with Attempt(
         instance, actor, action, "look at the accounts that keys come from", target_kind="key source"
     ) as tried:
-        found = tried.read(lambda connection: key_sources.of_user(connection, user_named(connection, actor, name).id))
+        sources = tried.read(lambda connection: key_sources.of_user(connection, user_named(connection, actor, name).id))
         now = instance.now()
-        return tuple(one if one.state == "waiting" and one.next_at > now else sync(instance, one, ask) for one in found)
+        return tuple(
+            one if one.state == "waiting" and one.next_at > now else sync(instance, one, ask) for one in sources
+        )
 
 
 def sync(instance: Instance, source: KeySource, ask: Ask) -> KeySource:

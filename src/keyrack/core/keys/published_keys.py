@@ -51,10 +51,10 @@ def of_user(instance: Instance, actor: Actor, *, name: str = "", user_id: int | 
         shown = () if user.disabled_at is not None else published.sound_of_user(connection, user.id)
         return Published(user, shown)
 
-    found = instance.database.read(question)
-    if found is None:
+    known = instance.database.read(question)
+    if known is None:
         raise missing("user")
-    return found
+    return known
 
 
 def by_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[UserKey, User]:

@@ -146,7 +146,7 @@ def _receipts(
 ) -> Receipts:
     attempt = Attempt(instance, actor, "servers:read", "see how far a change has come", target_kind=what)
     with attempt:
-        found = attempt.read(read)
-        if not found:
+        receipts = attempt.read(read)
+        if not receipts:
             raise missing(what)
-        return Receipts(found)
+        return Receipts(receipts)

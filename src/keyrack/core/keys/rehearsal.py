@@ -48,9 +48,9 @@ class _Done(Exception):
 
 
 class _Undo(Exception):
-    def __init__(self, found: Rehearsed[object]) -> None:
+    def __init__(self, rehearsed: Rehearsed[object]) -> None:
         super().__init__()
-        self.found = found
+        self.found = rehearsed
 
 
 def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) -> Rehearsed[T]:

@@ -41,18 +41,18 @@ def credential(
     with _of_credential(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> Credential:
-            found, server = own_credential(work, credential_id)
+            held, server = own_credential(work, credential_id)
             end = validation.other_end(work.now, expires_at, duration)
             revision = work.bump_revision(server.id)
-            endings.renew_credential(work.connection, found.id, end, revision)
+            endings.renew_credential(work.connection, held.id, end, revision)
             work.record(
-                f"Renewed SSH key {found.label} ({found.fingerprint}) of {found.username} on "
-                f"{server.name}{_words(found.expires_at, end)}",
-                target_id=found.id,
+                f"Renewed SSH key {held.label} ({held.fingerprint}) of {held.username} on "
+                f"{server.name}{_words(held.expires_at, end)}",
+                target_id=held.id,
                 server_id=server.id,
-                details={"label": found.label, "fingerprint": found.fingerprint},
+                details={"label": held.label, "fingerprint": held.fingerprint},
             )
-            renewed = endings.credential(work.connection, found.id, work.now)
+            renewed = endings.credential(work.connection, held.id, work.now)
             assert renewed is not None
             return renewed
 

@@ -133,14 +133,14 @@ def page(
         window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> tuple[Page[AccessRequest], RequestNames]:
-            found = requests.page(
+            piece = requests.page(
                 connection,
                 actor.workspace_id,
                 window,
                 state=state,
                 user_id=None if everybody else actor.user_id or 0,
             )
-            return found, _names(connection, actor, found.items)
+            return piece, _names(connection, actor, piece.items)
 
         return attempt.read(question)
 
@@ -149,20 +149,22 @@ def get(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
     """One request; members see their own alone. Raises Refusal MISSING."""
     aim = "see a request for access"
     with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
-        found = attempt.read(lambda connection: requests.get(connection, actor.workspace_id, request_id))
-        if found is None or (found.user_id != actor.user_id and policy.may(actor, "grants:read") is not None):
+        access_request = attempt.read(lambda connection: requests.get(connection, actor.workspace_id, request_id))
+        if access_request is None or (
+            access_request.user_id != actor.user_id and policy.may(actor, "grants:read") is not None
+        ):
             raise missing("request")
-        return found
+        return access_request
 
 
 def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
     """The rule of this name. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "grants:read", "see a rule of requests", target_kind="request rule") as attempt:
         held = attempt.read(lambda connection: requests.rules(connection, actor.workspace_id))
-        found = next((one for one in held if one.name == name), None)
-        if found is None:
+        wanted_rule = next((one for one in held if one.name == name), None)
+        if wanted_rule is None:
             raise missing("rule")
-        return found
+        return wanted_rule
 
 
 def names(instance: Instance, actor: Actor, one: AccessRequest) -> RequestNames:

@@ -31,24 +31,24 @@ def credential(
     with _attempt(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> Credential:
-            found, server = own_credential(work, credential_id)
-            limits = validation.restrictions(restrictions, found.key_type)
-            if limits == dict(found.restrictions):
+            held, server = own_credential(work, credential_id)
+            limits = validation.restrictions(restrictions, held.key_type)
+            if limits == dict(held.restrictions):
                 work.no_event("as it is already")
-                return found
-            credentials.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
+                return held
+            credentials.restrict_credential(work.connection, held.id, limits, work.bump_revision(server.id))
             work.record(
-                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on {server.name} "
-                f"to {event_terms.limits(limits)} (it was restricted to {event_terms.limits(found.restrictions)})",
-                target_id=found.id,
+                f"Restricted SSH key {held.label} ({held.fingerprint}) of {held.username} on {server.name} "
+                f"to {event_terms.limits(limits)} (it was restricted to {event_terms.limits(held.restrictions)})",
+                target_id=held.id,
                 server_id=server.id,
                 details={
-                    "label": found.label,
-                    "fingerprint": found.fingerprint,
-                    **event_terms.details(limits, found.restrictions),
+                    "label": held.label,
+                    "fingerprint": held.fingerprint,
+                    **event_terms.details(limits, held.restrictions),
                 },
             )
-            changed = endings.credential(work.connection, found.id, work.now)
+            changed = endings.credential(work.connection, held.id, work.now)
             assert changed is not None
             return changed
 

@@ -161,9 +161,9 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
         )
 
 
-def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -> None:
-    """Have a host refuse what it newly found in its files and what is revoked everywhere; found: fingerprint, line."""
-    pairs = [(fingerprint, line) for fingerprint, line in found if fingerprint]
+def refuse_found(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:
+    """Have a host refuse what it newly found in its files and what is revoked everywhere; named: fingerprint, line."""
+    pairs = [(fingerprint, line) for fingerprint, line in named if fingerprint]
     noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
     for fingerprint, line in pairs:
         if fingerprint in noted and _is_line_of(fingerprint, line):

@@ -158,16 +158,16 @@ def of_hosts(
             page = servers.find(
                 connection, actor.workspace_id, search=search, tag=tag, offset=0, limit=limit, after=after
             )
-            found, unknown = into(instance, connection, page.items, account)
-            names = names_of(connection, actor, found)
+            access_map, unknown = into(instance, connection, page.items, account)
+            names = names_of(connection, actor, access_map)
             by_person: dict[str | None, list[tuple[Server, Line]]] = {}
-            for place in found:
+            for place in access_map:
                 who = names.user(place[1])
                 if users is None or who in users:
                     by_person.setdefault(who, []).append(place)
             all_people = sorted(by_person, key=lambda who: (who is None, who or ""))
-            told = [place for who in all_people[people] for place in by_person[who]]
-            ways = ways_of(connection, actor, told, names, last_uses=last_uses)
+            places = [place for who in all_people[people] for place in by_person[who]]
+            ways = ways_of(connection, actor, places, names, last_uses=last_uses)
             return AccessMap(page, tuple(all_people), tuple(ways), unknown)
 
         return attempt.read(question)
@@ -277,9 +277,9 @@ def _place(server: Server, line: Line) -> tuple[int, str, str, str, int]:
     return server.id, line.username, line.fingerprint, type(of).__name__, of.id
 
 
-def names_of(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Line]]) -> Names:
+def names_of(connection: Connection, actor: Actor, entries: Iterable[tuple[Server, Line]]) -> Names:
     """What is called what, of some lines."""
-    lines = [line for _, line in found]
+    lines = [line for _, line in entries]
     entered = sorted({line.fingerprint for line in lines if line.credential})
     return Names(
         users=user_rows.user_names(connection, {line.user_key.user_id for line in lines if line.user_key}),
@@ -291,11 +291,11 @@ def names_of(connection: Connection, actor: Actor, found: Iterable[tuple[Server,
 
 
 def ways_of(
-    connection: Connection, actor: Actor, found: Sequence[tuple[Server, Line]], names: Names, *, last_uses: bool = True
+    connection: Connection, actor: Actor, lines: Sequence[tuple[Server, Line]], names: Names, *, last_uses: bool = True
 ) -> Iterator[Way]:
     """The lines with the names, and the last uses where these are asked for."""
-    used = _last_uses(connection, actor, {line.fingerprint for _, line in found}) if last_uses else {}
-    for server, line in found:
+    used = _last_uses(connection, actor, {line.fingerprint for _, line in lines}) if last_uses else {}
+    for server, line in lines:
         yield names.way(server, line, used.get((server.id, line.fingerprint)))
 
 

@@ -69,31 +69,33 @@ def authenticate(
         trusted = shared and instance.throttle.knows(throttle.SIGNATURE, address, claim.access_key)
 
         def attempt() -> Signer:
-            found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
-            if found is None:
+            signer = instance.database.read(
+                lambda connection: access_keys.signer(connection, claim.access_key, address)
+            )
+            if signer is None:
                 raise BadSignature("there is no such access key", "access-key-unknown", forged=True)
-            locked_out = _is_locked_out(instance, found)
+            locked_out = _is_locked_out(instance, signer)
             if locked_out and not trusted:
                 words = f"the access key was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
                 raise BadSignature(words, "access-key-locked-out")
             try:
-                request_signing.check(request, claim, _secret(instance, found.key), instance.now())
-                _check_security_token(instance, found.key, request)
+                request_signing.check(request, claim, _secret(instance, signer.key), instance.now())
+                _check_security_token(instance, signer.key, request)
             except BadSignature as problem:
                 if problem.forged and not locked_out:
-                    _count_failure(instance, found, address=address, channel=channel)
+                    _count_failure(instance, signer, address=address, channel=channel)
                 raise
-            _check_in_force(instance, found)
-            return found
+            _check_in_force(instance, signer)
+            return signer
 
-        found = instance.throttle.prove(
+        signer = instance.throttle.prove(
             throttle.SIGNATURE, address, claim.access_key, attempt, is_guess=request_signing.is_forged
         )
     except BadSignature as problem:
         raise Refusal(Kind.UNAUTHENTICATED, problem.code, str(problem)) from None
-    if found.failures:
-        instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
-    return _actor(found, address=address, channel=channel)
+    if signer.failures:
+        instance.database.write(lambda connection: access_keys.forget_failures(connection, signer.key.id, address))
+    return _actor(signer, address=address, channel=channel)
 
 
 def _secret(instance: Instance, key: AccessKeyRow) -> str:
@@ -104,9 +106,9 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
         raise BadSignature("the secret key could not be fetched") from None
 
 
-def _is_locked_out(instance: Instance, found: Signer) -> bool:
-    last = found.last_failure_at
-    return found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
+def _is_locked_out(instance: Instance, signer: Signer) -> bool:
+    last = signer.last_failure_at
+    return signer.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
 
 
 def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
@@ -118,34 +120,34 @@ def _check_security_token(instance: Instance, key: AccessKeyRow, request: Signed
         raise BadSignature("the X-Security-Token is not this access key's", "security-token-wrong", forged=True)
 
 
-def _check_in_force(instance: Instance, found: Signer) -> None:
-    if not found.key.active or found.user.disabled_at is not None:
+def _check_in_force(instance: Instance, signer: Signer) -> None:
+    if not signer.key.active or signer.user.disabled_at is not None:
         raise BadSignature("the access key is not active", "access-key-inactive")
-    if has_ended(found.key.expires_at, instance.now()):
-        raise BadSignature(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    if has_ended(signer.key.expires_at, instance.now()):
+        raise BadSignature(f"token expires, expires_at: {signer.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _count_failure(instance: Instance, found: Signer, *, address: str, channel: str) -> None:
+def _count_failure(instance: Instance, signer: Signer, *, address: str, channel: str) -> None:
     """Count a wrong signature and leave an event; a locked out key leaves none, so that a flood stays bounded."""
     at = instance.now()
     count = instance.database.write(
-        lambda connection: access_keys.count_failure(connection, found.key.id, address, at, at - BARRED_FOR)
+        lambda connection: access_keys.count_failure(connection, signer.key.id, address, at, at - BARRED_FOR)
     )
     code = "access-key-locked-out" if count >= MOST_FAILURES else "signature-wrong"
-    actor = _actor(found, address=address, channel=channel)
+    actor = _actor(signer, address=address, channel=channel)
     refused = RefusedAttempt(actor, "iam:self", code, "sign a request", "access key", each=True)
     instance.refusals.record(instance.database, refused, at)
 
 
-def _actor(found: Signer, *, address: str, channel: str) -> Actor:
+def _actor(signer: Signer, *, address: str, channel: str) -> Actor:
     return replace(
-        actors.of_user(found.user, address=address, channel=channel),
-        scopes=found.key.scopes,
-        token_name=f"access key {found.key.id}",
-        access_key=found.key.id,
-        temporary=found.key.security_token_hash is not None,
-        project=found.key.project,
-        ends_at=found.key.expires_at,
+        actors.of_user(signer.user, address=address, channel=channel),
+        scopes=signer.key.scopes,
+        token_name=f"access key {signer.key.id}",
+        access_key=signer.key.id,
+        temporary=signer.key.security_token_hash is not None,
+        project=signer.key.project,
+        ends_at=signer.key.expires_at,
     )
 
 
@@ -333,10 +335,10 @@ def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
 
 def _known(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:
     """A permanent access key of the actor's workspace and its user."""
-    found = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
-    if found is None or found.user.workspace_id != actor.workspace_id or found.key.security_token_hash is not None:
+    signer = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
+    if signer is None or signer.user.workspace_id != actor.workspace_id or signer.key.security_token_hash is not None:
         raise missing("access key")
-    return found.key, found.user
+    return signer.key, signer.user
 
 
 def _own(work: Work, key_id: str) -> AccessKeyRow:

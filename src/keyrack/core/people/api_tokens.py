@@ -64,12 +64,12 @@ def make(
             refuse_disabled(owner)
             if owner.id != actor.user_id:
                 refuse_exceeding(work, owner)
-            secret, found = _add(work, owner, title, bounds, end, {"project": actor.project} if actor.project else {})
+            secret, new = _add(work, owner, title, bounds, end, {"project": actor.project} if actor.project else {})
             work.record(
                 f"Created token {title} of {owner.name}, for {', '.join(bounds) or 'nothing'}, {_ending(end)}",
-                target_id=found.token.id,
+                target_id=new.token.id,
             )
-            return NewApiToken(secret, found)
+            return NewApiToken(secret, new)
 
         return attempt.write(change)
 
@@ -107,9 +107,9 @@ def put(
                 words = f"Token {stands.id} of {owner.name} has this name, with other scopes or another end; revoke it."
                 raise Refusal(Kind.TAKEN, "terms-differ", words)
             work.no_event("it stands already")
-            found = tokens.api_token(work.connection, actor.workspace_id, stands.id)
-            assert found is not None
-            return NewApiToken("", found)
+            bearer = tokens.api_token(work.connection, actor.workspace_id, stands.id)
+            assert bearer is not None
+            return NewApiToken("", bearer)
 
         return attempt.write(change)
 
@@ -124,21 +124,21 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
         span = span_of(overlap)
 
         def change(work: Work) -> NewApiToken:
-            found = api_token(work.connection, actor, token_id)
-            old = found.token
-            if found.user.disabled_at is not None or has_ended(old.expires_at, work.now):
+            bearer = api_token(work.connection, actor, token_id)
+            old = bearer.token
+            if bearer.user.disabled_at is not None or has_ended(old.expires_at, work.now):
                 raise Refusal(Kind.INVALID, "token-ended", "This token has ended; make a new one.")
-            if found.user.id != actor.user_id:
-                refuse_exceeding(work, found.user)
+            if bearer.user.id != actor.user_id:
+                refuse_exceeding(work, bearer.user)
             _refuse_wider(actor, old)
             ends = work.now + span if old.expires_at is None else min(old.expires_at, work.now + span)
             secret, new = _add(
-                work, found.user, old.name, old.scopes, _bounded(actor, old.expires_at), dict(old.details)
+                work, bearer.user, old.name, old.scopes, _bounded(actor, old.expires_at), dict(old.details)
             )
             values = {"expires_at": ends} if span else {"expires_at": ends, "revoked_at": work.now}
             tokens.change_token(work.connection, old.id, values)
             work.record(
-                f"Rotated token {old.name} of {found.user.name}: {new.token.id} takes the place of {old.id}, which "
+                f"Rotated token {old.name} of {bearer.user.name}: {new.token.id} takes the place of {old.id}, which "
                 f"ends at {ends:%Y-%m-%dT%H:%M:%SZ}",
                 target_id=new.token.id,
                 details={"replaced": old.id},
@@ -156,8 +156,8 @@ def may_rotate(instance: Instance, actor: Actor, token_id: int) -> None:
 
 
 def _rotating(instance: Instance, actor: Actor, token_id: int) -> Attempt:
-    found = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
-    own = found is not None and found.user.id == actor.user_id
+    bearer = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
+    own = bearer is not None and bearer.user.id == actor.user_id
     action = "iam:self" if own else "people:write"
     return Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id)
 

@@ -53,10 +53,10 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
         refused = RefusedAttempt(stranger, "iam:self", "secret-wrong", "use an access key", "access key")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise _not_in_force()
-    found = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
-    if found is None or found.key.security_token_hash is not None or found.user.disabled_at is not None:
+    signer = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
+    if signer is None or signer.key.security_token_hash is not None or signer.user.disabled_at is not None:
         raise _not_in_force()
-    row, user = found.key, found.user
+    row, user = signer.key, signer.user
     if not row.active or has_ended(row.expires_at, instance.now()):
         raise _not_in_force()
     return replace(

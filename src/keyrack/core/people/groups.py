@@ -59,10 +59,10 @@ def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
 
         def question(connection: Connection) -> User:
             held = groups.group_member_ids(connection, _get(connection, actor, name).id)
-            found = user_named(connection, actor, user)
-            if found.id not in held:
+            person = user_named(connection, actor, user)
+            if person.id not in held:
                 raise missing("member")
-            return found
+            return person
 
         return attempt.read(question)
 

@@ -88,8 +88,8 @@ def put(
 def delete(instance: Instance, actor: Actor, name: str) -> User:
     """Delete a user by name, as users.delete_user does, and answer it as it was. Raises as that does."""
     with Attempt(instance, actor, "people:write", "delete a user", target_kind="user") as attempt:
-        found = attempt.read(lambda connection: user_named(connection, actor, name))
-        return users.delete_user(instance, actor, found.id)
+        user = attempt.read(lambda connection: user_named(connection, actor, name))
+        return users.delete_user(instance, actor, user.id)
 
 
 def _set_kind(work: Work, user: User, kind: str) -> None:

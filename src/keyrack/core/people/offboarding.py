@@ -70,16 +70,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; untold: deleted servers
-    whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many others' keys the person
-    added, which stay.
+    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; unconfirmed: deleted
+    servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many keys of others the
+    person added, which stay.
     """
 
     user: User
     held: HeldAccess
     gone: Mapping[str, Any]
     places: tuple[ReachedServer, ...]
-    untold: tuple[tuple[int, str, int], ...]
+    unconfirmed: tuple[tuple[int, str, int], ...]
     deploy_keys: int
     credentials: int
 
@@ -144,10 +144,10 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
 def get(instance: Instance, actor: Actor, offboarding_id: int) -> Progress:
     """An offboarding, and who has obeyed it by now. Raises Refusal MISSING."""
     with Attempt(instance, actor, "people:read", "see an offboarding", target_kind="offboarding") as attempt:
-        found = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
-        if found is None:
+        progress = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
+        if progress is None:
             raise missing("offboarding")
-        return found
+        return progress
 
 
 def receipt(instance: Instance, actor: Actor, made: Offboarding) -> Progress:
@@ -166,8 +166,8 @@ def find(
         window = Window(limit, offset, cursors.place(cursor, int))
 
         def look(connection: Connection) -> Page[Progress]:
-            found = offboardings.find(connection, actor.workspace_id, window)
-            return found.showing(_progress(instance, connection, found.items))
+            page = offboardings.find(connection, actor.workspace_id, window)
+            return page.showing(_progress(instance, connection, page.items))
 
         return attempt.read(look)
 
@@ -175,12 +175,12 @@ def find(
 def acknowledged(work: Work, server_id: int, applied: int) -> None:
     """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
     for offboarding_id in offboardings.confirm(work.connection, server_id, applied, work.now):
-        found = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
-        if found is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
+        offboarding = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
+        if offboarding is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
             work.record(
-                f"Every host obeys that {found.user_name} is gone",
+                f"Every host obeys that {offboarding.user_name} is gone",
                 target_kind="user",
-                target_id=found.user_id,
+                target_id=offboarding.user_id,
                 details={"offboarding": offboarding_id},
             )
 
@@ -190,8 +190,8 @@ def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_i
     return None if found is None else _progress(instance, connection, (found,))[0]
 
 
-def _progress(instance: Instance, connection: Connection, found: Sequence[Offboarding]) -> tuple[Progress, ...]:
-    ids = [one.id for one in found]
+def _progress(instance: Instance, connection: Connection, standing: Sequence[Offboarding]) -> tuple[Progress, ...]:
+    ids = [one.id for one in standing]
     hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
     quiet = _git_quiet(instance)
     return tuple(
@@ -200,7 +200,7 @@ def _progress(instance: Instance, connection: Connection, found: Sequence[Offboa
             tuple(_of_host(host) for host in hosts.get(one.id, ())),
             tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(one.id, ())),
         )
-        for one in found
+        for one in standing
     )
 
 
@@ -239,7 +239,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
     # What was taken from the person before, and no host has said that it is gone.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
     places = offboardings.places(connection, user.workspace_id, reached)
-    untold = offboardings.untold(connection, user.workspace_id, fingerprints)
+    unconfirmed = offboardings.unconfirmed(connection, user.workspace_id, fingerprints)
     deploy_keys, credentials = offboardings.made(connection, user.id)
     own = sum(1 for row in held.credentials if row.created_by == user.id)
     return Going(
@@ -247,7 +247,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
         held=held,
         gone=_shown(held, places),
         places=places,
-        untold=tuple((row.server_id, row.name, row.revision) for row in untold),
+        unconfirmed=tuple((row.server_id, row.name, row.revision) for row in unconfirmed),
         deploy_keys=deploy_keys,
         credentials=credentials - own,
     )
@@ -315,8 +315,8 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
             "kept": {**kept, "servers": sorted(refusing)},
         },
     )
-    told = [(place.id, place.name, revisions[place.id]) for place in going.places]
-    offboardings.add_hosts(connection, number, (*told, *going.untold))
+    servers = [(place.id, place.name, revisions[place.id]) for place in going.places]
+    offboardings.add_hosts(connection, number, (*servers, *going.unconfirmed))
     git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
     _record(work, going, number, why)
     made = offboardings.get(connection, user.workspace_id, number)

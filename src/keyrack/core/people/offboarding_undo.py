@@ -70,16 +70,16 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
     with Attempt(instance, actor, OFFBOARD, "undo an offboarding", target_kind="user") as attempt:
 
         def change(work: Work) -> UndoneOffboarding:
-            found = offboardings.get(work.connection, actor.workspace_id, offboarding_id)
-            if found is None:
+            offboarding = offboardings.get(work.connection, actor.workspace_id, offboarding_id)
+            if offboarding is None:
                 raise missing("offboarding")
-            user = _undoable(work, found)
+            user = _undoable(work, offboarding)
             refuse_exceeding(work, user)
-            returning = _returning(work, found)
+            returning = _returning(work, offboarding)
             _refuse_giving(work, returning)
-            _bring_back(work, found, user, returning)
-            offboardings.mark_undone(work.connection, found.id, at=work.now, by=work.actor.name)
-            undone = offboardings.get(work.connection, actor.workspace_id, found.id)
+            _bring_back(work, offboarding, user, returning)
+            offboardings.mark_undone(work.connection, offboarding.id, at=work.now, by=work.actor.name)
+            undone = offboardings.get(work.connection, actor.workspace_id, offboarding.id)
             assert undone is not None
             left = f"; not brought back: {'; '.join(returning.left)}" if returning.left else ""
             work.record(
@@ -87,7 +87,7 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
                 "keys and sessions stay ended",
                 target_id=user.id,
                 level="warning",
-                details={"offboarding": found.id},
+                details={"offboarding": offboarding.id},
             )
             return UndoneOffboarding(
                 undone, {name: len(rows) for name, rows in returning.rows.items()}, tuple(returning.left)
@@ -96,37 +96,39 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
         return attempt.write(change)
 
 
-def _undoable(work: Work, found: Offboarding) -> User:
+def _undoable(work: Work, offboarding: Offboarding) -> User:
     """The user whose access comes back; raises Refusal where that cannot be."""
-    if found.undone_at is not None:
-        words = f"This was undone already, at {found.undone_at:%Y-%m-%d %H:%M} UTC by {found.undone_by}."
+    if offboarding.undone_at is not None:
+        words = f"This was undone already, at {offboarding.undone_at:%Y-%m-%d %H:%M} UTC by {offboarding.undone_by}."
         raise Refusal(Kind.TAKEN, "undone-already", words)
-    if work.now >= found.undo_until:
+    if work.now >= offboarding.undo_until:
         words = (
-            f"This could be undone until {found.undo_until:%Y-%m-%d %H:%M} UTC. Enable the user and give keys, grants "
-            "and memberships anew."
+            f"This could be undone until {offboarding.undo_until:%Y-%m-%d %H:%M} UTC. Enable the user and give keys, "
+            "grants and memberships anew."
         )
         raise Refusal(Kind.INVALID, "too-late", words)
-    if not found.sound:
+    if not offboarding.sound:
         words = "What was kept to undo this was changed in the database, not by Keyrack; nothing of it comes back."
         raise Refusal(Kind.UNAVAILABLE, "seal-broken", words)
-    if user_rows.user(work.connection, found.user_id) is None:
-        raise Refusal(Kind.INVALID, "user-deleted", f"The user {found.user_name} was deleted since; make a new one.")
-    user = own_user(work, found.user_id)
+    if user_rows.user(work.connection, offboarding.user_id) is None:
+        raise Refusal(
+            Kind.INVALID, "user-deleted", f"The user {offboarding.user_name} was deleted since; make a new one."
+        )
+    user = own_user(work, offboarding.user_id)
     latest = offboardings.latest_of(work.connection, user.id)
-    if latest is not None and latest.id != found.id and latest.undone_at is None:
+    if latest is not None and latest.id != offboarding.id and latest.undone_at is None:
         words = f"{user.name} was removed once more since; undo that first, which is {latest.id}."
         raise Refusal(Kind.INVALID, "removed-again", words)
     return user
 
 
-def _returning(work: Work, found: Offboarding) -> _Return:
+def _returning(work: Work, offboarding: Offboarding) -> _Return:
     """The rows that were kept, without those whose place is gone or taken."""
     connection = work.connection
-    returning = _Return({name: [_read(table, row) for row in found.kept[name]] for name, table in TABLES.items()})
+    returning = _Return({name: [_read(table, row) for row in offboarding.kept[name]] for name, table in TABLES.items()})
     rows = returning.rows
     fingerprints = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
-    revoked = offboardings.revoked_everywhere(connection, found.workspace_id, fingerprints)
+    revoked = offboardings.revoked_everywhere(connection, offboarding.workspace_id, fingerprints)
     taken = offboardings.present(connection, key_owners, "fingerprint", fingerprints)
     for name in ("user_keys", "credentials"):
         returning.keep(
@@ -161,11 +163,11 @@ def _returning(work: Work, found: Offboarding) -> _Return:
         lambda row: (row["server_id"], row["label"]) not in labels,
         lambda row: f"the credential {row['label']}, as another one has that label since",
     )
-    _memberships(work, found, returning)
+    _memberships(work, offboarding, returning)
     return returning
 
 
-def _memberships(work: Work, found: Offboarding, returning: _Return) -> None:
+def _memberships(work: Work, offboarding: Offboarding, returning: _Return) -> None:
     """Without groups and repositories that are gone, or of which somebody made the person a member since."""
     connection = work.connection
     for table, place, column, word in (
@@ -174,7 +176,7 @@ def _memberships(work: Work, found: Offboarding, returning: _Return) -> None:
     ):
         ids = {row[column] for row in returning.rows[table.name]}
         there = offboardings.present(connection, place, "id", ids)
-        member = offboardings.memberships(connection, table, column, found.user_id)
+        member = offboardings.memberships(connection, table, column, offboarding.user_id)
         returning.keep(
             table.name,
             lambda row, there=there, column=column: row[column] in there,  # type: ignore[misc]
@@ -195,9 +197,9 @@ def _refuse_giving(work: Work, returning: _Return) -> None:
             raise refusal
 
 
-def _bring_back(work: Work, found: Offboarding, user: User, returning: _Return) -> None:
+def _bring_back(work: Work, offboarding: Offboarding, user: User, returning: _Return) -> None:
     connection, rows = work.connection, returning.rows
-    if found.kept["enabled"]:
+    if offboarding.kept["enabled"]:
         user_rows.change_user(connection, user.id, {"disabled_at": None})
     offboardings.put_back(connection, user_keys, rows["user_keys"])
     for row in rows["user_keys"]:
@@ -207,7 +209,7 @@ def _bring_back(work: Work, found: Offboarding, user: User, returning: _Return) 
         offboardings.put_back(connection, table, rows[table.name])
     back = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
     opened = set(grant_rows.servers_of_user(connection, user.id)) | {row["server_id"] for row in rows["credentials"]}
-    opened |= offboardings.present(connection, servers, "id", found.kept["servers"])
+    opened |= offboardings.present(connection, servers, "id", offboarding.kept["servers"])
     offboardings.accept(connection, sorted(opened), sorted(back))
     revisions = {server_id: work.bump_revision(server_id) for server_id in sorted(opened)}
     makers = offboardings.present(connection, users, "id", {row["created_by"] for row in rows["credentials"]} - {None})

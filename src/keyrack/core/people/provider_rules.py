@@ -192,10 +192,10 @@ def _add_identity(work: Work, user: User, claims: Claims) -> None:
 
 def _keyrack(instance: Instance) -> Actor:
     """Keyrack itself in the first workspace, whose people the provider signs in."""
-    found = instance.database.read(workspaces.workspaces_by_name)
-    if not found:
+    names = instance.database.read(workspaces.workspaces_by_name)
+    if not names:
         raise _no_access()
-    return system_actor(min(one.id for one in found), channel=web_sessions.CHANNEL)
+    return system_actor(min(one.id for one in names), channel=web_sessions.CHANNEL)
 
 
 def _no_access() -> Refusal:

@@ -79,10 +79,10 @@ def read_claim(authorization: str) -> SignatureClaim:
     scheme = authorization.partition(" ")[0]
     if scheme.startswith(("SDK-", "V11-")) and scheme != ALGORITHM:
         raise BadSignature(f"the algorithm is not supported, use {ALGORITHM}")
-    found = _AUTHORIZATION.fullmatch(authorization.strip())
-    if found is None:
+    match = _AUTHORIZATION.fullmatch(authorization.strip())
+    if match is None:
         raise BadSignature("the Authorization header is malformed")
-    names = tuple(sorted(name.lower() for name in found[2].split(";")))
+    names = tuple(sorted(name.lower() for name in match[2].split(";")))
     if "" in names or len(set(names)) != len(names) or len(names) > MOST_SIGNED_HEADERS:
         raise BadSignature("the list of signed headers is malformed")
     if DATE_HEADER not in names:
@@ -90,7 +90,7 @@ def read_claim(authorization: str) -> SignatureClaim:
         raise BadSignature("X-Sdk-Date must be among the signed headers")
     if "authorization" in names:
         raise BadSignature("Authorization cannot be among the signed headers")
-    return SignatureClaim(found[1], names, found[3].lower())
+    return SignatureClaim(match[1], names, match[3].lower())
 
 
 def check_date(request: SignedRequest, now: datetime) -> str:

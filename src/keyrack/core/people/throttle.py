@@ -226,12 +226,12 @@ def name_of(*claimed: str | None) -> bytes:
 def network(address: str) -> str:
     """What counts as one address: an IPv4 address, or the 64 bits of an IPv6 address that one customer gets."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address[:64]
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(found.ipv4_mapped) if found.ipv4_mapped else _prefix(str(found), 64)
-    return str(found)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else _prefix(str(parsed), 64)
+    return str(parsed)
 
 
 def _prefix(address: str, bits: int) -> str:

@@ -84,17 +84,17 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer | None:
-        found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
-        if found is None:
+        bearer = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
+        if bearer is None:
             raise _not_in_force()
-        return _in_force(instance, found)
+        return _in_force(instance, bearer)
 
-    found = instance.throttle.prove(throttle.TOKEN, address, secret_hash, attempt)
-    if found is None:
+    bearer = instance.throttle.prove(throttle.TOKEN, address, secret_hash, attempt)
+    if bearer is None:
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
-    _note_use(instance, found.token)
-    return instance.token_actors.of(found.user, found.token, address=address, channel=channel)
+    _note_use(instance, bearer.token)
+    return instance.token_actors.of(bearer.user, bearer.token, address=address, channel=channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
@@ -211,21 +211,21 @@ def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> S
         expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
     )
     work.record(f"{user.name} signed in", target_id=token_id)
-    found = tokens.bearer(work.connection, work.instance.key.hash_token(secret))
-    assert found is not None
-    return SignedIn(secret=secret, token=found.token, user=user, workspace=workspace, project=project)
+    bearer = tokens.bearer(work.connection, work.instance.key.hash_token(secret))
+    assert bearer is not None
+    return SignedIn(secret=secret, token=bearer.token, user=user, workspace=workspace, project=project)
 
 
-def describe(instance: Instance, found: Bearer) -> SignedIn:
+def describe(instance: Instance, bearer: Bearer) -> SignedIn:
     """All that IAM says of a token in force."""
 
     def question(connection: Connection) -> tuple[Workspace, Project | None]:
-        uid = found.token.details.get("project")
+        uid = bearer.token.details.get("project")
         project = workspaces.project_by_uid(connection, uid) if uid else None
-        return workspaces.workspace(connection, found.user.workspace_id), project
+        return workspaces.workspace(connection, bearer.user.workspace_id), project
 
     workspace, project = instance.database.read(question)
-    return SignedIn(secret="", token=found.token, user=found.user, workspace=workspace, project=project)
+    return SignedIn(secret="", token=bearer.token, user=bearer.user, workspace=workspace, project=project)
 
 
 def inspect(instance: Instance, actor: Actor, secret: str) -> SignedIn:
@@ -233,10 +233,10 @@ def inspect(instance: Instance, actor: Actor, secret: str) -> SignedIn:
 
     Raises Refusal FORBIDDEN, or MISSING for a token that is not in force or of another workspace.
     """
-    found = _own(instance, actor, secret)
-    action = "iam:self" if found.user.id == actor.user_id else "people:read"
-    with Attempt(instance, actor, action, "validate a token", target_kind="token", target_id=found.token.id):
-        return describe(instance, found)
+    bearer = _own(instance, actor, secret)
+    action = "iam:self" if bearer.user.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "validate a token", target_kind="token", target_id=bearer.token.id):
+        return describe(instance, bearer)
 
 
 def revoke_secret(instance: Instance, actor: Actor, secret: str) -> None:
@@ -251,18 +251,18 @@ def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer:
-        found = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
-        if found is None:
+        bearer = instance.database.read(lambda connection: tokens.bearer(connection, secret_hash))
+        if bearer is None:
             raise unknown
-        return found
+        return bearer
 
     # Asking about a token tells whether it is one, so that guesses here cost what guesses elsewhere do.
-    found = instance.throttle.prove(
+    bearer = instance.throttle.prove(
         throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is unknown
     )
-    if found.user.workspace_id != actor.workspace_id or _in_force(instance, found) is None:
+    if bearer.user.workspace_id != actor.workspace_id or _in_force(instance, bearer) is None:
         raise unknown
-    return found
+    return bearer
 
 
 def create(
@@ -337,11 +337,13 @@ def change(
             end = actor.ends_at
 
         def run(work: Work) -> None:
-            found = api_token(work.connection, actor, token_id)
-            refuse_exceeding(work, found.user)
+            bearer = api_token(work.connection, actor, token_id)
+            refuse_exceeding(work, bearer.user)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
-            old = found.token
-            words = f"Changed token {old.name} of {found.user.name}: name {title}, scopes {', '.join(bounds) or 'none'}"
+            old = bearer.token
+            words = (
+                f"Changed token {old.name} of {bearer.user.name}: name {title}, scopes {', '.join(bounds) or 'none'}"
+            )
             before = f"before: {old.name}, {', '.join(old.scopes) or 'none'}"
             ends = "" if end == old.expires_at else f", end {'none' if end is None else f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
             work.record(f"{words}{ends}; {before}", target_id=token_id, level="warning")
@@ -403,12 +405,12 @@ def find_everywhere(
 
 def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
-    found = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
-    if found is None or found.token.revoked_at is not None:
+    bearer = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
+    if bearer is None or bearer.token.revoked_at is not None:
         with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
             raise missing("token")
-    revoke(instance, actor, found)
-    return found
+    revoke(instance, actor, bearer)
+    return bearer
 
 
 def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
@@ -425,20 +427,20 @@ def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
     return instance.database.read(question)
 
 
-def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
+def revoke(instance: Instance, actor: Actor, bearer: Bearer) -> None:
     """Revoke a token of the actor's own, or of somebody in the same workspace."""
-    own = found.user.id == actor.user_id
+    own = bearer.user.id == actor.user_id
     action = "iam:self" if own else "people:write"
-    attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id)
+    attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=bearer.token.id)
     with attempt:
-        if found.user.workspace_id != actor.workspace_id:
+        if bearer.user.workspace_id != actor.workspace_id:
             raise missing("token")
 
         def change(work: Work) -> None:
             if not own:
-                refuse_exceeding(work, found.user)
-            tokens.revoke_token(work.connection, found.token.id, work.now)
-            work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
+                refuse_exceeding(work, bearer.user)
+            tokens.revoke_token(work.connection, bearer.token.id, work.now)
+            work.record(f"Revoked token {bearer.token.name} of {bearer.user.name}", target_id=bearer.token.id)
 
         attempt.write(change)
 

@@ -185,10 +185,10 @@ def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
 
 def get(instance: Instance, actor: Actor, uid: str) -> User:
     """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
-    found = instance.database.read(lambda connection: lookups.user_with_uid(connection, actor, uid))
-    action = "iam:self" if found.id == actor.user_id else "people:read"
-    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=found.id):
-        return found
+    user = instance.database.read(lambda connection: lookups.user_with_uid(connection, actor, uid))
+    action = "iam:self" if user.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=user.id):
+        return user
 
 
 def myself(instance: Instance, actor: Actor) -> User:
@@ -372,13 +372,13 @@ def ensure_group(
             groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
             _regroup(work, group, wanted ^ before)
             names = users.user_names(work.connection, wanted ^ before)
-            told = [
+            changes = [
                 f"{words} {_some(names[user_id] for user_id in ids)}"
                 for words, ids in (("added", wanted - before), ("took out", before - wanted))
                 if ids
             ]
             doing = "Made group" if made else "Changed group"
-            work.record(f"{doing} {title}: {'; '.join(told) or 'nobody in it'}", target_id=group)
+            work.record(f"{doing} {title}: {'; '.join(changes) or 'nobody in it'}", target_id=group)
             return True
 
         return attempt.write(change)

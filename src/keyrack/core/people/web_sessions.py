@@ -81,9 +81,9 @@ def begin(
         },
     )
     work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=number)
-    found = web_sessions.by_secret(work.connection, _hash(work.instance, secret))
-    assert found is not None
-    return NewWebSession(secret, found)
+    session = web_sessions.by_secret(work.connection, _hash(work.instance, secret))
+    assert session is not None
+    return NewWebSession(secret, session)
 
 
 def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) -> Visitor:
@@ -97,26 +97,26 @@ def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) 
     hashed = _hash(instance, secret)
 
     def attempt() -> Visitor:
-        found = instance.database.read(lambda connection: web_sessions.by_secret(connection, hashed))
-        if found is None:
+        visitor = instance.database.read(lambda connection: web_sessions.by_secret(connection, hashed))
+        if visitor is None:
             raise ended
-        return found
+        return visitor
 
-    found = instance.throttle.prove(throttle.TOKEN, address, hashed, attempt)
-    if not _in_force(instance, found):
+    visitor = instance.throttle.prove(throttle.TOKEN, address, hashed, attempt)
+    if not _in_force(instance, visitor):
         raise ended
     if in_use:
-        _note_seen(instance, found.session)
-    return found
+        _note_seen(instance, visitor.session)
+    return visitor
 
 
 def as_they_were(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
     """The ids of the sessions that are in force still, and whose users may do what they might."""
     asked = {one.session.id: one.user for one in visitors}
-    found = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
+    held = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
     return frozenset(
         id
-        for id, one in found.items()
+        for id, one in held.items()
         if _in_force(instance, one) and (one.user.role, one.user.policies) == (asked[id].role, asked[id].policies)
     )
 
@@ -184,15 +184,15 @@ def end_others(instance: Instance, actor: Actor, *, but: int) -> int:
 
 def _of(instance: Instance, connection: Connection, user_id: int) -> tuple[WebSession, ...]:
     since = instance.now() - timedelta(minutes=instance.settings.session_idle_minutes)
-    found = web_sessions.of_user(connection, user_id, instance.now())
-    return tuple(one for one in found if one.holds and one.seen_at > since)
+    sessions = web_sessions.of_user(connection, user_id, instance.now())
+    return tuple(one for one in sessions if one.holds and one.seen_at > since)
 
 
-def _in_force(instance: Instance, found: Visitor) -> bool:
-    session, now = found.session, instance.now()
+def _in_force(instance: Instance, visitor: Visitor) -> bool:
+    session, now = visitor.session, instance.now()
     idle = timedelta(minutes=instance.settings.session_idle_minutes)
     ended = session.expires_at <= now or session.seen_at + idle <= now
-    return session.holds and not ended and found.user.disabled_at is None
+    return session.holds and not ended and visitor.user.disabled_at is None
 
 
 def _note_seen(instance: Instance, session: WebSession) -> None:

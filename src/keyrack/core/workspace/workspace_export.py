@@ -71,9 +71,14 @@ def _text(state: State, name: str, at: datetime) -> str:
     for server in state.servers.values():
         lines += _table("[[servers]]", _server(state, server))
     for path, repository in state.repositories.items():
-        found = repository.repository
+        parts = repository.repository
         members_of = [{"user": by_id[one], "role": role.value} for one, role in repository.members.items()]
-        told = {"path": path, "id": found.id, "visibility": found.visibility, "protect_default": found.protect_default}
+        fields = {
+            "path": path,
+            "id": parts.id,
+            "visibility": parts.visibility,
+            "protect_default": parts.protect_default,
+        }
         opened_by = [
             {
                 "title": key.title,
@@ -81,9 +86,9 @@ def _text(state: State, name: str, at: datetime) -> str:
                 "application": key.application or None,
                 "can_push": key.can_push or None,
             }
-            for key in state.deploy_keys.get(found.id, ())
+            for key in state.deploy_keys.get(parts.id, ())
         ]
-        lines += _table("[[repositories]]", {**told, "members": members_of, "deploy_keys": opened_by or None})
+        lines += _table("[[repositories]]", {**fields, "members": members_of, "deploy_keys": opened_by or None})
     # In an order of their own, so that two exports of the same differ in nothing.
     lines += sorted({"\n".join(_table("[[grants]]", one)) for one in held})
     for rule in state.rules:
@@ -91,8 +96,8 @@ def _text(state: State, name: str, at: datetime) -> str:
         if rule.server_id is not None and server_name is None:
             continue
         most = None if rule.longest is None else written(rule.longest)
-        told = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
-        lines += _table("[[request_rules]]", {**told, "system_user": rule.system_user, "max_duration": most})
+        fields = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
+        lines += _table("[[request_rules]]", {**fields, "system_user": rule.system_user, "max_duration": most})
     for one in state.revoked_keys:
         lines += _table("[[revoked_keys]]", {"fingerprint": one.fingerprint, "reason": one.reason or None})
     return "\n".join(lines) + "\n"
@@ -198,8 +203,8 @@ def _value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):
-        told = (f"{_name(name)} = {_value(one)}" for name, one in value.items() if one is not None)
-        return "{ " + ", ".join(told) + " }"
+        pairs = (f"{_name(name)} = {_value(one)}" for name, one in value.items() if one is not None)
+        return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, list | tuple):
         # A table in each line, so that long lists are read, and differences between two exports too.
         if any(isinstance(one, Mapping) for one in value):

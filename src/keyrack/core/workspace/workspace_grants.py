@@ -35,9 +35,9 @@ def compare_grants(run: Comparison) -> None:
         _grants(run, several, by_key.get(key, []))
         for grant in damaged.pop(key, ()):
             run.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
-    for key, found in by_key.items():
+    for key, same in by_key.items():
         if key not in wanted_by_key and (key in ended or key[0] in name.subjects or key[1] in name.places):
-            for grant in found:
+            for grant in same:
                 run.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
 
 
@@ -116,9 +116,9 @@ class _Names:
             )
 
 
-def _grants(run: Comparison, wanted: list[WantedGrant], found: list[Grant]) -> None:
+def _grants(run: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
     """What brings the grants of one subject to one place and account to those that the file has of it."""
-    others = list(found)
+    others = list(known)
     new = []
     # Those with a reason first: one that says nothing of it takes any that is left.
     for one in sorted(wanted, key=lambda one: one.reason is None):

@@ -136,9 +136,9 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
     fingerprint = validation.key_line(run.instance, wanted.public_key).sha256
-    told = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
+    wanted_fields = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
     held = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
-    return told == held and wanted.break_glass == bool(was.break_glass)
+    return wanted_fields == held and wanted.break_glass == bool(was.break_glass)
 
 
 def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:

@@ -153,11 +153,11 @@ def _rights(run: Comparison) -> None:
         known = run.state.users.get(wanted.name)
         if known is None or (known.role, set(known.policies)) == (wanted.role, set(wanted.policies)):
             continue
-        told = [f"{known.role.value} to {wanted.role.value}"] if known.role is not wanted.role else []
-        told += [f"policy {name} given" for name in wanted.policies if name not in known.policies]
-        told += [f"policy {name} taken" for name in known.policies if name not in wanted.policies]
+        changes = [f"{known.role.value} to {wanted.role.value}"] if known.role is not wanted.role else []
+        changes += [f"policy {name} given" for name in wanted.policies if name not in known.policies]
+        changes += [f"policy {name} taken" for name in known.policies if name not in wanted.policies]
         run.do(
-            f"change the rights of {wanted.name}: {', '.join(told)}",
+            f"change the rights of {wanted.name}: {', '.join(changes)}",
             lambda doing, one=wanted, user=known: users.change_rights(  # type: ignore[misc]
                 doing.instance, doing.actor, user.id, role=one.role, policies=one.policies
             ),
@@ -256,16 +256,16 @@ def _token(run: Comparison, wanted: WantedUser, known: User | None, token: Wante
 
 
 def _change_token(run: Comparison, wanted: WantedUser, token: WantedToken, row: TokenRow) -> None:
-    told = []
+    changes = []
     if row.name != token.name:
-        told.append(f"name it {token.name}")
+        changes.append(f"name it {token.name}")
     if set(row.scopes) != set(token.scopes):
-        told.append(f"scopes {', '.join(token.scopes) or 'none'} instead of {', '.join(row.scopes) or 'none'}")
+        changes.append(f"scopes {', '.join(token.scopes) or 'none'} instead of {', '.join(row.scopes) or 'none'}")
     if row.expires_at != token.expires_at:
-        told.append("no end" if token.expires_at is None else f"end {token.expires_at:%Y-%m-%dT%H:%M:%S%z}")
-    if told:
+        changes.append("no end" if token.expires_at is None else f"end {token.expires_at:%Y-%m-%dT%H:%M:%S%z}")
+    if changes:
         run.do(
-            f"change token {row.name} of {wanted.name}: {'; '.join(told)}",
+            f"change token {row.name} of {wanted.name}: {'; '.join(changes)}",
             lambda doing: tokens.change(
                 doing.instance,
                 doing.actor,
@@ -386,16 +386,16 @@ def _create_server(doing: Doing, wanted: WantedServer) -> None:
 
 
 def _change_server(run: Comparison, wanted: WantedServer, known: ServerState) -> None:
-    told = []
+    changes = []
     if known.name != wanted.name:
-        told.append(f"rename it from {known.name}")
+        changes.append(f"rename it from {known.name}")
     if known.address != wanted.address:
-        told.append(f"address {wanted.address} instead of {known.address}")
+        changes.append(f"address {wanted.address} instead of {known.address}")
     if wanted.has_provider and known.provider != wanted.provider:
-        told.append(f"provider {wanted.provider}")
-    if told:
+        changes.append(f"provider {wanted.provider}")
+    if changes:
         run.do(
-            f"change server {wanted.name}: {', '.join(told)}",
+            f"change server {wanted.name}: {', '.join(changes)}",
             lambda doing: servers.rename(
                 doing.instance,
                 doing.actor,
@@ -433,9 +433,9 @@ def _repository(run: Comparison, wanted: WantedRepository) -> None:
         raise wrong(wanted.place, f"the repository has the id {state.repository.id}, which cannot be changed")
     changed = {name: role for name, role in wanted.members.items() if held.get(name) is not role}
     if state is None or changed:
-        told = ", ".join(f"{name} {role.value}" for name, role in changed.items())
+        roles = ", ".join(f"{name} {role.value}" for name, role in changed.items())
         run.do(
-            f"{'create' if state is None else 'change'} repository {wanted.path}: {told or 'no members'}",
+            f"{'create' if state is None else 'change'} repository {wanted.path}: {roles or 'no members'}",
             lambda doing: _set_members(doing, wanted, exactly=False),
         )
     gone = sorted(held.keys() - wanted.members.keys())

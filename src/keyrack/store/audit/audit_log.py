@@ -156,11 +156,11 @@ def _unchained(after: int) -> Select[Any]:
     return select(events).where(events.c.id > after, ~placed).order_by(events.c.id).limit(AT_ONCE)
 
 
-def chain(connection: Connection, tree: audit_tree.Frontier, found: Sequence[Row]) -> None:
+def chain(connection: Connection, tree: audit_tree.Frontier, read: Sequence[Row]) -> None:
     """Give events their places after those that are in the tree, which grows by them."""
     leaves = []
     start = tree.size
-    for event in found:
+    for event in read:
         hashed = audit_tree.leaf(text_of(event))
         seal = _seal(connection, tree.size, event["id"], hashed)
         leaves.append({"position": tree.size, "event_id": event["id"], "hash": hashed, "seal": seal})

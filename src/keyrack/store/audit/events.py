@@ -71,10 +71,10 @@ def add(
 
 
 def add_many(
-    connection: Connection, actor: Actor, told: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
+    connection: Connection, actor: Actor, common: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Append events by one actor; told: the fields that all share, entries: the others of each."""
-    shared = {**_by(actor), **told}
+    """Append events by one actor; common: the fields that all share, entries: the others of each."""
+    shared = {**_by(actor), **common}
     _append.run_many(connection, event_seals.sealed_each(connection, [{**shared, **entry} for entry in entries]))
 
 
@@ -128,8 +128,8 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     if beyond is not None:
         sought.append(events.c.id > beyond)
     ordered = select(*COLUMNS).where(*within, *sought).order_by(events.c.id.desc())
-    found = page(connection, ordered, _event, offset=window.offset, limit=window.limit, after=after)
-    return found if found.after is not None or beyond is None else replace(found, after=(beyond + 1,))
+    piece = page(connection, ordered, _event, offset=window.offset, limit=window.limit, after=after)
+    return piece if piece.after is not None or beyond is None else replace(piece, after=(beyond + 1,))
 
 
 def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int | None:

@@ -105,7 +105,7 @@ def _revocations(before: datetime) -> Select[Any]:
     would have Keyrack itself lift a revocation of yesterday.
     """
     held = revocations
-    found = select(unmanaged_keys.c.id).where(
+    statement = select(unmanaged_keys.c.id).where(
         unmanaged_keys.c.fingerprint == held.c.fingerprint,
         unmanaged_keys.c.server_id == held.c.server_id,
         unmanaged_keys.c.state != "gone",
@@ -119,7 +119,7 @@ def _revocations(before: datetime) -> Select[Any]:
     return (
         select(held.c.server_id, held.c.fingerprint, servers.c.workspace_id)
         .join(servers, servers.c.id == held.c.server_id)
-        .where(held.c.confirmed_at < before, held.c.revoked_at < before, ~found.exists(), ~everywhere.exists())
+        .where(held.c.confirmed_at < before, held.c.revoked_at < before, ~statement.exists(), ~everywhere.exists())
     )
 
 

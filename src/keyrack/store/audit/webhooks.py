@@ -56,8 +56,8 @@ class Delivery:
 @prepared
 def _of_workspace(workspace_id: int, webhook_id: int | None = None) -> Select[Any]:
     own = webhooks.c.workspace_id == workspace_id
-    found = select(webhooks).where(own, webhooks.c.active.is_(True)).order_by(webhooks.c.id)
-    return found if webhook_id is None else found.where(webhooks.c.id == webhook_id)
+    statement = select(webhooks).where(own, webhooks.c.active.is_(True)).order_by(webhooks.c.id)
+    return statement if webhook_id is None else statement.where(webhooks.c.id == webhook_id)
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[Webhook, ...]:
@@ -141,8 +141,8 @@ def _new_events(webhook_id: int, workspace_id: int, after: int, limit: int) -> S
     known = select(webhook_deliveries.c.id).where(
         webhook_deliveries.c.webhook_id == webhook_id, webhook_deliveries.c.event_id == events.c.id
     )
-    found = select(*COLUMNS).where(events.c.workspace_id == workspace_id, events.c.id > after, ~known.exists())
-    return found.order_by(events.c.id).limit(limit)
+    statement = select(*COLUMNS).where(events.c.workspace_id == workspace_id, events.c.id > after, ~known.exists())
+    return statement.order_by(events.c.id).limit(limit)
 
 
 def new_events(connection: Connection, webhook: Webhook, after: int, limit: int) -> list[Event]:
@@ -225,8 +225,8 @@ def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event
 @prepared
 def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
     held = webhook_deliveries
-    found = select(held).where(held.c.webhook_id == webhook_id).order_by(held.c.id.desc()).limit(limit)
-    return found if before is None else found.where(held.c.id < before)
+    statement = select(held).where(held.c.webhook_id == webhook_id).order_by(held.c.id.desc()).limit(limit)
+    return statement if before is None else statement.where(held.c.id < before)
 
 
 def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:

@@ -43,10 +43,10 @@ def missing(connection: Connection, head: str) -> tuple[str, ...]:
         return (f"table {REVISION} is missing",)
     if "version_num" not in found[REVISION]:
         return (f"column {REVISION}.version_num is missing",)
-    told = revisions(connection)
-    if len(told) != 1:
-        return (f"table {REVISION} has {len(told)} rows in place of one",)
-    return _missing(found) if told == [head] else ()
+    revisions_there = revisions(connection)
+    if len(revisions_there) != 1:
+        return (f"table {REVISION} has {len(revisions_there)} rows in place of one",)
+    return _missing(found) if revisions_there == [head] else ()
 
 
 def revisions(connection: Connection) -> list[str]:
@@ -55,13 +55,15 @@ def revisions(connection: Connection) -> list[str]:
 
 
 def _missing(found: dict[str, set[str]]) -> tuple[str, ...]:
-    told = []
+    problems = []
     for name, ours in sorted(changes.metadata.tables.items()):
         if name not in found:
-            told.append(f"table {name} is missing")
+            problems.append(f"table {name} is missing")
         else:
-            told += [f"column {name}.{column.name} is missing" for column in ours.c if column.name not in found[name]]
-    return tuple(told)
+            problems += [
+                f"column {name}.{column.name} is missing" for column in ours.c if column.name not in found[name]
+            ]
+    return tuple(problems)
 
 
 def is_begun(connection: Connection) -> bool:
@@ -80,25 +82,25 @@ def unlinked(connection: Connection) -> tuple[str, ...]:
         links.setdefault((table, name), (other, set()))[1].add(column)
     linked = {(table, other, frozenset(columns)) for (table, _), (other, columns) in links.items()}
     tables = {table for table, _ in _asked(connection, _COLUMNS)}
-    told = []
+    problems = []
     for name, ours in sorted(changes.metadata.tables.items()):
         if name not in tables:
             continue
-        told += [f"unique {_shown(one)} on {name} is missing" for one in _unique(ours) if (name, one) not in there]
-        told += [
+        problems += [f"unique {_shown(one)} on {name} is missing" for one in _unique(ours) if (name, one) not in there]
+        problems += [
             f"foreign key {_shown(one)} on {name} is missing"
             for other, one in _foreign_keys(ours)
             if (name, other, one) not in linked
         ]
-    return tuple(told)
+    return tuple(problems)
 
 
 def foreign(connection: Connection) -> tuple[Foreign, ...]:
     """What others put on tables of ours that changes what is read or written. Plain indexes are not among it, nor
     tables of other names, nor row security that does not hold for us.
     """
-    found = sorted(_asked(connection, _FOREIGN))
-    return tuple(Foreign(kind, name, table) for table, kind, name in found)
+    rows = sorted(_asked(connection, _FOREIGN))
+    return tuple(Foreign(kind, name, table) for table, kind, name in rows)
 
 
 def _shown(columns: Iterable[str]) -> str:

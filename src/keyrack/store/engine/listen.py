@@ -175,8 +175,8 @@ class ChangeListener:
             selector.register(raw.pgconn.socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
-                while (told := raw.pgconn.notifies()) is not None:
-                    self._note(told.be_pid)
+                while (notice := raw.pgconn.notifies()) is not None:
+                    self._note(notice.be_pid)
                 left = until - time.monotonic()
                 if self._rung or self._closing.is_set() or left <= 0:
                     return

@@ -403,8 +403,8 @@ def _translated(sql: str) -> tuple[bytes, tuple[str, ...], bool]:
     """A statement with numbered places, the names of their values in that order, and whether it surely only reads."""
     names: list[str] = []
 
-    def numbered(found: re.Match[str]) -> str:
-        name = found[1]
+    def numbered(match: re.Match[str]) -> str:
+        name = match[1]
         if name is None:
             return "%"
         if name not in names:

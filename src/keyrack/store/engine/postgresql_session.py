@@ -38,9 +38,9 @@ def begin(raw: psycopg.Connection[Any], *, writer: bool) -> bool:
     """Set up a new session; False where another connection had it before, so that nothing set here would stay."""
     raw.autocommit = True
     settings = (_SEES_THE_NEWEST, _ON_THE_DISK) if writer else ("SET default_transaction_read_only = on",)
-    found = raw.execute("; ".join((_MARKED, _PLAIN_STRINGS, *settings))).fetchone()
+    row = raw.execute("; ".join((_MARKED, _PLAIN_STRINGS, *settings))).fetchone()
     raw.autocommit = False
-    return not (found and found[0])
+    return not (row and row[0])
 
 
 def unfit(connection: Connection) -> str:

@@ -177,8 +177,8 @@ class PendingRows:
 
     def value(self) -> Any:
         """The first column of the first row, None where there is none; at most once."""
-        found = self.rows()
-        return found[0][self.plan.names[0]] if found else None
+        rows = self.rows()
+        return rows[0][self.plan.names[0]] if rows else None
 
 
 class Statement:
@@ -193,10 +193,10 @@ class Statement:
     def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
         """All rows."""
         plan = self._plan(connection)
-        found = _execute(connection, plan.sql, plan.bound(given)).fetchall()
-        if plan.writes_one and len(found) != 1:
+        rows = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        if plan.writes_one and len(rows) != 1:
             raise write_lost()
-        return [plan.row(values) for values in found]
+        return [plan.row(values) for values in rows]
 
     def row(self, connection: Connection, given: Mapping[str, Any]) -> Row | None:
         """The first row, None where there is none."""
@@ -209,17 +209,17 @@ class Statement:
     def value(self, connection: Connection, given: Mapping[str, Any]) -> Any:
         """The first column of the first row, None where there is none."""
         plan = self._plan(connection)
-        found = _execute(connection, plan.sql, plan.bound(given)).fetchone()
-        if found is None:
+        row = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        if row is None:
             return None
-        return plan.row(found[:1])[plan.names[0]] if plan.reads else found[0]
+        return plan.row(row[:1])[plan.names[0]] if plan.reads else row[0]
 
     def values(self, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
         """The first column of all rows."""
         plan = self._plan(connection)
-        found = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        rows = _execute(connection, plan.sql, plan.bound(given)).fetchall()
         reads = dict(plan.reads).get(plan.names[0])
-        return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in found]
+        return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in rows]
 
     def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
         """All rows as the driver has them, and the plan that reads them."""
@@ -501,7 +501,7 @@ def as_raised_by_sqlalchemy(connection: Connection, error: Any) -> Exception:
     broken = dialect.is_disconnect(error, connection.connection, None)
     if broken:
         connection.invalidate(error)
-    found: Exception = DBAPIError.instance(
+    raised: Exception = DBAPIError.instance(
         None,
         None,
         error,
@@ -510,4 +510,4 @@ def as_raised_by_sqlalchemy(connection: Connection, error: Any) -> Exception:
         connection_invalidated=broken,
         dialect=dialect,
     )
-    return found
+    return raised

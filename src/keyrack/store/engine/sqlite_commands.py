@@ -85,12 +85,12 @@ class Turn:
         self.error: BaseException | None = None
         """Why nothing of it was committed, as the writer says."""
 
-    def tell(self, told: Callable[[Exception | None], None]) -> None:
+    def tell(self, callback: Callable[[Exception | None], None]) -> None:
         """Have another one told of the end too, before the first."""
         ended = self._ended
 
         def both(error: Exception | None) -> None:
-            told(error)
+            callback(error)
             ended(error)
 
         self._ended = both

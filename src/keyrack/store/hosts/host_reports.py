@@ -45,8 +45,8 @@ def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
 
 @per_server
 def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
-    found = select(sessions.c.server_id, sessions.c.host_session)
-    return found.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
+    statement = select(sessions.c.server_id, sessions.c.host_session)
+    return statement.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
 
 
 DELIVERIES, REFUSALS, REMOVALS = "deliveries", "refusals", "removals"
@@ -101,12 +101,12 @@ def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, 
     if not rows:
         return
     statement = dialect_insert(connection, key_uses)
-    told = statement.excluded
+    excluded = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
-            set_={"last_used_at": told.last_used_at, "address": told.address},
-            where=key_uses.c.last_used_at < told.last_used_at,
+            set_={"last_used_at": excluded.last_used_at, "address": excluded.address},
+            where=key_uses.c.last_used_at < excluded.last_used_at,
         ),
         rows,
     )

@@ -75,6 +75,6 @@ def had(connection: Connection, server_id: int, revision: int, mark: str) -> boo
 
 @prepared
 def _kept(server_id: int, revision: int) -> Select[Any]:
-    found = select(older_marks.c.revision, older_marks.c.marks)
-    found = found.where(older_marks.c.server_id == server_id, older_marks.c.revision >= revision)
-    return found.order_by(older_marks.c.revision).limit(1)
+    statement = select(older_marks.c.revision, older_marks.c.marks)
+    statement = statement.where(older_marks.c.server_id == server_id, older_marks.c.revision >= revision)
+    return statement.order_by(older_marks.c.revision).limit(1)

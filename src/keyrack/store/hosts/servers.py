@@ -82,8 +82,8 @@ def add(
 
 @prepared
 def _by_id(server_id: int, workspace_id: int | None = None) -> Select[Any]:
-    found = select(servers).where(servers.c.id == server_id)
-    return found if workspace_id is None else found.where(servers.c.workspace_id == workspace_id)
+    statement = select(servers).where(servers.c.id == server_id)
+    return statement if workspace_id is None else statement.where(servers.c.workspace_id == workspace_id)
 
 
 @prepared
@@ -103,8 +103,8 @@ def _id_by_agent_secret(secret_hash: bytes) -> Select[Any]:
 
 @prepared
 def _by_ids(ids: Iterable[int], locked: bool) -> Select[Any]:
-    found = select(servers).where(among(servers.c.id, ids)).order_by(servers.c.id)
-    return found.with_for_update() if locked else found
+    statement = select(servers).where(among(servers.c.id, ids)).order_by(servers.c.id)
+    return statement.with_for_update() if locked else statement
 
 
 @prepared
@@ -127,9 +127,9 @@ def by_ids(connection: Connection, server_ids: Iterable[int], *, locked: bool = 
     """The same for many, by id, in two questions; those that are gone are missing. locked: nobody else changes them
     until the transaction's end.
     """
-    found = _servers.all(connection, _by_ids, tuple(server_ids), locked)
-    tags = _tags(connection, [server.id for server in found])
-    return {server.id: _with_tags(server, tags) for server in found}
+    rows = _servers.all(connection, _by_ids, tuple(server_ids), locked)
+    tags = _tags(connection, [server.id for server in rows])
+    return {server.id: _with_tags(server, tags) for server in rows}
 
 
 @per_server
@@ -170,19 +170,19 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
 def _find(
     workspace_id: int, sought: str | None, tag: str | None, silent_since: datetime | None, behind: bool, enrolled: bool
 ) -> Select[Any]:
-    found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    statement = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
     if not enrolled:
-        found = found.where(servers.c.enrolled_at.is_(None))
+        statement = statement.where(servers.c.enrolled_at.is_(None))
     if silent_since is not None:
         unheard = or_(servers.c.seen_at.is_(None), servers.c.seen_at < silent_since)
-        found = found.where(servers.c.enrolled_at.is_not(None), unheard)
+        statement = statement.where(servers.c.enrolled_at.is_not(None), unheard)
     if behind:
-        found = found.where(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision)
+        statement = statement.where(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision)
     if tag is not None:
-        found = found.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
+        statement = statement.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
-        return found
-    return found.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
+        return statement
+    return statement.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
 
 
 def find(
@@ -204,9 +204,9 @@ def find(
     enrolled: False for those alone that wait for their host.
     """
     window, chosen = Window(limit, offset, after), (tag, silent_since, behind, enrolled)
-    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), *chosen)
-    tags = _tags(connection, [server.id for server in found.items])
-    return found.showing(_with_tags(server, tags) for server in found.items)
+    page = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), *chosen)
+    tags = _tags(connection, [server.id for server in page.items])
+    return page.showing(_with_tags(server, tags) for server in page.items)
 
 
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
@@ -309,8 +309,8 @@ def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tu
 
 @prepared
 def _standings(server_ids: Iterable[int]) -> Select[Any]:
-    told = (servers.c[name] for name in RevisionState.__slots__)
-    return select(servers.c.id, servers.c.agent_secret_hash, *told).where(among(servers.c.id, server_ids))
+    columns = (servers.c[name] for name in RevisionState.__slots__)
+    return select(servers.c.id, servers.c.agent_secret_hash, *columns).where(among(servers.c.id, server_ids))
 
 
 def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
@@ -320,8 +320,8 @@ def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
 
 @prepared
 def _went_back(workspace_id: int) -> Select[Any]:
-    found = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
-    return found.order_by(servers.c.name, servers.c.id)
+    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
+    return statement.order_by(servers.c.name, servers.c.id)
 
 
 def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:
@@ -477,8 +477,8 @@ def find_system_users(
 
 @paged
 def _system_users(server_id: int, sought: str | None) -> Select[Any]:
-    found = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
-    return found if sought is None else found.where(matches(system_users.c.username, sought))
+    statement = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
+    return statement if sought is None else statement.where(matches(system_users.c.username, sought))
 
 
 def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
@@ -506,8 +506,8 @@ def _accounts_asked(server_ids: Iterable[int]) -> Select[Any]:
         system_users.c.encrypted_password.is_not(None),
         system_users.c.deployment_key_asked_at.is_not(None),
     )
-    found = select(system_users).where(among(system_users.c.server_id, server_ids), asked)
-    return found.order_by(system_users.c.username)
+    statement = select(system_users).where(among(system_users.c.server_id, server_ids), asked)
+    return statement.order_by(system_users.c.username)
 
 
 def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
@@ -518,8 +518,8 @@ def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
 
 @per_server
 def _accounts_removed(server_ids: Iterable[int]) -> Select[Any]:
-    found = select(removed_accounts).where(among(removed_accounts.c.server_id, server_ids))
-    return found.order_by(removed_accounts.c.username)
+    statement = select(removed_accounts).where(among(removed_accounts.c.server_id, server_ids))
+    return statement.order_by(removed_accounts.c.username)
 
 
 def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:

@@ -19,8 +19,8 @@ def find(
 ) -> Page[Session]:
     """A page of a server's open logins, oldest first, each with the label of its key where that is known."""
     statement = select(sessions).where(sessions.c.server_id == server_id).order_by(sessions.c.id)
-    found = page(connection, statement, _session, offset=offset, limit=limit, after=after)
-    return replace(found, items=_labelled(connection, workspace_id, server_id, found.items))
+    piece = page(connection, statement, _session, offset=offset, limit=limit, after=after)
+    return replace(piece, items=_labelled(connection, workspace_id, server_id, piece.items))
 
 
 def counts(connection: Connection, server_ids: Sequence[int]) -> dict[int, int]:
@@ -30,8 +30,10 @@ def counts(connection: Connection, server_ids: Sequence[int]) -> dict[int, int]:
 
 @prepared
 def _counts(server_ids: Sequence[int]) -> Select[Any]:
-    found = select(sessions.c.server_id, func.count().label("number")).where(among(sessions.c.server_id, server_ids))
-    return found.group_by(sessions.c.server_id)
+    statement = select(sessions.c.server_id, func.count().label("number")).where(
+        among(sessions.c.server_id, server_ids)
+    )
+    return statement.group_by(sessions.c.server_id)
 
 
 def get(connection: Connection, workspace_id: int, server_id: int, session_id: int) -> Session | None:
@@ -60,10 +62,10 @@ def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
 
 
 def _labelled(
-    connection: Connection, workspace_id: int, server_id: int, found: Iterable[Session]
+    connection: Connection, workspace_id: int, server_id: int, statement: Iterable[Session]
 ) -> tuple[Session, ...]:
     """The logins with their keys' labels: that of the very system user, else of the server, else of a user's key."""
-    logins = tuple(found)
+    logins = tuple(statement)
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:
         return logins
@@ -92,12 +94,12 @@ def _labelled(
 
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> list[Row[Any]]:
     """The logins that a key opened on a workspace's servers, the oldest first: server_name, username, address."""
-    found = (
+    statement = (
         select(servers.c.name.label("server_name"), sessions.c.username, sessions.c.address)
         .join(servers, servers.c.id == sessions.c.server_id)
         .where(servers.c.workspace_id == workspace_id, sessions.c.fingerprint == fingerprint)
     )
-    return list(connection.execute(found.order_by(sessions.c.id)))
+    return list(connection.execute(statement.order_by(sessions.c.id)))
 
 
 def _session(row: Row[Any]) -> Session:

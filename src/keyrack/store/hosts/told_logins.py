@@ -35,23 +35,23 @@ class KnownKey:
 
 
 @prepared
-def _told(server_id: int) -> Select[Any]:
+def _of_server(server_id: int) -> Select[Any]:
     return select(told_logins).where(told_logins.c.server_id == server_id)
 
 
 def of_server(connection: Connection, server_id: int) -> ReportedLogins | None:
     """How far a host is; None before its first batch."""
-    row = _told.row(connection, server_id)
+    row = _of_server.row(connection, server_id)
     return None if row is None else ReportedLogins(row.batch, row.hour_from, row.events, row.left_out)
 
 
-def keep(connection: Connection, server_id: int, told: ReportedLogins) -> None:
+def keep(connection: Connection, server_id: int, reported: ReportedLogins) -> None:
     """Write down how far a host is."""
     values = {
-        "batch": told.batch,
-        "hour_from": told.hour_from,
-        "events": told.events,
-        "left_out": told.left_out,
+        "batch": reported.batch,
+        "hour_from": reported.hour_from,
+        "events": reported.events,
+        "left_out": reported.left_out,
     }
     statement = dialect_insert(connection, told_logins).values(server_id=server_id, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=[told_logins.c.server_id], set_=values))
@@ -59,8 +59,8 @@ def keep(connection: Connection, server_id: int, told: ReportedLogins) -> None:
 
 @prepared
 def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
-    return found.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
+    statement = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
+    return statement.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
 
 
 def known_keys(

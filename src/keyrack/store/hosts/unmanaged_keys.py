@@ -55,8 +55,8 @@ def find(
         return page(connection, statement, _found, offset=offset, limit=limit)
     if after:
         statement = statement.where(tuple_(*order) > tuple_(*(literal(part) for part in after)))
-    found = [_found(row) for row in connection.execute(statement.limit(limit + 1))]
-    placed = [(one, (one.username, one.path, one.line, one.id)) for one in found]
+    keys = [_found(row) for row in connection.execute(statement.limit(limit + 1))]
+    placed = [(one, (one.username, one.path, one.line, one.id)) for one in keys]
     return piece_after(placed, Window(limit, after=after))
 
 
@@ -138,9 +138,9 @@ def to_remove(connection: Connection, server_id: int, state: str) -> tuple[tuple
 
 @per_server
 def _in_state(server_ids: Sequence[int], state: str) -> Select[Any]:
-    found = select(unmanaged_keys.c.server_id, unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
+    statement = select(unmanaged_keys.c.server_id, unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
     mine = (among(unmanaged_keys.c.server_id, server_ids), unmanaged_keys.c.state == state)
-    return found.where(*mine).order_by(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint).distinct()
+    return statement.where(*mine).order_by(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint).distinct()
 
 
 def _with_people(workspace_id: int) -> Any:

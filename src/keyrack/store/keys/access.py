@@ -33,7 +33,7 @@ class GrantedKey:
 
 def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
     """Grants with the keys of those whom they are for. which: of the grants."""
-    found = (
+    statement = (
         select(grants, *sealed.columns(user_keys, "key_"))
         .select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
@@ -42,13 +42,13 @@ def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
         .where(which, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
     )
-    return found if user_id is None else found.where(users.c.id == user_id)
+    return statement if user_id is None else statement.where(users.c.id == user_id)
 
 
 @prepared
 def _granted_keys(server_id: int, workspace_id: int, at: datetime, user_id: int | None) -> Select[Any]:
-    found = _keys_of(applies(server_id, workspace_id, at), user_id)
-    return found.where(in_force(user_keys.c.expires_at, at))
+    statement = _keys_of(applies(server_id, workspace_id, at), user_id)
+    return statement.where(in_force(user_keys.c.expires_at, at))
 
 
 @prepared
@@ -70,8 +70,8 @@ def _applying(server_ids: Sequence[int], workspace_id: int, at: datetime) -> Com
         .join(grants, grants.c.all_servers.is_(True))
         .where(among(servers.c.id, server_ids))
     )
-    found = [one.where(in_time(workspace_id, at)) for one in (named, tagged, everywhere)]
-    return union(*found)
+    selects = [one.where(in_time(workspace_id, at)) for one in (named, tagged, everywhere)]
+    return union(*selects)
 
 
 def granted_keys(

@@ -85,8 +85,8 @@ def of_keys(
 
 @prepared
 def _uses(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(key_uses.c.fingerprint, key_uses.c.last_used_at)
-    return found.where(key_uses.c.server_id == server_id, among(key_uses.c.fingerprint, fingerprints))
+    statement = select(key_uses.c.fingerprint, key_uses.c.last_used_at)
+    return statement.where(key_uses.c.server_id == server_id, among(key_uses.c.fingerprint, fingerprints))
 
 
 def last_uses(connection: Connection, server_id: int, fingerprints: Sequence[str]) -> dict[str, datetime]:
@@ -97,8 +97,8 @@ def last_uses(connection: Connection, server_id: int, fingerprints: Sequence[str
 @prepared
 def _session(server_id: int, fingerprint: str, username: str, address: str) -> Select[Any]:
     named = (sessions.c.server_id == server_id, sessions.c.fingerprint == fingerprint)
-    found = select(sessions.c.id).where(*named, sessions.c.username == username, sessions.c.address == address)
-    return found.order_by(sessions.c.id.desc()).limit(1)
+    statement = select(sessions.c.id).where(*named, sessions.c.username == username, sessions.c.address == address)
+    return statement.order_by(sessions.c.id.desc()).limit(1)
 
 
 def session(connection: Connection, server_id: int, fingerprint: str, username: str, address: str) -> int | None:

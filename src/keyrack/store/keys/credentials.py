@@ -185,12 +185,12 @@ def credentials_with_seals(
 def _credentials_of_server(
     server_id: int, label: str | None, at: datetime | None, fingerprints: Sequence[str] | None
 ) -> Select[Any]:
-    found = _to_check.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
+    statement = _to_check.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
     if fingerprints is not None:
-        found = found.where(among(credentials.c.fingerprint, fingerprints))
+        statement = statement.where(among(credentials.c.fingerprint, fingerprints))
     if label is not None:
-        found = found.where(credentials.c.label == label)
-    return found if at is None else found.where(in_force(credentials.c.expires_at, at))
+        statement = statement.where(credentials.c.label == label)
+    return statement if at is None else statement.where(in_force(credentials.c.expires_at, at))
 
 
 @per_server

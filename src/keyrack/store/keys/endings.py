@@ -65,7 +65,7 @@ def renew_user_key(connection: Connection, key_id: int, end: datetime) -> None:
 
 @prepared
 def _ending_credentials(at: datetime, until: datetime, limit: int) -> Select[Any]:
-    found = (
+    statement = (
         select(
             credentials.c.id,
             servers.c.workspace_id,
@@ -79,13 +79,13 @@ def _ending_credentials(at: datetime, until: datetime, limit: int) -> Select[Any
         .join(servers, servers.c.id == credentials.c.server_id)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
     )
-    return _soon(found, credentials, at, until, limit)
+    return _soon(statement, credentials, at, until, limit)
 
 
 @prepared
 def _ending_user_keys(at: datetime, until: datetime, limit: int) -> Select[Any]:
-    found = select(user_keys, users.c.name).join(users, users.c.id == user_keys.c.user_id)
-    return _soon(found, user_keys, at, until, limit)
+    statement = select(user_keys, users.c.name).join(users, users.c.id == user_keys.c.user_id)
+    return _soon(statement, user_keys, at, until, limit)
 
 
 @prepared
@@ -101,14 +101,14 @@ def _soon(found: Select[Any], table: Table, at: datetime, until: datetime, limit
 
 def ending(connection: Connection, at: datetime, until: datetime, limit: int) -> tuple[Ending, ...]:
     """What ends after one time and up to another, and was not announced, at most `limit` of each kind."""
-    found = [_credential_ending(row) for row in _ending_credentials.rows(connection, at, until, limit)]
+    endings = [_credential_ending(row) for row in _ending_credentials.rows(connection, at, until, limit)]
     for row in _ending_user_keys.rows(connection, at, until, limit):
         words = f"SSH key {row.title or 'without a title'} ({row.fingerprint}) of {row.name}"
-        found.append(Ending("user key", row.id, row.workspace_id, None, words, row.expires_at, row.fingerprint))
+        endings.append(Ending("user key", row.id, row.workspace_id, None, words, row.expires_at, row.fingerprint))
     for row in _ending_grants.rows(connection, at, until, limit):
         words = f"Grant {row.id} of the login as {row.system_user}"
-        found.append(Ending("grant", row.id, row.workspace_id, row.server_id, words, row.expires_at, None))
-    return tuple(found)
+        endings.append(Ending("grant", row.id, row.workspace_id, row.server_id, words, row.expires_at, None))
+    return tuple(endings)
 
 
 def _credential_ending(row: Row) -> Ending:

@@ -77,14 +77,14 @@ def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: date
 @prepared
 def _of_user(user_id: int, since: datetime, limit: int) -> Select[Any]:
     held = expired_keys.c
-    found = select(held.title, held.fingerprint, held.expired_at).where(held.user_id == user_id)
-    return found.where(held.expired_at >= since).order_by(held.expired_at.desc()).limit(limit)
+    statement = select(held.title, held.fingerprint, held.expired_at).where(held.user_id == user_id)
+    return statement.where(held.expired_at >= since).order_by(held.expired_at.desc()).limit(limit)
 
 
 def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -> tuple[EndedKey, ...]:
     """The keys of a user whose end came since an instant, the last one first."""
-    found = _of_user.rows(connection, user_id, since, limit)
-    return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in found)
+    rows = _of_user.rows(connection, user_id, since, limit)
+    return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in rows)
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> None:

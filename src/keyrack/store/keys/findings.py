@@ -50,9 +50,9 @@ def _credentials(workspace_id: int, after: int, limit: int) -> Select[Any]:
 
 @prepared
 def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(user_keys.c.fingerprint, users.c.name, users.c.disabled_at)
+    statement = select(user_keys.c.fingerprint, users.c.name, users.c.disabled_at)
     mine = (user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
-    return found.join(users, users.c.id == user_keys.c.user_id).where(*mine)
+    return statement.join(users, users.c.id == user_keys.c.user_id).where(*mine)
 
 
 @prepared
@@ -104,8 +104,8 @@ def _user_keys(workspace_id: int, after: int, limit: int) -> Select[Any]:
 @prepared
 def _newest_uses(fingerprints: Sequence[str]) -> Select[Any]:
     newest = func.max(key_uses.c.last_used_at).label("last_used_at")
-    found = select(key_uses.c.fingerprint, newest).where(among(key_uses.c.fingerprint, fingerprints))
-    return found.group_by(key_uses.c.fingerprint)
+    statement = select(key_uses.c.fingerprint, newest).where(among(key_uses.c.fingerprint, fingerprints))
+    return statement.group_by(key_uses.c.fingerprint)
 
 
 def user_keys_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:

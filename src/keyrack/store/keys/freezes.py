@@ -44,13 +44,13 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
 
 @prepared
 def _find(workspace_id: int, freeze_id: int | None, before: int | None, limit: int) -> Select[Any]:
-    found = select(freezes, users.c.name.label("user"), servers.c.name.label("server"))
-    found = found.outerjoin(users, users.c.id == freezes.c.user_id)
-    found = found.outerjoin(servers, servers.c.id == freezes.c.server_id)
-    found = found.where(freezes.c.workspace_id == workspace_id).order_by(freezes.c.id.desc()).limit(limit)
+    statement = select(freezes, users.c.name.label("user"), servers.c.name.label("server"))
+    statement = statement.outerjoin(users, users.c.id == freezes.c.user_id)
+    statement = statement.outerjoin(servers, servers.c.id == freezes.c.server_id)
+    statement = statement.where(freezes.c.workspace_id == workspace_id).order_by(freezes.c.id.desc()).limit(limit)
     if freeze_id is not None:
-        found = found.where(freezes.c.id == freeze_id)
-    return found if before is None else found.where(freezes.c.id < before)
+        statement = statement.where(freezes.c.id == freeze_id)
+    return statement if before is None else statement.where(freezes.c.id < before)
 
 
 def find(connection: Connection, workspace_id: int, before: int | None, limit: int) -> tuple[Freeze, ...]:
@@ -66,8 +66,8 @@ def get(connection: Connection, workspace_id: int, freeze_id: int) -> Freeze | N
 
 @prepared
 def _active(workspace_id: int) -> Select[Any]:
-    found = select(freezes).where(freezes.c.workspace_id == workspace_id, freezes.c.ended_at.is_(None))
-    return found.order_by(freezes.c.id)
+    statement = select(freezes).where(freezes.c.workspace_id == workspace_id, freezes.c.ended_at.is_(None))
+    return statement.order_by(freezes.c.id)
 
 
 def active(connection: Connection, workspace_id: int) -> tuple[Freeze, ...]:
@@ -82,8 +82,8 @@ def end(connection: Connection, freeze_id: int, at: datetime, by: str) -> None:
 
 @prepared
 def _servers(workspace_id: int, server_id: int | None) -> Select[Any]:
-    found = select(servers.c.id).where(servers.c.workspace_id == workspace_id)
-    return found if server_id is None else found.where(servers.c.id == server_id)
+    statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id)
+    return statement if server_id is None else statement.where(servers.c.id == server_id)
 
 
 def servers_of(connection: Connection, workspace_id: int, server_id: int | None = None) -> list[int]:
@@ -93,8 +93,8 @@ def servers_of(connection: Connection, workspace_id: int, server_id: int | None 
 
 @prepared
 def _user_keys(workspace_id: int, user_id: int | None) -> Select[Any]:
-    found = select(user_keys).where(user_keys.c.workspace_id == workspace_id, user_keys.c.public_key.is_not(None))
-    return found if user_id is None else found.where(user_keys.c.user_id == user_id)
+    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id, user_keys.c.public_key.is_not(None))
+    return statement if user_id is None else statement.where(user_keys.c.user_id == user_id)
 
 
 def user_keys_of(connection: Connection, workspace_id: int, user_id: int | None = None) -> list[Row]:
@@ -162,8 +162,8 @@ def _marked_user_keys(workspace_id: int, at: datetime) -> Select[Any]:
 
 @prepared
 def _marked_credentials(workspace_id: int, at: datetime) -> Select[Any]:
-    found = select(credentials).join(servers, servers.c.id == credentials.c.server_id)
-    return found.where(servers.c.workspace_id == workspace_id, credentials.c.frozen_at == at)
+    statement = select(credentials).join(servers, servers.c.id == credentials.c.server_id)
+    return statement.where(servers.c.workspace_id == workspace_id, credentials.c.frozen_at == at)
 
 
 @prepared
@@ -209,8 +209,8 @@ def credential(connection: Connection, workspace_id: int, credential_id: int) ->
 
 @prepared
 def _owner_of(workspace_id: int, fingerprint: str) -> Select[Any]:
-    found = select(users.c.name).join(user_keys, user_keys.c.user_id == users.c.id)
-    return found.where(user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint)
+    statement = select(users.c.name).join(user_keys, user_keys.c.user_id == users.c.id)
+    return statement.where(user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint)
 
 
 def owner_of(connection: Connection, workspace_id: int, fingerprint: str) -> str | None:
@@ -221,11 +221,11 @@ def owner_of(connection: Connection, workspace_id: int, fingerprint: str) -> str
 
 @prepared
 def _credentials_at(workspace_id: int, server_id: int | None) -> Select[Any]:
-    found = select(credentials.c.fingerprint, credentials.c.break_glass).join(
+    statement = select(credentials.c.fingerprint, credentials.c.break_glass).join(
         servers, servers.c.id == credentials.c.server_id
     )
-    found = found.where(servers.c.workspace_id == workspace_id)
-    return found if server_id is None else found.where(credentials.c.server_id == server_id)
+    statement = statement.where(servers.c.workspace_id == workspace_id)
+    return statement if server_id is None else statement.where(credentials.c.server_id == server_id)
 
 
 def credentials_at(connection: Connection, workspace_id: int, server_id: int | None = None) -> list[Row]:

@@ -73,8 +73,8 @@ def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
 
 @prepared
 def _find_grants(workspace_id: int, grant_id: int | None = None) -> Select[Any]:
-    found = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
-    return found if grant_id is None else found.where(grants.c.id == grant_id)
+    statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+    return statement if grant_id is None else statement.where(grants.c.id == grant_id)
 
 
 def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
@@ -106,8 +106,8 @@ def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
 
 def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any]) -> None:
     """Give a grant other terms (columns of the table); of another end nobody was told yet."""
-    told = {"noticed_at": None} if "expires_at" in values else {}
-    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **told})
+    unnoticed = {"noticed_at": None} if "expires_at" in values else {}
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **unnoticed})
 
 
 def remove_grant(connection: Connection, grant_id: int) -> None:

@@ -68,7 +68,7 @@ def suspects(
     owner: title, fingerprint, public_key, user.
     """
     held = user_keys.c
-    found = (
+    statement = (
         select(held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
         .join(users, users.c.id == held.user_id)
         .where(held.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
@@ -76,7 +76,7 @@ def suspects(
         .order_by(users.c.name, held.id)
         .limit(limit)
     )
-    return list(connection.execute(found))
+    return list(connection.execute(statement))
 
 
 def suspects_on_servers(
@@ -85,7 +85,7 @@ def suspects_on_servers(
     """The same for keys that were entered on servers: title, fingerprint, public_key, server, username."""
     held = credentials.c
     named = (servers.c.name.label("server"), system_users.c.username)
-    found = (
+    statement = (
         select(held.label.label("title"), held.fingerprint, held.public_key, *named)
         .join(servers, servers.c.id == held.server_id)
         .join(system_users, system_users.c.id == held.system_user_id)
@@ -93,7 +93,7 @@ def suspects_on_servers(
         .order_by(servers.c.name, held.id)
         .limit(limit)
     )
-    return list(connection.execute(found))
+    return list(connection.execute(statement))
 
 
 def _suspect(held: Any, types: Collection[str], rsa_characters: int) -> Any:

@@ -50,8 +50,8 @@ class HeldCredential:
 
 def all_servers(connection: Connection, workspace_id: int) -> tuple[ChosenServer, ...]:
     """All servers of a workspace, oldest first."""
-    _, found = _servers.raw(connection, workspace_id, None)
-    return tuple([ChosenServer(*values) for values in found])  # nothing of them is read in another way
+    _, rows = _servers.raw(connection, workspace_id, None)
+    return tuple([ChosenServer(*values) for values in rows])  # nothing of them is read in another way
 
 
 def servers_named(connection: Connection, workspace_id: int, names: Iterable[str]) -> tuple[ChosenServer, ...]:
@@ -75,14 +75,14 @@ def servers_tagged(connection: Connection, workspace_id: int, tag: str) -> tuple
 
 @prepared
 def _servers(workspace_id: int, names: Sequence[str] | None) -> Select[Any]:
-    found = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
-    return (found if names is None else found.where(among(servers.c.name, names))).order_by(servers.c.id)
+    statement = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
+    return (statement if names is None else statement.where(among(servers.c.name, names))).order_by(servers.c.id)
 
 
 @prepared
 def _numbered(workspace_id: int, ids: Sequence[int]) -> Select[Any]:
-    found = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
-    return found.where(among(servers.c.id, ids)).order_by(servers.c.id)
+    statement = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
+    return statement.where(among(servers.c.id, ids)).order_by(servers.c.id)
 
 
 @prepared

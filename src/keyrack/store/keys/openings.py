@@ -43,10 +43,10 @@ def of_account(
     connection: Connection, *, workspace_id: int, server_id: int, username: str, fingerprint: str, at: datetime
 ) -> tuple[Opening, ...]:
     """What lets a key into an account of a server, at most MOST of each kind."""
-    found = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
+    openings = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
     granted = _grants_for.rows(connection, workspace_id, server_id, username, fingerprint, at)
-    found += [Opening("grant", row.id, row.owner, row.server_name, username) for row in granted]
-    return tuple(found)
+    openings += [Opening("grant", row.id, row.owner, row.server_name, username) for row in granted]
+    return tuple(openings)
 
 
 def of_workspace(connection: Connection, *, workspace_id: int, fingerprint: str, at: datetime) -> tuple[Opening, ...]:
@@ -146,13 +146,13 @@ def still_opens(connection: Connection, server_id: int, workspace_id: int, finge
 
 @prepared
 def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    found = select(credentials.c.id).where(
+    statement = select(credentials.c.id).where(
         # The sum keeps SQLite from going through all keys of the server: those of one fingerprint are few.
         credentials.c.server_id + 0 == server_id,
         credentials.c.fingerprint == fingerprint,
         in_force(credentials.c.expires_at, at),
     )
-    return found.limit(1)
+    return statement.limit(1)
 
 
 @prepared
@@ -160,10 +160,10 @@ def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: date
     owner = select(user_keys.c.user_id).where(
         user_keys.c.fingerprint == fingerprint, in_force(user_keys.c.expires_at, at)
     )
-    found = (
+    statement = (
         select(grants.c.id)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
     )
-    return found.limit(1)
+    return statement.limit(1)

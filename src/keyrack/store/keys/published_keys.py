@@ -16,9 +16,9 @@ _keys = select(user_keys).where(user_keys.c.public_key.is_not(None))
 
 def page_of_user(connection: Connection, user_id: int, *, offset: int, limit: int) -> Page[UserKey]:
     """A page of a user's keys, newest first, without entries that hold no key."""
-    found = _keys.where(user_keys.c.user_id == user_id)
-    total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-    rows = connection.execute(found.order_by(user_keys.c.id.desc()).offset(offset).limit(limit)).mappings()
+    statement = _keys.where(user_keys.c.user_id == user_id)
+    total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
+    rows = connection.execute(statement.order_by(user_keys.c.id.desc()).offset(offset).limit(limit)).mappings()
     return Page(tuple(_record(row) for row in rows), total, offset, limit)
 
 

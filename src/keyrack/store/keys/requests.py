@@ -116,12 +116,12 @@ def is_sound(connection: Connection, workspace_id: int, request_id: int) -> bool
 
 @paged
 def _page(workspace_id: int, state: str | None, user_id: int | None) -> Select[Any]:
-    found = select(access_requests).where(access_requests.c.workspace_id == workspace_id)
+    statement = select(access_requests).where(access_requests.c.workspace_id == workspace_id)
     if state is not None:
-        found = found.where(access_requests.c.state == state)
+        statement = statement.where(access_requests.c.state == state)
     if user_id is not None:
-        found = found.where(access_requests.c.user_id == user_id)
-    return found.order_by(access_requests.c.id.desc())
+        statement = statement.where(access_requests.c.user_id == user_id)
+    return statement.order_by(access_requests.c.id.desc())
 
 
 def page(
@@ -157,9 +157,9 @@ def asked_since(connection: Connection, user_id: int, at: datetime, number: int)
 @prepared
 def _pending_rows(user_id: int) -> Select[Any]:
     mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
-    found = select(access_requests, servers.c.name.label("server_name"))
+    statement = select(access_requests, servers.c.name.label("server_name"))
     return (
-        found.outerjoin(servers, servers.c.id == access_requests.c.server_id)
+        statement.outerjoin(servers, servers.c.id == access_requests.c.server_id)
         .where(*mine)
         .order_by(access_requests.c.id)
     )
@@ -179,10 +179,10 @@ def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) 
 
 @prepared
 def _over(at: datetime, limit: int) -> Select[Any]:
-    found = select(access_requests.c.id, access_requests.c.workspace_id, *sealed.columns(grants, "grant_"))
+    statement = select(access_requests.c.id, access_requests.c.workspace_id, *sealed.columns(grants, "grant_"))
     gone = or_(grants.c.id.is_(None), grants.c.expires_at <= at)
     return (
-        found.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
+        statement.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
         .where(IS_OPEN, access_requests.c.grant_id > 0, gone)
         .order_by(access_requests.c.grant_id)
         .limit(limit)
@@ -221,8 +221,8 @@ def approve(connection: Connection, request_id: int, approver: str, user_id: int
 
 @prepared
 def _approvals(request_ids: Iterable[int]) -> Select[Any]:
-    found = select(access_request_approvals).where(among(access_request_approvals.c.request_id, request_ids))
-    return found.order_by(access_request_approvals.c.approved_at, access_request_approvals.c.approver)
+    statement = select(access_request_approvals).where(among(access_request_approvals.c.request_id, request_ids))
+    return statement.order_by(access_request_approvals.c.approved_at, access_request_approvals.c.approver)
 
 
 def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, list[Approval]]:
@@ -236,8 +236,8 @@ def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, l
 
 @prepared
 def _rules(workspace_id: int) -> Select[Any]:
-    found = select(request_rules).where(request_rules.c.workspace_id == workspace_id)
-    return found.order_by(request_rules.c.name)
+    statement = select(request_rules).where(request_rules.c.workspace_id == workspace_id)
+    return statement.order_by(request_rules.c.name)
 
 
 def rules(connection: Connection, workspace_id: int) -> tuple[RequestRule, ...]:

@@ -136,8 +136,8 @@ def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: C
     """So many revocations of each server."""
     held = revocations
     place = func.row_number().over(partition_by=held.c.server_id, order_by=order).label("place")
-    found = select(held, place).where(among(held.c.server_id, server_ids), *which).subquery()
-    return select(*(found.c[column.name] for column in held.c)).where(found.c.place <= most)
+    statement = select(held, place).where(among(held.c.server_id, server_ids), *which).subquery()
+    return select(*(statement.c[column.name] for column in held.c)).where(statement.c.place <= most)
 
 
 @per_server
@@ -212,7 +212,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
         .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
         .order_by(servers.c.name, servers.c.id)
     )
-    found = tuple(
+    pending = tuple(
         Revocation(
             server_id=row.server_id,
             server_name=row.name,
@@ -232,7 +232,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
         .where(deleted_servers.c.workspace_id == workspace_id, deleted_server_keys.c.fingerprint == fingerprint)
         .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
     )
-    return found + tuple(
+    return pending + tuple(
         Revocation(
             server_id=row.server_id,
             server_name=_name_of_deleted(row),

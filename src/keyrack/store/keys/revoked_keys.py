@@ -61,8 +61,8 @@ def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey, ...]:
     """All of a workspace, in the order of their fingerprints."""
     statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
-    found = connection.execute(statement.order_by(revoked_keys.c.fingerprint))
-    return tuple(_record(connection, row) for row in found)
+    rows = connection.execute(statement.order_by(revoked_keys.c.fingerprint))
+    return tuple(_record(connection, row) for row in rows)
 
 
 def find(
@@ -77,8 +77,8 @@ def find(
         at, fingerprint = after
         later = or_(revoked_keys.c.revoked_at < at, revoked_keys.c.fingerprint > fingerprint)
         ordered = ordered.where(revoked_keys.c.revoked_at <= at, later)
-    found = [_record(connection, row) for row in connection.execute(ordered.limit(limit + 1))]
-    return piece_after([(one, (one.revoked_at, one.fingerprint)) for one in found], Window(limit, after=after))
+    keys = [_record(connection, row) for row in connection.execute(ordered.limit(limit + 1))]
+    return piece_after([(one, (one.revoked_at, one.fingerprint)) for one in keys], Window(limit, after=after))
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:

@@ -24,8 +24,8 @@ def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_
 
 @prepared
 def _user_key_by_id(key_id: int, user_id: int | None = None) -> Select[Any]:
-    found = select(user_keys).where(user_keys.c.id == key_id)
-    return found if user_id is None else found.where(user_keys.c.user_id == user_id)
+    statement = select(user_keys).where(user_keys.c.id == key_id)
+    return statement if user_id is None else statement.where(user_keys.c.user_id == user_id)
 
 
 def user_key_by_id(connection: Connection, key_id: int) -> UserKey | None:
@@ -41,8 +41,8 @@ def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey |
 
 @paged
 def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
-    found = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
-    return found if sought is None else found.where(matches(user_keys.c.title, sought))
+    statement = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
+    return statement if sought is None else statement.where(matches(user_keys.c.title, sought))
 
 
 def find_user_keys(
@@ -65,8 +65,8 @@ def find_user_keys(
 
 @paged
 def _user_keys_of_workspace(workspace_id: int, user_id: int | None) -> Select[Any]:
-    found = select(user_keys).where(user_keys.c.workspace_id == workspace_id).order_by(user_keys.c.id.desc())
-    return found if user_id is None else found.where(user_keys.c.user_id == user_id)
+    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id).order_by(user_keys.c.id.desc())
+    return statement if user_id is None else statement.where(user_keys.c.user_id == user_id)
 
 
 def user_keys_of_workspace(

@@ -28,8 +28,8 @@ class GroupRow:
 
 @paged
 def _groups(workspace_id: int, sought: str | None) -> Select[Any]:
-    found = select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.name)
-    return found if sought is None else found.where(matches(groups.c.name, sought))
+    statement = select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.name)
+    return statement if sought is None else statement.where(matches(groups.c.name, sought))
 
 
 def page(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[GroupRow]:

@@ -226,7 +226,7 @@ def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tup
 
 
 @prepared
-def _untold(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+def _unconfirmed(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     return (
         select(deleted_servers.c.server_id, deleted_servers.c.name, deleted_servers.c.revision)
         .join(deleted_server_keys, deleted_server_keys.c.server_id == deleted_servers.c.server_id)
@@ -240,9 +240,9 @@ def _untold(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     )
 
 
-def untold(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
+def unconfirmed(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
     """Deleted servers whose hosts have not said that they refuse these keys: server_id, name, revision."""
-    return tuple(_untold.rows(connection, workspace_id, list(fingerprints)))
+    return tuple(_unconfirmed.rows(connection, workspace_id, list(fingerprints)))
 
 
 @prepared

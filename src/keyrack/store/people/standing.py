@@ -92,8 +92,8 @@ def _standing(
     if repository_id is None:
         return asked
     mine = and_(repository_members.c.repository_id == repository_id, repository_members.c.user_id == users.c.id)
-    found = users.outerjoin(repositories, repositories.c.id == repository_id).outerjoin(repository_members, mine)
-    return asked.select_from(found).add_columns(
+    joined = users.outerjoin(repositories, repositories.c.id == repository_id).outerjoin(repository_members, mine)
+    return asked.select_from(joined).add_columns(
         *sealed.columns(repositories, "repository_"), *sealed.columns(repository_members, "member_")
     )
 

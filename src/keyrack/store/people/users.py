@@ -88,8 +88,8 @@ def _users(workspace_id: int) -> Select[Any]:
 
 @paged
 def _named_users(workspace_id: int, sought: str | None) -> Select[Any]:
-    found = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return found if sought is None else found.where(matches(users.c.name, sought))
+    statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
+    return statement if sought is None else statement.where(matches(users.c.name, sought))
 
 
 def page_of_users(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[Row]:
@@ -142,8 +142,8 @@ def _claimed_uid(uid: str) -> Select[Any]:
 def _claimed_of_workspace(by_uid: bool, workspace: str, name: str) -> Select[Any]:
     column = workspaces.c.uid if by_uid else workspaces.c.name
     named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == name)
-    found = ONE_ROW.outerjoin(workspaces, column == workspace).outerjoin(users, named)
-    return select(workspaces.c.id.label("workspace_id"), *_claimed).select_from(found)
+    joined = ONE_ROW.outerjoin(workspaces, column == workspace).outerjoin(users, named)
+    return select(workspaces.c.id.label("workspace_id"), *_claimed).select_from(joined)
 
 
 def claimed(

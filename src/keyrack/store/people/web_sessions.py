@@ -67,8 +67,8 @@ def _by_secret(secret_hash: bytes) -> Select[Any]:
 def by_ids(connection: Connection, ids: Iterable[int]) -> dict[int, Visitor]:
     """Sessions and whose they are, by id, in force or not."""
     rows = _by_ids.rows(connection, sorted(ids))
-    found = (Visitor(_record(connection, row, "session_"), user_record(connection, row, "user_")) for row in rows)
-    return {one.session.id: one for one in found}
+    visitors = (Visitor(_record(connection, row, "session_"), user_record(connection, row, "user_")) for row in rows)
+    return {one.session.id: one for one in visitors}
 
 
 @prepared

@@ -22,9 +22,9 @@ def add_workspace(connection: Connection, *, uid: str, name: str, at: datetime) 
 
 def workspace(connection: Connection, workspace_id: int) -> Workspace:
     """The workspace with this id; it must exist."""
-    found = _workspace(_workspace_by_id.row(connection, workspace_id))
-    assert found is not None
-    return found
+    record = _workspace(_workspace_by_id.row(connection, workspace_id))
+    assert record is not None
+    return record
 
 
 @prepared
@@ -67,8 +67,8 @@ def find_projects(connection: Connection, workspace_id: int, name: str | None = 
 
 @prepared
 def _projects(workspace_id: int, name: str | None) -> Select[Any]:
-    found = select(projects).where(projects.c.workspace_id == workspace_id).order_by(projects.c.id)
-    return found if name is None else found.where(projects.c.name == name)
+    statement = select(projects).where(projects.c.workspace_id == workspace_id).order_by(projects.c.id)
+    return statement if name is None else statement.where(projects.c.name == name)
 
 
 def project_by_uid(connection: Connection, uid: str) -> Project | None:

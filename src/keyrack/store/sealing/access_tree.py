@@ -55,6 +55,9 @@ TREES: Mapping[str, tuple[int, str]] = {
     "identities": (22, "id"),
     "host_keys": (23, "id"),
     "key_policies": (24, "workspace_id"),
+    "repository_names": (25, "repository_id"),
+    "deleted_servers": (26, "server_id"),
+    "deleted_server_keys": (27, "server_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
@@ -107,12 +110,12 @@ def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
 def _share(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
     """What a row adds to the sum of its place."""
     if table.name == "servers":
-        told = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
+        text = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
     elif isinstance(row[SEAL], bytes) and row[SEAL]:
-        told = b"access fact " + row[SEAL]
+        text = b"access fact " + row[SEAL]
     else:
         return 0
-    return int.from_bytes(seals.mac(told), "big")
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
@@ -141,7 +144,7 @@ def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, An
     """Have the place of a row, there or not, hold what is there now, because somebody decided so."""
     if (place := place_of(table, row)) is not None:
         seals = seals_of(connection)
-        rows = _rows_at(table).rows(connection, place[1])
+        rows = rows_at(table).rows(connection, place[1])
         pending(connection)[place] = (sum(_share(seals, table, one) for one in rows if seals.holds(table, one)), 0)
 
 
@@ -152,9 +155,9 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
-    found = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
-    connection.info[_KNOWN] = _checked(connection, found.pop(ROOT, None))
-    _remember(seals_of(connection), found)
+    contents = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
+    connection.info[_KNOWN] = _checked(connection, contents.pop(ROOT, None))
+    _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
 
 
@@ -190,9 +193,9 @@ def _fitting(
     """What tells the rows of a place that make up its sum: their seals, a server's id."""
     seals = seals_of(connection)
     if TREES[table.name][1] == "id":
-        told = row["id"] if table.name == "servers" else row[SEAL]
-        return frozenset((told,)) if _share(seals, table, row) == total else frozenset()
-    rows = _rows_at(table).rows(connection, place[1])
+        fact = row["id"] if table.name == "servers" else row[SEAL]
+        return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
+    rows = rows_at(table).rows(connection, place[1])
     holding = [one for one in rows if seals.holds(table, one)]
     for some in (rows, holding):
         if sum(_share(seals, table, one) for one in some) % _MODULUS == total:
@@ -201,7 +204,8 @@ def _fitting(
 
 
 @cache
-def _rows_at(table: Table) -> Prepared[[int]]:
+def rows_at(table: Table) -> Prepared[[int]]:
+    """The question for all rows of a table in the place with an index."""
     column = table.c[TREES[table.name][1]]
     return Prepared(lambda index: select(table).where(column == index))
 
@@ -348,8 +352,8 @@ def _link(seals: Seals, node: int, content: bytes) -> bytes:
 
 
 def _mask(seals: Seals, place: Place, version: bytes) -> int:
-    told = f"access tree mask {place[0]} {place[1]} ".encode() + version
-    return int.from_bytes(seals.mac(told), "big")
+    text = f"access tree mask {place[0]} {place[1]} ".encode() + version
+    return int.from_bytes(seals.mac(text), "big")
 
 
 def _sum(seals: Seals, place: Place, slot: bytes) -> int:
@@ -501,8 +505,8 @@ def start(connection: Connection, count: int = 0) -> None:
 
 def is_there(connection: Connection) -> bool:
     """Whether there is a root that holds; whatever is found, nobody is told."""
-    found = _nodes.rows(connection, [ROOT])
-    return bool(found) and _holds(seals_of(connection), found[0]["content"])
+    rows = _nodes.rows(connection, [ROOT])
+    return bool(rows) and _holds(seals_of(connection), rows[0]["content"])
 
 
 def highest(connection: Connection) -> int:
@@ -548,10 +552,10 @@ def _links_below(node: int, content: bytes) -> dict[int, bytes]:
 def look_below(connection: Connection, node: int, content: bytes) -> None:
     """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
     seals, links = seals_of(connection), _links_below(node, content)
-    found = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
+    read = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
     nothing = bytes(_LINK)
     for below, link in links.items():
-        if (link or nothing) != found.get(below, nothing):
+        if (link or nothing) != read.get(below, nothing):
             seals.found(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
 
 
@@ -570,7 +574,7 @@ def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> b
     total = _sum(seals, (TREES[table.name][0], index), slot)
     if sum(_share(seals, table, one) for one in _seals_at(table).rows(connection, index)) % _MODULUS == total:
         return True
-    holding = (one for one in _rows_at(table).rows(connection, index) if seals.holds(table, one))
+    holding = (one for one in rows_at(table).rows(connection, index) if seals.holds(table, one))
     return sum(_share(seals, table, one) for one in holding) % _MODULUS == total
 
 
@@ -587,12 +591,9 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     if known is None:
         return
     first = _node(tree, 1, 0)
-    nodes = connection.execute(
-        select(access_tree.c.id, access_tree.c.content)
-        .where(access_tree.c.id >= first, access_tree.c.id < first + 2**40)
-        .order_by(access_tree.c.id)
-    )
-    for node, content in nodes.all():
+    of_tree = access_tree.c.id.between(first, first + 2**40 - 1)
+    nodes = select(access_tree.c.id, access_tree.c.content).where(of_tree).order_by(access_tree.c.id)
+    for node, content in connection.execute(nodes).all():
         base = (node - first) << _BITS
         for number in range(-(-len(content) // _WIDTH)):
             if any(_part(content, number, _WIDTH)) and slot_of(connection, known, (tree, base + number)):

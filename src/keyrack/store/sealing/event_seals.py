@@ -29,9 +29,9 @@ _BEGUN = "events are sealed after"
 
 def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = None) -> bytes:
     """The seal of an event; its details as JSON keeps them. number: of its own, a new one unless given."""
-    told = {name: event[name] for name in _SEALED if event[name] is not None}
+    fields = {name: event[name] for name in _SEALED if event[name] is not None}
     number = secrets.token_bytes(_NUMBER) if number is None else number
-    return number + seals_of(connection).mac(b"event " + number + encode(told).encode())
+    return number + seals_of(connection).mac(b"event " + number + encode(fields).encode())
 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,8 +190,8 @@ def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Ro
 def locked_columns() -> tuple[Column[Any], ...]:
     """The columns of a server that locked_servers answers."""
     # What hosts tell of themselves is left out: it is long, and nothing here needs it.
-    told = sealed.VOLATILE[servers.name]
-    return tuple(column for column in servers.c if column.name not in told)
+    columns = sealed.VOLATILE[servers.name]
+    return tuple(column for column in servers.c if column.name not in columns)
 
 
 @cache

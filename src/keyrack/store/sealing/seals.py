@@ -68,6 +68,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     authenticators.name: frozenset(("last_used_at",)),
     identities.name: frozenset(),
     "key_policies": frozenset(),
+    "repository_names": frozenset(),
+    "deleted_servers": frozenset(),
+    "deleted_server_keys": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
@@ -133,7 +136,7 @@ class Seals:
     def __init__(self) -> None:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
-        self.untold: dict[str, AlteredRow] = {}
+        self.unreported: dict[str, AlteredRow] = {}
         self.seen = Seen()
         self.kept: dict[Any, dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
@@ -147,11 +150,11 @@ class Seals:
         self.summands.clear()
         self.seen = Seen()
 
-    def mac(self, told: bytes) -> bytes:
+    def mac(self, message: bytes) -> bytes:
         """32 bytes over a text that is no row's, whose first words say what it is."""
         if self._mac is None:
             raise RuntimeError("What is counted of access is sealed, and there is no key to seal it with.")
-        return self._mac(told)
+        return self._mac(message)
 
     def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
         """The seal of a row; values: its columns as they are read from the database."""
@@ -170,16 +173,16 @@ class Seals:
     def found(self, broken: AlteredRow) -> None:
         """Remember a broken row until somebody takes it."""
         with self._lock:
-            if len(self.untold) < MOST_FOUND:
-                self.untold[broken.name] = broken
+            if len(self.unreported) < MOST_FOUND:
+                self.unreported[broken.name] = broken
 
     def take(self) -> tuple[AlteredRow, ...]:
         """The broken rows that were found since the last time."""
-        if not self.untold:
+        if not self.unreported:
             return ()
         with self._lock:
-            found, self.untold = self.untold, {}
-        return tuple(found.values())
+            altered, self.unreported = self.unreported, {}
+        return tuple(altered.values())
 
 
 def attach(engine: Engine, seals: Seals) -> None:
@@ -241,7 +244,7 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-def _told_as(column: Column[Any]) -> Callable[[Any], Any] | None:
+def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
     """What a column's value goes through: what is true or false is a number in SQLite, and a time has no JSON."""
     return as_flag if isinstance(column.type, Flag) else as_microseconds if isinstance(column.type, Moment) else None
 
@@ -249,7 +252,7 @@ def _told_as(column: Column[Any]) -> Callable[[Any], Any] | None:
 # Per table: the columns under its seal, and what their values go through.
 _SEALED: Mapping[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
     table.name: tuple(
-        (column.name, _told_as(column))
+        (column.name, _sealed_as(column))
         for column in sorted(table.c, key=lambda column: column.name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
@@ -261,12 +264,12 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
     """A row as text, the same for both databases. Empty columns are left out, so that a column added later, empty in
     all rows there are, breaks no seal.
     """
-    told: list[Any] = [table.name]
-    for name, told_as in _SEALED[table.name]:
+    parts: list[Any] = [table.name]
+    for name, sealed_as in _SEALED[table.name]:
         value = values[name]
         if value is not None:
-            told += (name, value if told_as is None else told_as(value))
-    return encode(told).encode()
+            parts += (name, value if sealed_as is None else sealed_as(value))
+    return encode(parts).encode()
 
 
 def column_names(table: Table) -> tuple[str, ...]:

@@ -114,12 +114,12 @@ def fits(connection: Connection, server_id: int) -> bool:
 
     What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
     """
-    found = next(iter(_sum_of_server.rows(connection, server_id)), None)
-    if found is None:
+    row = next(iter(_sum_of_server.rows(connection, server_id)), None)
+    if row is None:
         return True
-    if not access_tree.fits(connection, metadata.tables["servers"], found):
+    if not access_tree.fits(connection, metadata.tables["servers"], row):
         return False  # it was deleted, and others put it back
-    if (held := found["rows_sum"]) is None:
+    if (held := row["rows_sum"]) is None:
         return True
     total = _shown(seals_of(connection), server_id, held)
     if total is None:

@@ -16,8 +16,8 @@ PATH = "/repositories/{repository_id}/deploy-keys"
 def list_deploy_keys(call: Call) -> Response:
     """List the deploy keys of a repository"""
     offset, limit = parameters.window(call.query)
-    found = deploy_keys.find(call.instance, call.actor, call.ids["repository_id"], offset=offset, limit=limit)
-    return shapes.counted([shapes.deploy_key(call.instance, key) for key in found.items], found.total)
+    page = deploy_keys.find(call.instance, call.actor, call.ids["repository_id"], offset=offset, limit=limit)
+    return shapes.counted([shapes.deploy_key(call.instance, key) for key in page.items], page.total)
 
 
 def check_deploy_key(call: Call) -> Response:

@@ -16,7 +16,7 @@ def list_members(call: Call) -> Response:
     """List who may read or write a repository"""
     offset, limit = parameters.window(call.query)
     actions = {action for action in call.query.get("action", "").split(",") if action}
-    found = repositories.members(
+    page = repositories.members(
         call.instance,
         call.actor,
         call.ids["repository_id"],
@@ -27,8 +27,8 @@ def list_members(call: Call) -> Response:
     )
     repository = repositories.get(call.instance, call.actor, call.ids["repository_id"])
     workspace = users.own_workspace(call.instance, call.actor)
-    shown = [shapes.member(member, repository, workspace) for member in found.items]
-    return shapes.counted(shown, found.total)
+    shown = [shapes.member(member, repository, workspace) for member in page.items]
+    return shapes.counted(shown, page.total)
 
 
 def add_members(call: Call) -> Response:

@@ -13,7 +13,7 @@ from keyrack.web.codearts import new_members, parameters, shapes
 def list_members(call: Call) -> Response:
     """List the members of a repository"""
     offset, limit = parameters.pages(call.query)
-    found = repositories.members(
+    page = repositories.members(
         call.instance,
         call.actor,
         call.path["repository_uuid"],
@@ -23,7 +23,7 @@ def list_members(call: Call) -> Response:
     )
     workspace = users.own_workspace(call.instance, call.actor)
     return shapes.succeeded(
-        {"total": found.total, "users": [shapes.member_v1(member, workspace) for member in found.items]}
+        {"total": page.total, "users": [shapes.member_v1(member, workspace) for member in page.items]}
     )
 
 

@@ -11,8 +11,8 @@ from keyrack.web.codearts import parameters, shapes
 
 def show_repository(call: Call) -> Response:
     """Show a repository, with its clone address"""
-    found = repositories.get(call.instance, call.actor, call.ids["repository_id"])
-    return JSONResponse(shapes.repository(call.instance, found))
+    repository = repositories.get(call.instance, call.actor, call.ids["repository_id"])
+    return JSONResponse(shapes.repository(call.instance, repository))
 
 
 def list_user_repositories(call: Call) -> Response:
@@ -34,7 +34,7 @@ ENDPOINTS = (
 
 def _listed(call: Call, project_uid: str | None) -> Response:
     offset, limit = parameters.window(call.query)
-    found = repositories.find(
+    page = repositories.find(
         call.instance,
         call.actor,
         project_uid=project_uid,
@@ -42,4 +42,4 @@ def _listed(call: Call, project_uid: str | None) -> Response:
         offset=offset,
         limit=limit,
     )
-    return shapes.counted([shapes.repository(call.instance, repository) for repository in found.items], found.total)
+    return shapes.counted([shapes.repository(call.instance, repository) for repository in page.items], page.total)

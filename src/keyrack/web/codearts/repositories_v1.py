@@ -31,8 +31,10 @@ def show_repository(call: Call) -> Response:
 
 def show_repository_v2(call: Call) -> Response:
     """Show a repository by its uuid (v2)"""
-    found = repositories.get(call.instance, call.actor, call.path["repository_uuid"])
-    return shapes.succeeded(shapes.repository_v2(call.instance, users.own_workspace(call.instance, call.actor), found))
+    repository = repositories.get(call.instance, call.actor, call.path["repository_uuid"])
+    return shapes.succeeded(
+        shapes.repository_v2(call.instance, users.own_workspace(call.instance, call.actor), repository)
+    )
 
 
 def delete_repository(call: Call) -> Response:
@@ -44,7 +46,7 @@ def delete_repository(call: Call) -> Response:
 def list_project(call: Call) -> Response:
     """List the repositories of a project"""
     offset, limit = parameters.pages(call.query)
-    found = repositories.find(
+    page = repositories.find(
         call.instance,
         call.actor,
         project_uid=call.path["project_uuid"],
@@ -53,14 +55,14 @@ def list_project(call: Call) -> Response:
         limit=limit,
     )
     return shapes.succeeded(
-        {"total": found.total, "repositorys": [shapes.repository_v1(call.instance, item) for item in found.items]}
+        {"total": page.total, "repositorys": [shapes.repository_v1(call.instance, item) for item in page.items]}
     )
 
 
 def list_all(call: Call) -> Response:
     """List all repositories that one may reach"""
     offset, limit = parameters.pages(call.query)
-    found = repositories.find(
+    page = repositories.find(
         call.instance,
         call.actor,
         project_uid=call.path.get("project_uuid"),
@@ -69,8 +71,8 @@ def list_all(call: Call) -> Response:
         limit=limit,
     )
     workspace = users.own_workspace(call.instance, call.actor)
-    shown = [shapes.repository_v2(call.instance, workspace, repository) for repository in found.items]
-    return shapes.succeeded({"total": found.total, "repositories": shown})
+    shown = [shapes.repository_v2(call.instance, workspace, repository) for repository in page.items]
+    return shapes.succeeded({"total": page.total, "repositories": shown})
 
 
 def list_project_v2(call: Call) -> Response:

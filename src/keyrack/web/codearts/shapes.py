@@ -196,10 +196,10 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
 _user_keys: RecordsAsJson[UserKey] = RecordsAsJson()
 
 
-def user_key_page(instance: Instance, found: Page[UserKey]) -> Response:
+def user_key_page(instance: Instance, page: Page[UserKey]) -> Response:
     """The answer that is a page of such ones."""
     zone = instance.settings.time_zone
-    return _user_keys.page(found, zone, partial(user_key, instance), "keys", lambda: {"total": found.total})
+    return _user_keys.page(page, zone, partial(user_key, instance), "keys", lambda: {"total": page.total})
 
 
 def user_key_v1(key: UserKey) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def list_user_keys(call: Call) -> Response:
     """List one's own SSH keys, newest first"""
     offset, limit = parameters.window(call.query)
     search = parameters.searched(call.query, "query")
-    found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
-    return shapes.user_key_page(call.instance, found)
+    page = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
+    return shapes.user_key_page(call.instance, page)
 
 
 def delete_ssh_key(call: Call) -> Response:

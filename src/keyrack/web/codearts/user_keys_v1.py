@@ -28,8 +28,8 @@ def add_ssh_key(call: Call) -> Response:
 
 def list_ssh_keys(call: Call) -> Response:
     """List all of one's own SSH keys (v1), which has no pages"""
-    found = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
-    return shapes.succeeded({"total": found.total, "sshkey": [shapes.user_key_v1(key) for key in found.items]})
+    page = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
+    return shapes.succeeded({"total": page.total, "sshkey": [shapes.user_key_v1(key) for key in page.items]})
 
 
 def delete_ssh_key(call: Call) -> Response:

@@ -153,9 +153,9 @@ def may_be_somebody(instance: Instance, request: Request) -> bool:
 
 def unknown_path(instance: Instance, request: Request) -> Response:
     """404; a static file is one of the paths that no page has."""
-    found = templates.static(request) if request.method in safety.SAFE else None
-    if found is not None:
-        return found
+    static_file = templates.static(request) if request.method in safety.SAFE else None
+    if static_file is not None:
+        return static_file
     if not is_for_people(request):
         return PlainTextResponse("Not Found", 404)
     if may_be_somebody(instance, request):

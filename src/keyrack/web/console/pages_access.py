@@ -75,7 +75,7 @@ def _cell(ways: Sequence[Way]) -> Cell | None:
 
 def _map(visit: Visit, cursor: str, people: slice = who_can.EVERYBODY, *, last_uses: bool = True) -> Map:
     tag, account, group = (visit.query.get(name, "").strip() for name in ("tag", "account", "group"))
-    found = who_can.of_hosts(
+    access_map = who_can.of_hosts(
         visit.instance,
         visit.actor,
         search=visit.query.get("q", ""),
@@ -88,18 +88,18 @@ def _map(visit: Visit, cursor: str, people: slice = who_can.EVERYBODY, *, last_u
         limit=HOSTS,
     )
     cells: dict[tuple[str, int], list[Way]] = {}
-    for way in found.ways:
+    for way in access_map.ways:
         cells.setdefault((way.user or NOBODY, way.server.id), []).append(way)
-    shown = tuple(who or NOBODY for who in found.people[people])
-    unknown = tuple(f"{server.name}: {words}" for server, words in found.unknown)
-    return Map(shown, len(found.people), found.servers.items, cells, unknown, found.servers)
+    shown = tuple(who or NOBODY for who in access_map.people[people])
+    unknown = tuple(f"{server.name}: {words}" for server, words in access_map.unknown)
+    return Map(shown, len(access_map.people), access_map.servers.items, cells, unknown, access_map.servers)
 
 
 def access(visit: Visit) -> Response:
     """The map of the workspace, or for those who may not see it, where they themselves can log in."""
     if not visit.may("access:read"):
-        found = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MOST)
-        return visit.show("my_access.html", ways=found.items, unknown=found.unknown)
+        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MOST)
+        return visit.show("my_access.html", ways=ways.items, unknown=ways.unknown)
     if "server" in visit.query:
         return _why(visit)
     listed = visit.query.get("view") == "list"
@@ -229,12 +229,12 @@ def all_grants(visit: Visit) -> Response:
 def taking(visit: Visit) -> Response:
     """What taking a grant back would do."""
     number = visit.number("grant")
-    found = grants.get(visit.instance, visit.actor, number)
+    held = grants.get(visit.instance, visit.actor, number)
     done = rehearsal.rehearse(
         visit.instance, visit.actor, lambda instance: grants.take_back(instance, visit.actor, number)
     )
-    named = grants.names(visit.instance, visit.actor, [found])
-    return visit.show("take_back.html", grant=found, named=named, done=done)
+    named = grants.names(visit.instance, visit.actor, [held])
+    return visit.show("take_back.html", grant=held, named=named, done=done)
 
 
 def take(visit: Visit) -> Response:
@@ -245,17 +245,17 @@ def take(visit: Visit) -> Response:
 
 def changing(visit: Visit) -> Response:
     """The forms for another end of a grant, and for what else it says."""
-    found = grants.get(visit.instance, visit.actor, visit.number("grant"))
+    held = grants.get(visit.instance, visit.actor, visit.number("grant"))
     asked = visit.request.url.path.endswith("/restrict")
     return visit.show(
         "change_grant.html",
-        grant=found,
-        named=grants.names(visit.instance, visit.actor, [found]),
+        grant=held,
+        named=grants.names(visit.instance, visit.actor, [held]),
         ends=ends.ENDS[1:],
-        rules=limits.said(found.restrictions),
-        held=_terms(found),
-        limits=limits.asked(visit.form) if asked else found.restrictions,
-        reason=visit.form.text("reason") if asked else found.reason or "",
+        rules=limits.said(held.restrictions),
+        held=_terms(held),
+        limits=limits.asked(visit.form) if asked else held.restrictions,
+        reason=visit.form.text("reason") if asked else held.reason or "",
         asked=asked,
         taken=limits.PERMISSIONS,
     )

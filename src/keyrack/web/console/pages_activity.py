@@ -66,8 +66,8 @@ def activity(visit: Visit) -> Response:
     shown: tuple[Event, ...] = ()
     onward: tuple[Any, ...] | None = None
     try:
-        found = next(_found(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE))
-        shown, onward = found.items, found.after
+        first = next(_found(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE))
+        shown, onward = first.items, first.after
     except Refusal as refusal:
         if refusal.kind not in (Kind.INVALID, Kind.MISSING):
             raise
@@ -105,22 +105,22 @@ def _day(event: Event) -> date:
 
 def event(visit: Visit) -> Response:
     """How far hosts are with what an event changed."""
-    found = receipts.of_event(visit.instance, visit.actor, visit.number("id"))
-    given: dict[str, Any] = {"receipts": found.of, "obeyed": "obeys it"}
+    kept = receipts.of_event(visit.instance, visit.actor, visit.number("id"))
+    given: dict[str, Any] = {"receipts": kept.of, "obeyed": "obeys it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
     number = visit.number("id")
     what = events.get(visit.instance, visit.actor, number) if visit.may("events:read") else None
-    return visit.show("event.html", **given, number=number, what=what, waiting=of_hosts(found.of))
+    return visit.show("event.html", **given, number=number, what=what, waiting=of_hosts(kept.of))
 
 
 def export(visit: Visit) -> Response:
     """All that the filters leave, one JSON object a line, the newest first."""
-    found = _found(visit, None, events.AT_ONCE)
-    first = next(found)  # what is refused is said before anything is sent
+    pages = _found(visit, None, events.AT_ONCE)
+    first = next(pages)  # what is refused is said before anything is sent
 
     def lines() -> Iterator[str]:
-        for piece in chain_of((first,), found):
+        for piece in chain_of((first,), pages):
             for one in piece.items:
                 yield json.dumps(_plain(one), ensure_ascii=False) + "\n"
 

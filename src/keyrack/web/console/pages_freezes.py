@@ -19,13 +19,13 @@ WHOSE = (("user", "keys of a person"), ("server", "keys on a host"), ("all", "al
 def listed(visit: Visit) -> Response:
     """The freezes, the newest first."""
     before = bodies.identifier(visit.query.get("before", "")) or None
-    found = freezes.find(visit.instance, visit.actor, before=before, limit=PER_PAGE + 1)
-    shown = found[:PER_PAGE]
+    piece = freezes.find(visit.instance, visit.actor, before=before, limit=PER_PAGE + 1)
+    shown = piece[:PER_PAGE]
     return visit.show(
         "freezes.html",
         freezes=shown,
         first=HERE if before else "",
-        next=f"{HERE}?before={shown[-1].id}" if len(found) > PER_PAGE else "",
+        next=f"{HERE}?before={shown[-1].id}" if len(piece) > PER_PAGE else "",
         asking="whose" in visit.query or visit.refusal is not None,
         whose=WHOSE,
         given={name: visit.form.text(name) or visit.query.get(name, "") for name in ("whose", "name", "reason")},
@@ -40,9 +40,9 @@ def _meant(visit: Visit) -> dict[str, Any]:
 def freeze(visit: Visit) -> Response:
     """Show what a freeze would stop, and make it once that was confirmed."""
     if not visit.form.flag("confirmed"):
-        found = freezes.preview(visit.instance, visit.actor, **_meant(visit))
+        preview = freezes.preview(visit.instance, visit.actor, **_meant(visit))
         kept = [(name, visit.form.text(name)) for name in ("whose", "name", "reason")]
-        return visit.show("freeze_preview.html", found=found, hidden=[*kept, ("confirmed", "yes")])
+        return visit.show("freeze_preview.html", found=preview, hidden=[*kept, ("confirmed", "yes")])
     made = freezes.freeze(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))
     assert made.freeze is not None
     return visit.go(f"{HERE}/{made.freeze.id}", f"{made.keys} keys {made.where} open no new session from now on.")
@@ -50,11 +50,11 @@ def freeze(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     """One freeze, and which hosts obey it."""
-    found = freezes.get(visit.instance, visit.actor, visit.number("id"))
-    given: dict[str, Any] = {"receipts": found.servers, "obeyed": "obeys it"}
+    shown = freezes.get(visit.instance, visit.actor, visit.number("id"))
+    given: dict[str, Any] = {"receipts": shown.servers, "obeyed": "obeys it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("freeze.html", **given, freeze=found.freeze, waiting=of_hosts(found.servers))
+    return visit.show("freeze.html", **given, freeze=shown.freeze, waiting=of_hosts(shown.servers))
 
 
 def end(visit: Visit) -> Response:

@@ -61,17 +61,17 @@ def add(visit: Visit) -> Response:
 
 def key(visit: Visit) -> Response:
     """One key that was entered on an account: what it may, another end, its removal."""
-    found = credentials.get(visit.instance, visit.actor, visit.number("server"), visit.number("id"))
+    credential = credentials.get(visit.instance, visit.actor, visit.number("server"), visit.number("id"))
     asked = visit.request.url.path.endswith("/restrict")
     return visit.show(
         "host_key.html",
         server=_server(visit),
-        key=found,
-        rules=limits.said(found.restrictions),
+        key=credential,
+        rules=limits.said(credential.restrictions),
         ends=ends.ENDS[1:],
-        seen=_end(found),
-        held=_held(found),
-        limits=limits.asked(visit.form) if asked else found.restrictions,
+        seen=_end(credential),
+        held=_held(credential),
+        limits=limits.asked(visit.form) if asked else credential.restrictions,
         asked=asked,
         taken=limits.PERMISSIONS,
     )
@@ -136,8 +136,8 @@ def renew(visit: Visit) -> Response:
 def removing(visit: Visit) -> Asked:
     """What taking such a key away does."""
     server, number = _server(visit), visit.number("id")
-    found = credentials.get(visit.instance, visit.actor, server.id, number)
-    opened = f"{found.username} on {server.name}"
+    credential = credentials.get(visit.instance, visit.actor, server.id, number)
+    opened = f"{credential.username} on {server.name}"
     words = f"It opens {opened} no more once the host has heard of it; sessions that it opened end."
     done = None
     if visit.may("access:read"):
@@ -146,7 +146,7 @@ def removing(visit: Visit) -> Asked:
             visit.actor,
             lambda instance: credentials.delete(instance, visit.actor, server.id, number),
         )
-    title, button = f"Remove {found.label} from {server.name}?", f"Remove this key from {server.name}"
+    title, button = f"Remove {credential.label} from {server.name}?", f"Remove this key from {server.name}"
     return Asked(title, [words], button, f"/hosts/{server.id}/keys/{number}", done)
 
 

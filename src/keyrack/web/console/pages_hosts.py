@@ -70,16 +70,16 @@ def mark_of(held: HostStatus) -> str:
 def hosts(visit: Visit) -> Response:
     """All hosts; search: part of name or address."""
     search, state = visit.query.get("q", ""), visit.query.get("state", "")
-    found = servers.find(
+    piece = servers.find(
         visit.instance, visit.actor, search=search, state=state, cursor=cursor_of(visit), limit=PER_PAGE
     )
     waiting: Mapping[int, int] = {}
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
-    inside = sessions.counts(visit.instance, visit.actor, found.items) if visit.may("sessions:read") else {}
+    inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
     rows = [
         HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
-        for one in found.items
+        for one in piece.items
     ]
     return visit.show(
         "hosts.html",
@@ -88,7 +88,7 @@ def hosts(visit: Visit) -> Response:
         state=state,
         states=STATES,
         adding="add" in visit.query or visit.refusal is not None,
-        **paged(visit, found),
+        **paged(visit, piece),
     )
 
 
@@ -166,8 +166,8 @@ def _unmanaged(visit: Visit, server: Server) -> Piece[UnmanagedKey] | None:
 def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
     if not visit.may("sessions:read"):
         return None
-    found = sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
-    return Piece(found.items, found.total, found.offset, found.limit)
+    piece = sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
+    return Piece(piece.items, piece.total, piece.offset, piece.limit)
 
 
 def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
@@ -178,9 +178,9 @@ def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
 
 def manage(visit: Visit) -> Response:
     """Make a key that the host found one of Keyrack's."""
-    server, found = visit.number("server"), visit.number("id")
+    server, key_id = visit.number("server"), visit.number("id")
     made = unmanaged_keys.accept(
-        visit.instance, visit.actor, server, found, username=visit.form.text("username") or None, gone=True
+        visit.instance, visit.actor, server, key_id, username=visit.form.text("username") or None, gone=True
     )
     return visit.go(f"/hosts/{server}", f"The key {made.label} is Keyrack's to look after now.")
 
@@ -188,8 +188,8 @@ def manage(visit: Visit) -> Response:
 def ignore(visit: Visit) -> Response:
     """Let an unmanaged key be."""
     server = visit.number("server")
-    found = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
-    return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
+    key = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
+    return visit.go(f"/hosts/{server}", f"The key {key.comment or key.fingerprint} stays, unspoken of.")
 
 
 def _at(server: Server) -> str:
@@ -199,9 +199,9 @@ def _at(server: Server) -> str:
 def remove(visit: Visit) -> Response:
     """Have the host take an unmanaged key out of its file, and offer to take that back."""
     server = visit.number("server")
-    found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
-    name = found.comment or found.fingerprint
-    return visit.go(f"/hosts/{server}?{REMOVED}={found.id}", f"The host is asked to take {name} out of {found.path}.")
+    key = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
+    name = key.comment or key.fingerprint
+    return visit.go(f"/hosts/{server}?{REMOVED}={key.id}", f"The host is asked to take {name} out of {key.path}.")
 
 
 def _removed(visit: Visit, server: Server) -> UnmanagedKey | None:
@@ -210,11 +210,11 @@ def _removed(visit: Visit, server: Server) -> UnmanagedKey | None:
     if not number or not visit.may("credentials:write"):
         return None
     try:
-        found = unmanaged_keys.get(visit.instance, visit.actor, server.id, number, gone=True)
+        unmanaged_key = unmanaged_keys.get(visit.instance, visit.actor, server.id, number, gone=True)
     except Refusal:
         return None
-    back = found.kind == KEY and found.public_key and found.username != EVERYBODY
-    return found if back and found.state in (unmanaged_keys.REMOVING, unmanaged_keys.GONE) else None
+    back = unmanaged_key.kind == KEY and unmanaged_key.public_key and unmanaged_key.username != EVERYBODY
+    return unmanaged_key if back and unmanaged_key.state in (unmanaged_keys.REMOVING, unmanaged_keys.GONE) else None
 
 
 def ending_session(visit: Visit) -> Asked:
@@ -241,10 +241,10 @@ def enforcing(visit: Visit) -> Response:
     """What enforcing would do on a host: who stays, and whose way in ends."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, cut, unknown = _ways(visit, server)
-    found = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
+    keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
     managed = [(way.line.username, way.line.fingerprint) for way in ways]
-    loses = unmanaged_keys.losing(found.items, managed)
-    gained = unmanaged_keys.gaining(found.items, managed)
+    loses = unmanaged_keys.losing(keys.items, managed)
+    gained = unmanaged_keys.gaining(keys.items, managed)
     gains = [way for way in ways if (way.line.username, way.line.fingerprint) in gained]
     return visit.show(
         "enforce.html",
@@ -255,7 +255,7 @@ def enforcing(visit: Visit) -> Response:
         stays=[way for way in ways if way not in gains],
         unknown=unknown,
         loses=loses,
-        more=cut or found.total > MOST,
+        more=cut or keys.total > MOST,
         plan=facts.plan_of(server),
     )
 

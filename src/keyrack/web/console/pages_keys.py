@@ -91,19 +91,19 @@ def keys(visit: Visit) -> Response:
     gone = _receipts(visit)
     if visit.is_part:
         return visit.show("_removed.html", gone=gone)
-    found = user_keys.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
-    ways = _ways(visit, visit.actor.name) if found.items else None
-    mine = [_shown(key, ways) for key in found.items]
+    piece = user_keys.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
+    ways = _ways(visit, visit.actor.name) if piece.items else None
+    mine = [_shown(key, ways) for key in piece.items]
     return visit.show(
         "keys.html",
         keys=mine,
         gone=gone,
         removed=_removed(visit),
-        ended=_ended(visit, found.items) if not cursor_of(visit) else (),
+        ended=_ended(visit, piece.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
         adds=visit.may(user_keys.ADD),
         ends=ends.ENDS,
-        **paged(visit, found),
+        **paged(visit, piece),
     )
 
 
@@ -168,12 +168,12 @@ def _whose(visit: Visit) -> tuple[UserKey, User | None]:
 def key(visit: Visit) -> Response:
     """One key: where it opens and why, when it was used, how far hosts are."""
     try:
-        found, whose = _whose(visit)
+        held, whose = _whose(visit)
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise
         return _gone(visit, refusal)
-    shown = _shown(found, _ways(visit, whose.name if whose else visit.actor.name))
+    shown = _shown(held, _ways(visit, whose.name if whose else visit.actor.name))
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
     renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
@@ -223,13 +223,13 @@ def _end_of(one: UserKey) -> str:
 
 def renew(visit: Visit) -> Response:
     """Give a key another end."""
-    found, whose = _whose(visit)
+    held, whose = _whose(visit)
 
     def seen(instance: Instance) -> str:
         return _end_of(_whose(replace(visit, instance=instance))[0])
 
     def set_end(instance: Instance) -> UserKey:
-        return renewals.key(instance, visit.actor, found.id, duration=ends.chosen(visit))
+        return renewals.key(instance, visit.actor, held.id, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
     assert made.expires_at is not None
@@ -239,34 +239,34 @@ def renew(visit: Visit) -> Response:
 
 def confirm(visit: Visit) -> Response:
     """Say that a key of one's own, which was frozen, is safe."""
-    found, whose = _whose(visit)
+    held, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    freezes.confirm_key(visit.instance, visit.actor, found.id)
-    return visit.go(f"/keys/{found.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
+    freezes.confirm_key(visit.instance, visit.actor, held.id)
+    return visit.go(f"/keys/{held.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
 
 
 def removing(visit: Visit) -> Asked:
     """What deleting a key of one's own does."""
-    found, whose = _whose(visit)
+    held, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    ways = _shown(found, _ways(visit, visit.actor.name)).ways
+    ways = _shown(held, _ways(visit, visit.actor.name)).ways
     hosts = sorted({way.server.name for way in ways})
     named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
     opened = f"It opens {named} for you." if hosts else "It opens no host at this moment."
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
     button = f"Remove this key from {templates.count(len(hosts), 'host')}" if hosts else "Remove this key"
-    title = f"Remove your key {found.title or templates.short_fingerprint(found.fingerprint or '')}?"
-    return Asked(title, [opened, words], button, f"/keys/{quote(found.fingerprint or '')}")
+    title = f"Remove your key {held.title or templates.short_fingerprint(held.fingerprint or '')}?"
+    return Asked(title, [opened, words], button, f"/keys/{quote(held.fingerprint or '')}")
 
 
 def remove(visit: Visit) -> Response:
     """Delete a key of one's own."""
-    found, whose = _whose(visit)
+    held, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    gone = user_keys.delete(visit.instance, visit.actor, found.id)
+    gone = user_keys.delete(visit.instance, visit.actor, held.id)
     return visit.go(
         f"/keys?removed={gone.id}", f"Your key {gone.title or gone.fingerprint} is removed; hosts are told at once."
     )

@@ -28,15 +28,15 @@ OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 def people(visit: Visit) -> Response:
     """Everybody; search: part of the name."""
     search = visit.query.get("q", "")
-    found = named_people.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
+    piece = named_people.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "people.html",
-        people=found.items,
+        people=piece.items,
         groups=groups.find(visit.instance, visit.actor, cursor="", limit=PER_PAGE).items,
         search=search,
         adding="add" in visit.query or (visit.refusal is not None and visit.request.url.path == "/people"),
         roles=_roles(visit),
-        **paged(visit, found),
+        **paged(visit, piece),
     )
 
 
@@ -143,8 +143,8 @@ def reset_proofs(visit: Visit) -> Response:
 
 def going(visit: Visit) -> Response:
     """What goes with a person, before anything does."""
-    found = offboarding.preview(visit.instance, visit.actor, visit.path["name"])
-    return visit.show("offboard.html", going=found, counted=offboarding.counted(found.gone))
+    preview = offboarding.preview(visit.instance, visit.actor, visit.path["name"])
+    return visit.show("offboard.html", going=preview, counted=offboarding.counted(preview.gone))
 
 
 def offboard(visit: Visit) -> Response:
@@ -158,12 +158,12 @@ def offboard(visit: Visit) -> Response:
 
 def receipt(visit: Visit) -> Response:
     """Who has obeyed an offboarding by now."""
-    found = offboarding.get(visit.instance, visit.actor, visit.number("id"))
-    counted = offboarding.counted(found.offboarding.gone)
+    progress = offboarding.get(visit.instance, visit.actor, visit.number("id"))
+    counted = offboarding.counted(progress.offboarding.gone)
     if visit.is_part:
-        return visit.show("_offboarding.html", progress=found)
-    waiting = of_hosts(found.hosts)
-    return visit.show("offboarding.html", progress=found, counted=counted, waiting=waiting)
+        return visit.show("_offboarding.html", progress=progress)
+    waiting = of_hosts(progress.hosts)
+    return visit.show("offboarding.html", progress=progress, counted=counted, waiting=waiting)
 
 
 def undo(visit: Visit) -> Response:

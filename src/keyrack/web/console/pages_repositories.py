@@ -23,15 +23,15 @@ ANYBODY = "iam:self"
 def listed(visit: Visit) -> Response:
     """The repositories that the person may see."""
     search = visit.query.get("q", "")
-    found = repositories.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
+    piece = repositories.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "repositories.html",
-        repositories=found.items,
+        repositories=piece.items,
         search=search,
         creates=visit.may(repositories.CREATE),
         adding="add" in visit.query or visit.refusal is not None,
         projects=users.projects(visit.instance, visit.actor) if visit.may(repositories.CREATE) else (),
-        **paged(visit, found),
+        **paged(visit, piece),
     )
 
 
@@ -56,16 +56,16 @@ def _named(visit: Visit, name: str) -> Repository:
 
 def repository(visit: Visit) -> Response:
     """One repository."""
-    found = _named(visit, visit.path.get("path") or visit.path["id"])
+    own = _named(visit, visit.path.get("path") or visit.path["id"])
     happened: tuple[Event, ...] = ()
     if visit.may("events:read"):
-        happened = events.find(visit.instance, visit.actor, EventFilter(search=found.path), limit=15, cursor="").items
+        happened = events.find(visit.instance, visit.actor, EventFilter(search=own.path), limit=15, cursor="").items
     return visit.show(
         "repository.html",
-        repository=found,
-        address=clone_address(visit.instance, found.path),
-        members=repositories.members(visit.instance, visit.actor, found.id, limit=200).items,
-        keys=deploy_keys.find(visit.instance, visit.actor, found.id, limit=200).items,
+        repository=own,
+        address=clone_address(visit.instance, own.path),
+        members=repositories.members(visit.instance, visit.actor, own.id, limit=200).items,
+        keys=deploy_keys.find(visit.instance, visit.actor, own.id, limit=200).items,
         happened=happened,
     )
 
@@ -86,16 +86,16 @@ def add_key(visit: Visit) -> Response:
 
 def removing_key(visit: Visit) -> Asked:
     """What taking a deploy key away does."""
-    found = repositories.get(visit.instance, visit.actor, visit.number("id"))
-    held = deploy_keys.find(visit.instance, visit.actor, found.id, limit=200).items
+    own = repositories.get(visit.instance, visit.actor, visit.number("id"))
+    held = deploy_keys.find(visit.instance, visit.actor, own.id, limit=200).items
     one = next((one for one in held if one.id == visit.number("number")), None)
     if one is None:
         raise missing("deploy key")
     may = "read and write" if one.can_push else "read"
     used = f"last used {templates.ago(one.last_used_at, visit.now)}" if one.last_used_at else "never used"
-    words = f"Programs that {may} {found.path} with it are refused from then on."
-    title = f"Take the deploy key {one.title} from {found.path}?"
-    return Asked(title, [words, f"It was {used}."], "Remove this deploy key", f"/repositories/{found.id}")
+    words = f"Programs that {may} {own.path} with it are refused from then on."
+    title = f"Take the deploy key {one.title} from {own.path}?"
+    return Asked(title, [words, f"It was {used}."], "Remove this deploy key", f"/repositories/{own.id}")
 
 
 def remove_key(visit: Visit) -> Response:

@@ -28,10 +28,10 @@ ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"),
 
 def settings(visit: Visit) -> Response:
     """Everything that is set here, and what the instance was started with."""
-    found = None
+    piece = None
     if visit.may("people:read"):
-        found = tokens.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
-    held = found.items if found else tokens.own(visit.instance, visit.actor)
+        piece = tokens.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
+    held = piece.items if piece else tokens.own(visit.instance, visit.actor)
     return visit.show(
         "settings.html",
         tokens=held,
@@ -45,7 +45,7 @@ def settings(visit: Visit) -> Response:
         offline=_offline(visit),
         spans=SPANS,
         thens=THENS,
-        **(paged(visit, found) if found else {"first": "", "next": ""}),
+        **(paged(visit, piece) if piece else {"first": "", "next": ""}),
     )
 
 
@@ -74,11 +74,11 @@ def _tried(visit: Visit, policy: key_policy.KeyPolicy) -> Tried:
     if refused is not None:
         return Tried(types, bits, wrong=refused)
     try:
-        found = key_policy.hits(visit.instance, visit.actor, types=types, rsa_minimum_bits=bodies.identifier(bits))
+        hits = key_policy.hits(visit.instance, visit.actor, types=types, rsa_minimum_bits=bodies.identifier(bits))
     except Refusal as refusal:
         return Tried(types, bits, wrong=refusal)
     others = set(types) != set(policy.types) or bits != str(policy.rsa_minimum_bits) or policy.damaged
-    return Tried(types, bits, others, found)
+    return Tried(types, bits, others, hits)
 
 
 def _held(policy: key_policy.KeyPolicy) -> str:
@@ -103,16 +103,16 @@ def _offline(visit: Visit) -> list[tuple[str, int]]:
     """What hosts do without Keyrack, and how many do so."""
     if not visit.may("servers:read"):
         return []
-    found = modes.offline_policies(visit.instance, visit.actor)
-    return [(offline_words(one.after_seconds, one.then), one.hosts) for one in found]
+    policies = modes.offline_policies(visit.instance, visit.actor)
+    return [(offline_words(one.after_seconds, one.then), one.hosts) for one in policies]
 
 
 def set_offline(visit: Visit) -> Response:
     """Say what all hosts with a tag do when they have not reached Keyrack for a while."""
     tag = visit.form.text("tag").strip()
     after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
-    told = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
-    words = f"{len(told)} host{'' if len(told) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
+    policies = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
+    words = f"{len(policies)} host{'' if len(policies) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
     return visit.go("/settings", words)
 
 
@@ -140,12 +140,12 @@ def add_access_key(visit: Visit) -> Response:
 
 def removing_access_key(visit: Visit) -> Asked:
     """What taking an access key away does."""
-    found = access_keys.get(visit.instance, visit.actor, visit.path["key"])
-    named = f"{found.id} ({found.description})" if found.description else found.id
+    access_key = access_keys.get(visit.instance, visit.actor, visit.path["key"])
+    named = f"{access_key.id} ({access_key.description})" if access_key.description else access_key.id
     words = (
         f"Programs that sign with {named} are refused from then on. It cannot be brought back; a new one can be made."
     )
-    return Asked(f"Remove access key {found.id}?", [words], "Remove this access key", HERE)
+    return Asked(f"Remove access key {access_key.id}?", [words], "Remove this access key", HERE)
 
 
 def remove_access_key(visit: Visit) -> Response:
@@ -158,16 +158,16 @@ def revoking_token(visit: Visit) -> Asked:
     """What revoking a token does."""
     number = visit.number("id")
     if visit.may("people:read"):
-        found = tokens.get(visit.instance, visit.actor, number)
+        token = tokens.get(visit.instance, visit.actor, number)
     else:
         held = [one for one in tokens.own(visit.instance, visit.actor) if one.token.id == number]
         if not held:
             raise missing("token")
-        found = held[0]
+        token = held[0]
     words = "Programs that sign in with it are refused from then on. It cannot be brought back; a new one can be made."
-    used = found.token.last_used_at
+    used = token.token.last_used_at
     last = f"It was last used {templates.ago(used, visit.now)}." if used else "It was never used."
-    title = f"Revoke the token {found.token.name} of {found.user.name}?"
+    title = f"Revoke the token {token.token.name} of {token.user.name}?"
     return Asked(title, [words, last], "Revoke this token", HERE)
 
 

@@ -49,15 +49,15 @@ def webhook(visit: Visit) -> Response:
     if one is None:
         raise missing("webhook")
     before = bodies.identifier(visit.query.get("before", "")) or None
-    found = webhooks.deliveries(visit.instance, visit.actor, number, before=before, limit=PER_PAGE + 1)
-    shown = found[:PER_PAGE]
+    deliveries = webhooks.deliveries(visit.instance, visit.actor, number, before=before, limit=PER_PAGE + 1)
+    shown = deliveries[:PER_PAGE]
     return visit.show(
         "webhook.html",
         webhook=one,
         deliveries=shown,
         marks=MARKS,
         first=f"{HERE}/{number}" if before else "",
-        next=f"{HERE}/{number}?before={shown[-1].id}" if len(found) > PER_PAGE else "",
+        next=f"{HERE}/{number}?before={shown[-1].id}" if len(deliveries) > PER_PAGE else "",
     )
 
 

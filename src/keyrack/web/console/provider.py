@@ -148,8 +148,8 @@ class Provider:
 
         for newest in (False, True):
             keys = self._document(self._described("jwks_uri"), newest=newest).get("keys")
-            found = [one for one in keys if isinstance(one, dict)] if isinstance(keys, list) else []
-            fitting = [one for one in found if one.get("use", "sig") == "sig" and name in (None, one.get("kid"))]
+            entries = [one for one in keys if isinstance(one, dict)] if isinstance(keys, list) else []
+            fitting = [one for one in entries if one.get("use", "sig") == "sig" and name in (None, one.get("kid"))]
             if len(fitting) == 1 or (fitting and name is not None):
                 return jwt.PyJWK.from_dict(fitting[0])
         raise _not_believed()
@@ -169,24 +169,24 @@ class Provider:
         age = time.monotonic() - at
         if kept is not None and age < (30.0 if newest else KEPT_SECONDS):
             return dict(kept)
-        found = self._answered(address, {"Accept": "application/json"}, None)
+        document = self._answered(address, {"Accept": "application/json"}, None)
         with self._lock:
-            self._kept[address] = (time.monotonic(), found)
-        return found
+            self._kept[address] = (time.monotonic(), document)
+        return document
 
     def _answered(self, address: str, headers: Mapping[str, str], body: bytes | None) -> Mapping[str, Any]:
         try:
             answer = self._ask(address, headers) if body is None else self._ask.post(address, headers, body)
-            found = json.loads(answer.body)
+            answered = json.loads(answer.body)
         except NoHttpAnswer as error:
             raise _away(str(error)) from None
         except (ValueError, RecursionError):
             raise _away("its answer cannot be read") from None
         if body is not None and answer.status in (400, 401):
             raise _not_believed()
-        if answer.status != 200 or not isinstance(found, dict):
+        if answer.status != 200 or not isinstance(answered, dict):
             raise _away(f"it answers {answer.status}")
-        return found
+        return answered
 
 
 def _not_believed() -> Refusal:

@@ -126,8 +126,8 @@ def in_console_words(message: str) -> str:
     def ours(words: str) -> str:
         for pattern, word in _WORDS:
             words = pattern.sub(
-                lambda found, word=word: (  # type: ignore[misc]
-                    (word.capitalize() if found[1].isupper() else word) + ("s" if found[0].endswith("s") else "")
+                lambda match, word=word: (  # type: ignore[misc]
+                    (word.capitalize() if match[1].isupper() else word) + ("s" if match[0].endswith("s") else "")
                 ),
                 words,
             )

@@ -209,12 +209,12 @@ def cursor_of(visit: Visit) -> str:
     return visit.query.get(AFTER, "")
 
 
-def paged(visit: Visit, found: Piece[Any], *, but: Sequence[str] = ()) -> dict[str, Any]:
+def paged(visit: Visit, piece: Piece[Any], *, but: Sequence[str] = ()) -> dict[str, Any]:
     """The addresses of a list's first and next page, for p.pager: this one's, with all else that it asks, but for these
     names; "" for none.
     """
     kept = {name: value for name, value in visit.query.items() if name not in (AFTER, *but)}
-    onward = {} if found.after is None else {**kept, AFTER: cursors.write(found.after)}
+    onward = {} if piece.after is None else {**kept, AFTER: cursors.write(piece.after)}
     return {"first": _here(visit, kept) if cursor_of(visit) else "", "next": _here(visit, onward) if onward else ""}
 
 

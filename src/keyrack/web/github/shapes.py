@@ -68,20 +68,20 @@ def user(call: Call, found: User) -> dict[str, Any]:
     }
 
 
-def own_key(call: Call, found: UserKey) -> dict[str, Any]:
+def own_key(call: Call, user_key: UserKey) -> dict[str, Any]:
     """A key as its owner sees it."""
     return {
-        "id": found.id,
-        "key": found.public_key,
-        "url": f"{base(call)}/user/keys/{found.id}",
-        "title": found.title or found.comment or "",
-        "created_at": moment(found.created_at),
+        "id": user_key.id,
+        "key": user_key.public_key,
+        "url": f"{base(call)}/user/keys/{user_key.id}",
+        "title": user_key.title or user_key.comment or "",
+        "created_at": moment(user_key.created_at),
         "verified": True,
         "read_only": False,
         "last_used": None,
     }
 
 
-def key(found: UserKey) -> dict[str, Any]:
+def key(user_key: UserKey) -> dict[str, Any]:
     """A key as everybody sees it, without its comment."""
-    return {"id": found.id, "key": found.public_key, "created_at": moment(found.created_at), "last_used": None}
+    return {"id": user_key.id, "key": user_key.public_key, "created_at": moment(user_key.created_at), "last_used": None}

@@ -14,8 +14,8 @@ from keyrack.web.github import parameters, shapes
 def list_own_keys(call: Call) -> Response:
     """List one's own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
-    found = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
-    return parameters.paged(call, [shapes.own_key(call, key) for key in found.items], found.total)
+    piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
+    return parameters.paged(call, [shapes.own_key(call, key) for key in piece.items], piece.total)
 
 
 def show_own_key(call: Call) -> Response:

@@ -24,10 +24,10 @@ def show_user(call: Call) -> Response:
 
 def list_keys(call: Call) -> Response:
     """List the SSH keys of a user, which are public"""
-    found = _named(call)
+    published = _named(call)
     page, size = parameters.window(call)
-    part = found.keys[(page - 1) * size : page * size]
-    return parameters.paged(call, [shapes.key(key) for key in part], len(found.keys))
+    part = published.keys[(page - 1) * size : page * size]
+    return parameters.paged(call, [shapes.key(key) for key in part], len(published.keys))
 
 
 def _named(call: Call) -> Published:

@@ -72,20 +72,20 @@ def user(instance: Instance, found: User) -> dict[str, Any]:
     }
 
 
-def key(instance: Instance, found: UserKey, owner: str) -> dict[str, Any]:
+def key(instance: Instance, user_key: UserKey, owner: str) -> dict[str, Any]:
     """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private."""
     host = urlsplit(instance.settings.url).hostname
     return {
-        "id": found.id,
-        "title": found.title or found.comment or "",
-        "key": f"{found.public_key} {owner} ({host})",
-        "created_at": moment(found.created_at),
-        "expires_at": None if found.expires_at is None else moment(found.expires_at),
+        "id": user_key.id,
+        "title": user_key.title or user_key.comment or "",
+        "key": f"{user_key.public_key} {owner} ({host})",
+        "created_at": moment(user_key.created_at),
+        "expires_at": None if user_key.expires_at is None else moment(user_key.expires_at),
         "last_used_at": None,
         "usage_type": "auth_and_signing",
     }
 
 
-def key_with_user(instance: Instance, found: UserKey, owner: User) -> dict[str, Any]:
+def key_with_user(instance: Instance, user_key: UserKey, owner: User) -> dict[str, Any]:
     """A key with whose it is, as administrators see it."""
-    return {**key(instance, found, owner.name), "user": user(instance, owner)}
+    return {**key(instance, user_key, owner.name), "user": user(instance, owner)}

@@ -14,9 +14,9 @@ from keyrack.web.gitlab import parameters, shapes
 def list_own_keys(call: Call) -> Response:
     """List one's own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
-    found = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
-    shown = [shapes.key(call.instance, key, call.actor.name) for key in found.items]
-    return parameters.paged(call, shown, found.total)
+    piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
+    shown = [shapes.key(call.instance, key, call.actor.name) for key in piece.items]
+    return parameters.paged(call, shown, piece.total)
 
 
 def show_own_key(call: Call) -> Response:

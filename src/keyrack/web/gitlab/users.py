@@ -24,16 +24,16 @@ def find_users(call: Call) -> Response:
     actor = parameters.caller(call)
     if name:
         try:
-            found = [published_keys.of_user(call.instance, actor, name=name).user]
+            matching = [published_keys.of_user(call.instance, actor, name=name).user]
         except Refusal as refusal:
             if refusal.kind is not Kind.MISSING:
                 raise
-            found = []
+            matching = []
     else:
-        found = list(users.find(call.instance, actor))
+        matching = list(users.find(call.instance, actor))
     page, size = parameters.window(call)
-    part = found[(page - 1) * size : page * size]
-    return parameters.paged(call, [shapes.user(call.instance, user) for user in part], len(found))
+    part = matching[(page - 1) * size : page * size]
+    return parameters.paged(call, [shapes.user(call.instance, user) for user in part], len(matching))
 
 
 def show_user(call: Call) -> Response:
@@ -43,19 +43,19 @@ def show_user(call: Call) -> Response:
 
 def list_keys(call: Call) -> Response:
     """List the SSH keys of a user, which are public"""
-    found = _named(call)
+    published = _named(call)
     page, size = parameters.window(call)
-    part = found.keys[(page - 1) * size : page * size]
-    shown = [shapes.key(call.instance, key, found.user.name) for key in part]
-    return parameters.paged(call, shown, len(found.keys))
+    part = published.keys[(page - 1) * size : page * size]
+    shown = [shapes.key(call.instance, key, published.user.name) for key in part]
+    return parameters.paged(call, shown, len(published.keys))
 
 
 def show_key(call: Call) -> Response:
     """Show an SSH key of a user"""
-    found = _named(call)
-    for key in found.keys:
+    published = _named(call)
+    for key in published.keys:
         if key.id == call.ids["key_id"]:
-            return forges.answered(call, shapes.key(call.instance, key, found.user.name))
+            return forges.answered(call, shapes.key(call.instance, key, published.user.name))
     raise missing("SSH key")
 
 

@@ -29,8 +29,8 @@ def create(call: Call) -> Response:
 
 def find(call: Call) -> Response:
     """List access keys without their secrets"""
-    found = access_keys.find(call.instance, call.actor, user_uid=call.query.get("user_id"))
-    return JSONResponse({"credentials": [shapes.access_key(key) for key in found]})
+    keys = access_keys.find(call.instance, call.actor, user_uid=call.query.get("user_id"))
+    return JSONResponse({"credentials": [shapes.access_key(key) for key in keys]})
 
 
 def show(call: Call) -> Response:

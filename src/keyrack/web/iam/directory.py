@@ -14,9 +14,9 @@ from keyrack.web.iam.parameters import part, text
 
 def list_projects(call: Call) -> Response:
     """List projects; the SDKs look a region up by its name here"""
-    found = users.projects(call.instance, call.actor, call.query.get("name"))
+    projects = users.projects(call.instance, call.actor, call.query.get("name"))
     workspace = users.own_workspace(call.instance, call.actor)
-    shown = [shapes.project(call.instance, project, workspace) for project in found]
+    shown = [shapes.project(call.instance, project, workspace) for project in projects]
     return JSONResponse({"projects": shown, "links": shapes.links(call)})
 
 
@@ -35,10 +35,10 @@ def list_domains(call: Call) -> Response:
 def list_users(call: Call) -> Response:
     """List the users of the workspace"""
     name = call.query.get("name")
-    found = [user for user in users.find(call.instance, call.actor) if name in (None, user.name)]
+    matching = [user for user in users.find(call.instance, call.actor) if name in (None, user.name)]
     workspace = users.workspace_of(call.instance, call.actor)
     return JSONResponse(
-        {"users": [shapes.user(call.instance, user, workspace) for user in found], "links": shapes.links(call)}
+        {"users": [shapes.user(call.instance, user, workspace) for user in matching], "links": shapes.links(call)}
     )
 
 

@@ -83,15 +83,15 @@ def _scope(auth: Mapping[str, Any]) -> Scope:
     if "project" in scope:
         project = part(scope, "project")
         domain = part(project, "domain") if project.get("domain") is not None else {}
-        found = Scope(
+        wanted = Scope(
             project_uid=text(project, "id"),
             project_name=text(project, "name"),
             workspace_uid=text(domain, "id"),
             workspace_name=text(domain, "name"),
         )
-        if found.project_uid is None and found.project_name is None:
+        if wanted.project_uid is None and wanted.project_name is None:
             raise bodies.malformed("scope.project takes an id or a name.")
-        return found
+        return wanted
     domain = part(scope, "domain")
     return Scope(workspace_uid=text(domain, "id"), workspace_name=text(domain, "name"))
 

@@ -11,7 +11,7 @@ from keyrack.web.native.calls import endpoint
 
 def show_access(call: Call, asked: shapes.AccessAsked) -> shapes.Access:
     """Show who can log in on a server, or where a user can, and what opens it"""
-    found = who_can.find(
+    ways_in = who_can.find(
         call.instance,
         call.actor,
         server=asked.server,
@@ -20,7 +20,7 @@ def show_access(call: Call, asked: shapes.AccessAsked) -> shapes.Access:
         cursor=asked.cursor,
         limit=asked.per_page,
     )
-    return shapes.access(found)
+    return shapes.access(ways_in)
 
 
 ENDPOINTS = (endpoint("GET", "/access", show_access, "access:read", asks=shapes.AccessAsked, answers=shapes.Access),)

@@ -199,10 +199,10 @@ def showing(path: str, header: str = "If-Match") -> Handler:
 
     header: the one that asks for a comparison.
     """
-    found = _showing.get(path)
-    if found is None:
+    handler = _showing.get(path)
+    if handler is None:
         raise invalid(header, "This path shows nothing that could be compared; leave the header out.")
-    return found
+    return handler
 
 
 _showing: dict[str, Handler] = {}

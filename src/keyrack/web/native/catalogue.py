@@ -68,10 +68,10 @@ def answer(
     instance: Instance, actor: Actor, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, str]
 ) -> Response:
     """What a call answers to an actor who is known already. Raises Refusal, MISSING for a path without a call."""
-    found = find(method, path)
-    if found is None:
+    known = find(method, path)
+    if known is None:
         raise missing("call")
-    endpoint, texts = found
+    endpoint, texts = known
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
     return endpoint.handler(
         Call(

@@ -92,12 +92,12 @@ def _tags(request: Request, header: str) -> dict[str, bool] | None:
     text = ", ".join(lines).strip(" \t")
     if text == _ANY:
         return {_ANY: False}
-    found = _TAG.findall(text) if _TAGS.fullmatch(text) else []
-    if not 0 < len(found) <= MOST_TAGS:
+    names = _TAG.findall(text) if _TAGS.fullmatch(text) else []
+    if not 0 < len(names) <= MOST_TAGS:
         raise invalid(
             header, f"{header} takes the ETag of an answer as it is, in its quotes, up to {MOST_TAGS} of them, or *."
         )
     tags: dict[str, bool] = {}
-    for weak, tag in found:
+    for weak, tag in names:
         tags[tag] = tags.get(tag, True) and bool(weak)
     return tags

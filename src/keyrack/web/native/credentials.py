@@ -16,11 +16,11 @@ PATH = "/servers/{server}/credentials"
 def list_credentials(call: Call, asked: Search) -> shapes.ListedCredentialPage:
     """List the keys on a server, oldest first, each with its last use there"""
     server_id = parameters.server_id(call)
-    found = credentials.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
-    used = last_uses.on_server(call.instance, call.actor, server_id, [one.fingerprint for one in found.items])
+    page = credentials.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
+    used = last_uses.on_server(call.instance, call.actor, server_id, [one.fingerprint for one in page.items])
     logins = refused_logins.on_server(call.instance, call.actor, server_id)
     return shapes.ListedCredentialPage.of(
-        found, lambda one: shapes.listed_credential(one, logins, used.get(one.fingerprint, ()))
+        page, lambda one: shapes.listed_credential(one, logins, used.get(one.fingerprint, ()))
     )
 
 

@@ -12,8 +12,8 @@ from keyrack.web.native.calls import endpoint
 def list_damaged(call: Call, asked: shapes.DamagedRowsAsked) -> shapes.DamagedRows:
     """List rows that are not as Keyrack wrote them"""
     server_id = None if asked.server is None else servers.named(call.instance, call.actor, asked.server).id
-    found = damaged_rows.find(call.instance, call.actor, server_id, cursor=asked.cursor, limit=asked.per_page)
-    return shapes.DamagedRows(items=[shapes.damaged_row(row) for row in found.items], next=found.next)
+    piece = damaged_rows.find(call.instance, call.actor, server_id, cursor=asked.cursor, limit=asked.per_page)
+    return shapes.DamagedRows(items=[shapes.damaged_row(row) for row in piece.items], next=piece.next)
 
 
 def remove_damaged(call: Call) -> shapes.DamagedRow:

@@ -26,8 +26,8 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         kind=asked.kind,
         **asked.span(),
     )
-    found = events.find(call.instance, call.actor, sought, **asked.window())
-    return shapes.EventPage.of(found, shapes.event)
+    page = events.find(call.instance, call.actor, sought, **asked.window())
+    return shapes.EventPage.of(page, shapes.event)
 
 
 def show_receipts_of_event(call: Call) -> keys.Receipts:

@@ -28,16 +28,16 @@ def add_key(call: Call, new: shapes.KeyForMany) -> shapes.PlacedKeys:
 
 def revoke_key_on_many(call: Call, gone: shapes.RevokedOnMany) -> shapes.PlacedKeys:
     """Take a key from many servers, all at once or not at all"""
-    found = everywhere.revoke(call.instance, call.actor, gone.servers, fingerprint=gone.fingerprint, label=gone.label)
-    return shapes.placed(found)
+    placed = everywhere.revoke(call.instance, call.actor, gone.servers, fingerprint=gone.fingerprint, label=gone.label)
+    return shapes.placed(placed)
 
 
 def replace_key(call: Call, new: shapes.ReplacedOnMany) -> shapes.PlacedKeys:
     """Put another key in the place of one on many servers; labels, ends and restrictions stay"""
-    found = everywhere.replace(
+    placed = everywhere.replace(
         call.instance, call.actor, new.servers, fingerprint=new.fingerprint, public_key=new.publicKey
     )
-    return shapes.placed(found)
+    return shapes.placed(placed)
 
 
 ENDPOINTS = (

@@ -10,7 +10,7 @@ from keyrack.web.native.calls import endpoint
 
 def find_keys(call: Call, asked: shapes.FindingsAsked) -> shapes.Findings:
     """Find keys that are weak, old, unused or nobody's"""
-    found = findings.find(
+    record = findings.find(
         call.instance,
         call.actor,
         kinds=asked.kind.split(","),
@@ -19,7 +19,7 @@ def find_keys(call: Call, asked: shapes.FindingsAsked) -> shapes.Findings:
         cursor=asked.cursor,
         limit=asked.per_page,
     )
-    return shapes.findings(found)
+    return shapes.findings(record)
 
 
 ENDPOINTS = (

@@ -18,8 +18,8 @@ def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress:
 
 def list_freezes(call: Call, asked: shapes.FreezesAsked) -> shapes.Freezes:
     """List freezes, newest first"""
-    found = freezes.find(call.instance, call.actor, before=asked.before, limit=asked.per_page)
-    return shapes.Freezes(items=[shapes.freeze(one) for one in found])
+    piece = freezes.find(call.instance, call.actor, before=asked.before, limit=asked.per_page)
+    return shapes.Freezes(items=[shapes.freeze(one) for one in piece])
 
 
 def show_freeze(call: Call) -> shapes.FreezeProgress:

@@ -12,9 +12,9 @@ from keyrack.web.native.shapes import Window
 
 def list_grants(call: Call, asked: Window) -> shapes.GrantPage:
     """List who may log in where, oldest first"""
-    found = grants.page(call.instance, call.actor, **asked.window())
-    names = grants.names(call.instance, call.actor, found.items)
-    return shapes.GrantPage.of(found, lambda grant: shapes.grant(grant, names))
+    page = grants.page(call.instance, call.actor, **asked.window())
+    names = grants.names(call.instance, call.actor, page.items)
+    return shapes.GrantPage.of(page, lambda grant: shapes.grant(grant, names))
 
 
 def give_grant(call: Call, new: shapes.NewGrant) -> shapes.GivenGrant:
@@ -61,21 +61,21 @@ def put_grant(call: Call, wanted: shapes.WantedGrant) -> shapes.Grant:
 
 def show_grant(call: Call) -> shapes.Grant:
     """Show a grant"""
-    found = grants.get(call.instance, call.actor, call.ids["grant"])
-    return shapes.grant(found, grants.names(call.instance, call.actor, (found,)))
+    grant = grants.get(call.instance, call.actor, call.ids["grant"])
+    return shapes.grant(grant, grants.names(call.instance, call.actor, (grant,)))
 
 
 def change_grant(call: Call, change: shapes.GrantChange) -> shapes.Grant:
     """Change restrictions, end or reason of a grant, under the same id; sessions that are open go on"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     made = changing_grants.change(
         call.instance,
         call.actor,
         call.ids["grant"],
-        restrictions=change.restrictions if "restrictions" in told else KEEP,
-        expires_at=change.expires_at if "expires_at" in told else KEEP,
+        restrictions=change.restrictions if "restrictions" in given else KEEP,
+        expires_at=change.expires_at if "expires_at" in given else KEEP,
         duration=change.duration,
-        reason=change.reason if "reason" in told else KEEP,
+        reason=change.reason if "reason" in given else KEEP,
     )
     return shapes.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
 

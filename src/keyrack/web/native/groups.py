@@ -13,8 +13,8 @@ from keyrack.web.native.shapes import Search
 
 def list_people(call: Call, asked: Search) -> shapes.PersonPage:
     """List users, oldest first"""
-    found = named_people.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.PersonPage.of(found, shapes.person)
+    page = named_people.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.PersonPage.of(page, shapes.person)
 
 
 def show_me(call: Call) -> shapes.Person:
@@ -74,8 +74,8 @@ def delete_person(call: Call) -> None:
 
 def list_groups(call: Call, asked: Search) -> shapes.GroupPage:
     """List groups by name, each with its users"""
-    found = groups.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.GroupPage.of(found, shapes.group)
+    page = groups.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.GroupPage.of(page, shapes.group)
 
 
 def show_group(call: Call) -> shapes.Group:

@@ -17,8 +17,8 @@ def list_host_keys(call: Call) -> shapes.HostKeys:
 
 def confirm_host_keys(call: Call, seen: shapes.Confirmation) -> shapes.HostKeys:
     """Have people trust what a server's host shows now"""
-    found = host_keys.confirm(call.instance, call.actor, call.path["server"], fingerprints=seen.fingerprints)
-    return shapes.host_keys(found)
+    keys = host_keys.confirm(call.instance, call.actor, call.path["server"], fingerprints=seen.fingerprints)
+    return shapes.host_keys(keys)
 
 
 def show_ssh_config(call: Call, asked: shapes.SshConfigAsked) -> shapes.SshConfig:

@@ -17,12 +17,12 @@ def show_policy(call: Call) -> shapes.KeyPolicy:
 
 def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolicy:
     """Say which keys the workspace accepts from now on; what is registered stays"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     made = key_policy.put(
         call.instance,
         call.actor,
-        types=change.key_types if "key_types" in told else KEEP,
-        rsa_minimum_bits=change.rsa_minimum_bits if "rsa_minimum_bits" in told else KEEP,
+        types=change.key_types if "key_types" in given else KEEP,
+        rsa_minimum_bits=change.rsa_minimum_bits if "rsa_minimum_bits" in given else KEEP,
     )
     return shapes.policy(made)
 
@@ -30,13 +30,13 @@ def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolic
 def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
     """List the registered keys that nobody could register under another policy"""
     types, bits = asked.key_types, asked.rsa_minimum_bits
-    found = key_policy.hits(
+    hits = key_policy.hits(
         call.instance,
         call.actor,
         types=KEEP if types is None else None if types == shapes.AS_STARTED else types.split(","),
         rsa_minimum_bits=KEEP if bits is None else None if bits == shapes.AS_STARTED else bodies.identifier(bits),
     )
-    return shapes.hits(found)
+    return shapes.hits(hits)
 
 
 ENDPOINTS = (

@@ -20,8 +20,8 @@ def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) ->
 
 def list_offboardings(call: Call, asked: Window) -> shapes.OffboardingPage:
     """List people who were removed everywhere, newest first, each with who has obeyed"""
-    found = offboarding.find(call.instance, call.actor, **asked.window())
-    return shapes.OffboardingPage.of(found, shapes.offboarding)
+    page = offboarding.find(call.instance, call.actor, **asked.window())
+    return shapes.OffboardingPage.of(page, shapes.offboarding)
 
 
 def show_offboarding(call: Call) -> shapes.Offboarding:

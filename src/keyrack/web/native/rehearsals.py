@@ -59,8 +59,8 @@ REHEARSED = frozenset(
 def rehearse(call: Call, wanted: shapes.NewRehearsal) -> shapes.Rehearsal:
     """Show who would gain and who would lose a login by another call, and change nothing"""
     path = wanted.path.removeprefix(BASE)
-    found = catalogue.find(wanted.method, path)
-    if found is None or (wanted.method, found[0].path) not in REHEARSED:
+    page = catalogue.find(wanted.method, path)
+    if page is None or (wanted.method, page[0].path) not in REHEARSED:
         known = ", ".join(f"{method} {path}" for method, path in sorted(REHEARSED, key=lambda one: one[::-1]))
         raise invalid("path", f"These calls can be rehearsed: {known}.", "not-rehearsed")
     done = rehearsal.rehearse(call.instance, call.actor, partial(_made, call, wanted, path))

@@ -11,8 +11,8 @@ from keyrack.web.native.shapes import Search
 
 def list_repositories(call: Call, asked: Search) -> shapes.RepositoryPage:
     """List the repositories that one may see, newest first"""
-    found = repositories.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.RepositoryPage.of(found, lambda one: shapes.repository(call.instance, one))
+    page = repositories.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.RepositoryPage.of(page, lambda one: shapes.repository(call.instance, one))
 
 
 def put_repository(call: Call, new: shapes.NewRepository) -> shapes.Repository:

@@ -11,8 +11,8 @@ from keyrack.web.native.calls import endpoint
 
 def list_requests(call: Call, asked: shapes.RequestsAsked) -> shapes.AccessRequestPage:
     """List requests for access, newest first; members see their own"""
-    found, names = requests.page(call.instance, call.actor, state=asked.state, **asked.window())
-    return shapes.AccessRequestPage.of(found, lambda one: shapes.access_request(one, names))
+    page, names = requests.page(call.instance, call.actor, state=asked.state, **asked.window())
+    return shapes.AccessRequestPage.of(page, lambda one: shapes.access_request(one, names))
 
 
 def ask(call: Call, new: shapes.NewRequest) -> shapes.AccessRequest:

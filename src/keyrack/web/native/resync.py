@@ -19,10 +19,10 @@ def list_waiting(call: Call) -> shapes.WaitingServers:
 
 def show_resync(call: Call, asked: shapes.DifferenceAsked) -> shapes.Difference:
     """Show what is held back on a host since the database went back to an older state"""
-    found = resync.difference(
+    difference = resync.difference(
         call.instance, call.actor, parameters.server_id(call), cursor=asked.cursor, limit=asked.per_page
     )
-    return shapes.difference(found)
+    return shapes.difference(difference)
 
 
 def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Difference:

@@ -18,8 +18,8 @@ def revoke_key(call: Call, wanted: shapes.Revocation) -> shapes.Revoked:
 
 def list_revoked_keys(call: Call, asked: Window) -> shapes.RevokedKeyPage:
     """List keys that were revoked everywhere, newest first"""
-    found = revocation.find(call.instance, call.actor, **asked.window())
-    return shapes.RevokedKeyPage.of(found, shapes.revoked_key)
+    page = revocation.find(call.instance, call.actor, **asked.window())
+    return shapes.RevokedKeyPage.of(page, shapes.revoked_key)
 
 
 def lift_revocation(call: Call, wanted: shapes.Lifting) -> shapes.RevokedKey:

@@ -13,8 +13,8 @@ from keyrack.web.native.shapes import Search, Window
 
 def list_servers(call: Call, asked: Search) -> shapes.ServerPage:
     """List servers, each with its status"""
-    found = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.ServerPage.of(found, lambda server: shapes.server(call.instance, server))
+    page = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.ServerPage.of(page, lambda server: shapes.server(call.instance, server))
 
 
 def show_server(call: Call) -> shapes.Server:
@@ -24,19 +24,19 @@ def show_server(call: Call) -> shapes.Server:
 
 def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
     """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
-    found = deleted_servers.find(call.instance, call.actor, **asked.window())
-    return shapes.DeletedServerPage.of(found, shapes.deleted_server)
+    page = deleted_servers.find(call.instance, call.actor, **asked.window())
+    return shapes.DeletedServerPage.of(page, shapes.deleted_server)
 
 
 def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
     """Make a server exist, with this address, tags, mode and accounts"""
-    told = wanted.model_fields_set
+    given = wanted.model_fields_set
     server = named_servers.put(
         call.instance,
         call.actor,
         call.path["server"],
         address=KEEP if wanted.address is None else wanted.address,
-        provider=wanted.provider if "provider" in told else KEEP,
+        provider=wanted.provider if "provider" in given else KEEP,
         tags=wanted.tags,
         mode=wanted.mode,
         accounts=wanted.system_users,
@@ -46,14 +46,14 @@ def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
 
 def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
     """Change name, address, provider, tags or mode of a server"""
-    told = change.model_fields_set
+    given = change.model_fields_set
     server = server_changes.change(
         call.instance,
         call.actor,
         parameters.server_id(call),
         name=KEEP if change.name is None else change.name,
         address=KEEP if change.address is None else change.address,
-        provider=change.provider if "provider" in told else KEEP,
+        provider=change.provider if "provider" in given else KEEP,
         tags=change.tags,
         mode=change.mode,
     )

@@ -12,8 +12,8 @@ from keyrack.web.native.shapes import Window
 
 def list_sessions(call: Call, asked: Window) -> shapes.SessionPage:
     """List who is logged in on a server"""
-    found = sessions.find(call.instance, call.actor, parameters.server_id(call), **asked.window())
-    return shapes.SessionPage.of(found, shapes.session)
+    page = sessions.find(call.instance, call.actor, parameters.server_id(call), **asked.window())
+    return shapes.SessionPage.of(page, shapes.session)
 
 
 def show_session(call: Call) -> shapes.Session:

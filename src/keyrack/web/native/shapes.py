@@ -195,14 +195,14 @@ class Listed(Answer, Generic[T]):
     next: Annotated[str | None, about("The cursor of the next page, where one asks by cursor; null at the end.", None)]
 
     @classmethod
-    def of(cls, found: Page[S], show: Callable[[S], T]) -> Self:
+    def of(cls, page: Page[S], show: Callable[[S], T]) -> Self:
         """A page of the core's as it is shown; show: one entry."""
         return cls(
-            items=[show(item) for item in found.items],
-            total=found.total if found.counted else None,
-            page=found.offset // found.limit + 1,
-            per_page=found.limit,
-            next=None if found.after is None else cursors.write(found.after),
+            items=[show(item) for item in page.items],
+            total=page.total if page.counted else None,
+            page=page.offset // page.limit + 1,
+            per_page=page.limit,
+            next=None if page.after is None else cursors.write(page.after),
         )
 
 

@@ -126,10 +126,10 @@ def rehearsal(done: Rehearsed[Any]) -> Rehearsal:
     )
 
 
-def access(found: WaysIn) -> Access:
+def access(ways_in: WaysIn) -> Access:
     """A page of ways in."""
     return Access(
-        items=[_way(one) for one in found.items], next=found.next, unknown=list(found.unknown), note=found.note
+        items=[_way(one) for one in ways_in.items], next=ways_in.next, unknown=list(ways_in.unknown), note=ways_in.note
     )
 
 

@@ -32,15 +32,15 @@ class EventsAsked(Search):
 
     def span(self) -> dict[str, Any]:
         """The part asked for, as the core takes it. Raises Refusal INVALID."""
-        found: dict[str, Any] = {}
+        bounds: dict[str, Any] = {}
         # + is a blank in a query where it was not written as %2B.
         if self.since:
-            found["since"] = events.moment(self.since.replace(" ", "+"), field="from")
+            bounds["since"] = events.moment(self.since.replace(" ", "+"), field="from")
         if self.until:
-            found["until"] = events.moment(self.until.replace(" ", "+"), field="to", end=True)
+            bounds["until"] = events.moment(self.until.replace(" ", "+"), field="to", end=True)
         if self.before is not None:
-            found["before"] = self.before
-        return found
+            bounds["before"] = self.before
+        return bounds
 
 
 class Event(Answer):

@@ -84,11 +84,11 @@ class PlacedKeys(Answer):
     items: Annotated[list[PlacedKey], about("Server by server.")]
 
 
-def placed(found: Iterable[PlacedRecord]) -> PlacedKeys:
+def placed(records: Iterable[PlacedRecord]) -> PlacedKeys:
     """What became of a key on each server."""
     return PlacedKeys(
         items=[
             PlacedKey(server=one.server, server_id=one.server_id, id=one.id, state=one.state, still_open=one.still_open)
-            for one in found
+            for one in records
         ]
     )

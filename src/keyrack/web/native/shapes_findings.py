@@ -58,9 +58,9 @@ class Findings(Answer):
     next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
 
 
-def findings(found: FindingsRecord) -> Findings:
+def findings(record: FindingsRecord) -> Findings:
     """A page of them."""
-    return Findings(items=[_finding(one) for one in found.items], next=found.next)
+    return Findings(items=[_finding(one) for one in record.items], next=record.next)
 
 
 def _finding(one: FindingRecord) -> Finding:

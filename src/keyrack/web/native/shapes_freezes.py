@@ -71,40 +71,40 @@ class Freezes(Answer):
     items: Annotated[list[Freeze], about("Newest first.")]
 
 
-def freeze(found: FreezeRecord) -> Freeze:
+def freeze(record: FreezeRecord) -> Freeze:
     """A freeze."""
     return Freeze(
-        id=found.id,
-        user=found.user,
-        user_id=found.user_id,
-        server=found.server,
-        server_id=found.server_id,
-        keys=found.keys,
-        reason=found.reason,
-        asked_by=found.asked_by,
-        at=time(found.at),
-        ended_at=time_or_null(found.ended_at),
-        ended_by=found.ended_by,
+        id=record.id,
+        user=record.user,
+        user_id=record.user_id,
+        server=record.server,
+        server_id=record.server_id,
+        keys=record.keys,
+        reason=record.reason,
+        asked_by=record.asked_by,
+        at=time(record.at),
+        ended_at=time_or_null(record.ended_at),
+        ended_by=record.ended_by,
     )
 
 
-def progress(found: Frozen) -> FreezeProgress:
+def progress(record: Frozen) -> FreezeProgress:
     """A freeze, or what one would be for, and which hosts obey it."""
-    held = found.freeze
+    held = record.freeze
     return FreezeProgress(
         id=held.id if held else None,
-        user=held.user if held else found.user,
+        user=held.user if held else record.user,
         user_id=held.user_id if held else None,
-        server=held.server if held else found.server,
+        server=held.server if held else record.server,
         server_id=held.server_id if held else None,
-        keys=found.keys,
+        keys=record.keys,
         reason=held.reason if held else "",
         asked_by=held.asked_by if held else "",
         at=time(held.at) if held else None,
         ended_at=time_or_null(held.ended_at) if held else None,
         ended_by=held.ended_by if held else None,
-        done=found.done,
-        words=found.words,
-        break_glass=found.break_glass,
-        servers=[Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in found.servers],
+        done=record.done,
+        words=record.words,
+        break_glass=record.break_glass,
+        servers=[Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in record.servers],
     )

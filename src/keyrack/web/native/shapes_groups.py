@@ -132,6 +132,6 @@ def own_key(key: UserKeyRecord) -> OwnKey:
     )
 
 
-def group(found: GroupRecord) -> Group:
+def group(record: GroupRecord) -> Group:
     """A group."""
-    return Group(id=found.id, name=found.name, members=list(found.members), created_at=time(found.created_at))
+    return Group(id=record.id, name=record.name, members=list(record.members), created_at=time(record.created_at))

@@ -77,7 +77,7 @@ class SshConfig(Answer):
     items: Annotated[list[SshHost], about("The servers.")]
 
 
-def host_keys(found: Iterable[HostKeyRecord]) -> HostKeys:
+def host_keys(records: Iterable[HostKeyRecord]) -> HostKeys:
     """The host keys of a server."""
     items = [
         HostKey(
@@ -90,7 +90,7 @@ def host_keys(found: Iterable[HostKeyRecord]) -> HostKeys:
             confirmed_at=time_or_null(one.confirmed_at),
             confirmed_by=one.confirmed_by,
         )
-        for one in found
+        for one in records
     ]
     return HostKeys(changed=any(one.shown and not one.confirmed for one in items), items=items)
 

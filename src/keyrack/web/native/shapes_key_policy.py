@@ -83,7 +83,7 @@ def policy(one: PolicyRecord) -> KeyPolicy:
     )
 
 
-def hits(found: HitsRecord) -> KeyPolicyHits:
+def hits(record: HitsRecord) -> KeyPolicyHits:
     """What a policy would hit."""
     items = [
         KeyPolicyHit(
@@ -93,6 +93,6 @@ def hits(found: HitsRecord) -> KeyPolicyHits:
             fingerprint=one.fingerprint,
             words=one.why,
         )
-        for one in found.items
+        for one in record.items
     ]
-    return KeyPolicyHits(items=items, more=found.more)
+    return KeyPolicyHits(items=items, more=record.more)

@@ -47,23 +47,23 @@ class KeySources(Answer):
     items: Annotated[list[KeySource], about("The sources.")]
 
 
-def key_source(found: KeySourceRecord) -> KeySource:
+def key_source(record: KeySourceRecord) -> KeySource:
     """A source."""
     return KeySource(
-        id=found.id,
-        kind=found.kind,
-        url=found.url,
-        account=found.account,
-        account_id=found.account_id,
-        keys=sum(key_id is not None for key_id in found.keys.values()),
-        state=found.state,
-        words=found.words,
-        checked_at=time_or_null(found.checked_at),
-        next_at=time(found.next_at),
-        created_at=time(found.created_at),
+        id=record.id,
+        kind=record.kind,
+        url=record.url,
+        account=record.account,
+        account_id=record.account_id,
+        keys=sum(key_id is not None for key_id in record.keys.values()),
+        state=record.state,
+        words=record.words,
+        checked_at=time_or_null(record.checked_at),
+        next_at=time(record.next_at),
+        created_at=time(record.created_at),
     )
 
 
-def listed(found: tuple[KeySourceRecord, ...]) -> KeySources:
+def listed(records: tuple[KeySourceRecord, ...]) -> KeySources:
     """All of a user's sources."""
-    return KeySources(items=[key_source(one) for one in found])
+    return KeySources(items=[key_source(one) for one in records])

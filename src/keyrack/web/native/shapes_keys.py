@@ -324,9 +324,9 @@ def listed_credential(one: CredentialRecord, logins: RefusedLogins, used: tuple[
     )
 
 
-def unmanaged_key(found: UnmanagedRecord) -> UnmanagedKey:
+def unmanaged_key(record: UnmanagedRecord) -> UnmanagedKey:
     """An unmanaged key."""
-    return UnmanagedKey(**asdict(found) | {"found_at": time(found.found_at), "seen_at": time(found.seen_at)})
+    return UnmanagedKey(**asdict(record) | {"found_at": time(record.found_at), "seen_at": time(record.seen_at)})
 
 
 def user_key(key: UserKeyRecord, names: dict[int, str], used: tuple[Use, ...]) -> UserKey:
@@ -361,10 +361,10 @@ def revoked_key(noted: RevokedKeyRecord) -> RevokedKey:
     )
 
 
-def receipts(found: ReceiptsRecord) -> Receipts:
+def receipts(record: ReceiptsRecord) -> Receipts:
     """How far a change has come."""
-    servers = [Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in found.of]
-    return Receipts(done=found.done, words=found.words, servers=servers)
+    servers = [Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in record.of]
+    return Receipts(done=record.done, words=record.words, servers=servers)
 
 
 def damaged_row(row: DamagedRecord) -> DamagedRow:

@@ -204,15 +204,15 @@ def preview(going: Going) -> Offboarding:
     )
 
 
-def offboarding(found: Progress) -> Offboarding:
+def offboarding(progress: Progress) -> Offboarding:
     """An offboarding, and who has obeyed by now."""
-    one = found.offboarding
+    one = progress.offboarding
     return Offboarding(
         id=one.id,
         preview=False,
         user=one.user_name,
-        done=found.done,
-        words=found.words,
+        done=progress.done,
+        words=progress.words,
         asked_by=one.asked_by,
         reason=one.reason,
         at=time(one.at),
@@ -233,11 +233,11 @@ def offboarding(found: Progress) -> Offboarding:
                 host=host.host,
                 two_machines=host.two_machines,
             )
-            for host in found.hosts
+            for host in progress.hosts
         ],
         git=[
             GitReceipt(endpoint=one.name, done=one.at is not None, at=time_or_null(one.at), stopped=one.stopped)
-            for one in found.git
+            for one in progress.git
         ],
     )
 

@@ -162,9 +162,9 @@ class InstanceTokensAsked(Query):
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
 
 
-def token_of_instance(found: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:
+def token_of_instance(bearer: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:
     """A token of one of all workspaces; workspaces: their names."""
-    return TokenOfInstance(**token(found).model_dump(), workspace=workspaces.get(found.token.workspace_id, "?"))
+    return TokenOfInstance(**token(bearer).model_dump(), workspace=workspaces.get(bearer.token.workspace_id, "?"))
 
 
 def grant(given: GrantRecord, names: GrantNames) -> Grant:
@@ -192,13 +192,13 @@ def given_grant(made: Given, names: GrantNames) -> GivenGrant:
     return GivenGrant(**grant(made.grant, names).model_dump(), note=made.note)
 
 
-def token(found: Bearer) -> Token:
+def token(bearer: Bearer) -> Token:
     """A token of the API."""
-    held = found.token
+    held = bearer.token
     return Token(
         id=held.id,
         name=held.name,
-        user=found.user.name,
+        user=bearer.user.name,
         scopes=list(held.scopes),
         created_at=time(held.created_at),
         expires_at=time_or_null(held.expires_at),
@@ -206,9 +206,9 @@ def token(found: Bearer) -> Token:
     )
 
 
-def standing_token(found: NewApiToken) -> StandingToken:
+def standing_token(record: NewApiToken) -> StandingToken:
     """A token that stands."""
-    return StandingToken(**token(found.bearer).model_dump(), token=found.secret or None)
+    return StandingToken(**token(record.bearer).model_dump(), token=record.secret or None)
 
 
 def made_token(made: NewApiToken) -> MadeToken:

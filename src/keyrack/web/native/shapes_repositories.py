@@ -44,13 +44,13 @@ class RepositoryPage(Listed[Repository]):
     """A page of repositories."""
 
 
-def repository(instance: Instance, found: RepositoryRecord) -> Repository:
+def repository(instance: Instance, record: RepositoryRecord) -> Repository:
     """A repository and how it is protected."""
     return Repository(
-        id=found.id,
-        path=found.path,
-        visibility=found.visibility,
-        default_branch=found.default_branch,
-        protect_default=found.protect_default,
-        clone_url=clone_address(instance, found.path),
+        id=record.id,
+        path=record.path,
+        visibility=record.visibility,
+        default_branch=record.default_branch,
+        protect_default=record.protect_default,
+        clone_url=clone_address(instance, record.path),
     )

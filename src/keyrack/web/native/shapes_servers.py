@@ -265,9 +265,9 @@ class HeldPolicy(Answer):
     then: Annotated[str, about("What it does then.", "keep")]
 
 
-def held_policy(found: ServerRecord) -> HeldPolicy:
+def held_policy(record: ServerRecord) -> HeldPolicy:
     """What a host does while it cannot reach the service."""
-    return HeldPolicy(after_seconds=found.offline_after_seconds or 0, then=found.offline_then)
+    return HeldPolicy(after_seconds=record.offline_after_seconds or 0, then=record.offline_then)
 
 
 def deleted_server(gone: DeletedRecord) -> DeletedServer:
@@ -306,7 +306,7 @@ def session(shown: SessionRecord) -> Session:
     )
 
 
-def difference(found: Compared) -> Difference:
+def difference(record: Compared) -> Difference:
     """What is held back on a server since the database went back."""
     held = [
         HeldBack(
@@ -317,6 +317,6 @@ def difference(found: Compared) -> Difference:
             name=row.name or None,
             decided_at=time_or_null(row.decided_at),
         )
-        for row in found.held
+        for row in record.held
     ]
-    return Difference(waiting_for_host=found.asked, undecided=found.undecided, held_back=held, next=found.next)
+    return Difference(waiting_for_host=record.asked, undecided=record.undecided, held_back=held, next=record.next)

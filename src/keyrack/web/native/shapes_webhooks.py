@@ -113,9 +113,9 @@ def made(new: WebhookWithSecret) -> MadeWebhook:
     return MadeWebhook(**webhook(new.webhook).model_dump(), secret=new.secret)
 
 
-def standing(found: WebhookWithSecret) -> StandingWebhook:
+def standing(record: WebhookWithSecret) -> StandingWebhook:
     """A webhook that stands."""
-    return StandingWebhook(**webhook(found.webhook).model_dump(), secret=found.secret or None)
+    return StandingWebhook(**webhook(record.webhook).model_dump(), secret=record.secret or None)
 
 
 def delivery(one: DeliveryRecord) -> Delivery:
@@ -133,6 +133,6 @@ def delivery(one: DeliveryRecord) -> Delivery:
     )
 
 
-def deliveries(found: Sequence[DeliveryRecord]) -> Deliveries:
+def deliveries(records: Sequence[DeliveryRecord]) -> Deliveries:
     """What was sent or waits."""
-    return Deliveries(items=[delivery(one) for one in found])
+    return Deliveries(items=[delivery(one) for one in records])

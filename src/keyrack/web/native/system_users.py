@@ -16,8 +16,8 @@ ONE = PATH + "/{username}"
 def list_system_users(call: Call, asked: Search) -> shapes.SystemUserPage:
     """List the system users of a server, the accounts that keys can open, oldest first"""
     server_id = parameters.server_id(call)
-    found = system_users.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
-    return shapes.SystemUserPage.of(found, shapes.system_user)
+    page = system_users.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
+    return shapes.SystemUserPage.of(page, shapes.system_user)
 
 
 def show_system_user(call: Call) -> shapes.SystemUser:

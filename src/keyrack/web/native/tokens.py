@@ -16,8 +16,8 @@ def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
 
 def list_tokens_of_instance(call: Call, asked: shapes.InstanceTokensAsked) -> shapes.InstanceTokenPage:
     """List the API tokens of all workspaces, for the owner of the instance"""
-    found, names = tokens.find_everywhere(call.instance, call.actor, cursor=asked.cursor, limit=asked.per_page)
-    return shapes.InstanceTokenPage.of(found, lambda one: shapes.token_of_instance(one, names))
+    page, names = tokens.find_everywhere(call.instance, call.actor, cursor=asked.cursor, limit=asked.per_page)
+    return shapes.InstanceTokenPage.of(page, lambda one: shapes.token_of_instance(one, names))
 
 
 def show_token(call: Call) -> shapes.Token:

@@ -25,8 +25,8 @@ def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.
     states = asked.state.split(",")
     if not set(states) <= set(unmanaged_keys.STATES):
         raise invalid("state", f"state takes one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
-    found = unmanaged_keys.find(call.instance, call.actor, parameters.server_id(call), states=states, **asked.window())
-    return shapes.UnmanagedKeyPage.of(found, shapes.unmanaged_key)
+    page = unmanaged_keys.find(call.instance, call.actor, parameters.server_id(call), states=states, **asked.window())
+    return shapes.UnmanagedKeyPage.of(page, shapes.unmanaged_key)
 
 
 def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Credential:

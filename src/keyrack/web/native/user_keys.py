@@ -35,9 +35,9 @@ def delete_key_of_person(call: Call) -> None:
 
 
 def _page(call: Call, user: str | None, asked: Window) -> shapes_keys.UserKeyPage:
-    found, names, used = last_uses.user_keys(call.instance, call.actor, user=user, **asked.window())
+    page, names, used = last_uses.user_keys(call.instance, call.actor, user=user, **asked.window())
     return shapes_keys.UserKeyPage.of(
-        found, lambda key: shapes_keys.user_key(key, names, used.get(key.fingerprint or "", ()))
+        page, lambda key: shapes_keys.user_key(key, names, used.get(key.fingerprint or "", ()))
     )
 
 

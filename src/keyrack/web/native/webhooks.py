@@ -51,10 +51,10 @@ def test_webhook(call: Call) -> shapes.Delivery:
 
 def list_deliveries(call: Call, asked: shapes.DeliveriesAsked) -> shapes.Deliveries:
     """List what was sent there or waits, newest first"""
-    found = webhooks.deliveries(
+    deliveries = webhooks.deliveries(
         call.instance, call.actor, call.ids["webhook"], before=asked.before, limit=asked.per_page
     )
-    return shapes.deliveries(found)
+    return shapes.deliveries(deliveries)
 
 
 ONE = "/webhooks/{webhook}"

@@ -17,8 +17,8 @@ from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, window
 def list_credentials(call: Call) -> Response:
     """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
-    found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return shapes.credential_page(call, found)
+    page = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
+    return shapes.credential_page(call, page)
 
 
 def add_credential(call: Call) -> Response:
@@ -49,8 +49,8 @@ def add_credential(call: Call) -> Response:
 
 def show_credential(call: Call) -> Response:
     """Show an SSH key, and whether its host obeys it yet"""
-    found = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return answers.one(shapes.credential_text(call, found))
+    credential = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
+    return answers.one(shapes.credential_text(call, credential))
 
 
 def delete_credential(call: Call) -> Response:

@@ -132,25 +132,25 @@ def window(call: Call) -> dict[str, Any]:
     return {"offset": (number - 1) * per_page, "limit": per_page}
 
 
-def listed(call: Call, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
+def listed(call: Call, page: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
     """A page in RunCloud's envelope."""
-    return JSONResponse({"data": [show(item) for item in found.items], "meta": pagination(call, found)})
+    return JSONResponse({"data": [show(item) for item in page.items], "meta": pagination(call, page)})
 
 
-def pagination(call: Call, found: Page[Any]) -> dict[str, Any]:
+def pagination(call: Call, page: Page[Any]) -> dict[str, Any]:
     """What RunCloud's envelope says of a page, with absolute addresses of its neighbours."""
-    current = found.offset // found.limit + 1
-    pages = max(1, -(-found.total // found.limit))
+    current = page.offset // page.limit + 1
+    pages = max(1, -(-page.total // page.limit))
     links: dict[str, str] = {}
     if current > 1:
-        links["previous"] = _address(call, current - 1, found.limit)
+        links["previous"] = _address(call, current - 1, page.limit)
     if current < pages:
-        links["next"] = _address(call, current + 1, found.limit)
+        links["next"] = _address(call, current + 1, page.limit)
     return {
         "pagination": {
-            "total": found.total,
-            "count": len(found.items),
-            "per_page": found.limit,
+            "total": page.total,
+            "count": len(page.items),
+            "per_page": page.limit,
             "current_page": current,
             "total_pages": pages,
             "links": links,

@@ -31,14 +31,14 @@ MACHINE = {
 
 def list_servers(call: Call) -> Response:
     """List the servers of the workspace"""
-    found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
-    return listed(call, found, partial(shapes.server, call.instance))
+    page = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
+    return listed(call, page, partial(shapes.server, call.instance))
 
 
 def list_shared_servers(call: Call) -> Response:
     """List servers that other workspaces share: none"""
-    found = servers.shared(call.instance, call.actor, **window(call))
-    return listed(call, found, partial(shapes.server, call.instance))
+    page = servers.shared(call.instance, call.actor, **window(call))
+    return listed(call, page, partial(shapes.server, call.instance))
 
 
 def create_server(call: Call) -> Response:
@@ -82,16 +82,16 @@ def show_installation_script(call: Call) -> Response:
 def list_logs(call: Call) -> Response:
     """List a server's log, newest first: what was done to it and what its host reported"""
     asked = EventFilter(server_id=call.ids["serverId"], search=call.query.get("search", ""))
-    found = events.find(call.instance, call.actor, asked, **window(call))
-    return listed(call, found, shapes.log)
+    page = events.find(call.instance, call.actor, asked, **window(call))
+    return listed(call, page, shapes.log)
 
 
 def show_machine(call: Call) -> Response:
     """Show a host's hardware, load and uptime as it last reported them; null where it did not"""
     server = servers.get(call.instance, call.actor, call.ids["serverId"])
-    told = server.facts.get("machine") or {}
-    at = told.get("at")
-    shown = {name: told.get(fact) for name, fact in MACHINE.items()}
+    machine = server.facts.get("machine") or {}
+    at = machine.get("at")
+    shown = {name: machine.get(fact) for name, fact in MACHINE.items()}
     return JSONResponse({**shown, "updated_at": None if at is None else date(datetime.fromisoformat(at))})
 
 

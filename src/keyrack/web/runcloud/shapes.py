@@ -191,12 +191,12 @@ def credential_text(call: Call, found: Credential) -> str:
     return _credentials.text(found, _form(call), partial(credential, call))
 
 
-def credential_page(call: Call, found: Page[Credential]) -> Response:
+def credential_page(call: Call, page: Page[Credential]) -> Response:
     """The answer that is a page of such ones."""
     scope = call.request.scope
     asked = f"{scope['path']}?{scope['query_string'].decode('ascii')}"
     return _credentials.page(
-        found, _form(call), partial(credential, call), "data", lambda: {"meta": pagination(call, found)}, asked
+        page, _form(call), partial(credential, call), "data", lambda: {"meta": pagination(call, page)}, asked
     )
 
 

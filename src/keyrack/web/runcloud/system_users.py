@@ -16,8 +16,8 @@ DEPLOYMENT_KEY_SECONDS = 8.0
 def list_system_users(call: Call) -> Response:
     """List a server's system users, the accounts that keys can open"""
     search = call.query.get("search", "")
-    found = system_users.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, shapes.system_user)
+    page = system_users.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
+    return listed(call, page, shapes.system_user)
 
 
 def create_system_user(call: Call) -> Response:
