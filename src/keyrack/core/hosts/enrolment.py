@@ -153,6 +153,8 @@ def _proved(
         if isinstance(server, Server) and not server.sound:
             # Whose secret this is was perhaps written by somebody else.
             raise access.changed(server)
+        if isinstance(server, DeletedServer) and not server.holds:
+            raise deleted_servers.changed(server)
         return server
 
     return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
