@@ -61,6 +61,16 @@ def of(call: Call) -> Condition | None:
     return Condition(strong, other, words=_WEAK if strong == frozenset() else None)
 
 
+def refuse_repeats(call: Call) -> None:
+    """Raise Refusal INVALID where a POST counts on its answer being kept: it would be done twice (decision 349)."""
+    if call.request.method == "POST" and "idempotency-key" in call.request.headers:
+        raise invalid(
+            "Idempotency-Key",
+            "Answers are not kept to be given again, as some hold a secret that is shown once; leave the header out. "
+            "What makes or changes a thing by its name is a PUT, which may be sent again.",
+        )
+
+
 def read(condition: Condition, answer: Answer) -> bool:
     """Whether who asked has this very answer already. Raises Refusal CHANGED where If-Match does not hold."""
     tag = tag_of(answer)
