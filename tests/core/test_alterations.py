@@ -17,22 +17,24 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
-from keyrack.core.hosts import documents
+from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, grants, requests, revocation, user_keys, who_can
-from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
+from keyrack.store.git import git_access
 from keyrack.store.people import users
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import access_tree as tree
+from keyrack.store.tables import repository_names
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
+from tests.core.looking import alarms, look_through
 
 PARTS = 4
 """Tests that share the alterations, each with some of its own: side by side where there are processors for that."""
@@ -50,6 +52,7 @@ class World:
     team: Team
     mallory: User
     evil: str
+    former: tuple[str, int]
     token: str
     access_key: tuple[str, str]
     path: str
@@ -79,6 +82,10 @@ class World:
             if holder is not None:
                 access.decide(instance, holder, "fetch", self.path)
                 ways.append("git")
+        path, led_to = self.former
+        reached = instance.database.read(lambda connection: git_access.repository_at(connection, path))
+        if reached is not None and reached.id != led_to:
+            ways.append("another repository by a former path")
         return ways
 
 
@@ -93,7 +100,15 @@ def world(team: Team) -> World:
     grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
     mine = grants.give(instance, owner, user_id=mallory.id, tag="web", system_user="deploy")
     people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
-    repository = repositories.create(instance, owner, name="site", project_uid=PROJECT)
+    repository, another = (
+        repositories.create(instance, owner, name=name, project_uid=PROJECT) for name in ("site", "hers")
+    )
+    two = [("acme/old", repository.id), ("acme/hers", another.id)]
+    instance.database.write(
+        lambda connection: sealed.insert_rows(
+            connection, repository_names, [{"path": path, "repository_id": number} for path, number in two]
+        )
+    )
     repositories.set_member(instance, owner, repository.id, user_uid=mallory.uid, role="developer", new=True)
     evil = fresh_line()
     credentials.add(instance, owner, team.server.id, label="hers", username="deploy", public_key=evil)
@@ -118,7 +133,13 @@ def world(team: Team) -> World:
     lost = fresh_line()
     user_keys.add(instance, team.member, title="lost", public_key=lost)
     revocation.revoke_everywhere(instance, owner, parse(lost).sha256)
-    return World(team, mallory, evil, token, (made.id, made.secret), repository.path, older, strangers.owner)
+    retired = servers.create(instance, owner, name="retired", address="192.0.2.12").id
+    enrolment.enrol(instance, servers.invite(instance, owner, retired), {}, address="192.0.2.12")
+    for label in ("one", "two"):
+        credentials.add(instance, owner, retired, label=label, username="root", public_key=fresh_line())
+    servers.delete(instance, owner, retired)
+    made_key = (made.id, made.secret)
+    return World(team, mallory, evil, two[0], token, made_key, repository.path, older, strangers.owner)
 
 
 def rows_of(connection: Connection) -> Rows:
@@ -402,7 +423,7 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
     """Of each table one row, of a place that several share one of them; the rows that a server counts as well."""
     instance = world.team.instance
     look_through(instance)
-    assert alarms(world) == []
+    assert alarms(world.team) == []
     now = instance.database.read(rows_of)
     found: dict[str, list[str]] = {}
     for table in TABLES:
@@ -421,27 +442,15 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
         with pytest.raises(Undo):
             instance.database.write(command)
     assert {"grants", "revoked_keys", "group_members", "servers", "server_tags", "access_tree"} <= set(found)
+    assert {"deleted_servers", "deleted_server_keys", "repository_names"} <= set(found)
     assert [name for name, names in found.items() if not names] == []
     revoked, grants_table = by_name["revoked_keys"], by_name["grants"]
     instance.database.write(lambda connection: connection.execute(delete(revoked)))
     instance.database.write(lambda connection: connection.execute(delete(grants_table)))
     look_through(instance)
-    words = " ".join(alarms(world))
+    words = " ".join(alarms(world.team))
     assert "key revoked everywhere 1,*, or one that is counted with it, was deleted in the database" in words
     assert "The grant 1, or one" in words
-
-
-def look_through(instance: Instance) -> None:
-    """As the thread does that the service has for it."""
-    clock = iter(range(0, 10**9, 1000))
-    look = MissingRows(lambda: next(clock))
-    while not look.go_on(instance):
-        pass
-
-
-def alarms(world: World) -> list[str]:
-    found = events.find(world.team.instance, world.team.owner, limit=100).items
-    return [event.summary for event in found if event.level == "alarm"]
 
 
 SAMPLE = 20 // PARTS
