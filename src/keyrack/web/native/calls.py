@@ -126,7 +126,6 @@ def endpoint(
         except Refusal as refusal:
             # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
             raise _before(call, action, refusal, first, _looking(call, method, handler, asks)) from None
-        conditions.refuse_repeats(call)
         more = [] if asks is None else [asked]
         condition = conditions.of(call)
         if condition is None or method == "GET":

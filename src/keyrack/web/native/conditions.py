@@ -53,6 +53,7 @@ def of(call: Call) -> Condition | None:
 
     A weak tag matches nothing in If-Match and its own in If-None-Match (RFC 9110, 13.1).
     """
+    _refuse_repeats(call)
     wanted, unwanted = (_tags(call.request, name) for name in ("If-Match", "If-None-Match"))
     if wanted is None and unwanted is None:
         return None
@@ -61,7 +62,7 @@ def of(call: Call) -> Condition | None:
     return Condition(strong, other, words=_WEAK if strong == frozenset() else None)
 
 
-def refuse_repeats(call: Call) -> None:
+def _refuse_repeats(call: Call) -> None:
     """Raise Refusal INVALID where a POST counts on its answer being kept: it would be done twice (decision 349)."""
     if call.request.method == "POST" and "idempotency-key" in call.request.headers:
         raise invalid(
