@@ -22,9 +22,7 @@ def _named(table: Table, row: Mapping[str, Any]) -> Any:
     return and_(*(column == row[column.name] for column in table.primary_key))
 
 
-def _some(
-    now: Rows, chance: random.Random, fits: Callable[[str, Any], bool], least: int = 1
-) -> tuple[Table, str] | None:
+def _some(now: Rows, chance: random.Random, fits: Callable[[str, Any], bool], least: int = 1) -> tuple[Table, str]:
     """A table and a sealed column of which at least so many rows have a value that fits."""
     having = [
         (table, name)

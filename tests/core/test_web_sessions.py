@@ -61,14 +61,14 @@ def test_nobody_keeps_an_idle_session_by_the_database(team: Team, column: str) -
     assert is_in(after(team, idle * 0.5), secret)
     late = after(team, idle * 1.6)
     at = late.now()
-    values: dict[str, Any] = {
+    changes: dict[str, dict[str, Any]] = {
         "used_at": {"used_at": at},
         "seen_at": {"seen_at": at},
         "both": {"used_at": at, "seen_at": at},
         "neither": {"used_at": None, "seen_at": at},
         "put back": {**row, "seen_at": at},
-    }[column]
-    team.instance.database.write(lambda connection: connection.execute(update(HELD).values(**values)))
+    }
+    team.instance.database.write(lambda connection: connection.execute(update(HELD).values(**changes[column])))
     assert not is_in(late, secret)
 
 
