@@ -139,7 +139,7 @@ def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int,
         # Of several rows in one place one may be missing while others are there.
         if index not in there or (name != "id" and not access_tree.is_whole(connection, table, index, slot)):
             key = (index, *("*" for _ in list(table.primary_key)[1:]))
-            sealed.seals_of(connection).found(sealed.AlteredRow(table.name, key, {name: index}, missing=True))
+            sealed.seals_of(connection).note_altered(sealed.AlteredRow(table.name, key, {name: index}, missing=True))
 
 
 def _table_of(number: int) -> Table | None:

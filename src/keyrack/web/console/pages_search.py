@@ -33,7 +33,7 @@ DOINGS = (
     ("Sign-in and sessions", "/settings/sign-in", "iam:self"),
     ("What was refused", "/activity?kind=refused", "events:read"),
 )
-Found = dict[str, list[tuple[str, str]]]
+Hits = dict[str, list[tuple[str, str]]]
 """By kind: the words, and the address that they lead to."""
 
 
@@ -60,8 +60,8 @@ def _begins(words: str, text: str) -> bool:
     return there.startswith(wanted) or f" {wanted}" in f" {there}"
 
 
-def _named(visit: Visit, text: str, most: int) -> Found:
-    found: Found = {}
+def _named(visit: Visit, text: str, most: int) -> Hits:
+    found: Hits = {}
     if visit.may("people:read"):
         people = named_people.find(visit.instance, visit.actor, search=text, limit=most)
         found["People"] = _to("/people", ((one.name, one.name) for one in people.items))
