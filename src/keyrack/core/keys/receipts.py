@@ -1,4 +1,9 @@
-"""How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes."""
+"""How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes.
+
+The words, everywhere: a host *applied* a revision (so its report says); a change is *confirmed* when every revision it
+raised is applied; a credential is *delivered* when the one that it came with is; a *receipt* is what we show of that for
+one host.
+"""
 
 from __future__ import annotations
 

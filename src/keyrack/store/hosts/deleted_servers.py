@@ -112,7 +112,7 @@ def find(
     return page(connection, ordered, _record, offset=offset, limit=limit, after=after)
 
 
-def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
+def confirm(connection: Connection, server_id: int, at: datetime) -> bool:
     """Note that a deleted server's host obeys its last document; False when it said so before."""
     statement = (
         update(deleted_servers)
