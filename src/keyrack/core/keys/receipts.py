@@ -1,8 +1,7 @@
 """How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes.
 
-The words, everywhere: a host *applied* a revision (so its report says); a change is *confirmed* when every revision it
-raised is applied; a credential is *delivered* when the one that it came with is; a *receipt* is what we show of that for
-one host.
+The words for what hosts say, everywhere: a host *applied* a revision; what raised that revision, such as a revocation,
+is *confirmed* then, and the credential that came with it *delivered*; a *receipt* shows this for one host.
 """
 
 from __future__ import annotations
