@@ -118,9 +118,14 @@ def _quick_hashes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def team_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def team_folder(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Path:
     """The data folder of an instance with a team and strangers in it, to be copied."""
-    return made_once(run_folder(tmp_path_factory) / "team-sqlite", lambda folder: _found_team(folder, ""))
+
+    def make(folder: Path) -> None:
+        shutil.copy(migrated_file, folder)
+        _found_team(folder, "")
+
+    return made_once(run_folder(tmp_path_factory) / "team-sqlite", make)
 
 
 def _found_team(folder: Path, database: str) -> None:

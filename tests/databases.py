@@ -40,6 +40,16 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(run_folder(tmp_path_factory) / "migrated-sqlite", make) / "keyrack.db"
 
 
+@pytest.fixture
+def unused_data(migrated_file: Path, tmp_path: Path) -> Path:
+    """A data folder that nobody has used yet: its SQLite file has all tables, as to make them takes half a second."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    (folder / "keyrack.db").touch(0o600)
+    shutil.copyfile(migrated_file, folder / "keyrack.db")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def migrated_template(cluster: Cluster) -> str:
     """The name of a migrated PostgreSQL database to copy from."""

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FILES = {
     "test_together.py": """
@@ -61,10 +63,11 @@ os.environ["STARTER"] = str(os.getpid())
 }
 
 
-def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [("-n", "3"), ("-n", "1", "--more", "2")], ids=" ".join)
+def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path, given: tuple[str, ...]) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "ascii")
-    said = _pytest(tmp_path, "-n", "3", "-rA")
+    said = _pytest(tmp_path, *given, "-rA")
     counts = set(re.findall(r"\d+ [a-z]+", said.strip().rpartition("\n")[2]))
     assert counts == {"2 failed", "42 passed", "1 skipped", "1 warning", "1 error"}, said
     assert "the process that ran it ended with -9" in said
@@ -84,6 +87,20 @@ def test_the_first_failure_ends_all_where_that_is_asked(tmp_path: Path) -> None:
     said = _pytest(tmp_path, "-n", "2", "-x")
     assert "1 failed" in said
     assert int(re.findall(r"(\d+) passed", said)[0]) < 199
+
+
+@pytest.mark.parametrize(("idle", "workers"), [(0.0, 3), (1.1, 1)], ids=["idle", "busy"])
+def test_more_join_while_processors_have_nothing_to_do(tmp_path: Path, idle: float, workers: int) -> None:
+    setting = f"from tests import processors\nprocessors.IDLE, processors.SECONDS = {idle}, 0.02\n"
+    (tmp_path / "conftest.py").write_text(setting, "ascii")
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest, time\n@pytest.mark.parametrize('number', range(20))\n"
+        "def test_it(number):\n    time.sleep(0.5)\n    print('by', os.getpid())\n    assert number\n",
+        "ascii",
+    )
+    said = _pytest(tmp_path, "-n", "1", "--more", "2", "-rA")
+    assert "1 failed, 19 passed" in said
+    assert len(set(re.findall(r"by (\d+)", said))) == workers
 
 
 def _pytest(folder: Path, *given: str) -> str:

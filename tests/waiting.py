@@ -6,19 +6,22 @@ import time
 from collections.abc import Callable
 
 DEADLINE_SECONDS = 60
+SHORTEST, LONGEST = 0.01, 0.25  # seconds between two questions
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
     """Return once the condition is true; fail with ``what`` was missing after a long while.
 
-    It is asked fifty times a second, and less often when asking starts programs: what is waited for needs the
-    processors too, and so do the tests beside it.
+    What is waited for needs the processors too, and so do the tests beside it: it is asked less often the longer it
+    takes, within a tenth of the wait, and when asking itself takes long, as where it starts programs.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline = began + seconds
     while True:
         asked = time.monotonic()
         if condition():
             return
         now = time.monotonic()
         assert now < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(min(max(0.02, 3 * (now - asked)), 0.5))
+        pause = min(max(SHORTEST, (now - began) / 10), LONGEST)
+        time.sleep(min(max(pause, 3 * (now - asked)), 0.5))

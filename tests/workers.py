@@ -20,17 +20,18 @@ from typing import Any, Literal
 
 import pytest
 
-from tests import leftovers, own_machine, ready_programs
+from tests import leftovers, own_machine, processors, ready_programs
 
 WORKER = "KEYRACK_TESTS_WORKER"  # the variable that says which one this process is
 _NUMBER = 4  # bytes of one in the queue
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """-n."""
+    """-n and --more."""
     # A short option in small letters is pytest's own to give.
     add = parser.getgroup("workers")._addoption
     add("-n", dest="workers", type=int, default=0, help="so many processes run tests side by side")
+    add("--more", type=int, default=0, help="so many more join them while processors have nothing to do")
 
 
 def are_many(config: pytest.Config) -> bool:
@@ -89,17 +90,21 @@ class _Run:
         self._workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
         self._runs: dict[Connection, tuple[str, tuple[str, int | None, str]]] = {}  # what each is at
         self._started = 0
-        for _ in range(min(session.config.option.workers, len(self._groups))):
-            self._start()
+        self._joining: set[Connection] = set()  # those who work only while there is room
+        usual, more = session.config.option.workers, session.config.option.more
+        for number in range(min(usual + more, len(self._groups))):
+            self._start(joins=number >= usual)
 
-    def _start(self) -> None:
+    def _start(self, *, joins: bool) -> None:
         near, far = multiprocessing.Pipe(duplex=False)
-        given = (self._session, self._groups, self._queue, far, self._started)
+        given = (self._session, self._groups, self._queue, far, self._started, joins)
         worker = multiprocessing.get_context("fork").Process(target=_work, args=given)
         worker.start()
         leftovers.tell("process", str(worker.pid))
         far.close()
         self._workers[near] = worker
+        if joins:
+            self._joining.add(near)
         self._started += 1
 
     def follow(self) -> None:
@@ -152,7 +157,7 @@ class _Run:
         words = f"the process that ran it ended with {worker.exitcode}"
         self._session.config.hook.pytest_runtest_logreport(report=_failed(nodeid, location, "call", words))
         if at is not None and not self._session.shouldfail and not self._session.shouldstop:
-            self._start()
+            self._start(joins=near in self._joining)
 
     def end(self) -> None:
         """Whatever happens to this process, none stays."""
@@ -187,8 +192,10 @@ def _failed(
     return pytest.TestReport(nodeid, location, {}, "failed", words, when)
 
 
-def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, far: Connection, number: int) -> None:
-    """What a worker does, from its first line to the end of its process."""
+def _work(
+    session: pytest.Session, groups: list[list[pytest.Item]], queue: int, far: Connection, number: int, joins: bool
+) -> None:
+    """What a worker does, from its first line to the end of its process. joins: for each group, once there is room."""
     config, starter = session.config, os.getppid()
     os.environ[WORKER] = str(number)
     manager = config.pluginmanager
@@ -198,6 +205,7 @@ def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, 
         capture.stop_global_capturing()
         capture.start_global_capturing()
     factory = config._tmp_path_factory  # type: ignore[attr-defined]
+    turn = factory.getbasetemp() / "room"
     factory._basetemp = factory.getbasetemp() / f"worker-{number}"
     factory._basetemp.mkdir(mode=0o700)
     factory._next_number.clear()
@@ -205,10 +213,20 @@ def _work(session: pytest.Session, groups: list[list[pytest.Item]], queue: int, 
     teller = _Teller(config, far)
     manager.register(teller)
     teller.told_all_from_before = True
-    last = None
+    last, prepared = None, False
+
+    def is_over() -> bool:
+        """Whether there is no group left to take, or nobody to tell."""
+        return os.lseek(queue, 0, os.SEEK_CUR) >= os.fstat(queue).st_size or os.getppid() != starter
+
     try:
-        _prepare()
-        while not (session.shouldfail or session.shouldstop) and (taken := os.read(queue, _NUMBER)):
+        while not (session.shouldfail or session.shouldstop or (joins and not processors.wait_for_room(turn, is_over))):
+            taken = os.read(queue, _NUMBER)
+            if not taken:
+                break
+            if not prepared:
+                _prepare()
+                prepared = True
             group = groups[int.from_bytes(taken, "big")]
             # Which group is next is not known while one ends. What its folder has stays until one of another folder is.
             if last is not None and group[0].path.parent != last.path.parent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import json
 import os
 import pwd
@@ -67,6 +68,9 @@ def remove_accounts(names: Sequence[str]) -> None:
         with contextlib.suppress(KeyError):
             pwd.getpwnam(name)
             subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True)
+        with contextlib.suppress(KeyError):
+            grp.getgrnam(name)  # a group of its own that was no longer the account's first
+            subprocess.run(["groupdel", "-f", name], check=False, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Scene:
         settings: Callable[[str], str] = lambda text: text,
         username: str = "krone",
         expires_at: datetime | None = None,
+        restrictions: dict[str, object] | None = None,
     ) -> None:
         """Start sshd with its settings changed by this, and the agent; the key is on the host then."""
         self.host.config.write_text(settings(self.host.config.read_text("ascii")), "ascii")
@@ -64,6 +65,7 @@ class Scene:
             username=username,
             public_key=self.key.public,
             expires_at=expires_at,
+            restrictions=restrictions,
         )
         self.host.start_agent()
         wait_until(lambda: self.server.applied_revision == self.server.revision, "the key on the host")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sshd import login_check, refused_logins
+from keyrack.agent.sshd import login_verdict, refused_logins
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import programs
@@ -67,7 +67,7 @@ def judged(host: AdoptedHost) -> tuple[str, bool]:
     """Why nobody gets in, and whether somebody could work there."""
     document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
     (verdict,) = found = LoginCheck(Sshd(str(host.config))).look(document)
-    return verdict.words, login_check.opens_for_long(found, 600)
+    return verdict.words, login_verdict.opens_for_long(found, 600)
 
 
 def gets_in(host: AdoptedHost) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.test_over_http import answering
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
@@ -63,6 +66,7 @@ def playbook(team: Service, tmp_path: Path) -> Any:
             timeout=200,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
         answers: list[dict[str, Any]] = json.loads(said.read_text("utf-8"))
         return answers
 
@@ -109,3 +113,61 @@ def test_what_the_service_refuses_fails_the_task_in_its_words(team: Service, pla
     assert "no user nobody" in done[1]["msg"]
     assert "server" in done[2]["msg"]
     assert "people:write" in done[3]["msg"]
+
+
+def http(status: str, content: bytes, *headers: str, length: int | None = None) -> bytes:
+    """An answer as it goes over the wire; length: what it says of its content, where that is not so."""
+    announced = len(content) if length is None else length
+    head = "\r\n".join((f"HTTP/1.1 {status}", f"Content-Length: {announced}", "Connection: close", *headers))
+    return head.encode() + b"\r\n\r\n" + content
+
+
+ANSWERS = {
+    "cut": (http("200 OK", b'{"items": [', length=500), "the answer broke off"),
+    "cut refusal": (http("403 Forbidden", b'{"error"', length=500), "the answer broke off"),
+    "cut chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n[", "the answer broke off"),
+    "cut head": (b"HTTP/1.1 200 OK\r\nContent-Le", "not as Keyrack's is|no list|no JSON|broke off|closed"),
+    "hung up": (b"", "closed|broke off"),
+    "a page": (http("200 OK", b"<html>Welcome</html>", "Content-Type: text/html"), "sent no JSON; look at url"),
+    "no text": (http("200 OK", b"\xff\xfe\x00"), "sent no JSON"),
+    "deep": (http("200 OK", b"[" * 200_000), "sent no JSON"),
+    "another list": (http("200 OK", b'[{"name": "x"}]'), "not as Keyrack's is"),
+    "numbers": (http("200 OK", b"[1, 2]"), "not as Keyrack's is"),
+    "another object": (http("200 OK", b'{"items": "none"}'), "no list"),
+    "nothing": (http("204 No Content", b""), "no list"),
+    "a proxy's": (http("502 Bad Gateway", b"<html>Bad Gateway</html>"), "502"),
+    "away": (
+        http("503 Service Unavailable", b'{"error": {"message": "The database is away."}}'),
+        "The database is away.",
+    ),
+    "elsewhere": (http("302 Found", b"", "Location: https://keys.example.org/login"), "https://keys.example.org/login"),
+}
+
+
+def test_an_answer_that_is_none_fails_the_task_with_words(playbook: Any) -> None:
+    key = {"title": "laptop", "key": fresh_line()}
+    grant = {"user": "alice", "tag": "web", "system_user": "deploy"}
+    with ExitStack() as stack:
+        urls = [stack.enter_context(answering(content)).url for content, _ in ANSWERS.values()]
+        mute = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        tasks = [
+            {"keyrack_grant": {**grant, "url": url}} if number % 2 else {"keyrack_key": {**key, "url": url}}
+            for number, url in enumerate(urls)
+        ]
+        done = playbook(*tasks, {"keyrack_key": {**key, "url": silent, "timeout": 1}})
+    for name, (_, words), said in zip(ANSWERS, ANSWERS.values(), done, strict=False):
+        assert said["failed"], name
+        assert any(word in said["msg"] for word in words.split("|")), (name, said["msg"])
+        assert "token-of-olga" not in json.dumps(said), name
+    assert "timed out" in done[-1]["msg"]
+
+
+def test_restrictions_and_ends_that_are_there_change_nothing(team: Service, playbook: Any) -> None:
+    grant = {"user": "alice", "server": "web-1", "system_user": "deploy", "expires_at": "2030-01-01T00:00:00.5+01:00"}
+    limits = {"restrict": False, "permit_pty": False, "sources": ["10.0.0.0/8"], "command": None}
+    task = {"keyrack_grant": {**grant, "restrictions": limits}}
+    nobody = {"keyrack_grant": {**grant, "restrictions": {"sources": []}}}
+    first, second, refused = playbook(task, task, nobody)
+    assert (first["changed"], second["changed"]) == (True, False)
+    assert "names nothing" in refused["msg"]

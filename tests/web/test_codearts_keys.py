@@ -145,23 +145,23 @@ def test_a_deleted_key_is_free_again(team: Service) -> None:
     assert add(team, "token-of-bob", title="desk", key=line).status_code == 201
 
 
-def test_a_hundred_keys_and_no_more(team_folder: Path, tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "", max_user_keys=3)) as service:
+def test_a_hundred_keys_and_no_more(unused_data: Path) -> None:
+    with running(settings_for(unused_data, "", max_user_keys=3)) as service:
         service.apply(TEAM)
         answers = [add(service, title=f"{number}", key=fresh_line()).status_code for number in range(4)]
         assert answers == [201, 201, 201, 400]
         assert add(service, "token-of-bob", title="x", key=fresh_line()).status_code == 201
 
 
-def test_a_key_may_be_required(tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "", require_key=True)) as service:
+def test_a_key_may_be_required(unused_data: Path) -> None:
+    with running(settings_for(unused_data, "", require_key=True)) as service:
         service.apply(TEAM)
         answer = add(service, title="no key")
         assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
 
 
-def test_times_are_written_in_the_instances_zone(tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "", time_zone="Asia/Shanghai")) as service:
+def test_times_are_written_in_the_instances_zone(unused_data: Path) -> None:
+    with running(settings_for(unused_data, "", time_zone="Asia/Shanghai")) as service:
         service.apply(TEAM)
         written = add(service, title="desk").json()["created_at"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+08:00", written)

@@ -236,11 +236,11 @@ def test_five_wrong_guesses_bar_a_key_for_five_minutes(team: Service, key: Acces
     assert call(team, key, at=date(clock.ahead)).status_code == 200
 
 
-def test_secrets_are_not_in_the_database(tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "")) as service:
+def test_secrets_are_not_in_the_database(unused_data: Path) -> None:
+    with running(settings_for(unused_data, "")) as service:
         service.apply(TEAM)
         permanent, temporary = make_access_key(service), make_temporary_key(service)
-    content = b"".join(path.read_bytes() for path in (tmp_path / "data").glob("keyrack.db*"))
+    content = b"".join(path.read_bytes() for path in (unused_data).glob("keyrack.db*"))
     assert permanent.id.encode() in content
     assert temporary.id.encode() in content
     for secret in (permanent.secret, temporary.secret, temporary.security_token):

@@ -30,9 +30,9 @@ __all__ = ["service"]
 
 
 @pytest.fixture
-def acme(tmp_path: Path) -> Iterator[Team]:
+def acme(unused_data: Path) -> Iterator[Team]:
     """A workspace on SQLite."""
-    instance = app.open_instance(settings_for(tmp_path / "data", ""))
+    instance = app.open_instance(settings_for(unused_data, ""))
     yield make_team(instance)
     instance.database.close()
 

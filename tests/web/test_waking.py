@@ -60,8 +60,8 @@ def test_a_change_reaches_every_host_at_both_processes(kind: str, postgresql_url
             assert all("deploy" in answer.json()["document"] for answer in answers)
 
 
-def test_who_waits_with_a_secret_that_was_replaced_is_handed_nothing(tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "")) as service, ThreadPoolExecutor(1) as hosts:
+def test_who_waits_with_a_secret_that_was_replaced_is_handed_nothing(unused_data: Path) -> None:
+    with running(settings_for(unused_data, "")) as service, ThreadPoolExecutor(1) as hosts:
         service.apply(TEAM)
         owner = tokens.authenticate(service.instance, "token-of-olga", address="192.0.2.1", channel="test")
         server = servers.create(service.instance, owner, name="host", address="192.0.2.1", tags=())

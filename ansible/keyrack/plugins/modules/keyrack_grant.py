@@ -52,16 +52,18 @@ from ansible_collections.keyrack.keyrack.plugins.module_utils import service
 
 PATH = "/api/keyrack/v1/grants"
 PLACE = ("user", "group", "server", "tag", "system_user")
+FIELDS = ("id", *PLACE, "expires_at", "restrictions")
 
 
 def moment(text):
     """A time of the service's form or the user's as one value; None for no end."""
     if text is None:
         return None
-    read = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    read = datetime.fromisoformat(text.strip().upper().replace("Z", "+00:00"))
     if read.tzinfo is None:
         raise ValueError(text)
-    return read.astimezone(timezone.utc)
+    # The service shows an end to the second.
+    return read.astimezone(timezone.utc).replace(microsecond=0)
 
 
 def shown(grants):
@@ -74,7 +76,16 @@ def as_wanted(grant, wanted):
     """Whether a grant of the right place also has the wanted end and restrictions."""
     if wanted["expires_at"] is not None and moment(grant["expires_at"]) != moment(wanted["expires_at"]):
         return False
-    return wanted["restrictions"] is None or (grant["restrictions"] or {}) == wanted["restrictions"]
+    return wanted["restrictions"] is None or plain(grant["restrictions"]) == plain(wanted["restrictions"])
+
+
+def plain(restrictions):
+    """Restrictions as the service shows them, without what restricts nothing: null, and restrict where it is false.
+
+    An empty list stays: whoever wrote it meant nobody, and the service refuses it.
+    """
+    kept = {name: value for name, value in (restrictions or {}).items() if value is not None}
+    return {name: value for name, value in kept.items() if name != "restrict" or value is not False}
 
 
 def is_over(grant):
@@ -97,12 +108,15 @@ def main():
         mutually_exclusive=[("user", "group"), ("server", "tag")],
         supports_check_mode=True,
     )
-    wanted = module.params
+    wanted = dict(module.params)
+    if wanted["restrictions"] is not None:
+        wanted["restrictions"] = plain(wanted["restrictions"])
     try:
         moment(wanted["expires_at"])
     except ValueError:
         module.fail_json(msg="expires_at takes a time with a zone, such as 2026-12-24T18:00:00Z.")
-    before = [grant for grant in service.every(module, PATH) if all(grant[name] == wanted[name] for name in PLACE)]
+    listed = service.every(module, PATH, FIELDS)
+    before = [grant for grant in listed if all(grant[name] == wanted[name] for name in PLACE)]
     present = wanted["state"] == "present"
     kept = [grant for grant in before if present and not is_over(grant) and as_wanted(grant, wanted)]
     gone = [grant for grant in before if grant not in kept]
@@ -111,17 +125,16 @@ def main():
     changed = missing or bool(gone)
     after = kept
     if missing:
-        after = [dict.fromkeys((*PLACE, "expires_at", "restrictions"), None) | new]
-        if gone and not module.check_mode:
+        if gone:
             # What was left out stays as it was, so that nobody gets more than before by a change of one field.
             new.setdefault("restrictions", gone[0]["restrictions"] or None)
             if not is_over(gone[0]):
                 new.setdefault("expires_at", gone[0]["expires_at"])
+        after = [dict.fromkeys((*PLACE, "expires_at", "restrictions"), None) | new]
     if changed and not module.check_mode:
         if missing:
-            after = [
-                service.call(module, "POST", PATH, {name: value for name, value in new.items() if value is not None})
-            ]
+            body = {name: value for name, value in new.items() if value is not None}
+            after = [service.entry(module, "POST " + PATH, service.call(module, "POST", PATH, body), FIELDS)]
         for grant in gone:
             service.call(module, "DELETE", "%s/%s" % (PATH, grant["id"]), missing=True)
     last = (after or before or [None])[0]

@@ -40,11 +40,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.keyrack.keyrack.plugins.module_utils import service
 
 API = "/api/v4"
+FIELDS = ("id", "title", "key")
 
 
 def same(one, other):
     """Whether two lines hold the same key."""
-    return one.split()[:2] == other.split()[:2]
+    return str(one).split()[:2] == other.split()[:2]
 
 
 def shown(key):
@@ -70,18 +71,18 @@ def main():
         module.fail_json(msg="key takes one line of an OpenSSH public key file: type and base64.")
     path = API + "/user/keys"
     if wanted["user"] is not None:
-        found = service.every(module, API + "/users", username=wanted["user"])
+        found = service.every(module, API + "/users", ("id",), username=wanted["user"])
         if not found:
             module.fail_json(msg="There is no user %s." % wanted["user"])
         path = "%s/users/%s/keys" % (API, service.segment(found[0]["id"]))
-    before = next((key for key in service.every(module, path) if same(key["key"], wanted["key"])), None)
+    before = next((key for key in service.every(module, path, FIELDS) if same(key["key"], wanted["key"])), None)
     after = before
     present = wanted["state"] == "present"
     changed = (before is None) == present
     if changed and present:
         after = new = {"title": wanted["title"], "key": wanted["key"].strip()}
         if not module.check_mode:
-            after = service.call(module, "POST", path, new)
+            after = service.entry(module, "POST " + path, service.call(module, "POST", path, new), FIELDS)
     elif changed:
         after = None
         if not module.check_mode:

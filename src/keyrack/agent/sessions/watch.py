@@ -24,7 +24,8 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 from keyrack import __version__
 from keyrack.agent.reconcile import InForce
 from keyrack.agent.service.client import NoAnswer, ServiceClient
-from keyrack.agent.sessions import last_uses, login_log, sessions, termination
+from keyrack.agent.sessions import comers, last_uses, login_log, sessions, termination
+from keyrack.agent.sessions.comers import Comers
 from keyrack.agent.sessions.last_uses import Uses
 from keyrack.agent.sessions.login_log import LoggedLogin
 from keyrack.agent.sessions.session_processes import LoginSession
@@ -48,8 +49,6 @@ MOST_GLASS = 1000  # keys to break glass with that are gone, and of which a logi
 NOT_AS_IT_IS = (400, 413, 422)  # answers to what is too long or not understood; others say nothing of the report
 LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
-_FILE = "sessions.json"
-_LARGEST_FILE = 16 * 1024 * 1024
 _MOST_NAMES = 1000
 
 
@@ -78,6 +77,7 @@ class SessionWatch:
         self._uses = Uses()
         self._untold = UntoldLogins(remembered.get("untold"))
         self._names: Set[str] = {str(name) for name in _list(remembered.get("names")) if account_problem(name) is None}
+        self._comers = Comers(remembered.get("comers"))
         self._is_known = "place" in remembered
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
@@ -114,6 +114,7 @@ class SessionWatch:
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
         self._note_names(logins)
+        self._comers.add(logins)
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
         self._untold.add(logins if self._is_known else ())
         self._is_known = True
@@ -252,7 +253,7 @@ class SessionWatch:
 
     def _remembered(self) -> Dict[str, Any]:
         try:
-            fields = json.loads(self._state_folder.folder.read(_FILE, _LARGEST_FILE))
+            fields = json.loads(self._state_folder.folder.read(comers.FILE, comers.LARGEST_FILE))
         except (OSError, ValueError):
             return {}
         if not isinstance(fields, dict):
@@ -270,9 +271,12 @@ class SessionWatch:
             "boot": processes.boot_id(),
             "untold": self._untold.save(),
             "names": sorted(self._names),
+            "comers": self._comers.save(),
         }
         try:
-            self._state_folder.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
+            self._state_folder.folder.write(
+                comers.FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False
+            )
         except OSError as error:
             self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")
 

@@ -13,10 +13,12 @@ import contextlib
 import os
 import pwd
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.sshd import drop_in, login_check, originals, probe
-from keyrack.agent.sshd.login_check import LoginCheck, Verdict
+from keyrack.agent.sessions import comers
+from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Observation, SshdProof
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
@@ -25,14 +27,17 @@ from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, programs
 from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
-from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.protocol.report import COMMAND, EVERYBODY, KEY, ReportedKey
+from keyrack.ssh import line_options
+from keyrack.ssh.options import split_option
 from keyrack.ssh.public_key import fingerprint_of
 
 NOTE = "enforcement.json"
 TRIAL_SECONDS = 60.0
 LASTING_SECONDS = 600.0  # a key that ends sooner is nobody's way in
 NOBODY = "nobody"  # whom enforcing would shut out
+_BOUNDS = ("from", "command", "verify-required")  # options by which a key opens less than without them
 _MOST_LOSERS = 3  # named in words
 _MOST_ACCOUNTS = 500  # asked one by one, where rules are for single accounts
 
@@ -287,10 +292,11 @@ class Enforcement:
             # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
             return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
-            verdicts = self._check.look(document, copy)
-            if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
+            came = comers.look(self._state_folder, self.sshd)
+            verdicts = self._check.look(document, copy, came)
+            if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), came):
                 return self._on_command_line(settings, copy)
-            whys = login_check.words_of(verdicts)
+            whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), came)
         keys = "no key of this document opens an account of this host for long and without a forced command"
         return f"nobody could log in: {'; '.join(whys) or keys}"
 
@@ -317,7 +323,7 @@ class Enforcement:
             problems.append(f"another sshd listens at {others}: whom it lets in is told, and nothing here binds it")
         if self._chain:
             problems += [drop_in.chained_words(command) for command in self.sshd.keys_commands()]
-        self._words = problems + login_check.words_of(verdicts)
+        self._words = problems + login_verdict.words_of(verdicts)
         return list(self._words)
 
     def _shows(self, verdicts: List[Verdict]) -> Observation:
@@ -530,7 +536,21 @@ def _stays(one: ReportedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
-    return any(fingerprint_of(entry.public_key) == one.fingerprint for entry in document.users.get(one.username, ()))
+    entries = document.users.get(one.username, ())
+    same = (entry for entry in entries if fingerprint_of(entry.public_key) == one.fingerprint)
+    written = {_bound(name, value) for name, value in line_options.parse(one.options).entries}
+    return any(_bounds(entry) <= written for entry in same)
+
+
+def _bounds(entry: AuthorizedKey) -> Set[Tuple[str, str]]:
+    """What keeps a key from opening its account for whoever has it, from anywhere, for ever and for all."""
+    options = {_bound(*split_option(option)) for option in entry.options}
+    ends = {_bound("expiry-time", None)} if entry.expires_at is not None else set()
+    return {bound for bound in options if bound[0] in _BOUNDS} | ends
+
+
+def _bound(name: str, value: Optional[str]) -> Tuple[str, str]:
+    return name.lower(), "" if name.lower() == "expiry-time" else value or ""
 
 
 def _loser(one: ReportedKey) -> str:

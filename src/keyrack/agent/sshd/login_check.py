@@ -5,9 +5,9 @@ What is looked at, for each account and then for each of its keys:
     there and lets one work;
 (2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
     sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
-(3) the key: its type and size are taken, its end has not come, it is not revoked, by the document or by a list of
-    this host's own.
-What is not looked at: `from` and the network, which depend on where somebody comes from; and what PAM's modules do.
+(3) the key (key_check.py): its type, size and options are taken, its end has not come, it is not revoked, by the
+    document or by a list of this host's own; and somebody can come from where it may be used (`from`).
+What is not looked at: the network beyond that, and what PAM's modules do.
 
 It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and what the service is told.
 """
@@ -23,106 +23,26 @@ import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.keys import account_tasks
-from keyrack.agent.sshd import places, revoked_list
+from keyrack.agent.sshd import key_check, places, revoked_list
+from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
 from keyrack.agent.sshd.places import Place
-from keyrack.agent.sshd.running import TAKES_PATTERNS
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
-from keyrack.ssh import public_key
 
 _NO_LOGIN = ("nologin", "false", "true", "sync", "halt", "shutdown", "reboot", "poweroff")  # shells that end at once
-_NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only carry files
 _ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells", "/etc/nsswitch.conf")
 _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
-_RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
-_TELLS_SIGNATURES = (9, 6)  # OpenSSH's first that tells a client which signatures it takes, not all that it knows
 _PROGRAM = re.compile(r"/[A-Za-z0-9/._-]+")  # a path in which a shell would see nothing else
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
-_MOST_WORDS = 10
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
 _USERS = ("allowusers", "denyusers")
 _LANE = -3  # of what is looked at for sshd (account_tasks.py)
 _UNANSWERED = "does not answer"
 _ANYWHERE = Place(places.ASKING, places.ASKING)
-
-
-class KeyVerdict(NamedTuple):
-    """One key of an account. why: the rule that keeps it from opening the account; empty: it opens it."""
-
-    key: AuthorizedKey
-    why: str
-
-    @property
-    def fingerprint(self) -> str:
-        """As people see it."""
-        return public_key.fingerprint_of(self.key.public_key)
-
-
-class Verdict:
-    """One account of a document. why: the rule that keeps everybody out of it, whatever the key; empty: none.
-
-    Its keys are judged when they are asked for: most questions end with the first that opens the account.
-    """
-
-    def __init__(
-        self,
-        username: str,
-        why: str,
-        entries: Sequence[AuthorizedKey],
-        answers: Sequence[Effective],
-        revoked: "set[str]",
-        everywhere: bool = False,
-        *,
-        version: Callable[[], Tuple[int, ...]],
-    ) -> None:
-        """answers: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
-        out only by what keeps it out in all of them; version: of the sshd that runs, asked where it matters.
-        """
-        self.username = username
-        self.why = why
-        self._entries = entries
-        self._answers = answers
-        self._effective = answers[0]
-        self._revoked = revoked
-        self._everywhere = everywhere
-        self._version = version
-
-    def judged(self) -> Iterator[KeyVerdict]:
-        """Each of its keys."""
-        for entry in self._entries:
-            whys = [
-                _file_problem(self.username, self._version)
-                or _key_problem(entry, answer, self.username, self._revoked)
-                or _signature_problem(entry, answer, self._version)
-                for answer in self._answers
-            ]
-            opens = not all(whys) if self._everywhere else not any(whys)
-            yield KeyVerdict(entry, "" if opens else next(filter(None, whys)))
-
-    def opening(self) -> Iterator[AuthorizedKey]:
-        """The keys that open it."""
-        return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether everybody there is kept to one command, such as carrying files, or shut in a folder, by sshd or the
-        account's shell: nothing of this host can be mended by that.
-        """
-        if any(self._effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
-            return True
-        account = lookup.account(self.username)
-        return account is not None and os.path.basename(account.pw_shell) in _NO_WORK
-
-    @property
-    def words(self) -> str:
-        """Why nobody gets in by it, in one line; empty where somebody does."""
-        if next(self.opening(), None) is not None:
-            return ""
-        whys = "; ".join(sorted({one.why for one in self.judged()}))
-        return f"no key opens the account {self.username}: {self.why or whys}"
 
 
 class _Judged(NamedTuple):
@@ -152,13 +72,14 @@ class LoginCheck:
         self._accounts: Dict[str, _Judged] = {}
         self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
 
-    def look(self, document: HostDocument, config: Optional[str] = None) -> List[Verdict]:
-        """A verdict for each account that has a key in the document. config: other settings to judge by.
+    def look(self, document: HostDocument, config: Optional[str] = None, came: Came = NOBODY_CAME) -> List[Verdict]:
+        """A verdict for each account that has a key in the document. config: other settings to judge by; came: who is
+        known to have logged in.
 
         Raises SshdProblem when sshd does not answer.
         """
         users = {name: entries for name, entries in sorted(document.users.items()) if entries}
-        return self.judge(users, document.revoked, config)
+        return self.judge(users, document.revoked, config, came=came)
 
     def judge(
         self,
@@ -168,6 +89,7 @@ class LoginCheck:
         *,
         everywhere: bool = False,
         beside: Optional[Callable[[str, Effective], str]] = None,
+        came: Came = NOBODY_CAME,
     ) -> List[Verdict]:
         """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
 
@@ -177,6 +99,7 @@ class LoginCheck:
         accounts = self._judged(users, config)
         refused = set(revoked)
         found = []
+        asked: Optional[_Answers] = None
         for name, entries in users.items():
             judged = accounts[name]
             why = judged.everywhere if everywhere else judged.why
@@ -186,7 +109,16 @@ class LoginCheck:
                 why = next(filter(None, whys), "") if not everywhere or all(whys) else ""
                 # Each key must be taken where nothing else keeps it out.
                 answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
-            found.append(Verdict(name, why, entries, answers, refused, everywhere, version=self._sshd.running.version))
+            named = {key_check.sources(entry) for entry in entries if entry.options} - {""}
+            sources, seen = dict.fromkeys(named, OpenPlaces((), why)), OpenPlaces((), why)
+            if not why and (named or came.addresses):
+                asked = asked or _Answers(self._sshd, config)
+                sources = {text: _ways(name, asked.of(name, text), text, beside) for text in named}
+                seen = _ways(name, asked.from_addresses(name, came.addresses), None, beside)
+            version = self._sshd.running.version
+            found.append(
+                Verdict(name, why, entries, answers, refused, everywhere, version=version, sources=sources, seen=seen)
+            )
         return found
 
     def key_problem(self, name: str) -> str:
@@ -248,14 +180,28 @@ class _Answers:
         self._named = named_places(self._lines)
         self._all: Optional[Effective] = None
 
-    def of(self, name: str) -> List[Tuple[Place, Effective]]:
-        """For somebody who comes from this host first, then for every place that rules tell apart."""
+    def of(self, name: str, sources: str = "") -> List[Tuple[Place, Effective]]:
+        """For somebody who comes from this host first, then for every place that rules tell apart; sources: a list of
+        further places to be looked at (`from`).
+        """
         users = [after for before, after in map(_parts, self._users()) if after and places.like(before, name)]
-        if not self._by_place and not users:
+        if not self._by_place and not users and not sources:
             return [(_ANYWHERE, self._asked(name, None))]
-        listeners = self._sshd.listeners() or self._sshd.configured()
-        names_hosts = self._sshd.names_hosts(self._config)
-        found = places.ways_in(listeners, [*self._named, *users], by_ends=self._by_ends, names_hosts=names_hosts)
+        named, more = [*self._named, *users], [sources] if sources else []
+        return self._of_places(
+            name, places.ways_in(self._listeners(), named, more, by_ends=self._by_ends, names_hosts=self._names_hosts())
+        )
+
+    def from_addresses(self, name: str, addresses: Sequence[str]) -> List[Tuple[Place, Effective]]:
+        """For somebody who comes from one of these."""
+        if not addresses:
+            return []
+        return self._of_places(
+            name,
+            places.from_addresses(self._listeners(), addresses, by_ends=self._by_ends, names_hosts=self._names_hosts()),
+        )
+
+    def _of_places(self, name: str, found: Iterable[Place]) -> List[Tuple[Place, Effective]]:
         known: Dict[Tuple[object, ...], Effective] = {}
         answers = []
         for place in found:
@@ -264,6 +210,12 @@ class _Answers:
                 known[kind] = self._asked(name, place if self._by_place else None)
             answers.append((place, known[kind]))
         return answers
+
+    def _listeners(self) -> Sequence[Listener]:
+        return self._sshd.listeners() or self._sshd.configured()
+
+    def _names_hosts(self) -> bool:
+        return self._sshd.names_hosts(self._config)
 
     def _asked(self, name: str, place: Optional[Place]) -> Effective:
         if self._single:
@@ -287,11 +239,12 @@ def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     if account is None:
         why = lookup.absence(name)
         return _Judged(False, why, why, why, usual, (), None)
-    no_key = next(filter(None, (_no_key(name, account, one, None) for one in usual)), "")
-    why = no_key or next(filter(None, (_no_session(account, one) for one in usual)), "")
+    rules = _Rules(account, name)
+    no_key = next(filter(None, (rules.no_key(one, None) for one in usual)), "")
+    why = no_key or next(filter(None, (rules.no_session(one) for one in usual)), "")
     # Parallel to answers: what keeps sshd from taking a key there, and what ends a login there.
-    no_keys = [_no_key(name, account, one, place) for place, one in answers]
-    whys = [none or _no_session(account, one) for none, (_, one) in zip(no_keys, answers)]  # noqa: B905 - Python 3.9
+    no_keys = [rules.no_key(one, place) for place, one in answers]
+    whys = [none or rules.no_session(one) for none, (_, one) in zip(no_keys, answers)]  # noqa: B905 - Python 3.9
     everywhere = whys[0] if all(whys) else ""
     free = [pair for pair, ends in zip(answers, whys) if not ends]  # noqa: B905 - Python 3.9
     return _Judged(
@@ -305,43 +258,71 @@ def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     )
 
 
-def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:
-    """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end."""
-    until = time.time() + seconds
-    for verdict in verdicts:
-        if verdict.is_bound:
-            continue
-        for key in verdict.opening():
-            end = key.expires_at
-            bound = any(option.lower().startswith("command=") for option in key.options)
-            if not bound and (end is None or end.timestamp() > until):
-                return True
-    return False
+class _Rules:
+    """What keeps everybody out of one account, by each answer of sshd; the system is asked once for each."""
+
+    def __init__(self, account: pwd.struct_passwd, name: str) -> None:
+        self._account = account
+        self._name = name
+        self._no_keys: Dict[Effective, str] = {}
+        self._no_sessions: Dict[Effective, str] = {}
+
+    def no_key(self, effective: Effective, place: Optional[Place]) -> str:
+        """What keeps sshd from taking a key for it; of checks (1) and (2). place: from where; None: from wherever rules
+        for users let somebody come.
+        """
+        if effective not in self._no_keys:
+            self._no_keys[effective] = _no_key(self._name, self._account, effective)
+        return self._no_keys[effective] or _users_problem(self._account, effective, place)
+
+    def no_session(self, effective: Effective) -> str:
+        """What ends a login though the key was taken; of checks (1) and (2)."""
+        if effective not in self._no_sessions:
+            self._no_sessions[effective] = _no_session(self._account, effective)
+        return self._no_sessions[effective]
 
 
-def words_of(verdicts: Sequence[Verdict]) -> List[str]:
-    """Why nobody gets in, an account a line, for accounts that no key opens; not all of very many."""
-    found = [words for words in (verdict.words for verdict in verdicts) if words]
-    more = [f"and {len(found) - _MOST_WORDS} accounts more that no key opens"] if len(found) > _MOST_WORDS else []
-    return found[:_MOST_WORDS] + more
+def _ways(
+    name: str,
+    answers: Sequence[Tuple[Place, Effective]],
+    sources: Optional[str],
+    beside: Optional[Callable[[str, Effective], str]],
+) -> OpenPlaces:
+    """The ways in from these places; sources: from those of them alone that this list of `from` names."""
+    account = lookup.account(name)
+    if account is None:
+        return OpenPlaces((), lookup.absence(name))
+    rules, others = _Rules(account, name), {}
+    found: List[Tuple[Place, Effective]] = []
+    why = f"nobody can come to where sshd listens from where it may be used (from={sources})" if sources else ""
+    named = [(place, one) for place, one in answers if sources is None or places.may_name(sources, place)]
+    whys = []
+    for place, one in named:
+        if beside is not None and one not in others:
+            others[one] = beside(name, one)
+        closed = rules.no_key(one, place) or rules.no_session(one) or others.get(one, "")
+        if closed:
+            whys.append(closed)
+        else:
+            found.append((place, one))
+    closing = next(iter(whys), why)
+    if sources and whys:
+        closing = f"{closing}, from where it may be used (from={sources})"
+    return OpenPlaces(tuple(found), closing if not found else next(iter(whys), ""))
 
 
-def _no_key(name: str, account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
-    """What keeps sshd from taking a key for an account; of checks (1) and (2). place: from where; None: from wherever
-    rules for users let somebody come.
-    """
+def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
     if account.pw_name != name:
         # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
         _shell_problem(account, effective)
         or _shadow_problem(name, effective, pam=False)
-        or _sshd_problem(account, effective, place)
+        or _sshd_problem(account, effective)
     )
 
 
 def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
-    """What ends a login though the key was taken; of checks (1) and (2)."""
     if effective.one("maxsessions") == "0":
         return "sshd lets nobody do anything there (MaxSessions 0)"
     return (
@@ -451,7 +432,7 @@ def _nologin_problem(account: pwd.struct_passwd) -> str:
     return next((f"{path} lets root alone log in" for path in _NOLOGIN_FILES if os.path.exists(path)), "")
 
 
-def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
+def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if effective.problem:
         return f"sshd breaks off its logins: {effective.problem}"
     if effective.one("maxauthtries") == "0":
@@ -465,9 +446,10 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optio
         return f"AuthenticationMethods {' '.join(methods)}: a key alone is not enough"
     if account.pw_uid == 0 and effective.one("permitrootlogin") == "no":
         return "PermitRootLogin no"
-    unreadable = revoked_list.unreadable(effective.one("revokedkeys"))
-    if unreadable:
-        return unreadable
+    return revoked_list.unreadable(effective.one("revokedkeys"))
+
+
+def _users_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
     denied = _first_match(effective.all("denyusers"), account.pw_name, place, otherwise=False)
     if denied:
         return f"DenyUsers {denied}"
@@ -483,61 +465,6 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective, place: Optio
         if allowed_groups and not any(places.like(pattern, group) for pattern in allowed_groups for group in groups):
             return f"AllowGroups {' '.join(allowed_groups)}: no group of it"
     return ""
-
-
-def _file_problem(name: str, version: Callable[[], Tuple[int, ...]]) -> str:
-    """Why sshd does not read an account's file of Keyrack's: what stands for %u is a part of the pattern to it, too."""
-    if "\\" in name and version() >= TAKES_PATTERNS:
-        return (
-            "sshd takes the \\ in its name for a part of a pattern since OpenSSH 10.0, and reads no file of this name"
-        )
-    return ""
-
-
-def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
-    """What keeps one key from opening an account; check (3)."""
-    key = public_key.read_canonical(entry.public_key)
-    if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
-        return "its end has come"
-    if key.canonical in revoked:
-        return "it is revoked on this host"
-    listed = revoked_list.problem(effective.one("revokedkeys"), key.canonical)
-    if listed:
-        return listed
-    taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
-    signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
-    if taken and not set(signatures) & set(taken.split(",")):
-        return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {key.type})"
-    # Before 8.5, where the list was one of types of keys, ssh-rsa stood for newer signatures, too.
-    of_signatures = effective.one("pubkeyacceptedalgorithms").split(",")
-    if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and key.type == "ssh-rsa":
-        return "sshd takes it with SHA-1 alone, as no ssh since 8.8 signs (PubkeyAcceptedAlgorithms has no rsa-sha2)"
-    least = effective.one("requiredrsasize")
-    if key.type == "ssh-rsa" and least.isdecimal() and key.bits < int(least):
-        return f"it has {key.bits} bits, and sshd wants {least} (RequiredRSASize)"
-    forced = any(option.lower().startswith("command=") for option in entry.options)
-    if effective.one("permitrootlogin") == "forced-commands-only" and not forced and _is_root(name):
-        return "sshd lets root in with a forced command only (PermitRootLogin forced-commands-only)"
-    return ""
-
-
-def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Callable[[], Tuple[int, ...]]) -> str:
-    """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
-
-    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
-    sshd tells of what it takes, and of what the certificates that it takes are signed with.
-    """
-    taken = effective.one("pubkeyacceptedalgorithms").split(",")
-    if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
-        return ""
-    if version() >= _TELLS_SIGNATURES and "rsa-sha2-512-cert-v01@openssh.com" not in taken:
-        return ""
-    return "ssh signs with rsa-sha2-512, which sshd does not take (PubkeyAcceptedAlgorithms has no rsa-sha2-512)"
-
-
-def _is_root(name: str) -> bool:
-    account = lookup.account(name)
-    return account is not None and account.pw_uid == 0
 
 
 def _first_match(patterns: Sequence[str], name: str, place: Optional[Place], *, otherwise: bool) -> str:

@@ -22,6 +22,7 @@ _NEAR, _NEAR_6 = (HERE, ASKING, "127.0.0.2"), ("::1",)
 _FAR = ("192.0.2.1", "198.51.100.77", "203.0.113.9", "192.88.99.2")  # of nobody (RFC 5737, RFC 7526)
 _FAR_6 = ("2001:db8::1", "2001:db8:ffff::77")  # of nobody (RFC 3849)
 _MOST = 64  # addresses and names that rules name are looked at
+_MOST_MORE = 256  # the same of what one key names (options.py takes so many)
 _WHOLE = 4  # numbers of an IPv4 address
 
 
@@ -47,13 +48,15 @@ class _End(NamedTuple):
 
 
 def ways_in(
-    listeners: Iterable[Listener], named: Iterable[str], *, by_ends: bool, names_hosts: bool
+    listeners: Iterable[Listener], named: Iterable[str], more: Iterable[str] = (), *, by_ends: bool, names_hosts: bool
 ) -> Tuple[Place, ...]:
-    """Every place worth asking about, this host itself first. named: the patterns by which rules name places; by_ends:
-    whether a rule asks where somebody comes to; names_hosts: whether sshd asks the DNS for names (UseDNS).
+    """Every place worth asking about, this host itself first. named: the patterns by which rules name places; more:
+    others that are of interest; by_ends: whether a rule asks where somebody comes to; names_hosts: whether sshd asks
+    the DNS for names (UseDNS).
     """
-    patterns = [part.lstrip("!") for text in named for part in text.split(",")]
-    addresses, hosts = _samples(patterns)
+    patterns, others = _parts(named), _parts(more)
+    (addresses, hosts), wanted = _samples(patterns), _samples(others, _MOST_MORE)
+    addresses, hosts = list(dict.fromkeys(addresses + wanted[0])), list(dict.fromkeys(hosts + wanted[1]))
     found: List[Place] = []
     for end in _ends(listeners, by_ends=by_ends):
         for address, usual in _comers(end, addresses, patterns):
@@ -63,6 +66,25 @@ def ways_in(
             far = _FAR[0] if socket.AF_INET in end.families else _FAR_6[0]
             found += [Place(far, host, end.local, end.port, False) for host in hosts]
     return tuple(dict.fromkeys(found))
+
+
+def from_addresses(
+    listeners: Iterable[Listener], addresses: Iterable[str], *, by_ends: bool, names_hosts: bool
+) -> Tuple[Place, ...]:
+    """Ways in of those who come from these addresses; what the DNS calls one of them is not asked, and is ""."""
+    found: List[Place] = []
+    for end in _ends(listeners, by_ends=by_ends):
+        for address in addresses:
+            if _can_come(address, end):
+                found.append(Place(address, "" if names_hosts else address, end.local, end.port, False))
+    return tuple(dict.fromkeys(found))
+
+
+def may_name(pattern: str, place: Place) -> bool:
+    """As names() has it; where a place's name is not known, a list with names of hosts may name it."""
+    if not place.host and any(not list(_of_pattern(part)) and part.strip("*?") for part in _parts([pattern])):
+        return _listed(pattern, place.address, networks=True) >= 0
+    return names(pattern, place)
 
 
 def names(pattern: str, place: Place) -> bool:
@@ -143,9 +165,20 @@ def _comers(end: _End, addresses: Sequence[str], patterns: Sequence[str]) -> Ite
             if usual is not None:
                 yield usual, kind is far or end.near_only
         for address in addresses:
-            fits = (":" in address) == (family == socket.AF_INET6)
-            if fits and (not end.near_only or _is_near(address) or _is_own(address)):
+            if _family(address) == family and _can_come(address, end):
                 yield address, False
+
+
+def _can_come(address: str, end: _End) -> bool:
+    return _family(address) in end.families and (not end.near_only or _is_near(address) or _is_own(address))
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _parts(lists: Iterable[str]) -> List[str]:
+    return [part.lstrip("!") for text in lists for part in text.split(",")]
 
 
 def _names_closely(pattern: str, address: str) -> bool:
@@ -155,7 +188,7 @@ def _names_closely(pattern: str, address: str) -> bool:
     return like(pattern, address) or _within(pattern, address)
 
 
-def _samples(patterns: Iterable[str]) -> Tuple[List[str], List[str]]:
+def _samples(patterns: Iterable[str], most: int = _MOST) -> Tuple[List[str], List[str]]:
     """Some addresses that these patterns name, and some names of hosts."""
     addresses: Dict[str, None] = {}
     hosts: Dict[str, None] = {}
@@ -165,7 +198,7 @@ def _samples(patterns: Iterable[str]) -> Tuple[List[str], List[str]]:
             addresses[address] = None
         if not found and pattern.strip("*?"):
             hosts[pattern.replace("*", "a").replace("?", "a").lower()] = None
-    return list(addresses)[:_MOST], list(hosts)[:_MOST]
+    return list(addresses)[:most], list(hosts)[:most]
 
 
 def _of_pattern(pattern: str) -> Iterator[str]:
@@ -197,8 +230,7 @@ def _is_near(address: str) -> bool:
 
 def _is_own(address: str) -> bool:
     """Whether it is this machine's, so that somebody here may come from it to loopback; nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+    with contextlib.suppress(OSError), socket.socket(_family(address), socket.SOCK_DGRAM) as asking:
         asking.bind((address, 0))
         return True
     return False

@@ -7,7 +7,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sshd import config_block, drop_in, login_check, originals
+from keyrack.agent.sessions import comers
+from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
@@ -199,20 +200,22 @@ def _settings(
                 changed = True
         if not changed:
             yield "  no change"
-        verdicts = check.look(document, copy)
+        came = comers.look(state, sshd)
+        verdicts = check.look(document, copy, came)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
     yield ""
     yield "Who could not log in with a key of Keyrack all the same:"
     count = 0
-    for verdict in verdicts:
-        for one in verdict.judged():
-            if verdict.why or one.why:
-                yield f"  {verdict.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {verdict.why or one.why}"
+    for account in verdicts:
+        for one in account.judged():
+            if account.why or one.why:
+                yield f"  {account.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {account.why or one.why}"
                 count += 1
-    if not login_check.opens_for_long(verdicts, LASTING_SECONDS):
-        yield "  everybody: no key opens an account for long and without a forced command, so enforcing does not begin"
+    if not login_verdict.opens_for_long(verdicts, LASTING_SECONDS, came):
+        yield "  everybody: no key lets somebody work here for long, so enforcing does not begin"
+        yield from (f"  {why}" for why in login_verdict.nobody_words(verdicts, LASTING_SECONDS, came))
     elif not count:
         yield "  nobody: each key opens its account"
 

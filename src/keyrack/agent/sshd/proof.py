@@ -18,7 +18,8 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 from keyrack.agent.keys.ends import EndForm, form_of, write
 from keyrack.agent.sshd import listening, probe
 from keyrack.agent.sshd.listening import Listener
-from keyrack.agent.sshd.login_check import LoginCheck, Verdict
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment
 from keyrack.agent.system import lookup

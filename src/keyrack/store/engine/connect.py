@@ -6,11 +6,13 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.util import LRUCache
 
 from keyrack.store.engine import altered
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
@@ -29,6 +31,7 @@ _REFUSED = re.compile(
     r"|permission denied for database.*))"
 )
 _PORT = 5432
+_STATEMENTS = 1000  # that are kept compiled
 _SEVERAL_HOSTS = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://(?:[^@/?]*@)?)([^@/?]+,[^@/?]+)(/.*)?")
 
 # serialization_failure and deadlock_detected: docs "PostgreSQL Error Codes".
@@ -117,12 +120,13 @@ def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> 
     def connect() -> sqlite3.Connection:
         return _connect_sqlite(opened, writer=writer)
 
-    engine = create_engine(
+    dialect, statements = _sqlite_in_common()
+    engine = Engine(
+        NullPool(connect, dialect=dialect),  # type: ignore[arg-type]
+        dialect,
         url,
-        creator=connect,
         hide_parameters=True,  # an error's text ends up in logs, the values do not
-        poolclass=NullPool,
-        json_deserializer=as_json,
+        execution_options={"compiled_cache": statements},
     )
 
     # The driver is kept out of transactions (isolation_level None), so each one is begun here, by name; and
@@ -132,6 +136,17 @@ def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> 
         cast(sqlite3.Connection, conn.connection.driver_connection).execute(begin)
 
     return engine
+
+
+@cache
+def _sqlite_in_common() -> tuple[Any, Any]:
+    """What all engines on SQLite of this process have: the dialect, and the statements that were compiled for it.
+
+    To compile a statement takes longer than to ask it, and one for readers is often one for the writer too. None of it
+    follows from a file: the dialect looks at the library, once, on a database in memory.
+    """
+    with create_engine("sqlite://", json_deserializer=as_json).connect() as conn:
+        return conn.dialect, LRUCache(_STATEMENTS)
 
 
 def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:

@@ -68,6 +68,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     authenticators.name: frozenset(("last_used_at",)),
     identities.name: frozenset(),
     "key_policies": frozenset(),
+    "repository_names": frozenset(),
+    "deleted_servers": frozenset(),
+    "deleted_server_keys": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

@@ -1,0 +1,92 @@
+"""Remembers from where people logged in lately, and by which keys, so that enforcing shuts out nobody who comes so.
+
+It reads what the watch of sessions noted (watch.py) and who is connected now; it asks no log and changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from typing import Any, Dict, Iterable, Tuple
+
+from keyrack.agent.sessions.login_log import LoggedLogin
+from keyrack.agent.sessions.unknown import is_in
+from keyrack.agent.sshd import listening
+from keyrack.agent.sshd.login_verdict import Came
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.state import StateFolder
+from keyrack.agent.system import processes
+
+FILE = "sessions.json"  # the watch's
+LARGEST_FILE = 16 * 1024 * 1024
+_MOST = 200  # addresses, and keys
+_LASTING_SECONDS = 30 * 86400.0
+
+
+class Comers:
+    """The addresses and keys of accepted logins, each with the time of its last one."""
+
+    def __init__(self, remembered: object) -> None:
+        fields = remembered if isinstance(remembered, dict) else {}
+        self._addresses = _times(fields.get("addresses"))
+        self._keys = _times(fields.get("keys"))
+
+    def add(self, logins: Iterable[LoggedLogin]) -> None:
+        """Take in accepted logins."""
+        for login in logins:
+            address = _plain(login.address)
+            if address:
+                self._addresses[address] = max(login.at, self._addresses.get(address, 0.0))
+            if login.fingerprint:
+                self._keys[login.fingerprint] = max(login.at, self._keys.get(login.fingerprint, 0.0))
+        for times in (self._addresses, self._keys):
+            for one in sorted(times, key=lambda name: times[name], reverse=True)[_MOST:]:
+                del times[one]
+
+    def save(self) -> Dict[str, Any]:
+        """As JSON."""
+        return {"addresses": self._addresses, "keys": self._keys}
+
+    def came(self) -> Came:
+        """Those who came within the last month, newest first."""
+        since = time.time() - _LASTING_SECONDS
+        addresses = sorted(self._addresses, key=lambda one: self._addresses[one], reverse=True)
+        lately = tuple(one for one in addresses if self._addresses[one] >= since)
+        return Came(lately, frozenset(one for one, at in self._keys.items() if at >= since))
+
+
+def look(state: StateFolder, sshd: Sshd) -> Came:
+    """Who is connected now and who came lately, as far as it is known."""
+    noted: Any = {}
+    try:
+        noted = json.loads(state.folder.read(FILE, LARGEST_FILE))
+    except (OSError, ValueError):
+        pass  # nothing is known of who came
+    came = Comers(noted.get("comers") if isinstance(noted, dict) else None).came()
+    return came._replace(addresses=tuple(dict.fromkeys((*_connected(sshd), *came.addresses))))
+
+
+def _connected(sshd: Sshd) -> Tuple[str, ...]:
+    """From where those come who are in now, whatever the log says."""
+    listeners = {pid for one in sshd.listeners() for pid in one.sshds}
+    found = {pid for pid in listeners for pid in processes.children(pid)}
+    found |= {pid for pid in processes.everything() if listening.is_lone_connection(pid)} - listeners
+    peers = (peer for pid in sorted(found) if is_in(pid) for peer in processes.peers(pid))
+    addresses = (_plain(address) for address, port in peers if port)  # what only listens has nobody at its other end
+    return tuple(filter(None, dict.fromkeys(addresses)))
+
+
+def _times(value: object) -> Dict[str, float]:
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {str(name): float(at) for name, at in pairs if isinstance(at, (int, float))}
+
+
+def _plain(address: str) -> str:
+    """An address in its one form; empty for what is none."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)

@@ -1,0 +1,138 @@
+"""Judges one key of an account by what sshd does there: its options, type, size and end, and lists of revoked keys.
+
+It asks sshd nothing and looks at no account; the account itself is login_check's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Callable, Iterable, Tuple
+
+from keyrack.agent.sshd import revoked_list
+from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN
+from keyrack.agent.sshd.settings import Effective
+from keyrack.agent.system import lookup
+from keyrack.protocol.host_document import AuthorizedKey
+from keyrack.ssh import line_options, public_key
+from keyrack.ssh.options import split_option
+
+_NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only carry files
+_RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
+_TELLS_SIGNATURES = (9, 6)  # OpenSSH's first that tells a client which signatures it takes, not all that it knows
+_VERIFY = "verify-required"
+Version = Callable[[], Tuple[int, int]]
+"""Of the sshd that runs; asked where it matters."""
+
+
+def problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]", version: Version) -> str:
+    """What keeps one key from opening an account, wherever its owner comes from; empty where nothing does."""
+    return (
+        _file_problem(name, version)
+        or _key_problem(entry, effective, name, revoked)
+        or _options_problem(entry, version)
+        or _signature_problem(entry, effective, version)
+    )
+
+
+def sources(entry: AuthorizedKey) -> str:
+    """From where alone a key may be used (`from`), as its line has it; empty: from anywhere."""
+    return _value(entry.options, "from")
+
+
+def command(entry: AuthorizedKey) -> str:
+    """What runs in place of what its owner asks for (`command`); empty where they may ask for anything."""
+    return _value(entry.options, "command")
+
+
+def is_bound(effective: Effective, name: str) -> bool:
+    """Whether everybody there is kept to one command, such as carrying files, or shut in a folder, by sshd or the
+    account's shell: nothing of this host can be mended by that.
+    """
+    if any(effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
+        return True
+    account = lookup.account(name)
+    return account is not None and os.path.basename(account.pw_shell) in _NO_WORK
+
+
+def must_verify(entry: AuthorizedKey, effective: Effective) -> bool:
+    """Whether its security key must have checked its user (PIN), which nothing in its public half says it ever does."""
+    if not entry.public_key.startswith("sk-"):
+        return False
+    return _VERIFY in entry.options or _VERIFY in effective.one("pubkeyauthoptions").replace(",", " ").split()
+
+
+def _value(options: Iterable[str], name: str) -> str:
+    for option in options:
+        if option.lower().startswith(f"{name}="):
+            return split_option(option)[1] or ""
+    return ""
+
+
+def _options_problem(entry: AuthorizedKey, version: Version) -> str:
+    """Why sshd refuses the whole line for what stands before the key, as one does that knows an option not yet."""
+    if not entry.options:
+        return ""
+    running = version()
+    if running == UNKNOWN:
+        return ""
+    found = line_options.parse(",".join(entry.options), version=running).problem
+    if found is None:
+        return ""
+    options = ", ".join(option.partition("=")[0] for option in entry.options)
+    return f"OpenSSH {running[0]}.{running[1]} refuses its line, as {found} ({options})"
+
+
+def _file_problem(name: str, version: Version) -> str:
+    """Why sshd does not read an account's file of Keyrack's: what stands for %u is a part of the pattern to it, too."""
+    if "\\" in name and version() >= TAKES_PATTERNS:
+        return (
+            "sshd takes the \\ in its name for a part of a pattern since OpenSSH 10.0, and reads no file of this name"
+        )
+    return ""
+
+
+def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
+    """What keeps one key from opening an account; check (3)."""
+    key = public_key.read_canonical(entry.public_key)
+    if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
+        return "its end has come"
+    if key.canonical in revoked:
+        return "it is revoked on this host"
+    listed = revoked_list.problem(effective.one("revokedkeys"), key.canonical)
+    if listed:
+        return listed
+    taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
+    signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
+    if taken and not set(signatures) & set(taken.split(",")):
+        return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {key.type})"
+    # Before 8.5, where the list was one of types of keys, ssh-rsa stood for newer signatures, too.
+    of_signatures = effective.one("pubkeyacceptedalgorithms").split(",")
+    if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and key.type == "ssh-rsa":
+        return "sshd takes it with SHA-1 alone, as no ssh since 8.8 signs (PubkeyAcceptedAlgorithms has no rsa-sha2)"
+    least = effective.one("requiredrsasize")
+    if key.type == "ssh-rsa" and least.isdecimal() and key.bits < int(least):
+        return f"it has {key.bits} bits, and sshd wants {least} (RequiredRSASize)"
+    forced = any(option.lower().startswith("command=") for option in entry.options)
+    if effective.one("permitrootlogin") == "forced-commands-only" and not forced and _is_root(name):
+        return "sshd lets root in with a forced command only (PermitRootLogin forced-commands-only)"
+    return ""
+
+
+def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Version) -> str:
+    """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
+
+    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
+    sshd tells of what it takes, and of what the certificates that it takes are signed with.
+    """
+    taken = effective.one("pubkeyacceptedalgorithms").split(",")
+    if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
+        return ""
+    if version() >= _TELLS_SIGNATURES and "rsa-sha2-512-cert-v01@openssh.com" not in taken:
+        return ""
+    return "ssh signs with rsa-sha2-512, which sshd does not take (PubkeyAcceptedAlgorithms has no rsa-sha2-512)"
+
+
+def _is_root(name: str) -> bool:
+    account = lookup.account(name)
+    return account is not None and account.pw_uid == 0

@@ -1,0 +1,195 @@
+"""What was judged of one account of a document: whether keys open it, from where, and for how long; it asks nobody.
+
+Enforcing needs more than a key that opens something: one that lets somebody work there, for long, who comes from where
+people come to this host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import FrozenSet, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+
+from keyrack.agent.sshd import key_check, places
+from keyrack.agent.sshd.places import Place
+from keyrack.agent.sshd.settings import Effective
+from keyrack.protocol.host_document import AuthorizedKey
+from keyrack.ssh import public_key
+
+_MOST_WORDS = 10
+_MOST_NAMED = 3  # keys and addresses in one sentence
+
+
+class KeyVerdict(NamedTuple):
+    """One key of an account. why: the rule that keeps it from opening the account; empty: it opens it."""
+
+    key: AuthorizedKey
+    why: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As people see it."""
+        return public_key.fingerprint_of(self.key.public_key)
+
+
+class OpenPlaces(NamedTuple):
+    """Ways in from some places. open: those that no rule for the account closes, and what sshd does there; why: the
+    rule that closes the others, or that nobody can come from there.
+    """
+
+    open: Tuple[Tuple[Place, Effective], ...] = ()
+    why: str = ""
+
+
+class Came(NamedTuple):
+    """Who logged in lately, by this host's processes and log. addresses: from where, newest first; keys: fingerprints
+    of those that sshd took.
+    """
+
+    addresses: Tuple[str, ...] = ()
+    keys: FrozenSet[str] = frozenset()
+
+
+NOBODY_CAME = Came()
+
+
+class Verdict:
+    """One account of a document. why: the rule that keeps everybody out of it, whatever the key; empty: none.
+
+    Its keys are judged when they are asked for: most questions end with the first that opens the account.
+    """
+
+    def __init__(
+        self,
+        username: str,
+        why: str,
+        entries: Sequence[AuthorizedKey],
+        answers: Sequence[Effective],
+        revoked: "set[str]",
+        everywhere: bool = False,
+        *,
+        version: key_check.Version,
+        sources: Mapping[str, OpenPlaces],
+        seen: OpenPlaces = OpenPlaces(),  # noqa: B008 - a tuple
+    ) -> None:
+        """answers: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
+        out only by what keeps it out in all of them; version: of the sshd that runs, asked where it matters; sources:
+        the ways in from what each `from` of its keys names; seen: those from where people came.
+        """
+        self.username = username
+        self.why = why
+        self._entries = entries
+        self._answers = answers
+        self._revoked = revoked
+        self._everywhere = everywhere
+        self._version = version
+        self._sources = sources
+        self._seen = seen
+
+    def judged(self) -> Iterator[KeyVerdict]:
+        """Each of its keys."""
+        return (self._judge(entry) for entry in self._entries)
+
+    def opening(self) -> Iterator[AuthorizedKey]:
+        """The keys that open it."""
+        return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
+
+    def hindrances(self, until: float, came: Came) -> Iterator[Tuple[AuthorizedKey, str]]:
+        """Each key that opens it, and why nobody can mend this host by it until then (seconds since 1970), for all that
+        is known of who came; empty where they can.
+        """
+        for key in self.opening():
+            yield key, self._binding(key, until, came) or self._elsewhere(key, came)
+
+    @property
+    def words(self) -> str:
+        """Why nobody gets in by it, in one line; empty where somebody does."""
+        if next(self.opening(), None) is not None:
+            return ""
+        whys = "; ".join(sorted({one.why for one in self.judged()}))
+        return f"no key opens the account {self.username}: {self.why or whys}"
+
+    def _answers_for(self, entry: AuthorizedKey) -> Sequence[Effective]:
+        source = key_check.sources(entry)
+        return [answer for _, answer in self._sources[source].open] if source else self._answers
+
+    def _judge(self, entry: AuthorizedKey) -> KeyVerdict:
+        whys = [self._problem(entry, answer) for answer in self._answers_for(entry)]
+        source = key_check.sources(entry)
+        if source and not whys:
+            return KeyVerdict(entry, self._sources[source].why)
+        # Whoever may come from some places only needs one of them.
+        opens = not all(whys) if self._everywhere or source else not any(whys)
+        return KeyVerdict(entry, "" if opens else next(filter(None, whys)))
+
+    def _problem(self, entry: AuthorizedKey, answer: Effective) -> str:
+        return key_check.problem(entry, answer, self.username, self._revoked, self._version)
+
+    def _binding(self, key: AuthorizedKey, until: float, came: Came) -> str:
+        if key_check.command(key):
+            return "it runs one command alone (command=)"
+        if key.expires_at is not None and key.expires_at.timestamp() <= until:
+            return "its end is near"
+        answers = self._answers_for(key)
+        bound = [key_check.is_bound(answer, self.username) for answer in answers]
+        if all(bound) if key_check.sources(key) else any(bound):
+            return (
+                "its account carries files, runs one command or is shut in (ForceCommand, ChrootDirectory, its shell)"
+            )
+        unsure = public_key.fingerprint_of(key.public_key) not in came.keys
+        if unsure and all(key_check.must_verify(key, answer) for answer in answers):
+            return (
+                "sshd wants its security key to check its user (verify-required), and that it does is known only once "
+                "it has logged in here"
+            )
+        return ""
+
+    def _elsewhere(self, key: AuthorizedKey, came: Came) -> str:
+        if not came.addresses or not (self._seen.open or self._seen.why):
+            return ""  # from where people come is not known, or they cannot any more, whatever is done
+        source = key_check.sources(key)
+        whys = [self._seen.why] if self._seen.why else []
+        for place, answer in self._seen.open:
+            if source and not places.may_name(source, place):
+                whys.append(f"it may come from {source} alone (from=)")
+            elif key_check.is_bound(answer, self.username):
+                whys.append("sshd keeps who comes from there to one command or one folder")
+            else:
+                why = self._problem(key, answer)
+                if not why:
+                    return ""
+                whys.append(why)
+        some = f" and {len(came.addresses) - _MOST_NAMED} more" if len(came.addresses) > _MOST_NAMED else ""
+        where = ", ".join(came.addresses[:_MOST_NAMED]) + some
+        return f"{'; '.join(dict.fromkeys(whys))}, and logins came from {where}"
+
+
+def opens_for_long(verdicts: Sequence[Verdict], seconds: float, came: Came = NOBODY_CAME) -> bool:
+    """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end, and
+    from where people come, as far as that is known.
+    """
+    until = time.time() + seconds
+    return any(not why for verdict in verdicts for _, why in verdict.hindrances(until, came))
+
+
+def nobody_words(verdicts: Sequence[Verdict], seconds: float, came: Came = NOBODY_CAME) -> List[str]:
+    """Why opens_for_long() says no: the accounts that no key opens, and what is wrong with the keys that open one."""
+    until = time.time() + seconds
+    hindered = (
+        f"the key {public_key.fingerprint_of(key.public_key)} of {verdict.username}: {why}"
+        for verdict in verdicts
+        for key, why in verdict.hindrances(until, came)
+    )
+    found = list(itertools.islice(hindered, _MOST_NAMED + 1))
+    if len(found) > _MOST_NAMED:
+        found[_MOST_NAMED:] = ["and others"]
+    if found:
+        found.append("give an account a key without such bounds, or log in once from where one of these may come")
+    return words_of(verdicts) + found
+
+
+def words_of(verdicts: Sequence[Verdict]) -> List[str]:
+    """Why nobody gets in, an account a line, for accounts that no key opens; not all of very many."""
+    found = [words for words in (verdict.words for verdict in verdicts) if words]
+    more = [f"and {len(found) - _MOST_WORDS} accounts more that no key opens"] if len(found) > _MOST_WORDS else []
+    return found[:_MOST_WORDS] + more
