@@ -92,7 +92,7 @@ class Former:
 
     def ask(self, method: str, path: str, headers: dict[str, str]) -> httpx2.Response:
         """One call with a proof."""
-        body = {} if method in ("POST", "PUT", "PATCH") else None
+        body: dict[str, str] | None = {} if method in ("POST", "PUT", "PATCH") else None
         return self.service.call(method, path, headers=headers, json=body)
 
 

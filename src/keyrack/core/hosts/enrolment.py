@@ -357,7 +357,7 @@ def _take(
     lineage = _lineage(body)
     # What a lost database gave out is no receipt for what this one did with the same number.
     is_new = state == APPLIED and now.applied_revision < applied
-    if is_new and went_back.knows(work.connection, now, applied, lineage):
+    if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
         _deliver(work, now.id, applied, awaited)
@@ -404,9 +404,10 @@ def _noted(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str,
     return facts
 
 
-def _lineage(body: Mapping[str, Any]) -> str:
-    mark = body.get("lineage")
-    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
+def _lineage(body: Mapping[str, Any]) -> str | None:
+    """The mark of what a host says it obeys; "" from an agent that knows of none, None for what no document has."""
+    mark = body.get("lineage") or ""
+    return mark if mark == "" or (isinstance(mark, str) and LINEAGE.fullmatch(mark)) else None
 
 
 def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:
