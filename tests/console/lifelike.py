@@ -233,7 +233,7 @@ def _repositories(made: Workspace) -> None:
     for path in ("platform/api", "platform/web", "infrastructure/terraform", "docs/handbook-of-the-whole-company"):
         members = {user.id: "developer" for user in made.people[1:9]}
         _try(repositories.ensure, made.instance, made.owner, path=path, members=members)
-    first = repositories.find(made.instance, made.owner).items[0]
+    first = repositories.find(made.instance, made.owner, search="platform/api").items[0]
     for title, can_push in (("mirror", False), ("release builds of the build server in Frankfurt", True)):
         deploy_keys.add(
             made.instance, made.owner, first.id, title=title, public_key=fresh_line(title), can_push=can_push

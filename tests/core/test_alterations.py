@@ -38,7 +38,9 @@ from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.looking import alarms, look_through
 
-ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
+PARTS = 4
+"""Tests that share the alterations, each with some of its own: side by side where there are processors for that."""
+ALTERATIONS = (1000 if os.environ.get("KEYRACK_LONG") else 40) // PARTS
 OWNERS_TOKEN = "a-token-that-nobody-else-has"
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
 TABLES: tuple[Table, ...] = (*sealed.TABLES, tree)
@@ -339,11 +341,12 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
 
 
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
-def test_each_alteration_is_found_and_none_opens(world: World) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_each_alteration_is_found_and_none_opens(world: World, part: int) -> None:
     assert world.gained(world.team.instance) == []
     assert damaged(world.team.instance, world.team.owner) == []
     seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
-    chance = random.Random(seed)
+    chance = random.Random(f"{seed} {part}")
     done = 0
     kinds: Counter[str] = Counter()
     # What is done is the same on both; once is enough for most of it.
@@ -476,17 +479,17 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
     assert "The grant 1, or one" in words
 
 
-SAMPLE = 20
+SAMPLE = 20 // PARTS
 NO_TEXT = b"no \xff text"  # entered as text, and no UTF-8
 STRANGE: tuple[Any, ...] = (None, "x", "", b"\x00\xff", NO_TEXT, 1.5, -1, 2**62, "9" * 400, "{", "[]", '{"a":')
 
 
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
-def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World) -> None:
+@pytest.mark.parametrize("founded", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, part: int) -> None:
     """SQLite keeps any value in any column: one that no column of ours can hold costs that row alone."""
     instance = world.team.instance
-    if instance.database.dialect != "sqlite":
-        pytest.skip("PostgreSQL keeps types")
     now = instance.database.read(rows_of)
     every = [
         (table, row, column, value)
@@ -495,7 +498,7 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World) 
         for column in (*sealed.column_names(table), sealed.SEAL)
         for value in STRANGE
         if value != row[column]
-    ]
+    ][part::PARTS]
     seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
     chosen = every if os.environ.get("KEYRACK_LONG") else random.Random(seed).sample(every, SAMPLE)
     wrong = []
