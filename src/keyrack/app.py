@@ -20,6 +20,7 @@ SEALED_SINCE = "0030"
 COUNTED_SINCE = "0130"
 HIDDEN_SINCE = "0181"
 EVENTS_SINCE = "0235"
+DELETED_SINCE = "0340"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -35,7 +36,6 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
-        max_characters=settings.max_key_characters,
         blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
     )
     database = Database.open(settings.database_url)
@@ -52,18 +52,21 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         if there is None:
             (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)  # of a database that is lost
         then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, EVENTS_SINCE):
-            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE)
-            is_sealed, is_counted, is_hidden = (migrate.knows(there, one) for one in since)
+        if there is not None and not migrate.knows(there, DELETED_SINCE):
+            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE, EVENTS_SINCE)
+            is_sealed, is_counted, is_hidden, has_event_seals = (migrate.knows(there, one) for one in since)
 
             def then(connection: Connection) -> None:
                 if not is_sealed:
                     ownership.seal_older(connection, path, restoring=restoring)
+                else:
+                    ownership.seal_deleted_servers(connection, path, counted=is_counted)
                 if not is_counted:
                     ownership.count_older(connection, path, restoring=restoring)
                 if not is_hidden:
                     ownership.hide_older(connection, path)
-                ownership.seal_events_from_here(connection, path, restoring=restoring)
+                if not has_event_seals:
+                    ownership.seal_events_from_here(connection, path, restoring=restoring)
 
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)

@@ -96,7 +96,7 @@ def test_what_a_killed_agent_had_begun_does_not_keep_the_next_one_away(folder: P
         killed.kill()
         os.kill(child, signal.SIGKILL)
         killed.stdout.close()
-        alone.leave(enrolment, local.Local())
+        alone.leave(os.getpid())
 
 
 def test_agents_that_share_sshds_settings_alone_are_told_apart(folder: Path) -> None:
@@ -121,6 +121,32 @@ def test_agents_that_share_sshds_settings_alone_are_told_apart(folder: Path) -> 
         other.kill()
         other.wait()
         other.stdout.close()
-        alone.leave(first, writes)
-        alone.leave(second, writes)
+        alone.leave(os.getpid())
     wait_until(lambda: not alone.keeper(config), "no keeper")
+
+
+def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
+    host: EnrolledHost, service: SmallService
+) -> None:
+    service.publish(7, service.signer.signed(document(7, {})))
+    locks = [Path(alone._path(str(place))) for place in (host.keys, host.revoked_keys)]
+
+    def run() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+
+    killed = run()
+    wait_until(lambda: locks[0].exists(), "its locks")
+    service.wait_for_report("applied", 7)
+    killed.kill()
+    killed.wait()
+    assert locks[0].exists()
+    other = EnrolledHost(host.folder / "elsewhere")
+    other.folder.mkdir()
+    assert other.agent("enroll", f"--url={service.url}", "--token=t0ken").returncode == 0
+    assert not locks[0].exists()  # by the other one's start
+    running = run()
+    wait_until(lambda: locks[0].exists(), "its locks")
+    running.send_signal(signal.SIGTERM)
+    running.wait(60)
+    assert not locks[0].exists()
+    assert not any(Path(alone._path(str(place))).exists() for place in (other.keys, other.revoked_keys))

@@ -12,12 +12,12 @@ from typing import Any
 
 from keyrack.core.audit import webhooks
 from keyrack.core.audit.tallies import Tallies
-from keyrack.core.git import repositories
+from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import enrolment, modes, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
-from keyrack.core.people import actors, offboarding, users
+from keyrack.core.people import access_keys, actors, api_tokens, offboarding, users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
@@ -121,6 +121,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     _grants(made)
     _keys_of_hosts(made)
     _repositories(made)
+    _tokens(made)
     _requests(made)
     _reports(made)
     _ended(made)
@@ -232,6 +233,26 @@ def _repositories(made: Workspace) -> None:
     for path in ("platform/api", "platform/web", "infrastructure/terraform", "docs/handbook-of-the-whole-company"):
         members = {user.id: "developer" for user in made.people[1:9]}
         _try(repositories.ensure, made.instance, made.owner, path=path, members=members)
+    first = repositories.find(made.instance, made.owner, search="platform/api").items[0]
+    for title, can_push in (("mirror", False), ("release builds of the build server in Frankfurt", True)):
+        deploy_keys.add(
+            made.instance, made.owner, first.id, title=title, public_key=fresh_line(title), can_push=can_push
+        )
+
+
+def _tokens(made: Workspace) -> None:
+    """Programs' tokens, one that ends soon, and access keys."""
+    at = made.instance.now()
+    for name, scopes, days in (
+        ("deployments from the build server", ["credentials:*", "servers:read"], 90),
+        ("inventory", ["servers:read"], None),
+        ("audit export to the archive", ["audit:read"], 2),
+        ("everything, for the move to the new data centre in Frankfurt", ["*"], 30),
+    ):
+        end = None if days is None else at + timedelta(days=days)
+        api_tokens.make(made.instance, made.owner, name=name, scopes=scopes, expires_at=end)
+    for words in ("mirror of the repositories", ""):
+        access_keys.create(made.instance, made.owner, description=words)
 
 
 def _requests(made: Workspace) -> None:
@@ -320,7 +341,9 @@ def _ended(made: Workspace) -> None:
     lost = parse(made.lines[made.people[5].id][0]).sha256
     revocation.revoke_everywhere(made.instance, made.owner, lost, reason="laptop lost on a train")
     freezes.freeze(made.instance, made.owner, user=made.people[8].name, reason="laptop left in a taxi")
-    webhooks.create(made.instance, made.owner, url="https://alerts.example.org/keyrack", level="alarm")
+    hook = webhooks.create(made.instance, made.owner, url="https://alerts.example.org/keyrack", level="alarm")
+    for _ in range(3):
+        webhooks.test(made.instance, made.owner, hook.webhook.id)
 
 
 def _tallies(made: Workspace) -> None:

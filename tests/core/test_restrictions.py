@@ -101,6 +101,11 @@ def test_a_keys_restrictions_are_changed_under_its_id(team: Team) -> None:
         ({"environment": "A=b"}, "unknown restriction"),
         ({"restrict": "yes"}, "must be true or false"),
         ({"permitopen": ["localhost"]}, "host:port"),
+        ({"permitopen": [f"h{number}:1" for number in range(33)]}, "at most 32 options"),
+        ({"permitlisten": [f"{number}" for number in range(1, 33)], "restrict": True, "port_forwarding": True}, "32"),
+        ({"sources": [f"{'x' * 90}{number}" for number in range(100)]}, "at most 8192 characters"),
+        ({"permitopen": ["a:1"], "restrict": True}, "set port_forwarding to true"),
+        ({"permitlisten": ["8080"], "port_forwarding": False}, "set port_forwarding to true"),
         ({"verify_required": True}, "security key"),
         ({"no_touch_required": True}, "security key"),
         (["restrict"], "must be an object"),
@@ -111,6 +116,12 @@ def test_a_wrong_restriction_is_refused_with_words(team: Team, wrong: Any, words
         add(team, "a", fresh_line(), restrictions=wrong)
     assert (refused.value.kind, refused.value.field) == (Kind.INVALID, "restrictions")
     assert lines(team) == []
+
+
+def test_a_place_that_is_named_twice_stands_once_in_the_line(team: Team) -> None:
+    """A host refuses a whole document in which an option comes twice."""
+    add(team, "a", fresh_line(), restrictions={"permitopen": ["a:1", "a:1", "b:2"], "permitlisten": ["80", "80"]})
+    assert options(team) == [['permitopen="a:1"', 'permitopen="b:2"', 'permitlisten="80"']]
 
 
 @pytest.mark.parametrize("wrong", [{"command": "a\nb"}, {"sources": ["!10.0.0.1"]}, {"no-pty": True}])

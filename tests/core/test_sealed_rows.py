@@ -479,8 +479,8 @@ def test_sealed_tables_are_written_in_one_way() -> None:
 
 def test_every_table_is_sealed_or_decides_nothing() -> None:
     undecided = {
-        "access_key_failures", "alembic_version", "changes", "deleted_server_keys", "deleted_servers", "events",
-        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "repository_names", "sessions", "told_documents",
+        "access_key_failures", "alembic_version", "changes", "events",
+        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "sessions", "told_documents",
         "workspaces", "access_tree", "audit_checkpoints", "audit_leaves", "audit_nodes",
         "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
         "spent_proofs",

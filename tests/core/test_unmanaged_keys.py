@@ -13,6 +13,7 @@ from keyrack.core.hosts.servers import invite
 from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter, Server, UnmanagedKey
+from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
@@ -247,6 +248,7 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
         'expiry-time="soon"',
         "pty pty",
         "pty," * 500,
+        ",".join(f'permitopen="a:{number}"' for number in range(1, 34)),
         "verify-required",
         'command="\ufffd"',
     ],
@@ -262,6 +264,27 @@ def test_what_a_later_option_takes_back_stays_taken(team: Team) -> None:
     tell(team, entry(fresh_line(), options="pty,port-forwarding,restrict,no-pty,Port-Forwarding,no-verify-required"))
     unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert document(team)["users"]["deploy"][0]["options"] == ["restrict", "no-pty", "port-forwarding"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ('permitopen="a:1",permitopen="a:1"', ['permitopen="a:1"']),
+        ('permitlisten="80",PERMITLISTEN="80",permitlisten="b:80"', ['permitlisten="80"', 'permitlisten="b:80"']),
+        ('restrict,permitopen="a:1"', ["restrict"]),
+        ('permitopen="a:1",no-port-forwarding', ["no-port-forwarding"]),
+        ('restrict,permitopen="a:1",port-forwarding', ["restrict", "port-forwarding", 'permitopen="a:1"']),
+    ],
+)
+def test_an_accepted_key_shows_what_sshd_holds_to_and_its_host_takes_the_document(
+    team: Team, options: str, kept: list[str]
+) -> None:
+    tell(team, entry(fresh_line(), options=options))
+    unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert document(team)["users"]["deploy"][0]["options"] == kept
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    host_document.decode(signed.text)
 
 
 @pytest.mark.parametrize("end", ["20301231235959z", "20301231235959UTC", "20301231235959utc"])

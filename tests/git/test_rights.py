@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from keyrack.core.git import deploy_keys as deploy_key_rules
-from keyrack.core.people import users
+from keyrack.core.instance import Instance
+from keyrack.core.people import offboarding, users
 from keyrack.model import Role
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import uses
@@ -109,11 +111,24 @@ def test_a_removed_member_is_refused(site: Site) -> None:
     assert site.events()[-1][1:3] == ("git:fetch", "refused")
 
 
-def test_a_disabled_user_is_refused(site: Site) -> None:
+def _disabled(instance: Instance, number: int) -> None:
+    users.change(instance, users.system_actor(1), number, enabled=False)
+
+
+def _removed(instance: Instance, number: int) -> None:
+    users.delete_user(instance, users.system_actor(1), number)
+
+
+def _offboarded(instance: Instance, number: int) -> None:
+    offboarding.offboard(instance, users.system_actor(1), "alice")
+
+
+@pytest.mark.parametrize("loss", [_disabled, _removed, _offboarded])
+def test_who_is_no_member_any_more_is_refused(site: Site, loss: Callable[[Instance, int], None]) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert clone(alice, "acme/site")[0].code == 0
-    users.change(site.service.instance, users.system_actor(1), site.user_id("alice"), enabled=False)
+    loss(site.service.instance, site.user_id("alice"))
     refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
 
 
@@ -206,8 +221,8 @@ def test_a_renamed_repository_answers_under_its_old_name(site: Site) -> None:
     alice, victor = site.person("alice", token=ALICE), site.person("victor", token=VICTOR)
     assert push(alice, "acme/site").code == 0
     change(site, place, path="acme/home")
-    former = insert(repository_names).values(path="acme/site", repository_id=place.id)
-    site.service.instance.database.write(lambda connection: connection.execute(former))
+    former = {"path": "acme/site", "repository_id": place.id}
+    site.service.instance.database.write(lambda connection: sealed.insert_row(connection, repository_names, former))
     ended, folder = clone(alice, "acme/site")
     assert ended.code == 0, ended.said
     assert "acme/site has moved to acme/home" in ended.said

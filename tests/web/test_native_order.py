@@ -4,6 +4,7 @@ the same as with a right call, and nothing of what else is wrong.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
+from tests.plain_http import Caller
 from tests.services import TEAM, Service
 
 BASE = "/api/keyrack/v1"
@@ -112,24 +114,32 @@ RIGHT: dict[str, Any] = {
 }
 
 
-def told(team: Service, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
-    answer = team.call(method, BASE + path, token=f"token-of-{caller}", json=body)
-    return answer.status_code, answer.json().get("error", {}).get("code", "") if answer.content else ""
+@pytest.fixture(scope="module")
+def asked(full: Service) -> Iterator[Caller]:
+    """Who asks that service."""
+    caller = Caller(full.url)
+    yield caller
+    caller.close()
+
+
+def told(asked: Caller, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
+    status, said = asked.call(method, BASE + path, f"token-of-{caller}", body)
+    return status, json.loads(said).get("error", {}).get("code", "") if said else ""
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_what_is_wrong_is_said_to_those_alone_who_may(full: Service, endpoint: Any) -> None:
+def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Caller, endpoint: Any) -> None:
     method, unlike = endpoint.method, []
     right = RIGHT.get(endpoint.handler.__name__, {} if endpoint.takes is not None else None)
     for path, there in paths(endpoint):
         for caller in CALLERS:
-            heard = {told(full, method, f"{path}?{QUERY}", caller, right)}
+            heard = {told(asked, method, f"{path}?{QUERY}", caller, right)}
             for body in BODIES if method != "GET" else ():
-                heard.add(told(full, method, path, caller, body))
-                heard.add(told(full, method, f"{path}?{QUERY}", caller, body))
+                heard.add(told(asked, method, path, caller, body))
+                heard.add(told(asked, method, f"{path}?{QUERY}", caller, body))
             expected = {422}
             if not there or caller in LOW:
-                done = told(full, method, path, caller, right)
+                done = told(asked, method, path, caller, right)
                 expected = {done[0]} if done[0] in (403, 404) else expected
                 if expected == {404} and {status for status, _ in heard} == {403}:
                     continue  # the right comes first, which the call itself finds out last
@@ -144,14 +154,14 @@ def test_what_is_wrong_is_said_to_those_alone_who_may(full: Service, endpoint: A
     assert not unlike, "\n".join(unlike)
 
 
-def test_who_may_by_a_role_in_the_repository_hears_what_is_wrong(full: Service) -> None:
+def test_who_may_by_a_role_in_the_repository_hears_what_is_wrong(asked: Caller) -> None:
     for method in ("PATCH", "DELETE"):
-        assert told(full, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
-        assert told(full, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
+        assert told(asked, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
+        assert told(asked, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
 
 
-def test_who_renews_for_others_hears_what_is_wrong(full: Service) -> None:
-    assert told(full, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
-    assert told(full, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
-    assert told(full, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
-    assert told(full, "PUT", "/credentials/999/restrictions", "olga", {"restrictions": {"from": []}})[0] == 404
+def test_who_renews_for_others_hears_what_is_wrong(asked: Caller) -> None:
+    assert told(asked, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
+    assert told(asked, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
+    assert told(asked, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
+    assert told(asked, "PUT", "/credentials/999/restrictions", "olga", {"restrictions": {"from": []}})[0] == 404

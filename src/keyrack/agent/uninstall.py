@@ -50,7 +50,7 @@ def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], Non
         os.unlink(UNIT)
         _systemctl("daemon-reload")
     shutil.rmtree(state.folder.path)
-    alone.leave(enrolment, decided)
+    alone.leave(os.getpid())
     _remove_program()
     return []
 

@@ -101,6 +101,14 @@ def seal_older(connection: Connection, path: Path, *, restoring: bool) -> None:
     sealing.first_time(connection, key, path.parent, restoring=restoring)
 
 
+def seal_deleted_servers(connection: Connection, path: Path, *, counted: bool) -> None:
+    """Seal what is noted of deleted servers in a database from before that was sealed like all else; counted: whether
+    its rows were counted already.
+    """
+    if instance_facts.is_in_use(connection):
+        sealing.seal_deleted_servers(connection, InstanceKey.load(path), counted=counted)
+
+
 def count_older(connection: Connection, path: Path, *, restoring: bool) -> None:
     """Count the rows of a database from before rows were counted, with the key that it belongs to."""
     if instance_facts.is_in_use(connection):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,17 @@ from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.people import workspaces
 from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, sums
 from keyrack.store.sealing.sealed import AlteredRow
-from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
+from keyrack.store.tables import (
+    credentials,
+    deleted_server_keys,
+    deleted_servers,
+    deploy_keys,
+    grants,
+    metadata,
+    repository_names,
+    system_users,
+    user_keys,
+)
 
 log = logger("keyrack")
 
@@ -56,6 +66,9 @@ WORDS: Mapping[str, str] = {
     "repositories": "repository",
     "repository_members": "repository member",
     "deploy_keys": "deploy key",
+    "repository_names": "former path of repository",
+    "deleted_servers": "deleted server",
+    "deleted_server_keys": "key of deleted server",
     "access_requests": "request for access",
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
@@ -111,8 +124,38 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     count = sealed_tables.seal_all(
         connection, lambda table, row: _held_before(connection, key, table, row), lambda words: log.info(words)
     )
+    count += seal_deleted_servers(connection, key, counted=False)
     log.info("rows that decide about access are sealed from now on", rows=count)
     instance_facts.mark_as_sealed(connection, _proof(key))
+
+
+def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: bool) -> int:
+    """Seal what is noted of deleted servers in a database from before that was sealed like all else, in the transaction
+    that brings it up; how many rows. counted: whether its rows were counted already.
+
+    Only what the seal of the former kind holds for, and where nothing is counted yet: a database that is set back by
+    others gets nothing sealed, or counted, a second time.
+    """
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    rows = 0
+    for gone in list(sealed_tables.every(connection, deleted_servers)):
+        number = gone["server_id"]
+        keys = list(sealed_tables.every(connection, deleted_server_keys, deleted_server_keys.c.server_id == number))
+        both = ((deleted_servers, [gone]), (deleted_server_keys, keys))
+        if gone["seal"] != _of_deleted(key, gone, keys):
+            continue
+        if counted and any(sealed_tables.is_missed(connection, table, number) for table, _ in both):
+            continue
+        for table, some in both:
+            made = [{**row, sealed.SEAL: seals.of(table, row)} for row in some]
+            sealed.set_seals(connection, table, made)
+            rows += len(made)
+            for row in made if counted else ():
+                access_tree.note(connection, table, None, row)
+        access_tree.settle(connection)
+    return rows
 
 
 def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
@@ -228,6 +271,8 @@ def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Ma
     if table is credentials:
         named = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
         row = {**row, "username": connection.execute(named).scalar()}
+    if table in (deleted_servers, deleted_server_keys, repository_names):
+        return False  # sealed below, or written by nobody of ours
     if table not in (credentials, user_keys, grants, deploy_keys):
         return True
     return bool(row["seal"] == _former(key, table, row))
@@ -248,6 +293,15 @@ def _former(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bytes | N
         said = (row[name] for name in names)
         return key.seal("grant", *said, _json(row["restrictions"]), _moment(row["expires_at"]))
     return None
+
+
+def _of_deleted(key: InstanceKey, gone: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """The seal of a deleted server with its keys, as it was made before; None for what was never sealed."""
+    try:
+        told = [sorted(row["public_key"] for row in keys), [list(entry) for entry in gone["remove_keys"]]]
+        return key.seal("deleted server", gone["server_id"], gone["host"], gone["revision"], json.dumps(told))
+    except (TypeError, ValueError):
+        return None
 
 
 def _moment(value: datetime | None) -> str:

@@ -124,6 +124,12 @@ def restrictions(value: object, key_type: str | None = None, *, field: str = "re
         options.check_rendered(options.render(read, key_type or "sk-"))
     except ValueError as problem:
         raise invalid(field, str(problem)) from None
+    if read.forwards_nothing and (read.permitopen or read.permitlisten):
+        raise invalid(
+            field,
+            "permitopen and permitlisten name what of port forwarding is allowed, and give none: set port_forwarding "
+            "to true, or leave them out.",
+        )
     return read.to_json()
 
 

@@ -62,8 +62,6 @@ MAX_CHARACTERS = 64 * 1024 * 1024
 MAX_USERS = 10_000
 MAX_KEYS = 200_000  # of all users together, and of the revoked ones
 MAX_SESSIONS = 10_000
-MAX_OPTIONS = 32
-MAX_OPTION_CHARACTERS = 8192
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
@@ -295,10 +293,10 @@ def _user_key(value: Any, where: str) -> AuthorizedKey:
 
 
 def _options(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > MAX_OPTIONS:
-        raise DocumentError(f"is not a list of at most {MAX_OPTIONS} options")
+    if not isinstance(value, list) or len(value) > options.MOST_OPTIONS:
+        raise DocumentError(f"is not a list of at most {options.MOST_OPTIONS} options")
     for option in value:
-        if not isinstance(option, str) or len(option) > MAX_OPTION_CHARACTERS:
+        if not isinstance(option, str) or len(option) > options.LONGEST_OPTION:
             raise DocumentError("is no list of options")
     try:
         options.check_rendered(value)

@@ -75,8 +75,12 @@ def read(options: str) -> Read:
             end = moment if end is None else min(end, moment)
         else:
             raise ValueError(f"The option {name} cannot be kept: Keyrack sets none like it.")
-    fields.update((name, tuple(values)) for name, values in lists.items())
-    return Read(Restrictions(**fields), end)
+    fields.update((name, tuple(dict.fromkeys(values))) for name, values in lists.items())
+    kept = Restrictions(**fields)
+    if kept.forwards_nothing:
+        # They narrow what is not given, and would read as if it were.
+        kept = kept._replace(permitopen=(), permitlisten=())
+    return Read(kept, end)
 
 
 def _moment(value: str) -> datetime:

@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.quotes import quote_option, unquote_option
 
+MOST_OPTIONS = 32  # of one line
+LONGEST_OPTION = 8192  # characters
 _LONGEST_COMMAND = 4096  # characters
 _MOST_ENTRIES = 100  # in one list
 # sshd tries every way to share an address among the stars before it says no, at each offer of the key, by anybody.
@@ -93,6 +95,11 @@ class Restrictions(_Fields):
             arguments[name] = _READ[name](name, entry)
         return cls(**arguments)
 
+    @property
+    def forwards_nothing(self) -> bool:
+        """Whether sshd forwards no port, whatever permitopen and permitlisten name: these give no permission."""
+        return self.port_forwarding is False or (self.restrict and self.port_forwarding is None)
+
     def to_json(self) -> Dict[str, object]:
         """Only the fields that differ from their defaults, with lists for tuples."""
         chosen: Dict[str, object] = {}
@@ -106,8 +113,19 @@ class Restrictions(_Fields):
 def render(restrictions: Restrictions, key_type: str) -> List[str]:
     """The options of one authorized_keys line, each ready to be joined with commas.
 
-    Raises ValueError when an option cannot hold for a key of `key_type`: sshd would refuse or ignore it.
+    Raises ValueError when an option cannot hold for a key of `key_type`, as sshd would refuse or ignore it, and for
+    more than one line may have: a host refuses the whole document that has such a line.
     """
+    rendered = written(restrictions, key_type)
+    if len(rendered) > MOST_OPTIONS:
+        raise ValueError(f"A key has at most {MOST_OPTIONS} options, each place to forward to one; * stands for any.")
+    if any(len(option) > LONGEST_OPTION for option in rendered):
+        raise ValueError(f"An option has at most {LONGEST_OPTION} characters; write a network or a pattern for many.")
+    return rendered
+
+
+def written(restrictions: Restrictions, key_type: str) -> List[str]:
+    """The same for people, however much it is. Raises ValueError as render() does for what cannot hold."""
     rendered = []
     if restrictions.restrict:
         rendered.append("restrict")  # first: sshd reads in order, and this takes back what was given before
@@ -119,8 +137,9 @@ def render(restrictions: Restrictions, key_type: str) -> List[str]:
         permission = getattr(restrictions, name)
         if permission is not None:
             rendered.append(given if permission else taken)
-    rendered.extend(f"permitopen={quote_option(entry)}" for entry in restrictions.permitopen)
-    rendered.extend(f"permitlisten={quote_option(entry)}" for entry in restrictions.permitlisten)
+    # Each once: sshd takes one twice, and whoever obeys our documents refuses it.
+    rendered.extend(f"permitopen={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitopen))
+    rendered.extend(f"permitlisten={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitlisten))
     for wanted, name in (
         (restrictions.verify_required, "verify-required"),
         (restrictions.no_touch_required, "no-touch-required"),

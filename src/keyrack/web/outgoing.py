@@ -46,9 +46,7 @@ class Outgoing:
         try:
             return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # What the other side wrote may stand in these words.
-            why = "".join(one if one.isprintable() else "?" for one in str(error)[:200])
-            raise NoHttpAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {why}") from None
+            raise NoHttpAnswer(f"{urlsplit(url).hostname}: {_why(error)}") from None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> HttpAnswer:
         parts = urlsplit(url)
@@ -100,6 +98,25 @@ class Outgoing:
             if not inside and not secure:
                 raise NoHttpAnswer(f"{host} is asked over https alone.")
         return addresses[0]
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in words for people."""
+    if isinstance(error, socket.gaierror):
+        return "its name was not found"
+    if isinstance(error, TimeoutError):
+        return f"it did not answer within {SECONDS:.0f} seconds"
+    # What the other side wrote may stand in these words.
+    said = "".join(one if one.isprintable() else "?" for one in str(error)[:200])
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message or said}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed with it: {said}"
+    if isinstance(error, http.client.HTTPException):
+        return f"what it answered is no HTTP: {said or type(error).__name__}"
+    if isinstance(error, OSError):
+        return f"it was not reached: {error.strerror or said or type(error).__name__}"
+    return said or type(error).__name__
 
 
 def _shaken_later(raw: socket.socket, host: str) -> ssl.SSLSocket:

@@ -35,18 +35,19 @@ class Paths(Generic[T]):
         self._rest: list[tuple[str, _Pattern[T]]] = []
         self._open: dict[int, list[_Pattern[T]]] = {}
         self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
-        by_count: dict[int, list[tuple[str, _Pattern[T]]]] = {}
         for template, target in templates:
             regex, convertors = _compiled(template)
-            patterns = self._rest if template.endswith(REST) else by_count.setdefault(template.count("/"), [])
-            patterns.append((_first(template), _Pattern(regex, convertors, target)))
-        for count, patterns in by_count.items():
-            for first in {begins for begins, _ in patterns}:
-                fitting = [pattern for begins, pattern in patterns if begins == first or begins.startswith("{")]
-                if first.startswith("{"):
-                    self._open[count] = fitting
-                else:
-                    self._by_first[count, first] = fitting
+            pattern, count, first = _Pattern(regex, convertors, target), template.count("/"), _first(template)
+            if template.endswith(REST):
+                self._rest.append((first, pattern))
+            elif first.startswith("{"):
+                self._open.setdefault(count, []).append(pattern)
+                for (others, _), patterns in self._by_first.items():
+                    if others == count:
+                        patterns.append(pattern)
+            else:
+                patterns = self._by_first.setdefault((count, first), list(self._open.get(count, ())))
+                patterns.append(pattern)
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """The target of the first template that a path fits, and what stands in it by name; None where none does."""

@@ -4,15 +4,18 @@ Each would undo what the other did, again and again. The lock of an agent's own 
 one has another folder. So each place has a lock of its own, in a folder that a reboot empties. They are record locks
 (fcntl(2), F_SETLK): a child has none of them, so what a killed agent had begun does not hold them against the next
 one. The process lets go of such a lock where it closes any descriptor of its file: nothing else may open it there.
+An agent that ends takes its files away; what a killed one left goes when the next one begins.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
+import itertools
 import os
 import time
-from typing import List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
@@ -25,7 +28,8 @@ _OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # the files of a folder are minde
 _TRIES = 10
 _PAUSE = 0.02  # seconds
 _LARGEST_NOTE = 8192
-_HELD: List[int] = []  # descriptors, open until the process ends
+_MOST_LEFT = 1000  # files of others that are looked at
+_HELD: Dict[str, int] = {}  # by path: descriptors, open until the process ends
 
 
 def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None:
@@ -33,7 +37,14 @@ def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None
 
     Where there is no room for locks, nothing is held.
     """
+    if not _HELD:
+        # The process's own, not that of its children, which may end in the same way.
+        atexit.register(leave, os.getpid())
+        _sweep()
     for place in places(enrolment, decided):
+        path = _path(place)
+        if path in _HELD:
+            continue
         try:
             descriptor = _locked(place)
         except (FolderProblem, OSError):
@@ -43,7 +54,7 @@ def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None
                 f"another agent{_by_whom(keeper(place))} minds {place}; stop it first, take it away by its own "
                 "uninstall, or enrol this one for other files"
             )
-        _HELD.append(descriptor)
+        _HELD[path] = descriptor
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, os.fsencode(state.folder.path), 0)
@@ -57,13 +68,37 @@ def places(enrolment: Enrolment, decided: local.Local) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(map(os.path.realpath, found)))
 
 
-def leave(enrolment: Enrolment, decided: local.Local) -> None:
-    """Take away what the locks that are held lie in, for an agent that goes."""
-    for place in places(enrolment, decided):
-        with contextlib.suppress(OSError):
-            os.unlink(_path(place))
+def leave(process: int) -> None:
+    """Take away what the locks that are held lie in, for an agent that ends. process: who holds them."""
+    if process != os.getpid():
+        return
+    for path, descriptor in _HELD.items():
+        _take_away(path, descriptor)
+        os.close(descriptor)
+    _HELD.clear()
     with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(_path("")))
+
+
+def _sweep() -> None:
+    """Take away the files of agents that were killed: nobody holds their locks."""
+    folder = os.path.dirname(_path(""))
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [entry.path for entry in itertools.islice(entries, _MOST_LEFT)]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+                try:
+                    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _take_away(path, descriptor)
+                finally:
+                    os.close(descriptor)
+
+
+def _take_away(path: str, descriptor: int) -> None:
+    """Unlink a file whose lock is ours; another one of its name may be another's."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            os.unlink(path)
 
 
 def keeper(place: str) -> str:
@@ -86,9 +121,13 @@ def _by_whom(folder: str) -> str:
 def _locked(place: str) -> Optional[int]:
     """An open file whose lock is ours; None where it is another's. Raises FolderProblem or OSError."""
     path = _path(place)
-    Folder.open(os.path.dirname(path), PRIVATE_FOLDER, create=True).close()
     for _ in range(_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+        # Again each time: an agent that ends takes the folder away, too.
+        Folder.open(os.path.dirname(path), PRIVATE_FOLDER, create=True).close()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have taken it away as it went.

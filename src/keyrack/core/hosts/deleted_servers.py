@@ -8,8 +8,7 @@ database must not empty every host that was enrolled since.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -50,29 +49,31 @@ def bury(work: Work, server: Server, revision: int) -> bool:
     }
     granted = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
     pairs = {(one.user_key.fingerprint or "", one.user_key.public_key or "") for one in granted}
-    deleted_servers.add(work.connection, {**values, "seal": b""})
+    deleted_servers.add(work.connection, values)
     deleted_servers.keep_keys(work.connection, server.id, sorted(pairs))
-    lines = deleted_servers.keys_of(work.connection, server.id)
-    seal = _seal(work.instance, server.id, server.host, revision, remove_keys, lines)
-    deleted_servers.set_seal(work.connection, server.id, seal)
     return True
+
+
+def changed(gone: DeletedServer) -> Refusal:
+    """The refusal to tell the host of a deleted server anything, as what is noted of it is not as Keyrack wrote it."""
+    return Refusal(
+        Kind.UNAVAILABLE,
+        "seal-broken",
+        f"What is noted of the deleted host {gone.name} was changed in the database, not by Keyrack. "
+        "Its host is not told anything.",
+    )
 
 
 def document(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
     """The last document of a deleted server's host, None when nothing is known of it. Raises Refusal UNAVAILABLE when
-    its seal is broken.
+    it is not as Keyrack wrote it.
     """
     gone = deleted_servers.get(connection, server_id)
     if gone is None:
         return None
     lines = deleted_servers.keys_of(connection, gone.id)
-    if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.remove_keys, lines):
-        raise Refusal(
-            Kind.UNAVAILABLE,
-            "seal-broken",
-            f"What is noted of the deleted host {gone.name} was changed in the database, not by Keyrack. "
-            "Its host is not told anything.",
-        )
+    if not gone.holds or lines is None:
+        raise changed(gone)
     return HostDocument(
         host=gone.host,
         revision=gone.revision,
@@ -94,13 +95,8 @@ def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: in
     def change(work: Work) -> None:
         work.no_event("the deletion is the event")
         gone = deleted_servers.get(work.connection, server_id)
-        if gone is None or gone.revision > revision:
-            return
-        lines = deleted_servers.keys_of(work.connection, gone.id)
-        if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.remove_keys, lines):
-            return  # a row that is not ours is not sealed anew
-        seal = _seal(instance, gone.id, gone.host, revision + 1, gone.remove_keys, lines)
-        deleted_servers.renumber(work.connection, gone.id, revision + 1, seal)
+        if gone is not None and gone.revision <= revision:
+            deleted_servers.renumber(work.connection, gone.id, revision + 1)
 
     with attempt:
         attempt.write(change)
@@ -130,7 +126,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mappin
             words = "; ".join(problems)
             if state != "applied":
                 work.record(f"The deleted host {gone.name} did not take its last document: {words or state}")
-            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
+            elif is_last and deleted_servers.confirm(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
                     f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""),
@@ -164,16 +160,3 @@ def _revoked_by_hand(work: Work, server: Server) -> list[list[str]]:
         if revoked_keys.get(work.connection, server.workspace_id, one.fingerprint) is not None:
             found.append([one.path, one.fingerprint])
     return sorted(found)
-
-
-def _seal(
-    instance: Instance,
-    server_id: int,
-    host: str,
-    revision: int,
-    remove_keys: Sequence[Sequence[str]],
-    lines: Iterable[str],
-) -> bytes:
-    # Sorted here, as two databases need not sort alike.
-    sealed_content = [sorted(lines), [list(entry) for entry in remove_keys]]
-    return instance.key.seal("deleted server", server_id, host, revision, json.dumps(sealed_content))

@@ -153,6 +153,8 @@ def _proved(
         if isinstance(server, Server) and not server.sound:
             # Whose secret this is was perhaps written by somebody else.
             raise access.changed(server)
+        if isinstance(server, DeletedServer) and not server.holds:
+            raise deleted_servers.changed(server)
         return server
 
     return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
@@ -355,10 +357,10 @@ def _take(
     lineage = _lineage(body)
     # What a lost database gave out is no receipt for what this one did with the same number.
     is_new = state == APPLIED and now.applied_revision < applied
-    if is_new and went_back.knows(work.connection, now, applied, lineage):
+    if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
-        _deliver(work, now.id, applied, awaited)
+        _note_applied(work, now.id, applied, awaited)
     if (version := _fact(body, "agent_version")) is not None:
         values["agent_version"] = version
     if judged.host_keys is not None:
@@ -369,7 +371,7 @@ def _take(
     return values, delay
 
 
-def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
+def _note_applied(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
     """Note what a host obeys for whatever waited for its word."""
     if host_reports.DELIVERIES in awaited:
         credentials.note_delivery(work.connection, server_id, applied, work.now)
@@ -379,7 +381,7 @@ def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) 
     ):
         work.bump_revision(server_id)
     elif host_reports.REMOVALS in awaited:
-        offboarding.acknowledged(work, server_id, applied)
+        offboarding.confirm(work, server_id, applied)
 
 
 def _not_applied(
@@ -402,9 +404,10 @@ def _noted(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str,
     return facts
 
 
-def _lineage(body: Mapping[str, Any]) -> str:
-    mark = body.get("lineage")
-    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
+def _lineage(body: Mapping[str, Any]) -> str | None:
+    """The mark of what a host says it obeys; "" from an agent that knows of none, None for what no document has."""
+    mark = body.get("lineage") or ""
+    return mark if mark == "" or (isinstance(mark, str) and LINEAGE.fullmatch(mark)) else None
 
 
 def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:

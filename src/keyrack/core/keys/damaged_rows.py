@@ -44,6 +44,8 @@ KINDS: Mapping[str, Table] = {
     GRANT: held.grants,
     USER_KEY: held.user_keys,
     "access-key": held.access_keys,
+    "deleted-server": held.deleted_servers,
+    "deleted-server-key": held.deleted_server_keys,
     "deploy-key": held.deploy_keys,
     "enrolment": held.enrolments,
     "group": held.groups,
@@ -57,6 +59,7 @@ KINDS: Mapping[str, Table] = {
     "revocation": held.revocations,
     "authenticator": authenticators,
     "expired-key": expired_keys,
+    "former-path": held.repository_names,
     "identity": identities,
     "web-session": web_sessions,
     "revoked-key": held.revoked_keys,
@@ -89,6 +92,7 @@ _TO_REMOVE: Mapping[str, str] = {
     "key-policy": "keys:rule",
     "deploy-key": "codeartsrepo:repository:setRepository",
     "repository-member": "codeartsrepo:repository:deleteMembers",
+    "former-path": "codeartsrepo:repository:setRepository",
 }
 _HIDDEN = frozenset(
     (
@@ -366,6 +370,9 @@ def belongs(table: Table, workspace_id: int) -> Any:
     """
     if "workspace_id" in table.c:
         return table.c.workspace_id == workspace_id
+    if table is held.deleted_server_keys:
+        gone = held.deleted_servers
+        return (table.c.server_id + 0).in_(select(gone.c.server_id).where(gone.c.workspace_id == workspace_id))
     for column, owner in sealing.OWNERS:
         if column in table.c:
             owning: Table = tables.metadata.tables[owner]
@@ -391,6 +398,8 @@ def _what(row: Mapping[str, Any]) -> str:
 
 def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> frozenset[int]:
     """The servers whose documents a row changes."""
+    if table in (held.deleted_servers, held.deleted_server_keys):
+        return frozenset()
     if table is held.servers:
         return frozenset((row["id"],))
     if table is held.grants:

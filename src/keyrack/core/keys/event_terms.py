@@ -18,7 +18,7 @@ def limits(restrictions: Mapping[str, Any]) -> str:
     """Restrictions as sshd reads them, such as from="10.0.0.0/8",no-pty; "nothing" for none."""
     if not restrictions:
         return "nothing"
-    rendered = ",".join(options.render(options.Restrictions.from_json(restrictions), "sk-"))
+    rendered = ",".join(options.written(options.Restrictions.from_json(restrictions), "sk-"))
     return rendered if len(rendered) <= LONGEST else f"{rendered[:LONGEST]}…"
 
 

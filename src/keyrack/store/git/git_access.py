@@ -146,10 +146,10 @@ def repository_at(connection: Connection, path: str) -> Repository | None:
     """The repository at a path that it has now or had before, of whichever workspace, or None."""
     row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
     if row is None:
-        former = select(repository_names.c.repository_id).where(repository_names.c.path == path)
-        row = connection.execute(
-            select(repositories).where(repositories.c.id == former.scalar_subquery())
-        ).one_or_none()
+        former = connection.execute(select(repository_names).where(repository_names.c.path == path)).one_or_none()
+        if former is None or not sealed.sound(connection, repository_names, former):
+            return None
+        row = connection.execute(select(repositories).where(repositories.c.id == former.repository_id)).one_or_none()
     return None if row is None or not sealed.sound(connection, repositories, row) else record(connection, row)
 
 

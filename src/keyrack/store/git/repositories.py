@@ -13,7 +13,7 @@ from keyrack.model import Page, Place, RepositoryRole, User
 from keyrack.store.people import users as user_rows
 from keyrack.store.rows import contains, inserted, move_on, page
 from keyrack.store.sealing import sealed
-from keyrack.store.tables import repositories, repository_members, users
+from keyrack.store.tables import repositories, repository_members, repository_names, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,11 @@ class Member:
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a repository (the columns of the table, with id where it is chosen); answers its id."""
+    """Insert a repository (the columns of the table, with id where it is chosen); answers its id.
+
+    Its path leads to no repository any more that had it before.
+    """
+    sealed.remove(connection, repository_names, sealed.row_of(values["path"]))
     if "id" in values:
         move_on(connection, repositories, int(values["id"]))
     return inserted(connection, repositories, values)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.store.dialect import dialect_insert
-from keyrack.store.engine.prepared import prepared
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.tables import older_marks
 
 MARK_BYTES = 4
@@ -51,7 +52,13 @@ def keep(connection: Connection, rows: Iterable[Mapping[str, Any]], *, all_of_th
         if row["lineage"] and (all_of_them or row["revision"] % IN_THE_ROW == 0)
     ]
     if full:
-        connection.execute(dialect_insert(connection, older_marks).on_conflict_do_nothing(), full)
+        _keeping(connection.dialect.name).run_many(connection, full)
+
+
+@cache
+def _keeping(dialect: str) -> Statement:
+    named = {column.name: placeholder(column) for column in older_marks.c}
+    return Statement(lambda: insert_of(dialect)(older_marks).values(named).on_conflict_do_nothing())
 
 
 def has(marks: str, newest: int, revision: int, mark: str) -> bool:

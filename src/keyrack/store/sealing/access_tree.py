@@ -55,6 +55,9 @@ TREES: Mapping[str, tuple[int, str]] = {
     "identities": (22, "id"),
     "host_keys": (23, "id"),
     "key_policies": (24, "workspace_id"),
+    "repository_names": (25, "repository_id"),
+    "deleted_servers": (26, "server_id"),
+    "deleted_server_keys": (27, "server_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
@@ -141,7 +144,7 @@ def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, An
     """Have the place of a row, there or not, hold what is there now, because somebody decided so."""
     if (place := place_of(table, row)) is not None:
         seals = seals_of(connection)
-        rows = _rows_at(table).rows(connection, place[1])
+        rows = rows_at(table).rows(connection, place[1])
         pending(connection)[place] = (sum(_share(seals, table, one) for one in rows if seals.holds(table, one)), 0)
 
 
@@ -192,7 +195,7 @@ def _fitting(
     if TREES[table.name][1] == "id":
         fact = row["id"] if table.name == "servers" else row[SEAL]
         return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
-    rows = _rows_at(table).rows(connection, place[1])
+    rows = rows_at(table).rows(connection, place[1])
     holding = [one for one in rows if seals.holds(table, one)]
     for some in (rows, holding):
         if sum(_share(seals, table, one) for one in some) % _MODULUS == total:
@@ -201,7 +204,8 @@ def _fitting(
 
 
 @cache
-def _rows_at(table: Table) -> Prepared[[int]]:
+def rows_at(table: Table) -> Prepared[[int]]:
+    """The question for all rows of a table in the place with an index."""
     column = table.c[TREES[table.name][1]]
     return Prepared(lambda index: select(table).where(column == index))
 
@@ -279,7 +283,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     seals = seals_of(connection)
     seen = seals.seen
     if not isinstance(raw, bytes) or not (raw == seen.root or _holds(seals, raw)):
-        seals.found(AlteredRow(access_tree.name, (ROOT,), {}, incomplete=True))
+        seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, incomplete=True))
         return None
     seen.root = raw
     count = int.from_bytes(raw[:_COUNTER], "big")
@@ -289,7 +293,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
         # Fewer than were known before this transaction began: all of it was put back together, which a restore does
         # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
         if count < newest and since < began:
-            seals.found(AlteredRow(access_tree.name, (ROOT,), {}, older=True))
+            seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, older=True))
         if count > newest or since < began:
             seen.newest = (count, time.monotonic())
     return raw
@@ -325,7 +329,7 @@ def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
             read = {row["id"]: row["content"] for row in _nodes.rows(connection, below)}
             entry = _remember(seals, read).get(node)
             if entry is None or entry[0] != link:
-                seals.found(AlteredRow(access_tree.name, (node,), {}, incomplete=True))
+                seals.note_altered(AlteredRow(access_tree.name, (node,), {}, incomplete=True))
                 return None
         link = _part(entry[1], index >> (_BITS * (level - 1)) & 63, _WIDTH if level == 1 else _LINK)
     return link if link.strip(_NOTHING) else b""
@@ -552,7 +556,7 @@ def look_below(connection: Connection, node: int, content: bytes) -> None:
     nothing = bytes(_LINK)
     for below, link in links.items():
         if (link or nothing) != read.get(below, nothing):
-            seals.found(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
+            seals.note_altered(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
 
 
 def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:
@@ -570,7 +574,7 @@ def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> b
     total = _sum(seals, (TREES[table.name][0], index), slot)
     if sum(_share(seals, table, one) for one in _seals_at(table).rows(connection, index)) % _MODULUS == total:
         return True
-    holding = (one for one in _rows_at(table).rows(connection, index) if seals.holds(table, one))
+    holding = (one for one in rows_at(table).rows(connection, index) if seals.holds(table, one))
     return sum(_share(seals, table, one) for one in holding) % _MODULUS == total
 
 
@@ -587,12 +591,9 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     if known is None:
         return
     first = _node(tree, 1, 0)
-    nodes = connection.execute(
-        select(access_tree.c.id, access_tree.c.content)
-        .where(access_tree.c.id >= first, access_tree.c.id < first + 2**40)
-        .order_by(access_tree.c.id)
-    )
-    for node, content in nodes.all():
+    of_tree = access_tree.c.id.between(first, first + 2**40 - 1)
+    nodes = select(access_tree.c.id, access_tree.c.content).where(of_tree).order_by(access_tree.c.id)
+    for node, content in connection.execute(nodes).all():
         base = (node - first) << _BITS
         for number in range(-(-len(content) // _WIDTH)):
             if any(_part(content, number, _WIDTH)) and slot_of(connection, known, (tree, base + number)):

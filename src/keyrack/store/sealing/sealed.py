@@ -48,15 +48,17 @@ from keyrack.store.sealing.sums import sum_anew
 from keyrack.store.sealing.sums import sum_of as sum_of
 
 
-def _hanging() -> dict[str, tuple[tuple[Table, Any], ...]]:
-    """By table what the database itself deletes with a row, and is counted elsewhere than in that row."""
-    found: dict[str, list[tuple[Table, Any]]] = {}
+def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
+    """By table what the database itself deletes with a row, and is counted elsewhere than in that row: its table, and
+    the column there beside the one of the row that it names.
+    """
+    found: dict[str, list[tuple[Table, Any, Any]]] = {}
     for table in TABLES:
         for key in table.foreign_keys:
             owner = key.column.table.name
             # The rows that a server counts are gone with it.
             if key.ondelete == "CASCADE" and not (owner == "servers" and table.name in OF_SERVER):
-                found.setdefault(owner, []).append((table, key.parent))
+                found.setdefault(owner, []).append((table, key.parent, key.column))
     return {owner: tuple(children) for owner, children in found.items()}
 
 
@@ -89,11 +91,11 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
     """As holds, and a row that does not hold is remembered, so that an alarm names it."""
     seals, values = seals_of(connection), mapping_of(row, table, prefix)
     if not seals.holds(table, values):
-        seals.found(broken(table, part(row, table, prefix)))
+        seals.note_altered(broken(table, part(row, table, prefix)))
         return False
     if _is_newest(connection, table, values):
         return True
-    seals.found(broken(table, part(row, table, prefix), older=True))
+    seals.note_altered(broken(table, part(row, table, prefix), older=True))
     return False
 
 
@@ -215,8 +217,8 @@ def _locking(table: Table) -> Statement:
 def remove(connection: Connection, table: Table, *where: Any) -> int:
     """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
     key = _key_in(table, where)
-    for child, column in _HANGING.get(table.name, ()):
-        of_these = select(table.c.id).where(*where) if key is None else [key["id"]]
+    for child, column, owned in _HANGING.get(table.name, ()):
+        of_these = select(owned).where(*where) if key is None else [key[owned.name]]
         remove(connection, child, column.in_(of_these))
     if key is not None:
         gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)

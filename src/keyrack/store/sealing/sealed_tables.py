@@ -83,15 +83,27 @@ def count_all(connection: Connection, *, since: int = 0) -> int:
 
 
 def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[tuple[int, bool]]:
-    """What was counted of a table, by the id of the row or of what its rows belong to, and whether anything of it is
-    there still; after: an id behind which to begin.
+    """What was counted of a table, by the id of the row or of what its rows belong to, and whether it is there still;
+    of rows that belong together all of them, or one that is named by itself. after: an id behind which to begin.
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
     for start in range(0, len(held), MOST_NAMED):
         some = held[start : start + MOST_NAMED]
         there = set(connection.execute(select(column).where(column.in_(some))).scalars())
-        yield from ((index, index in there) for index in some)
+        yield from ((index, index in there and not _lacks_some(connection, table, index)) for index in some)
+
+
+def _lacks_some(connection: Connection, table: Table, index: int) -> bool:
+    """Whether of several rows in one place some are missing, and those that are there tell nothing of it: somebody here
+    saw all of them together before.
+    """
+    if access_tree.TREES[table.name][1] == "id":
+        return False
+    rows = access_tree.rows_at(table).rows(connection, index)
+    if not all(sealed.holds(connection, table, row) for row in rows):
+        return False
+    return not is_complete(connection, table, index)
 
 
 def is_missed(connection: Connection, table: Table, index: int) -> bool:
@@ -100,6 +112,20 @@ def is_missed(connection: Connection, table: Table, index: int) -> bool:
     """
     known = access_tree.root(connection)
     return known is None or access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index)) != b""
+
+
+def is_complete(connection: Connection, table: Table, index: int) -> bool:
+    """Whether all rows are there that were counted at a place that several share; where others deleted one that is
+    remembered, so that an alarm names it. index: as access_tree.TREES has it.
+    """
+    known = access_tree.root(connection)
+    slot = None if known is None else access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index))
+    if slot is None:
+        return False
+    whole = access_tree.is_whole(connection, table, index, slot)
+    if not whole:
+        _note_missing(connection, table, index)
+    return whole
 
 
 def look_on(connection: Connection, after: int, limit: int) -> int | None:
@@ -138,8 +164,13 @@ def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int,
     for index, slot in held.items():
         # Of several rows in one place one may be missing while others are there.
         if index not in there or (name != "id" and not access_tree.is_whole(connection, table, index, slot)):
-            key = (index, *("*" for _ in list(table.primary_key)[1:]))
-            sealed.seals_of(connection).found(sealed.AlteredRow(table.name, key, {name: index}, missing=True))
+            _note_missing(connection, table, index)
+
+
+def _note_missing(connection: Connection, table: Table, index: int) -> None:
+    key = (index, *("*" for _ in list(table.primary_key)[1:]))
+    named = {access_tree.TREES[table.name][1]: index}
+    sealed.seals_of(connection).note_altered(sealed.AlteredRow(table.name, key, named, missing=True))
 
 
 def _table_of(number: int) -> Table | None:

@@ -27,6 +27,7 @@ repository_names = Table(
     # Names a repository had before, so that an old clone address answers with a hint.
     Column("path", String(255), primary_key=True),
     Column("repository_id", Integer, referring("repositories"), nullable=False, index=True),
+    seal_column(),
 )
 
 repository_members = numbered(

@@ -84,6 +84,7 @@ deleted_server_keys = Table(
     Column("server_id", Integer, ForeignKey("deleted_servers.server_id", ondelete="CASCADE"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
+    seal_column(),
     Index("ix_deleted_server_keys_fingerprint", "fingerprint"),
 )
 
