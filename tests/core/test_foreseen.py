@@ -9,17 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from keyrack.core.hosts import servers as core_servers
+from keyrack.core.hosts import system_users
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import Credential
+from keyrack.store import tables
 from keyrack.store.database import lock_workspace
-from keyrack.store.engine import company, fibers
+from keyrack.store.engine import company, fibers, prepared
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.engine.postgresql_writer import PostgresqlWriter
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import lineage, servers
 from keyrack.store.keys import revocations
+from keyrack.store.sealing import sealed
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -70,8 +74,19 @@ def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
 
 
 def is_whole(team: Team) -> bool:
-    """Whether the server's sum is that of its rows."""
-    return team.instance.database.read(lambda connection: servers.complete(connection, team.server.id))
+    """Whether the server's row is as Keyrack wrote it, and its sum that of its rows."""
+
+    def ask(connection: Connection) -> bool:
+        row = connection.execute(select(tables.servers).where(tables.servers.c.id == team.server.id)).one()
+        whole = servers.complete(connection, team.server.id)
+        return whole and sealed.holds(connection, tables.servers, row)
+
+    return team.instance.database.read(ask)
+
+
+def revision(team: Team) -> int:
+    asked = select(tables.servers.c.revision).where(tables.servers.c.id == team.server.id)
+    return int(team.instance.database.read(lambda connection: connection.execute(asked).scalar_one()))
 
 
 def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +103,58 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
     found = at_once(at_work, *calls)
     assert len(waited) <= 6, "not once for each"
     assert len({one.revision for one in found}) == 8
+    assert is_whole(at_work)
+
+
+def test_a_server_is_written_once_for_those_that_follow_each_other(
+    at_work: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def noted(statement: str, _values: Any) -> None:
+        if "UPDATE servers" in statement:
+            written.append(statement)
+
+    calls = [adding(at_work, f"laptop-{number}") for number in range(12)]
+    monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
+    found = at_once(at_work, *calls)
+    monkeypatch.undo()
+    assert len(written) <= 3, "the first one, and the others"
+    assert sorted(one.revision for one in found) == list(range(found[0].revision, found[0].revision + 12))
+    assert revision(at_work) == max(one.revision for one in found)
+    assert is_whole(at_work)
+
+
+def test_marks_that_leave_a_servers_row_between_two_writes_are_kept(at_work: Team) -> None:
+    for _ in range(5):
+        at_once(at_work, *[adding(at_work, fresh_line()[-20:]) for _ in range(15)])
+    assert is_whole(at_work)
+
+    def marks(connection: Connection) -> tuple[int, str, str]:
+        asked = "SELECT s.revision, s.lineage, o.marks FROM servers s JOIN older_marks o ON o.server_id = s.id"
+        row = connection.exec_driver_sql(f"{asked} WHERE s.id = {at_work.server.id} AND o.revision = 64").one()
+        return row[0], row[1], row[2]
+
+    newest, held, kept = at_work.instance.database.read(marks)
+    since = (newest - 64) * lineage.MARK_CHARACTERS
+    assert held[since:] == kept[: len(held) - since]
+
+
+def test_others_who_change_the_server_in_between_see_it_as_it_is(at_work: Team) -> None:
+    """Those that look at nothing ahead, those whose label is taken, and those of another server."""
+    other = core_servers.create(at_work.instance, at_work.owner, name="web-2", address="192.0.2.11").id
+    system_users.create(at_work.instance, at_work.owner, other, username="deploy")
+
+    def revising() -> Any:
+        return core_servers.retag(at_work.instance, at_work.owner, at_work.server.id, ("web", "fleet"))
+
+    found = at_once(
+        at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "x", server_id=other), revising,
+        adding(at_work, "c"), adding(at_work, "a"), adding(at_work, "y", server_id=other), adding(at_work, "d"),
+    )  # fmt: skip
+    assert [type(one).__name__ for one in found].count("Refusal") == 1
+    assert not [one for one in found if isinstance(one, BaseException) and not isinstance(one, Refusal)]
+    assert revision(at_work) == found[7].revision
     assert is_whole(at_work)
 
 

@@ -83,9 +83,11 @@ class Work:
         return revision
 
     @contextmanager
-    def raising(self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None) -> Iterator[dict[int, int]]:
+    def raising(
+        self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None, last: bool = False
+    ) -> Iterator[dict[int, int]]:
         """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
-        with servers.raised(self.connection, server_ids, self.now, locked=locked) as revisions:
+        with servers.raised(self.connection, server_ids, self.now, locked=locked, last=last) as revisions:
             yield revisions
         self.bumped.update(revisions)
 

@@ -16,12 +16,11 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
-from keyrack.store.keys import credential_lists, credentials, expired_keys
+from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
 from keyrack.store.keys.new_credentials import CredentialPlace, PlaceAhead
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
-from keyrack.store.sealing import sealed
 
 SWEEP_AT_ONCE = 500
 
@@ -59,7 +58,7 @@ def add(
         asked = _place(instance, actor, actor.workspace_id, server_id, user, name, key)
 
         def change(work: Work) -> Credential:
-            place = _found(work, asked)
+            place = _require_place(work, asked)
             if actor.user_id is not None and not instance.joined:
                 work.look_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
@@ -71,9 +70,10 @@ def add(
                 "restrictions": dict(limits),
                 "break_glass": break_glass or None,
             }
-            added = _put(work, place, user, name, key, terms)
-            if not (place.noted or place.refused or place.labelled):
-                asked.entered = sealed.last_written(work.connection, server_id)
+            alone = not (place.noted or place.refused or place.labelled)
+            added = _put(work, place, user, name, key, terms, last=alone)
+            if alone:
+                asked.entered = new_credentials.server_left(work.connection, server_id)
             given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
             work.record(
                 f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{given}",
@@ -223,7 +223,9 @@ def put(
     break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
-    place = _found(work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key))
+    place = _require_place(
+        work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key)
+    )
     terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
     return _put(work, place, username, label, key, terms)
 
@@ -242,7 +244,7 @@ def _place(
     )
 
 
-def _found(work: Work, asked: PlaceAhead) -> CredentialPlace:
+def _require_place(work: Work, asked: PlaceAhead) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = asked.get(work.connection)
     if place is None:
@@ -257,7 +259,10 @@ def _put(
     label: str,
     key: PublicKey,
     terms: Mapping[str, Any],
+    *,
+    last: bool = False,
 ) -> Credential:
+    """last: nothing else is asked of the server in this command."""
     if place.noted:
         revocation.refuse(work, key)
     if place.account_id is None:
@@ -275,7 +280,7 @@ def _put(
         room.refuse_more(work, "SSH key", server_id)
     # What freed the label raised the revision.
     locked = None if place.labelled else (place.server,)
-    with work.raising((server_id,), locked=locked) as revisions:
+    with work.raising((server_id,), locked=locked, last=last) as revisions:
         if place.refused:
             propagation.unrevoke(work, (server_id,), (key.sha256,))
         return credentials.add_credential(

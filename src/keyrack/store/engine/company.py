@@ -27,7 +27,7 @@ from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import held_servers, sealed
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
@@ -110,6 +110,15 @@ class Company:
         return recorded() if ahead else {}
 
     def _make_all(self, conn: Connection) -> set[int]:
+        held_servers.begin(conn)
+        try:
+            announced = self._make_each(conn)
+            held_servers.write(conn)
+        finally:
+            held_servers.end(conn)
+        return announced
+
+    def _make_each(self, conn: Connection) -> set[int]:
         announced = self._make(conn, self.members[0])  # which may have waited long for the turn
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER:
@@ -127,6 +136,7 @@ class Company:
         """Have asked what those who may still join ask first."""
         for one in islice(self._queue, MOST_TOGETHER - len(self.members)):
             if one.foresight is not None and one not in self._looking:
+                held_servers.write(conn)  # or the answer would be older than what it follows
                 one.foresight.look(conn)
                 self._looking[one] = True
 
@@ -140,7 +150,8 @@ class Company:
     def _make(self, conn: Connection, one: Companion) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
         transaction = conn.get_transaction()
-        before = statements_that_write(conn)
+        held_servers.let(conn, one.foresight is not None)
+        before = self._wrote(conn)
         keep_short(conn, not one.fiber.wrote)
         changes.begin_announcing(conn)
         sealed.begin_counting(conn)
@@ -156,7 +167,7 @@ class Company:
         if conn.get_transaction() is not transaction:
             raise RuntimeError("A command must not commit or roll back by itself.")
         self._looking.pop(one, None)
-        wrote = statements_that_write(conn) != before
+        wrote = self._wrote(conn) != before
         if one.error is None:
             if wrote:
                 self._foretold(one)
@@ -166,6 +177,11 @@ class Company:
             # statements more for every command.
             raise _Lost from one.error
         return set()
+
+    @staticmethod
+    def _wrote(conn: Connection) -> int:
+        """How many statements that may write were sent for the commands themselves."""
+        return statements_that_write(conn) - held_servers.written(conn)
 
 
 @contextmanager

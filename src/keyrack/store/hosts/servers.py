@@ -18,7 +18,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
-from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing import held_servers, sealed, sealed_sets
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 HAS_HOST = servers.c.agent_secret_hash.is_not(None)
@@ -251,13 +251,19 @@ def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
 
 @contextmanager
 def raised(
-    connection: Connection, server_ids: Iterable[int], at: datetime, *, locked: Sequence[Row] | None = None
+    connection: Connection,
+    server_ids: Iterable[int],
+    at: datetime,
+    *,
+    locked: Sequence[Row] | None = None,
+    last: bool = False,
 ) -> Iterator[dict[int, int]]:
     """Raise the revisions of servers by one each and announce them, in few statements however many they are.
 
     Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
     they are written, with the sums of all rows that were entered and removed until then. locked: these servers' rows as
-    sealed_sets.locked_servers has them, where they were read already and not changed since.
+    sealed_sets.locked_servers has them, where they were read already and not changed since. last: the command asks for
+    no server afterwards, so that rows may be written with those of commands that follow it (sealing/held_servers.py).
     """
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
@@ -272,7 +278,11 @@ def raised(
         written.append({"id": old["id"], **values})
         return {**values, "updated_at": at}
 
-    sealed_sets.change_servers(connection, rows, new)
+    if last and held_servers.may_hold(connection):
+        for row in rows:
+            held_servers.hold(connection, row, new(row))
+    else:
+        sealed_sets.change_servers(connection, rows, new)
     lineage.keep(connection, written)
     for row in rows:
         announce(connection, row["id"])

@@ -13,7 +13,7 @@ from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import barred_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken
-from keyrack.store.sealing import sealed_sets
+from keyrack.store.sealing import held_servers, sealed, sealed_sets
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
 
@@ -92,10 +92,13 @@ class PlaceAhead:
         if told is not None and within is connection.get_transaction():
             row = next(iter(told.wait(connection)), None)
         else:
+            held_servers.write(connection)
             row, server = _place.row(connection, *self._question(connection)), {}
         if row is None:
             return None
         account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
+        if labelled or refused or noted:
+            held_servers.write(connection)  # more is asked then
         standing, ids = taken(row), (row.pop("id_to_give"),)
         row.update((name, server[name]) for name in row if name in server)
         return CredentialPlace(standing, row, account, labelled, refused, noted, ids)
@@ -103,6 +106,13 @@ class PlaceAhead:
     def _question(self, connection: Connection) -> tuple[Any, ...]:
         numbered = sealed_sets.numbers_rows(connection)
         return (*self._asked, self._now(), self._actor.user_id or 0, numbered, *proofs(self._actor))
+
+
+def server_left(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
+    """The server's row as the command under way leaves it, None where it did not write it, or not whole."""
+    if held_servers.may_hold(connection):
+        return held_servers.held(connection, server_id)
+    return sealed.last_written(connection, server_id)
 
 
 @prepared

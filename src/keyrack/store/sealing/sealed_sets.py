@@ -204,7 +204,7 @@ def _locking_servers() -> Prepared[[Sequence[int]]]:
 
 def change_servers(
     connection: Connection, rows: Iterable[Row], new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> None:
+) -> list[Row]:
     """As change_many for servers that locked_servers read, with the sums of what was counted of their rows so far: a
     server is sealed and written once.
     """
@@ -212,3 +212,4 @@ def change_servers(
         connection, servers, rows, lambda old: {**new(old), "rows_sum": sealed.sum_of(connection, old)}
     )
     sealed.note_written(connection, changed)
+    return changed

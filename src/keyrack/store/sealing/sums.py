@@ -98,6 +98,18 @@ def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
     return held if before is None else _hidden(seals, server["id"], before + delta)
 
 
+def taken(connection: Connection, server_id: int) -> int:
+    """What was counted of a server's rows since, which counts no more until it is put back."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    return pending.pop(server_id, 0)
+
+
+def put_back(connection: Connection, server_id: int, added: int) -> None:
+    """What was taken counts again, for this command."""
+    pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
+    pending[server_id] = pending.get(server_id, 0) + added
+
+
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
     """Servers as this command wrote them: they need not be read again for what is counted later."""
     connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
