@@ -36,7 +36,6 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
-        max_characters=settings.max_key_characters,
         blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
     )
     database = Database.open(settings.database_url)

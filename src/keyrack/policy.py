@@ -258,7 +258,6 @@ class KeyRules:
 
     types: frozenset[str]
     rsa_minimum_bits: int
-    max_characters: int
     blocked: BlockList | None = None
 
 

@@ -30,7 +30,7 @@ HOW_TO_GET_SSHD = (
 )
 
 
-# Whether an sshd knows a setting.
+# Whether an sshd knows a setting; of the module, as a program on the disk answers the same to everybody who asks.
 _known: dict[tuple[Path, str], bool] = {}
 
 

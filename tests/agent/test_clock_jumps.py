@@ -156,13 +156,13 @@ def test_a_difference_of_a_moment_has_nothing_written_anew(monkeypatch: pytest.M
     clock = ServiceClock()
     now = datetime.now(UTC).timestamp()
     assert clock.behind() == 0
-    clock.heard(now + 1)
+    clock.note(now + 1)
     assert clock.behind() == 0
-    clock.heard(now + 100)
+    clock.note(now + 100)
     assert 99 <= clock.behind() <= 101
-    clock.heard(now + 95)  # one that was long on its way
+    clock.note(now + 95)  # one that was long on its way
     assert 99 <= clock.behind() <= 101
-    clock.heard(now)  # the service's clock was set right
+    clock.note(now)  # the service's clock was set right
     assert clock.behind() == 0
     clock.is_past(now - 5000)
     assert clock.behind() == 0

@@ -261,7 +261,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
 
 
 def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
-    """A shorter end, a restriction, an account, enforcing, what silence means, sshd's settings."""
+    """A shorter end, a restriction, an account, enforcing, the offline policy, sshd's settings."""
     line = fresh_line()
     wide = add(team, "wide", line)
     bob = system_users.create(team.instance, team.owner, team.server.id, username="bob", password="first of bob")

@@ -37,7 +37,7 @@ held = Enforcement(state, enrolment, local.read(state).drop_in, print, 0.0)
 held.begin()
 for wish in sys.argv[2:]:
     held.put(document._replace(mode=wish))
-    held.heard(True)
+    held.note_contact(True)
     held.put(document._replace(mode=wish))
 print(held.state)
 """

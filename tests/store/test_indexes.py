@@ -53,7 +53,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "delete credentials": lambda c: keys_of_many.remove_credentials(c, [1, 2]),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
-    "unmanaged keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
+    "unmanaged keys with a key": lambda c: revocations.unmanaged_with_key(c, 1, FINGERPRINT),
     "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),

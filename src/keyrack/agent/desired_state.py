@@ -101,10 +101,10 @@ class DesiredState:
         if self._enforcement is not None:
             self._enforcement.begin()
 
-    def heard(self, answered: bool) -> None:
+    def note_contact(self, answered: bool) -> None:
         """Whether the service answered just now."""
         if self._enforcement is not None:
-            self._enforcement.heard(answered)
+            self._enforcement.note_contact(answered)
 
     def note_foreign(self, foreign: List[ReportedKey]) -> None:
         """Remember keys that stood in files of ours, to tell of them."""
@@ -327,7 +327,7 @@ def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str)
     return (then != DROP_ALL and entry.expires_at is None) or entry.public_key in document.break_glass.get(name, ())
 
 
-def silence(confirmed_at: float) -> float:
+def seconds_since(confirmed_at: float) -> float:
     """Seconds since a moment that was noted before a restart; never less than none."""
     return max(0.0, time.time() - confirmed_at) if confirmed_at else 0.0
 

@@ -296,10 +296,10 @@ class Reconciler:
         if self._desired is not None:
             self._desired.begin()
 
-    def heard(self, answered: bool) -> None:
+    def note_contact(self, answered: bool) -> None:
         """Whether the service answered just now."""
         if self._desired is not None:
-            self._desired.heard(answered)
+            self._desired.note_contact(answered)
 
     def unmet(self) -> List[str]:
         """What is not as the document asks beyond the files, so that nobody believes it done."""

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, repositories, storage
-from keyrack.core.git.access import Access, Holder
+from keyrack.core.git.access import GitAccess, Holder
 from keyrack.core.git.activity import GitLog, PushedRefs
 from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.instance import Instance
@@ -128,7 +128,7 @@ class StaleOnErrorCache:
 class _Running:
     """An operation under way and the connection that can stop it."""
 
-    access: Access
+    access: GitAccess
     writer: asyncio.StreamWriter
     began_at: float
     confirmed_at: float
@@ -162,7 +162,7 @@ class Authorizer:
         # Permitted pushes that may only delete, as there is no room, until they run.
         self._deleting: set[str] = set()
         # Permitted, and not yet told to start.
-        self._starting: list[Access] = []
+        self._starting: list[GitAccess] = []
         self._upkeep: Upkeep | None = None
         self._endpoint = GitEndpoint(instance, name or instance.settings.git_listen)
         # How many transfers of whom were stopped, by user, until it is said.
@@ -282,7 +282,7 @@ class Authorizer:
             if operation in self._ended:  # whoever watched it for us was killed, and git went on
                 self.log.pushed(running.access, running.refs)
 
-    def _take_first_branch(self, access: Access, lines: str) -> None:
+    def _take_first_branch(self, access: GitAccess, lines: str) -> None:
         folder = self._folder(access)
         branch = storage.first_branch(folder, lines)
         if branch is None:
@@ -347,7 +347,7 @@ class Authorizer:
             raise
         return running
 
-    async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> Access:
+    async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> GitAccess:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
         holder = await self._cache.ask(
             ("holder", fingerprint, address),
@@ -372,8 +372,8 @@ class Authorizer:
             raise
         return answer
 
-    async def _admitted(self, access: Access, protocol: bytes, operation: str) -> list[bytes]:
-        """The orders for one more operation; raises Refusal when there are as many as there may be."""
+    async def _admitted(self, access: GitAccess, protocol: bytes, operation: str) -> list[bytes]:
+        """The instructions for one more operation; raises Refusal when there are as many as there may be."""
         under_way = [*(running.access for running in self._running), *self._starting]
         refusal = bounds.too_many(self._instance.settings, access, under_way)
         if refusal is not None:
@@ -381,14 +381,14 @@ class Authorizer:
             raise refusal
         self._starting.append(access)
         try:
-            return await self._orders(access, protocol, operation)
+            return await self._instructions(access, protocol, operation)
         finally:
             self._starting.remove(access)
 
-    def _folder(self, access: Access) -> Path:
+    def _folder(self, access: GitAccess) -> Path:
         return storage.folder_of(self._programs.repositories, access.repository)
 
-    async def _orders(self, access: Access, protocol: bytes, operation: str) -> list[bytes]:
+    async def _instructions(self, access: GitAccess, protocol: bytes, operation: str) -> list[bytes]:
         """What the session program is to do for a permitted operation, once its event is kept."""
         programs, settings, push = self._programs, self._instance.settings, access.verb == git_access.PUSH
         folder = self._folder(access)
@@ -404,7 +404,7 @@ class Authorizer:
         given = bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
         limits = bounds.limits_of(settings, push=push)
         entries = [f"{name}={value}" for name, value in self._environment(access, protocol, operation).items()]
-        orders = [
+        instructions = [
             "serve",
             str(int(self._bound)),
             " ".join(filter(None, (_hint(access), words))),
@@ -418,9 +418,9 @@ class Authorizer:
         ]
         if words:
             self._deleting.add(operation)
-        return [order.encode() for order in orders]
+        return [line.encode() for line in instructions]
 
-    def _environment(self, access: Access, protocol: bytes, operation: str) -> dict[str, str]:
+    def _environment(self, access: GitAccess, protocol: bytes, operation: str) -> dict[str, str]:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **storage.clean_environment()}
         if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
             environment["GIT_PROTOCOL"] = protocol.decode("ascii")
@@ -531,7 +531,7 @@ class Authorizer:
                 log.exception("events of Git were not written")
 
 
-def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> Access | Refusal:
+def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> GitAccess | Refusal:
     """A decision as a value, so that a "no" is remembered in place of an earlier "yes"."""
     try:
         return git_access.decide(instance, holder, verb, path)
@@ -539,7 +539,7 @@ def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> Acces
         return refusal
 
 
-def _hint(access: Access) -> str:
+def _hint(access: GitAccess) -> str:
     if access.moved_from is None:
         return ""
     return (

@@ -26,7 +26,7 @@ class Notes:
         self._lock = threading.Lock()
         self._second = 0
         self._lines = 0
-        instance.throttle.heard = lambda kind, why: self._figures.proofs.labels(kind, why).inc()
+        instance.throttle.on_wrong_proof = lambda kind, why: self._figures.proofs.labels(kind, why).inc()
 
     def note(self, scope: Scope, prefix: str, status: int) -> None:
         """One answer, as it begins; prefix: of the API that gives it."""

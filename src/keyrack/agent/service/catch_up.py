@@ -12,7 +12,7 @@ import signal
 import time
 from typing import Callable, Iterable
 
-from keyrack.agent.desired_state import silence
+from keyrack.agent.desired_state import seconds_since
 from keyrack.agent.reconcile import DocumentRefused, Failed, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceClient, moment_of
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
@@ -37,7 +37,7 @@ def catch_up(
         reconciler.recall()
     except (StateProblem, DocumentRefused, Failed) as problem:
         say(f"the last document cannot be used again: {problem}")
-    silent = silence(status.confirmed_at or status.contact_at)
+    silent = seconds_since(status.confirmed_at or status.contact_at)
     _say_all(say, reconciler.put(silent=silent, scan=False).problems)
     words = ""
     while True:
@@ -48,7 +48,7 @@ def catch_up(
             if answer.status < _AWAY:
                 moment = moment_of(answer.date)
                 if moment is not None and answer.status in (200, 204):
-                    reconciler.clock.heard(moment)
+                    reconciler.clock.note(moment)
                 break
         except NoAnswer as error:
             words = str(error)

@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
-from keyrack.agent.desired_state import silence
+from keyrack.agent.desired_state import seconds_since
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, moment_of
 from keyrack.agent.service.outbox import Outbox
@@ -36,7 +36,7 @@ NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may ge
 
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
-_LOST, _HEARD = "lost", "heard"  # a report that got no answer; and the service answered a question since then
+_LOST, _ANSWERED = "lost", "answered"  # a report that got no answer; and the service answered a question since then
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
 
 
@@ -82,7 +82,7 @@ class Follower:
         self._over = False
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
-        self._confirmed = since_boot() - silence(confirmed_at)
+        self._confirmed = since_boot() - seconds_since(confirmed_at)
 
     @property
     def wrong(self) -> Tuple[str, ...]:
@@ -122,7 +122,7 @@ class Follower:
         self._compare_clocks(answer)
         astray = answer.status == 409 and answer.fields.get("tell") == "document"
         if self._lost and (answer.status in (200, 204) or astray):
-            self._lost = _HEARD
+            self._lost = _ANSWERED
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _NO:
@@ -275,7 +275,7 @@ class Follower:
             return
         ahead = time.time() - moment
         if answer.status in (200, 204):
-            self._reconciler.clock.heard(moment)
+            self._reconciler.clock.note(moment)
         if abs(ahead) < (CLOCK_SECONDS / 2 if before else CLOCK_SECONDS):
             ahead = 0.0
         elif before and 0.5 < ahead / before < 2:
@@ -371,7 +371,7 @@ class Follower:
             words = _trouble(answer)
         except NoAnswer as error:
             answer, words = None, str(error)
-        served, self._lost = self._lost == _HEARD, _LOST
+        served, self._lost = self._lost == _ANSWERED, _LOST
         if served:
             self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
             self._have_refused(words)
@@ -415,7 +415,7 @@ class Follower:
     def _no_answer(self, words: str) -> float:
         """Nothing was said, neither yes nor no: everything stays as it is."""
         self._client.close()
-        self._reconciler.heard(False)
+        self._reconciler.note_contact(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
             self._status = self._status._replace(service=words)
@@ -423,7 +423,7 @@ class Follower:
         return self._next_retry()
 
     def _answered(self, service: str) -> None:
-        self._reconciler.heard(True)
+        self._reconciler.note_contact(True)
         changed = service != self._status.service
         if changed:
             self._say("the service answers" if service == "ok" else f"the service: {service}")

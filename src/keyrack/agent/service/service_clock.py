@@ -25,7 +25,7 @@ class ServiceClock:
         self._ahead = -math.inf  # of that clock
         self._behind = 0
 
-    def heard(self, moment: float) -> None:
+    def note(self, moment: float) -> None:
         """An answer of the service was written at this moment by its clock, in seconds since 1970."""
         ahead = moment - since_boot()
         if ahead > self._ahead or ahead < self._ahead - _SET_BACK_SECONDS:

@@ -102,7 +102,7 @@ class Enforcement:
         self._unsaved = False
         self._record = read(state)
         self._tried_at = 0.0
-        self._heard_at = 0.0
+        self._answered_at = 0.0
         self._silent = False
         self._failed: Optional[Tuple[object, Tuple[str, ...]]] = None
         self._judged: Optional[Tuple[object, str]] = None
@@ -144,11 +144,11 @@ class Enforcement:
         """The AuthorizedKeysFile patterns that counted before enforcing."""
         return self._record.before
 
-    def heard(self, answered: bool) -> None:
+    def note_contact(self, answered: bool) -> None:
         """Whether the service answered just now."""
         self._silent = not answered
         if answered:
-            self._heard_at = time.monotonic()
+            self._answered_at = time.monotonic()
 
     def begin(self) -> None:
         """After a start: what an earlier agent left unfinished is undone, because nobody saw that it works."""
@@ -354,7 +354,7 @@ class Enforcement:
                 raise _Broken(shown.words)
             self._shown = shown
             if first and not in_force:
-                self._tried_at = self._heard_at = time.monotonic()
+                self._tried_at = self._answered_at = time.monotonic()
                 self._keep(self._record._replace(state=TRYING))
                 self._say(f"enforcing begins, and is taken back unless all is well for {self._trial:g} seconds")
             elif self._record.state != TRYING:
@@ -406,7 +406,7 @@ class Enforcement:
             self._undo("sshd greets nobody any more")
         elif time.monotonic() - self._tried_at >= self._trial:
             shown = self._proof.show(self._check.look(document))
-            if self._silent or self._heard_at <= self._tried_at:
+            if self._silent or self._answered_at <= self._tried_at:
                 self._undo("the service could not be reached any more")
             elif shown.no:
                 self._undo(shown.words)

@@ -59,7 +59,7 @@ def can_be_seen() -> bool:
     return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
 
 
-class Found(NamedTuple):
+class Listening(NamedTuple):
     """Who listens, and among which sockets they were found: at these places, or at any where that is None."""
 
     listeners: Tuple[Listener, ...]
@@ -67,7 +67,7 @@ class Found(NamedTuple):
     among: FrozenSet[Tuple[str, Address]]
 
 
-def find(addresses: Sequence[Address], config: Optional[str]) -> Found:
+def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
     """Who listens at these addresses; where nobody does, the sshds that were started with this file of settings.
 
     config: None for the usual file, of which also systemd's sockets for ssh count.
@@ -95,10 +95,10 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Found:
         parents = {process.pid for process in known} - {_SYSTEMD}
         held = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
         found.append(Listener(address, port, inode, held))
-    return Found(tuple(sorted(found)), places, _among(sockets, places))
+    return Listening(tuple(sorted(found)), places, _among(sockets, places))
 
 
-def finds_the_same(found: Found) -> bool:
+def finds_the_same(found: Listening) -> bool:
     """Whether find() would say the same again, by the kernel's word on the same sockets and on their holders alone.
     Cheap: to find who holds a socket takes a look at every file that every process has open.
     """

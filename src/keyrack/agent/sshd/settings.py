@@ -44,8 +44,9 @@ _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 
 
+# Both are of the module, as an agent is one process on one host, with that host's sshd.
 # Who listens, by the file of settings, and by which settings in it: the parts of an agent ask for the same sshd.
-_found: Dict[str, Tuple[Tuple[object, ...], listening.Found]] = {}
+_found: Dict[str, Tuple[Tuple[object, ...], listening.Listening]] = {}
 # What sshd said, by the file of settings, and in which state of it: the parts of an agent ask the same for hundreds.
 _answers: "Dict[str, Tuple[Tuple[object, ...], Dict[Tuple[Optional[str], ...], Effective]]]" = {}
 

@@ -111,7 +111,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Unchained:
     """What is there to be chained. new: the events that wait; strange: those that Keyrack did not write; end: how many
     places there are.
     """
@@ -122,7 +122,7 @@ class _Found:
     newest: Signed | None
 
 
-def _look(connection: Connection) -> _Found:
+def _look(connection: Connection) -> _Unchained:
     waiting = audit_log.unchained(connection)
     begun = event_seals.begun(connection) if waiting else 0
     new, strange = [], []
@@ -132,7 +132,7 @@ def _look(connection: Connection) -> _Found:
         else:
             strange.append(int(one["id"]))
     end = audit_log.places_end(connection)  # before the checkpoint, which others may just have made with more places
-    return _Found(tuple(new), tuple(strange), end, audit_log.newest(connection))
+    return _Unchained(tuple(new), tuple(strange), end, audit_log.newest(connection))
 
 
 def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:

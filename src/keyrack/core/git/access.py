@@ -37,8 +37,9 @@ FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
 # What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
-# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path.
-COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]+)\2")
+# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path, and whoever
+# copies an address or has a folder's name completed one behind it, as other Git servers take it.
+COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]*[A-Za-z0-9._-])/?\2")
 CHANNEL = "git"
 
 
@@ -60,7 +61,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class GitAccess:
     """A permitted operation. moved_from: the former path that was asked for; protected: a ref not to push to."""
 
     holder: Holder
@@ -91,7 +92,7 @@ def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Hol
 def read_command(command: bytes) -> tuple[str, str]:
     """The verb ("fetch" or "push") and path that a client's command asks for; raises Refusal INVALID.
 
-    At most one slash before the path and one .git after it; everything else is the grammar of paths.
+    At most one slash before the path and behind it, and one .git after it; everything else is the grammar of paths.
     """
     try:
         text = command.decode("ascii") if len(command) <= LONGEST_COMMAND else ""
@@ -107,10 +108,10 @@ def read_command(command: bytes) -> tuple[str, str]:
         raise _not_offered() from None
 
 
-def decide(instance: Instance, holder: Holder, verb: str, path: str) -> Access:
+def decide(instance: Instance, holder: Holder, verb: str, path: str) -> GitAccess:
     """Whether a holder may do a verb with the repository at a path; raises Refusal MISSING or FORBIDDEN."""
 
-    def question(connection: Connection) -> Access | Refusal:
+    def question(connection: Connection) -> GitAccess | Refusal:
         # (6) The repository exists, under this name or a former one.
         repository = git_access.repository_at(connection, path)
         if repository is None:
@@ -124,14 +125,14 @@ def decide(instance: Instance, holder: Holder, verb: str, path: str) -> Access:
     return answer
 
 
-def ended(instance: Instance, accesses: Iterable[Access]) -> list[tuple[Access, Refusal]]:
+def ended(instance: Instance, accesses: Iterable[GitAccess]) -> list[tuple[GitAccess, Refusal]]:
     """Those of the operations under way that would not be permitted any more, each with the reason.
 
     A handful of statements however many they are, because this is asked several times a second.
     """
     wanted = list(accesses)
 
-    def question(connection: Connection) -> list[tuple[Access, Refusal]]:
+    def question(connection: Connection) -> list[tuple[GitAccess, Refusal]]:
         held = git_access.holders(connection, {access.holder.fingerprint for access in wanted})
         present = git_access.repositories_by_id(connection, {access.repository.id for access in wanted})
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
@@ -163,7 +164,7 @@ class _Facts:
         )
 
 
-def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str) -> Access | Refusal:
+def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str) -> GitAccess | Refusal:
     # (7) Invariant 2: policy is asked before anything is done.
     deploy = None
     role = None
@@ -187,7 +188,7 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
     leads = role is RepositoryRole.ADMIN or (
         repository.workspace_id == holder.actor.workspace_id and policy.may(holder.actor, "git:push") is None
     )
-    return Access(
+    return GitAccess(
         holder=holder if deploy is None else replace(holder, key_id=deploy.key_id, title=deploy.title),
         repository=repository,
         verb=verb,
@@ -202,7 +203,7 @@ def _still(
     now: datetime,
     held: dict[str, git_access.HeldKey | None],
     present: dict[int, Repository],
-    access: Access,
+    access: GitAccess,
 ) -> Refusal | None:
     old = access.holder
     repository = present.get(access.repository.id)

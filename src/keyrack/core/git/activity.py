@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core.git.access import Access, Holder
+from keyrack.core.git.access import GitAccess, Holder
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.logs import logger
@@ -69,7 +69,7 @@ class GitLog:
         self._deploy_uses: dict[int, datetime] = {}
         self._lost = 0
 
-    def permitted(self, access: Access) -> None:
+    def permitted(self, access: GitAccess) -> None:
         """An operation begins. Its event belongs to the workspace of the repository."""
         holder = access.holder
         self.used(holder)
@@ -86,7 +86,7 @@ class GitLog:
             _details(holder, access.repository.path, access.verb),
         )
 
-    def pushed(self, access: Access, refs: PushedRefs) -> None:
+    def pushed(self, access: GitAccess, refs: PushedRefs) -> None:
         """A push has ended. What it changed is what git says it changed, not what was asked of it."""
         holder, path = access.holder, access.repository.path
         outcome, reason = "done", ""
@@ -126,7 +126,7 @@ class GitLog:
             _details(holder, path, verb),
         )
 
-    def cut(self, access: Access, refusal: Refusal) -> None:
+    def cut(self, access: GitAccess, refusal: Refusal) -> None:
         """A transfer under way was stopped."""
         self._add(
             replace(access.holder.actor, workspace_id=access.repository.workspace_id),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyrack.core.git.access import Access
+from keyrack.core.git.access import GitAccess
 from keyrack.errors import Kind, Refusal
 from keyrack.settings import Settings
 
@@ -110,7 +110,7 @@ def _of_fetch() -> dict[str, str]:
     }
 
 
-def too_many(settings: Settings, access: Access, under_way: Iterable[Access]) -> Refusal | None:
+def too_many(settings: Settings, access: GitAccess, under_way: Iterable[GitAccess]) -> Refusal | None:
     """The refusal of one more operation beside those under way; None when there is room for it."""
     others = list(under_way)
     whose = _whose(access)
@@ -126,7 +126,7 @@ def too_many(settings: Settings, access: Access, under_way: Iterable[Access]) ->
     return None
 
 
-def _whose(access: Access) -> tuple[str, int | str]:
+def _whose(access: GitAccess) -> tuple[str, int | str]:
     """Whom an operation counts for: a user with all keys, or a deploy key."""
     holder = access.holder
     return holder.kind, holder.fingerprint if holder.actor.user_id is None else holder.actor.user_id

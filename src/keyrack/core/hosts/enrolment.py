@@ -360,7 +360,7 @@ def _take(
     if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
-        _deliver(work, now.id, applied, awaited)
+        _note_applied(work, now.id, applied, awaited)
     if (version := _fact(body, "agent_version")) is not None:
         values["agent_version"] = version
     if judged.host_keys is not None:
@@ -371,7 +371,7 @@ def _take(
     return values, delay
 
 
-def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
+def _note_applied(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
     """Note what a host obeys for whatever waited for its word."""
     if host_reports.DELIVERIES in awaited:
         credentials.note_delivery(work.connection, server_id, applied, work.now)
@@ -381,7 +381,7 @@ def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) 
     ):
         work.bump_revision(server_id)
     elif host_reports.REMOVALS in awaited:
-        offboarding.acknowledged(work, server_id, applied)
+        offboarding.confirm(work, server_id, applied)
 
 
 def _not_applied(

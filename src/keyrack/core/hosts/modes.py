@@ -63,7 +63,7 @@ class HeldPolicy:
 
 def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
     """The offline policies of the workspace's hosts, the one of most of them first."""
-    with Attempt(instance, actor, "servers:read", "see what silence means", target_kind="server") as attempt:
+    with Attempt(instance, actor, "servers:read", "see the offline policies", target_kind="server") as attempt:
         policies = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
         return [
             HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in policies
@@ -71,16 +71,16 @@ def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
 
 
 def may_set_offline_policy(instance: Instance, actor: Actor, tag: str) -> None:
-    """Nothing when the actor may say what silence means to the servers with a tag; raises Refusal as
+    """Nothing when the actor may set the offline policy of the servers with a tag; raises Refusal as
     set_offline_policy() does.
     """
-    with _of_silence(instance, actor, None) as attempt:
+    with _offline_attempt(instance, actor, None) as attempt:
         label = own_servers.tag(tag)
         attempt.read(lambda connection: _tagged(connection, actor, label))
 
 
-def _of_silence(instance: Instance, actor: Actor, server_id: int | None) -> Attempt:
-    aim = "change what silence means"
+def _offline_attempt(instance: Instance, actor: Actor, server_id: int | None) -> Attempt:
+    aim = "change the offline policy"
     return Attempt(instance, actor, "servers:write", aim, target_kind="server", server_id=server_id)
 
 
@@ -105,7 +105,7 @@ def set_offline_policy(
 
     Either one server, or all that have a tag now. Raises Refusal MISSING where there is none, or INVALID.
     """
-    with _of_silence(instance, actor, server_id) as attempt:
+    with _offline_attempt(instance, actor, server_id) as attempt:
         in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE
         if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
             raise invalid("after_seconds", f"after_seconds takes 0 for never, or at least {SHORTEST_OFFLINE} seconds.")

@@ -36,7 +36,7 @@ def put(
         def change(work: Work) -> Server:
             work.no_event("each part leaves its own")
             inner = within(work)
-            server = _found(work, reference)
+            server = _server_or_none(work, reference)
             if server is None:
                 server = _create(inner, actor, reference, address, provider, tags)
             number = server.id
@@ -63,7 +63,7 @@ def may_put(instance: Instance, actor: Actor) -> None:
         return
 
 
-def _found(work: Work, reference: str) -> Server | None:
+def _server_or_none(work: Work, reference: str) -> Server | None:
     try:
         return server_named(work.connection, work.actor, reference)
     except Refusal as refusal:

@@ -333,7 +333,7 @@ def store(work: Work, server: Server, piece: KeyBatch) -> None:
     new = {"server_id": server.id, "state": NEW, "found_at": work.now, "seen_at": work.now}
     unmanaged_keys.add(work.connection, [{**values, **new} for values in piece.added])
     fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
-    revocation.refuse_found(work, server.id, fresh)
+    revocation.refuse_unmanaged(work, server.id, fresh)
     obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on {server.name}" for one in removed]
     _tell(work, server, *obeyed, *piece.events)
 

@@ -58,7 +58,7 @@ def add(
         asked = _place(instance, actor, actor.workspace_id, server_id, user, name, key)
 
         def change(work: Work) -> Credential:
-            place = _found(work, asked)
+            place = _require_place(work, asked)
             if actor.user_id is not None and not instance.joined:
                 work.look_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
@@ -223,7 +223,9 @@ def put(
     break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
-    place = _found(work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key))
+    place = _require_place(
+        work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key)
+    )
     terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
     return _put(work, place, username, label, key, terms)
 
@@ -242,7 +244,7 @@ def _place(
     )
 
 
-def _found(work: Work, asked: PlaceAhead) -> CredentialPlace:
+def _require_place(work: Work, asked: PlaceAhead) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = asked.get(work.connection)
     if place is None:

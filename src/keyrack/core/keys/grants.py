@@ -31,7 +31,12 @@ BEGUN_AT_ONCE = 50
 
 
 class StandingTerms(TypedDict, total=False):
-    """On which terms a grant lets in, as give has them, that mean the same whenever they are asked for."""
+    """On which terms a grant lets in, that mean the same whenever they are asked for.
+
+    starts_at: it opens nothing before, and hosts are told when that comes (begin); expires_at: as validation.end takes
+    it; restrictions: as validation.restrictions takes them; reason: for those who ask later; break_glass: its use is an
+    alarm.
+    """
 
     starts_at: datetime | None
     expires_at: object
@@ -41,7 +46,7 @@ class StandingTerms(TypedDict, total=False):
 
 
 class Terms(StandingTerms, total=False):
-    """All of them; duration: a span from the start on."""
+    """All of them; duration: instead of expires_at, a span from the start on, as validation.end takes it."""
 
     duration: object
 
@@ -56,25 +61,19 @@ def give(
     tag: str | None = None,
     all_servers: bool = False,
     system_user: object,
-    starts_at: datetime | None = None,
-    expires_at: object = None,
-    duration: object = None,
-    restrictions: Mapping[str, Any] | None = None,
-    reason: object = None,
-    break_glass: bool = False,
+    **terms: Unpack[Terms],
 ) -> Grant:
     """Let a user (or a group) log in as system_user on a server, on servers with a tag or on all of the workspace.
 
-    Exactly one of user_id and group_id, and one of server_id, tag and all_servers. starts_at: it opens nothing before,
-    and hosts are told when that comes (begin); expires_at or duration: as validation.end takes them, a span from the
-    start on; reason: for those who ask later; break_glass: its use is an alarm. A key that cannot obey the
+    Exactly one of user_id and group_id, and one of server_id, tag and all_servers. A key that cannot obey the
     restrictions (verify_required for one that is on no security key) is not let in. Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
         _refuse_unclear(user_id, group_id, server_id, tag, all_servers=all_servers)
         now = instance.now()
-        start, end = when(now, starts_at, expires_at, duration)
+        start, end = when(now, terms.get("starts_at"), terms.get("expires_at"), terms.get("duration"))
+        reason = terms.get("reason")
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -82,9 +81,9 @@ def give(
             "server_id": server_id,
             "tag": None if tag is None else server_tag(tag),
             "system_user": validation.account(system_user, field="system_user"),
-            "restrictions": validation.restrictions(restrictions),
+            "restrictions": validation.restrictions(terms.get("restrictions")),
             "expires_at": end,
-            "break_glass": break_glass or None,
+            "break_glass": terms.get("break_glass") or None,
             "all_servers": all_servers or None,
             "starts_at": start,
             "reason": None if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON),

@@ -1,4 +1,8 @@
-"""How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes."""
+"""How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes.
+
+The words for what hosts say, everywhere: a host *applied* a revision; what raised that revision, such as a revocation,
+is *confirmed* then, and the credential that came with it *delivered*; a *receipt* shows this for one host.
+"""
 
 from __future__ import annotations
 

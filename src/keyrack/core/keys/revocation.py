@@ -50,7 +50,7 @@ def revoke_everywhere(
             workspace = work.actor.workspace_id
             on_servers = revocations.credentials_of_key(work.connection, workspace, key)
             of_users = revocations.user_keys_of_key(work.connection, workspace, key)
-            by_hand = revocations.found_with_key(work.connection, workspace, key)
+            by_hand = revocations.unmanaged_with_key(work.connection, workspace, key)
             opened = {server_id for server_id, _ in (*on_servers.values(), *by_hand.values())}
             for user_id, _ in of_users.values():
                 opened |= grants.servers_of_user(work.connection, user_id)
@@ -161,7 +161,7 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
         )
 
 
-def refuse_found(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:
+def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:
     """Have a host refuse what it newly found in its files and what is revoked everywhere; named: fingerprint, line."""
     pairs = [(fingerprint, line) for fingerprint, line in named if fingerprint]
     noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])

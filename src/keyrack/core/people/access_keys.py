@@ -32,7 +32,7 @@ MOST_TEMPORARY = 200
 DECLARED = "declared"
 """A detail of access keys that a workspace file made."""
 MOST_FAILURES = 5
-BARRED_FOR = timedelta(minutes=5)
+LOCKED_OUT_FOR = timedelta(minutes=5)
 SHORTEST_LIFE = 900
 LONGEST_LIFE = 86_400
 _LETTERS = string.ascii_uppercase + string.digits
@@ -108,7 +108,7 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
 
 def _is_locked_out(instance: Instance, signer: Signer) -> bool:
     last = signer.last_failure_at
-    return signer.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
+    return signer.failures >= MOST_FAILURES and last is not None and last > instance.now() - LOCKED_OUT_FOR
 
 
 def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
@@ -131,7 +131,7 @@ def _count_failure(instance: Instance, signer: Signer, *, address: str, channel:
     """Count a wrong signature and leave an event; a locked out key leaves none, so that a flood stays bounded."""
     at = instance.now()
     count = instance.database.write(
-        lambda connection: access_keys.count_failure(connection, signer.key.id, address, at, at - BARRED_FOR)
+        lambda connection: access_keys.count_failure(connection, signer.key.id, address, at, at - LOCKED_OUT_FOR)
     )
     code = "access-key-locked-out" if count >= MOST_FAILURES else "signature-wrong"
     actor = _actor(signer, address=address, channel=channel)

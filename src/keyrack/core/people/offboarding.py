@@ -172,7 +172,7 @@ def find(
         return attempt.read(look)
 
 
-def acknowledged(work: Work, server_id: int, applied: int) -> None:
+def confirm(work: Work, server_id: int, applied: int) -> None:
     """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
     for offboarding_id in offboardings.confirm(work.connection, server_id, applied, work.now):
         offboarding = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)

@@ -79,7 +79,7 @@ class Throttle:
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         self._known: OrderedDict[Hashable, None] = OrderedDict()
         self._homes: OrderedDict[str, None] = OrderedDict()
-        self.heard: Callable[[str, str], None] = lambda kind, why: None
+        self.on_wrong_proof: Callable[[str, str], None] = lambda kind, why: None
         """Told of each wrong proof: its kind, and "wrong" or "untried"."""
 
     def prove(
@@ -101,7 +101,7 @@ class Throttle:
             result = attempt()
         except Exception as error:
             if is_guess(error):
-                self.heard(kind, "wrong")
+                self.on_wrong_proof(kind, "wrong")
             else:
                 self._give_back(spent)
             raise
@@ -163,7 +163,7 @@ class Throttle:
             if level < 1:
                 wait = max(wait, (1 - level) * allowance.seconds / allowance.most)
         if wait:
-            self.heard(kind, "untried")
+            self.on_wrong_proof(kind, "untried")
             raise too_many(math.ceil(min(wait, 3600)))
         for level, (name, _) in zip(levels, taken, strict=True):
             self._set(name, level - 1, now)

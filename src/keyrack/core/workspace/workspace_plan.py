@@ -54,7 +54,7 @@ def compare(
     """
     run = Comparison(instance, wanted, state, prune, reset_secrets, other_passwords, at)
     if state.workspace is None:
-        run.do(f"create workspace {wanted.name}", lambda doing: _found(doing, wanted.name))
+        run.do(f"create workspace {wanted.name}", lambda doing: _create_workspace(doing, wanted.name))
     _projects(run)
     settle_key_policy = compare_key_policy(run)
     compare_revoked_keys(run)
@@ -93,7 +93,7 @@ def compare(
     return run.plan
 
 
-def _found(doing: Doing, name: str) -> None:
+def _create_workspace(doing: Doing, name: str) -> None:
     workspace = users.create_workspace(doing.instance, doing.actor, name)
     doing.actor = users.system_actor(workspace.id, channel=doing.actor.channel, like=doing.actor)
 

@@ -329,7 +329,10 @@ class Prepared(Generic[P]):
 
 _BOUND = object()
 listeners: list[Callable[[str, Any], None]] = []
-"""Told of each statement before it runs, with its values: tests count them, and look at their plans."""
+"""Each is called with a statement and its values before it runs: tests count them, and look at their plans.
+
+Of the module, as statements are too: they are prepared when it is imported, before there is any database.
+"""
 
 
 def prepared(make: Callable[P, Executable]) -> Prepared[P]:

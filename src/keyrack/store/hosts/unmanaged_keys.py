@@ -52,10 +52,10 @@ def find(
     mine = (unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state.in_(states))
     statement = _with_people(workspace_id).where(*mine).order_by(*order)
     if after is None:
-        return page(connection, statement, _found, offset=offset, limit=limit)
+        return page(connection, statement, _record, offset=offset, limit=limit)
     if after:
         statement = statement.where(tuple_(*order) > tuple_(*(literal(part) for part in after)))
-    keys = [_found(row) for row in connection.execute(statement.limit(limit + 1))]
+    keys = [_record(row) for row in connection.execute(statement.limit(limit + 1))]
     placed = [(one, (one.username, one.path, one.line, one.id)) for one in keys]
     return piece_after(placed, Window(limit, after=after))
 
@@ -77,7 +77,7 @@ def get(connection: Connection, workspace_id: int, server_id: int, found_id: int
         unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.id == found_id
     )
     row = connection.execute(statement).first()
-    return None if row is None else _found(row)
+    return None if row is None else _record(row)
 
 
 def in_state(connection: Connection, found_ids: Sequence[int], state: str) -> Sequence[Any]:
@@ -166,5 +166,5 @@ def _with_people(workspace_id: int) -> Any:
     return select(unmanaged_keys, owner.label("owner"), credential.label("credential_id"))
 
 
-def _found(row: Row[Any]) -> UnmanagedKey:
+def _record(row: Row[Any]) -> UnmanagedKey:
     return UnmanagedKey(**row._mapping)

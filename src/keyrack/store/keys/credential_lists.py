@@ -45,7 +45,7 @@ def _credentials_after(server_id: int, at: datetime, sought: str | None, after: 
 
 
 @prepared
-def _count_found(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
+def _count_matching(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
     """How many there are, for a server of this workspace: no row for any other."""
     of_server = credentials.c.server_id == server_id
     every = select(func.count()).select_from(credentials).where(of_server)
@@ -99,7 +99,7 @@ def _find_credentials(
         (place,) = after or (0,)
         found = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
         return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
-    counted = _count_found.tell(connection, server_id, workspace_id, at, sought)
+    counted = _count_matching.tell(connection, server_id, workspace_id, at, sought)
     items = credential_records.all(connection, _some_credentials, server_id, at, sought, offset, limit)
     total = counted.value()
     if total is None:

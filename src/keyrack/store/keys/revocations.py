@@ -300,7 +300,7 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
     return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
 
 
-def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+def unmanaged_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
     """Where hosts find a key in files of their own: the unmanaged key's id to its server and the line, if told."""
     statement = (
         select(unmanaged_keys.c.id, unmanaged_keys.c.server_id, unmanaged_keys.c.public_key)

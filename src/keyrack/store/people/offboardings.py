@@ -160,7 +160,7 @@ def _sessions(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
 
 
 @prepared
-def _found(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+def _unmanaged(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     return (
         select(unmanaged_keys.c.server_id, unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line)
         .add_columns(unmanaged_keys.c.fingerprint, servers.c.name.label("server_name"))
@@ -205,7 +205,7 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
         tokens=_tokens.rows(connection, user_id, at),
         access_keys=_access_keys.rows(connection, user_id),
         sessions=_sessions.rows(connection, workspace_id, fingerprints),
-        found=_found.rows(connection, workspace_id, fingerprints),
+        found=_unmanaged.rows(connection, workspace_id, fingerprints),
         key_sources=sources.rows_of_user(connection, user_id),
         requests=asked.pending_rows(connection, user_id),
     )

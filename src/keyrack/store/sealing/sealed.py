@@ -91,11 +91,11 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
     """As holds, and a row that does not hold is remembered, so that an alarm names it."""
     seals, values = seals_of(connection), mapping_of(row, table, prefix)
     if not seals.holds(table, values):
-        seals.found(broken(table, part(row, table, prefix)))
+        seals.note_altered(broken(table, part(row, table, prefix)))
         return False
     if _is_newest(connection, table, values):
         return True
-    seals.found(broken(table, part(row, table, prefix), older=True))
+    seals.note_altered(broken(table, part(row, table, prefix), older=True))
     return False
 
 

@@ -170,7 +170,7 @@ class Seals:
         except (TypeError, ValueError, OverflowError):
             return False  # what no column of ours can hold was not written by us
 
-    def found(self, broken: AlteredRow) -> None:
+    def note_altered(self, broken: AlteredRow) -> None:
         """Remember a broken row until somebody takes it."""
         with self._lock:
             if len(self.unreported) < MOST_FOUND:
@@ -211,7 +211,7 @@ def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> A
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Remember that rows that belong to this one were deleted or put back by others."""
-    seals_of(connection).found(AlteredRow(table.name, key_of(table, values), dict(values), incomplete=True))
+    seals_of(connection).note_altered(AlteredRow(table.name, key_of(table, values), dict(values), incomplete=True))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:

@@ -63,7 +63,7 @@ class _Listener:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def heard(self, gone: asyncio.Future[None]) -> str:
+    async def next_word(self, gone: asyncio.Future[None]) -> str:
         """What there is to tell, a beat where nothing was for a while; gone: done when nobody listens any more."""
         if self._said is None:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -185,7 +185,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": b"retry: 3000\n\n", "more_body": True})
         word = ""
         while word != OVER and not gone.done():
-            word = await self._listener.heard(gone)
+            word = await self._listener.next_word(gone)
             text = f"event: {word}\ndata: 1\n\n".encode()
             await send({"type": "http.response.body", "body": text, "more_body": True})
 

@@ -43,7 +43,7 @@ def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
     return events.moment(text, field=name, end=end) if text else None
 
 
-def _found(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event]]:
+def _events(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Event]]:
     """What the filters leave, page by page; the first one is there once it is asked for."""
     host = visit.query.get("host", "").strip()
     asked = EventFilter(
@@ -66,7 +66,7 @@ def activity(visit: Visit) -> Response:
     shown: tuple[Event, ...] = ()
     onward: tuple[Any, ...] | None = None
     try:
-        first = next(_found(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE))
+        first = next(_events(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE))
         shown, onward = first.items, first.after
     except Refusal as refusal:
         if refusal.kind not in (Kind.INVALID, Kind.MISSING):
@@ -116,7 +116,7 @@ def event(visit: Visit) -> Response:
 
 def export(visit: Visit) -> Response:
     """All that the filters leave, one JSON object a line, the newest first."""
-    pages = _found(visit, None, events.AT_ONCE)
+    pages = _events(visit, None, events.AT_ONCE)
     first = next(pages)  # what is refused is said before anything is sent
 
     def lines() -> Iterator[str]:

@@ -42,7 +42,7 @@ def freeze(visit: Visit) -> Response:
     if not visit.form.flag("confirmed"):
         preview = freezes.preview(visit.instance, visit.actor, **_meant(visit))
         kept = [(name, visit.form.text(name)) for name in ("whose", "name", "reason")]
-        return visit.show("freeze_preview.html", found=preview, hidden=[*kept, ("confirmed", "yes")])
+        return visit.show("freeze_preview.html", preview=preview, hidden=[*kept, ("confirmed", "yes")])
     made = freezes.freeze(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))
     assert made.freeze is not None
     return visit.go(f"{HERE}/{made.freeze.id}", f"{made.keys} keys {made.where} open no new session from now on.")

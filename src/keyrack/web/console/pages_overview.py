@@ -24,8 +24,8 @@ def overview(visit: Visit) -> Response:
         own = visit.may(user_keys.READ)
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
-    found = core.look(visit.instance, visit.actor)
-    return visit.show("overview.html", found=found, charts=_charts(found), first_steps=_is_new(visit))
+    state = core.look(visit.instance, visit.actor)
+    return visit.show("overview.html", state=state, charts=_charts(state), first_steps=_is_new(visit))
 
 
 def _is_new(visit: Visit) -> bool:
@@ -33,21 +33,21 @@ def _is_new(visit: Visit) -> bool:
     return visit.may("servers:write") and not servers.find(visit.instance, visit.actor, limit=1).items
 
 
-def _charts(found: core.Overview) -> list[Drawn]:
+def _charts(state: core.Overview) -> list[Drawn]:
     """What is drawn; nothing of what there is nothing."""
 
     def day(at: datetime) -> str:
         return f"{at:%-d %b}"
 
     over_days: list[tuple[str, str, charts.Numbers]] = [
-        ("Logins a day", "Logins:number", tuple((day(at), number) for at, number in found.logins)),
-        ("Changes a day", "Changes:number", tuple((day(at), done) for at, done, _ in found.days)),
-        ("Refusals a day", "Refusals:number", tuple((day(at), refused) for at, _, refused in found.days)),
+        ("Logins a day", "Logins:number", tuple((day(at), number) for at, number in state.logins)),
+        ("Changes a day", "Changes:number", tuple((day(at), done) for at, done, _ in state.days)),
+        ("Refusals a day", "Refusals:number", tuple((day(at), refused) for at, _, refused in state.days)),
     ]
     parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
-        ("Hosts obeyed within", ("Within", "Changes:number"), found.delays),
-        ("Keys by type", ("Type", "Keys:number"), found.keys.types),
-        ("Keys by age", ("Age", "Keys:number"), found.keys.ages),
+        ("Hosts obeyed within", ("Within", "Changes:number"), state.delays),
+        ("Keys by type", ("Type", "Keys:number"), state.keys.types),
+        ("Keys by age", ("Age", "Keys:number"), state.keys.ages),
     ]
     drawn: list[Drawn] = [
         (title, ("Day", head), rows, charts.columns(title, rows))

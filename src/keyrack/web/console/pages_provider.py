@@ -17,6 +17,8 @@ from keyrack.web.console.visits import Visit, change, page
 
 LASTS = timedelta(minutes=15)
 PURPOSE = "at the provider"
+# Of the module, as what a provider was asked for outlives a visit, and nothing that a visit carries belongs to the
+# console alone. By the instance, as tests serve several in one process.
 _made: dict[int, tuple[Instance, Provider]] = {}
 
 

@@ -33,7 +33,7 @@ DOINGS = (
     ("Sign-in and sessions", "/settings/sign-in", "iam:self"),
     ("What was refused", "/activity?kind=refused", "events:read"),
 )
-Found = dict[str, list[tuple[str, str]]]
+Hits = dict[str, list[tuple[str, str]]]
 """By kind: the words, and the address that they lead to."""
 
 
@@ -41,11 +41,11 @@ def search(visit: Visit) -> Response:
     """What has a piece of text in its name; as one types, also the pages that there are."""
     text = visit.query.get("q", "").strip()
     most = OFFERED if visit.is_part else MOST
-    found = {"Go to": _places(visit, text), **(_named(visit, text, most) if text else {})}
-    shown = {kind: items for kind, items in found.items() if items}
+    hits = {"Go to": _places(visit, text), **(_named(visit, text, most) if text else {})}
+    shown = {kind: items for kind, items in hits.items() if items}
     if visit.is_part:
-        return visit.show("_found.html", text=text, found=shown)
-    return visit.show("search.html", text=text, found=shown if text else {})
+        return visit.show("_found.html", text=text, hits=shown)
+    return visit.show("search.html", text=text, hits=shown if text else {})
 
 
 def _places(visit: Visit, text: str) -> list[tuple[str, str]]:
@@ -60,19 +60,19 @@ def _begins(words: str, text: str) -> bool:
     return there.startswith(wanted) or f" {wanted}" in f" {there}"
 
 
-def _named(visit: Visit, text: str, most: int) -> Found:
-    found: Found = {}
+def _named(visit: Visit, text: str, most: int) -> Hits:
+    hits: Hits = {}
     if visit.may("people:read"):
         people = named_people.find(visit.instance, visit.actor, search=text, limit=most)
-        found["People"] = _to("/people", ((one.name, one.name) for one in people.items))
+        hits["People"] = _to("/people", ((one.name, one.name) for one in people.items))
     if visit.may("servers:read"):
         hosts = servers.find(visit.instance, visit.actor, search=text, limit=most)
-        found["Hosts"] = _to("/hosts", ((one.name, one.id) for one in hosts.items))
-    found["Keys"] = _to("/keys", _keys(visit, text, most))
+        hits["Hosts"] = _to("/hosts", ((one.name, one.id) for one in hosts.items))
+    hits["Keys"] = _to("/keys", _keys(visit, text, most))
     if visit.may(repositories.READ):
         paths = repositories.find(visit.instance, visit.actor, search=text, limit=most)
-        found["Repositories"] = _to("/repositories", ((one.path, one.path) for one in paths.items))
-    return found
+        hits["Repositories"] = _to("/repositories", ((one.path, one.path) for one in paths.items))
+    return hits
 
 
 def _to(folder: str, names: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:

@@ -15,13 +15,13 @@ HERE = "/welcome"
 
 def welcome(visit: Visit) -> Response:
     """The step that comes next; `?step=2` leaves the first one."""
-    found = first_visit.look(visit.instance, visit.actor)
-    step = 3 if found.keys else 2 if found.own_password or visit.query.get("step") == "2" else 1
+    progress = first_visit.look(visit.instance, visit.actor)
+    step = 3 if progress.keys else 2 if progress.own_password or visit.query.get("step") == "2" else 1
     if visit.refusal is not None:
         step = 2 if visit.form.text("public_key") or visit.refusal.field == "public_key" else 1
     if visit.is_part:
-        return visit.show("_welcome_lines.html", found=found)
-    return visit.show("welcome.html", found=found, step=step, adds=visit.may(user_keys.ADD))
+        return visit.show("_welcome_lines.html", progress=progress)
+    return visit.show("welcome.html", progress=progress, step=step, adds=visit.may(user_keys.ADD))
 
 
 def set_password(visit: Visit) -> Response:

@@ -205,6 +205,7 @@ def showing(path: str, header: str = "If-Match") -> Handler:
     return handler
 
 
+# Of the module, as endpoint() and look() fill them while the modules of resources are imported; only read afterwards.
 _showing: dict[str, Handler] = {}
 _looks: dict[str, tuple[str, str, Callable[[Call], object]]] = {}
 """What shows a thing, by its path without the names of its parts: that path, the action that it takes, the call."""

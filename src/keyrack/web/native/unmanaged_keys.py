@@ -60,7 +60,7 @@ def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     )
 
 
-def _is_found(call: Call) -> None:
+def _may_decide(call: Call) -> None:
     unmanaged_keys.may_decide(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
 
 
@@ -82,7 +82,7 @@ ENDPOINTS = (
         takes=shapes.Acceptance,
         answers=shapes.Credential,
         status=201,
-        first=_is_found,
+        first=_may_decide,
     ),
     endpoint(
         "POST",
@@ -90,7 +90,7 @@ ENDPOINTS = (
         ignore_unmanaged_key,
         "credentials:write",
         answers=shapes.UnmanagedKey,
-        first=_is_found,
+        first=_may_decide,
     ),
     endpoint(
         "POST",
@@ -99,6 +99,6 @@ ENDPOINTS = (
         "credentials:write",
         answers=shapes.UnmanagedKey,
         status=202,
-        first=_is_found,
+        first=_may_decide,
     ),
 )
