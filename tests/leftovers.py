@@ -38,7 +38,7 @@ def watch() -> None:
 
 
 def tell(kind: str, of_the_run: str) -> None:
-    """kind: "process" and its number, "space" and what /proc calls it, or "folder" and its path."""
+    """kind: "process" and its number, "space" and the number of a process in it, or "folder" and its path."""
     if _telling is not None:
         with contextlib.suppress(OSError):  # whoever killed everything killed the watcher too
             os.write(_telling, f"{kind} {of_the_run}\n".encode())
@@ -99,7 +99,10 @@ class _Run:
                 with contextlib.suppress(ProcessLookupError):
                     self._processes[os.pidfd_open(int(what))] = int(what)
             elif kind == "space":
-                self.spaces.add(what)
+                with contextlib.suppress(OSError):  # it has ended already
+                    # Held open for as long as we are: the number of one that is gone is given to the next, of whoever.
+                    held = os.open(f"/proc/{int(what)}/ns/uts", os.O_RDONLY)
+                    self.spaces.add(os.readlink(f"/proc/self/fd/{held}"))
             elif kind == "folder":
                 self.folders.add(Path(what))
             self._is_over |= kind == "end"
