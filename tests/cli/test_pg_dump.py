@@ -32,8 +32,15 @@ def written(instance: Instance) -> None:
 
 
 def lines_of_the_page(command: str) -> list[str]:
-    """The lines of the page that begin with a command."""
-    return [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"{command} ")]
+    """The commands of the page that begin so, each as a whole where it goes on over some lines."""
+    found: list[str] = []
+    lines = iter(PAGE.read_text("utf-8").splitlines())
+    for line in lines:
+        if line.startswith(f"{command} "):
+            while line.count('"') % 2:
+                line += f"\n{next(lines)}"
+            found.append(line)
+    return found
 
 
 def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster: Cluster, tmp_path: Path) -> None:
@@ -43,16 +50,17 @@ def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster:
     team = make_team(instance)
     written(instance)
 
-    def run(line: str) -> None:
-        """As it stands there, but for where the server is, the database's name and the folder."""
+    def run(line: str) -> str:
+        """As it stands there, but for where the server is, the database's name and the folder; what it prints."""
         line = re.sub(r"postgresql://\w+@db/postgres", cluster.url("postgres"), line)
+        line = line.replace("postgresql://keyrack@db/keyrack_before", cluster.url(f"{name}_b"))
         line = line.replace("postgresql://keyrack@db/keyrack", url).replace("/backup/", f"{tmp_path}/")
         line = re.sub(r"DATABASE keyrack RENAME TO keyrack_before", f'DATABASE "{name}" RENAME TO "{name}_b"', line)
         line = re.sub(r" keyrack$", f" {name}", line).replace("--host=db", f"--host={cluster.folder}")
         path = f"{find_programs()}:{os.environ['PATH']}"
-        subprocess.run(
-            shlex.split(line), check=True, timeout=120, env={**os.environ, "PATH": path, "PGUSER": "keyrack"}
-        )
+        words, where = shlex.split(line, comments=True), {**os.environ, "PATH": path, "PGUSER": "keyrack"}
+        done = subprocess.run(words, check=True, timeout=120, env=where, stdout=subprocess.PIPE, encoding="utf-8")
+        return done.stdout
 
     stop, made = threading.Event(), 0
 
@@ -72,9 +80,14 @@ def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster:
         servers.create(instance, team.owner, name=f"after-{number}", address="192.0.2.9")
     written(instance)
     instance.database.close()
-    rename, *_ = lines_of_the_page("psql")
+    rename, since = lines_of_the_page("psql")
     for line in (rename, *lines_of_the_page("createdb"), *lines_of_the_page("pg_restore")):
         run(line)
+    # What was lost, by the log of the replaced database; LAST as the page says.
+    last = run(f'psql --dbname={url} --tuples-only --command="SELECT max(id) FROM events"').strip()
+    lost = run(since.replace("LAST", last, 1))
+    assert [number for number in range(BETWEEN) if f"after-{number} " not in lost] == []
+    assert "web-1" not in lost
 
     again = app.open_instance(settings)
     try:

@@ -17,9 +17,9 @@ from tests.services import Service
 from tests.transcripts.transcript import _example, load
 
 
-def test_every_call_is_described(team: Service) -> None:
-    described = team.call("GET", "/openapi.json").json()
-    page = team.call("GET", "/docs").text
+def test_every_call_is_described(unchanged_team: Service) -> None:
+    described = unchanged_team.call("GET", "/openapi.json").json()
+    page = unchanged_team.call("GET", "/docs").text
     played = [
         (step["request"]["method"], step["request"]["path"].partition("?")[0].rstrip("/"))
         for dialect in ("runcloud", "codearts", "iam", "gitlab", "github")
@@ -35,37 +35,37 @@ def test_every_call_is_described(team: Service) -> None:
         assert any(one in page for one in known)
 
 
-def test_every_described_call_is_served(team: Service) -> None:
+def test_every_described_call_is_served(unchanged_team: Service) -> None:
     """Each path leads to a API that knows it: it asks who one is, and does not say that there is no such thing."""
-    described = team.call("GET", "/openapi.json").json()
+    described = unchanged_team.call("GET", "/openapi.json").json()
     refused = "/v1/users/sshkey/privatekey/verify"  # as if it were not there: nobody may send a private key
     for path, methods in ((path, methods) for path, methods in described["paths"].items() if path != refused):
         there = re.sub(r"\{\w+\}", "1", path)
         for method, described_call in methods.items():
             if not described_call["security"] and "{" in path and path.startswith("/api/"):
                 continue  # anybody may ask whether it is there, and hears that it is not
-            answer = team.call(method.upper(), there, json={} if method in ("post", "put", "patch") else None)
+            answer = unchanged_team.call(method.upper(), there, json={} if method in ("post", "put", "patch") else None)
             assert answer.status_code not in (404, 405, 500), f"{method} {there}: {answer.text}"
 
 
-def test_first_page_leads_to_what_there_is(team: Service) -> None:
-    page = team.call("GET", "/").text
+def test_first_page_leads_to_what_there_is(unchanged_team: Service) -> None:
+    page = unchanged_team.call("GET", "/").text
     links = re.findall(r'href="([^"]+)"', page)
     assert links
     for link in links:
-        assert team.call("GET", link).status_code == 200
-    assert team.instance.settings.url in page
+        assert unchanged_team.call("GET", link).status_code == 200
+    assert unchanged_team.instance.settings.url in page
 
 
-def test_health(team: Service) -> None:
-    assert team.call("GET", "/healthz").json()["status"] == "alive"
-    assert team.call("GET", "/readyz").json() == {"status": "ready"}
-    assert team.call("GET", "/metrics").status_code == 404
+def test_health(unchanged_team: Service) -> None:
+    assert unchanged_team.call("GET", "/healthz").json()["status"] == "alive"
+    assert unchanged_team.call("GET", "/readyz").json() == {"status": "ready"}
+    assert unchanged_team.call("GET", "/metrics").status_code == 404
 
 
-def test_every_call_is_described_in_words_of_its_own(team: Service) -> None:
-    described = team.call("GET", "/openapi.json").json()
-    page = unescape(team.call("GET", "/docs").text)
+def test_every_call_is_described_in_words_of_its_own(unchanged_team: Service) -> None:
+    described = unchanged_team.call("GET", "/openapi.json").json()
+    page = unescape(unchanged_team.call("GET", "/docs").text)
     for path, methods in described["paths"].items():
         for method, call in methods.items():
             words = call["summary"]
@@ -76,18 +76,18 @@ def test_every_call_is_described_in_words_of_its_own(team: Service) -> None:
             assert words.lower() != handler, f"{method} {path}: the name again"
 
 
-def test_the_first_page_is_true_of_a_service_that_shows_no_token(team: Service) -> None:
-    page = team.call("GET", "/").text
+def test_the_first_page_is_true_of_a_service_that_shows_no_token(unchanged_team: Service) -> None:
+    page = unchanged_team.call("GET", "/").text
     assert "shown where" not in page
     for command in re.findall(r"<code>keyrack ([a-z-]+)", page):
         assert command in COMMANDS
     for call in re.findall(r"<code>POST (/\S+)</code>", page):
-        assert "post" in team.call("GET", "/openapi.json").json()["paths"][call]
+        assert "post" in unchanged_team.call("GET", "/openapi.json").json()["paths"][call]
 
 
-def test_clients_can_be_generated(team: Service) -> None:
+def test_clients_can_be_generated(unchanged_team: Service) -> None:
     """The description is OpenAPI 3.1, and every name in it leads somewhere."""
-    described = team.call("GET", "/openapi.json").json()
+    described = unchanged_team.call("GET", "/openapi.json").json()
     OpenAPIV31SpecValidator(described).validate()
     assert {f"{name}.Error" for name in ("runcloud", "codearts", "iam", "gitlab", "github", "native")} <= set(
         described["components"]["schemas"]
@@ -101,8 +101,8 @@ def test_clients_can_be_generated(team: Service) -> None:
             assert f"{first}.{last}" in handlers, f"{name} is the shape of no call"
 
 
-def test_every_call_has_shapes_examples_and_refusals(team: Service) -> None:
-    described = team.call("GET", "/openapi.json").json()
+def test_every_call_has_shapes_examples_and_refusals(unchanged_team: Service) -> None:
+    described = unchanged_team.call("GET", "/openapi.json").json()
     for path, methods in described["paths"].items():
         for method, call in methods.items():
             place = f"{method} {path}"
@@ -195,9 +195,9 @@ HUAWEI = {"X-Auth-Token": "token-of-olga"}
 
 
 @pytest.mark.parametrize("dialect", ["runcloud", "codearts", "iam", "gitlab", "github"])
-def test_what_the_transcripts_answer_is_as_described(dialect: str, team: Service) -> None:
+def test_what_the_transcripts_answer_is_as_described(dialect: str, unchanged_team: Service) -> None:
     """Each answer of each transcript, with its examples, against the schema of its call."""
-    described = team.call("GET", "/openapi.json").json()
+    described = unchanged_team.call("GET", "/openapi.json").json()
     checked = 0
     for transcript in load(dialect).values():
         examples: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from keyrack.store import tables
 from keyrack.web.api import Endpoint
 from keyrack.web.runcloud import api as runcloud
 from tests.core.keys_for_tests import fresh_line
+from tests.plain_http import Caller
 from tests.services import STRANGERS, TEAM, Service
 from tests.web.runcloud_team import Agent, serving
 
@@ -99,21 +101,30 @@ def served(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield service
 
 
+@pytest.fixture(scope="module")
+def asked(served: Service) -> Iterator[Caller]:
+    """Who asks that service."""
+    caller = Caller(served.url)
+    yield caller
+    caller.close()
+
+
 @pytest.mark.parametrize("call", runcloud.ENDPOINTS, ids=names)
-def test_roles_and_scopes(served: Service, call: Endpoint) -> None:
+def test_roles_and_scopes(asked: Caller, call: Endpoint) -> None:
+    path, body = written(call, {})
     for role_name, role in ROLES.items():
         for title, scopes in SCOPES.items():
             actor = Actor(workspace_id=1, user_id=1, name="", role=role, scopes=scopes)
             allowed = not call.action or policy.may(actor, call.action) is None
             # The ids lead nowhere: who may call is told that, and changes nothing.
-            answer = send(served, call, "/api/v3", {}, token(role_name, title))
-            where = f"{names(call)} as {role_name} with {title}: {answer.status_code} {answer.text}"
+            status, said = asked.call(call.method, f"/api/v3{path}", token(role_name, title), body)
+            where = f"{names(call)} as {role_name} with {title}: {status} {said!r}"
             if not allowed:
-                assert (answer.status_code, answer.json()) == FORBIDDEN, where
+                assert (status, json.loads(said)) == FORBIDDEN, where
             elif "{" in call.path:
-                assert (answer.status_code, answer.json()) == MISSING, where
+                assert (status, json.loads(said)) == MISSING, where
             else:
-                assert answer.status_code == 200, where
+                assert status == 200, where
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +197,18 @@ def test_everything_is_still_there_and_lists_show_ones_own_alone(
         assert other not in {entry["actor"] for entry in logs}
 
 
-def send(service: Service, call: Endpoint, version: str, ids: dict[str, int], login: str) -> httpx2.Response:
-    """One call of the table with a good body; names that `ids` leaves out lead nowhere."""
+def written(call: Endpoint, ids: dict[str, int]) -> tuple[str, dict[str, Any] | None]:
+    """The path of one call of the table, and a good body for it; names that `ids` leaves out lead nowhere."""
     path = re.sub(r"\{(\w+)\}", lambda match: str(ids.get(match[1], 999_999)), call.path)
     body = BODIES.get((call.method, call.path))
     if body is not None and "publicKey" in body:
         body = {**body, "publicKey": KEY}
+    return path, body
+
+
+def send(service: Service, call: Endpoint, version: str, ids: dict[str, int], login: str) -> httpx2.Response:
+    """That call, asked."""
+    path, body = written(call, ids)
     return service.call(call.method, version + path, token=login, json=body)
 
 

@@ -78,6 +78,7 @@ def begin(
             "expires_at": now + timedelta(hours=settings.session_hours),
             "proven_at": now,
             "seen_at": now,
+            "used_at": now,
         },
     )
     work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=number)
@@ -201,7 +202,7 @@ def _note_seen(instance: Instance, session: WebSession) -> None:
     if at - session.seen_at < SEEN_EVERY:
         return
     try:
-        instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"seen_at": at}))
+        instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"used_at": at}))
     except DatabaseUnavailable:
         log.info("use of a session not noted", session=session.id)
 

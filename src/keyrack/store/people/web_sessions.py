@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Select, delete, select
+from sqlalchemy import Connection, Delete, Select, delete, func, select
 
 from keyrack.model import User
 from keyrack.store.engine.prepared import Row, among, prepared
@@ -110,7 +110,8 @@ def remove_ended(connection: Connection, at: datetime, idle_since: datetime) -> 
     """Delete the sessions that have ended, and what was shown once; answers how many sessions."""
     _forget_spent.run(connection, at)
     ended = sealed.remove(connection, web_sessions, web_sessions.c.expires_at <= at)
-    return ended + sealed.remove(connection, web_sessions, web_sessions.c.seen_at <= idle_since)
+    seen = func.coalesce(web_sessions.c.used_at, web_sessions.c.seen_at)
+    return ended + sealed.remove(connection, web_sessions, seen <= idle_since)
 
 
 def of_issuer(connection: Connection, issuer: str, issuer_session: str) -> tuple[WebSession, ...]:
@@ -144,4 +145,5 @@ def _forget_spent(at: datetime) -> Delete:
 def _record(connection: Connection, row: Row, prefix: str = "") -> WebSession:
     fields = sealed.unsealed(sealed.part(row, web_sessions, prefix))
     del fields["secret_hash"]
+    fields["seen_at"] = fields.pop("used_at") or fields["seen_at"]
     return WebSession(**fields, holds=sealed.sound(connection, web_sessions, row, prefix))

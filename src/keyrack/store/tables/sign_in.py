@@ -22,7 +22,9 @@ web_sessions = numbered(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False, index=True),
     Column("proven_at", Moment, nullable=False),
+    # seen_at: of sessions from before used_at, which is under the seal.
     Column("seen_at", Moment, nullable=False),
+    Column("used_at", Moment),
     seal_column(),
 )
 
