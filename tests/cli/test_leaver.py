@@ -51,6 +51,8 @@ def test_a_leaver_from_the_command_line(team: Service) -> None:
     assert "last owner" in run(team, "olga").output
     assert run(team, "nobody").exit_code == 1
     assert run(team, "alice", "--timeout", "soon").exit_code == 2
-    assert "alice is back with 1 SSH keys" in run(team, "undo", "1").output
+    assert "alice is back with 1 SSH key" in run(team, "undo", "1").output
+    named = run(team, "undo", "alice")
+    assert (named.exit_code, "'alice' is no id, which is a whole number" in named.output) == (2, True)
     again = run(team, "undo", "1")
     assert (again.exit_code, "undone already" in again.output) == (1, True)

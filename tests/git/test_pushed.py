@@ -95,3 +95,24 @@ def test_the_first_branch_is_what_a_clone_checks_out(site: Site, alice: Person) 
     assert alice.git("push", "-q", "origin", "HEAD:main", where=folder).code == 0
     _, later = clone(alice, "acme/site")
     assert alice.git("rev-parse", "--abbrev-ref", "HEAD", where=later).out.decode().strip() == "master"
+
+
+@pytest.mark.parametrize(
+    ("refs", "default"),
+    [
+        (("bugfix", "develop", "master"), "master"),
+        (("apply", "release/2", "trunk"), "trunk"),
+        (("tags/v1", "zeta"), "zeta"),
+        (("alpha", "zeta"), "alpha"),
+    ],
+)
+def test_of_branches_that_come_at_once_a_usual_name_is_the_default(
+    site: Site, alice: Person, refs: tuple[str, ...], default: str
+) -> None:
+    """As who moves a repository here sends them: in the order of their names."""
+    _, folder = clone(alice, "acme/site")
+    commit(alice, folder, "one")
+    places = [f"HEAD:refs/{ref if ref.startswith('tags/') else f'heads/{ref}'}" for ref in refs]
+    assert alice.git("push", "-q", "origin", *places, where=folder).code == 0
+    _, again = clone(alice, "acme/site")
+    assert alice.git("rev-parse", "--abbrev-ref", "HEAD", where=again).out.decode().strip() == default

@@ -150,7 +150,7 @@ def crafted(canary: Path) -> list[bytes]:
     verbs = ["git-upload-pack", "git-receive-pack"]
     bad_paths = [
         "", "/", "//acme/site.git", "../acme/site.git", "acme/../acme/site.git", "acme/./site.git", "./acme/site",
-        "/etc/passwd", "~/acme/site", "~root", "acme/site.git/", "acme/site.git.git", "acme/site.git/../site.git",
+        "/etc/passwd", "~/acme/site", "~root", "acme/site.git//", "acme/site.git.git", "acme/site.git/../site.git",
         "acme//site.git", "acme/site.git\n", "acme/site.git\n" + run, "acme/site.git\r", "acme/\tsite", "acme/ site",
         "-acme/site", "acme/-site", "--upload-pack=" + run, "acme/.git", ".git", "acme/site.lock", "acme",
         "acme/si\\te",
@@ -227,7 +227,7 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
     assert not any("touch" in entry[3] for entry in log), "nothing that was sent unjudged may reach the log"
 
 
-@pytest.mark.parametrize("path", ["'{}'", "{}", '"{}"', "'/{}'", "/{}"])
+@pytest.mark.parametrize("path", ["'{}'", "{}", '"{}"', "'/{}'", "/{}", "'{}/'", "/{}/", "'/{}/'"])
 @pytest.mark.parametrize("verb", ["git-upload-pack", "git upload-pack"])
 def test_the_spellings_of_other_clients_are_taken(verb: str, path: str) -> None:
     for name in ("acme/site.git", "acme/site"):
@@ -235,7 +235,20 @@ def test_the_spellings_of_other_clients_are_taken(verb: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["'acme/site", "acme/site'", "'acme/site\"", "acme/si te", "--x", "-x/y", "$HOME/x", ""]
+    "path",
+    [
+        "'acme/site",
+        "acme/site'",
+        "'acme/site\"",
+        "acme/si te",
+        "--x",
+        "-x/y",
+        "$HOME/x",
+        "",
+        "/",
+        "acme/site//",
+        "//acme/site",
+    ],
 )
 def test_a_path_without_quotes_is_held_to_the_same_grammar(path: str) -> None:
     with pytest.raises(Refusal):

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -79,6 +80,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     assert ended.returncode == 0, ended.stderr
     assert servers.get(service.instance, KEYRACK, 1).mode == "observe"
     wait_until(lambda: servers.get(service.instance, KEYRACK, 1).applied_revision > 0, "a first report")
+    it_starts_from_what_was_compiled_here(pasted)
     status = pasted.agent("status")
     assert "this host observes: it reports who gets in and changes nothing" in status.stdout
     assert "the agent is running" in status.stdout
@@ -120,6 +122,28 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     assert gone.returncode == 1
     assert "take that out of them first" in gone.stderr
     assert pasted.client.lets_in(key)
+
+
+def it_starts_from_what_was_compiled_here(pasted: Pasted) -> None:
+    """By this Python; one that came by an upgrade takes the sources, and says the same."""
+    (upgraded := pasted.folder / "upgraded").mkdir()
+    other = upgraded / pasted.program.name
+    with ZipFile(pasted.program) as pack, ZipFile(other, "w") as changed:
+        for name in pack.namelist():
+            data = pack.read(name)
+            changed.writestr(name, b"\0\0\r\n" + data[4:] if name.endswith(".pyc") else data)
+    where = "import sys; sys.path.insert(0, sys.argv[1]); import keyrack.agent.cli as its; print(its.__file__)"
+    said = set()
+    for program, suffix in ((pasted.program, "pyc"), (other, "py")):
+        for given, words in (
+            (["-c", where, str(program)], f"{program}/keyrack/agent/cli.{suffix}\n"),
+            ([str(program), "--version"], None),
+        ):
+            ended = subprocess.run(["python3", "-I", *given], capture_output=True, text=True, check=True, timeout=120)
+            assert words in (None, ended.stdout)
+        said.add(ended.stdout)
+    assert len(said) == 1
+    assert sorted(path.name for path in pasted.program.parent.iterdir()) == [pasted.program.name]
 
 
 @pytest.mark.parametrize(

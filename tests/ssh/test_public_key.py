@@ -183,6 +183,11 @@ def test_nothing_takes_long() -> None:
 @pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u3000"])
 def test_a_blank_that_is_none_is_named(blank: str) -> None:
     line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPYWy8/Eq4MVfRvTpWGcn/D8FtQWMdZs8nGOYpWbjEsa"
-    for text in (line.replace(" ", blank), line[:20] + blank + line[20:], line + blank + "laptop"):
-        with pytest.raises(KeyProblem, match=f"U\\+{ord(blank):04X}, which looks like a blank"):
+    behind, within = "Behind the type", "In the key, or behind it,"
+    for text, where in (
+        (line.replace(" ", blank), behind),
+        (line[:20] + blank + line[20:], within),
+        (line + blank + "laptop", within),
+    ):
+        with pytest.raises(KeyProblem, match=f"{where} stands U\\+{ord(blank):04X}, which looks like a blank"):
             parse(text)

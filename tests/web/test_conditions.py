@@ -222,3 +222,13 @@ def test_headers_that_cannot_be(team: Service) -> None:
     assert team.call("PUT", f"{BASE}/groups/ops", json={}, headers={"If-Match": '"x"'}).status_code == 401
     denied = {"Authorization": "Bearer token-of-alice", "If-Match": '"x"'}
     assert team.call("PUT", f"{BASE}/groups/ops", json={}, headers=denied).status_code == 403
+
+
+def test_a_post_that_counts_on_being_sent_again_is_refused(team: Service) -> None:
+    """Rather than done twice, as by a client that heard no answer and trusts the header."""
+    sent = {"name": "ci", "scopes": ["servers:read"]}
+    refused = ask(team, "POST", "/tokens", sent, Idempotency_Key='"8e03978e-40d5-43dd-bc93-6894a57f9324"')
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "Idempotency-Key")
+    assert [one["name"] for one in call(team, "GET", "/tokens")["items"] if one["name"] == "ci"] == []
+    # A PUT may be sent again anyway.
+    assert ask(team, "PUT", "/groups/ops", {"members": []}, Idempotency_Key="x").status_code == 200

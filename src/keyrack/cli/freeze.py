@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--user", metavar="NAME", help="The keys of this user.")
 @click.option("--server", metavar="SERVER", help="The keys on this server.")
 @click.option("--all", "everything", is_flag=True, help="All keys of the workspace.")
-@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--dry-run", is_flag=True, help="Show how many keys and which servers it would be for; change nothing.")
 @as_json_object
 @either

@@ -51,7 +51,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @lasting
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
 @click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
-@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @changing
 @either
 def give(
@@ -113,7 +113,7 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
 @click.option("--restrictions", metavar="JSON", help='All restrictions: {"sources": ["192.0.2.0/24"]}; {} for none.')
 @lasting
 @click.option("--no-end", is_flag=True, help="It has no end any more.")
-@click.option("--reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
+@click.option("--reason", "--why", "reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
 @changing
 @either
 def change(

@@ -43,7 +43,7 @@ def command() -> None:
 @click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
 @click.option("--wait", is_flag=True, help="Wait until every host and Git endpoint obeys.")
 @click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5min. [60s]")
-@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
 @either
 def remove(
@@ -82,10 +82,17 @@ def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
         if json_wanted:
             show_json(done)
             return
-        say(
-            f"{done['user']} is back with {done['keys']} SSH keys, {done['credentials']} credentials, "
-            f"{done['grants']} grants and {done['memberships']} memberships."
-        )
+        back = [
+            f"{done[name]} {one if done[name] == 1 else one + 's'}"
+            for name, one in (
+                ("keys", "SSH key"),
+                ("credentials", "credential"),
+                ("grants", "grant"),
+                ("memberships", "membership"),
+            )
+            if done[name]
+        ]
+        say(f"{done['user']} is back with {', '.join(back) or 'nothing but the account'}.")
         say("Tokens, access keys and sessions of before stay ended.")
         for words in done["left"]:
             say(f"not brought back: {words}", err=True)

@@ -15,13 +15,13 @@ from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
 _HINT = "`keyrack requests list` shows which there are."
 STATES = ("pending", "approved", "denied", "cancelled", "lapsed", "ended")
-_reason = click.option("--reason", metavar="TEXT", help="Why, for whoever asked.")
+_reason = click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for whoever asked.")
 
 
 @click.command(name="request")
 @click.argument("place", metavar="SERVER/ACCOUNT")
 @click.option("--for", "duration", required=True, metavar="SPAN", help="How long, such as 1h; or until when.")
-@click.option("--why", "reason", required=True, metavar="TEXT", help="Why; those who approve read it.")
+@click.option("--why", "--reason", "reason", required=True, metavar="TEXT", help="Why; those who approve read it.")
 @click.option("--tag", "tagged", is_flag=True, help="The word before the / is a tag, for all servers that have it.")
 @as_json_object
 @either

@@ -116,11 +116,13 @@ def restrictions(value: object, key_type: str | None = None, *, field: str = "re
     Raises Refusal INVALID with what to write instead; also for a list that is empty, which would restrict nothing
     where whoever made it up meant nobody.
     """
+    if value is None:
+        return {}
     for name in ("sources", "permitopen", "permitlisten"):
         if isinstance(value, Mapping) and value.get(name) == []:
             raise invalid(field, f"{name} names nothing; leave it out where it is not to be restricted.")
     try:
-        read = options.Restrictions.from_json({} if value is None else value)
+        read = options.Restrictions.from_json(value)
         options.check_rendered(options.render(read, key_type or "sk-"))
     except ValueError as problem:
         raise invalid(field, str(problem)) from None

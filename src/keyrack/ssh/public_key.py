@@ -109,9 +109,10 @@ def _read(line: str) -> PublicKey:
         )
     odd = _ODD_BLANK.search("".join(line.split(" ")[:2]))
     if odd is not None:
+        where = "Behind the type" if line.partition(odd[0])[0] in TYPES else "In the key, or behind it,"
         raise KeyProblem(
             "control-characters",
-            f"In front of the comment stands U+{ord(odd[0]):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
+            f"{where} stands U+{ord(odd[0]):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
         )
     # (3) The first field is a known type, exactly.
     fields = _FIELDS.fullmatch(line)

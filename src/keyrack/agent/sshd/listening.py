@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import socket
+import time
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.sshd import command_line
@@ -25,6 +26,7 @@ DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 _LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
 _PROGRAMS = ("sshd", "sshd-session")
 _SYSTEMD = 1
+_NOBODY_SECONDS = 1.0  # for which it is believed that nobody listens, while the same sockets are there
 _UNITS = ("ssh.socket", "sshd.socket")
 _STREAM = re.compile(r"(\S+):([0-9]{1,5}) \(Stream\)")
 
@@ -60,11 +62,15 @@ def can_be_seen() -> bool:
 
 
 class Listening(NamedTuple):
-    """Who listens, and among which sockets they were found: at these places, or at any where that is None."""
+    """Who listens, and among which sockets they were found: at these places, or at any where that is None.
+
+    at: when, on the clock that nobody sets.
+    """
 
     listeners: Tuple[Listener, ...]
     places: Optional[FrozenSet[Address]]
     among: FrozenSet[Tuple[str, Address]]
+    at: float
 
 
 def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
@@ -72,6 +78,7 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
 
     config: None for the usual file, of which also systemd's sockets for ssh count.
     """
+    at = time.monotonic()
     sockets = listening_sockets()
     wanted = frozenset((_plain(host), port) for host, port in addresses)
     # Whether systemd listens for ssh elsewhere too is seen by another socket only.
@@ -84,7 +91,9 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
         inodes -= _of_others(inodes - owners.keys())
     if not inodes:
         places = None
-        owners = _owners(set(sockets))
+        # Where no such sshd runs, as while it is stopped, nobody's open files have to be looked at.
+        runs = any(_is_ours(pid, config) for pid in processes.by_nearness()[0])
+        owners = _owners(set(sockets)) if runs else {}
         # A port given on its command line stands in no file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
     found = []
@@ -95,14 +104,18 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
         parents = {process.pid for process in known} - {_SYSTEMD}
         held = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
         found.append(Listener(address, port, inode, held))
-    return Listening(tuple(sorted(found)), places, _among(sockets, places))
+    return Listening(tuple(sorted(found)), places, _among(sockets, places), at)
 
 
 def finds_the_same(found: Listening) -> bool:
     """Whether find() would say the same again, by the kernel's word on the same sockets and on their holders alone.
     Cheap: to find who holds a socket takes a look at every file that every process has open.
     """
-    if not found.listeners or not all(one.owners for one in found.listeners):
+    if not found.listeners:
+        # One that starts listens on a socket of its own, or on one that it was given: that is seen a moment later.
+        if time.monotonic() - found.at >= _NOBODY_SECONDS:
+            return False
+    elif not all(one.owners for one in found.listeners):
         return False
     if _among(listening_sockets(), found.places) != found.among:
         return False

@@ -18,7 +18,20 @@ from keyrack.cli.output.ends import Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ID = click.IntRange(1, 2**31 - 1)
+
+class _Id(click.IntRange):
+    """The number of something, which no name stands for."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is no id, which is a whole number; `list` shows it in its first column.", param, ctx)
+
+
+ID = _Id(1, 2**31 - 1)
 FOLDER = Path("keyrack-data")
 
 

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.5
 @click.command()
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
-@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
 @changing
 @either

@@ -37,8 +37,9 @@ FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
 # What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
-# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path.
-COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]+)\2")
+# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path, and whoever
+# copies an address or has a folder's name completed one behind it, as other Git servers take it.
+COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]*[A-Za-z0-9._-])/?\2")
 CHANNEL = "git"
 
 
@@ -91,7 +92,7 @@ def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Hol
 def read_command(command: bytes) -> tuple[str, str]:
     """The verb ("fetch" or "push") and path that a client's command asks for; raises Refusal INVALID.
 
-    At most one slash before the path and one .git after it; everything else is the grammar of paths.
+    At most one slash before the path and behind it, and one .git after it; everything else is the grammar of paths.
     """
     try:
         text = command.decode("ascii") if len(command) <= LONGEST_COMMAND else ""

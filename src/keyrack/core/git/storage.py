@@ -65,8 +65,12 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
     return folder
 
 
+_USUAL = ("main", "master", "trunk", "develop")  # of default branches
+
+
 def first_branch(folder: Path, changed: str) -> str | None:
-    """The branch that a repository's HEAD is to name after a push: the first new one, where HEAD's own is not there.
+    """The branch that a repository's HEAD is to name after a push: the first new one, where HEAD's own is not there. Of
+    several at once, as who moves a repository here sends them, a usual name comes first.
 
     changed: lines "OLD NEW REF" as git's post-receive hook has them. None where HEAD is right already.
     """
@@ -78,11 +82,12 @@ def first_branch(folder: Path, changed: str) -> str | None:
         return None
     if (folder / head).exists() or head in names:
         return None
+    made = []
     for line in changed.splitlines():
         old, new, ref = (*line.split(" ", 2), "", "")[:3]
         if ref.startswith(BRANCHES) and new.strip("0") and not old.strip("0"):
-            return ref.removeprefix(BRANCHES)
-    return None
+            made.append(ref.removeprefix(BRANCHES))
+    return next((name for name in _USUAL if name in made), next(iter(made), None))
 
 
 def point_head(folder: Path, branch: str) -> None:

@@ -264,7 +264,8 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         return
     elif holder is not None and holder.user_id == owner:
         who = "You" if owner == work.actor.user_id else "The same user"
-        words = f"{who} registered this key already: title {holder.title!r}, id {holder.id}."
+        called = "" if holder.title is None else f"title {holder.title!r}, "
+        words = f"{who} registered this key already: {called}id {holder.id}."
     else:
         words = (
             "This key is in use by another user. If it is yours, prove it with `keyrack keys claim` or delete it there;"

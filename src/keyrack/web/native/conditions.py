@@ -53,12 +53,23 @@ def of(call: Call) -> Condition | None:
 
     A weak tag matches nothing in If-Match and its own in If-None-Match (RFC 9110, 13.1).
     """
+    _refuse_repeats(call)
     wanted, unwanted = (_tags(call.request, name) for name in ("If-Match", "If-None-Match"))
     if wanted is None and unwanted is None:
         return None
     strong = None if wanted is None else frozenset(tag for tag, weak in wanted.items() if not weak)
     other = None if unwanted is None else frozenset(unwanted)
     return Condition(strong, other, words=_WEAK if strong == frozenset() else None)
+
+
+def _refuse_repeats(call: Call) -> None:
+    """Raise Refusal INVALID where a POST counts on its answer being kept: it would be done twice (decision 349)."""
+    if call.request.method == "POST" and "idempotency-key" in call.request.headers:
+        raise invalid(
+            "Idempotency-Key",
+            "Answers are not kept to be given again, as some hold a secret that is shown once; leave the header out. "
+            "What makes or changes a thing by its name is a PUT, which may be sent again.",
+        )
 
 
 def read(condition: Condition, answer: Answer) -> bool:
