@@ -277,6 +277,9 @@ SET_BACK = (
     "DROP TABLE older_marks",
     "DROP INDEX ix_webhook_deliveries_webhook_id_id",
     "DROP TABLE key_policies",
+    "ALTER TABLE repository_names DROP COLUMN seal",
+    "ALTER TABLE deleted_server_keys DROP COLUMN seal",
+    "ALTER TABLE web_sessions DROP COLUMN used_at",
     "UPDATE alembic_version SET version_num = '0230'",
 )
 

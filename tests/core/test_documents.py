@@ -12,9 +12,10 @@ from sqlalchemy import insert, select, update
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, enrolment
-from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.core.keys import credentials, freezes, grants, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
+from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.keys import credentials as credential_rows
@@ -167,3 +168,24 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     assert told(team)["users"] == before["users"]
     second = checked(team)
     assert all(second[name] is record for name, record in first.items())
+
+
+def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
+    """A host refuses a document that holds a key twice, and with it the freeze and every revocation after it."""
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    place: dict[str, Any] = {"user_id": team.member_user.id, "server_id": team.server.id, "system_user": "deploy"}
+    ways: tuple[dict[str, Any], ...] = (
+        {},
+        {},
+        {"break_glass": True},
+        {"expires_at": team.instance.now() + timedelta(hours=1)},
+    )
+    for more in ways:
+        grants.give(team.instance, team.owner, **place, **more)
+    add(team, "by hand", fresh_line())
+    freezes.freeze(team.instance, team.owner)
+    document = host_document.decode(json.dumps(told(team)))
+    key = parse(line).canonical
+    assert [one.public_key for one in document.frozen["deploy"]].count(key) == 1
+    assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"

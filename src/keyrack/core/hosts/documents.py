@@ -100,7 +100,7 @@ def _build(
     for line in widest(decision.lines):
         users.setdefault(line.username, []).append(_authorized(line))
     frozen: dict[str, list[AuthorizedKey]] = {}
-    for line in decision.frozen:
+    for line in widest(decision.frozen):
         frozen.setdefault(line.username, []).append(_authorized(line))
     glass: dict[str, dict[str, None]] = {}
     for line in decision.lines:

@@ -231,7 +231,7 @@ def check(work: Work, user: User, code: str | None, *, address: str) -> bool:
     if code is None:
         words = "A password alone does not sign this user in: send a code with it, or use an access key or a token."
         raise Refusal(Kind.UNAUTHENTICATED, "second-proof-asked", words)
-    # One account of guesses for all doors that take codes.
+    # One account of guesses for every API that takes codes.
     account = throttle.name_of("second", str(user.id))
     work.instance.throttle.prove(throttle.PASSWORD, address, account, lambda: use(work, user, code))
     return True
