@@ -125,7 +125,8 @@ OF_A_SERVER = 20
 @dataclass(frozen=True, slots=True)
 class DamagedRow:
     """One row. key: its primary key; what: what it says now, which nobody at Keyrack entered; server_ids: where it
-    would open something; public_key: the key in it, "" where it holds none that can be read.
+    would open something; public_key: the key in it, "" where it holds none that can be read; of: for what is missed
+    among several, and so has no key, the number of what they belong to.
     """
 
     kind: str
@@ -133,6 +134,7 @@ class DamagedRow:
     what: str
     server_ids: frozenset[int]
     public_key: str = ""
+    of: int | None = None
 
     @property
     def name(self) -> str:
@@ -229,13 +231,16 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
             if list(names) == ["all"]:
                 rows = list(_all(work.connection, workspace_id))
                 for row in rows:
-                    if row.kind != COUNT:  # all of it is counted anew below
+                    if row.kind != COUNT and row.of is None:  # all of it is counted anew below
                         sealed.reseal(work.connection, KINDS[row.kind], row.key)
                 sealed_tables.count_all(work.connection, since=access_tree.highest(work.connection) + 1)
             else:
                 rows = [_damaged(work.connection, workspace_id, kind, key) for kind, key in wanted]
                 for row in rows:
-                    sealed.reseal(work.connection, KINDS[row.kind], row.key)
+                    if row.of is None:
+                        sealed.reseal(work.connection, KINDS[row.kind], row.key)
+                    else:
+                        sealed.accept_place(work.connection, KINDS[row.kind], row.of)
             work.bump_revisions(frozenset[int]().union(*(row.server_ids for row in rows)))
             for row in rows:
                 work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
@@ -247,7 +252,10 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
 
 def drop(work: Work, row: DamagedRow) -> None:
     """Delete a damaged row within a unit of work, with its event."""
-    sealed.drop(work.connection, KINDS[row.kind], row.key)
+    if row.of is None:
+        sealed.drop(work.connection, KINDS[row.kind], row.key)
+    else:
+        sealed.accept_place(work.connection, KINDS[row.kind], row.of)
     gone = [(read_canonical(row.public_key).sha256, row.public_key)] if row.public_key else []
     propagation.withdrawn(work, row.server_ids, gone)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
@@ -275,6 +283,8 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
     problem = invalid("name", f"A damaged row is named KIND:ID; KIND is one of {', '.join(KINDS)}.")
     if table is None:
         raise problem
+    if (of := _belonging(table)) and rest.startswith(of):
+        return kind, (rest,)
     columns = list(table.primary_key)
     parts = rest.split(",", len(columns) - 1)
     if len(parts) != len(columns):
@@ -294,10 +304,13 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
 
 def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[Any, ...]) -> DamagedRow:
     table = KINDS[kind]
-    named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
-    for _, row in _of_table(connection, workspace_id, table, *named):
-        if row is not None:
-            return row
+    of = _belonging(table)
+    # What is missed among several has no key of its own.
+    if ANY not in key and not (of and str(key[0]).startswith(of)):
+        named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
+        for _, row in _of_table(connection, workspace_id, table, *named):
+            if row is not None:
+                return row
     for _, row in _missing(connection, workspace_id, damaged_places.START):
         if row is not None and (row.kind, row.key[0]) == (kind, key[0]):
             return row
@@ -338,10 +351,17 @@ def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iter
 
 
 def _gone(table: Table, number: int) -> DamagedRow:
-    key = (number, *(ANY for _ in list(table.primary_key)[1:]))
-    if access_tree.TREES[table.name][1] not in table.primary_key:
-        key = (f"of user {number}",)
-    return DamagedRow(_KIND_OF[table.name], key, "deleted in the database, not by Keyrack", frozenset())
+    named = [column.name for column in table.primary_key]
+    owner = _belonging(table)
+    key: tuple[Any, ...] = (f"{owner}{number}",) if owner else (number, *(ANY for _ in named[1:]))
+    of = None if named == [access_tree.TREES[table.name][1]] else number
+    return DamagedRow(_KIND_OF[table.name], key, "deleted in the database, not by Keyrack", frozenset(), of=of)
+
+
+def _belonging(table: Table) -> str:
+    """The words before the number of what a missed row belongs to, as "of user "; "" where its key has that number."""
+    owner = access_tree.TREES.get(table.name, (0, ""))[1]
+    return "" if not owner or owner in table.primary_key else f"of {owner.removesuffix('_id')} "
 
 
 def _of_table(

@@ -276,6 +276,15 @@ def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
         access_tree.note_as_it_stands(connection, table, row)
 
 
+def accept_place(connection: Connection, table: Table, number: int) -> None:
+    """Have the place of rows, some of which are missed, hold what is there now, because somebody decided so.
+
+    number: of what they belong to, as access_tree.TREES has it.
+    """
+    of = access_tree.TREES[table.name][1]
+    access_tree.note_as_it_stands(connection, table, {**dict.fromkeys(table.c.keys()), of: number})
+
+
 def _blank(table: Table, key: Sequence[Any]) -> Mapping[str, Any]:
     """A row that is not there, by its key."""
     return {**dict.fromkeys(table.c.keys()), **dict(zip(_KEY_NAMES[table.name], key, strict=True))}
