@@ -31,7 +31,7 @@ SLOW = {
     *("web/test_guesses.py", "web/test_hostile_http.py", "web/test_no_circles.py", "web/test_proofs.py"),
     *("web/test_runcloud_loops.py", "web/test_runcloud_rights.py", "web/test_webhooks.py"),
     *("web/test_native_order.py", "core/test_alterations.py", "ssh/test_properties.py"),
-    *("test_ready_programs.py", "test_workers.py"),
+    *("test_leftovers.py", "test_ready_programs.py", "test_workers.py"),
 }
 ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "web")
 

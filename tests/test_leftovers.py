@@ -13,7 +13,7 @@ import pytest
 
 from tests import own_machine
 from tests.postgres import MEMORY
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
 # Another session and no parent, as sshd, PostgreSQL and agents that run by themselves have.
@@ -53,6 +53,8 @@ def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, w
             stdout=output,
             stderr=output,
             start_new_session=True,
+            # A shell starts what runs in the background with this signal ignored, and so would all below it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     ready = tmp_path / "ready"
     wait_until(lambda: ready.exists() or run.poll() is not None, "a test at work")
@@ -65,7 +67,9 @@ def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, w
     assert _runs(database)
     assert _runs(sleeps)
     os.killpg(run.pid, way)
+    began = time.monotonic()
     while way is signal.SIGINT and run.poll() is None:  # what is tidied up is stopped too
+        assert time.monotonic() < began + DEADLINE_SECONDS, "it does not stop"
         time.sleep(0.5)
         os.killpg(run.pid, way)
     run.wait(60)

@@ -144,8 +144,10 @@ def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
     other.folder.mkdir()
     assert other.agent("enroll", f"--url={service.url}", "--token=t0ken").returncode == 0
     assert not locks[0].exists()  # by the other one's start
+    service.publish(8, service.signer.signed(document(8, {})))
     running = run()
-    wait_until(lambda: locks[0].exists(), "its locks")
+    service.wait_for_report("applied", 8)
+    assert locks[0].exists()
     running.send_signal(signal.SIGTERM)
     running.wait(60)
     assert not locks[0].exists()

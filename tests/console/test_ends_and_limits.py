@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
+from keyrack.core.keys import grants
+from keyrack.core.people import users
 from keyrack.ssh.options import Restrictions
 from keyrack.web.console import limits
 from tests.console.conftest import SignedIn
+from tests.services import Service
 
 
 def test_the_form_has_every_restriction_that_the_core_takes() -> None:
@@ -23,7 +26,9 @@ def _grant_form(page: Page) -> None:
     page.get_by_label("Account").fill("deploy")
 
 
-def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(page: Page, signed_in: SignedIn) -> None:
+def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
     signed_in(page, "olga")
     _grant_form(page)
     zone = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
@@ -46,6 +51,9 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(page: Page,
     told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
     assert at in told
+    held = grants.find(console.instance, users.system_actor(1))[-1].restrictions
+    given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
+    assert dict(held) == given, "what is named below is given"
 
 
 @pytest.mark.parametrize(

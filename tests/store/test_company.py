@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Select, func, insert, select
 
-from keyrack.store.database import Database
+from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import company, fibers, prepared
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.tables import instance_facts
@@ -108,6 +108,18 @@ def test_one_that_the_database_itself_refuses_leaves_nothing_and_the_others_all(
     found = made(database, putting("a"), putting("a"), putting("b"))
     assert (found[0], type(found[1]).__name__, found[2]) == ("a", "IntegrityError", "b")
     assert facts(database) - before == {"a", "b"}
+
+
+def test_a_connection_that_dies_among_them_is_said_to_be_away(database: Database) -> None:
+    def dies(conn: Connection) -> None:
+        conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        _value.value(conn, "anything")
+
+    before = facts(database)
+    found = made(database, putting("a"), dies, putting("b"))
+    assert {type(one) for one in found} <= {str, DatabaseUnavailable}
+    assert isinstance(found[1], DatabaseUnavailable)
+    assert facts(database) - before == {one for one in found if isinstance(one, str)}
 
 
 def test_one_that_wrote_by_sqlalchemy_and_is_refused_leaves_nothing(database: Database) -> None:

@@ -28,7 +28,8 @@ class _Id(click.IntRange):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"{value!r} is no id, which is a whole number; `list` shows it in its first column.", param, ctx)
+            words = f"a whole number in the range {self.min} to {self.max}, as `list` shows it in its first column"
+            self.fail(f"{value!r} is no id: {words}.", param, ctx)
 
 
 ID = _Id(1, 2**31 - 1)

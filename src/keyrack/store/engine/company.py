@@ -110,12 +110,9 @@ class Company:
         return recorded() if ahead else {}
 
     def _make_all(self, conn: Connection) -> set[int]:
-        held_servers.begin(conn)
-        try:
+        with held_servers.holding(conn):
             announced = self._make_each(conn)
             held_servers.write(conn)
-        finally:
-            held_servers.end(conn)
         return announced
 
     def _make_each(self, conn: Connection) -> set[int]:

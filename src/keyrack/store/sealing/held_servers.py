@@ -8,7 +8,8 @@ says before each whether it may, and has them written at the end; else each is w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,14 +37,15 @@ class _Held:
     written: int = 0
 
 
-def begin(connection: Connection) -> None:
-    """From now on, in this transaction, rows may be held."""
-    connection.info[_HELD] = _Held()
-
-
-def end(connection: Connection) -> None:
-    """From now on none is; what is still held is forgotten with the transaction."""
-    connection.info.pop(_HELD, None)
+@contextmanager
+def holding(connection: Connection) -> Iterator[None]:
+    """Within it, in this transaction, rows may be held; what is not written at its end is forgotten with that."""
+    info = connection.info  # which a connection that broke has no more
+    info[_HELD] = _Held()
+    try:
+        yield
+    finally:
+        info.pop(_HELD, None)
 
 
 def let(connection: Connection, may: bool) -> None:

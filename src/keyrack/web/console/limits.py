@@ -43,6 +43,9 @@ def asked(form: Form) -> dict[str, Any]:
     for name, _ in PERMISSIONS:
         if form.text(name) in ("yes", "no"):
             wanted[name] = form.text(name) == "yes"
+    if wanted.get("restrict") and {"permitopen", "permitlisten"} & wanted.keys():
+        # Where nothing is given but what stands below, a place that is named there is given; to sshd it only narrows.
+        wanted.setdefault("port_forwarding", True)
     return wanted
 
 
