@@ -152,3 +152,16 @@ def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
     running.wait(60)
     assert not locks[0].exists()
     assert not any(Path(alone._path(str(place))).exists() for place in (other.keys, other.revoked_keys))
+
+
+def test_an_agent_starts_while_somebody_looks_whether_one_runs(host: EnrolledHost, service: SmallService) -> None:
+    """Who looks takes the lock for a moment, which lasts where the machine has much else to do."""
+    service.publish(7, service.signer.signed(document(7, {})))
+    assert host.agent("run", "--once").returncode == 0
+    looks = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True)"
+    command = [sys.executable, "-c", f"{looks}; time.sleep(0.7)", str(host.state / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        started = host.agent("run", "--once")
+    assert started.returncode == 0, started.stderr

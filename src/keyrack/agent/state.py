@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, mount_point
@@ -15,6 +16,8 @@ DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
 DEFAULT_REVOKED_KEYS = "/etc/ssh/keyrack/revoked_keys"
 
 _ENROLMENT, _ACCEPTED, _STATUS, _LOCK = "enrolment.json", "accepted.json", "status.json", "lock"
+_LOOKING_SECONDS = 2.0  # whoever looks whether an agent runs (in_use, the installation) holds the lock so long at most
+_PAUSE = 0.02
 _REMEDIES = {
     _ENROLMENT: "enrol this host again with --replace",
     _ACCEPTED: "the next document from the service replaces it",
@@ -90,11 +93,17 @@ class StateFolder:
         flock(2) or an open file description's lock. It goes when this process closes any descriptor of the file.
         """
         descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise StateProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
+        until = time.monotonic() + _LOOKING_SECONDS
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < until:
+                    time.sleep(_PAUSE)
+                    continue
+                os.close(descriptor)
+                raise StateProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
 

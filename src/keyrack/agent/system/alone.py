@@ -25,7 +25,7 @@ from keyrack.ssh.digest import sha256
 
 _FOLDER = "/run/keyrack-agent"
 _OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # the files of a folder are minded by the account that owns it
-_TRIES = 10
+_TRIES = 50
 _PAUSE = 0.02  # seconds
 _LARGEST_NOTE = 8192
 _MOST_LEFT = 1000  # files of others that are looked at
