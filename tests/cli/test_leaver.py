@@ -53,6 +53,6 @@ def test_a_leaver_from_the_command_line(team: Service) -> None:
     assert run(team, "alice", "--timeout", "soon").exit_code == 2
     assert "alice is back with 1 SSH key" in run(team, "undo", "1").output
     named = run(team, "undo", "alice")
-    assert (named.exit_code, "'alice' is no id, which is a whole number" in named.output) == (2, True)
+    assert (named.exit_code, "'alice' is no id: a whole number" in named.output) == (2, True)
     again = run(team, "undo", "1")
     assert (again.exit_code, "undone already" in again.output) == (1, True)
