@@ -252,3 +252,26 @@ def test_what_never_had_a_seal_gets_none(team: Team) -> None:
         assert damaged(later, team.owner)
     finally:
         later.database.close()
+
+
+def test_no_seal_is_not_the_right_one_where_none_can_be_made(team: Team) -> None:
+    deleted_host(team)
+    instance = team.instance
+    if instance.database.read(lambda connection: connection.dialect.name) != "postgresql":
+        pytest.skip("SQLite has no statement that lets this column be empty")
+
+    def spoil(connection: Connection) -> None:
+        sealed_tables.count_all(connection, since=access_tree.highest(connection) + 1)
+        connection.exec_driver_sql("ALTER TABLE deleted_servers ALTER COLUMN seal DROP NOT NULL")
+        set_back(connection)
+
+    past_keyrack(instance, update(GONE).values(seal=b"", remove_keys=5))
+    past_keyrack(instance, update(KEYS).values(seal=None))
+    instance.database.write(spoil)
+    instance.database.write(lambda connection: connection.exec_driver_sql("UPDATE deleted_servers SET seal = NULL"))
+    instance.database.close()
+    later = app.open_instance(instance.settings)
+    try:
+        assert f"deleted-server:{team.server.id}" in {row.name for row in damaged(later, team.owner)}
+    finally:
+        later.database.close()

@@ -144,7 +144,8 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
         number = gone["server_id"]
         keys = list(sealed_tables.every(connection, deleted_server_keys, deleted_server_keys.c.server_id == number))
         both = ((deleted_servers, [gone]), (deleted_server_keys, keys))
-        if gone["seal"] != _of_deleted(key, gone, keys):
+        former = _of_deleted(key, gone, keys)
+        if former is None or gone["seal"] != former:
             continue
         if counted and any(sealed_tables.is_missed(connection, table, number) for table, _ in both):
             continue

@@ -217,13 +217,13 @@ def members(
     limit: int = 20,
 ) -> Page[Member]:
     """A page of a repository's members by name; search: part of the name; writers: only who may push."""
-    page, entitled = reach(instance, actor, repository, READ)
+    own, entitled = reach(instance, actor, repository, READ)
     with Attempt(
-        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=page.id
+        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=own.id
     ) as attempt:
         return attempt.read(
             lambda connection: repositories.find_members(
-                connection, page.id, search=search, writers=writers, offset=offset, limit=limit
+                connection, own.id, search=search, writers=writers, offset=offset, limit=limit
             )
         )
 
