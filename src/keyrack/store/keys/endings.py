@@ -17,7 +17,6 @@ from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
 from keyrack.store.tables.columns import Moment
 
-
 LAST_PART = 4
 """An end is announced when one of so many parts of the time is left, else what lasts an hour were told to be renewed
 as soon as it is made."""
