@@ -57,9 +57,7 @@ def user_key(connection: Connection, key_id: int, at: datetime) -> UserKey | Non
     return None if row is None else user_key_of(row)
 
 
-def renew_credential(
-    connection: Connection, credential_id: int, end: datetime, revision: int, *, at: datetime
-) -> None:
+def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int, *, at: datetime) -> None:
     """Give a credential another end, of which nobody was told yet."""
     values = {**_renewed(end, at), "revision": revision, "delivered_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
