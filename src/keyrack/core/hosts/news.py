@@ -85,8 +85,8 @@ def _refuses(server: Server, revision: int, reasons: str) -> str:
     what = f"host {server.name} refuses its document, so nothing new comes into force there, revocations included"
     then = f"revision {revision} stays in force" if revision else "nothing of Keyrack is in force"
     do = (
-        f"Paste the line of `keyrack hosts enrol {server.id}` there, which brings the agent of now; with --replace at its "
-        "end where the service has another instance key than before"
+        f"Paste the line of `keyrack hosts enrol {server.id}` there, which brings the agent of now; with --replace at "
+        "its end where the service has another instance key than before"
     )
     room = LONGEST - len(what) - len(then) - len(do) - 20
     return f"{what}; {then}: {reasons[:room]}. {do}"
