@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen, refused_logins
+from keyrack.core.hosts import copies, last_seen, news, refused_logins
 from keyrack.core.hosts.facts import (
     AUTO,
     ENFORCE,
@@ -68,6 +68,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
             *_copied(server),
             *refused_logins.of(server).closed_accounts(),
             *_went_back(server),
+            *news.standing_refusal(facts),
             *_problems(server, facts),
         ),
         state=_state(server, enforcement, online),
