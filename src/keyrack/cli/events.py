@@ -35,7 +35,10 @@ def command(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """List the audit log, or a server's part of it, newest first."""
+    """List the audit log of an instance's own data, or a server's part of it, newest first.
+
+    `keyrack audit list` does so where one is logged in, too, and finds by person, key and kind.
+    """
     with operator_context(given) as at:
         asked = EventFilter(
             server_id=None if reference is None else at.server(reference).id,

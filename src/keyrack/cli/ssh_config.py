@@ -55,7 +55,8 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
         if write:
             _write(folder / "known_hosts", "\n".join((_MARK, *known_hosts(hosts))) + "\n")
             _write(folder / "ssh_config", lines)
-            say(f"Wrote {len(hosts)} hosts. At the top of ~/.ssh/config: Include {folder / 'ssh_config'}", err=True)
+            many = "1 host" if len(hosts) == 1 else f"{len(hosts)} hosts"
+            say(f"Wrote {many}. At the top of ~/.ssh/config: Include {folder / 'ssh_config'}", err=True)
         else:
             click.echo(lines, nl=False)
     for one in hosts:
