@@ -55,3 +55,15 @@ def test_a_command_for_the_data_alone_says_so_to_whoever_is_logged_in() -> None:
 @pytest.mark.parametrize("group", ["grants", "servers", "keys", "people", "groups", "sessions", "requests"])
 def test_no_line_of_a_help_breaks_off(group: str) -> None:
     assert "..." not in CliRunner().invoke(main, [group, "--help"]).output.split("Commands:")[1]
+
+
+def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    key_of("laptop", home)
+    log_in(team, "olga")
+    assert "1 key would open no new session, on " in run("freeze", "keys", "--user", "alice", "--dry-run").output
+    good("freeze", "keys", "--user", "alice")
+    good("people", "set", "alice", "--disabled")
+    summaries = good("audit", "list")
+    assert "Froze 1 SSH key of alice: no new session until confirmed" in summaries
+    assert "Disabled alice: 1 SSH key leaves " in summaries
