@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyrack.core import words
-from keyrack.core.hosts import ssh_lines
+from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
 from keyrack.web.console import account_ways
 
@@ -90,6 +90,7 @@ def environment() -> Environment:
     made.filters["browser"] = browser
     made.filters["places"] = account_ways.of
     made.filters["as_rows"] = as_rows
+    made.tests["opened_by_keys"] = status.opens
     made.filters["in_console_words"] = in_console_words
     return made
 
