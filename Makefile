@@ -29,5 +29,5 @@ tests: ## The tests alone
 bench: ## What is promised, measured, without what tries to break it: writes docs/figures.md
 	@.venv/bin/python bench/figures.py $(ARGS)
 
-figures: ## All of docs/figures.md from one run of 90 minutes; stopped, it goes on
+figures: ## All of docs/figures.md from one run of an hour; stopped, it goes on
 	@.venv/bin/python bench/whole.py $(ARGS)

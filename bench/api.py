@@ -1,13 +1,13 @@
 """Adds, lists and reads over HTTP, next to a bare Starlette on a database of the same kind, in turn in one run.
 
-    .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS]
+    .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS [ROUNDS]]
 
 The bare one makes one durable insert (or one select) and answers a small object. Both have one process, 16 connections
 that each wait for an answer before they ask again. Rounds of SECONDS each are made in turn, the bare one's and ours,
-until the ratio is known well enough, or so many were made that it will not be. Prints requests a second, the middle and
-the slowest hundredth of answers, and the ratio of ours to the bare one's; and the processor time that each process used
-for a request, whose ratio says more where others use the machine meanwhile: the middle of all rounds, and how far the
-ratio may be off, so that two runs say the same within both.
+until the ratio is known well enough, or ROUNDS (30 unless said) were made and it will not be. Prints requests a second,
+the middle and the slowest hundredth of answers, and the ratio of ours to the bare one's; and the processor time that
+each process used for a request, whose ratio says more where others use the machine meanwhile: the middle of all rounds,
+and how far the ratio may be off, so that two runs say the same within both.
 """
 
 from __future__ import annotations
@@ -203,11 +203,11 @@ class Compared:
 
 
 def compare(
-    bare: Served, ours: Served, make_bare: Callable[[], bytes], make: Callable[[], bytes], seconds: float
+    bare: Served, ours: Served, make_bare: Callable[[], bytes], make: Callable[[], bytes], seconds: float, most: int
 ) -> Compared:
-    """Rounds of so many seconds each, as many as it takes."""
+    """Rounds of so many seconds each, as many as it takes, at least two and at most so many."""
     found = Compared([], [])
-    while len(found.ours) < MOST_ROUNDS and not found.is_sure:
+    while len(found.ours) < most and not found.is_sure:
         found.bare.append(measure(bare, make_bare, seconds))
         found.ours.append(measure(ours, make, seconds))
     return found
@@ -341,18 +341,18 @@ def ours(url: str, folder: Path) -> Iterator[Served]:
         process.wait()
 
 
-def run(kind: str, seconds: float) -> None:
+def run(kind: str, seconds: float, most: int = MOST_ROUNDS) -> None:
     """One kind of database."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kind == "postgresql":
             with running_cluster(durable=True) as cluster:
-                _compare(kind, cluster.create_database(), cluster.create_database(), folder, seconds)
+                _compare(kind, cluster.create_database(), cluster.create_database(), folder, seconds, most)
         else:
-            _compare(kind, "", "", folder, seconds)
+            _compare(kind, "", "", folder, seconds, most)
 
 
-def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> None:
+def _compare(kind: str, url: str, other: str, folder: Path, seconds: float, most: int) -> None:
     with ours(url, folder) as service, bare(other, folder) as plain:
 
         def add() -> bytes:
@@ -377,7 +377,7 @@ def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> N
             ("list user keys", read("/v4/user/keys?limit=20"), read("/bare/1")),
         ]
         for name, make, make_plain in rows:
-            found = compare(plain, service, make_plain, make, seconds)
+            found = compare(plain, service, make_plain, make, seconds, most)
             words = f"ours {middle_of(found.ours)}   bare {middle_of(found.bare)}   {len(found.ours)} rounds each"
             ratios = f"ratio {found.by_clock}, of processor time {found.by_processor}"
             print(f"{kind:10} {name:16} {words}   {ratios}", flush=True)
@@ -388,8 +388,9 @@ def main() -> None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     kind = given[0] if given else "both"
     seconds = float(given[1]) if len(given) > 1 else 2.0
+    most = int(given[2]) if len(given) > 2 else MOST_ROUNDS
     for one in ("sqlite", "postgresql") if kind == "both" else (kind,):
-        run(one, seconds)
+        run(one, seconds, most)
 
 
 if __name__ == "__main__":

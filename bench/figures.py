@@ -1,10 +1,11 @@
 """Runs the benchmarks of what is promised and writes docs/figures.md: what was, what is now, what is aimed at.
 
-    .venv/bin/python bench/figures.py [ROWS …] [--short]
+    .venv/bin/python bench/figures.py [ROWS …] [--short|--try]
 
 ROWS: names of groups below (api-sqlite, hosts-1000 …); the figures of the others stay as the page has them.
---short: all but those that take many minutes. A figure that could not be had says so; the page says when, where and of
-which commit.
+--short: all but those that take many minutes. --try: a small form of each, which says whether all its figures are found
+and writes nothing. A figure that could not be had stays as the page has it, and this says so; the page says when, where
+and of which commit, and how each is had.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import running
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "figures.md"
-MOST_SECONDS = 1200
+MOST_MINUTES = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Figures that one run of one benchmark prints; long: it takes many minutes."""
+    """Figures that one run of one benchmark prints.
+
+    small: its arguments where it is only tried; long: it takes minutes; most_minutes: when it is ended.
+    """
 
     name: str
     command: tuple[str, ...]
     figures: tuple[Figure, ...]
+    small: tuple[str, ...] = ()
     long: bool = False
+    most_minutes: float = MOST_MINUTES
 
 
 def ratio(name: str, before: str, aim: str) -> tuple[Figure, Figure]:
@@ -55,7 +63,14 @@ def ratio(name: str, before: str, aim: str) -> tuple[Figure, Figure]:
     clock, processor = line + r"ratio ([\d.]+)", line + r"of processor time ([\d.]+)"
     off = r" (± [\d.]+ %)"
     return (
-        Figure(f"{name}, ratio", before, f"≥ {aim}", clock, of=min, spread=clock.replace("(", "(?:") + off),
+        Figure(
+            f"{name}, ratio",
+            before,
+            aim if aim == "—" else f"≥ {aim}",
+            clock,
+            of=min,
+            spread=clock.replace("(", "(?:") + off,
+        ),
         Figure(
             f"{name}, ratio of processor time", "—", "—", processor, of=min, spread=processor.replace("(", "(?:") + off
         ),
@@ -69,7 +84,13 @@ API = (
     *ratio("add a user key", "0.038", "0.30"),
     *ratio("list user keys", "0.044", "0.40"),
 )
-ON_POSTGRESQL = (*ratio("add a credential", "0.028", "0.30"), *ratio("get a credential", "0.116", "0.45"))
+ON_POSTGRESQL = (
+    *ratio("add a credential", "0.028", "0.30"),
+    *ratio("get a credential", "0.116", "0.45"),
+    *ratio("list a page", "—", "—"),
+    *ratio("add a user key", "—", "—"),
+    *ratio("list user keys", "—", "—"),
+)
 
 
 def of_hosts(name: str, before: str, aim: str, unit: str = "s") -> Figure:
@@ -78,8 +99,14 @@ def of_hosts(name: str, before: str, aim: str, unit: str = "s") -> Figure:
 
 
 GROUPS = (
-    Group("api-sqlite", ("api.py", "sqlite", "2"), API),
-    Group("api-postgresql", ("api.py", "postgresql", "2"), ON_POSTGRESQL),
+    Group("api-sqlite", ("api.py", "sqlite", "1.5", "12"), API, ("sqlite", "0.5", "2"), most_minutes=8),
+    Group(
+        "api-postgresql",
+        ("api.py", "postgresql", "1.5", "12"),
+        ON_POSTGRESQL,
+        ("postgresql", "0.5", "2"),
+        most_minutes=8,
+    ),
     Group(
         "hosts-1000",
         ("hosts.py", "wake", "1000"),
@@ -89,6 +116,7 @@ GROUPS = (
             of_hosts("first contact of 1000", "—", "2"),
             of_hosts("an add meanwhile, p99", "—", "0.2"),
         ),
+        ("wake", "50"),
     ),
     Group(
         "hosts-10000",
@@ -99,23 +127,31 @@ GROUPS = (
             of_hosts("turned away or dropped", "797", "0", ""),
             of_hosts("an add meanwhile, p99", "—", "0.2"),
         ),
+        ("wake", "60"),
         long=True,
     ),
     Group(
         "hosts-at-rest",
-        ("hosts.py", "rest", "10000"),
+        ("hosts.py", "rest", "10000", "sqlite", "60"),
         (
             of_hosts("10000 hosts at rest: of a core", "111", "5", "%"),
             of_hosts("memory a host", "30", "30", "kB"),
             of_hosts("memory of the service before any host came", "93", "80", "MB"),
         ),
+        ("rest", "50", "sqlite", "3"),
         long=True,
     ),
-    Group("large-host", ("hosts.py", "large-host", "10000"), (of_hosts("one more on 10000 keys", "0.65", "0.2"),)),
+    Group(
+        "large-host",
+        ("hosts.py", "large-host", "10000"),
+        (of_hosts("one more on 10000 keys", "0.65", "0.2"),),
+        ("large-host", "100"),
+    ),
     Group(
         "larger-host",
         ("hosts.py", "large-host", "50000"),
         (of_hosts("one more on 50000 keys", "3.4", "1"),),
+        ("large-host", "200"),
         long=True,
     ),
     Group(
@@ -125,6 +161,7 @@ GROUPS = (
             Figure("revoke a key on 1,000 servers", "2.3", "≤ 0.3", r"revoke everywhere +([\d.]+) s", "s"),
             Figure("its processor time", "—", "—", r"revoke everywhere +[\d.]+ s +([\d.]+) s", "s"),
         ),
+        ("50",),
     ),
     Group(
         "more-servers",
@@ -133,6 +170,7 @@ GROUPS = (
             Figure("one key on 10,000 servers", "10,000 calls", "≤ 1", r"^add +([\d.]+) s", "s"),
             Figure("its processor time", "—", "—", r"^add +[\d.]+ s +([\d.]+) s", "s"),
         ),
+        ("60",),
     ),
     Group(
         "apply",
@@ -142,6 +180,7 @@ GROUPS = (
             Figure("its processor time", "—", "—", r"^first: .*?, ([\d.]+) s of the process", "s"),
             Figure("the same again", "7.4", "≤ 2", r"^again: .*?, ([\d.]+) s,", "s"),
         ),
+        ("50", "50"),
         long=True,
     ),
     Group(
@@ -151,72 +190,46 @@ GROUPS = (
             Figure("one delete at 1,000,000 user keys", "145", "≤ 5", r"^delete .*: +([\d.]+) ms", "ms"),
             Figure("one revocation there", "141", "≤ 5", r"^revoke .*: +([\d.]+) ms", "ms"),
         ),
+        ("200", "100"),
         long=True,
     ),
     Group(
         "hosts-list",
-        (),
+        ("hosts_list.py", "9"),
         (
             Figure("`keyrack hosts list`, logged in", "—", "≤ 0.3", r"over HTTP ([\d.]+)", "s", min),
             Figure("`keyrack hosts list` on the data", "0.93", "≤ 0.3", r"on the data ([\d.]+)", "s", min),
             Figure("processor time of the former", "—", "≤ 0.3", r"over HTTP .* of which ([\d.]+)", "s", min),
             Figure("processor time of the latter", "—", "≤ 0.3", r"on the data .* of which ([\d.]+)", "s", min),
         ),
+        ("2",),
     ),
     Group(
         "sign-in",
-        ("sign_in_load.py",),
+        ("sign_in_load.py", "100", "5"),
         (Figure("other calls' p99 while 100 sign in at once", "—", "≤ 50", r"p99 meanwhile +([\d.]+) ms", "ms"),),
+        ("10", "1"),
     ),
 )
 
 
-def hosts_list() -> str:
-    """How long the command takes that somebody types, over HTTP and on the data: the shortest of five each."""
-    import tempfile
-
-    from api import SECRET, ours
-
-    program = [str(Path(sys.executable).parent / "keyrack"), "hosts", "list"]
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody who types it has everything compiled anew each time
-
-    def shortest(folder: str, *options: str, **asked: str) -> str:
-        taken = []
-        for _ in range(5):
-            began, before = time.perf_counter(), os.times()
-            command, environment = [*program, *options], os.environ | asked
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=environment)
-            after = os.times()
-            spent = sum(after[part] - before[part] for part in (2, 3))
-            taken.append((time.perf_counter() - began, spent))
-        return f"{min(clock for clock, _ in taken):.2f} s, of which {min(spent for _, spent in taken):.2f} s computing"
-
-    with tempfile.TemporaryDirectory() as folder:
-        with ours("", Path(folder)) as served:
-            where = {"KEYRACK_URL": f"http://127.0.0.1:{served.port}", "KEYRACK_TOKEN": SECRET}
-            over_http = shortest(folder, **where)
-        on_data = shortest(folder, "--data", str(Path(folder) / "data"))
-        return f"over HTTP {over_http}\non the data {on_data}"
-
-
-def run(group: Group) -> dict[str, str]:
-    """What one benchmark printed, by figure; a figure that is not in it says so."""
-    print(f"== {group.name}", flush=True)
-    if group.command:
-        command = [sys.executable, str(HERE / group.command[0]), *group.command[1:]]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
-        except subprocess.TimeoutExpired:
-            return dict.fromkeys((figure.what for figure in group.figures), f"not within {MOST_SECONDS} s")
-        text = done.stdout
-        print(text if not done.returncode else text + done.stderr[-2000:], flush=True)
-    else:
-        text = hosts_list()
+def run(group: Group, *, small: bool = False) -> dict[str, str]:
+    """What one benchmark printed, by figure; of one that took too long what it printed until then."""
+    arguments = group.small if small else group.command[1:]
+    print(f"== {group.name}: {group.command[0]} {' '.join(arguments)}", flush=True)
+    ended = running.run([sys.executable, str(HERE / group.command[0]), *arguments], group.most_minutes * 60)
+    if ended.status is None:
+        print(f"   not within {group.most_minutes:g} minutes", flush=True)
     found = {}
     for figure in group.figures:
-        values = [float(value) for value in re.findall(figure.pattern, text, re.MULTILINE)]
-        found[figure.what] = f"{figure.of(values):g} {figure.unit}".strip() if values else "not measured"
-        if figure.spread and (off := re.findall(figure.spread, text, re.MULTILINE)):
+        # In a small form the numbers in its words are others.
+        pattern, spread = (
+            re.sub(r"\b\d{4,}\b", r"\\d+", one) if small else one for one in (figure.pattern, figure.spread)
+        )
+        values = [float(value) for value in re.findall(pattern, ended.said, re.MULTILINE)]
+        if values:
+            found[figure.what] = f"{figure.of(values):g} {figure.unit}".strip()
+        if values and spread and (off := re.findall(spread, ended.said, re.MULTILINE)):
             found[figure.what] += f" {off[0]}"
     return found
 
@@ -264,28 +277,33 @@ def write(found: dict[str, str], when: str) -> None:
                 f"{text} {figure.unit}" if text[-1:].isdigit() else text for text in (figure.before, figure.aim)
             )
             lines.append(f"| {name} | {was} | {now} | {aim} | {measured} |")
+    lines += ["", "How each is had, after `python bench/` (of a ratio: seconds of a round, the most rounds):", ""]
+    lines += [f"- {group.name}: `{' '.join(group.command)}`" for group in GROUPS]
     table = "\n".join(re.sub(r" +\|", " |", line) for line in lines) + "\n"
     # What stands below is written by proof.py.
     below = PAGE.read_text("utf-8").partition("\n## ") if PAGE.exists() else ("", "", "")
     PAGE.write_text(table + below[1] + below[2], "utf-8")
 
 
-def one(group: Group) -> bool:
-    """Run a group and write its rows to the page; whether each of its figures was had."""
+def one(group: Group, *, small: bool = False) -> bool:
+    """Run a group and write what it found to the page, small: without that; whether each of its figures was had."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     load = os.getloadavg()[0]
-    found = {f"{what} ({group.name})": value for what, value in run(group).items()}
-    write(found, f"{time.strftime('%Y-%m-%d')}, {commit.strip()}, load {load:.1f}")
-    return not [value for value in found.values() if value.startswith("not ")]
+    found = {f"{what} ({group.name})": value for what, value in run(group, small=small).items()}
+    if not small:
+        write(found, f"{time.strftime('%Y-%m-%d')}, {commit.strip()}, load {load:.1f}")
+    missing = [figure.what for figure in group.figures if f"{figure.what} ({group.name})" not in found]
+    print(*(f"   NOT MEASURED: {what}" for what in missing), sep="\n", end="\n" if missing else "", flush=True)
+    return not missing
 
 
-def main() -> None:
+def main() -> int:
     """Run what was asked for, and write the page after each."""
     names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    for group in GROUPS:
-        if (not names or group.name in names) and not (group.long and "--short" in sys.argv):
-            one(group)
+    wanted = [group for group in GROUPS if not names or group.name in names]
+    had = [one(group, small="--try" in sys.argv) for group in wanted if not (group.long and "--short" in sys.argv)]
+    return 0 if all(had) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

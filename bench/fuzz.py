@@ -9,6 +9,7 @@ error and the input. Prints a table as docs/figures.md has it. atheris is no dep
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+import running
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -236,6 +239,9 @@ def fuzz(name: str, seconds: int, folder: str) -> None:
 def main() -> int:
     """Run the targets one after the other."""
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    if importlib.util.find_spec("atheris") is None:
+        print("atheris is not installed: pip install atheris", file=sys.stderr)
+        return running.CANNOT
     seeds, broken = _seeds(), 0
     print(f"| read | inputs in {seconds} s | branches reached | broke |\n|---|---|---|---|")
     for name in sys.argv[2:] or targets():

@@ -1,10 +1,10 @@
 """Times hosts that wait: a wake of all of them, how they rest, their first contact, and one host with many keys.
 
-    .venv/bin/python bench/hosts.py wake|rest|first-contact|large-host [HOSTS or KEYS] [sqlite|postgresql]
+    .venv/bin/python bench/hosts.py wake|rest|first-contact|large-host [HOSTS or KEYS] [sqlite|postgresql] [SECONDS]
 
 Serves with one process. The hosts are connections of this process that speak as the agent does: they ask for their
-document, report that they obey it, and ask again. Each figure is printed with its limit; what the service used of the
-processor counts more than the clock where others use the machine too.
+document, report that they obey it, and ask again. SECONDS: how long they rest, 60 unless said. Each figure is printed
+with its limit; what the service used of the processor counts more than the clock where others use the machine too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ from tests.postgres import running_cluster
 from tests.services import free_port
 
 WAIT = 25
-REST_SECONDS = 60.0
 # structlog loads rich where it is, which only the tools of development bring along: four megabytes.
 PROGRAM = "import sys; sys.modules['rich'] = None\nfrom keyrack.cli.main import main\nmain(prog_name='keyrack')"
 TEAM = """[workspace]
@@ -321,12 +320,13 @@ async def wake(served: Served) -> None:
 
 async def rest(served: Served) -> None:
     """Everybody waits."""
+    seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 60.0
     empty = served.memory()
     show("memory of the service before any host came", empty, "MB", 80)
     fleet = await first_contact(served)
     await asyncio.sleep(5)
     before, began = served.used(), time.perf_counter()
-    await asyncio.sleep(REST_SECONDS)
+    await asyncio.sleep(seconds)
     share = (served.used() - before) / (time.perf_counter() - began)
     count = len(served.secrets)
     show(f"{count} hosts at rest: of a core", share * 100, "%", 5 * count / 10_000)

@@ -1,4 +1,4 @@
-"""SIGKILL of each process of Keyrack under load, as often as is said, in runs of a hundred that are added up.
+"""SIGKILL of each process of Keyrack under load, as often as is said, in runs of fifty that are added up.
 
     .venv/bin/python bench/kills.py sqlite|postgresql [COUNT]
 
@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE = 100
+AT_ONCE = 50
 SAID = re.compile(r"Nothing was lost: \d+ kills \((.*?)\) in \d+ s; .*: (\d+) keys, (\d+) revocations, (\d+) users")
 
 

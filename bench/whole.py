@@ -1,11 +1,13 @@
 """All figures and all proofs from one run: everything that figures.py and proof.py have, one after another.
 
-    .venv/bin/python bench/whole.py [--afresh]                       (make figures)
+    .venv/bin/python bench/whole.py [--afresh|--try]                 (make figures)
 
-For a machine with nothing else to do; it takes about an hour and a half. What is done is kept beside the virtual
-environment (`.venv/figures-run.json`): stopped, it goes on with what is missing, as long as the commit is the same;
---afresh, another commit, or a run that was whole, begins anew. The page says of the run when, of which commit, on what
-machine, and how long each part took; a part that did not end well stands there as such, and is run again the next time.
+For a machine with nothing else to do; it takes less than an hour, what is timed first. What is done is kept beside the
+virtual environment (`.venv/figures-run.json`): stopped, it goes on with what is missing, as long as the commit is the
+same; --afresh, another commit, or a run that was whole, begins anew. Each part is ended when it takes too long, and the
+next one goes on. The page says of the run when, of which commit, on what machine, and how long each part took; a part
+that did not end well stands there as such, and is run again the next time. --try: each part in its shortest form,
+without writing anything; what fails is said at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,25 +53,51 @@ def words(run: dict[str, Any], missing: list[str]) -> str:
     )
 
 
-def parts() -> dict[str, Callable[[], bool]]:
-    """Every part by name, and what runs it and writes it to the page; whether it ended well."""
+def parts(*, small: bool = False) -> dict[str, Callable[[], bool]]:
+    """Every part by name: what runs it, writes it to the page and says whether it ended well. small: only tried."""
     found: dict[str, Callable[[], bool]] = {
-        group.name: lambda group=group: figures.one(group)  # type: ignore[misc]
+        group.name: lambda group=group: figures.one(group, small=small)  # type: ignore[misc]
         for group in figures.GROUPS
     }
-    return found | {part.name: lambda part=part: proof.one(part, short=False) for part in proof.PARTS}
+    return found | {
+        part.name: lambda part=part: proof.one(part, short=small, writing=not small) for part in proof.PARTS
+    }
+
+
+def ended_well(name: str, work: Callable[[], bool]) -> bool:
+    """Run a part; whatever befalls it, the others are run too."""
+    try:
+        return work()
+    except Exception:
+        print(f"   {name} broke:\n{traceback.format_exc()}", flush=True)
+        return False
+
+
+def tried() -> int:
+    """Each part in its shortest form."""
+    failed = []
+    for name, work in parts(small=True).items():
+        began = time.monotonic()
+        if not ended_well(name, work):
+            failed.append(name)
+        print(f"   {name}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"Failed: {', '.join(failed)}." if failed else "All parts can be run.")
+    return 1 if failed else 0
 
 
 def main() -> int:
     """Run what is missing."""
+    if "--try" in sys.argv:
+        return tried()
     run, every = state("--afresh" in sys.argv), parts()
-    sound = True
-    for name, work in every.items():
+    sound, whole = True, time.monotonic()
+    for number, (name, work) in enumerate(every.items(), 1):
         if name in run["done"]:
             continue
+        print(f"-- {number} of {len(every)}, after {(time.monotonic() - whole) / 60:.0f} minutes", flush=True)
         run["loads"].append(os.getloadavg()[0])
         began = time.monotonic()
-        if work():
+        if ended_well(name, work):
             run["done"][name] = (time.monotonic() - began) / 60
         else:
             sound = False

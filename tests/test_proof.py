@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_what_make_figures_runs_is_there_and_stands_on_the_page() -> None:
+def test_what_make_figures_runs_is_there_and_stands_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
     spec = importlib.util.spec_from_file_location("proof", ROOT / "bench" / "proof.py")
     assert spec is not None
     assert spec.loader is not None

@@ -192,7 +192,8 @@ class Credential:
     """A public key with a label on a system user of a server; expires_at None means no end.
 
     delivered: the host has said that it obeys the revision this key came with; delivered_at: since when; noticed_at:
-    when its end was announced; break_glass: its use is an alarm; frozen_at: it opens nothing unless confirmed since.
+    when its end was announced; renewed_at: when it got another end; break_glass: its use is an alarm; frozen_at: it
+    opens nothing unless confirmed since.
     """
 
     id: int
@@ -213,6 +214,7 @@ class Credential:
     delivered: bool = False
     delivered_at: datetime | None = None
     noticed_at: datetime | None = None
+    renewed_at: datetime | None = None
     break_glass: bool | None = None
     confirmed_at: datetime | None = None
     frozen_at: datetime | None = None
@@ -270,7 +272,7 @@ class UnmanagedKey:
 class UserKey:
     """A public key with a title that belongs to a user; public_key None: the published keyless entry.
 
-    expires_at: None means no end; noticed_at, confirmed_at and frozen_at: as Credential has them.
+    expires_at: None means no end; noticed_at, renewed_at, confirmed_at and frozen_at: as Credential has them.
     """
 
     id: int
@@ -284,6 +286,7 @@ class UserKey:
     created_at: datetime
     expires_at: datetime | None = None
     noticed_at: datetime | None = None
+    renewed_at: datetime | None = None
     confirmed_at: datetime | None = None
     frozen_at: datetime | None = None
 
@@ -307,7 +310,7 @@ class Grant:
     """A user or group may log in as system_user on a server, on all servers with a tag, or on all of the workspace.
 
     starts_at: before it the grant opens nothing; begun_at: when hosts were told that it came; reason: why it was given;
-    noticed_at and break_glass: as Credential has them.
+    noticed_at, renewed_at and break_glass: as Credential has them.
     """
 
     id: int
@@ -325,6 +328,7 @@ class Grant:
     begun_at: datetime | None = None
     reason: str | None = None
     noticed_at: datetime | None = None
+    renewed_at: datetime | None = None
     break_glass: bool | None = None
 
     def has_begun(self, at: datetime) -> bool:

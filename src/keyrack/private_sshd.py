@@ -303,6 +303,15 @@ def command_line(pid: int) -> str:
     return ""
 
 
+def end_left_over(directory: Path) -> None:
+    """End the sshd in a folder that an earlier run left when it was killed; the sessions that it holds go on."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((directory / "sshd.pid").read_text("ascii"))
+        if str(directory) in command_line(pid):
+            kill(pid, signal.SIGTERM)
+            wait_until_gone(pid)
+
+
 def wait_until_gone(pid: int) -> None:
     """Return once a process has ended, by force if it takes too long."""
     deadline = time.monotonic() + STOP_SECONDS

@@ -301,7 +301,8 @@ class Settings(BaseModel):
         default=24,
         ge=0,
         le=24 * MOST_DAYS,
-        description="How long before the end of a key or a grant an event says so, once, in hours; 0: never.",
+        description="How long before the end of a key or a grant an event says so, once, in hours; 0: never. Of what "
+        "lasts shortly, when a quarter of its time is left.",
     )
     webhook_networks: str = Field(
         default="",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from keyrack.agent.keys.ends import EndForm, Ends, next_end
+from keyrack.agent.keys.ends import EARLY_SECONDS, EndForm, Ends, next_end
 from keyrack.agent.keys.key_files import differ_by_ends, render
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.agent.signed_documents import public_key
@@ -72,5 +72,6 @@ def test_what_somebody_changed_is_one() -> None:
 
 def test_the_next_end_is_one_that_the_agent_must_see_to() -> None:
     assert next_end(DOCUMENT, Ends()) == float("inf")
-    assert next_end(DOCUMENT, Ends(EndForm.ABSENT)) == moment(SOON)
-    assert next_end(DOCUMENT, ABSENT) == moment(LATER)
+    assert next_end(DOCUMENT, Ends(EndForm.ABSENT)) == moment(SOON) - EARLY_SECONDS
+    assert next_end(DOCUMENT, ABSENT) == moment(LATER) - EARLY_SECONDS
+    assert next_end(DOCUMENT, LOCAL) == moment(SOON)

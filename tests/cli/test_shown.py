@@ -49,7 +49,7 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
     # The key is not left out because of its comment.
     assert len(shown["unmanaged web-1"].splitlines()) == 2
     assert SHOWN in shown["unmanaged web-1"]
-    assert f"did not apply revision 1: {SHOWN}" in shown["events"]
+    assert f"revision 1 stays in force: {SHOWN}" in shown["events"]
     assert not [line for line in shown["events"].split("\n") if line.startswith("99")]
     for path in ("/api/keyrack/v1/events", "/api/v3/servers/1/logs", "/api/keyrack/v1/servers/1/unmanaged-keys"):
         answer = team.call("GET", path, token="token-of-olga")

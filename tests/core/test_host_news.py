@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event, func, select
 
 from keyrack.core.audit import alarms, events
-from keyrack.core.hosts import enrolment, host_keys, news, unmanaged_keys
+from keyrack.core.hosts import enrolment, host_keys, news, status, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.model import EventFilter
 from keyrack.store import tables
@@ -31,9 +31,9 @@ def rows(team: Team, state: str | None = None) -> int:
     return int(team.instance.database.read(lambda connection: connection.execute(statement).scalar_one()))
 
 
-def refuse(team: Team, *problems: str, revision: int = 1) -> None:
-    """Report that a document was refused."""
-    enrolment.report(team.instance, here(team), {"revision": revision, "state": "refused", "problems": list(problems)})
+def refuse(team: Team, *problems: str, revision: int = 1, state: str = "failed") -> None:
+    """Report that a document was refused, or could not be applied for now."""
+    enrolment.report(team.instance, here(team), {"revision": revision, "state": state, "problems": list(problems)})
 
 
 def many(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -56,8 +56,46 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     assert "51 times" in log(team)[0]
     refuse(team, "another reason")
     tell(team)
-    assert log(team)[0].endswith("it had said 2 times: Host web-1 did not apply revision 1: another reason")
+    assert log(team)[0].endswith(
+        "it had said 2 times: Host web-1 did not apply its document, after revision 1: another reason"
+    )
     assert all(len(summary) <= news.LONGEST for summary in log(team))
+
+
+def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team: Team) -> None:
+    def alarms_raised() -> list[str]:
+        page = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id, kind=events.ALARM))
+        return [one.summary for one in page.items]
+
+    tell(team)
+    refuse(team, "the disk is full")
+    assert alarms_raised() == []
+    for _ in range(5):
+        refuse(team, "its signature is another's", state="refused")
+    (raised,) = alarms_raised()
+    assert raised.startswith(
+        "Alarm: host web-1 refuses its document, so nothing new comes into force there, revocations"
+    )
+    assert "revision 1 stays in force: its signature is another's. Paste the line of `keyrack hosts enrol" in raised
+    assert raised.removeprefix("Alarm: ") in status.of(team.instance, here(team)).problems
+    # What comes and goes within the hour is one alarm.
+    refuse(team, "the disk is full")
+    refuse(team, "its signature is another's", state="refused")
+    assert len(alarms_raised()) == 1
+    refuse(team, "x" * 500, "y" * 500, state="refused")
+    assert len(alarms_raised()) == 2
+    assert len(alarms_raised()[0]) <= news.LONGEST
+    assert "Paste the line" in alarms_raised()[0]
+    tell(team)
+    assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
+
+
+def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(alarms, "MOST_AN_HOUR", 5)
+    before = len(log(team))
+    for number in range(12):
+        refuse(team, f"reason {number}", state="refused")
+    assert len(log(team)) == before + 6
 
 
 def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.keys.ends import EndForm, Ends, EndWriter
+from keyrack.agent.keys.ends import EARLY_SECONDS, EndForm, Ends, EndWriter
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.service.enrolment import openssh_version
@@ -71,8 +71,8 @@ def soon(seconds: float) -> datetime:
     return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
 
 
-def ends_at_its_second(host: Host, key: Key, end: datetime) -> None:
-    """Let in before its end, and never by a login that began at it or later."""
+def ends_at_its_second(host: Host, key: Key, end: datetime, early: int = 0) -> None:
+    """Let in until so many seconds before its end, and never by a login that began at the end or later."""
     last_in = None
     while True:
         asked = datetime.now(UTC)
@@ -81,7 +81,7 @@ def ends_at_its_second(host: Host, key: Key, end: datetime) -> None:
         last_in = asked
         time.sleep(0.1)
     assert last_in is not None
-    assert last_in < end <= datetime.now(UTC)
+    assert last_in < end <= datetime.now(UTC) + timedelta(seconds=early)
 
 
 def own_zone(folder: Path, text: str) -> str:
@@ -178,6 +178,15 @@ def test_the_form_follows_the_program_that_runs(tmp_path: Path) -> None:
         assert older.client.lets_in(key)
 
 
+def test_what_the_agent_takes_away_is_gone_before_its_end(tmp_path: Path) -> None:
+    """A second before, as it wakes and writes a moment late on a busy host."""
+    key, lasting = Key.make(tmp_path / "key"), Key.make(tmp_path / "lasting")
+    with host("7.6", "UTC0", ("expiry-time",)) as old:
+        old.put({key: datetime.fromtimestamp(int(time.time()) + 1, UTC), lasting: None})
+        assert not old.client.lets_in(key)
+        assert old.client.lets_in(lasting)
+
+
 def test_what_was_found_is_judged_as_the_running_sshd_does(tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     end = soon(1800)
@@ -211,7 +220,7 @@ def test_where_sshd_reads_no_ends_the_agent_sees_to_them(tmp_path: Path) -> None
         service.publish(1, service.signer.signed(document(1, {USERNAME: keys})))
         with running(agent):
             service.wait_for_report("applied", 1)
-            ends_at_its_second(old, short, end)
+            ends_at_its_second(old, short, end, EARLY_SECONDS)
             assert "the agent takes each key away at its end" in agent.agent("doctor").stdout
         said = agent.agent("doctor").stdout
         assert "BAD  OpenSSH 7.6 cannot read ends of keys" in said

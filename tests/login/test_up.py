@@ -55,12 +55,12 @@ class Demo:
 
 
 @contextmanager
-def up(folder: Path, web: int, ssh: int, *, through: tuple[str, ...] = ()) -> Iterator[Demo]:
+def up(folder: Path, web: int, ssh: int, git: int = 0, *, through: tuple[str, ...] = ()) -> Iterator[Demo]:
     """`keyrack up` until it is ready; stopped as by Ctrl-C at the end. through: a command that runs it."""
     data, printed = folder / "data", folder / "printed"
     (data / "demo.json").unlink(missing_ok=True)
     command = [*through, sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
-    command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh), "--git-port", str(free_port())]
+    command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh), "--git-port", str(git or free_port())]
     with printed.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
@@ -109,6 +109,27 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
     with up(tmp_path, web, ssh) as demo:
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
+
+
+def test_after_a_kill_it_goes_on_at_the_same_ports_and_two_do_not_share_a_folder(tmp_path: Path) -> None:
+    """What a killed run leaves are two sshd at the ports that are asked for again."""
+    sshd_path()
+    data = tmp_path / "data"
+    ports = [free_port() for _ in range(3)]
+    command = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
+    at = ("--listen", f"127.0.0.1:{ports[0]}", "--sshd-port", str(ports[1]), "--git-port", str(ports[2]))
+    with subprocess.Popen([*command, *at], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        wait_until((data / "demo.json").exists, "the demo")
+        killed.kill()
+    socket.create_connection(("127.0.0.1", ports[1])).close()
+    socket.create_connection(("127.0.0.1", ports[2])).close()
+    with up(tmp_path, *ports) as demo:
+        subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
+        other = [*command, "--listen", f"127.0.0.1:{free_port()}", "--sshd-port", str(free_port())]
+        ended = subprocess.run(other, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, "Another `keyrack up` runs on" in ended.stderr) == (1, True), ended.stderr
+        assert demo.log_in().stdout == "in\n"
 
 
 @pytest.mark.parametrize("option", ["--listen", "--sshd-port", "--git-port"])

@@ -126,7 +126,8 @@ def test_an_end_is_announced_once_and_again_after_a_renewal(team: Service) -> No
     call(team, "POST", "/grants", grant, status=201)
     call(team, "POST", "/people/me/keys", {"public_key": fresh_line(), "duration": "2d"}, token=ALICE, status=201)
     assert endings.announce(team.instance, system_actor()) == 0
-    soon = later(team.instance, 25 * HOUR)
+    assert endings.announce(later(team.instance, 35 * HOUR), system_actor()) == 0
+    soon = later(team.instance, 37 * HOUR)
     assert [endings.announce(soon, system_actor()) for _ in range(2)] == [3, 0]
     found = call(team, "GET", "/events?search=renew+it+before")["items"]
     assert [(one["level"], one["summary"].split(" (")[0][:10]) for one in found[::-1]] == [
@@ -134,11 +135,35 @@ def test_an_end_is_announced_once_and_again_after_a_renewal(team: Service) -> No
         ("warning", "SSH key wi"),
         ("warning", "Grant 1 of"),
     ]
-    call(team, "POST", f"/credentials/{key['id']}/renew", {"duration": "4d"})
+    call(team, "POST", f"/credentials/{key['id']}/renew", {"duration": "5d"})
     assert endings.announce(soon, system_actor()) == 0
-    assert endings.announce(later(team.instance, 73 * HOUR), system_actor()) == 1
+    assert endings.announce(later(team.instance, 97 * HOUR), system_actor()) == 1
     never = replace(soon, settings=soon.settings.model_copy(update={"notice_hours": 0}))
     assert endings.announce(never, system_actor()) == 0
+
+
+def test_what_lasts_shortly_is_announced_in_the_last_quarter_of_its_time(team_on_each: Service) -> None:
+    team, minute = team_on_each, HOUR / 60
+
+    def told(after: timedelta) -> int:
+        return endings.announce(later(team.instance, after), system_actor())
+
+    key = call(team, "POST", KEYS, new_key(duration="1h"), status=201)
+    grant = {"user": "alice", "server": "web-1", "system_user": "deploy", "duration": "1h"}
+    held = call(team, "POST", "/grants", grant, status=201)
+    start = (datetime.now(UTC) + 12 * HOUR).strftime("%Y-%m-%dT%H:%M:%SZ")
+    call(team, "POST", "/grants", {**grant, "starts_at": start}, status=201)
+    own = {"public_key": fresh_line(), "duration": "1h"}
+    mine = call(team, "POST", "/people/me/keys", own, token=ALICE, status=201)
+    assert [told(0 * minute), told(44 * minute), told(46 * minute)] == [0, 0, 3]
+    # The grant that begins later is not told to be renewed before it began.
+    assert [told(12 * HOUR + 44 * minute), told(12 * HOUR + 46 * minute)] == [0, 1]
+    # What lasts long is renewed for an hour, and that hour counts.
+    call(team, "POST", f"/credentials/{key['id']}/renew", {"duration": "300d"})
+    call(team, "POST", f"/credentials/{key['id']}/renew", {"duration": "2h"})
+    call(team, "POST", f"/grants/{held['id']}/renew", {"duration": "2h"})
+    call(team, "POST", f"/keys/{mine['id']}/renew", {"duration": "2h"}, token=ALICE)
+    assert [told(0 * minute), told(89 * minute), told(91 * minute)] == [0, 0, 3]
 
 
 @pytest.mark.parametrize("swept", [False, True])

@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import shutil
-import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -23,11 +22,9 @@ from keyrack.private_sshd import (
     RESTART_SECONDS,
     START_SECONDS,
     PrivateSshdError,
-    command_line,
+    end_left_over,
     find_sshd,
-    kill,
     safe_place,
-    wait_until_gone,
 )
 
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere, with a NUL at the end.
@@ -101,7 +98,7 @@ class GitHost:
         self.authorizer = Authorizer(self._instance, socket, given, name=f"{gethostname()}:{self.port}")
         try:
             self.authorizer.start()
-            self._end_left_over()
+            end_left_over(self.directory)
             self.server.prepare()
             self.server.start()
         except OSError as error:
@@ -143,14 +140,6 @@ class GitHost:
                 # Another try follows: its port may be taken for a moment.
                 with contextlib.suppress(PrivateSshdError):
                     self.server.start()
-
-    def _end_left_over(self) -> None:
-        """End the sshd that an earlier run left when it was killed; its transfers go on, and ask this authorizer."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((self.directory / "sshd.pid").read_text("ascii"))
-            if str(self.directory) in command_line(pid):
-                kill(pid, signal.SIGTERM)
-                wait_until_gone(pid)
 
     def _place_of_socket(self) -> Path:
         """Where the programs reach the authorizer: only this account can look into the folder."""

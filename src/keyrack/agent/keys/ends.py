@@ -3,7 +3,8 @@
 OpenSSH reads an end in UTC since 9.1 and one in local time since 7.7 (ssh/expiry_time.py). In both forms sshd itself
 sees to the end, whatever is dead by then (Invariant 5). Below 7.7 it knows no ends, and the agent takes the line away;
 while the agent does not run, nobody does. Ended lines are taken out wherever the end is not in UTC: a zone that
-changes later must not bring them back.
+changes later must not bring them back. What the agent takes away itself goes EARLY_SECONDS before its end: it wakes and
+writes a moment late on a busy host, and less than promised is never too much.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from keyrack.agent.system import as_account
 from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh import authorized_keys, expiry_time
 
+EARLY_SECONDS = 1  # before an end that the agent sees to
 _SECONDS = 60.0  # that writing ends in local time may take
 _LARGEST = 16 * 1024 * 1024
 
@@ -73,9 +75,9 @@ class EndWriter:
         if form is EndForm.UTC:
             return IN_UTC
         now = time.time()
-        ended = frozenset(moment for moment in moments if moment <= now)
         if form is EndForm.ABSENT:
-            return Ends(form, ended=ended)
+            return Ends(form, ended=frozenset(moment for moment in moments if moment - EARLY_SECONDS <= now))
+        ended = frozenset(moment for moment in moments if moment <= now)
         zone = self._sshd.running.zone()
         if zone != self._zone:
             self._zone, self._written = zone, {}
@@ -112,10 +114,10 @@ def moments_of(document: HostDocument) -> FrozenSet[int]:
 
 
 def next_end(document: HostDocument, ends: Ends) -> float:
-    """Seconds since 1970 of the next end that the agent must see to; infinite where there is none."""
+    """Seconds since 1970 when the agent must see to the next end; infinite where there is none."""
     if ends.form is EndForm.UTC:
         return math.inf
-    return min(moments_of(document) - ends.ended, default=math.inf)
+    return min(moments_of(document) - ends.ended, default=math.inf) - (EARLY_SECONDS if ends.by_agent else 0)
 
 
 def write(moments: List[int], zone: TimeZone) -> Dict[int, Optional[str]]:

@@ -84,7 +84,7 @@ class DemoHost:
     def prepare(self) -> None:
         """Write everything that does not need the service. Raises PrivateSshdError."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._end_left_over()
+        self.end_left_over()
         self.server.prepare()
 
     def enrol(self, url: str, token: str, *, replace: bool = False) -> None:
@@ -178,7 +178,7 @@ class DemoHost:
         pids = (self._agent.pid if self._agent is not None else 0, self.server.pid)
         self._pids.write_text("".join(f"{pid}\n" for pid in pids if pid), "ascii")
 
-    def _end_left_over(self) -> None:
+    def end_left_over(self) -> None:
         """End what an earlier run that was killed has left: only processes that name this very folder."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             for pid in map(int, self._pids.read_text("ascii").split()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -9,6 +11,7 @@ import shlex
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,12 +36,13 @@ from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.errors import Refusal
 from keyrack.git.host import GitHost
 from keyrack.model import Server
-from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, find_sshd
+from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, end_left_over, find_sshd, safe_place
 from keyrack.serving import web_application
 from keyrack.settings import Settings
 from keyrack.web import listening
 
 READY_SECONDS = 30.0
+LOCK = "demo.lock"
 LABEL = "my-laptop"
 
 
@@ -73,6 +77,9 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     settings = options.settings(**given)
     set_up_logging()
     with explained():
+        data = settings.data.resolve()
+        check_free((*settings.host_and_port, "--listen"))
+        _end_left_over(data, sshd_port)
         check_free(
             (*settings.host_and_port, "--listen"),
             ("127.0.0.1", sshd_port, "--sshd-port"),
@@ -80,13 +87,36 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
         )
         instance = open_instance(settings)
     try:
-        Demo(instance, sshd_port, git_port).run()
+        with _alone(data):
+            Demo(instance, sshd_port, git_port).run()
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     except PrivateSshdError as error:
         raise click.ClickException(str(error)) from None
     finally:
         instance.database.close()
+
+
+def _end_left_over(data: Path, sshd_port: int) -> None:
+    """End what an earlier run that was killed has left, as it holds the ports that are asked for."""
+    if (data / LOCK).exists():
+        with contextlib.suppress(PrivateSshdError), _alone(data):
+            if (sshd := find_sshd()) is not None:
+                DemoHost(data / "demo-host", sshd_port, sshd).end_left_over()
+            end_left_over(safe_place(data / "git-host"))
+
+
+@contextlib.contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold a folder, as two runs would end each other's parts. A run that is killed holds it no more."""
+    with (data / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise click.ClickException(
+                f"Another `keyrack up` runs on {data}; stop it first, or name another folder with --data."
+            ) from None
+        yield
 
 
 class Demo:

@@ -100,5 +100,10 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
     return True
 
 
+def was_recorded(connection: Connection, server: Server, code: str, words: str, now: datetime) -> bool:
+    """Whether this very alarm about a server was left within the last hour."""
+    return events.was_raised(connection, server.id, code, _summary(words), now - AGAIN_AFTER)
+
+
 def _summary(words: str) -> str:
     return f"Alarm: {words}"

@@ -351,7 +351,7 @@ def _take(
         unmanaged_keys.forget(work, now)
         facts[news.FOUND] = judged.seen
     if state != APPLIED:
-        facts = _not_applied(work, now, facts, applied, problems)
+        facts = _not_applied(work, now, facts, state, applied, problems)
     if facts != dict(now.facts):
         values["facts"] = facts
     lineage = _lineage(body)
@@ -385,11 +385,10 @@ def _note_applied(work: Work, server_id: int, applied: int, awaited: frozenset[s
 
 
 def _not_applied(
-    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
+    work: Work, server: Server, facts: dict[str, Any], state: str, revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
     """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    words = f"Host {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
-    facts = news.refused(work, server, facts, words[: news.LONGEST])
+    facts = news.refused(work, server, facts, state, revision, "; ".join(problems or ()) or "no reason given")
     return facts if problems is None else {**facts, "problems": problems}
 
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from keyrack.core.audit import alarms
 from keyrack.core.work import Work
 from keyrack.model import Server
+from keyrack.protocol.report import REFUSED as REFUSED_WHOLE
 from keyrack.store.audit import events
 
 MOST_AN_HOUR = 300
@@ -18,6 +20,7 @@ MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
 LONGEST = 1000
 CHANNEL = "agent"
 REFUSED, FOUND = "refused", "keys_found"
+REFUSED_CODE = "document-refused"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
@@ -45,14 +48,48 @@ def tell(work: Work, server: Server, *summaries: str) -> None:
         work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
 
 
-def refused(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The facts of a server that did not apply its document. The same words again are counted, and no event."""
+def refused(
+    work: Work, server: Server, facts: Mapping[str, Any], state: str, revision: int, reasons: str
+) -> dict[str, Any]:
+    """The facts of a server that did not apply its document. The same words again are counted, and no event.
+
+    state: as the report says it, "refused" or "failed". A document that is refused whole is an alarm, as nothing new
+    comes into force there, revocations included; what failed is tried again by the host itself, and may be done in
+    part. revision: what is in force there.
+    """
+    if state == REFUSED_WHOLE:
+        words = _refuses(server, revision, reasons)
+    else:
+        words = f"Host {server.name} did not apply its document, after revision {revision}: {reasons}"[:LONGEST]
     before = facts.get(REFUSED) or {}
     if before.get("words") == words:
         work.no_event("the same words again are counted with the server")
-        return {**facts, REFUSED: {"words": words, "count": before["count"] + 1}}
-    tell(work, server, words + _again(before))
-    return {**facts, REFUSED: {"words": words, "count": 1}}
+        return {**facts, REFUSED: {**before, "count": before["count"] + 1}}
+    if state != REFUSED_WHOLE:
+        tell(work, server, words + _again(before))
+    elif not alarms.was_recorded(work.connection, server, REFUSED_CODE, words, work.now):
+        alarms.record(work.connection, server, REFUSED_CODE, words, work.now)
+        work.no_event("the alarm is the event")
+    else:
+        work.no_event("the same alarm was raised within the hour")
+    return {**facts, REFUSED: {"words": words, "count": 1, "whole": state == REFUSED_WHOLE}}
+
+
+def standing_refusal(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """That a server refuses its document whole now, and what to do; empty where it does not."""
+    now = facts.get(REFUSED) or {}
+    return (str(now["words"]),) if now.get("whole") else ()
+
+
+def _refuses(server: Server, revision: int, reasons: str) -> str:
+    what = f"host {server.name} refuses its document, so nothing new comes into force there, revocations included"
+    then = f"revision {revision} stays in force" if revision else "nothing of Keyrack is in force"
+    do = (
+        f"Paste the line of `keyrack hosts enrol {server.id}` there, which brings the agent of now; with --replace at "
+        "its end where the service has another instance key than before"
+    )
+    room = LONGEST - len(what) - len(then) - len(do) - 20
+    return f"{what}; {then}: {reasons[:room]}. {do}"
 
 
 def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen, refused_logins
+from keyrack.core.hosts import copies, last_seen, news, refused_logins
 from keyrack.core.hosts.facts import (
     AUTO,
     ENFORCE,
@@ -68,6 +68,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
             *_copied(server),
             *refused_logins.of(server).closed_accounts(),
             *_went_back(server),
+            *news.standing_refusal(facts),
             *_problems(server, facts),
         ),
         state=_state(server, enforcement, online),
@@ -77,6 +78,13 @@ def of(instance: Instance, server: Server) -> HostStatus:
             else OFFLINE_WORDS[KEEP_ALL]
         ),
     )
+
+
+def opens(server: Server) -> bool:
+    """Whether keys that reached a host can open it, by its own word: where it observes, or Keyrack decides nothing any
+    more, sshd does not read them.
+    """
+    return server.facts.get("enforcement") not in (OBSERVE, UNDONE, UNINSTALLED)
 
 
 def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:

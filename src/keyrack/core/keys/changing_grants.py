@@ -70,7 +70,7 @@ def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
     if not other:
         work.no_event("as it is already")
         return grant
-    grants.change_grant(work.connection, grant.id, other)
+    grants.change_grant(work.connection, grant.id, other, at=work.now)
     if grant.has_begun(work.now) and other.keys() != {"reason"}:
         opened = grants.servers_of_grant(work.connection, grant)
         propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))

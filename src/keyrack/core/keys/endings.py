@@ -16,7 +16,9 @@ AT_ONCE = 200
 
 
 def announce(instance: Instance, keyrack: Actor) -> int:
-    """Leave an event about each key and grant that ends within `notice_hours`, once; answers how many."""
+    """Leave an event, once, about each key and grant that ends within `notice_hours` and in the last quarter of its
+    time; answers how many.
+    """
     span = timedelta(hours=instance.settings.notice_hours)
     if not span:
         return 0

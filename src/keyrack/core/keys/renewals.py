@@ -44,7 +44,7 @@ def credential(
             held, server = own_credential(work, credential_id)
             end = validation.other_end(work.now, expires_at, duration)
             revision = work.bump_revision(server.id)
-            endings.renew_credential(work.connection, held.id, end, revision)
+            endings.renew_credential(work.connection, held.id, end, revision, at=work.now)
             work.record(
                 f"Renewed SSH key {held.label} ({held.fingerprint}) of {held.username} on "
                 f"{server.name}{_words(held.expires_at, end)}",
@@ -75,7 +75,7 @@ def key(
             assert owner is not None
             if owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
-            endings.renew_user_key(work.connection, held.id, end)
+            endings.renew_user_key(work.connection, held.id, end, at=work.now)
             work.bump_revisions(grants.servers_of_user(work.connection, owner.id))
             work.record(
                 f"Renewed SSH key {held.title or 'without a title'} ({held.fingerprint}) of {owner.name}"

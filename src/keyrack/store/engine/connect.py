@@ -196,33 +196,60 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
     A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
     statements each see what others have committed until then (READ COMMITTED).
     """
-    engine = create_engine(
+    dialect, statements = _postgresql_in_common(json_as_text)
+    arguments, named = dialect.create_connect_args(url)
+    named |= _postgresql_arguments()
+
+    def connect() -> psycopg.Connection[Any]:
+        return _connect_postgresql(arguments, named, writer=writer)
+
+    return Engine(
+        NullPool(connect, dialect=dialect),  # type: ignore[arg-type]
+        dialect,
         url,
         hide_parameters=True,
-        poolclass=NullPool,
-        connect_args=_postgresql_arguments(),
-        json_deserializer=_as_text if json_as_text else None,
+        execution_options={"compiled_cache": statements},
     )
 
+
+def migrating_engine(url: URL) -> Engine:
+    """An engine on PostgreSQL for whoever makes tables: SQLAlchemy asks the server what it is and can."""
+    engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
+        return _connect_postgresql(arguments, named | _postgresql_arguments(), writer=True)
+
+    return engine
+
+
+@cache
+def _postgresql_in_common(json_as_text: bool) -> tuple[Any, Any]:
+    """What all engines on PostgreSQL of this process have, as with _sqlite_in_common.
+
+    It asks no server, as questions and commands are written for every version alike: SQLAlchemy else asks half a dozen
+    things on the first connection of each engine.
+    """
+    deserializer = _as_text if json_as_text else None
+    dialect = create_engine("postgresql+psycopg://", json_deserializer=deserializer).dialect
+    dialect._backslash_escapes = False  # type: ignore[attr-defined]  # see standard_conforming_strings in postgresql_session
+    return dialect, LRUCache(_STATEMENTS)
+
+
+def _connect_postgresql(arguments: Any, named: Any, *, writer: bool) -> psycopg.Connection[Any]:
     import psycopg
 
     from keyrack.store.engine import postgresql_session
     from keyrack.store.engine.pipeline import PipelinedConnection
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        return PipelinedConnection.connect(*arguments, **named)
-
-    @event.listens_for(engine, "connect")
-    def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
-        if not postgresql_session.begin(raw, writer=writer):
-            raw.close()
-            raise DatabaseRefused(postgresql_session.SHARED)
-        if not writer:
-            raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            raw.read_only = True
-
-    return engine
+    raw = PipelinedConnection.connect(*arguments, **named)
+    if not postgresql_session.begin(raw, writer=writer):
+        raw.close()
+        raise DatabaseRefused(postgresql_session.SHARED)
+    if not writer:
+        raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        raw.read_only = True
+    return raw
 
 
 def _as_text(json: str | bytes) -> str:

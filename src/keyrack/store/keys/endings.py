@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Table, case, func, select, type_coerce
 
 from keyrack.model import Credential, UserKey
 from keyrack.store.engine.prepared import Row, prepared
@@ -15,6 +15,11 @@ from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
+from keyrack.store.tables.columns import Moment
+
+LAST_PART = 4
+"""An end is announced when one of so many parts of the time is left, else what lasts an hour were told to be renewed
+as soon as it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +57,19 @@ def user_key(connection: Connection, key_id: int, at: datetime) -> UserKey | Non
     return None if row is None else user_key_of(row)
 
 
-def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int) -> None:
+def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int, *, at: datetime) -> None:
     """Give a credential another end, of which nobody was told yet."""
-    values = {"expires_at": end, "noticed_at": None, "revision": revision, "delivered_at": None}
+    values = {**_renewed(end, at), "revision": revision, "delivered_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
 
 
-def renew_user_key(connection: Connection, key_id: int, end: datetime) -> None:
+def renew_user_key(connection: Connection, key_id: int, end: datetime, *, at: datetime) -> None:
     """Give a user's key another end, of which nobody was told yet."""
-    sealed.change(connection, user_keys, sealed.row_of(key_id), values={"expires_at": end, "noticed_at": None})
+    sealed.change(connection, user_keys, sealed.row_of(key_id), values=_renewed(end, at))
+
+
+def _renewed(end: datetime, at: datetime) -> dict[str, datetime | None]:
+    return {"expires_at": end, "noticed_at": None, "renewed_at": at}
 
 
 @prepared
@@ -96,11 +105,26 @@ def _ending_grants(at: datetime, until: datetime, limit: int) -> Select[Any]:
 def _soon(found: Select[Any], table: Table, at: datetime, until: datetime, limit: int) -> Select[Any]:
     due = (table.c.noticed_at.is_(None), table.c.expires_at.is_not(None))
     ends = table.c.expires_at
-    return found.where(*due, ends > at, ends <= until).order_by(ends).limit(limit)
+    whole = type_coerce(ends, BigInteger) - _begins(table)
+    last_part = type_coerce(type_coerce(ends, BigInteger) - whole // LAST_PART, Moment)
+    return found.where(*due, ends > at, ends <= until, last_part <= at).order_by(ends).limit(limit)
+
+
+def _begins(table: Table) -> ColumnElement[int]:
+    """When what has an end began, or got that end, whichever was later; in microseconds."""
+    made: ColumnElement[int] = type_coerce(table.c.created_at, BigInteger)
+    begins = made
+    for later in (table.c.get("starts_at"), table.c.renewed_at):
+        if later is not None:
+            other = func.coalesce(type_coerce(later, BigInteger), made)
+            begins = case((other > begins, other), else_=begins)
+    return begins
 
 
 def ending(connection: Connection, at: datetime, until: datetime, limit: int) -> tuple[Ending, ...]:
-    """What ends after one time and up to another, and was not announced, at most `limit` of each kind."""
+    """What ends after one time and up to another, is in the last part of its time, and was not announced, at most
+    `limit` of each kind.
+    """
     endings = [_credential_ending(row) for row in _ending_credentials.rows(connection, at, until, limit)]
     for row in _ending_user_keys.rows(connection, at, until, limit):
         words = f"SSH key {row.title or 'without a title'} ({row.fingerprint}) of {row.name}"

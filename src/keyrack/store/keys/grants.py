@@ -104,9 +104,9 @@ def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
     sealed.change(connection, grants, sealed.row_of(grant_id), values={"begun_at": at})
 
 
-def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any]) -> None:
+def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any], *, at: datetime) -> None:
     """Give a grant other terms (columns of the table); of another end nobody was told yet."""
-    unnoticed = {"noticed_at": None} if "expires_at" in values else {}
+    unnoticed = {"noticed_at": None, "renewed_at": at} if "expires_at" in values else {}
     sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **unnoticed})
 
 

@@ -48,6 +48,7 @@ credentials = numbered(
     Column("seal", LargeBinary(32), nullable=False),
     Column("delivered_at", Moment),
     Column("noticed_at", Moment),
+    Column("renewed_at", Moment),
     Column("break_glass", Flag),
     Column("confirmed_at", Moment),
     Column("frozen_at", Moment),
@@ -72,6 +73,7 @@ user_keys = numbered(
     Column("seal", LargeBinary(32), nullable=False),
     Column("expires_at", Moment, index=True),
     Column("noticed_at", Moment),
+    Column("renewed_at", Moment),
     Column("confirmed_at", Moment),
     Column("frozen_at", Moment),
     index_where("ix_user_keys_unnoticed", "expires_at", condition=UNNOTICED),
@@ -105,6 +107,7 @@ grants = numbered(
     Column("begun_at", Moment),  # when hosts were told that the start came
     Column("reason", Text),
     Column("noticed_at", Moment),
+    Column("renewed_at", Moment),
     Column("break_glass", Flag),
     index_where("ix_grants_break_glass", "workspace_id", condition="break_glass IS NOT NULL"),
     index_where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
