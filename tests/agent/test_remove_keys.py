@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,57 @@ def test_owner_mode_and_other_bytes_stay(tmp_path: Path) -> None:
     before = status.st_ino
     rewrite(str(path), parse(key).sha256)
     assert path.stat().st_ino == before
+
+
+def test_the_line_before_the_last_one_keeps_its_end(tmp_path: Path) -> None:
+    """So what ssh-copy-id, or `echo … >>`, appends next is a line, and no comment of another key."""
+    path = tmp_path / "authorized_keys"
+    stays, goes, comes = (public_key() for _ in range(3))
+    path.write_text(f"{stays} stays\n{goes} goes", "ascii")
+    rewrite(str(path), parse(goes).sha256)
+    with path.open("a", encoding="ascii") as file:
+        file.write(f"{comes} comes\n")
+    assert path.read_text("ascii") == f"{stays} stays\n{comes} comes\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can name an account that is not its own")
+def test_rights_of_single_accounts_and_attributes_stay(tmp_path: Path) -> None:
+    path = tmp_path / "authorized_keys"
+    key = public_key()
+    path.write_text(f"{key} rogue\n# stays\n", "ascii")
+    path.chmod(0o600)
+    # Read for account 65534 alone (acl(5)): owner, account, group, mask, others.
+    entries = [(1, 6, -1), (2, 4, 65534), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    rights = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", rights)
+        os.setxattr(path, "user.note", b"hers")
+    except OSError:
+        pytest.skip("this file system has no such attributes")
+    rewrite(str(path), parse(key).sha256)
+    assert path.read_text("ascii") == "# stays\n"
+    assert os.getxattr(path, "system.posix_acl_access") == rights
+    assert os.getxattr(path, "user.note") == b"hers"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do so")
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_a_file_that_must_not_change_stays_and_is_told(flag: str) -> None:
+    key = public_key()
+    with strict_folder() as folder:
+        path = folder / "authorized_keys"
+        path.write_text(f"{key} stays\n", "ascii")
+        if subprocess.run(["chattr", f"+{flag}", str(path)], check=False, capture_output=True).returncode:
+            pytest.skip("this file system has no such flags")
+        try:
+            found = ReportedKey("root", str(path), KEY, fingerprint=parse(key).sha256)
+            (problem,) = remove_keys([KeyRemoval(str(path), found.fingerprint)], [found])
+            assert "could not be taken out" in problem
+            assert "Operation not permitted" in problem
+            assert path.read_text("ascii") == f"{key} stays\n"
+            assert os.listdir(folder) == ["authorized_keys"]
+        finally:
+            subprocess.run(["chattr", f"-{flag}", str(path)], check=True)
 
 
 def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:

@@ -399,6 +399,51 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("settings", "file"),
+    [
+        ("AuthorizedKeysFile {folder}/%u", "{name}"),
+        ("AuthorizedKeysFile none\nMatch User *,!root\nAuthorizedKeysFile {folder}/%u.pub", "{name}.pub"),
+        ("AuthorizedKeysFile {folder}/of-%U-%U/keys", "of-{number}-{number}/keys"),
+        ("AuthorizedKeysFile {folder}/keys\nMatch User *,!{name}\nAuthorizedKeysFile none", "keys-of-nobody"),
+        ("AuthorizedKeysFile {folder}/k\nDenyUsers root !{name}", "keys-of-nobody"),
+    ],
+)
+def test_accounts_without_a_home_that_only_settings_or_files_name(
+    homes: dict[str, Path], tmp_path: Path, settings: str, file: str
+) -> None:
+    """As a directory has them: no list has the account, and its home is made by its first login, or never."""
+    (tmp_path / "unlisted.c").write_text(UNLISTED, "ascii")
+    library = tmp_path / "unlisted.so"
+    if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "unlisted.c"], check=False).returncode:
+        pytest.skip("this test compiles a small library: it needs cc")
+    account = pwd.getpwnam(QUIET)
+    subprocess.run(["usermod", "-d", "/nonexistent/krquiet", QUIET], check=True)
+    keys = tmp_path / "folder"
+    place = keys / file.format(name=QUIET, number=account.pw_uid)
+    place.parent.mkdir(parents=True)
+    place.write_text(f"{public_key()} quiet\n", "ascii")
+    (keys / "not an account").mkdir()
+    (keys / "of-99999999999-1").mkdir()
+    homes[QUIET].rename(homes[QUIET].with_name(".krquiet"))
+    try:
+        scanner(tmp_path, settings.format(folder=keys, name=QUIET) + "\n")
+        code = (
+            "import json, os, pwd, sys; from keyrack.agent.system import account_names\n"
+            "from keyrack.agent.sshd.settings import Sshd\n"
+            "lines = Sshd(sys.argv[1]).lines()\n"
+            "print(json.dumps([one.name for one in account_names.find((), lines).accounts]))"
+        )
+        given = [sys.executable, "-c", code, str(tmp_path / "config")]
+        preloaded = {**os.environ, "LD_PRELOAD": str(library)}
+        answer = subprocess.run(given, env=preloaded, capture_output=True, check=True)
+        assert QUIET in json.loads(answer.stdout)
+    finally:
+        homes[QUIET].with_name(".krquiet").rename(homes[QUIET])
+        subprocess.run(["usermod", "-d", str(homes[QUIET]), QUIET], check=True)
+
+
+@needs_root
 def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path], tmp_path: Path) -> None:
     """The directory of accounts may be away: what was found there is not gone."""
     home = homes[LOUD]

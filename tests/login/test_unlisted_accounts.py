@@ -16,7 +16,7 @@ from keyrack.model import Server
 from tests.login.contained_host import Machine, machine
 from tests.login.observed_host import owner
 from tests.login.private_sshd import Key, strict_folder
-from tests.login.unlisted_accounts import ALIAS, NAME, install, write_keys
+from tests.login.unlisted_accounts import ALIAS, HOME, NAME, install, write_keys
 from tests.ports import free_port
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
@@ -82,6 +82,26 @@ def test_an_account_that_no_list_has_is_taken_over(service: Service, host: Machi
     told = f"this host knows it as {NAME}"
     wait_until(lambda: told in str(server().facts.get("logins", {}).get(ALIAS)), told)
     assert not host.client.lets_in(rogue, ALIAS)
+
+
+def test_an_account_without_a_home_is_found_by_its_file(service: Service, host: Machine, tmp_path: Path) -> None:
+    """Its keys lie in a folder of the host's, as its home is made by its first login; it is then taken over."""
+    instance, hand = service.instance, Key(tmp_path / "hand")
+    host.run(f"rm -r {HOME} && mkdir -m 755 /etc/ssh/keys && echo '{hand.public} by file' > /etc/ssh/keys/{NAME}")
+    host.run("echo 'AuthorizedKeysFile /etc/ssh/keys/%u' >> /etc/ssh/sshd_config && kill -HUP $(cat /run/sshd.pid)")
+
+    def found() -> list[int]:
+        every = unmanaged_keys.find(instance, owner(), SERVER, limit=100).items
+        return [one.id for one in every if (one.username, one.comment, one.in_force) == (NAME, "by file", True)]
+
+    wait_until(lambda: host.client.lets_in(hand, NAME), "sshd's new settings")
+    host.run("kill $(cat /run/agent); rm -f /var/lib/keyrack-agent/seen.json; : > /var/log/auth.log")
+    start_agent(host)
+    wait_until(found, "the key that sshd takes")
+    unmanaged_keys.accept(instance, owner(), SERVER, found()[0])
+    modes.set_mode(instance, owner(), SERVER, "enforce")
+    wait_until(lambda: servers.get(instance, owner(), SERVER).facts.get("enforcement") == "enforce", "enforcing")
+    assert host.client.lets_in(hand, NAME)
 
 
 def test_no_account_is_made_in_front_of_a_directorys(service: Service, host: Machine) -> None:

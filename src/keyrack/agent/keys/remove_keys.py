@@ -28,6 +28,7 @@ LARGEST = 8 * 1024 * 1024
 _TRIES = 20
 _SETTLE_SECONDS = 0.05  # for a program that opened the old file a moment ago
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_RIGHTS = "system.posix_acl_access"
 _OWNERS, _DONE = b"owner's", b"done"
 
 
@@ -63,8 +64,10 @@ def remove_keys(
 def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
     """The file without the lines of one key, as an sshd with these rules reads them."""
     gone = {line.line_number for line in authorized_keys.read(data, rules) if line.fingerprint == fingerprint}
+    # Each with its own end, so that the line before one that has none keeps its own: what is appended begins anew.
     lines = data.split(b"\n")
-    return b"\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
+    ended = [line + b"\n" for line in lines[:-1]] + lines[-1:]
+    return b"".join(line for number, line in enumerate(ended, start=1) if number not in gone)
 
 
 def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
@@ -112,7 +115,7 @@ def _rewrite_once(real: str, fingerprint: str, rules: SshdRules) -> None:
             return
         temporary = f"{real}.keyrack-{os.urandom(8).hex()}"
         try:
-            _write_like(temporary, wanted, before.status)
+            _write_like(temporary, wanted, old, before.status)
             now = os.stat(real, follow_symlinks=False)
             if (now.st_dev, now.st_ino) != (before.status.st_dev, before.status.st_ino) or _read(
                 old
@@ -130,8 +133,10 @@ def _rewrite_once(real: str, fingerprint: str, rules: SshdRules) -> None:
         os.close(old)
 
 
-def _write_like(path: str, data: bytes, status: os.stat_result) -> None:
-    """A new file with the owner and the mode of another, before anybody can find it under that one's name."""
+def _write_like(path: str, data: bytes, old: int, status: os.stat_result) -> None:
+    """A new file with the owner, the mode and what else is said of another, before anybody can find it under that
+    one's name.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         as_account.write_all(descriptor, data)
@@ -139,9 +144,25 @@ def _write_like(path: str, data: bytes, status: os.stat_result) -> None:
         if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
             os.fchown(descriptor, status.st_uid, status.st_gid)
         os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        _copy_attributes(old, descriptor, stat.S_IMODE(status.st_mode))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _copy_attributes(old: int, new: int, mode: int) -> None:
+    """Rights of single accounts, labels and such. Without the former, what the mode says of the group is none of it."""
+    try:
+        names = os.listxattr(old)
+    except OSError:
+        return  # a file system that has none
+    for name in names:
+        try:
+            os.setxattr(new, name, os.getxattr(old, name))
+        except OSError:
+            # A label is its folder's then. A key that must go is not kept for what cannot be copied.
+            if name == _RIGHTS:
+                os.fchmod(new, mode & ~stat.S_IRWXG)
 
 
 def _put_back(replaced: str, real: str, made: int) -> None:

@@ -23,7 +23,7 @@ from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
 HOMES_SECONDS = 10.0  # of these, for one folder of homes
-_MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group
+_MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group or a file
 _LANE = -4  # of lists of accounts (account_tasks.py); that of a folder of homes is below it
 _FIRST_OF_PEOPLE = 1000
 _MOST_HOMES = 20_000
@@ -31,6 +31,9 @@ _MOST_OWNERLESS = 1000
 _MOST_APART = 50
 _LARGEST_FILE = 1 << 22
 _MOST_DOMAINS = 100
+_FILES_OF_ACCOUNTS = ("authorizedkeysfile", "authorizedprincipalsfile")
+_EACH = {"%u": "(?P<u>.+)", "%U": "(?P<U>[0-9]{1,10})"}
+_NSSWITCH = ("/etc/nsswitch.conf", "/usr/etc/nsswitch.conf")  # the second where a distribution has it (openSUSE)
 _NO_SHELLS = ("nologin", "false")
 _LISTED = ("files", "compat", "systemd", "altfiles", "db")
 
@@ -66,13 +69,14 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     Where this may not be waited for, nobody is known and the problem says so.
     """
     lines = list(lines)
+    by_files, numbers, problems = _named_by_files(lines)
     asked, groups = sorted({*names, *named(lines)}), sorted(groups_named(lines))
-    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked, groups), lane=_LANE)
+    ask = functools.partial(_ask, asked, groups, sorted(by_files), numbers)
+    task = account_tasks.Task(os.geteuid(), os.getegid(), "", ask, lane=_LANE)
     (answer,) = account_tasks.run([task], one=SECONDS, everything=SECONDS)
     if answer.problem or not isinstance(answer.value, list):
         return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
     accounts = {str(one[0]): LocalAccount(*one) for one in answer.value}
-    problems = []
     sources = directories("passwd")
     if sources:
         problems.append(f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})")
@@ -80,6 +84,64 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     problems += silent
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
     return AccountList(tuple(order), tuple(ownerless), "; ".join(problems))
+
+
+def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], List[str]]:
+    """Names and numbers that files of keys in folders of their own have (AuthorizedKeysFile /etc/ssh/keys/%u), as an
+    account of a directory may have no home; and which folder did not answer, in words.
+    """
+    patterns = {value for line in lines if line.keyword in _FILES_OF_ACCOUNTS for value in line.values}
+    folders = sorted({found for found in map(_folder_of_accounts, patterns) if found is not None})
+    mounts = Mounts()
+    tasks = [
+        account_tasks.Task(
+            os.geteuid(), os.getegid(), "", functools.partial(_entries, folder), mounts.may_hang(folder), _lane(folder)
+        )
+        for folder, _ in folders
+    ]
+    names: Set[str] = set()
+    numbers: Set[int] = set()
+    silent: List[str] = []
+    answers = account_tasks.run(tasks, one=HOMES_SECONDS, everything=SECONDS)
+    for (folder, entry), answer in zip(folders, answers):  # noqa: B905 - not in Python 3.9
+        if answer.problem:
+            silent.append(f"the files in {folder} were not listed: {answer.problem}")
+            continue
+        for found in (re.fullmatch(entry, text, re.DOTALL) for text in answer.value):
+            fields = found.groupdict() if found else {}
+            if fields.get("u") and account_problem(fields["u"]) is None:
+                names.add(fields["u"])
+            elif fields.get("U"):
+                numbers.add(int(fields["U"]))
+    return names, sorted(numbers), silent
+
+
+def _folder_of_accounts(pattern: str) -> Optional[Tuple[str, str]]:
+    """The folder in which a pattern has an entry for each account, and an expression for the entry; None: in none."""
+    parts = pattern.split("/")
+    number = next((number for number, part in enumerate(parts) if re.search("%[uU]", part.replace("%%", ""))), None)
+    folder = "/".join(parts[: number or 0])
+    if number is None or not folder.startswith("/") or "%h" in pattern.replace("%%", ""):
+        return None
+    entry, seen = "", set()
+    for piece in re.findall(r"%.|[^%]+|%", parts[number]):
+        if piece not in _EACH:
+            entry += re.escape("%" if piece == "%%" else piece)
+        elif piece in seen:
+            entry += f"(?P={piece[1:]})"
+        else:
+            entry += _EACH[piece]
+        seen.add(piece)
+    return folder.replace("%%", "%"), entry
+
+
+def _entries(folder: str) -> List[str]:
+    """In a process of its own, as it may not answer."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in itertools.islice(found, _MOST_HOMES) if entry.name.isprintable()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _look_at_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[str]]:
@@ -120,17 +182,17 @@ def _lane(folder: str) -> int:
 
 
 def named(lines: Iterable[SettingLine]) -> Set[str]:
-    """Whom sshd's settings name, without wildcards."""
+    """Whom sshd's settings name, without wildcards; also those whom a rule leaves out (!)."""
     found: Set[str] = set()
     for line in lines:
         values: List[str] = []
         if line.keyword in ("allowusers", "denyusers"):
             # sshd_config(5): what follows the last @ is a place; an account's own name may have one before it.
-            values = [name for value in line.values for name in (value, value.rpartition("@")[0])]
+            whole = [value.lstrip("!") for value in line.values]
+            values = [name for value in whole for name in (value, value.rpartition("@")[0])]
         elif line.keyword == "match":
-            values = [
-                name for keyword, value in criteria(line.values) if keyword == "user" for name in value.split(",")
-            ]
+            asked = (value for keyword, value in criteria(line.values) if keyword == "user")
+            values = [name.lstrip("!") for value in asked for name in value.split(",")]
         found.update(value for value in values if account_problem(value) is None)
     return found
 
@@ -147,17 +209,21 @@ def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
     return {name for name in found if name and not set(name) & set("*?!")}
 
 
-def _ask(names: Sequence[str], groups: Sequence[str]) -> Any:
+def _ask(names: Sequence[str], groups: Sequence[str], by_files: Sequence[str], numbers: Sequence[int]) -> Any:
     """In a process of its own: a directory of accounts may not answer."""
     known: Dict[str, pwd.struct_passwd] = {one.pw_name: one for one in pwd.getpwall()}
     for name in names:
         if name not in known:
             _note(known, lambda name=name: pwd.getpwnam(name))
     until = time.monotonic() + _MEMBER_SECONDS
-    for name in _members(groups):
+    for name in (*_members(groups), *by_files):
         # A directory that answers slowly must not cost all that is known by now.
         if name not in known and time.monotonic() < until:
             _note(known, lambda name=name: pwd.getpwnam(name))
+    listed = {one.pw_uid for one in known.values()}
+    for number in numbers:
+        if number not in listed and time.monotonic() < until:
+            _note(known, lambda number=number: pwd.getpwuid(number))
     return _as_json(known)
 
 
@@ -259,11 +325,11 @@ def _homes(folder: str, known: Set[str], mounts: Mounts) -> List[Tuple[str, Opti
 
 def directories(database: str) -> List[str]:
     """What this host asks beside its own files for accounts or groups (nsswitch.conf: "passwd", "group", "shadow")."""
-    try:
-        with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as file:
+    text = ""
+    for path in _NSSWITCH:
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(1 << 16)
-    except OSError:
-        return []
+            break
     for line in text.split("\n"):
         keyword, _, sources = line.partition("#")[0].partition(":")
         if keyword.strip() == database:
