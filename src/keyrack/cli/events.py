@@ -35,9 +35,10 @@ def command(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """List the audit log of an instance's own data, or a server's part of it, newest first.
+    """List the audit log, or a server's part of it, newest first.
 
-    `keyrack audit list` does so where one is logged in, too, and finds by person, key and kind.
+    It reads the instance's own data. `keyrack audit list` also does so where one is logged in, and finds by person,
+    key and kind.
     """
     with operator_context(given) as at:
         asked = EventFilter(

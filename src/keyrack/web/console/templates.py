@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core import words
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
 from keyrack.web.console import account_ways
@@ -172,10 +173,7 @@ def short_fingerprint(fingerprint: str) -> str:
     return fingerprint if len(digest) <= 16 else f"{kind}{colon}{digest[:8]}…{digest[-6:]}"
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 host", "12 hosts"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
+count = words.count
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (
