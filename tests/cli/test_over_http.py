@@ -203,7 +203,10 @@ def test_access_is_asked_for_and_approved(team: Service, home: Path) -> None:
     log_in(team, "olga")
     assert [one["why"] for one in listed("requests", "list", "--state", "pending")] == ["the release of today"]
     assert "alice would gain" in good("requests", "approve", "1", "--dry-run")
-    assert good("requests", "approve", "1", "--reason", "go on") == "Approved request 1: approved.\n"
+    assert (
+        good("requests", "approve", "1", "--reason", "go on")
+        == "Approved request 1: alice may log in as deploy on web-1 for 1h.\n"
+    )
     assert [one["approved_by"] for one in listed("requests", "list")] == ["olga"]
     assert [one["system_user"] for one in listed("access", "alice")] == ["deploy"]
     assert run("requests", "refuse", "1").exit_code == 1

@@ -6,6 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import grants, requests, user_keys
 from keyrack.core.people import users, web_sessions
 from tests.console.conftest import SignedIn
@@ -138,3 +139,51 @@ def test_a_members_overview_hides_no_host_in_a_box(page: Page, console: Service,
     ways = page.locator("main ul.log")
     expect(ways).to_be_visible()
     assert ways.evaluate("list => getComputedStyle(list).maxHeight") == "none"
+
+
+def test_no_key_is_called_in_force_where_a_host_only_observes(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    instance, keyrack = console.instance, users.system_actor(1)
+    bob = next(one for one in users.find(instance, keyrack) if one.name == "bob")
+    made = servers.create(instance, keyrack, name="looks-on", address="192.0.2.81", mode="observe")
+    system_users.create(instance, keyrack, made.id, username="deploy")
+    grants.give(instance, keyrack, user_id=bob.id, server_id=made.id, system_user="deploy")
+    key = user_keys.add(instance, keyrack, title="early", public_key=fresh_line(), user_id=bob.id)
+    enrolment.enrol(instance, servers.invite(instance, keyrack, made.id), {"host": "looks-on"}, address="192.0.2.81")
+
+    def says(enforcement: str, **more: object) -> None:
+        server = servers.get(instance, keyrack, made.id)
+        told = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
+        enrolment.report(instance, server, told)
+
+    says("observe")
+    signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")
+    delivery = page.locator("#delivery")
+    expect(delivery).to_contain_text("It opens nothing yet on 1 host")
+    expect(delivery).to_contain_text("not before it enforces")
+    expect(delivery).not_to_contain_text("in force")
+    page.goto("/welcome?step=3")
+    expect(page.get_by_role("main")).to_contain_text("not before looks-on enforces")
+
+    olga = page.context.new_page()
+    signed_in(olga, "olga").goto(f"/hosts/{made.id}")
+    expect(olga.get_by_text("It has not said yet which keys it found.")).to_be_visible()
+    says("enforce", keys_found=[])
+    # The open page says so by itself.
+    expect(olga.get_by_text("nothing opens this host that Keyrack did not put there")).to_be_visible()
+    signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")
+    expect(delivery).to_contain_text("In force on 1 host")
+
+
+def test_an_account_is_added_to_a_host_and_may_be_granted(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts/1")
+    page.get_by_text("Add an account").click()
+    page.get_by_label("Account", exact=True).fill("no account of that shape")
+    page.get_by_role("button", name="Add account").click()
+    expect(page.get_by_label("Account", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Account", exact=True).fill("billing")
+    page.get_by_role("button", name="Add account").click()
+    expect(page.locator("#messages")).to_contain_text("The account billing is made by the host")
+    page.get_by_role("link", name="Put a key on an account").click()
+    expect(page.get_by_label("Account").locator("option")).to_contain_text(["billing"])

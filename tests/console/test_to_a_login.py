@@ -3,15 +3,90 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.people import users
 from tests.console.conftest import SignedIn
+from tests.login.contained_host import Machine, machine
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
+from tests.ports import free_port
 from tests.services import Service
+
+
+@pytest.fixture
+def bare_host() -> Iterator[Machine]:
+    """A host of its own, with an account shop, that nobody has enrolled."""
+    with strict_folder() as folder, machine(folder, free_port()) as made:
+        made.run("useradd -m -s /bin/sh -p '*' shop")
+        yield made
+
+
+def sign_in(page: Page, name: str) -> None:
+    """As a person does, by password."""
+    page.context.clear_cookies()
+    page.goto("/login")
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password").fill(f"{name}'s password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("navigation", name="Console", exact=True)).to_be_visible()
+
+
+def test_a_host_comes_by_the_line_that_is_shown_is_enforced_and_a_login_on_it_ended(
+    page: Page, console: Service, bare_host: Machine, tmp_path: Path
+) -> None:
+    by_hand, key = Key.make(tmp_path / "by-hand"), Key.make(tmp_path / "key")
+    bare_host.run("install -d -o shop -m 700 /home/shop/.ssh")
+    bare_host.run(f"echo '{by_hand.public} a-contractor' >/home/shop/.ssh/authorized_keys")
+    sign_in(page, "olga")
+    page.goto("/hosts")
+    page.get_by_role("button", name="Add host").click()
+    page.get_by_label("Name").fill("shop-1")
+    page.get_by_label("Address").fill("127.0.0.1")
+    page.get_by_role("button", name="Add host").click()
+    expect(page.get_by_text("Waiting for the host…")).to_be_visible()
+    bare_host.run(page.locator("main pre").inner_text())
+    # The open page hears it, without being loaded anew.
+    expect(page.locator("#arrival")).to_contain_text("shop-1 is here")
+    page.get_by_role("link", name="See who gets in").click()
+    expect(page.get_by_role("table", name="Unmanaged keys")).to_contain_text("a-contractor")
+    address = page.url
+
+    page.get_by_text("Add an account").click()
+    page.get_by_label("Account", exact=True).fill("shop")
+    page.get_by_label("The host has it already").check()
+    page.get_by_role("button", name="Add account").click()
+    expect(page.locator("#messages")).to_contain_text("The account shop may be named")
+    page.get_by_role("link", name="Put a key on an account").click()
+    page.get_by_label("Public key").fill(key.public)
+    page.get_by_label("Account").select_option("shop")
+    page.get_by_label("Label").fill("of the shop")
+    page.get_by_role("main").get_by_role("button", name="Add key").click()
+    expect(page.get_by_role("table", name="Access")).to_contain_text("of the shop")
+    expect(page.get_by_role("main")).to_contain_text("nothing of it is in force before this host enforces")
+    assert not bare_host.client.lets_in(key, "shop")
+    assert bare_host.client.lets_in(by_hand, "shop"), "who only observes shuts nobody out"
+
+    page.get_by_role("button", name="Enforce").click()
+    expect(page.get_by_role("main")).to_contain_text("a-contractor")
+    page.get_by_role("main").get_by_role("button", name=re.compile("^Enforce")).click()
+    bare_host.client.wait_until_closed(by_hand, "shop")
+    bare_host.client.wait_until_open(key, "shop")
+
+    page.goto(address)
+    with subprocess.Popen(bare_host.client.command(key, "shop", "sleep 600"), stdin=subprocess.DEVNULL) as inside:
+        try:
+            page.get_by_role("table", name="Sessions").get_by_role("button", name="End the login of shop").click()
+            page.get_by_role("button", name="End this login on shop-1").click()
+            assert inside.wait(60) != 0
+        finally:
+            inside.kill()
+    expect(page.get_by_text("Nobody is logged in.")).to_be_visible()
 
 
 def test_a_key_opens_a_login_and_remove_ends_it(

@@ -18,7 +18,7 @@ from keyrack.errors import Refusal
 from keyrack.model import Credential
 from keyrack.store import tables
 from keyrack.store.database import lock_workspace
-from keyrack.store.engine import company, fibers, prepared
+from keyrack.store.engine import fibers, group_commit, prepared
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 from keyrack.store.hosts import lineage, servers
@@ -66,7 +66,7 @@ def at_once(team: Team, *calls: Callable[[], Any]) -> list[Any]:
 @pytest.fixture
 def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a key, whose database is waited for in fibers."""
-    monkeypatch.setattr(company, "MOST_SECONDS", 60)  # however busy the machine is
+    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)  # however busy the machine is
     if not team.instance.database.waits_in_fibers:
         pytest.skip("SQLite is not waited for")
     adding(team, "first")()
@@ -163,11 +163,11 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
 ) -> None:
     """Else the same questions are asked in each transaction anew, the more the slower the machine is."""
     clock = [0.0]
-    monkeypatch.setattr(company, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(group_commit, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def takes_long() -> None:
         def command(_connection: Connection) -> None:
-            clock[0] += 2 * company.MOST_SECONDS
+            clock[0] += 2 * group_commit.MOST_SECONDS
 
         at_work.instance.database.write(command, turn=at_work.owner.workspace_id)
 

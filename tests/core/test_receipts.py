@@ -149,10 +149,10 @@ def test_a_server_without_a_host_is_not_waited_for_anywhere(team: Team) -> None:
             receipts.of_event(instance, owner, event.id).words,
         }
 
-    assert found() == {"done on 0 of 1 servers; not yet on more-0; 1 has no host"}
+    assert found() == {"done on 0 of 1 server; not yet on more-0; 1 has no host"}
     assert [row.hosts for row in overview.look(instance, owner).unconfirmed] == [1]
     obey(team, with_host)
-    assert found() == {"done on 1 of 1 servers; 1 has no host"}
+    assert found() == {"done on 1 of 1 server; 1 has no host"}
     assert offboarding.get(instance, owner, removed.id).done
     assert events.find(instance, owner, limit=1).items[0].summary == "Every host obeys that alice is gone"
     assert overview.look(instance, owner).unconfirmed == []

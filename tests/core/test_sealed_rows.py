@@ -28,13 +28,13 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.database import Database
 from keyrack.store.engine import migrate
 from keyrack.store.sealing import access_tree, sealed
 from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
+from tests.store.test_migrations import connected
 
 SOURCE = Path(__file__).parents[2] / "src" / "keyrack"
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
@@ -411,10 +411,10 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     assert (folder / MARK).exists()
     assert migrate.current(bare_url) == migrate.head()
 
-    with Database.open(bare_url) as raw:
-        raw.write(lambda connection: unseal(connection, before_seals))
+    with connected(bare_url) as connection:
+        unseal(connection, before_seals)
         former = instance.key.seal("user key", team.member_user.id, parse(line).canonical)
-        raw.write(lambda connection: connection.execute(update(tables.user_keys).values(seal=former)))
+        connection.execute(update(tables.user_keys).values(seal=former))
     # As the first start after the upgrade finds it: no mark beside the key.
     (folder / MARK).unlink()
     (folder / COUNTED).unlink()
@@ -425,9 +425,9 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     assert (folder / MARK).exists()
 
     # The mark is there: emptied and set back by others, it is not sealed a second time.
-    with Database.open(bare_url) as raw:
-        raw.write(lambda connection: unseal(connection, before_seals))
-        raw.write(lambda connection: connection.exec_driver_sql("UPDATE users SET role = 'owner'"))
+    with connected(bare_url) as connection:
+        unseal(connection, before_seals)
+        connection.exec_driver_sql("UPDATE users SET role = 'owner'")
     instance = app.open_instance(settings)
     with pytest.raises(Refusal):
         tokens.authenticate(instance, token, address="203.0.113.1", channel="test")

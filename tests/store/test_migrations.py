@@ -35,7 +35,7 @@ from sqlalchemy.sql import quoted_name
 
 from keyrack.store.changes import changes
 from keyrack.store.engine import catalogue, migrate
-from keyrack.store.engine.connect import DatabaseAltered, parse_url, postgresql_engine, sqlite_engine
+from keyrack.store.engine.connect import DatabaseAltered, migrating_engine, parse_url, sqlite_engine
 from tests.databases import DIALECTS
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
@@ -77,7 +77,7 @@ def upgrade():
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
     dialect, parsed = parse_url(url)
-    engine = (sqlite_engine if dialect == "sqlite" else postgresql_engine)(parsed, writer=True)
+    engine = sqlite_engine(parsed, writer=True) if dialect == "sqlite" else migrating_engine(parsed)
     try:
         with engine.begin() as conn:
             yield conn

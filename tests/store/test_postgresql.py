@@ -11,14 +11,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, Select, insert, select, text, update
 
 from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
-from keyrack.store.engine.connect import DatabaseRefused
-from keyrack.store.engine.prepared import savepoint
+from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.prepared import prepared, savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
@@ -128,6 +128,111 @@ def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgr
         with pytest.raises(DatabaseUnavailable):
             database.write(several)
         assert not {"first", "second"} & database.read(names)
+
+
+@prepared
+def _facts(word: str) -> Select[Any]:
+    return select(instance_facts).where(instance_facts.c.name == word)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["ALTER TABLE instance_facts ALTER value TYPE varchar(4000)", "DEALLOCATE ALL"],
+    ids=["another type", "taken away"],
+)
+def test_a_statement_that_is_not_valid_any_more_is_prepared_anew(postgresql_url: str, changed: str) -> None:
+    """As when a later version's migration changes a column beside a service that runs."""
+
+    def asked(conn: Connection) -> list[Any]:
+        return _facts.rows(conn, "a")
+
+    def changing(conn: Connection) -> None:
+        conn.exec_driver_sql(changed)
+
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        database.write(lambda conn: put(conn, "a"))
+        for use in (database.read, database.write):
+            assert use(asked)
+        (database if changed.startswith("DEALLOCATE") else other).write(changing)
+        for use in (database.read, database.write, database.read, database.write):
+            assert use(asked)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("XX001", DatabaseSpoilt),
+        ("XX002", DatabaseSpoilt),
+        ("25P04", DatabaseUnavailable),
+        ("40001", DatabaseUnavailable),
+    ],
+)
+def test_what_the_server_cannot_do_is_no_fault_of_the_question(
+    postgresql_url: str, code: str, kind: type[Exception]
+) -> None:
+    """Damaged data, a transaction that it gave up, one that it always undid: each is said to be the database's."""
+    with Database.open(postgresql_url) as database:
+        database.write(
+            lambda conn: conn.exec_driver_sql(
+                "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{code}'; END $$;"
+                "CREATE TRIGGER fails BEFORE INSERT ON instance_facts FOR EACH ROW EXECUTE FUNCTION fails()"
+            )
+        )
+        with pytest.raises(kind):
+            database.write(lambda conn: put(conn, "a"))
+
+
+def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
+    def slow(conn: Connection) -> None:
+        number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+        conn.exec_driver_sql("SET idle_in_transaction_session_timeout = 10")
+        assert not _facts.rows(conn, "a")
+        wait_until(lambda: not _is_there(postgresql_url, number), "the end of the session")
+        _facts.rows(conn, "a")
+
+    with Database.open(postgresql_url) as database:
+        with pytest.raises(DatabaseUnavailable):
+            database.write(slow)
+        database.write(lambda conn: put(conn, "b"))
+
+
+def _is_there(url: str, process: int) -> bool:
+    with psycopg.connect(url) as raw:
+        return raw.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (process,)).fetchone() is not None
+
+
+def test_changes_are_heard_of_a_server_that_lacks_the_last_commits(cluster: Cluster, durable_cluster: Cluster) -> None:
+    """As after a failover: its transactions have numbers again that were told already, or lower ones."""
+    first, second = cluster.create_database(), durable_cluster.create_database()
+    for url in (first, second):
+        migrate.upgrade(url)
+    with psycopg.connect(first, autocommit=True) as raw:
+        ahead = _number(second) + 50
+        while _number(first) < ahead:
+            raw.execute("SELECT pg_current_xact_id()")
+    places = [first]
+    heard: set[int] = set()
+    listener = listen.ChangeListener(lambda: psycopg.connect(places[-1], autocommit=True), heard.update, lambda: 0)
+    listener.start()
+    try:
+        places.append(second)
+        with Database.open(second) as other:
+            other.write(lambda conn: announce(conn, 7))
+        with psycopg.connect(cluster.url("postgres"), autocommit=True) as raw:
+            raw.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database_name(first),)
+            )
+        wait_until(lambda: heard == {7}, "the change that the other server holds")
+    finally:
+        listener.close()
+
+
+def _number(url: str) -> int:
+    with psycopg.connect(url, autocommit=True) as raw:
+        row = raw.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     done = call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint})
     assert (done["credentials"], list(done["revisions"])) == (1, ["1"])
     receipts = call(team, "GET", f"/keys/receipts?fingerprint={fingerprint}")
-    assert receipts["words"] == "done on 0 of 1 servers; not yet on web-1"
+    assert receipts["words"] == "done on 0 of 1 server; not yet on web-1"
     event = call(team, "GET", "/events?search=everywhere:")["items"][0]
     assert not call(team, "GET", f"/events/{event['id']}/receipts")["done"]
     tell(team)

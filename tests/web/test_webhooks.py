@@ -198,7 +198,7 @@ def test_what_is_not_taken_is_tried_again_and_no_redirect_is_followed(team: Serv
     queued = call(team, "POST", f"{PATH}/{made['id']}/test", status=202)
     waiting = eventually(lambda: [one for one in deliveries(team, made["id"]) if one["attempts"]])[0]
     assert (waiting["id"], waiting["state"], waiting["status"]) == (queued["id"], "waiting", 302)
-    assert waiting["words"] == "It answered 302."
+    assert waiting["words"] == "It answered 302, a redirect, which is not followed."
     assert len(receiver.got) == 1
     object.__setattr__(team.instance, "now", lambda: now + webhooks.WAITS[0])
     eventually(lambda: deliveries(team, made["id"])[0]["state"] == "delivered")
@@ -298,8 +298,8 @@ def test_each_event_is_a_line_of_json_and_of_syslog(
     assert path.stat().st_mode & 0o777 == 0o600
     eventually(handed_on)  # else what is said of "dev" comes before what follows is looked at
     # Where it cannot be noted how far it is, as on a full disk, it goes on, each event once, and says so once.
-    (tmp_path / "data" / "sinks.new").mkdir()
     capsys.readouterr()
+    (tmp_path / "data" / "sinks.new").mkdir()
     for name in ("one", "two", "three"):
         call(team, "PUT", f"/groups/{name}", {"members": []})
         eventually(lambda name=name: f"Made group {name}" in path.read_text())  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from keyrack.cli.changes import dash, moment
 from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, reached
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json
+from keyrack.core import lifetimes
+from keyrack.core.lifetimes import LifetimeError
 
 
 @click.group(name="audit")
@@ -21,7 +24,11 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--since", metavar="TIME", help="From a time such as 2026-11-22T16:00:00Z on, or a day in UTC.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="From a time such as 2026-11-22T16:00:00Z on, or a day in UTC, or 12h for the last 12 hours.",
+)
 @click.option("--until", metavar="TIME", help="Before that time, or up to the end of that day.")
 @click.option("--person", metavar="NAME", help="What this user did.")
 @click.option("--host", metavar="SERVER", help="What was done on a server, by name or id.")
@@ -49,7 +56,7 @@ def list_audit(
 ) -> None:
     """List the audit log, newest first, without end: each page is shown before the next is asked for."""
     asked = {
-        "from": None if since is None else moment("--since", since),
+        "from": None if since is None else _since(since),
         "to": None if until is None else moment("--until", until, end=True),
         "person": person,
         "server": host,
@@ -62,8 +69,20 @@ def list_audit(
         if json_wanted:
             _stream(events)
             return
+        found = False
         for one in events:
+            found = True
             say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
+        if not found:
+            say("No event is like that.", err=True)
+
+
+def _since(text: str) -> str:
+    """A time or a day as --since takes it, or a span up to now."""
+    try:
+        return (datetime.now(UTC) - lifetimes.span(text)).isoformat()
+    except (LifetimeError, OverflowError):
+        return moment("--since", text)
 
 
 def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
+from keyrack.core.words import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,7 +149,7 @@ def show_rehearsal(rehearsal: Mapping[str, Any], json_wanted: bool) -> None:
     if not rehearsal["gains"] and not rehearsal["loses"] and not rehearsal["changes"]:
         say("Nobody would gain or lose a login.")
     if rehearsal["servers"] > 200:
-        say(f"It concerns {rehearsal['servers']} servers; the first 200 of them were looked at.", err=True)
+        say(f"It concerns {count(rehearsal['servers'], 'server')}; the first 200 of them were looked at.", err=True)
     for name in rehearsal["unknown"]:
         say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
     say("Nothing was changed.", err=True)

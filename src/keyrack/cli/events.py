@@ -35,7 +35,11 @@ def command(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """List the audit log, or a server's part of it, newest first."""
+    """List the audit log, or a server's part of it, newest first.
+
+    It reads the instance's own data. `keyrack audit list` also does so where one is logged in, and finds by person,
+    key and kind.
+    """
     with operator_context(given) as at:
         asked = EventFilter(
             server_id=None if reference is None else at.server(reference).id,

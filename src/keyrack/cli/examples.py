@@ -105,6 +105,12 @@ EXAMPLES = {
 }
 
 
+def _summary(text: str) -> str:
+    """The first sentence of a help, without the example in it: click would cut it off where it is long."""
+    first = " ".join(text.split("\n\n")[0].split())
+    return first.partition(". ")[0].partition(": keyrack ")[0].partition("; ")[0].rstrip(".") + "."
+
+
 def with_example(command: click.Command, path: str) -> click.Command:
     """The command, whose help ends with an example where it shows none; likewise those of a group.
 
@@ -112,6 +118,7 @@ def with_example(command: click.Command, path: str) -> click.Command:
     """
     if path in EXAMPLES and command.epilog is None and f"keyrack {path} " not in f"{command.help} ":
         command.epilog = f"Example: keyrack {path} {EXAMPLES[path]}".rstrip()
+    command.short_help = command.short_help or _summary(command.help or "")
     if isinstance(command, click.Group):
         for name, one in command.commands.items():
             with_example(one, f"{path} {name}")

@@ -12,6 +12,7 @@ from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, reac
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.core.words import count
 
 HINT = "`keyrack freeze list` shows which there are."
 
@@ -52,10 +53,12 @@ def keys(
         return
     servers, glass = len(made["servers"]), made["break_glass"]
     more = f"; {glass} to break glass with go on" if glass else ""
+    keys = count(made["keys"], "key")
     if dry_run:
-        say(f"{made['keys']} keys would open no new session, on {servers} servers{more}. Nothing was changed.")
+        say(f"{keys} would open no new session, on {count(servers, 'server')}{more}. Nothing was changed.")
     else:
-        say(f"{made['keys']} keys open no new session on {servers} servers until they are confirmed{more}.")
+        none = f"{'opens' if made['keys'] == 1 else 'open'} no new session on {count(servers, 'server')}"
+        say(f"{keys} {none} until confirmed{more}.")
         say(f"Which hosts obey: keyrack freeze show {made['id']}", err=True)
     if everything:
         say("Deploy keys of repositories go on; one that was stolen is revoked: keyrack hosts revoke.", err=True)

@@ -82,7 +82,7 @@ def add(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Put the public key in FILE on many servers, on all of them or on none.
+    """Put the public key in FILE on many servers: on all of them, or on none.
 
     For example: keyrack keys add id_ed25519.pub --label bot --as deploy --tag web
     """
@@ -118,7 +118,7 @@ def revoke(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Take a key from many servers, from all of them or from none.
+    """Take a key from many servers: from all of them, or from none.
 
     For example: keyrack keys revoke --label bot --tag web. What a grant lets in as well is shown;
     `keyrack hosts revoke` takes a key away from everywhere.

@@ -15,6 +15,7 @@ from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
+from keyrack.core.words import count
 
 LOOK_SECONDS = 0.3
 HINT = "`keyrack leaver list` shows which there are."
@@ -181,8 +182,8 @@ def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
     say(f"{going['user']} would lose {going['gone_words']}; nothing was changed.")
     if stays["deploy_keys"] or stays["credentials"]:
         say(
-            f"{going['user']} also added {stays['deploy_keys']} deploy keys and {stays['credentials']} credentials "
-            "with other keys, which stay: look at them yourself.",
+            f"{going['user']} also added {count(stays['deploy_keys'], 'deploy key')} and "
+            f"{count(stays['credentials'], 'credential')} with other keys, which stay: look at them yourself.",
             err=True,
         )
 

@@ -81,8 +81,12 @@ def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: boo
     """Approve a request; the last approval that it takes opens it."""
 
     def words(one: dict[str, Any]) -> str:
-        more = "" if one["state"] == "approved" else "; it takes another person"
-        return f"Approved request {one['id']}: {one['state']}{more}."
+        if one["state"] != "approved":
+            return f"Approved request {one['id']}; it takes another person."
+        until = f"for {one['duration']}" if one["until"] is None else f"until {one['until']}"
+        where = one["server"] or f"servers with tag {one['tag']}"
+        login = f"{one['user']} may log in as {one['system_user']} on {where}"
+        return f"Approved request {one['id']}: {login} {until}."
 
     with reached(given) as calls, known(_HINT):
         path = to("requests", request_id, "approve")

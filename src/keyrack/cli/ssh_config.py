@@ -19,6 +19,7 @@ from keyrack.cli.connection.calls import either, reached
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json
+from keyrack.core.words import count
 from keyrack.ssh import public_key
 from keyrack.ssh.key_problem import KeyProblem
 
@@ -55,7 +56,10 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
         if write:
             _write(folder / "known_hosts", "\n".join((_MARK, *known_hosts(hosts))) + "\n")
             _write(folder / "ssh_config", lines)
-            say(f"Wrote {len(hosts)} hosts. At the top of ~/.ssh/config: Include {folder / 'ssh_config'}", err=True)
+            say(
+                f"Wrote {count(len(hosts), 'host')}. At the top of ~/.ssh/config: Include {folder / 'ssh_config'}",
+                err=True,
+            )
         else:
             click.echo(lines, nl=False)
     for one in hosts:
@@ -68,7 +72,7 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
             say(f"{one['server']} has told no host key yet; ssh will refuse it.", err=True)
     if len(hosts) < len(servers):
         say(
-            f"{len(servers) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True
+            f"{count(len(servers) - len(hosts), 'host')} left out, as an address cannot stand in ssh's files.", err=True
         )
         raise partly()
 

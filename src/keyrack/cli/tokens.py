@@ -69,7 +69,12 @@ def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--user", metavar="USER", help="Whose it is; one's own where one is logged in.")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, metavar="SCOPE", help="Such as servers:read; repeated."
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    metavar="SCOPE",
+    help="What it may do, such as servers:read or keys:*; * for all that the user may; repeated.",
 )
 @lasting
 @as_json_object
@@ -104,11 +109,15 @@ def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None
         _show_made(calls.ask("POST", to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
 
 
+def _end(at: str | None) -> str:
+    return "without end" if at is None else f"ends {at}"
+
+
 def _show_made(made: dict[str, Any], json_wanted: bool) -> None:
     if json_wanted:
         show_json(made)
         return
     say(made["token"])
-    say(f"Token {made['name']} of {made['user']}, id {made['id']}, ends {dash(made['expires_at'])}.", err=True)
+    say(f"Token {made['name']} of {made['user']}, id {made['id']}, {_end(made['expires_at'])}.", err=True)
     if made["replaces"] is not None:
-        say(f"The one before, id {made['replaces']}, ends {dash(made['replaced_ends_at'])}.", err=True)
+        say(f"The one before, id {made['replaces']}, {_end(made['replaced_ends_at'])}.", err=True)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
@@ -84,7 +85,9 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
         said = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
         kept = f"; what was taken away since stays so: {said}" if keep_gone and loss.lost is not None else ""
-        lost = "" if loss.lost is None else f"; {loss.lost} events since are lost"
+        lost = (
+            "" if loss.lost is None else f"; {count(loss.lost, 'event')} since {'is' if loss.lost == 1 else 'are'} lost"
+        )
         for workspace in workspace_rows.workspaces_by_name(work.connection):
             work.record(
                 f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"

@@ -14,7 +14,6 @@ from sqlalchemy.engine import URL
 from keyrack.store.changes import announce
 from keyrack.store.engine import altered, catalogue, fibers, migrate
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
-from keyrack.store.engine.company import Foresight, lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseAltered,
     DatabaseSpoilt,
@@ -26,6 +25,7 @@ from keyrack.store.engine.connect import (
     parse_url,
     sqlite_engine,
 )
+from keyrack.store.engine.group_commit import Foresight, lock_workspace
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import Turn
@@ -297,7 +297,7 @@ class Database:
         self._check_open()
         self._check_file()
         try:
-            result = answer(lambda: self._with_any_text(ask), again=again)
+            result = answer(lambda: self._with_any_text(ask), again=again, conflicts=True)
         except DatabaseUnavailable as error:
             self._check_file()  # the reason may have been found on the way
             if changes:

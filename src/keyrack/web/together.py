@@ -1,7 +1,7 @@
 """Calls of many callers that are answered by one piece of work on a thread; must decide nothing about a call.
 
-What came while the last piece of work ran makes up the next one, so nobody ever waits for company. Callers take turns,
-so who asks often is no quicker than who asks once. All of it belongs to the event loop.
+What came while the last piece of work ran makes up the next one, so nobody ever waits for others to come. Callers take
+turns, so who asks often is no quicker than who asks once. All of it belongs to the event loop.
 """
 
 from __future__ import annotations

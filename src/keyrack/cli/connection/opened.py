@@ -55,7 +55,8 @@ def refuse_none(settings: Settings) -> None:
     where = str(url.database) if dialect == "sqlite" else url.render_as_string()
     if (dialect == "sqlite" and not Path(where).exists()) or migrate.current(settings.database_url) is None:
         raise click.ClickException(
-            f"There is no instance of Keyrack at {where}; check --data and --database. "
+            f"There is no instance of Keyrack at {where}; check --data and --database. This command works on the data "
+            "itself, where the service runs, and not where `keyrack login` logged in. "
             "`keyrack apply`, `serve` or `up` makes one."
         )
 

@@ -14,6 +14,7 @@ from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.core.words import count
 
 LOOK_SECONDS = 0.5
 
@@ -56,8 +57,9 @@ def revoke(
         done = changed(calls, "POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": reason}, dry_run=dry_run)
         if not json_wanted:
             say(
-                f"Revoked {done['fingerprint']}: {done['credentials']} credentials, {done['user_keys']} user keys and "
-                f"{done['repositories']} deploy keys, on {len(done['revisions'])} servers."
+                f"Revoked {done['fingerprint']}: {count(done['credentials'], 'credential')}, "
+                f"{count(done['user_keys'], 'user key')} and {count(done['repositories'], 'deploy key')}, "
+                f"on {count(len(done['revisions']), 'server')}."
             )
         followed = _follow(calls, fingerprint, wait) if done["revisions"] or json_wanted else None
         if followed is not None and json_wanted:

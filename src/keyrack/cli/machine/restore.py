@@ -16,6 +16,7 @@ from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.backup import sqlite_file
 from keyrack.core import ownership, restoring
 from keyrack.core.restoring import Loss
+from keyrack.core.words import count
 from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
 from keyrack.store.engine.backup import BackupProblem, Newer
@@ -95,7 +96,7 @@ def _show(file: Path, loss: Loss, there: bool, *, bring_back: bool) -> None:
         )
         return
     added = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in loss.added.items())
-    click.echo(f"Lost: {loss.lost} events since" + (f", and what they added: {added}." if added else "."))
+    click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
     gone = ", ".join(f"{count} {restoring.WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
     click.echo(f"{'COMES BACK' if bring_back else 'Stays taken away'}: {gone}.")
 

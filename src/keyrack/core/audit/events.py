@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lifetimes, lookups
+from keyrack.core import cursors, lifetimes, lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.work import Attempt
@@ -33,7 +33,7 @@ def find(
 
     cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
     (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
-    MISSING for the server, INVALID for the kind.
+    MISSING for the server, INVALID for the kind and the key.
     """
     server_id = asked.server_id
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
@@ -41,6 +41,10 @@ def find(
         window = Window(limit, offset, cursors.place(cursor, int))
         if asked.kind not in ("", REFUSED, ALARM, *KINDS):
             raise invalid("kind", f"kind takes one of {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
+
+        if asked.key:
+            # A piece of one would find events by whatever else stands in their words.
+            validation.fingerprint(asked.key)
 
         def question(connection: Connection) -> Page[Event]:
             if server_id is not None:

@@ -315,7 +315,8 @@ def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str, po
     status: int | None = None
     try:
         status = post(due.webhook.url, headers, body).status
-        words = "" if 200 <= status < 300 else f"It answered {status}."
+        elsewhere = ", a redirect, which is not followed" if 300 <= status < 400 else ""
+        words = "" if 200 <= status < 300 else f"It answered {status}{elsewhere}."
     except NoHttpAnswer as error:
         words = str(error)
     tried = replace(one, attempts=one.attempts + 1, status=status, words=words)
@@ -411,6 +412,9 @@ def _url(instance: Instance, url: object) -> str:
         known = False
     # Plain http is for services inside networks that the settings name; which address it is, is seen when it is called.
     schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
+    if known and parts.scheme == "http" and "http" not in schemes:
+        plain = " Over plain http they are sent to networks alone that the service's setting webhook_networks names."
+        raise invalid("url", words + plain)
     if not known or parts.scheme not in schemes:
         raise invalid("url", words)
     if is_private_host(_host(url), instance.settings.networks("webhook_networks")):

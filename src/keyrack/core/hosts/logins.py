@@ -113,7 +113,8 @@ def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now
         return f"Somebody {where}, without a key of their own: by a password, or a certificate{remarks}"
     if key is None:
         return f"Somebody {where} with SSH key {login.fingerprint}, which is not registered here{remarks}"
-    return f"{key.user or 'Somebody'} {where} with SSH key {key.name} ({login.fingerprint}){remarks}"
+    named = f"{key.name} ({login.fingerprint})" if key.name else login.fingerprint
+    return f"{key.user or 'Somebody'} {where} with SSH key {named}{remarks}"
 
 
 def _remarks(login: Login, batch: Batch, now: datetime) -> Iterator[str]:

@@ -80,6 +80,13 @@ def of(instance: Instance, server: Server) -> HostStatus:
     )
 
 
+def opens(server: Server) -> bool:
+    """Whether keys that reached a host can open it, by its own word: where it observes, or Keyrack decides nothing any
+    more, sshd does not read them.
+    """
+    return server.facts.get("enforcement") not in (OBSERVE, UNDONE, UNINSTALLED)
+
+
 def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
     problems = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
     if facts.get(SESSIONS):

@@ -16,6 +16,7 @@ from keyrack.core.hosts.servers import is_online
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_server
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
@@ -245,7 +246,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
                 servers.ask_removal(work.connection, server.id, system_user.username, work.now)
             propagation.withdrawn(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
             work.record(
-                f"Deleted account {system_user.username} with {len(held)} SSH keys from {server.name}",
+                f"Deleted account {system_user.username} with {count(len(held), 'SSH key')} from {server.name}",
                 target_id=system_user.id,
             )
             return system_user

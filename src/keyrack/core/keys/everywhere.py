@@ -14,6 +14,7 @@ from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
 from keyrack.core.lookups import NUMBER
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, has_ended
@@ -263,7 +264,7 @@ def _take(
     )
     still = f"; something else lets it in on {len(left)} of them" if left else ""
     work.record(
-        f"Revoked {len(held)} SSH keys, by {what}, on {len(lines)} hosts{still}",
+        f"Revoked {count(len(held), 'SSH key')}, by {what}, on {count(len(lines), 'host')}{still}",
         details={"fingerprints": sorted({one.row.fingerprint for one in held})[:SHOWN]},
         level="warning",
     )
@@ -300,7 +301,7 @@ def replace(
             still = f"; something else lets the old one in on {len(left)} of them" if left else ""
             opened = {one.row.server_id for one in held}
             work.record(
-                f"{words} on {len(opened)} hosts{still}",
+                f"{words} on {count(len(opened), 'host')}{still}",
                 details={"fingerprint": key.sha256, "replaced": old},
                 level="warning",
             )

@@ -18,6 +18,7 @@ from keyrack.core.keys import access, receipts, user_keys
 from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
@@ -123,7 +124,7 @@ def freeze(
                 },
             )
             work.record(
-                f"Froze {scope.count} SSH keys {scope.where}: they open no new session until they are confirmed"
+                f"Froze {count(scope.count, 'SSH key')} {scope.where}: no new session until confirmed"
                 + (f" ({why})" if why else ""),
                 target_id=number,
                 server_id=scope.server_id,
@@ -157,7 +158,7 @@ def freeze_some(
             for user_id in {row.user_id for row in mine}:
                 server_ids |= grants.servers_of_user(work.connection, user_id)
             work.bump_revisions(server_ids)
-            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on hosts until they are confirmed"
+            words = f"Froze {count(len(mine), 'SSH key')} of users and {len(there)} on hosts until they are confirmed"
             work.record(words, level="warning")
 
         attempt.write(change)
@@ -206,7 +207,7 @@ def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
                 if (other.user_id, other.server_id) == (user.id if user else None, place.id if place else None):
                     _mark(work, _scope(instance, work.connection, actor, user, place), other.at, only_free=True)
             work.bump_revisions(int(server) for server in own.revisions)
-            work.record(f"Ended freeze {own.id} of {own.keys} SSH keys", target_id=own.id, level="warning")
+            work.record(f"Ended freeze {own.id} of {count(own.keys, 'SSH key')}", target_id=own.id, level="warning")
             ended = freezes.get(work.connection, actor.workspace_id, own.id)
             assert ended is not None
             return ended

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
+from keyrack.core.words import count
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
@@ -71,7 +72,7 @@ class Receipts:
         """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3; 4 have no host."""
         waiting = [receipt.name for receipt in self.of if not receipt.done]
         hosts = sum(1 for receipt in self.of if receipt.host)
-        words = [f"done on {hosts - len(waiting)} of {hosts} servers"]
+        words = [f"done on {hosts - len(waiting)} of {count(hosts, 'server')}"]
         if waiting:
             words.append(f"not yet on {', '.join(waiting)}")
         without = len(self.of) - hosts

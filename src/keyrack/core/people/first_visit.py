@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from keyrack.core.hosts import ssh_lines
+from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.work import Attempt
@@ -19,11 +19,14 @@ MOST_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class FirstLogin:
-    """Where the person logs in by which line; there: whether the host says that it obeys already."""
+    """Where the person logs in by which line; there: whether the host says that it obeys already; opens: whether that
+    lets anybody in, which it does not while the host only observes.
+    """
 
     server: str
     line: str
     there: bool
+    opens: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
     for way in found.items if found else ():
         text = ssh_lines.line(way.server, way.line.username)
         there = way.server.applied_revision >= way.server.revision
-        lines.setdefault(text, FirstLogin(way.server.name, text, there))
+        lines.setdefault(text, FirstLogin(way.server.name, text, there, status.opens(way.server)))
     return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])
 
 

@@ -13,6 +13,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
 from keyrack.core.people.offboarding import OFFBOARD, TABLES
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
@@ -237,6 +238,6 @@ def _counted(returning: _Return) -> str:
     rows = returning.rows
     members = len(rows["group_members"]) + len(rows["repository_members"])
     return (
-        f"{len(rows['user_keys'])} SSH keys, {len(rows['credentials'])} credentials, {len(rows['grants'])} grants and "
-        f"{members} memberships"
+        f"{count(len(rows['user_keys']), 'SSH key')}, {count(len(rows['credentials']), 'credential')}, "
+        f"{count(len(rows['grants']), 'grant')} and {count(members, 'membership')}"
     )

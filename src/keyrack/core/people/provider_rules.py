@@ -14,6 +14,7 @@ from keyrack.core.people import actors, groups, users, web_sessions
 from keyrack.core.people.users import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
@@ -113,7 +114,7 @@ def end(instance: Instance, *, issuer: str, session: str | None, subject: str | 
             elif subject:
                 user_id = authenticators.identify(work.connection, issuer=issuer, subject=subject)
                 ended = session_rows.remove_of_user(work.connection, user_id) if user_id else 0
-            work.record(f"The provider {issuer} ended {ended} sessions in the console")
+            work.record(f"The provider {issuer} ended {count(ended, 'session')} in the console")
             return ended
 
         return attempt.write(run)

@@ -16,6 +16,7 @@ from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_user
 from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
@@ -232,7 +233,7 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
             propagation.withdrawn(work, opened, gone)
             work.record(
-                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
+                f"Deleted {user.name}: {_leaving(len(gone), len(opened))}",
                 target_id=user.id,
                 level="warning",
             )
@@ -279,7 +280,7 @@ def _disable(work: Work, user: User) -> None:
     gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
     propagation.withdrawn(work, opened, gone)
     work.record(
-        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} hosts",
+        f"Disabled {user.name}: {_leaving(len(gone), len(opened))}",
         target_id=user.id,
         level="warning",
     )
@@ -420,3 +421,7 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
 def _keep_an_owner(work: Work, user: User) -> None:
     if user.role is Role.OWNER and not users.another_owner(work.connection, user):
         raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")
+
+
+def _leaving(keys: int, servers: int) -> str:
+    return f"{count(keys, 'SSH key')} {'leaves' if keys == 1 else 'leave'} {count(servers, 'host')}"

@@ -12,6 +12,7 @@ from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import host_keys, modes
 from keyrack.core.keys import freezes, key_policy, key_rules, revocation
+from keyrack.core.words import count
 from keyrack.core.workspace.workspace_changes import Comparison, Doing
 from keyrack.core.workspace.workspace_text import (
     WantedDeployKey,
@@ -142,7 +143,7 @@ def compare_frozen_keys(run: Comparison) -> None:
         places += [(server.name, one.label) for one in server.credentials if one.frozen and one.label not in labels]
     if prints or places:
         run.do(
-            f"freeze {len(prints)} SSH keys of users and {len(places)} on servers until they are confirmed",
+            f"freeze {count(len(prints), 'SSH key')} of users and {len(places)} on servers until they are confirmed",
             lambda doing: freezes.freeze_some(
                 doing.instance,
                 doing.actor,

@@ -40,6 +40,10 @@ _CONFLICTS = ("40001", "40P01")
 _READ_ONLY = "25006"
 # insufficient_privilege: the role may not do it; a fault of nobody's who asks.
 _FORBIDDEN = "42501"
+# idle_in_transaction_session_timeout, transaction_timeout: of a role or server less patient than a command.
+_TIMED_OUT = ("25P03", "25P04")
+# data_corrupted, index_corrupted: the server's own files.
+_DAMAGED = ("XX001", "XX002")
 # untranslatable_character: a text that the database's encoding does not have.
 _NO_SUCH_CHARACTER = "22P05"
 
@@ -192,33 +196,60 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
     A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
     statements each see what others have committed until then (READ COMMITTED).
     """
-    engine = create_engine(
+    dialect, statements = _postgresql_in_common(json_as_text)
+    arguments, named = dialect.create_connect_args(url)
+    named |= _postgresql_arguments()
+
+    def connect() -> psycopg.Connection[Any]:
+        return _connect_postgresql(arguments, named, writer=writer)
+
+    return Engine(
+        NullPool(connect, dialect=dialect),  # type: ignore[arg-type]
+        dialect,
         url,
         hide_parameters=True,
-        poolclass=NullPool,
-        connect_args=_postgresql_arguments(),
-        json_deserializer=_as_text if json_as_text else None,
+        execution_options={"compiled_cache": statements},
     )
 
+
+def migrating_engine(url: URL) -> Engine:
+    """An engine on PostgreSQL for whoever makes tables: SQLAlchemy asks the server what it is and can."""
+    engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
+        return _connect_postgresql(arguments, named | _postgresql_arguments(), writer=True)
+
+    return engine
+
+
+@cache
+def _postgresql_in_common(json_as_text: bool) -> tuple[Any, Any]:
+    """What all engines on PostgreSQL of this process have, as with _sqlite_in_common.
+
+    It asks no server, as questions and commands are written for every version alike: SQLAlchemy else asks half a dozen
+    things on the first connection of each engine.
+    """
+    deserializer = _as_text if json_as_text else None
+    dialect = create_engine("postgresql+psycopg://", json_deserializer=deserializer).dialect
+    dialect._backslash_escapes = False  # type: ignore[attr-defined]  # see standard_conforming_strings in postgresql_session
+    return dialect, LRUCache(_STATEMENTS)
+
+
+def _connect_postgresql(arguments: Any, named: Any, *, writer: bool) -> psycopg.Connection[Any]:
     import psycopg
 
     from keyrack.store.engine import postgresql_session
     from keyrack.store.engine.pipeline import PipelinedConnection
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        return PipelinedConnection.connect(*arguments, **named)
-
-    @event.listens_for(engine, "connect")
-    def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
-        if not postgresql_session.begin(raw, writer=writer):
-            raw.close()
-            raise DatabaseRefused(postgresql_session.SHARED)
-        if not writer:
-            raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            raw.read_only = True
-
-    return engine
+    raw = PipelinedConnection.connect(*arguments, **named)
+    if not postgresql_session.begin(raw, writer=writer):
+        raw.close()
+        raise DatabaseRefused(postgresql_session.SHARED)
+    if not writer:
+        raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        raw.read_only = True
+    return raw
 
 
 def _as_text(json: str | bytes) -> str:
@@ -260,7 +291,7 @@ def is_unavailable(error: Exception) -> bool:
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
-    if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN, _NO_SUCH_CHARACTER):
+    if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN, _NO_SUCH_CHARACTER, *_TIMED_OUT, *_DAMAGED):
         return True
     # SQLAlchemy puts a driver's error into its own of the same name.
     ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
@@ -288,21 +319,24 @@ def is_conflict(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
-def answer(ask: Callable[[], T], *, again: bool) -> T:
+def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
     """What ask returns, with "unavailable" put into our own words.
 
-    again: ask once more if the connection turns out to be dead; the second time it is a new one.
+    again: ask once more if the connection turns out to be dead; the second time it is a new one. conflicts: nobody
+    tries again where PostgreSQL undid it for the sake of another one, so that this is "unavailable" too: a command was
+    tried often enough, and a standby gives up questions that keep it from following.
     """
     try:
         return ask()
     except CommitInDoubt as error:
         raise unavailable(error.__cause__ or error) from error
     except Exception as error:  # each driver has its own for it; raised where it is another
-        if not is_unavailable(error):
+        undone = conflicts and is_conflict(error)
+        if not (undone or is_unavailable(error)):
             raise
-        if not (again and getattr(error, "connection_invalidated", False)):
+        if not (again and (undone or getattr(error, "connection_invalidated", False))):
             raise unavailable(error) from error
-    return answer(ask, again=False)
+    return answer(ask, again=False, conflicts=conflicts)
 
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:
@@ -318,6 +352,11 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
         return kind(altered.words(error))
     if getattr(cause, "sqlstate", None) == _NO_SUCH_CHARACTER:
         return DatabaseRefused(f"The database cannot hold this text: {reason}. Copy it into one of the encoding UTF8.")
+    if getattr(cause, "sqlstate", None) in _DAMAGED:
+        return DatabaseSpoilt(
+            f"The database server says that its data are damaged: {reason}. Look into its log and at its disk; a "
+            "damaged index is made anew by REINDEX, a damaged table comes from a backup."
+        )
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:
         return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")

@@ -159,6 +159,12 @@ class ChangeListener:
     def _look(self, raw: psycopg.Connection[Any]) -> None:
         assert self._floor is not None
         floor, found = changes.since_on_postgresql(raw, self._floor)
+        if floor < self._floor:
+            # Another server is in its place by now, which lacks the last commits: transactions have numbers again that
+            # were known, or were too low to be asked for. Whatever it holds may be news.
+            floor, found = changes.since_on_postgresql(raw, 0)
+            with self._lock:
+                self._known = {}
         with self._lock:
             news = frozenset(s for s, change in found.items() if self._known.get(s) != change)
             self._known.update(found)

@@ -19,6 +19,7 @@ from keyrack.store.engine.connect import (
     DatabaseAltered,
     DatabaseRefused,
     is_unavailable,
+    migrating_engine,
     parse_url,
     postgresql_engine,
     sqlite_engine,
@@ -221,8 +222,11 @@ def _pragma(conn: Connection, setting: str) -> None:
 @contextmanager
 def _connected(url: str, *, writer: bool) -> Iterator[Connection]:
     dialect, parsed = parse_url(url)
-    make_engine = sqlite_engine if dialect == "sqlite" else postgresql_engine
-    engine: Engine = make_engine(parsed, writer=writer)
+    engine: Engine
+    if dialect == "sqlite":
+        engine = sqlite_engine(parsed, writer=writer)
+    else:
+        engine = migrating_engine(parsed) if writer else postgresql_engine(parsed, writer=False)
     try:
         with engine.connect() as conn:
             yield conn

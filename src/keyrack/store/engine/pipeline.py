@@ -33,6 +33,8 @@ FULL_SECONDS = 0.001
 MOST_PREPARED = 400
 """Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
 
+# feature_not_supported, invalid_sql_statement_name
+_UNSUPPORTED, _NO_SUCH_STATEMENT = b"0A000", b"26000"
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
 
 
@@ -352,6 +354,11 @@ class _Pipeline:
         for sql in self._unsure:
             self._prepared.pop(sql, None)
         self._unsure.clear()
+        if failed is not None and _is_stale(failed):
+            # Others changed a table, as a later version's migration does, or took the statement away: in this session
+            # it fails for good, in a new one it is planned anew.
+            self._raw.close()
+            raise psycopg.OperationalError("A statement that was prepared is not valid any more.")
         if failed is None or failed.error_field(DiagnosticField.SQLSTATE) is None:  # of libpq itself
             raise psycopg.OperationalError(self._pgconn.get_error_message().strip() or "The connection broke.")
         raise psycopg.errors.error_from_result(failed, self._raw.info.encoding)
@@ -396,6 +403,14 @@ class _Pipeline:
         if self._transformer is None:
             self._transformer = Transformer(self._raw)
         return self._transformer
+
+
+def _is_stale(failed: PGresult) -> bool:
+    """Whether a prepared statement is planned for other columns than there are, or is gone from the server."""
+    state = failed.error_field(DiagnosticField.SQLSTATE)
+    if state == _UNSUPPORTED:
+        return failed.error_field(DiagnosticField.SOURCE_FUNCTION) == b"RevalidateCachedQuery"
+    return state == _NO_SUCH_STATEMENT
 
 
 @cache

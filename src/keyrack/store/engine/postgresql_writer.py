@@ -14,7 +14,6 @@ from sqlalchemy.engine import URL
 from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
-from keyrack.store.engine.company import Companion, Company, Foresight, committed, lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     answer,
@@ -22,6 +21,7 @@ from keyrack.store.engine.connect import (
     postgresql_connection,
     postgresql_engine,
 )
+from keyrack.store.engine.group_commit import Foresight, GroupCommit, QueuedCommand, committed, lock_workspace
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
@@ -57,7 +57,7 @@ class PostgresqlWriter:
         self._statistics = TableStatistics(self._connect)
         self._listener: ChangeListener | None = None
         self._patience = patience
-        self._queues: dict[tuple[object, int], deque[Companion]] = {}
+        self._queues: dict[tuple[object, int], deque[QueuedCommand]] = {}
 
     def run(self, command: Command[T], turn: int | None = None, foresight: Foresight | None = None) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
@@ -67,7 +67,7 @@ class PostgresqlWriter:
         fiber = fibers.current()
         if fiber is None or turn is None:
             return self._alone(command, turn)
-        me = Companion(command, fiber, foresight)
+        me = QueuedCommand(command, fiber, foresight)
         queue = self._queues.get((fiber.loop, turn))
         if queue is None:
             self._queues[fiber.loop, turn] = deque()
@@ -102,22 +102,22 @@ class PostgresqlWriter:
         self._made_known(recorded, 1)
         return result
 
-    def _await_turn(self, me: Companion, queue: deque[Companion]) -> None:
+    def _await_turn(self, me: QueuedCommand, queue: deque[QueuedCommand]) -> None:
         while not me.came.acquire(timeout=self._patience):
             if me in queue:
                 queue.remove(me)
                 raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
             # It is being made just now.
 
-    def _lead(self, me: Companion, turn: int) -> None:
+    def _lead(self, me: QueuedCommand, turn: int) -> None:
         """Make what a fiber wants, with what others who want the same turn ask for meanwhile."""
         queue = self._queues[me.fiber.loop, turn]
-        company = Company(self._for_fibers, turn, me, queue)
+        group = GroupCommit(self._for_fibers, turn, me, queue)
         try:
-            company.go()
+            group.go()
         finally:
-            self._made_known(company.recorded, len(company.members))
-            for one in company.members:
+            self._made_known(group.recorded, len(group.members))
+            for one in group.members:
                 if one is not me:
                     one.came.release()
             if queue:

@@ -32,7 +32,7 @@ class SqliteWriter:
     """Runs commands one after another, each in a savepoint, and commits all that were waiting at once.
 
     A sync to the disk costs the same for one command as for a hundred; so while one commit is under way
-    the next commands gather, and nobody ever waits for company.
+    the next commands gather, and nobody ever waits for others to come.
     """
 
     def __init__(self, engine: Engine, file: SqliteFile, deliver: Deliver) -> None:

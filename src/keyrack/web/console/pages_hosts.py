@@ -11,7 +11,17 @@ from starlette.responses import Response
 
 from keyrack.core import lifetimes
 from keyrack.core.audit import events
-from keyrack.core.hosts import facts, modes, servers, sessions, sshd_settings, status, unmanaged_keys
+from keyrack.core.hosts import (
+    facts,
+    modes,
+    news,
+    servers,
+    sessions,
+    sshd_settings,
+    status,
+    system_users,
+    unmanaged_keys,
+)
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
@@ -124,6 +134,8 @@ def host(visit: Visit) -> Response:
         return visit.show("_arrival.html", **given)
     if part == "sessions":
         return visit.show("_host_sessions.html", **given, sessions=_sessions(visit, server))
+    if part == "unmanaged-keys":
+        return visit.show("_host_unmanaged.html", **given, **_unmanaged(visit, server))
     ways, more, unknown = _ways(visit, server)
     settings = sshd_settings.get(visit.instance, visit.actor, server.id) if visit.may("sshconfig:read") else None
     changed = visit.refusal is not None and visit.refusal.kind is Kind.CHANGED
@@ -133,7 +145,8 @@ def host(visit: Visit) -> Response:
         ways=ways,
         more=more,
         unknown=unknown,
-        unmanaged=_unmanaged(visit, server),
+        **_unmanaged(visit, server),
+        accounts=_accounts(visit, server),
         removed=_removed(visit, server),
         sessions=_sessions(visit, server),
         settings=settings,
@@ -157,10 +170,28 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
     return found.items, found.next is not None, ""
 
 
-def _unmanaged(visit: Visit, server: Server) -> Piece[UnmanagedKey] | None:
+def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
+    """What a host's unmanaged keys are shown of, and whether it has said yet which it found."""
+    looked = news.FOUND in server.facts
     if not visit.may("credentials:read"):
-        return None
-    return unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
+        return {"unmanaged": None, "looked": looked}
+    return {"unmanaged": unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST), "looked": looked}
+
+
+def _accounts(visit: Visit, server: Server) -> tuple[str, ...]:
+    """The accounts of a host that grants and keys may name."""
+    if not visit.may("systemusers:read"):
+        return ()
+    return tuple(one.username for one in system_users.find(visit.instance, visit.actor, server.id, limit=MOST).items)
+
+
+def add_account(visit: Visit) -> Response:
+    """Add an account to a host, which makes it unless it is there already."""
+    number, existing = visit.number("server"), visit.form.flag("existing")
+    name = visit.form.text("username").strip()
+    made = system_users.create(visit.instance, visit.actor, number, username=name, existing=existing)
+    words = "may be named by grants and keys now" if existing else "is made by the host as soon as it has heard of it"
+    return visit.go(f"/hosts/{number}", f"The account {made.username} {words}.")
 
 
 def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
@@ -346,6 +377,7 @@ PAGES = (
     change("/hosts", add, "servers:write", again=hosts),
     page("/hosts/{server}", host, "servers:read"),
     change("/hosts/{server}/invite", invite, "servers:write"),
+    change("/hosts/{server}/accounts", add_account, "systemusers:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),

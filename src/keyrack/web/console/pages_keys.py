@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from keyrack.core import validation
 from keyrack.core.git import repositories
-from keyrack.core.hosts import sessions
+from keyrack.core.hosts import sessions, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import (
     freezes,
@@ -69,6 +69,12 @@ class KeyCard:
         """The hosts that have not said yet that they obey what is decided by now."""
         behind = {way.server.name for way in self.ways if way.server.applied_revision < way.server.revision}
         return tuple(sorted(behind))
+
+    @property
+    def shut(self) -> tuple[str, ...]:
+        """The hosts whose sshd does not read Keyrack's keys, as they observe."""
+        there = {way.server.name for way in self.ways if way.server.enrolled_at and not status.opens(way.server)}
+        return tuple(sorted(there))
 
 
 def _shown(key: UserKey, ways: who_can.Ways | None) -> KeyCard:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keyrack.core.hosts import ssh_lines
+from keyrack.core import words
+from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
 from keyrack.web.console import account_ways
 
@@ -89,6 +90,7 @@ def environment() -> Environment:
     made.filters["browser"] = browser
     made.filters["places"] = account_ways.of
     made.filters["as_rows"] = as_rows
+    made.tests["opened_by_keys"] = status.opens
     made.filters["in_console_words"] = in_console_words
     return made
 
@@ -171,10 +173,7 @@ def short_fingerprint(fingerprint: str) -> str:
     return fingerprint if len(digest) <= 16 else f"{kind}{colon}{digest[:8]}…{digest[-6:]}"
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 host", "12 hosts"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
+count = words.count
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (

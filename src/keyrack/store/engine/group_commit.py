@@ -1,5 +1,5 @@
-"""Commands on PostgreSQL that take the same turn, made one after another and committed together; must know no command's
-meaning.
+"""Group commit on PostgreSQL: commands that take the same turn are run one after another and committed together; must
+know no command's meaning.
 
 Those that take one turn end one after another anyhow. So whoever comes while one of them waits for the database joins
 its transaction, instead of waiting for its commit and then for a commit of his own. What they ask first is asked for
@@ -55,7 +55,7 @@ class Foresight(Protocol):
         ...
 
 
-class Companion:
+class QueuedCommand:
     """A command that a fiber wants made, and what comes of it."""
 
     def __init__(self, command: Callable[[Connection], Any], fiber: Fiber, foresight: Foresight | None = None) -> None:
@@ -74,15 +74,15 @@ class _Lost(Exception):
     """The transaction cannot go on."""
 
 
-class Company:
+class GroupCommit:
     """One transaction of some of them."""
 
-    def __init__(self, pool: Pool, turn: int, first: Companion, queue: deque[Companion]) -> None:
+    def __init__(self, pool: Pool, turn: int, first: QueuedCommand, queue: deque[QueuedCommand]) -> None:
         """queue: of those who may join."""
         self._pool, self._turn = pool, turn
         self._queue = queue
         self.members = [first]
-        self._looking: dict[Companion, bool] = {}
+        self._looking: dict[QueuedCommand, bool] = {}
         """Of whom it was asked what they ask first, and whether the answer still counts."""
         self.recorded: dict[int, int] = {}
 
@@ -96,6 +96,10 @@ class Company:
         except Exception as error:  # raised for each who wanted it, in his own fiber
             for one in self.members:
                 one.error = error
+        except BaseException:  # the end of this fiber or program, and of no other's command: none was committed
+            for one in self.members[1:]:
+                one.again, one.error = True, None
+            raise
 
     def _commit_all(self) -> dict[int, int]:
         ahead = False
@@ -137,14 +141,14 @@ class Company:
                 one.foresight.look(conn)
                 self._looking[one] = True
 
-    def _foretold(self, wrote: Companion) -> None:
+    def _foretold(self, wrote: QueuedCommand) -> None:
         """One wrote: who looked ahead takes account of it, or asks again."""
         for one in self._looking:
             if one.foresight is not None and (wrote.foresight is None or not one.foresight.follows(wrote.foresight)):
                 one.foresight.forget()
                 self._looking[one] = False
 
-    def _make(self, conn: Connection, one: Companion) -> set[int]:
+    def _make(self, conn: Connection, one: QueuedCommand) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
         transaction = conn.get_transaction()
         held_servers.let(conn, one.foresight is not None)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Select, func, insert, select
 
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.engine import company, fibers, prepared
+from keyrack.store.engine import fibers, group_commit, prepared
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.tables import instance_facts
 
@@ -110,6 +110,20 @@ def test_one_that_the_database_itself_refuses_leaves_nothing_and_the_others_all(
     assert facts(database) - before == {"a", "b"}
 
 
+def test_one_that_ends_its_program_lets_no_other_be_taken_for_done(database: Database) -> None:
+    class Ends(BaseException):
+        pass
+
+    def ends(conn: Connection) -> None:
+        _value.value(conn, "anything")
+        raise Ends
+
+    before = facts(database)
+    found = made(database, putting("a"), putting("b"), ends, putting("c"))
+    assert {type(one) for one in found} == {str, Ends}
+    assert facts(database) - before == {one for one in found if isinstance(one, str)}
+
+
 def test_a_connection_that_dies_among_them_is_said_to_be_away(database: Database) -> None:
     def dies(conn: Connection) -> None:
         conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -141,7 +155,7 @@ def _holding(number: int) -> Select[Any]:
 def test_the_server_works_on_what_was_told_while_others_are_made(
     database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(company, "MOST_SECONDS", 60)
+    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)
 
     def looks(_conn: Connection) -> bool:
         with psycopg.connect(postgresql_url, autocommit=True) as other:
@@ -154,5 +168,5 @@ def test_the_server_works_on_what_was_told_while_others_are_made(
     def told(conn: Connection) -> None:
         _holding.tell(conn, 4711)
 
-    found = made(database, putting("a"), told, *[lambda _conn: None] * company.SENT_EACH, looks)
+    found = made(database, putting("a"), told, *[lambda _conn: None] * group_commit.SENT_EACH, looks)
     assert found[-1]
