@@ -1,4 +1,4 @@
-"""A host on which nothing more can be begun, as somebody began all that may be: documents come into force all the same."""
+"""On a host where nothing more can be begun, as somebody began all there may be, documents come into force."""
 
 from __future__ import annotations
 

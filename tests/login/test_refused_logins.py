@@ -285,6 +285,7 @@ class Host(AdoptedHost):
             (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
             users[name] = entries
         self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
+        self.users = users  # the document's own lists
         self.document = HostDocument("h", 1, now, users, revoked=(self.gone.public,))
         self.pairs = [plain, self.rsa, forced, ended, self.gone]
         (self.etc / "revoked-rsa").write_bytes(revoked_keys.render([self.gone.public, self.rsa.public]))
@@ -319,7 +320,7 @@ class Host(AdoptedHost):
 
     def bind(self, case: Case) -> None:
         """Have one more key that opens from somewhere alone, or not."""
-        for name, entries in self.document.users.items():
+        for name, entries in self.users.items():
             entries[5:] = [AuthorizedKey(self.bound.public, options=(f'from="{case.bound}"',))] if case.bound else []
             lines = [key_line(entry.public_key, entry.options, entry.expires_at) for entry in entries]
             (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
