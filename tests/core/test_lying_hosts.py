@@ -79,6 +79,21 @@ NONSENSE: tuple[Any, ...] = (-1, 2**31, 2**63, 2**70, 1.0, True, "3", None, [], 
 MARKS: tuple[Any, ...] = ("x" * 10_000, "\x00", "\ud800", 7, ["0"], {"0": 1}, "é", "0123\n", True)
 
 
+@pytest.mark.parametrize("told", [{"lineage": ""}, {"lineage": None}, {}])
+def test_who_told_marks_gives_no_receipt_without_one(
+    team: Team, behind: tuple[Host, str], told: dict[str, Any]
+) -> None:
+    """A number alone can be guessed; the mark is in the document."""
+    host, fingerprint = behind
+    before = servers.get(team.instance, team.owner, team.server.id)
+    assert before.applied_lineage
+    tell(team, revision=before.revision, **told)
+    assert servers.get(team.instance, team.owner, team.server.id).applied_revision == before.applied_revision
+    assert not receipts.of_key(team.instance, team.owner, fingerprint).done
+    host.obey()
+    assert receipts.of_key(team.instance, team.owner, fingerprint).done
+
+
 @pytest.mark.parametrize("field", ["revision", "lineage"])
 def test_what_is_no_revision_is_refused_or_no_receipt(team: Team, behind: tuple[Host, str], field: str) -> None:
     host, fingerprint = behind

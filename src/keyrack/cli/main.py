@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import io
@@ -18,8 +19,10 @@ from keyrack.cli.lazy_group import LazyGroup
 from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
-# Loading makes some hundred thousand objects that stay: a twelfth of a short command was looking for garbage there.
-gc.set_threshold(100_000, 10, 10)
+# Loading makes more than a hundred thousand objects that stay: a sixth of a short command was looking for garbage among
+# them, most of that as it ends. What runs long sets its own (`keyrack serve`).
+gc.set_threshold(200_000, 10, 10)
+atexit.register(gc.freeze)
 # Pydantic would look through all that is installed for plugins of its own: as long again, and none is wanted.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 

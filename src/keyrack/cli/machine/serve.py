@@ -117,6 +117,7 @@ def be_quick_to_switch() -> None:
     looked through for garbage again, which took a tenth of a second each time, in which nothing was answered.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(100_000, 10, 10)
     gc.collect()
     gc.freeze()
 

@@ -354,7 +354,7 @@ def _take(
         facts = _not_applied(work, now, facts, state, applied, problems)
     if facts != dict(now.facts):
         values["facts"] = facts
-    lineage = _lineage(body)
+    lineage = _lineage(body, now)
     # What a lost database gave out is no receipt for what this one did with the same number.
     is_new = state == APPLIED and now.applied_revision < applied
     if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
@@ -403,10 +403,14 @@ def _noted(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str,
     return facts
 
 
-def _lineage(body: Mapping[str, Any]) -> str | None:
-    """The mark of what a host says it obeys; "" from an agent that knows of none, None for what no document has."""
+def _lineage(body: Mapping[str, Any], now: Server) -> str | None:
+    """The mark of what a host says it obeys; "" from an agent that never knew of any, None for what is no receipt: what
+    no document has, and none at all from a host that told one before.
+    """
     mark = body.get("lineage") or ""
-    return mark if mark == "" or (isinstance(mark, str) and LINEAGE.fullmatch(mark)) else None
+    if mark == "":
+        return None if now.applied_lineage else ""
+    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else None
 
 
 def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:
