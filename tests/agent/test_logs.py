@@ -107,7 +107,7 @@ def test_a_connection_that_the_log_does_not_know_is_told_of(
         wait_until(lambda: not processes.children(watched.sshd.pid), "the end of that connection")
         watched.ssh(key, "-N")
         wait_until(lambda: is_in_now(watched.sshd.pid), "a login")
-        assert "1 connections of sshd are in" in looks.look(processes.children(watched.sshd.pid))
+        assert "by 1 connection of sshd is not known" in looks.look(processes.children(watched.sshd.pid))
         watched.wait_for_sessions(1)
         assert not any(report.get("sessions_unknown") for report in list(service.reports))
 

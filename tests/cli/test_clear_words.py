@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from keyrack.cli.main import main
 from tests.cli.test_over_http import good, home, key_of, log_in, run
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 __all__ = ["home"]
@@ -42,6 +43,10 @@ def test_who_approves_reads_who_gets_in_where_and_for_how_long(team: Service, ho
     good("request", "web-1/deploy", "--for", "1h", "--why", "a look")
     log_in(team, "olga")
     assert "Approved request 1: alice may log in as deploy on web-1 for 1h." in good("requests", "approve", "1")
+    assert "grant 1: a look" in good("who-can", "web-1", "deploy")
+    (home / "glass.pub").write_text(fresh_line())
+    good("servers", "add-key", "web-1", "glass.pub", "--label", "door", "--as", "deploy", "--break-glass")
+    assert "SSH key door (1), to break glass with" in good("who-can", "web-1", "deploy")
     log_in(team, "alice")
     assert "Wrote 1 host." in run("ssh-config", "--write").output
 

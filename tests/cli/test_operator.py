@@ -94,8 +94,8 @@ def test_a_file_is_planned_first(folder: Path, tmp_path: Path) -> None:
     file.write_text(TEAM + '[[groups]]\nname = "ops"\nmembers = ["alice"]\n')
     told = run(folder, "apply", str(file))
     assert "left as it is, without --prune: take bob out of group ops" in told
-    assert "take bob out of group ops\n1 changes." in run(folder, "apply", str(file), "--prune")
+    assert "take bob out of group ops\n1 change." in run(folder, "apply", str(file), "--prune")
     newest = json.loads(run(folder, "events", "--limit", "2", "--json"))
-    assert newest[0]["summary"] == "Applied a workspace file: 1 changes"
+    assert newest[0]["summary"] == "Applied a workspace file: 1 change"
     assert newest[1]["summary"] == "Changed group ops: took out bob"
     assert newest[1]["actor"].split(" ")[0] == WHO

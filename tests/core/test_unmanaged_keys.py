@@ -347,7 +347,7 @@ def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
 
 
 def test_what_a_host_did_not_see_is_said_once(team: Team) -> None:
-    words = "the look for keys was cut in 1 places, first /home/x/.ssh/authorized_keys of x: Permission denied"
+    words = "the look for keys was cut in 1 place, first /home/x/.ssh/authorized_keys of x: Permission denied"
     for _ in range(2):
         tell(team, facts={"scan": words})
     assert sum(words in summary for summary in told_events(team)) == 1

@@ -21,6 +21,7 @@ from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE, AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
+from keyrack.protocol.words import count
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_FOREIGN = 200
@@ -274,7 +275,7 @@ def _scan_words(looked: SearchResult) -> str:
     if looked.cut:
         first = looked.cut[0]
         where = " ".join(filter(None, (first.path, f"of {first.username}" if first.username else ""))) or "all of it"
-        words.append(f"the look for keys was cut in {len(looked.cut)} places, first {where}: {first.why}")
+        words.append(f"the look for keys was cut in {count(len(looked.cut), 'place')}, first {where}: {first.why}")
     return "; ".join(words)[:300].encode("ascii", "replace").decode("ascii")
 
 

@@ -15,6 +15,7 @@ from keyrack.cli.connection.operator import operator
 from keyrack.cli.files import text_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json
+from keyrack.core.words import count
 from keyrack.core.workspace import workspace_file, workspace_schema
 
 
@@ -89,8 +90,9 @@ def _tell(changes: list[str], left: list[str], noted: list[str], *, made: bool) 
     for words in noted:
         say(f"left as it is: {words}")
     if changes:
-        say(f"{len(changes)} changes." if made else f"{len(changes)} changes would be made; none was.")
+        many = count(len(changes), "change")
+        say(f"{many}." if made else f"{many} would be made; none was.")
     elif left:
-        say(f"Nothing changed; {len(left)} removals take --prune.")
+        say(f"Nothing changed; with --prune: {count(len(left), 'removal')}.")
     else:
         say("Nothing to change.")

@@ -1,8 +1,7 @@
-"""Numbers with their nouns, for whatever people read; must know no noun."""
+"""Numbers with their nouns, as protocol/words.py has them, for core and what is above it; must add none of its own."""
 
 from __future__ import annotations
 
+from keyrack.protocol.words import count
 
-def count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 host", "12 hosts"; many: where it is not `one` with an s."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+__all__ = ["count"]

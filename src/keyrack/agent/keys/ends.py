@@ -20,6 +20,7 @@ from keyrack.agent.sshd.running import UNKNOWN, TimeZone
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import as_account
 from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.words import count
 from keyrack.ssh import authorized_keys, expiry_time
 
 EARLY_SECONDS = 1  # before an end that the agent sees to
@@ -91,7 +92,7 @@ class EndWriter:
         self._written = {moment: text for moment, text in self._written.items() if moment in moments}
         unwritten = [moment for moment, text in self._written.items() if text is None and moment not in ended]
         if unwritten and not problem:
-            problem = f"{len(unwritten)} ends of keys cannot be written in sshd's local time ({zone.name})"
+            problem = f"{count(len(unwritten), 'end')} of keys cannot be written in sshd's local time ({zone.name})"
         return Ends(form, tuple(sorted(self._written.items())), ended, problem)
 
 

@@ -9,6 +9,7 @@ from typing import Dict, FrozenSet, Iterable, Optional
 from keyrack.agent.sessions.login_log import SYSLOG_FILES, Log
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.system import processes
+from keyrack.protocol.words import count
 
 PATIENCE_SECONDS = 15.0  # what a line of the log may need after its login
 ASK_SECONDS = 600.0  # between two questions to sshd
@@ -44,7 +45,8 @@ class UnknownSessions:
         if not late:
             return ""
         return (
-            f"{len(late)} connections of sshd are in, and its log does not say by which key: it logs elsewhere "
+            f"who is in by {count(len(late), 'connection')} of sshd is not known, as its log does not say it: "
+            "it logs elsewhere "
             "(keyrack-agent run --sshd-log FILE), or what it logs is left out"
         )
 

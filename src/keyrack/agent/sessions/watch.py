@@ -34,10 +34,11 @@ from keyrack.agent.sessions.unknown import UnknownSessions
 from keyrack.agent.sessions.untold_logins import UntoldLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
-from keyrack.agent.system import machine, processes
+from keyrack.agent.system import machine, processes, threads
 from keyrack.agent.system.folder import PRIVATE_FILE
 from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
 from keyrack.protocol.report import Report
+from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem
 from keyrack.ssh.public_key import fingerprint_of
 
@@ -93,8 +94,8 @@ class SessionWatch:
         self._awake = threading.Event()
 
     def start(self) -> None:
-        """Watch on a thread of its own until the process ends."""
-        threading.Thread(target=self._run, name="sessions", daemon=True).start()
+        """Watch on a thread of its own until the process ends. Raises OSError where none can be begun."""
+        threads.begin(threading.Thread(target=self._run, name="sessions", daemon=True))
 
     def obey(self, obeyed: InForce) -> None:
         """This is in force now: its files are in place. Sessions that it ends are ended at once."""
@@ -177,12 +178,12 @@ class SessionWatch:
         due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
         for session in due:
             others = [other for other in self._sessions.live if other not in due]
-            count = termination.end(session, self._sessions.listeners, others)
+            ended = termination.end(session, self._sessions.listeners, others)
             if session.id not in self._said:  # one that does not end is tried again each second, and told once
                 self._said.add(session.id)
                 self._say(
                     f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
-                    f"({count} processes): {_why(self._rights, self._counted, session)}"
+                    f"({count(ended, 'process', 'processes')}): {_why(self._rights, self._counted, session)}"
                 )
         return len(due)
 

@@ -424,7 +424,7 @@ def _where(work: Work, grant: Grant) -> str:
 
 
 def open_for(
-    work: Work, *, user_id: int, server_id: int | None, tag: str | None, system_user: str, end: datetime
+    work: Work, *, user_id: int, server_id: int | None, tag: str | None, system_user: str, end: datetime, reason: str
 ) -> Grant:
     """Insert a grant for a user within a unit of work, which leaves the event. Raises Refusal LIMIT."""
     room.refuse_more(work, "grant")
@@ -438,6 +438,7 @@ def open_for(
         "restrictions": {},
         "expires_at": end,
         "created_at": work.now,
+        "reason": reason,
     }
     grant = own_grant(work, grants.add_grant(work.connection, values))
     opened = grants.servers_of_grant(work.connection, grant)

@@ -431,7 +431,13 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
     if asker is None or asker.disabled_at is not None:
         raise Refusal(Kind.FORBIDDEN, "user-disabled", "Who asked for this is disabled; nothing opens for them.")
     grant = grants.open_for(
-        work, user_id=one.user_id, server_id=one.server_id, tag=one.tag, system_user=one.system_user, end=end
+        work,
+        user_id=one.user_id,
+        server_id=one.server_id,
+        tag=one.tag,
+        system_user=one.system_user,
+        end=end,
+        reason=one.reason,
     )
     now = work.now
     decided = {"decided_at": now, "decided_by": work.actor.name, "word": word}

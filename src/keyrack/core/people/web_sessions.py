@@ -15,6 +15,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user, user_named
 from keyrack.core.people import actors, throttle
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
@@ -177,7 +178,7 @@ def end_others(instance: Instance, actor: Actor, *, but: int) -> int:
 
         def change(work: Work) -> int:
             ended = web_sessions.remove_of_user(work.connection, actor.user_id or 0, but=but)
-            work.record(f"{actor.name} ended {ended} other sessions in the console", target_id=but)
+            work.record(f"{actor.name} ended {count(ended, 'other session')} in the console", target_id=but)
             return ended
 
         return attempt.write(change)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.people import passwords, users
 from keyrack.core.together import within
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.core.workspace.workspace_changes import Doing, PlannedChanges
 from keyrack.core.workspace.workspace_plan import compare
@@ -186,5 +187,7 @@ def _carry_out(work: Work, state: State, plan: PlannedChanges, hashed: Mapping[s
             words = f"Nothing was applied: change {number}, {change.words}: {refusal.message}"
             raise Refusal(refusal.kind, refusal.code, words, field=refusal.field) from None
     work.record(
-        f"Applied a workspace file: {len(plan.changes)} changes", workspace_id=doing.actor.workspace_id, level="info"
+        f"Applied a workspace file: {count(len(plan.changes), 'change')}",
+        workspace_id=doing.actor.workspace_id,
+        level="info",
     )

@@ -93,7 +93,7 @@ def compare_host(run: Comparison, wanted: WantedServer) -> None:
         )
     if wanted.host_keys and not (known and run.state.host_keys.get(known.id)):
         run.do(
-            f"name {len(wanted.host_keys)} host keys of server {wanted.name}",
+            f"name {count(len(wanted.host_keys), 'host key')} of server {wanted.name}",
             lambda doing: host_keys.know(doing.instance, doing.actor, doing.servers[wanted.name], wanted.host_keys),
         )
 

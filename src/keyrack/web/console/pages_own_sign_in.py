@@ -6,6 +6,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.people import passkeys, second_proofs, users, web_sessions
+from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.web.console import place
 from keyrack.web.console.visits import Visit, change, page
@@ -110,7 +111,9 @@ def end_others(visit: Visit) -> Response:
     """End all sessions but this one."""
     assert visit.session is not None
     ended = web_sessions.end_others(visit.instance, visit.actor, but=visit.session.id)
-    return visit.go(HERE, "You were signed in nowhere else." if not ended else f"Ended {ended} other sessions.")
+    return visit.go(
+        HERE, "You were signed in nowhere else." if not ended else f"Ended {count(ended, 'other session')}."
+    )
 
 
 def _codes(visit: Visit, codes: tuple[str, ...], said: str) -> Response:

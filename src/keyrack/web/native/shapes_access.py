@@ -45,7 +45,8 @@ class Via(Answer):
     group: Annotated[str | None, about("The group that the grant is for.", "ops")]
     tag: Annotated[str | None, about("The tag whose servers the grant is for.", "web")]
     all: Annotated[bool, about("Whether the grant is for all servers.", False)]
-    reason: Annotated[str | None, about("Why the grant was given.", "release 12")]
+    reason: Annotated[str | None, about("Why the grant was given, or what the request for it said.", "release 12")]
+    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)]
 
 
 class Way(Answer):
@@ -151,6 +152,7 @@ def _way(way: WayIn) -> Way:
             tag=grant.tag if grant else None,
             all=bool(grant and grant.all_servers),
             reason=grant.reason if grant else None,
+            break_glass=line.break_glass,
         ),
         fingerprint=line.fingerprint,
         restrictions=dict(opened_by.restrictions),
