@@ -6,6 +6,9 @@ import http.client
 import json
 import ssl
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
 from functools import partial
 from typing import Any
 
@@ -31,17 +34,29 @@ class Caller:
 
     def call(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, bytes]:
         """Status and body. token: a bearer token; body: sent as JSON unless it is None."""
+        with self._asked(method, path, {"Authorization": f"Bearer {token}"}, body) as answer:
+            return answer.status, answer.read()
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> tuple[int, Message]:
+        """Status and headers. headers: those of the request; body: sent as JSON unless it is None."""
+        with self._asked(method, path, headers, body) as answer:
+            answer.read()
+            return answer.status, answer.headers
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any
+    ) -> Iterator[http.client.HTTPResponse]:
         if time.monotonic() - self._last > _IDLE_SECONDS:
             self._connection.close()
-        headers, sent = {"Authorization": f"Bearer {token}"}, None
+        sent = None
         if body is not None:
             sent = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        self._connection.request(method, path, sent, headers)
+            headers = {**headers, "Content-Type": "application/json"}
+        self._connection.request(method, path, sent, dict(headers))
         with self._connection.getresponse() as answer:
-            said = answer.read()
+            yield answer
         self._last = time.monotonic()
-        return answer.status, said
 
     def close(self) -> None:
         """End the connection."""

@@ -53,10 +53,11 @@ class Watched:
         assert self._agent is not None
         return self._agent.pid
 
-    def start_agent(self) -> None:
-        """Run the agent."""
+    def start_agent(self, before: Sequence[str] = ()) -> None:
+        """Run the agent. before: what its command line begins with."""
+        given = [*before, *self.host.command("run", f"--sshd-log={self.sshd.log}")]
         with (self.host.folder / "agent.log").open("ab") as log:
-            self._agent = subprocess.Popen(self.host.command("run", f"--sshd-log={self.sshd.log}"), stderr=log)
+            self._agent = subprocess.Popen(given, stderr=log)
 
     def kill_agent(self) -> None:
         """End the agent as a power cut would."""

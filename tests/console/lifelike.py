@@ -246,7 +246,7 @@ def _tokens(made: Workspace) -> None:
     for name, scopes, days in (
         ("deployments from the build server", ["credentials:*", "servers:read"], 90),
         ("inventory", ["servers:read"], None),
-        ("audit export to the archive", ["audit:read"], 2),
+        ("audit export to the archive", ["events:read"], 2),
         ("everything, for the move to the new data centre in Frankfurt", ["*"], 30),
     ):
         end = None if days is None else at + timedelta(days=days)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ COUNT = 200 if LONG else 8
 FIRST = int(os.environ.get("KEYRACK_SEED", "0"))  # another number makes other cases
 MORE = 1000  # from this number on there are other rules, and a second port
 WIDER = 100_000  # and from this one on more directives, rules by address, and homes of other kinds
+MIXED = 200_000  # and from this one on files that are included, two rules, most with "!", and a key with `from`
 OFTEN = ("", "127.0.0.2", "127.9.8.7")  # from where somebody comes: named by rules, and by none
 FOUND = (
     163,
@@ -152,15 +154,44 @@ WIDER_BELOW = (
     "AuthenticationMethods password publickey",
     "RequiredRSASize 3072",
 )
+MIXED_RULES = (
+    "Match Address !127.0.0.2,127.0.0.0/8",
+    "Match Address *,!127.9.0.0/16 User krtwo",
+    "Match User !krone,* Address 127.0.0.0/8",
+    "Match User *,!krone,!root",
+    "Match Group !krones,* User kr*",
+    "Match Host !127.0.0.1,*",
+    "Match Host 127.9.* Group *,!root",
+    "Match Address 127.9.8.0/24,!127.9.8.7",
+    "Match LocalAddress !127.0.0.1,*",
+    "Match all",
+)
+MIXED_BELOW = (*WIDER_BELOW, "AllowUsers *@!127.0.0.2,127.*", "DenyUsers *@127.9.*", "PubkeyAuthentication no")
+FROM = (
+    "127.0.0.1",
+    "127.0.0.0/8",
+    "!127.0.0.1,127.*",
+    "127.9.8.?,!127.9.8.7",
+    "10.0.0.0/8",
+    "*,!127.0.0.0/16",
+    "!127.0.0.0/8,*",
+    "192.0.2.1,127.0.0.2",
+    "localhost",
+    "::1",
+    "127.0.0.2/31",
+)
+INCLUDES = ("", "FILES/*.conf", "FILES/[12]0-?.conf", '"FILES/20-b.conf" FILES/1*', "FILES/none* FILES/?0-*.conf")
 
 
 @dataclass
 class Case:
-    """One set of settings and what is done to the accounts."""
+    """One set of settings and what is done to the accounts. bound: `from` of one more key; files: what is included."""
 
     number: int
     settings: list[str] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
+    bound: str = ""
+    files: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def make(cls, number: int) -> Case:
@@ -176,8 +207,12 @@ class Case:
                 value = "yes"
             if value:
                 case.settings.append(f"{keyword} {value}")
+        if number >= MIXED:
+            case.mix(chance)
         rule = chance.choice(RULES if number < MORE else MORE_RULES if number < WIDER else WIDER_RULES)
-        if rule and number >= WIDER:
+        if number >= MIXED:
+            pass
+        elif rule and number >= WIDER:
             case.settings += [rule, f"    {chance.choice(WIDER_BELOW)}"]
         elif rule:
             keyword = chance.choice(
@@ -203,6 +238,23 @@ class Case:
                 case.commands.append([*words, name])
         return case
 
+    def mix(self, chance: random.Random) -> None:
+        """Two rules, each with what stands below it in the file or in one that is included there; and the key."""
+        self.bound = chance.choice(FROM)
+        include = chance.choice(INCLUDES)
+        if include:
+            half = chance.randrange(len(self.settings) + 1)
+            self.files = {"10-a.conf": self.settings[:half], "20-b.conf": self.settings[half:]}
+            # What is included ends its own rules; they hold for nothing after it.
+            self.files["10-a.conf"] += [chance.choice(MIXED_RULES), f"    {chance.choice(MIXED_BELOW)}"]
+            self.settings = [f"Include {include}"]
+        for name in ("below-1", "below-2"):
+            below = chance.choice(MIXED_BELOW)
+            if chance.random() < 0.5:
+                self.files[name] = [below]
+                below = f"Include FILES/{name[:-1]}[{name[-1]}]"
+            self.settings += [chance.choice(MIXED_RULES), f"    {below}"]
+
 
 class Host(AdoptedHost):
     """One whose settings are made anew for each case; key files lie where Keyrack's would."""
@@ -217,6 +269,7 @@ class Host(AdoptedHost):
         self.revoked = self.etc / "keyrack" / "revoked"
         self.rsa = Key.make(self.folder / "key-rsa", "rsa", 2048)
         # None of these stands in a file of the accounts' own, too.
+        self.bound = Key.make(self.folder / "key-bound")
         plain, forced, ended, self.gone = (Key.make(self.folder / f"key-{name}") for name in ("a", "b", "c", "gone"))
         now = datetime.now(UTC)
         users: dict[str, list[AuthorizedKey]] = {}
@@ -232,6 +285,7 @@ class Host(AdoptedHost):
             (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
             users[name] = entries
         self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
+        self.users = users  # the document's own lists
         self.document = HostDocument("h", 1, now, users, revoked=(self.gone.public,))
         self.pairs = [plain, self.rsa, forced, ended, self.gone]
         (self.etc / "revoked-rsa").write_bytes(revoked_keys.render([self.gone.public, self.rsa.public]))
@@ -256,12 +310,29 @@ class Host(AdoptedHost):
         text = "\n".join([*base, *case.settings, ""])
         if "\nRevokedKeys" not in text:
             text = text.replace("\nSetEnv", f"\nRevokedKeys {self.revoked}\nSetEnv", 1)
+        self.bind(case)
+        folder = self.etc / "included"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, lines in case.files.items():
+            (folder / name).write_text(self.filled("\n".join([*lines, ""])), "ascii")
+        self.config.write_text(self.filled(text), "ascii")
+
+    def bind(self, case: Case) -> None:
+        """Have one more key that opens from somewhere alone, or not."""
+        for name, entries in self.users.items():
+            entries[5:] = [AuthorizedKey(self.bound.public, options=(f'from="{case.bound}"',))] if case.bound else []
+            lines = [key_line(entry.public_key, entry.options, entry.expires_at) for entry in entries]
+            (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
+
+    def filled(self, text: str) -> str:
+        """With this host's own paths and ports."""
+        text = text.replace("FILES", str(self.etc / "included"))
         text = text.replace("RevokedKeys RSA", f"RevokedKeys {self.etc}/revoked-rsa")
         text = text.replace("RevokedKeys EMPTY", f"RevokedKeys {self.etc}/revoked-empty")
         text = text.replace("OURS", f"{self.ours}/%u").replace("KEYS", str(self.ours))
         text = text.replace("TrustedUserCAKeys CA", f"TrustedUserCAKeys {self.ca}.pub")
-        text = text.replace("PORT", str(self.port)).replace("OTHER", str(self.other.port))
-        self.config.write_text(text, "ascii")
+        return text.replace("PORT", str(self.port)).replace("OTHER", str(self.other.port))
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +351,7 @@ def host() -> Iterator[Host]:
 def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     inside = asked = 0
     wrong = []
-    for number in [*range(FIRST, FIRST + COUNT), *(() if LONG else FOUND)]:
+    for number in [*range(FIRST, FIRST + COUNT), *(() if LONG else (*FOUND, MIXED))]:
         case = Case.make(number)
         host.become(case)
         if Sshd(str(host.config)).problem() is not None:
@@ -296,7 +367,7 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
             )
             host.start_sshd()
             for name in ACCOUNTS:
-                for key in chosen(host, number, name):
+                for key in [*chosen(host, number, name), *([host.bound] if case.bound else [])]:
                     entry = next(one for one in host.document.users[name] if one.public_key == key.public)
                     why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.public_key), "")
                     for client, address in ways(host, case):
@@ -317,9 +388,9 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
 
 def ways(host: Host, case: Case) -> list[tuple[SshClient, str]]:
     """Over which ports and from which addresses somebody may come, where settings ask for that."""
-    text = " ".join(case.settings)
+    text = " ".join([*case.settings, *(line for lines in case.files.values() for line in lines)])
     clients = [host.client, host.other] if "LocalPort" in text else [host.client]
-    by_address = "@" in text or "Match Address" in text or "Match Host" in text
+    by_address = "@" in text or "Match Address" in text or "Match Host" in text or bool(case.bound)
     return [(client, address) for client in clients for address in (OFTEN if by_address else OFTEN[:1])]
 
 
@@ -329,7 +400,7 @@ def try_login(
     """Whether somebody gets in, if only to carry files, and how it ended."""
     more = ["-o", "LogLevel=VERBOSE", *(["-o", f"BindAddress={address}"] if address else [])]
     ended = client.login(key, name, "exit 0", more)
-    if ended.returncode and "internal-sftp" in " ".join(case.settings) and "Authenticated to" in ended.stderr:
+    if ended.returncode and "internal-sftp" in str((case.settings, case.files)) and "Authenticated to" in ended.stderr:
         *given, _, _ = client.command(key, name, extra=more)
         given = ["-P" if word == "-p" else word for word in given[1:]]
         ended = subprocess.run(

@@ -7,6 +7,7 @@ import shutil
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 import httpx2
@@ -19,7 +20,7 @@ from keyrack.core.workspace import workspace_file
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
 from tests.console.conftest import COOKIE, session_of
-from tests.plain_http import PLAIN
+from tests.plain_http import Caller
 from tests.services import TEAM, Service, running, settings_for
 from tests.web import hand_signed
 from tests.web.sdk.clients import AccessKey, make_access_key
@@ -74,6 +75,7 @@ class Former:
     """What somebody has kept. token: of the API; scoped: a token of IAM's; key: an access key; cookie: a browser's."""
 
     service: Service
+    caller: Caller
     scoped: str
     key: AccessKey
     cookie: str
@@ -92,8 +94,11 @@ class Former:
 
     def ask(self, method: str, path: str, headers: dict[str, str]) -> httpx2.Response:
         """One call with a proof."""
-        body: dict[str, str] | None = {} if method in ("POST", "PUT", "PATCH") else None
-        return self.service.call(method, path, headers=headers, json=body)
+        return self.service.call(method, path, headers=headers, json=_body(method))
+
+
+def _body(method: str) -> dict[str, str] | None:
+    return {} if method in ("POST", "PUT", "PATCH") else None
 
 
 OPENED = {
@@ -117,7 +122,7 @@ def service(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def former(service: Service) -> Former:
+def former(service: Service) -> Iterator[Former]:
     """Leo, with everything that can prove him, while it still does."""
     sent = {
         "auth": {
@@ -131,19 +136,18 @@ def former(service: Service) -> Former:
     issued = service.call("POST", "/v3/auth/tokens", json=sent)
     assert issued.status_code == 201, issued.text
     key = make_access_key(service, TOKEN)
-    leo = Former(service, issued.headers["X-Subject-Token"], key, session_of(service, "leo"))
+    leo = Former(service, Caller(service.url), issued.headers["X-Subject-Token"], key, session_of(service, "leo"))
     for proof, paths in OPENED.items():
         for path in paths:
             assert leo.ask("GET", path, leo.proofs[proof]).status_code == 200, (proof, path)
     assert hand_signed.call(service, key).status_code == 200
-    assert _console(leo, "GET", "/hosts").status_code == 200
-    return leo
+    assert _console(leo, "GET", "/hosts")[0] == 200
+    yield leo
+    leo.caller.close()
 
 
-def _console(leo: Former, method: str, path: str) -> httpx2.Response:
-    with httpx2.Client(base_url=leo.service.url, verify=PLAIN, headers={"Accept": "text/html"}) as browser:
-        browser.cookies.set(COOKIE, leo.cookie, domain="127.0.0.1")
-        return browser.request(method, path, data={} if method == "POST" else None)
+def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
+    return leo.caller.ask(method, path, {"Accept": "text/html", "Cookie": f"{COOKIE}={leo.cookie}"})
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -158,12 +162,13 @@ def test_every_route_refuses_who_is_no_member_any_more(service: Service, former:
     events = service.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga").json()["items"]
     last = max(one["id"] for one in events)
     wrong = []
+    proofs = {name: former.proofs[name] for name in ("a token", "GitLab's token", "GitHub's token", "IAM's token")}
     for prefix, route in ROUTES:
         path = prefix + re.sub(r"\{[^}]*\}", "1", route.path)
-        for name in ("a token", "GitLab's token", "GitHub's token", "IAM's token"):
-            answer = former.ask(route.method, path, former.proofs[name])
-            if answer.status_code != 401:
-                wrong.append((route.method, path, name, answer.status_code))
+        for name, headers in proofs.items():
+            status, _ = former.caller.ask(route.method, path, headers, _body(route.method))
+            if status != 401:
+                wrong.append((route.method, path, name, status))
     assert wrong == []
     assert former.ask("GET", "/api/v2/servers", former.proofs["an access key"]).status_code == 401
     assert hand_signed.call(service, former.key).status_code in (401, 403)
@@ -171,8 +176,7 @@ def test_every_route_refuses_who_is_no_member_any_more(service: Service, former:
         if page.open:
             continue
         path = re.sub(r"\{[^}]*\}", "1", page.path)
-        answer = _console(former, page.method, path)
-        shut = answer.status_code in (401, 403) or "/login" in answer.headers.get("location", "")
-        assert shut, (page.method, path, answer.status_code)
+        status, told = _console(former, page.method, path)
+        assert status in (401, 403) or "/login" in told.get("location", ""), (page.method, path, status)
     events = service.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga").json()["items"]
     assert {one["outcome"] for one in events if one["id"] > last} <= {"refused"}

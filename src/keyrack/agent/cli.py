@@ -261,9 +261,7 @@ def _run(given: argparse.Namespace) -> int:
             desired.search_aside()
         follower.start()
         if not given.once:
-            watch.start()
-            reconciler.start_ending_keys(say)
-            follower.run()
+            follower.run(watch.start, lambda: reconciler.start_ending_keys(say))
         return _once(follower)
 
 

@@ -22,6 +22,7 @@ from keyrack.agent.service.service_clock import ServiceClock
 from keyrack.agent.sshd.probe import ASK_SECONDS
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Accepted, Enrolment, StateFolder
+from keyrack.agent.system import threads
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
@@ -222,9 +223,10 @@ class Reconciler:
         """Take keys away at their ends until the process ends, where sshd reads no ends; and have the ends written anew
         when this host's clock was set back.
 
-        On a thread of its own, as every other one may wait for the service just now.
+        On a thread of its own, as every other one may wait for the service just now. Raises OSError where none can be
+        begun.
         """
-        threading.Thread(target=self._end_keys_for_good, args=(say,), name="ends", daemon=True).start()
+        threads.begin(threading.Thread(target=self._end_keys_for_good, args=(say,), name="ends", daemon=True))
 
     def _end_keys_for_good(self, say: Callable[[str], None]) -> None:
         again_until = 0.0

@@ -17,6 +17,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.system import threads
 from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import Cut, ReportedKey
 
@@ -104,8 +105,9 @@ class KeySearch:
         return None if looked is None else looked[1]
 
     def _begin(self, wanted: Wanted) -> None:
-        self._look = _SearchRun(self._scanner, wanted)
-        self._look.start()
+        run = _SearchRun(self._scanner, wanted)
+        threads.begin(run)
+        self._look = run
 
     def _take(self) -> Optional[Tuple[Wanted, SearchResult]]:
         if self._look is None:

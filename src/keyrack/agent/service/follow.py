@@ -80,6 +80,7 @@ class Follower:
         self._looked_at = 0.0
         self._look_soon = False
         self._over = False
+        self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
         self._confirmed = since_boot() - seconds_since(confirmed_at)
@@ -95,10 +96,29 @@ class Follower:
         self._reconciler.begin()
         self._look(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
 
-    def run(self) -> None:
-        """Follow for good."""
+    def run(self, *beside: Callable[[], None]) -> None:
+        """Follow for good. beside: begin what goes on beside it; each raises OSError where that cannot be, and is tried
+        again, as documents must come into force all the same.
+        """
+        waiting = beside
         while True:
-            time.sleep(self.step(WAIT_SECONDS))
+            waiting = self._begin(waiting)
+            time.sleep(self.step(int(TRY_AGAIN_SECONDS) if waiting else WAIT_SECONDS))
+
+    def _begin(self, beside: Sequence[Callable[[], None]]) -> Tuple[Callable[[], None], ...]:
+        """Answers what could not be begun."""
+        left = []
+        words = ""
+        for begin in beside:
+            try:
+                begin()
+            except OSError as problem:
+                left.append(begin)
+                words = str(problem.strerror)
+        if words != self._not_begun:
+            self._not_begun = words
+            self._say(words or "what could not be begun goes on now")
+        return tuple(left)
 
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""

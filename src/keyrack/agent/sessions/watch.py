@@ -34,7 +34,7 @@ from keyrack.agent.sessions.unknown import UnknownSessions
 from keyrack.agent.sessions.untold_logins import UntoldLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
-from keyrack.agent.system import machine, processes
+from keyrack.agent.system import machine, processes, threads
 from keyrack.agent.system.folder import PRIVATE_FILE
 from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
 from keyrack.protocol.report import Report
@@ -94,8 +94,8 @@ class SessionWatch:
         self._awake = threading.Event()
 
     def start(self) -> None:
-        """Watch on a thread of its own until the process ends."""
-        threading.Thread(target=self._run, name="sessions", daemon=True).start()
+        """Watch on a thread of its own until the process ends. Raises OSError where none can be begun."""
+        threads.begin(threading.Thread(target=self._run, name="sessions", daemon=True))
 
     def obey(self, obeyed: InForce) -> None:
         """This is in force now: its files are in place. Sessions that it ends are ended at once."""

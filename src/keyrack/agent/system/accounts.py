@@ -14,7 +14,7 @@ import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
 from keyrack.agent.state import StateFolder, StateProblem
-from keyrack.agent.system import as_account, lookup, programs
+from keyrack.agent.system import as_account, lookup, programs, threads
 from keyrack.agent.system.local import Local
 from keyrack.protocol.host_document import DesiredAccount
 from keyrack.ssh import names
@@ -150,8 +150,9 @@ class Accounts:
         """Have the account make its key pair; how long that takes is in its hands, so nobody waits for it."""
         making = self._making.get(name)
         if making is None:
-            making = self._making[name] = _Making(pwd.getpwnam(name))
-            making.start()
+            making = _Making(pwd.getpwnam(name))
+            threads.begin(making)
+            self._making[name] = making
         making.join(PATIENCE_SECONDS)
         if making.is_alive():
             return ""

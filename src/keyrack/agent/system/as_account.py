@@ -41,7 +41,7 @@ class Child:
     """A process that does some work and writes its answer; `account` is the number of the one it works as just now, or
     another (below 0) for what keeps no account waiting.
 
-    Raises AccountProblem where too much of before has not ended yet.
+    Raises AccountProblem where too much of before has not ended yet, or this host can begin nothing more.
     """
 
     def __init__(self, account: int, work: Callable[[int], None]) -> None:
@@ -53,8 +53,17 @@ class Child:
         if len(_LEFT) >= _MOST_AT_ALL:
             raise AccountProblem(TOO_MUCH)
         with _FORKING:
-            self.reading, writing = os.pipe()
-            self._pid = os.fork()
+            try:
+                self.reading, writing = os.pipe()
+            except OSError as problem:
+                raise AccountProblem(f"nothing could be begun: {problem.strerror}") from None
+            try:
+                self._pid = os.fork()
+            except OSError as problem:
+                # Whoever has an account may have used up all processes there may be.
+                os.close(self.reading)
+                os.close(writing)
+                raise AccountProblem(f"no process could be begun: {problem.strerror}") from None
             if self._pid == 0:
                 _work(work, writing)
             os.close(writing)
