@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import room, validation
+from keyrack.core import quotas, validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
@@ -122,7 +122,7 @@ def add(
             for one in new:
                 # Each key raised the revision, so that nothing is counted before there can be as many.
                 if one.revision >= MOST["SSH key"][1]:
-                    room.refuse_more(work, "SSH key", one.id)
+                    quotas.refuse_more(work, "SSH key", one.id)
             made = _put(work, new, accounts, wanted)
             return tuple(
                 Placed(one.name, one.id, made.get(one.id) or present[one.id], ADDED if one.id in made else PRESENT)
