@@ -34,7 +34,7 @@ def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, mon
     filters = (
         EventFilter(person="nobody"),
         EventFilter(kind="sessions"),
-        EventFilter(key="SHA256:none"),
+        EventFilter(key=f"SHA256:{'A' * 43}"),
         EventFilter(kind="refused"),
     )
     for asked in filters:

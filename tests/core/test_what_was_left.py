@@ -182,7 +182,10 @@ def set_back(connection: Connection) -> None:
     """Make the database what it was before, as whoever can write to it may."""
     for name in ("repository_names", "deleted_server_keys"):
         connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN seal")
-    connection.exec_driver_sql("ALTER TABLE web_sessions DROP COLUMN used_at")  # of a later migration
+    # Of later migrations.
+    connection.exec_driver_sql("ALTER TABLE web_sessions DROP COLUMN used_at")
+    for name in ("credentials", "user_keys", "grants"):
+        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN renewed_at")
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0300'")
 
 
