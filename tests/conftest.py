@@ -29,11 +29,16 @@ SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
 SLOW = {
     *("core/test_sealed_rows.py", "ssh/test_agreement.py", "store/test_migrations.py", "web/test_at_rest.py"),
     *("web/test_guesses.py", "web/test_hostile_http.py", "web/test_no_circles.py", "web/test_proofs.py"),
-    *("web/test_runcloud_loops.py", "web/test_runcloud_rights.py", "web/test_webhooks.py"),
+    *(
+        "web/test_former_members.py",
+        "web/test_runcloud_loops.py",
+        "web/test_runcloud_rights.py",
+        "web/test_webhooks.py",
+    ),
     *("web/test_native_order.py", "core/test_alterations.py", "ssh/test_properties.py"),
     *("test_leftovers.py", "test_ready_programs.py", "test_workers.py"),
 }
-ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "web")
+ORDER = ("login", "agent", "crash", "git", "console", "cli", "test_layers.py", "store", "core", "web")
 
 
 def pytest_configure(config: pytest.Config) -> None:

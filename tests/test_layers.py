@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 
@@ -64,6 +67,14 @@ def imports_of(file: Path) -> set[str]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
             found |= {str(name.value) for name in node.args if isinstance(name, ast.Constant)}
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees() -> Iterator[None]:
+    """One worker runs this file, as each would parse all of the source; once it is through, nobody needs the trees."""
+    yield
+    tree_of.cache_clear()
+    imports_of.cache_clear()
 
 
 # One test for all files, as a test of its own costs ten times what is looked at in a file.

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from keyrack.core.keys import grants
+from keyrack.core.audit import alarms
+from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users
 from keyrack.ssh.options import Restrictions
 from keyrack.web.console import limits
 from tests.console.conftest import SignedIn
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 
@@ -116,3 +118,32 @@ def test_rows_that_a_phone_folds_are_heard_as_rows(page: Page, signed_in: Signed
     assert not {"LayoutTable", "LayoutTableRow", "LayoutTableCell"} & set(roles)
     rows = page.locator("table.stacks tbody tr").count()
     assert roles.count("row") >= rows + 1
+
+
+def test_many_alarms_are_said_to_be_many(page: Page, console: Service, signed_in: SignedIn) -> None:
+    for number in range(7):
+        alarms.raise_once(console.instance, 1, f"tried-{number}", f"somebody tried {number}")
+    signed_in(page, "olga").goto("/")
+    main = page.get_by_role("main")
+    expect(main).to_contain_text("7 alarms in all within a day")
+    expect(main).to_contain_text("somebody tried 6")
+    expect(main).not_to_contain_text("Alarm:")
+    for number in range(7, 30):
+        alarms.raise_once(console.instance, 1, f"tried-{number}", f"somebody tried {number}")
+    page.reload()
+    page.get_by_role("listitem").filter(has_text="more than 20 alarms in all").get_by_role("link", name="Look").click()
+    expect(page.get_by_role("main")).to_contain_text("somebody tried 0")
+
+
+@pytest.mark.parametrize("width", [1280, 1024, 390])
+def test_titles_of_any_length_hide_no_column(page: Page, console: Service, signed_in: SignedIn, width: int) -> None:
+    keyrack = users.system_actor(1)
+    olga = next(one for one in users.find(console.instance, keyrack) if one.name == "olga")
+    grants.give(console.instance, keyrack, user_id=olga.id, server_id=1, system_user="deploy")
+    end = console.instance.now() + timedelta(days=40)
+    for title in ("a" * 100, "\u05e9\u05dc\u05d5\u05dd " * 20):
+        user_keys.add(console.instance, keyrack, title=title, public_key=fresh_line(), expires_at=end, user_id=olga.id)
+    page.set_viewport_size({"width": width, "height": 844})
+    signed_in(page, "olga").goto("/keys")
+    table = page.get_by_role("region", name="My keys")
+    assert table.evaluate("(one) => one.scrollWidth - one.clientWidth") <= 1

@@ -50,3 +50,13 @@ def test_a_repository_that_comes_back_keeps_its_folder(team: Team, tmp_path: Pat
     assert storage.remove_deleted(database, tmp_path) == []
     assert (folder / "HEAD").exists()
     assert not note.exists()
+
+
+def test_what_a_killed_process_left_half_made_goes(team: Team, tmp_path: Path) -> None:
+    left, under_way = tmp_path / "ab" / ".new-killed", tmp_path / "ab" / ".new-working"
+    for folder in (left, under_way):
+        (folder / "objects").mkdir(parents=True)
+    os.utime(left, (time.time() - 2 * DAY,) * 2)
+    storage.remove_deleted(team.instance.database, tmp_path)
+    assert not left.exists()
+    assert under_way.exists()

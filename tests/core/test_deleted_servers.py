@@ -127,3 +127,17 @@ def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
     assert isinstance(answer, Refusal)
     assert answer.kind is Kind.UNAUTHENTICATED
     assert unmanaged_keys.counts(team.instance, team.owner) == {}
+
+
+def test_its_host_does_not_fill_the_log(team: Team) -> None:
+    secret = enrol(team)
+    delete(team)
+    revision = last(team)["revision"]
+    for number in range(30):
+        report(team, secret, revision=revision, state="x" * 100_000)
+        report(team, secret, revision=revision, state="failed", problems=["the disk is full"])
+        report(team, secret, revision=revision, state="failed", problems=[f"{number}", *["y" * 500] * 20])
+    words = [one.summary for one in events.find(team.instance, team.owner, limit=1000).items]
+    assert max(map(len, words)) <= 1000
+    assert not any("xxx" in one for one in words)
+    assert sum("the disk is full" in one for one in words) == 10

@@ -111,3 +111,17 @@ def test_a_login_that_is_told_late_says_when_it_was(team: Team) -> None:
     tell(team, logins=batch("a", late))
     (one,) = told(team)
     assert one.summary.endswith(f", at {late['at'][:10]} {late['at'][11:19]} UTC")
+
+
+def test_a_clock_that_is_set_back_does_not_keep_logins_out_of_the_log(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logins, "MOST_AN_HOUR", 2)
+    line = fresh_line()
+    ahead = replace(team.instance, now=lambda: team.instance.now() + timedelta(days=365))
+    tell(replace(team, instance=ahead), logins=batch("a", *[use(team, line)] * 3))
+    assert len(told(team)) == 2
+    tell(team, logins=batch("b", use(team, line)))
+    assert team.server.name in told(team)[-1].summary
+    assert "is not registered" in told(team)[-1].summary
+    assert len([one for one in told(team) if "is not registered" in one.summary]) == 3

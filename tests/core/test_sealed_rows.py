@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Inspector, create_engine, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Inspector, create_engine, delete, insert, inspect, select, text, update
 
 from keyrack import app
 from keyrack.core.audit import events
@@ -177,6 +177,20 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
     # Who may manage people still sees and deletes him.
     people.delete_user(world.team.instance, world.team.owner, world.mallory.id)
     assert damaged(world.team.instance, world.team.owner) == []
+
+
+@pytest.mark.parametrize("founded", ["sqlite"], indirect=True)
+def test_bytes_in_place_of_a_text_that_is_their_digits_are_an_alteration(world: World) -> None:
+    """SQLite keeps any type in any column: "beef" and the bytes be ef would stand alike under a seal."""
+    instance, owner = world.team.instance, world.team.owner
+    beef = people.create_user(instance, owner, name="beef", role=Role.MEMBER).id
+    assert damaged(instance, owner) == []
+    world.alter(text("UPDATE users SET name = x'beef' WHERE name = 'beef'"))
+    assert [row.name for row in damaged(instance, owner)] == [f"user:{beef}"]
+    world.alter(text("UPDATE users SET name = 'beef' WHERE name = x'beef'"))
+    assert damaged(instance, owner) == []
+    world.alter(text("UPDATE tokens SET secret_hash = lower(hex(secret_hash))"))
+    assert {row.name.partition(":")[0] for row in damaged(instance, owner)} == {"token"}
 
 
 def test_a_disabled_user_and_anothers_password_stay_out(world: World) -> None:

@@ -415,3 +415,28 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
             went_back.hear(team.instance, server, fields)
     went_back.hear(team.instance, server, told)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
+
+
+def test_a_host_that_is_to_enforce_by_itself_still_is(team: Team, host: Host) -> None:
+    """Its document says observe until it enforces: that is nobody's word that it is to go on so."""
+    modes.set_mode(team.instance, team.owner, team.server.id, "auto")
+    host.obey()
+    backup = Database(team)
+    add(team, "lost", fresh_line())
+    host.obey()
+    backup.restore()
+    host.obey()
+    assert servers.get(team.instance, team.owner, team.server.id).mode == "auto"
+
+
+def test_a_text_without_anything_lets_no_account_in(team: Team, host: Host) -> None:
+    backup = Database(team)
+    add(team, "lost", fresh_line())
+    host.obey()
+    backup.restore()
+    system_users.create(team.instance, team.owner, team.server.id, username="after")
+    host.obey()
+    held = resync.difference(team.instance, team.owner, team.server.id, limit=1000).held
+    assert "account" in {row.kind for row in held}
+    with pytest.raises(Refusal):
+        resync.decide(team.instance, team.owner, team.server.id, let_in=("",))

@@ -186,8 +186,8 @@ def test_what_the_server_cannot_do_is_no_fault_of_the_question(
 def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
     def slow(conn: Connection) -> None:
         number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
-        conn.exec_driver_sql("SET idle_in_transaction_session_timeout = 10")
         assert not _facts.rows(conn, "a")
+        conn.exec_driver_sql("SET idle_in_transaction_session_timeout = 10")
         wait_until(lambda: not _is_there(postgresql_url, number), "the end of the session")
         _facts.rows(conn, "a")
 

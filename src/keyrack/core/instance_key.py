@@ -28,7 +28,7 @@ log = logger("keyrack")
 class InstanceKey:
     """Signs host documents, seals rows, encrypts access key secrets and hashes tokens.
 
-    All four keys are derived from one 32-byte seed, so that one file, kept apart from the database, is
+    Each has a key of its own, derived from one 32-byte seed, so that one file, kept apart from the database, is
     all that a backup must hold and all that a thief of the database lacks.
     """
 

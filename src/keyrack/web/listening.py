@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-AT_ONCE = 64
+AT_ONCE = 256
 """Connections in a round, so that those who are connected are served meanwhile."""
 
 

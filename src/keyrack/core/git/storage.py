@@ -17,6 +17,8 @@ from keyrack.store.git.repositories import Repository, uids_of
 INIT_SECONDS = 60
 KEPT_AFTER_DELETION = 30 * 24 * 3600.0
 """How long a deleted repository's folder stays, in seconds: whoever restores a backup of before finds it there."""
+UNFINISHED_AFTER = 24 * 3600.0
+"""So old, in seconds, is no folder that somebody is still making."""
 FIRST_MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository; it is as old as that is known."""
 AT_ONCE = 1000
@@ -107,6 +109,10 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
     removed = []
     for half in root.glob("*/.gone-*"):
         shutil.rmtree(half, ignore_errors=True)
+    for half in root.glob("*/.new-*"):  # of a process that was killed while it made one
+        with contextlib.suppress(OSError):
+            if time.time() - half.stat().st_mtime > UNFINISHED_AFTER:
+                shutil.rmtree(half, ignore_errors=True)
     folders = sorted(root.glob("*/*.git"))
     for first in range(0, len(folders), AT_ONCE):
         some = folders[first : first + AT_ONCE]

@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors
-from keyrack.core.hosts import reports
+from keyrack.core.hosts import news, reports
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Page, Server
 from keyrack.protocol.host_document import HostDocument, KeyRemoval
+from keyrack.protocol.report import APPLIED, STATES
 from keyrack.store.hosts import deleted_servers, unmanaged_keys
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.keys import access, revoked_keys
@@ -105,7 +106,7 @@ def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: in
 def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mapping[str, Any]) -> None:
     """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
     applied, state = body.get("revision"), body.get("state")
-    if state is None or not isinstance(applied, int) or isinstance(applied, bool):
+    if state not in STATES or not isinstance(applied, int) or isinstance(applied, bool):
         return
     problems = reports.problems(body) or []
     # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
@@ -124,12 +125,13 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mappin
         def change(work: Work) -> None:
             work.no_event("most of what it tells is of no use to anybody any more")
             words = "; ".join(problems)
-            if state != "applied":
-                work.record(f"The deleted host {gone.name} did not take its last document: {words or state}")
+            if state != APPLIED:
+                # It can say so again and again, and whoever is root there say anything.
+                news.tell(work, gone, f"The deleted host {gone.name} did not take its last document: {words or state}")
             elif is_last and deleted_servers.confirm(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
-                    f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""),
+                    (f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""))[: news.LONGEST],
                     level="warning",
                 )
 

@@ -13,6 +13,7 @@ from keyrack.model import Server
 from keyrack.store.hosts import host_reports
 
 ONLINE = timedelta(seconds=90)
+"""Agents ask again at least every 50 seconds."""
 WRITE_SECONDS = 20.0  # an agent asks every half minute or so; both together stay well below ONLINE
 
 

@@ -78,7 +78,8 @@ def record(work: Work, server: Server, batch: Batch) -> None:
     before = told_logins.of_server(work.connection, server.id)
     if before is not None and before.batch == batch.name:
         return
-    is_same_hour = before is not None and work.now - before.hour_from < HOUR
+    # An hour that begins in the future was noted before the clock was set back, and would last until then.
+    is_same_hour = before is not None and timedelta(0) <= work.now - before.hour_from < HOUR
     count, left_out = (before.events, before.left_out) if before is not None and is_same_hour else (0, 0)
     if before is not None and not is_same_hour and before.left_out:
         words = f"Host {server.name} told of {before.left_out} more logins in the hour from"

@@ -125,7 +125,7 @@ def set_offline_policy(
                 server = own_server(work, one)
                 lasting = f"after {after_seconds} seconds {OFFLINE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
-                    f"OfflinePolicy documents on {server.name}: {lasting}",
+                    f"Set the offline policy of {server.name}: {lasting}",
                     target_id=one,
                     server_id=one,
                     level="warning",

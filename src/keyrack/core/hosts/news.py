@@ -14,6 +14,7 @@ from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import REFUSED as REFUSED_WHOLE
 from keyrack.store.audit import events
+from keyrack.store.hosts.deleted_servers import DeletedServer
 
 MOST_AN_HOUR = 300
 MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
@@ -24,7 +25,7 @@ REFUSED_CODE = "document-refused"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
-def tell(work: Work, server: Server, *summaries: str) -> None:
+def tell(work: Work, server: Server | DeletedServer, *summaries: str) -> None:
     """Leave events of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so. The same
     words again and again are left out as well, beyond MOST_ALIKE in an hour, which the last of them says.
     """

@@ -96,7 +96,8 @@ def decide(
         def change(work: Work) -> Difference:
             server = own_server(work, server_id)
             held = held_back.of_server(work.connection, server.id)
-            known = {row.fingerprint for row in held if row.kind != LOST}
+            # An account that is held back has no fingerprint: "" names no key.
+            known = {row.fingerprint for row in held if row.fingerprint and row.kind != LOST}
             for fingerprint in let_in:
                 if fingerprint not in known:
                     raise invalid("let_in", f"The key {fingerprint} is not held back on this server.")

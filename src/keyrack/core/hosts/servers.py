@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, room, validation
-from keyrack.core.hosts import deleted_servers
+from keyrack.core import cursors, lookups, quotas, validation
+from keyrack.core.hosts import deleted_servers, last_seen
 from keyrack.core.hosts.facts import OBSERVE
+from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import NUMBER, own_server
@@ -28,8 +29,6 @@ from keyrack.store.hosts import servers
 from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
-# Agents ask again at least every 50 seconds.
-ONLINE_FOR = timedelta(seconds=90)
 STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
 """Not heard of lately; not obeying the newest document yet; not enrolled yet."""
 # RunCloud: a new server has these two, and neither can be deleted.
@@ -65,7 +64,7 @@ def create(
         labels = [tag(value) for value in tags]
 
         def change(work: Work) -> Server:
-            room.refuse_more(work, "server")
+            quotas.refuse_more(work, "server")
             if server_id is not None and _is_taken(work.connection, server_id):
                 words = f"The id {server_id} is or was another server's; leave it out for a new one."
                 raise Refusal(Kind.TAKEN, "id-taken", words, field="id")
@@ -153,7 +152,7 @@ def find(
                 connection,
                 actor.workspace_id,
                 search=search,
-                silent_since=instance.now() - ONLINE_FOR if state == SILENT else None,
+                silent_since=instance.now() - ONLINE if state == SILENT else None,
                 behind=state == BEHIND,
                 enrolled=state != NEW,
                 offset=offset,
@@ -172,7 +171,7 @@ def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15
 
 def is_online(instance: Instance, server: Server) -> bool:
     """Whether the server's agent was heard of lately."""
-    return server.seen_at is not None and instance.now() - server.seen_at < ONLINE_FOR
+    return last_seen.is_online(server, instance.now())
 
 
 def rename(
@@ -269,7 +268,7 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
         def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
             servers.forget_ended_enrolments(work.connection, server.id, work.now)
-            room.refuse_more(work, "enrolment", server.id)
+            quotas.refuse_more(work, "enrolment", server.id)
             servers.add_enrolment(
                 work.connection,
                 server.id,

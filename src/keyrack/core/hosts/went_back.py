@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
 from keyrack.core.hosts import deleted_servers as deleted_servers_told
+from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.people.users import system_actor
@@ -278,7 +279,10 @@ def _revoked_here(work: Work, server: Server) -> tuple[str, ...]:
 
 
 def _take_over(work: Work, server: Server, document: HostDocument, *, undecided: bool) -> None:
-    """What was asked of the host in whole is newer than what this database says, and was asked by somebody."""
+    """What was asked of the host in whole is newer than what this database says, and was asked by somebody.
+
+    A document says observe of a host that is to enforce by itself, and so nothing else of its mode.
+    """
     values: dict[str, Any] = {"compared_at": work.now, "told_lineage": document.lineage}
     if not undecided:
         values["went_back_at"] = None
@@ -287,7 +291,7 @@ def _take_over(work: Work, server: Server, document: HostDocument, *, undecided:
         server.id,
         values
         | {
-            "mode": document.mode,
+            "mode": AUTO if server.mode == AUTO and document.mode == OBSERVE else document.mode,
             "sshd": dict(document.sshd),
             "offline_after_seconds": document.offline_policy.after_seconds,
             "offline_then": document.offline_policy.then,

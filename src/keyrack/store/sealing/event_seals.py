@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.store import instance_facts
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.plain import encode_typed
 from keyrack.store.sealing.seals import SEAL, seals_of
 from keyrack.store.tables import events
 
@@ -31,7 +31,7 @@ def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = 
     """The seal of an event; its details as JSON keeps them. number: of its own, a new one unless given."""
     fields = {name: event[name] for name in _SEALED if event[name] is not None}
     number = secrets.token_bytes(_NUMBER) if number is None else number
-    return number + seals_of(connection).mac(b"event " + number + encode(fields).encode())
+    return number + seals_of(connection).mac(b"event " + number + encode_typed(fields).encode())
 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, event
+from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
-from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.plain import as_digits, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
     access_requests,
@@ -245,8 +245,9 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
-    """What a column's value goes through: what is true or false is a number in SQLite, and a time has no JSON."""
-    return as_flag if isinstance(column.type, Flag) else as_microseconds if isinstance(column.type, Moment) else None
+    """What a column's value goes through: what is true or false is a number in SQLite, times and bytes have no JSON."""
+    kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_digits))
+    return next((sealed_as for kind, sealed_as in kinds if isinstance(column.type, kind)), None)
 
 
 # Per table: the columns under its seal, and what their values go through.
@@ -269,7 +270,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
         value = values[name]
         if value is not None:
             parts += (name, value if sealed_as is None else sealed_as(value))
-    return encode(parts).encode()
+    return encode_typed(parts).encode()
 
 
 def column_names(table: Table) -> tuple[str, ...]:
