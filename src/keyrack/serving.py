@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import prometheus_client
 
-from keyrack.core import ownership, rounds
+from keyrack.core import ownership, periodic
 from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
@@ -79,7 +79,7 @@ def _sync(instance: Instance) -> Callable[[], None]:
     if not instance.settings.key_source_minutes:
         return lambda: None
     ask = Outgoing(instance.settings)
-    return rounds.every(
+    return periodic.every(
         SYNC_EVERY_SECONDS,
         lambda _: key_sync.sync_due(instance, ask),
         name="key-sync",
@@ -97,7 +97,7 @@ def _chain(instance: Instance) -> Callable[[], None]:
         while chain.extend(instance, handed) and not stopping.is_set():
             pass
 
-    return rounds.every(
+    return periodic.every(
         CHAIN_EVERY_SECONDS,
         extend,
         first=lambda: chain.recall(instance, kept),
@@ -135,7 +135,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         missing.go_on(instance)
         instance.figures.behind.set(instance.database.read(servers.count_behind))
 
-    end = rounds.every(
+    end = periodic.every(
         TIDY_EVERY_SECONDS,
         tidy,
         first=lambda: warn_if_lossy(instance.database),

@@ -144,6 +144,23 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
 
 
+def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
+    console: Service, people: dict[str, Person]
+) -> None:
+    line = fresh_line()
+    terms = {"label": "vault", "username": "deploy", "public_key": line, "break_glass": True}
+    credentials.add(console.instance, KEYRACK, 1, **terms)  # type: ignore[arg-type]
+    at = f"{console.instance.now():%Y-%m-%dT%H:%M:%SZ}"
+    login = {"fingerprint": parse(line).sha256, "address": "203.0.113.7", "user": "deploy"}
+    held = {**login, "id": "7-700", "started_at": at}
+    server = servers.get(console.instance, KEYRACK, 1)
+    told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
+    enrolment.report(console.instance, server, told)
+    seen = people["olga"].see("/activity?kind=alarm")
+    assert "glass broken" in seen
+    assert '<a href="/hosts/1#sessions">end it</a>' in seen
+
+
 def test_two_tabs_do_not_overwrite_each_others_settings(people: dict[str, Person]) -> None:
     olga = people["olga"]
     seen = _seen(olga.see("/hosts/1"))
@@ -201,6 +218,7 @@ def test_the_map_is_filtered_by_tag_before_it_is_cut_and_its_csv_is_whole(
 def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service, people: dict[str, Person]) -> None:
     instance = console.instance
     wanted = {"Logins a day": 3, "Hosts obeyed within": 1}
+    instance.tallies.write(instance.database, instance.now())  # what other tests told
     before = people["olga"].see("/")
     drawn = servers.create(instance, KEYRACK, name="drawn", address="192.0.2.85")
     token = servers.invite(instance, KEYRACK, drawn.id)

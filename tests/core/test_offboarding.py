@@ -230,6 +230,19 @@ def test_undo_leaves_what_was_taken_since(team: Team) -> None:
     assert parse(alice.other).canonical in told(team, alice.hosts[1]).revoked
 
 
+def test_undo_gives_no_membership_of_a_repository_that_one_may_not_give(team: Team) -> None:
+    instance, owner = team.instance, team.owner
+    held = {owner.user_id or 0: "admin", team.member_user.id: "admin"}
+    repositories.ensure(instance, owner, path="acme/site", members=held)
+    made = offboarding.offboard(instance, owner, "alice")
+    bob, _ = actor(instance, owner.workspace_id, "bob", Role.MEMBER, "people:offboard", "codeartsrepo::*")
+    with pytest.raises(Refusal) as refused:
+        offboarding_undo.undo(instance, bob, made.id)
+    assert code(refused) == (Kind.FORBIDDEN, "not-allowed")
+    assert "createMembers" in refused.value.message
+    assert offboarding_undo.undo(instance, owner, made.id).back["repository_members"] == 1
+
+
 def test_undo_has_an_end(team: Team) -> None:
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")

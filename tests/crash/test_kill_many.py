@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from keyrack import app
 from keyrack.core.people import users
@@ -72,6 +73,7 @@ def places(killed: Killed, fingerprints: list[str]) -> list[int]:
         instance.database.close()
 
 
+@pytest.mark.timeout(1800 if SERVERS > 300 else 300)  # making 10,000 servers takes minutes
 def test_a_key_is_on_all_servers_or_on_none(killed: Killed, tmp_path: Path) -> None:
     more = "".join(
         f'[[servers]]\nname = "many-{n}"\naddress = "m-{n}"\nsystem_users = ["deploy"]\ntags = ["many"]\n'

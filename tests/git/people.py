@@ -21,7 +21,7 @@ from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
 from keyrack.store.people import users as user_rows
 from tests.ports import free_port
-from tests.quick_ssh import KEX, quick_host_key
+from tests.quick_ssh import KEX, quick_host_key, quick_pair
 from tests.services import Service
 
 SECONDS = 120
@@ -133,8 +133,11 @@ class Site:
         folder = self.folder / f"{name}-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         key = folder / "key"
-        made = run(["ssh-keygen", "-q", "-t", key_type, "-N", "", "-C", name, "-f", str(key)])
-        assert made.code == 0, made.said
+        if key_type == "ed25519":
+            quick_pair(key, name)
+        else:
+            made = run(["ssh-keygen", "-q", "-t", key_type, "-N", "", "-C", name, "-f", str(key)])
+            assert made.code == 0, made.said
         (folder / "known_hosts").write_bytes(self.host.known_hosts.read_bytes())
         person = Person(self, name, key, folder)
         if token is not None:

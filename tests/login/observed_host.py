@@ -25,6 +25,7 @@ from keyrack.private_sshd import ADDRESS
 from tests import own_machine
 from tests.login.private_sshd import Key, SshClient, own_settings, sshd_path
 from tests.ports import free_port
+from tests.quick_ssh import quick_pair
 from tests.services import Service
 from tests.waiting import wait_until
 
@@ -134,12 +135,12 @@ class AdoptedHost:
         """Settings, host key, and a key for each account, each in another kind of place."""
         self.etc.mkdir()
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.etc / "host_key"], check=True)
+        quick_pair(self.etc / "host_key", "host")
         public = (self.etc / "host_key.pub").read_text("ascii").rstrip()
         self.client.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {public}\n", "ascii")
         for name in (*ACCOUNTS, "rogue", "global", "certified", "helper"):
             self.keys[name] = Key.make(self.folder / f"key-{name}")
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ca], check=True)
+        quick_pair(self.ca, "authority")
         helper = self.etc / "helper"
         helper.write_text(f"#!/bin/sh\n[ \"$1\" = krfive ] && echo '{self.keys['helper'].public}'\nexit 0\n", "ascii")
         helper.chmod(0o755)

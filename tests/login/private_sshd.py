@@ -20,7 +20,7 @@ from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
 from tests import leftovers
 from tests.ports import free_port
-from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key
+from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key, quick_pair
 from tests.waiting import wait_until
 
 USERNAME = pwd.getpwuid(os.geteuid()).pw_name
@@ -66,7 +66,7 @@ def strict_folder() -> Iterator[Path]:
 
 
 class Key:
-    """A key pair made by ssh-keygen: the path of the private half, and the public half in its normal form."""
+    """A key pair as ssh-keygen makes it: the path of the private half, and the public half in its normal form."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,6 +75,9 @@ class Key:
     @classmethod
     def make(cls, path: Path, key_type: str = "ed25519", bits: int | None = None) -> Key:
         """Make a new pair at `path`."""
+        if key_type == "ed25519":
+            quick_pair(path, "test")
+            return cls(path)
         size = ["-b", str(bits)] if bits else []
         given = ["ssh-keygen", "-q", "-t", key_type, *size, "-N", "", "-C", "test", "-f", str(path)]
         subprocess.run(given, check=True, timeout=120)

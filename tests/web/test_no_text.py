@@ -44,3 +44,34 @@ def test_it_costs_its_row_alone(team_folder: Path, tmp_path: Path, column: str) 
         assert row.key == (doomed,)
         damaged_rows.remove(service.instance, operator, row.name)
         assert damaged(service.instance, operator) == []
+
+
+@pytest.mark.parametrize(
+    "column", ["actor_name", "address", "action", "reason", "summary", "level", "server_id", "details"]
+)
+def test_bytes_in_an_event_cost_it_alone(team_folder: Path, tmp_path: Path, column: str) -> None:
+    """Else whoever writes to the database alone keeps everybody from reading the log."""
+    shutil.copytree(team_folder, tmp_path / "data")
+    with running(settings_for(tmp_path / "data", "")) as service:
+        assert add(service, label="kept", publicKey=fresh_line()).status_code == 200
+        with sqlite3.connect(tmp_path / "data" / "keyrack.db") as others:
+            others.execute(f"UPDATE events SET {column} = x'00ff' WHERE id = (SELECT max(id) FROM events)")
+        others.close()
+        assert add(service, label="more", publicKey=fresh_line()).status_code == 200
+        answer = service.call("GET", "/api/keyrack/v1/events", token="token-of-olga")
+        assert answer.status_code == 200
+        assert "more" in answer.json()["items"][0]["summary"]
+
+
+def test_what_others_wrote_into_a_webhook_costs_it_alone(team_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(team_folder, tmp_path / "data")
+    with running(settings_for(tmp_path / "data", "")) as service:
+        for place in ("a", "b"):
+            body = {"url": f"https://{place}.example.org/hook"}
+            made = service.call("POST", "/api/keyrack/v1/webhooks", token="token-of-olga", json=body)
+            assert made.status_code < 300, made.text
+        with sqlite3.connect(tmp_path / "data" / "keyrack.db") as others:
+            others.execute("UPDATE webhooks SET level = 'x', actions = '7' WHERE id = 1")
+        others.close()
+        answer = service.call("GET", "/api/keyrack/v1/webhooks", token="token-of-olga")
+        assert [one["level"] for one in answer.json()["items"]] == ["info", "warning"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from keyrack.core import rounds
+from keyrack.core import periodic
 from keyrack.core.audit import webhooks
 from keyrack.core.audit.sinks import Sinks
 from keyrack.core.audit.webhooks import DueDeliveries
@@ -24,7 +24,7 @@ AT_ONCE = 8
 def start(instance: Instance) -> Callable[[], None]:
     """Begin; answers how to stop it."""
     loop = _Loop(instance)
-    end = rounds.every(EVERY_SECONDS, lambda _: loop.turn(), name="deliveries", failing="events are not delivered")
+    end = periodic.every(EVERY_SECONDS, lambda _: loop.turn(), name="deliveries", failing="events are not delivered")
 
     def stop() -> None:
         end()

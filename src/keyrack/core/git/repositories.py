@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import cursors, lookups, room, validation
+from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import user_with_uid
 from keyrack.core.people.users import system_actor
@@ -438,7 +438,7 @@ def _add(
         "created_by": work.actor.user_id,
         "created_at": work.now,
     }
-    room.refuse_more(work, "repository")
+    quotas.refuse_more(work, "repository")
     if repository_id is not None:
         values["id"] = repository_id
     return repositories.add(work.connection, values)

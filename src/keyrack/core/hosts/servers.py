@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, room, validation
+from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts import deleted_servers, last_seen
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.hosts.last_seen import ONLINE
@@ -64,7 +64,7 @@ def create(
         labels = [tag(value) for value in tags]
 
         def change(work: Work) -> Server:
-            room.refuse_more(work, "server")
+            quotas.refuse_more(work, "server")
             if server_id is not None and _is_taken(work.connection, server_id):
                 words = f"The id {server_id} is or was another server's; leave it out for a new one."
                 raise Refusal(Kind.TAKEN, "id-taken", words, field="id")
@@ -268,7 +268,7 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
         def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
             servers.forget_ended_enrolments(work.connection, server.id, work.now)
-            room.refuse_more(work, "enrolment", server.id)
+            quotas.refuse_more(work, "enrolment", server.id)
             servers.add_enrolment(
                 work.connection,
                 server.id,

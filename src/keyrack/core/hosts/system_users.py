@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, room, validation
+from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts import account_passwords, accounts
 from keyrack.core.hosts.servers import is_online
 from keyrack.core.instance import Instance
@@ -61,7 +61,7 @@ def create(
                 raise Refusal(
                     Kind.TAKEN, "username-taken", "The server has a system user of that name.", field="username"
                 )
-            room.refuse_more(work, "system user", server.id)
+            quotas.refuse_more(work, "system user", server.id)
             encrypted = None if hashed is None else accounts.encrypt_password(instance, server.id, name, hashed)
             with work.raising((server.id,)) as revisions:
                 system_user_id = servers.add_system_user(

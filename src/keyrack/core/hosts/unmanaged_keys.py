@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, room, validation
+from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
@@ -163,7 +163,7 @@ def accept(
             limits, end = _meaning(found, key.type)
             name = validation.text(label or found.comment or found.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
-                room.refuse_more(work, "system user", server.id)
+                quotas.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
             credential = credentials.put(
                 work,

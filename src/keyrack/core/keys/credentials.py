@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import cursors, room, validation
+from keyrack.core import cursors, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
 from keyrack.core.lookups import own_server, require_server
@@ -277,7 +277,7 @@ def _put(
         _free_label(work, server_id, label)
     # Each key raised the revision, so that nothing is counted before there can be as many.
     if place.server.revision >= MOST["SSH key"][1]:
-        room.refuse_more(work, "SSH key", server_id)
+        quotas.refuse_more(work, "SSH key", server_id)
     # What freed the label raised the revision.
     locked = None if place.labelled else (place.server,)
     with work.raising((server_id,), locked=locked, last=last) as revisions:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import room, validation
+from keyrack.core import quotas, validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
@@ -18,7 +18,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, has_ended
-from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
 from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential
@@ -122,7 +121,7 @@ def add(
             for one in new:
                 # Each key raised the revision, so that nothing is counted before there can be as many.
                 if one.revision >= MOST["SSH key"][1]:
-                    room.refuse_more(work, "SSH key", one.id)
+                    quotas.refuse_more(work, "SSH key", one.id)
             made = _put(work, new, accounts, wanted)
             return tuple(
                 Placed(one.name, one.id, made.get(one.id) or present[one.id], ADDED if one.id in made else PRESENT)
@@ -214,7 +213,7 @@ def revoke(
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         if (fingerprint is None) == (label is None):
             raise invalid("fingerprint", "Name the key either by its fingerprint or by its label.")
-        key = None if fingerprint is None else _fingerprint(fingerprint)
+        key = None if fingerprint is None else validation.fingerprint(fingerprint)
         name = None if label is None else validation.text(label, field="label")
         choice = _Choice.read(chosen)
 
@@ -281,7 +280,7 @@ def replace(
     """
     aim = "replace an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
-        old = _fingerprint(fingerprint)
+        old = validation.fingerprint(fingerprint)
         key = validation.public_key(instance, actor.workspace_id, public_key)
         if key.sha256 == old:
             raise invalid("public_key", "This is the key that is to be replaced; give another one.")
@@ -388,12 +387,6 @@ def _count(servers: Sequence[ChosenServer]) -> str:
 def _names(servers: Sequence[ChosenServer]) -> str:
     names = ", ".join(one.name for one in servers[:SHOWN])
     return names + (f" and {len(servers) - SHOWN} more" if len(servers) > SHOWN else "")
-
-
-def _fingerprint(value: object) -> str:
-    if not isinstance(value, str) or not is_fingerprint(value):
-        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

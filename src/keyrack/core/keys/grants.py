@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, room, validation
+from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import event_terms, openings, propagation
@@ -93,7 +93,7 @@ def give(
             if server_id is not None:
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
-            room.refuse_more(work, "grant")
+            quotas.refuse_more(work, "grant")
             grant = own_grant(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
@@ -427,7 +427,7 @@ def open_for(
     work: Work, *, user_id: int, server_id: int | None, tag: str | None, system_user: str, end: datetime, reason: str
 ) -> Grant:
     """Insert a grant for a user within a unit of work, which leaves the event. Raises Refusal LIMIT."""
-    room.refuse_more(work, "grant")
+    quotas.refuse_more(work, "grant")
     values: dict[str, Any] = {
         "workspace_id": work.actor.workspace_id,
         "user_id": user_id,

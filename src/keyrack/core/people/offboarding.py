@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from keyrack.core import cursors, room, validation
+from keyrack.core import cursors, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import user_named
@@ -135,7 +135,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
             if going.is_nothing and before is not None and before.undone_at is None:
                 work.no_event("gone already")
                 return before
-            room.refuse_more(work, "offboarding")
+            quotas.refuse_more(work, "offboarding")
             return _remove(work, going, why)
 
         return attempt.write(change)

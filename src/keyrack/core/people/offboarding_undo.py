@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from keyrack import policy
+from keyrack.core.git.repositories import ADD_MEMBERS
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
 from keyrack.core.people.offboarding import OFFBOARD, TABLES
@@ -191,6 +192,7 @@ def _refuse_giving(work: Work, returning: _Return) -> None:
     needed = {
         "grants:write": returning.rows["grants"] or returning.rows["group_members"],
         "credentials:write": returning.rows["credentials"],
+        ADD_MEMBERS: returning.rows["repository_members"],
     }
     for action, rows in needed.items():
         refusal = policy.may(work.actor, action) if rows else None

@@ -100,7 +100,8 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
 def _note_use(instance: Instance, token: Token) -> None:
     """Note that a token is in use, at most once an hour; one that cannot be noted just now is noted later."""
     at = instance.now()
-    if token.last_used_at is not None and at - token.last_used_at < USE_NOTED_EVERY:
+    # One that was noted in the future, before the clock was set back, is noted anew.
+    if token.last_used_at is not None and timedelta(0) <= at - token.last_used_at < USE_NOTED_EVERY:
         return
     try:
         instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import lookups, room, validation
+from keyrack.core import lookups, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_user
@@ -84,7 +84,7 @@ def create_user(
             refuse_giving(work.actor, role, allowed)
             if users.user_by_name(work.connection, actor.workspace_id, login) is not None:
                 raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
-            room.refuse_more(work, "user")
+            quotas.refuse_more(work, "user")
             user_id = users.add_user(
                 work.connection,
                 actor.workspace_id,
@@ -330,7 +330,7 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
         def change(work: Work) -> bool:
             if known or workspaces.project_by_uid(work.connection, number) is not None:
                 raise Refusal(Kind.TAKEN, "project-taken", f"The project {title} or its id is taken.")
-            room.refuse_more(work, "project")
+            quotas.refuse_more(work, "project")
             project_id = workspaces.add_project(work.connection, actor.workspace_id, uid=number, name=title)
             work.record(f"Created project {title}", target_id=project_id)
             return True
@@ -365,7 +365,7 @@ def ensure_group(
             group, before = held(work.connection)
             made = group is None
             if group is None:
-                room.refuse_more(work, "group")
+                quotas.refuse_more(work, "group")
                 group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
             wanted = named if exactly else named | before
             for user_id in wanted - before:

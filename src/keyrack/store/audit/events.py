@@ -15,6 +15,7 @@ from keyrack.store.rows import contains, page
 from keyrack.store.sealing import event_seals
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_ALARM, events
+from keyrack.store.tables.columns import UNREADABLE
 
 NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
@@ -33,6 +34,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "repositories": ("repository", "project", "deploy key"),
 }
 """What events are about, as people ask for it: the kinds of their targets."""
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("actor_name", "token_name", "address", "channel", "action", "outcome", "reason"), str),
+    **dict.fromkeys(("target_kind", "summary", "level"), str),
+    **dict.fromkeys(("actor_id", "token_id", "target_id", "server_id"), int),
+    "details": dict,
+}
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -180,7 +187,7 @@ def _after(event_id: int, limit: int) -> Select[Any]:
 
 def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...]:
     """The events of all workspaces with a larger id, oldest first, at most `limit`."""
-    return tuple(Event(**row) for row in _after.rows(connection, event_id, limit))
+    return tuple(event_record(row) for row in _after.rows(connection, event_id, limit))
 
 
 @prepared
@@ -224,4 +231,15 @@ def newest(connection: Connection, server_id: int, channel: str, *, most: int) -
 
 
 def _event(row: Row[Any]) -> Event:
-    return Event(**row._mapping)
+    return event_record(dict(row._mapping))
+
+
+def event_record(row: Mapping[str, Any]) -> Event:
+    """An event from its columns. What SQLite lets others write in place of a text or a number is shown as unreadable,
+    or as none: it costs no other event, and what looks through the log names it.
+    """
+    values = dict(row)
+    for name, kind in _KINDS.items():
+        if not isinstance(values[name], kind):
+            values[name] = None if kind is int else {UNREADABLE: True} if kind is dict else UNREADABLE
+    return Event(**values)

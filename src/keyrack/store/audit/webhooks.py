@@ -10,12 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Select, Update, delete, insert, select, update
 
 from keyrack.model import Event
+from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
 
 WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
+LEVELS = ("info", "warning", "alarm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _new_events(webhook_id: int, workspace_id: int, after: int, limit: int) -> S
 def new_events(connection: Connection, webhook: Webhook, after: int, limit: int) -> list[Event]:
     """Events of the webhook's workspace after an id that are not queued for it, oldest first."""
     rows = _new_events.rows(connection, webhook.id, webhook.workspace_id, after, limit)
-    return [Event(**row) for row in rows]
+    return [event_record(row) for row in rows]
 
 
 @prepared
@@ -219,7 +221,7 @@ def _events_by_ids(ids: Sequence[int]) -> Select[Any]:
 
 def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event]:
     """These events by id; those that are gone are left out."""
-    return {row.id: Event(**row) for row in _events_by_ids.rows(connection, ids)}
+    return {row.id: event_record(row) for row in _events_by_ids.rows(connection, ids)}
 
 
 @prepared
@@ -247,4 +249,7 @@ def forget(connection: Connection, before: datetime, most: int) -> int:
 
 
 def _webhook(row: Any) -> Webhook:
-    return Webhook(**{**row, "actions": tuple(row["actions"])})
+    # What others wrote there: of a level that is none everything is sent, of actions that are no list nothing.
+    level = row["level"] if row["level"] in LEVELS else LEVELS[0]
+    actions = tuple(one for one in row["actions"] if isinstance(one, str)) if isinstance(row["actions"], list) else ()
+    return Webhook(**{**row, "level": level, "actions": actions})

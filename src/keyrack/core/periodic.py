@@ -1,4 +1,4 @@
-"""Background work in rounds, on a thread of its own for each; must know none of the work."""
+"""Runs background work periodically, on a thread of its own for each; must know none of the work."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def every(
     name: str,
     failing: str,
 ) -> Callable[[], None]:
-    """Do work again and again, seconds apart; answers how to stop it, which waits for the round that is under way.
+    """Do work again and again, seconds apart; answers how to stop it, which waits for the run that is under way.
 
-    work: gets what is set once it is to stop, for rounds that last; first: what must have been done once, without a
-    failure, before it; name: the thread's; failing: what the log says when a round fails. The next round does what one
+    work: gets what is set once it is to stop, where one run takes long; first: what must have been done once, without a
+    failure, before it; name: the thread's; failing: what the log says when a run fails. The next run does what one
     left that failed. A database that is away says so itself, once.
     """
     stopping = threading.Event()
@@ -39,7 +39,7 @@ def every(
                 work(stopping)
             except DatabaseUnavailable:
                 pass
-            except Exception:  # of our own making, and the next round may do better
+            except Exception:  # of our own making, and the next run may do better
                 log.exception(failing)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
