@@ -85,7 +85,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     assert run("backup", str(copy), data=data).exit_code == 0
     with opened(data) as instance:
         user_keys.delete(instance, alice, key.id)
-        key_sources.remove(instance, alice, "alice", "github")
+        key_sources.delete(instance, alice, "alice", "github")
         tokens.revoke_secret(instance, alice, "token-of-alice")
         users.change(instance, keyrack, named(instance, "bob").id, enabled=False)
         users.delete_user(instance, keyrack, named(instance, "mallory").id)

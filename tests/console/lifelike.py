@@ -301,6 +301,7 @@ def _reports(made: Workspace) -> None:
             },
             "sessions": _sessions(made, number),
             "last_used": _last_used(made, number),
+            "keys_found": [],
         }
         if number % 6 == 1:
             told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]

@@ -32,6 +32,7 @@ MORE = 1000  # from this number on there are other rules, and a second port
 WIDER = 100_000  # and from this one on more directives, rules by address, and homes of other kinds
 MIXED = 200_000  # and from this one on files that are included, two rules, most with "!", and a key with `from`
 OFTEN = ("", "127.0.0.2", "127.9.8.7")  # from where somebody comes: named by rules, and by none
+FROM_ELSEWHERE = (*OFTEN, "127.9.8.1", "127.44.0.1")  # so that each `from` and each rule of MIXED leaves somebody
 FOUND = (
     163,
     157_111,
@@ -391,7 +392,8 @@ def ways(host: Host, case: Case) -> list[tuple[SshClient, str]]:
     text = " ".join([*case.settings, *(line for lines in case.files.values() for line in lines)])
     clients = [host.client, host.other] if "LocalPort" in text else [host.client]
     by_address = "@" in text or "Match Address" in text or "Match Host" in text or bool(case.bound)
-    return [(client, address) for client in clients for address in (OFTEN if by_address else OFTEN[:1])]
+    addresses = FROM_ELSEWHERE if case.bound else OFTEN if by_address else OFTEN[:1]
+    return [(client, address) for client in clients for address in addresses]
 
 
 def try_login(

@@ -263,6 +263,34 @@ def test_a_rule_for_the_only_place_where_sshd_listens_keeps_everybody_out(
 
 
 @pytest.mark.parametrize(
+    ("listen", "rule"),
+    [
+        ("127.0.0.5", "LocalAddress 127.0.0.1"),
+        ("127.0.0.5", "LocalAddress 127.0.0.0/29"),
+        ("127.0.0.5", "LocalAddress 127.0.0.0/8,!127.0.0.5"),
+        ("::1", "LocalAddress 127.0.0.0/8"),
+        ("::1", "LocalAddress *"),
+    ],
+)
+def test_an_sshd_on_several_addresses_is_judged_by_each(host: AdoptedHost, listen: str, rule: str) -> None:
+    text = host.config.read_text("ascii")
+    head = f"ListenAddress {listen}\n{text}"
+    host.config.write_text(f"{head}\nMatch {rule}\n  PubkeyAuthentication no\n", "ascii")
+    key = host.keys[NAME]
+    try:
+        host.start_sshd()
+        alias = f"HostKeyAlias=[127.0.0.1]:{host.port}"
+        ways = [["-o", f"HostName={address}", "-o", alias] for address in ("127.0.0.1", listen)]
+        inside = any(host.client.login(key, NAME, extra=way).returncode == 0 for way in ways)
+        (verdict,) = LoginCheck(Sshd(str(host.config))).judge({NAME: [AuthorizedKey(key.public)]}, [], everywhere=True)
+        assert inside == (not verdict.words), verdict.words
+        assert inside == (rule not in ("LocalAddress 127.0.0.0/29", "LocalAddress *"))
+    finally:
+        host.stop_sshd()
+        host.config.write_text(text, "ascii")
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         "DenyUsers krtwo@127.0.0.0/8",

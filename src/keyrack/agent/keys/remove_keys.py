@@ -17,7 +17,7 @@ import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.system import as_account
-from keyrack.agent.system.folder import unsafe_because
+from keyrack.agent.system.folder import OF_THE_BYTES, unsafe_because
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey
@@ -152,11 +152,13 @@ def _write_like(path: str, data: bytes, old: int, status: os.stat_result) -> Non
 
 def _copy_attributes(old: int, new: int, mode: int) -> None:
     """Rights of single accounts, labels and such. Without the former, what the mode says of the group is none of it."""
+    if not hasattr(os, "listxattr"):
+        return
     try:
-        names = os.listxattr(old)
+        names = set(os.listxattr(old)) - OF_THE_BYTES
     except OSError:
         return  # a file system that has none
-    for name in names:
+    for name in sorted(names):
         try:
             os.setxattr(new, name, os.getxattr(old, name))
         except OSError:

@@ -24,7 +24,7 @@ _RESERVE_STEP = 16 * 1024
 _NEW_BYTES = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # The kernel's marks of what a file holds, which is another file's (evm, ima).
-_OF_THE_BYTES = {"security.evm", "security.ima"}
+OF_THE_BYTES = {"security.evm", "security.ima"}
 
 
 class FolderProblem(Exception):
@@ -240,7 +240,7 @@ class Folder:
             return
         try:
             with self._opened(name) as replaced:
-                keys = set(os.listxattr(replaced)) - _OF_THE_BYTES
+                keys = set(os.listxattr(replaced)) - OF_THE_BYTES
                 wanted = {key: os.getxattr(replaced, key) for key in keys}
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTSUP):

@@ -14,6 +14,7 @@ from datetime import UTC, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
 from keyrack import policy
@@ -41,6 +42,7 @@ LATE = timedelta(seconds=30)
 """PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
 AT_ONCE = 500
 CLEARED_AT_ONCE = 1000
+DAMAGED = "It was changed in the database, not by Keyrack: nothing is sent until its secret is set anew."
 
 Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
 """POST of a body with headers to an address; raises NoHttpAnswer. See web/outgoing.py."""
@@ -123,12 +125,12 @@ def put(
             if not held:
                 work.no_event("creating it leaves one")
                 return create(within(work), actor, url=place, secret=chosen, level=level, actions=wanted)
-            before, context = held[0], _context(actor.workspace_id, place)
+            before = held[0]
             values: dict[str, Any] = {}
             if (before.level, before.actions) != (level, wanted):
                 values |= {"level": level, "actions": list(wanted)}
-            if chosen is not None and chosen != instance.key.decrypt(before.encrypted_secret, context):
-                values["encrypted_secret"] = instance.key.encrypt(chosen, context)
+            if chosen is not None and chosen != _held_secret(instance, before):
+                values["encrypted_secret"] = instance.key.encrypt(chosen, _context(actor.workspace_id, place))
             if not values:
                 work.no_event("it stands already")
                 return WebhookWithSecret(before, "")
@@ -265,7 +267,7 @@ def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDe
 
 def send(instance: Instance, due: DueDeliveries, post: Post) -> int:
     """Send what is due to one webhook, in order; after one that was not taken the others wait. How many went."""
-    secret = instance.key.decrypt(due.webhook.encrypted_secret, _context(due.webhook.workspace_id, due.webhook.url))
+    secret = _held_secret(instance, due.webhook)
     taken, down = 0, False
     for one in due.deliveries:
         if down:
@@ -298,33 +300,39 @@ def clear_deleted(instance: Instance) -> None:
             pass
 
 
-def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str, post: Post) -> Delivery:
-    """A delivery after an attempt."""
+def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str | None, post: Post) -> Delivery:
+    """A delivery after an attempt; secret: None where none is held that could be believed."""
     event = None if one.event_id is None else due.events.get(one.event_id)
     now = instance.now()
     if event is None and one.event_id is not None:
         return replace(one, state=FAILED, words="The event was deleted before it could be sent.")
-    body = json.dumps(shown(instance, one, event), separators=(",", ":")).encode()
-    stamp = str(int(now.timestamp()))
-    headers = {
-        "Content-Type": "application/json",
-        "X-Keyrack-Delivery": str(one.id),
-        "X-Keyrack-Timestamp": stamp,
-        "X-Keyrack-Signature": f"sha256={sign(secret, stamp, body)}",
-    }
     status: int | None = None
-    try:
-        status = post(due.webhook.url, headers, body).status
-        elsewhere = ", a redirect, which is not followed" if 300 <= status < 400 else ""
-        words = "" if 200 <= status < 300 else f"It answered {status}{elsewhere}."
-    except NoHttpAnswer as error:
-        words = str(error)
+    words = DAMAGED
+    if secret is not None:
+        body = json.dumps(shown(instance, one, event), separators=(",", ":")).encode()
+        status, words = _posted(due.webhook.url, one, body, str(int(now.timestamp())), secret, post)
     tried = replace(one, attempts=one.attempts + 1, status=status, words=words)
     if not words:
         return replace(tried, state=DELIVERED, delivered_at=now)
     if tried.attempts > len(WAITS):
         return replace(tried, state=FAILED)
     return replace(tried, next_at=now + WAITS[tried.attempts - 1])
+
+
+def _posted(url: str, one: Delivery, body: bytes, stamp: str, secret: str, post: Post) -> tuple[int | None, str]:
+    """The status of the answer, None for none, and what went wrong, "" for nothing. stamp: seconds since 1970."""
+    headers = {
+        "Content-Type": "application/json",
+        "X-Keyrack-Delivery": str(one.id),
+        "X-Keyrack-Timestamp": stamp,
+        "X-Keyrack-Signature": f"sha256={sign(secret, stamp, body)}",
+    }
+    try:
+        status = post(url, headers, body).status
+    except NoHttpAnswer as error:
+        return None, str(error)
+    elsewhere = ", a redirect, which is not followed" if 300 <= status < 400 else ""
+    return status, "" if 200 <= status < 300 else f"It answered {status}{elsewhere}."
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
@@ -387,6 +395,14 @@ def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:
 def _context(workspace_id: int, url: str) -> str:
     """What a secret is encrypted for: whoever changes the address in the database has nothing signed for it."""
     return f"webhook {workspace_id} {url}"
+
+
+def _held_secret(instance: Instance, webhook: Webhook) -> str | None:
+    """The secret of a webhook; None where it, or its address, was changed in the database, not by Keyrack."""
+    try:
+        return instance.key.decrypt(webhook.encrypted_secret, _context(webhook.workspace_id, webhook.url))
+    except InvalidTag:
+        return None
 
 
 def _host(url: str) -> str:

@@ -95,7 +95,7 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
         return attempt.write(change)
 
 
-def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
+def delete(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
     """Take a user's keys from an account no more, and withdraw those that came from it.
 
     Raises Refusal MISSING or FORBIDDEN.

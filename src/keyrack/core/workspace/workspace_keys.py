@@ -128,7 +128,7 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
     for kind in held:
         run.remove(
             f"take keys of {wanted.name} from {held[kind].account} no more",
-            lambda doing, one=kind: key_sources.remove(  # type: ignore[misc]
+            lambda doing, one=kind: key_sources.delete(  # type: ignore[misc]
                 doing.instance, doing.actor, wanted.name, one
             ),
         )

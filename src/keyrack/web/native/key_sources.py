@@ -35,7 +35,7 @@ def sync_key_sources(call: Call) -> shapes.KeySources:
 
 def delete_key_source(call: Call) -> None:
     """Take a user's keys from an account no more, and withdraw those that came from it"""
-    key_sources.remove(call.instance, call.actor, call.path["name"], call.path["kind"])
+    key_sources.delete(call.instance, call.actor, call.path["name"], call.path["kind"])
 
 
 def _may_change(call: Call) -> None:
