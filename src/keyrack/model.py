@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -334,6 +334,12 @@ class Grant:
     def has_begun(self, at: datetime) -> bool:
         """Whether its start came, where it has one."""
         return self.starts_at is None or self.starts_at <= at
+
+
+Level = Literal["info", "warning", "alarm"]
+"""How much an event matters."""
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""The least first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from keyrack.core.hosts import contacts, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
 from keyrack.core.people import users
+from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, EventFilter
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
@@ -441,6 +442,19 @@ def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
     later = audit_tree.read(chain.checkpoint(instance, log.owner).text)
     path = chain.consistency(instance, log.owner, checkpoint.size, later.size)
     assert audit_tree.extends(checkpoint.size, checkpoint.root, later.size, later.root, path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named_to_who_asks_for_a_proof(log: Team) -> None:
+    row = {"size": 10**6, "text": "nothing", "signature": "nothing", "at": log.instance.now()}
+    log.instance.database.write(lambda connection: connection.execute(audit_checkpoints.insert().values(row)))
+    event = events.find(log.instance, log.owner, limit=1).items[0]
+    for asked in (
+        lambda: chain.consistency(log.instance, log.owner, 1, 2),
+        lambda: chain.prove(log.instance, log.owner, event.id),
+    ):
+        with pytest.raises(Refusal) as refused:
+            asked()
+        assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "audit-broken")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store.hosts import host_reports
 from keyrack.store.tables import offboardings
+from keyrack.web.native import shapes_offboardings
 from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -266,6 +267,18 @@ def test_an_altered_row_brings_nothing_back(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
         offboarding_undo.undo(instance, owner, made.id)
     assert code(refused) == (Kind.UNAVAILABLE, "seal-broken")
+
+
+@pytest.mark.parametrize("gone", [{}, [], {"keys": 7}], ids=str)
+def test_what_somebody_wrote_into_the_row_is_not_shown_as_what_went(team: Team, gone: Any) -> None:
+    Alice(team)
+    made = offboarding.offboard(team.instance, team.owner, "alice")
+    assert made.gone["keys"]
+    team.instance.database.write(lambda connection: connection.execute(offboardings.update().values(gone=gone)))
+    (listed,) = offboarding.find(team.instance, team.owner).items
+    shown = shapes_offboardings.offboarding(listed)
+    assert (shown.gone.keys, shown.gone_words) == ([], offboarding.went(listed.offboarding))
+    assert shown.gone_words.startswith("not known, as")
 
 
 def test_who_cannot_be_removed(team: Team) -> None:

@@ -57,7 +57,7 @@ def test_a_change_is_pending_until_the_host_obeys_and_the_same_again_is_none(tea
         revision,
     )
     newest = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id), limit=1).items[0]
-    assert (newest.summary, newest.level) == ("Updated SSHD Config", "high")
+    assert (newest.summary, newest.level) == ("Updated SSHD Config", "warning")
     # A key that comes later does not put the settings back on the way.
     credentials.add(team.instance, team.owner, team.server.id, label="x", username="deploy", public_key=fresh_line())
     assert state() == sshd_settings.APPLIED

@@ -10,8 +10,8 @@ from keyrack.cli.changes import dash, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.model import LEVELS
 
-LEVELS = ("info", "warning", "alarm")
 HINT = "`keyrack webhooks list` shows which there are."
 
 

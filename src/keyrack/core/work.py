@@ -16,7 +16,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
-from keyrack.model import Actor
+from keyrack.model import Actor, Level
 from keyrack.store.audit import events
 from keyrack.store.database import Foresight
 from keyrack.store.engine.prepared import Row
@@ -120,7 +120,7 @@ class Work:
         target_id: int | None = None,
         server_id: int | None = None,
         workspace_id: int | None = None,
-        level: str = "info",
+        level: Level = "info",
         details: Mapping[str, Any] | None = None,
         naming_revisions: bool = True,
     ) -> None:

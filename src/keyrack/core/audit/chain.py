@@ -273,11 +273,12 @@ def prove(instance: Instance, actor: Actor, event_id: int) -> InclusionProof:
 def consistency(instance: Instance, actor: Actor, first: int, second: int) -> tuple[bytes, ...]:
     """The proof that the log of `second` records begins with that of `first` ones. Raises Refusal INVALID."""
     with Attempt(instance, actor, "events:read", "prove the audit log", target_kind="event") as attempt:
-        newest = attempt.read(audit_log.newest)
-        size = 0 if newest is None else audit_tree.read(newest.text).size
-        if not 0 <= first <= second <= size:
-            raise invalid("second", f"The log has {size} records; first is at most second, and second at most that.")
         try:
+            newest = attempt.read(audit_log.newest)
+            size = 0 if newest is None else audit_tree.read(newest.text).size
+            if not 0 <= first <= second <= size:
+                words = f"The log has {size} records; first is at most second, and second at most that."
+                raise invalid("second", words)
             return tuple(
                 attempt.read(lambda connection: audit_tree.consistency(audit_log.whole(connection), first, second))
             )

@@ -24,13 +24,12 @@ from keyrack.core.private_addresses import is_private_host
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Event
+from keyrack.model import LEVELS, Actor, Event
 from keyrack.store.audit import events, webhooks
 from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
 LOG = "events:read"
-LEVELS = ("info", "warning", "alarm")
 MOST = 50
 LONGEST_URL = 2000
 SHORTEST_SECRET, LONGEST_SECRET = 16, 256

@@ -84,7 +84,7 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
                 revision = work.bump_revision(server.id)
                 values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": revision}
                 servers.change(work.connection, server.id, values)
-            work.record(LOG_ENTRY, target_id=server.id, level="high", details={"wanted": wanted})
+            work.record(LOG_ENTRY, target_id=server.id, level="warning", details={"wanted": wanted})
             return _settings(own_server(work, server.id))
 
         return attempt.write(run)

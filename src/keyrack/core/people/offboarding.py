@@ -371,6 +371,11 @@ def counted(gone: Mapping[str, Any]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def went(record: Offboarding) -> str:
+    """What went with a person who was removed, in words."""
+    return counted(record.gone) if record.sound else "not known, as the record of it was altered in the database"
+
+
 def _record(work: Work, going: Going, number: int, why: str) -> None:
     """An event for each credential, whose server's history it is; and one for all."""
     for row in going.held.credentials:

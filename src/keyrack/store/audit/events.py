@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
-from keyrack.model import Actor, Event, EventFilter, Page, Place, Window
+from keyrack.model import Actor, Event, EventFilter, Level, Page, Place, Window
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.sealing import event_seals
@@ -57,7 +57,7 @@ def add(
     target_id: int | None,
     server_id: int | None,
     summary: str,
-    level: str,
+    level: Level,
     details: Mapping[str, Any],
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""

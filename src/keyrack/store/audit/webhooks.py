@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Delete, Select, Update, delete, insert, select, update
 
-from keyrack.model import Event
+from keyrack.model import LEVELS, Event
 from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
@@ -17,7 +17,6 @@ from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
 
 WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
-LEVELS = ("info", "warning", "alarm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,27 @@ from keyrack.store.tables import (
     user_keys,
 )
 
+KINDS = [
+    "keys",
+    "credentials",
+    "grants",
+    "groups",
+    "repositories",
+    "tokens",
+    "access_keys",
+    "sessions",
+    "found",
+    "key_sources",
+    "requests",
+    "servers",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Offboarding:
     """A person who was removed everywhere. gone: what went, in names; kept: rows that can come back, by table.
 
-    sound: whether the row is as Keyrack wrote it; if it is not, nothing that it keeps may come back.
+    sound: whether the row is as Keyrack wrote it; if it is not, what went is not known, and nothing may come back.
     """
 
     id: int
@@ -508,4 +523,8 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:
-    return Offboarding(**sealed.unsealed(row), sound=sealed.sound(connection, offboardings, row))
+    sound = sealed.sound(connection, offboardings, row)
+    values = sealed.unsealed(row)
+    if not sound:  # What somebody else wrote there may be anything; readers rely on each kind.
+        values["gone"] = {kind: [] for kind in KINDS} | {"iam_tokens": 0}
+    return Offboarding(**values, sound=sound)

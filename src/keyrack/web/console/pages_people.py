@@ -159,7 +159,7 @@ def offboard(visit: Visit) -> Response:
 def receipt(visit: Visit) -> Response:
     """Who has obeyed an offboarding by now."""
     progress = offboarding.get(visit.instance, visit.actor, visit.number("id"))
-    counted = offboarding.counted(progress.offboarding.gone)
+    counted = offboarding.went(progress.offboarding)
     if visit.is_part:
         return visit.show("_offboarding.html", progress=progress)
     waiting = of_hosts(progress.hosts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from keyrack.core.people.offboarding import Going, Progress, counted
+from keyrack.core.people.offboarding import Going, Progress, counted, went
 from keyrack.core.people.offboarding_undo import UndoneOffboarding
 from keyrack.web.native.shapes import (
     Answer,
@@ -220,7 +220,7 @@ def offboarding(progress: Progress) -> Offboarding:
         undone_at=time_or_null(one.undone_at),
         undone_by=one.undone_by,
         gone=_gone(one.gone),
-        gone_words=counted(one.gone),
+        gone_words=went(one),
         stays=None,
         servers=[
             HostReceipt(

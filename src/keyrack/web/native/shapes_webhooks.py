@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from keyrack.core.audit.webhooks import WebhookWithSecret
+from keyrack.model import Level
 from keyrack.store.audit.webhooks import Delivery as DeliveryRecord
 from keyrack.store.audit.webhooks import Webhook as WebhookRecord
 from keyrack.web.native.shapes import (
@@ -21,8 +22,6 @@ from keyrack.web.native.shapes import (
     time,
     time_or_null,
 )
-
-Level = Literal["info", "warning", "alarm"]
 
 
 class NewWebhook(Request):

@@ -29,8 +29,9 @@ from keyrack.web.shapes import (
 )
 
 CUT_AT = 50
-# RunCloud documents the first; its others are not public.
-LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
+# RunCloud documents the first, of changed SSH settings; its others are not public.
+HIGH = "High Priority Info"
+LOG_KINDS = {"alarm": HIGH, "warning": "Warning", "info": "Info"}
 
 _PAGINATION = record(
     {
@@ -230,8 +231,9 @@ def server(instance: Instance, server: Server) -> dict[str, Any]:
 
 def log(event: Event) -> dict[str, Any]:
     """A line of a server's log."""
+    is_high = (event.action, event.outcome) == ("sshconfig:write", "done")
     return {
-        "kind": LOG_KINDS.get(event.level, LOG_KINDS["info"]),
+        "kind": HIGH if is_high else LOG_KINDS.get(event.level, LOG_KINDS["info"]),
         "content": event.summary,
         "created_at": log_date(event.at),
         "actor": event.actor_name,
