@@ -13,6 +13,7 @@ import pytest
 
 from tests import own_machine
 from tests.postgres import MEMORY
+from tests.processes import is_alive
 from tests.waiting import DEADLINE_SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -64,8 +65,8 @@ def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, w
     maps = Path(f"/proc/{database}/maps").read_text("utf-8")
     shared = [path for path in MEMORY.glob("PostgreSQL.*") if str(path) in maps]
     sleeps = int((tmp_path / "sleeps").read_text("ascii"))
-    assert _runs(database)
-    assert _runs(sleeps)
+    assert is_alive(database)
+    assert is_alive(sleeps)
     os.killpg(run.pid, way)
     began = time.monotonic()
     while way is signal.SIGINT and run.poll() is None:  # what is tidied up is stopped too
@@ -73,18 +74,11 @@ def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, w
         time.sleep(0.5)
         os.killpg(run.pid, way)
     run.wait(60)
-    wait_until(lambda: not _runs(database), "a database that ended")
+    wait_until(lambda: not is_alive(database), "a database that ended")
     wait_until(lambda: not any(folder.exists() for folder in folders), "folders that are gone")
     assert shared
     assert not [path for path in shared if path.exists()]
     if own:
-        wait_until(lambda: not _runs(sleeps), "a program that ended")
+        wait_until(lambda: not is_alive(sleeps), "a program that ended")
     else:
         os.kill(sleeps, signal.SIGKILL)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

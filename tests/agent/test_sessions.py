@@ -23,20 +23,8 @@ from tests.agent.small_service import SmallService
 from tests.agent.watched_host import SshdOneByOne, Watched, enrolled
 from tests.login.observed_host import accounts
 from tests.login.private_sshd import USERNAME, Key
+from tests.processes import is_alive, pid_in
 from tests.waiting import wait_until
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def pid_in(path: Path) -> int:
-    """The number that a command wrote, once it has."""
-    wait_until(lambda: path.exists() and path.read_text().strip().isdigit(), f"a number in {path}")
-    return int(path.read_text())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from tests.login.fleet import Fleet, Host, fleet
 from tests.login.private_sshd import USERNAME, Key, strict_folder
 from tests.login.test_revocation import sessions_of, told
 from tests.ports import free_port
+from tests.processes import is_alive, pid_in
 from tests.services import Service
 from tests.waiting import wait_until
 from tests.web.test_native import call
@@ -69,15 +69,6 @@ class Inside:
                 one.stdin.close()
 
 
-def is_there(path: Path) -> bool:
-    """Whether the process runs whose id a file holds."""
-    try:
-        os.kill(int(path.read_text("ascii") or 0), 0)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def logged_in(hosts: Fleet, key: Key, host: Host) -> None:
     """Let a person in on a host by a grant, and wait for it."""
     grants.give_named(hosts.instance, hosts.actor, user="alice", server=host.server.name, system_user=USERNAME)
@@ -123,7 +114,7 @@ def _leave(team: Service, site: Site, hosts: Fleet, folder: Path, capsys: pytest
         inside.tunnel(on[2])
         for host in on:
             wait_until(partial(sessions_of, hosts, host), "the login that stays in the list")
-        wait_until(lambda: is_there(inside.background), "the command in the background")
+        assert is_alive(pid_in(inside.background))
         wait_until(lambda: inside.through_master(on[1]) == 0, "a login over the open connection")
         with ThreadPoolExecutor(1) as pool:
             words = ("clone", "-q", alice.url("acme/site"), str(alice.folder / "slow"))
@@ -147,7 +138,7 @@ def _removed(team: Service, site: Site, hosts: Fleet, inside: Inside) -> dict[st
     assert sorted({one["server"] for one in made["gone"]["sessions"]}) == ["host-0", "host-1", "host-2"]
     ends: dict[str, Any] = {name: one.poll for name, one in inside.clients.items()}
     ends = {name: (lambda poll=poll: poll() is not None) for name, poll in ends.items()}
-    ends["background"] = lambda: not is_there(inside.background)
+    ends["background"] = lambda: not is_alive(pid_in(inside.background))
     ends["git clone"] = lambda: site.host.running == 0
     took = ended_at(ends, since)
     for host in hosts.hosts[:-1]:

@@ -1,6 +1,8 @@
 """Hands each event of the audit log to syslog and to a file of JSON lines, at least once; must change no event.
 
-One process of a machine does it, whoever holds the lock of `sinks.json` in the data folder, which says how far it is.
+One process of a machine does it, whoever holds the lock of `sinks.json` in the data folder, which says how far it is:
+of each sink the last event handed on and some before it, the newest first, each with its time. By these a database that
+went back is known, whose new events have ids that were handed on once already.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,6 +35,11 @@ LONGEST_DATAGRAM = 8000
 FACILITY = 13  # log audit
 SEVERITY = {"info": 6, "warning": 4, "alarm": 1}
 
+Mark = tuple[int, str]
+"""An event's id, and its time, or nothing where that is not known."""
+NOTHING: Mark = (0, "")
+MOST_MARKS = 20
+
 
 class Sinks:
     """What the settings name, and how far each has come. Not to be used by two threads."""
@@ -44,7 +50,7 @@ class Sinks:
         self._wanted = [name for name in ("syslog", "event_lines") if getattr(settings, name)]
         self._path = settings.data / "sinks.json"
         self._lock: int | None = None
-        self._seen: dict[str, set[int]] = {name: set() for name in self._wanted}
+        self._seen: dict[str, set[Mark]] = {name: set() for name in self._wanted}
         self._said = ""
 
     @property
@@ -76,26 +82,32 @@ class Sinks:
         return True
 
     def _hand_on(self, name: str) -> int:
-        after = self._place(name)
-        if after is None:
-            self._noted(name, self._instance.database.read(events.newest_id))
+        marks = self._marks()
+        if name not in marks:
+            newest = self._instance.database.read(lambda connection: _mark(connection, events.newest_id(connection)))
+            self._noted(name, newest)
             return 0
-        count = 0
-        seen = self._seen[name]
+        count, seen = 0, self._seen[name]
+        last = self._instance.database.read(lambda connection: _still_there(connection, marks[name]))
+        after = last[0]
+        if last != marks[name][0]:
+            log.warning("the database went back, so events are handed on from an earlier one", sink=name, after=after)
+            seen.clear()
+            self._noted(name, last)
         while True:
             found = self._instance.database.read(lambda connection, after=after: _after(connection, after))  # type: ignore[misc]
-            fresh = [event for event in found if event.id not in seen]
+            fresh = [event for event in found if _mark_of(event) not in seen]
             try:
                 _write(name, self._instance.settings, fresh)
             except OSError as error:
                 self._say(f"{name}: {error.strerror or error}")
                 return count
-            seen.update(event.id for event in fresh)
+            seen.update(map(_mark_of, fresh))
             count += len(fresh)
-            settled = [event.id for event in found if self._is_settled(event)]
+            settled = [event for event in found if self._is_settled(event)]
             # What is not noted stays seen, so that none goes twice as long as this process lives.
-            if settled and self._noted(name, max(settled)):
-                seen.difference_update(settled)
+            if settled and self._noted(name, _mark_of(settled[-1])):
+                seen.difference_update(map(_mark_of, settled))
                 self._said = ""
             if len(found) < AT_ONCE:
                 return count
@@ -110,22 +122,29 @@ class Sinks:
             log.error("events are not handed on", why=words)
             self._said = words
 
-    def _places(self) -> dict[str, int]:
-        with suppress(OSError, ValueError):
+    def _marks(self) -> dict[str, list[Mark]]:
+        """What the file says of each sink; where it says nothing that can be read, all there is goes once more."""
+        try:
             known = json.loads(self._path.read_text("utf-8"))
-            if isinstance(known, dict):
-                return {name: value for name, value in known.items() if isinstance(value, int)}
-        return {}
+            # A number alone is what an older version wrote.
+            marks = {name: [(value, "")] if isinstance(value, int) else value for name, value in known.items()}
+            return {name: [(int(number), str(at)) for number, at in value] for name, value in marks.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {name: [NOTHING] for name in self._wanted}
 
-    def _place(self, name: str) -> int | None:
-        return self._places().get(name)
-
-    def _noted(self, name: str, place: int) -> bool:
+    def _noted(self, name: str, mark: Mark) -> bool:
         """Whether it stands in the file how far a sink is; it cannot on a disk that is full, which is said once."""
-        whole = json.dumps({**self._places(), name: place})
+        known = self._marks()
+        before = [one for one in known.get(name, []) if one[0] < mark[0]]
+        whole = json.dumps({**known, name: _thinned([mark, *before])})
         fresh = self._path.with_suffix(".new")
         try:
-            fresh.write_text(whole, "utf-8")
+            with fresh.open("w", encoding="utf-8") as file:
+                file.write(whole)
+                file.flush()
+                os.fsync(file.fileno())
             fresh.replace(self._path)
         except OSError as error:
             self._say(f"{fresh}: {error.strerror or error}")
@@ -135,6 +154,40 @@ class Sinks:
 
 def _after(connection: Connection, after: int) -> Sequence[Event]:
     return events.after(connection, after, AT_ONCE)
+
+
+def _mark_of(event: Event) -> Mark:
+    return event.id, event.at.isoformat()
+
+
+def _mark(connection: Connection, number: int) -> Mark:
+    at = _time(connection, number)
+    return number, at or ""
+
+
+def _time(connection: Connection, number: int) -> str | None:
+    found = events.after(connection, number - 1, 1)
+    return found[0].at.isoformat() if found and found[0].id == number else None
+
+
+def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
+    """The last event handed on that the database still has, or that was tidied away; NOTHING where it has none."""
+    newest = events.newest_id(connection)
+    for number, at in marks:
+        if number <= newest and (not at or _time(connection, number) in (at, None)):
+            return number, at
+    return NOTHING
+
+
+def _thinned(marks: Sequence[Mark]) -> list[Mark]:
+    """At most MOST_MARKS: the older, the fewer, so that one is near wherever a database goes back to."""
+    kept = list(marks)
+    while len(kept) > MOST_MARKS:
+        # The one whose neighbours are nearest to each other, for how far they are behind.
+        behind = [kept[0][0] - number + 1 for number, _ in kept]
+        least = min(range(1, len(kept) - 1), key=lambda at: behind[at + 1] / behind[at - 1])
+        del kept[least]
+    return kept
 
 
 def _write(name: str, settings: Settings, fresh: Sequence[Event]) -> None:

@@ -165,7 +165,12 @@ def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[s
     for known in gone:
         mine = held.get(known)
         if mine is not None and mine.id == kept[known]:
-            user_keys.delete(instance, actor, mine.id, user_id=source.user_id)
+            try:
+                user_keys.delete(instance, actor, mine.id, user_id=source.user_id)
+            except Refusal as refusal:
+                # Somebody, or another look at the same account, may have deleted it since.
+                if refusal.kind is not Kind.MISSING:
+                    raise
         del kept[known]
     for at, known in enumerate(new):
         try:
