@@ -233,7 +233,7 @@ def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
 def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where memory is short and it is ended: until then each file of the account may count, and no login is judged."""
+    """As where memory is short and it is ended: until then each file of the account may count; no login is judged."""
     put(homes[QUIET] / ".ssh" / "odd", f"{public_key()} odd\n")
     silent, program, find = tmp_path / "silent", tmp_path / "sshd", programs.find
     ends = f'case "$*" in *user=*) [ ! -e {silent} ] || kill -9 $$ ;; esac'

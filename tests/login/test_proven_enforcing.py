@@ -227,6 +227,7 @@ def test_an_sshd_that_cannot_read_its_own_settings_keeps_the_files_that_it_reads
     assert "NoSuchKeyword" in ended.stderr
     assert host.client.lets_in(scene.key, "krone")
     host.config.write_bytes(host.config.read_bytes().replace(b"NoSuchKeyword yes\n", b""))
+    host.stop_agent()  # which uninstalling ended
     host.start_agent()
     wait_until(lambda: scene.server.facts.get("enforcement") == "observe", "a host that observes")
     host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
@@ -246,7 +247,8 @@ def test_what_an_agent_left_whose_folder_is_gone_is_this_ones(scene: Scene, mode
     host.enrol(scene.service, SERVER, f"--mode={mode}")
     host.start_agent()
     note = host.state / "enforcement.json"
-    wait_until(lambda: f'"{"on" if mode == "enforce" else "off"}"' in note.read_text("ascii"), "what was asked")
+    wanted = f'"{"on" if mode == "enforce" else "off"}"'
+    wait_until(lambda: note.exists() and wanted in note.read_text("ascii"), "what was asked")
     assert scene.hand_key_works() == (mode == "observe")
     assert host.client.lets_in(scene.key, "krone") == (mode == "enforce")
     ended = host.agent("uninstall")
@@ -256,7 +258,7 @@ def test_what_an_agent_left_whose_folder_is_gone_is_this_ones(scene: Scene, mode
     host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
 
 
-def test_what_sshd_could_not_be_asked_is_asked_again(scene: Scene, bound: Bound) -> None:
+def test_what_sshd_could_not_be_asked_is_asked_again(bound: Bound, scene: Scene) -> None:
     """Where all processes that there may be are used up, no answer says anything of sshd or its settings."""
     host = scene.host
     scene.start()
