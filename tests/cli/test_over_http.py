@@ -24,6 +24,7 @@ from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
 from tests.ports import free_port
 from tests.services import Service
+from tests.web.test_native import call
 
 
 @pytest.fixture
