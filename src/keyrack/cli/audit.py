@@ -17,6 +17,8 @@ from keyrack.cli.output.tables import as_json
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
+_HINT = "`keyrack servers list` and `keyrack hosts list --deleted` show which there are."
+
 
 @click.group(name="audit")
 def command() -> None:
@@ -64,7 +66,7 @@ def list_audit(
         "kind": kind,
         "search": search,
     }
-    with reached(given) as calls, known("`keyrack servers list` and `keyrack hosts list --deleted` show which there are."):
+    with reached(given) as calls, known(_HINT):
         events = _events(calls, asked, limit)
         if json_wanted:
             _stream(events)

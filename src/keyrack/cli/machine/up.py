@@ -247,7 +247,7 @@ class Demo:
         }
         _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
         (self._data / BEFORE).unlink(missing_ok=True)
-        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, with a password and a token that stay:")
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; over a restart they stay:")
         chosen = admin.password or "the one that you chose"
         click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
         click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")

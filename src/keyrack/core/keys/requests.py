@@ -85,7 +85,7 @@ def ask(
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
-            asked = {
+            asked: dict[str, Any] = {
                 "user_id": user_id,
                 "server_id": server_id,
                 "tag": tagged,
