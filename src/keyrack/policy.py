@@ -58,6 +58,9 @@ ACTIONS: dict[str, str] = {
 # Of the vendor's own, for calls that Keyrack has not: a policy may name them as it may there, and they open nothing.
 OF_OTHER_CALLS = ("codeartsrepo:group:createGroup", "codeartsrepo:group:getGroup")
 
+# Of what happens and nobody attempts here, or that is no verb of Git's: events alone name it.
+OF_EVENTS_ALONE = ("sessions:login", "git:command")
+
 # What anybody with an account may, whatever else he may: it opens nothing without somebody who may more.
 OF_EVERY_MEMBER = frozenset({"iam:self", "requests:ask"})
 
@@ -131,13 +134,16 @@ def patterns(values: Iterable[object], *, field: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def fitting(values: Iterable[object], *, field: str, held: Iterable[str] = ()) -> tuple[str, ...]:
+def fitting(
+    values: Iterable[object], *, field: str, held: Iterable[str] = (), also: Iterable[str] = OF_OTHER_CALLS
+) -> tuple[str, ...]:
     """Patterns as `patterns` keeps them, each of which fits an action: a misspelt one would give or tell nothing.
 
-    held: those that are kept already, which may stay as they are. Raises Refusal INVALID.
+    held: those that are kept already, which may stay as they are; also: what they may fit beside ACTIONS. Raises
+    Refusal INVALID.
     """
     kept, before = patterns(values, field=field), frozenset(held)
-    known = (*ACTIONS, *OF_OTHER_CALLS)
+    known = (*ACTIONS, *also)
     for one in kept:
         if one in before or any(matches(one, action) for action in known):
             continue

@@ -92,6 +92,7 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
         with pytest.raises(Refusal, match="server:read fits no action; the nearest are servers:read") as refused:
             door()
         assert refused.value.kind is Kind.INVALID
+    webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["sessions:login", "git:*"])
     with pytest.raises(Refusal, match="nonsense fits no action; there are servers:read, servers:write"):
         users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["servers:read", "nonsense"])
     # What the vendor's policies name may stand, also for calls that are not here.
