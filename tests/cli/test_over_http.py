@@ -267,7 +267,15 @@ def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
 
 
 def test_restrictions_are_said_in_the_words_of_openssh(team: Service, home: Path) -> None:
-    words = ("--from-address", "192.0.2.0/24", "--from-address", "!192.0.2.9", "--command", "/bin/backup", "--restrict")
+    words: tuple[str, ...] = (
+        "--from-address",
+        "192.0.2.0/24",
+        "--from-address",
+        "!192.0.2.9",
+        "--command",
+        "/bin/backup",
+        "--restrict",
+    )
     words += ("--port-forwarding", "--no-pty", "--no-X11-forwarding")
     words += ("--permit-open", "db:5432", "--permit-listen", "80")
     meant = {

@@ -24,7 +24,7 @@ ADMIN = "admin"
 SERVER = "demo-host"
 PROJECT = "demo-project"
 REPOSITORY = "demo/hello"
-TOKEN = "first token"
+CALLED = "first token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ def ensure_admin(
         if password is not None:
             users.change_password(instance, actor, user.id, password)
     kept = None if token is None else _in_force(instance, user, token)
-    for bearer in tokens.of_user(instance, user.id, name=TOKEN):
+    for bearer in tokens.of_user(instance, user.id, name=CALLED):
         if bearer.token.id != kept:
             tokens.revoke(instance, actor, bearer)
     if token is None or kept is None:
-        token, _ = tokens.create(instance, actor, user, name=TOKEN, scopes=("*",))
+        token, _ = tokens.create(instance, actor, user, name=CALLED, scopes=("*",))
     return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
 
 
@@ -83,7 +83,7 @@ def _in_force(instance: Instance, user: User, secret: str) -> int | None:
     if held is None or held.user.id != user.id or held.user.disabled_at is not None:
         return None
     token = held.token
-    whole = token.name == TOKEN and token.scopes == ("*",) and token.is_in_force(instance.now())
+    whole = token.name == CALLED and token.scopes == ("*",) and token.is_in_force(instance.now())
     return token.id if whole else None
 
 
