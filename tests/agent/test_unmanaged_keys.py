@@ -25,7 +25,7 @@ from keyrack.agent.system import account_names, as_account
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
-from tests.login.observed_host import accounts
+from tests.login.observed_host import accounts, set_home
 from tests.login.private_sshd import Key
 from tests.ssh.judge import version_of
 
@@ -371,7 +371,7 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
     home.chmod(0o755)
 
     def found_in(place: Path, *names: str) -> list[str]:
-        subprocess.run(["usermod", "-d", str(place), QUIET], check=True)
+        set_home(QUIET, place)
         given = [sys.executable, "-c", code, str(tmp_path / "config"), *names]
         preloaded = {**os.environ, "LD_PRELOAD": str(library)}
         return list(json.loads(subprocess.run(given, env=preloaded, capture_output=True, check=True).stdout))
@@ -393,7 +393,7 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
         subprocess.run(["usermod", "-aG", "users", QUIET], check=True)
         assert found_in(other / QUIET) == ["quiet"], "a group of this host names it"
         (other / QUIET).rename(home)
-        subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
+        set_home(QUIET, home)
     finally:
         other.rmdir()
 
@@ -418,7 +418,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
     if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "unlisted.c"], check=False).returncode:
         pytest.skip("this test compiles a small library: it needs cc")
     account = pwd.getpwnam(QUIET)
-    subprocess.run(["usermod", "-d", "/nonexistent/krquiet", QUIET], check=True)
+    set_home(QUIET, Path("/nonexistent/krquiet"))
     keys = tmp_path / "folder"
     place = keys / file.format(name=QUIET, number=account.pw_uid)
     place.parent.mkdir(parents=True)
@@ -440,7 +440,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
         assert QUIET in json.loads(answer.stdout)
     finally:
         homes[QUIET].with_name(".krquiet").rename(homes[QUIET])
-        subprocess.run(["usermod", "-d", str(homes[QUIET]), QUIET], check=True)
+        set_home(QUIET, homes[QUIET])
 
 
 @needs_root

@@ -44,6 +44,17 @@ def accounts(names: Sequence[str] = ACCOUNTS) -> Iterator[None]:
             yield from _made(names)
 
 
+def set_home(name: str, home: Path) -> None:
+    """Give an account another home, as `usermod -d` does where nothing runs by its number: another worker may."""
+    passwd = Path("/etc/passwd")
+    lines = [line.split(":") for line in passwd.read_text("utf-8").splitlines()]
+    changed = [[*line[:5], str(home), *line[6:]] if line[0] == name else line for line in lines]
+    fresh = passwd.with_name("passwd.fresh")
+    fresh.write_text("".join(":".join(line) + "\n" for line in changed), "utf-8")
+    fresh.chmod(0o644)
+    fresh.replace(passwd)
+
+
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """The accounts are this machine's: another run of these tests waits until ours are gone."""
