@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import requests
-from tests.services import TEAM, Service
+from tests.services import STRANGERS, TEAM, Service
 from tests.web.test_native import OLGA, call
 
 ALICE, BOB, MALLORY = "token-of-alice", "token-of-bob", "token-of-mallory"
@@ -63,6 +63,14 @@ def test_two_people_open_it_and_never_oneself(team: Service) -> None:
     assert call(team, "POST", f"/requests/{asked['id']}/deny", status=409)["error"]["code"] == "not-pending"
     events = [one["summary"] for one in call(team, "GET", "/events")["items"]]
     assert any("alice asks to log in as deploy on web-1 for 1h: the release" in one for one in events)
+
+
+def test_a_rule_is_for_tags_of_its_own_workspace(team: Service) -> None:
+    call(team, "PUT", "/request-rules/strict", {"approvers": 2, "tag": "vault"})
+    accounts = 'system_users = ["deploy"]'
+    team.apply(STRANGERS.replace(accounts, f'{accounts}\ntags = ["web", "vault"]'))
+    wanted = {**{name: value for name, value in WANTED.items() if name != "server"}, "tag": "web"}
+    assert call(team, "POST", "/requests", wanted, token=ALICE, status=201)["approvers"] == 1
 
 
 def test_each_decision_is_said_with_its_reason(team: Service) -> None:

@@ -395,7 +395,7 @@ def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> 
         ids, tags = {server_id}, requests.tags_of_server(work.connection, server_id)
     else:
         ids = set(servers.ids_with_tag(work.connection, work.actor.workspace_id, tag or ""))
-        tags = requests.tags_beside(work.connection, tag or "")
+        tags = requests.tags_beside(work.connection, work.actor.workspace_id, tag or "")
     return [
         rule
         for rule in _all_rules(work)
