@@ -146,7 +146,9 @@ def test_a_cursor_and_a_page_at_once_are_refused(team: Service) -> None:
         ("missing", ["users", -(2**70)]),
     ],
 )
-def test_a_mark_of_damaged_rows_that_nobody_gave_is_no_fault_of_ours(team_on_each: Service, table: str, key: Any) -> None:
+def test_a_mark_of_damaged_rows_that_nobody_gave_is_no_fault_of_ours(
+    team_on_each: Service, table: str, key: Any
+) -> None:
     mark = cursors.list_tag("/damaged-rows") + cursors.write((table, json.dumps(key)))
     answer = team_on_each.call("GET", f"/api/keyrack/v1/damaged-rows?cursor={mark}", token="token-of-olga")
     assert answer.status_code in (200, 422), answer.text
