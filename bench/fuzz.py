@@ -77,11 +77,11 @@ def restrictions(data: bytes) -> None:
 
 def line_options(data: bytes) -> None:
     """Options of a line somebody wrote: what we read of them is what sshd's reader takes."""
-    from keyrack.ssh import found_options, line_options
+    from keyrack.ssh import foreign_options, line_options
 
     line_options.parse(data.decode("latin-1"))
     try:
-        found_options.read(_text(data))
+        foreign_options.read(_text(data))
     except ValueError as problem:
         _printable(problem)
 

@@ -11,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from click import Context
+from click import Context, Group
 
 from keyrack.cli.main import COMMANDS, main
+from keyrack.web.native.api import ENDPOINTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -50,12 +51,37 @@ def test_help_answers(command: str) -> None:
 
 
 def test_commands_that_are_named_exist() -> None:
-    modules = {name: import_module(COMMANDS[name][0]) for name in ("hosts", "grants", "tokens")}
-    groups = {name: module.command.list_commands(Context(main)) for name, module in modules.items()}
-    here = [page for page in PAGES if page.parent.name != "decisions"]
+    commands = {name: import_module(module).command for name, (module, _) in COMMANDS.items()}
+    groups = {
+        name: command.list_commands(Context(main))
+        for name, command in commands.items()
+        if isinstance(command, Group) and name != "leaver"  # which takes a person's name too
+    }
+    here = [page for page in PAGES if page.parent.name != "decisions" and page.name != "CHANGELOG.md"]
     for file in (*here, *SOURCE.rglob("*.py")):
-        for group, name in re.findall(r"`keyrack (hosts|grants|tokens) ([a-z-]+)", file.read_text("utf-8")):
+        for group, name in re.findall(rf"`keyrack ({'|'.join(groups)}) ([a-z][a-z-]*)", file.read_text("utf-8")):
             assert name in groups[group], f"{file.name} names `keyrack {group} {name}`"
+
+
+def _calls_of(cell: str) -> set[tuple[str, str]]:
+    """The calls that a cell names, such as `PUT`, `DELETE /groups/{name}`, `…/{id}`; what is in braces is left out."""
+    methods = set(re.findall(r"[`, ](GET|PUT|POST|PATCH|DELETE)\b", cell))
+    paths: list[str] = []
+    for span in re.findall(r"`([^`]+)`", re.sub(r"{[^}]*}", "{}", cell)):
+        path = span.split(" ")[-1]
+        if path.startswith("…"):
+            paths += [base + path[1:] for base in (paths[0], paths[0].rpartition("/")[0])]
+        elif path.startswith("/"):
+            paths.append(path)
+    return {(method, path) for method in methods for path in paths}
+
+
+def test_every_call_of_keyracks_own_api_is_on_its_page() -> None:
+    rows = [line.split(" | ")[0] for line in read("docs/api/keyrack.md").split("\n") if line.startswith("| `")]
+    named = {call for cell in rows for call in _calls_of(cell)}
+    for endpoint in ENDPOINTS:
+        path = re.sub(r"{[^}]*}", "{}", endpoint.path)
+        assert (endpoint.method, path) in named, f"docs/api/keyrack.md lacks {endpoint.method} {endpoint.path}"
 
 
 def test_tests_that_the_threat_model_names_exist() -> None:
@@ -131,10 +157,10 @@ def test_the_index_of_decisions_is_whole() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     wanted = tomllib.loads(read("pyproject.toml"))["project"]["dependencies"]
-    reasons = read("ARCHITECTURE.md").split("## Dependencies")[1]
+    reasons = read("docs/dependencies.md")
     for line in wanted:
         name = re.split(r"[\[>=]", line)[0]
-        assert name in reasons, f"ARCHITECTURE.md gives no reason for {name}"
+        assert name in reasons, f"docs/dependencies.md gives no reason for {name}"
 
 
 def test_nothing_speaks_of_where_it_was_made() -> None:

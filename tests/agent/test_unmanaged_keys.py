@@ -19,13 +19,14 @@ from keyrack.agent.keys import seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sshd.settings import Sshd, words_of
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd, SshdSilent, words_of
 from keyrack.agent.state import StateFolder
-from keyrack.agent.system import account_names, as_account
+from keyrack.agent.system import account_names, as_account, programs
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
-from tests.login.observed_host import accounts
+from tests.login.observed_host import accounts, set_home
 from tests.login.private_sshd import Key
 from tests.ssh.judge import version_of
 
@@ -229,6 +230,32 @@ def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
 
 
 @needs_root
+def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
+    homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short and it is ended: until then each file of the account may count; no login is judged."""
+    put(homes[QUIET] / ".ssh" / "odd", f"{public_key()} odd\n")
+    silent, program, find = tmp_path / "silent", tmp_path / "sshd", programs.find
+    ends = f'case "$*" in *user=*) [ ! -e {silent} ] || kill -9 $$ ;; esac'
+    program.write_text(f'#!/bin/sh\n{ends}\nexec {find("sshd")} "$@"\n', "ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "find", lambda name: str(program) if name == "sshd" else find(name))
+    look = scanner(tmp_path, f"Match User {QUIET}\n  AuthorizedKeysFile .ssh/odd\n")
+    check = LoginCheck(Sshd(str(tmp_path / "config")))
+
+    def in_force() -> list[bool]:
+        return [one.in_force for one in look.scan() if one.comment == "odd"]
+
+    silent.touch()
+    assert in_force() == [True]
+    with pytest.raises(SshdSilent):
+        check.effective(QUIET)
+    silent.unlink()
+    assert in_force() == [True]
+    assert check.effective(QUIET).one("authorizedkeysfile") == ".ssh/odd"
+
+
+@needs_root
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ELOOP])
 def test_every_error_but_absence_is_no_answer(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -371,7 +398,7 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
     home.chmod(0o755)
 
     def found_in(place: Path, *names: str) -> list[str]:
-        subprocess.run(["usermod", "-d", str(place), QUIET], check=True)
+        set_home(QUIET, place)
         given = [sys.executable, "-c", code, str(tmp_path / "config"), *names]
         preloaded = {**os.environ, "LD_PRELOAD": str(library)}
         return list(json.loads(subprocess.run(given, env=preloaded, capture_output=True, check=True).stdout))
@@ -393,7 +420,7 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
         subprocess.run(["usermod", "-aG", "users", QUIET], check=True)
         assert found_in(other / QUIET) == ["quiet"], "a group of this host names it"
         (other / QUIET).rename(home)
-        subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
+        set_home(QUIET, home)
     finally:
         other.rmdir()
 
@@ -418,7 +445,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
     if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "unlisted.c"], check=False).returncode:
         pytest.skip("this test compiles a small library: it needs cc")
     account = pwd.getpwnam(QUIET)
-    subprocess.run(["usermod", "-d", "/nonexistent/krquiet", QUIET], check=True)
+    set_home(QUIET, Path("/nonexistent/krquiet"))
     keys = tmp_path / "folder"
     place = keys / file.format(name=QUIET, number=account.pw_uid)
     place.parent.mkdir(parents=True)
@@ -440,7 +467,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
         assert QUIET in json.loads(answer.stdout)
     finally:
         homes[QUIET].with_name(".krquiet").rename(homes[QUIET])
-        subprocess.run(["usermod", "-d", str(homes[QUIET]), QUIET], check=True)
+        set_home(QUIET, homes[QUIET])
 
 
 @needs_root

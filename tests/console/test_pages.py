@@ -343,7 +343,8 @@ def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
     refused = olga.send("/hosts/1/keys", 422, **fields, sources="nowhere/33")
     assert 'aria-invalid="true"' in refused
     olga.send("/hosts/1/keys", **fields, sources="10.0.0.0/8")
-    address = f"/hosts/1/keys/{credentials.find(console.instance, KEYRACK, 1, search='pipeline').items[0].id}"
+    put = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
+    address = f"/hosts/1/keys/{put.id}"
     assert f'href="{address}"' in olga.see("/hosts/1")
     page = olga.see(address)
     assert "10.0.0.0/8" in page

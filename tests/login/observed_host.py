@@ -44,6 +44,17 @@ def accounts(names: Sequence[str] = ACCOUNTS) -> Iterator[None]:
             yield from _made(names)
 
 
+def set_home(name: str, home: Path) -> None:
+    """Give an account another home, as `usermod -d` does where nothing runs by its number: another worker may."""
+    passwd = Path("/etc/passwd")
+    lines = [line.split(":") for line in passwd.read_text("utf-8").splitlines()]
+    changed = [[*line[:5], str(home), *line[6:]] if line[0] == name else line for line in lines]
+    fresh = passwd.with_name("passwd.fresh")
+    fresh.write_text("".join(":".join(line) + "\n" for line in changed), "utf-8")
+    fresh.chmod(0o644)
+    fresh.replace(passwd)
+
+
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """The accounts are this machine's: another run of these tests waits until ours are gone."""
@@ -217,6 +228,12 @@ class AdoptedHost:
             self._agent.send_signal(number)
             self._agent.wait(60)
             self._agent = None
+
+    @property
+    def agent_pid(self) -> int:
+        """The number of the agent's process."""
+        assert self._agent is not None
+        return self._agent.pid
 
     @contextlib.contextmanager
     def pausing_agent(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.private_sshd import PrivateSshd
-from keyrack.ssh import authorized_keys, found_options
+from keyrack.ssh import authorized_keys, foreign_options
 from keyrack.ssh.options import render
 from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 
@@ -62,7 +62,7 @@ def test_a_line_that_is_accepted_forwards_what_it_did_and_nothing_else_is_shown(
         for text in LINES:
             number = sshd.port + 1 if "permitlisten" in text else sshd.port
             options = text.replace("PORT", str(number))
-            read = found_options.read(options).restrictions
+            read = foreign_options.read(options).restrictions
             before = forwards.allowed(options)
             assert forwards.allowed(",".join(render(read, "ssh-ed25519"))) == before, text
             shown = bool(read.permitopen or read.permitlisten)

@@ -21,7 +21,7 @@ from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import revoked_keys
 from keyrack.ssh.authorized_keys import key_line
 from keyrack.ssh.public_key import fingerprint_of
-from tests.login.observed_host import AdoptedHost, PatientSshClient, accounts
+from tests.login.observed_host import AdoptedHost, PatientSshClient, accounts, set_home
 from tests.login.private_sshd import Key, SshClient, patience, strict_folder
 from tests.ports import free_port
 
@@ -425,7 +425,9 @@ def change(words: list[str]) -> None:
         link = home.with_name(f"{home.name}-link")
         link.unlink(missing_ok=True)
         link.symlink_to(home)
-        subprocess.run(["usermod", "-d", link, words[-1]], check=True, capture_output=True)
+        set_home(words[-1], link)
+    elif words[:2] == ["usermod", "-d"]:
+        set_home(words[-1], Path(words[2]))
     else:
         subprocess.run(words, check=True, capture_output=True)
 
@@ -440,8 +442,9 @@ def chosen(host: Host, number: int, name: str) -> list[Key]:
 def restore(case: Case) -> None:
     for name in {words[-1] for words in case.commands}:
         home = Path("/home") / name
-        given = ["usermod", "-s", "/bin/sh", "-p", "*", "-G", "", "-d", str(home), name]
+        given = ["usermod", "-s", "/bin/sh", "-p", "*", "-G", "", name]
         subprocess.run(given, check=True, capture_output=True)
+        set_home(name, home)
         home.chmod(0o755)
         home.with_name(f"{name}-link").unlink(missing_ok=True)
         subprocess.run(["chage", "-E", "-1", name], check=True, capture_output=True)

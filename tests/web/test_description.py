@@ -225,3 +225,11 @@ def _schema(described: dict[str, Any], step: dict[str, Any]) -> dict[str, Any] |
             if content is not None and not (path.endswith("/shared") and "{" in known):
                 return content
     return None
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_what_is_only_read_takes_no_other_method(unchanged_team: Service, path: str, method: str) -> None:
+    answer = unchanged_team.call(method, path)
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["Allow"]

@@ -377,7 +377,7 @@ def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, 
 
     return [
         Route("/{name}.keys", _counted(limit, keys_file)),
-        Route("/", _First(pages, _counted(limit, home)), methods=None),
+        Route("/", _First(pages, _counted(limit, home)), methods=["GET"]),
         *(Route(path, _counted(limit, handler)) for path, handler in others),
         Route("/healthz", alive),
         Route("/readyz", ready),

@@ -21,7 +21,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
-from keyrack.ssh import found_options, options
+from keyrack.ssh import foreign_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import servers, unmanaged_keys
@@ -115,7 +115,7 @@ def losing(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> 
     the ways in that Keyrack looks after.
     """
     kept = set(managed)
-    return [one for one in keys if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
+    return [key for key in keys if key.in_force and key.state != GONE and (key.username, key.fingerprint) not in kept]
 
 
 def gaining(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -155,13 +155,14 @@ def accept(
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, found = _own(work.connection, actor, server_id, found_id, gone=gone)
-            if found.kind != KEY or not found.public_key:
+            server, unmanaged = _own(work.connection, actor, server_id, found_id, gone=gone)
+            if unmanaged.kind != KEY or not unmanaged.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
-            user = validation.account(found.username if username is None else username)
-            key = validation.public_key(within(work), actor.workspace_id, f"{found.public_key} {found.comment}".strip())
-            limits, end = _meaning(found, key.type)
-            name = validation.text(label or found.comment or found.fingerprint, field="label")
+            user = validation.account(unmanaged.username if username is None else username)
+            line = f"{unmanaged.public_key} {unmanaged.comment}".strip()
+            key = validation.public_key(within(work), actor.workspace_id, line)
+            limits, end = _meaning(unmanaged, key.type)
+            name = validation.text(label or unmanaged.comment or unmanaged.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 quotas.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -175,16 +176,16 @@ def accept(
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
-            if found.state != GONE:
-                unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
+            if unmanaged.state != GONE:
+                unmanaged_keys.change(work.connection, [unmanaged.id], {"state": ACCEPTED})
             terms = event_terms.sentence_end(expires_at=credential.expires_at, restrictions=limits)
             work.record(
-                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} "
+                f"Accepted the key {unmanaged.fingerprint} found in {unmanaged.path} as SSH key {name} "
                 f"for {user} on {server.name}{terms}",
-                target_id=found.id,
+                target_id=unmanaged.id,
                 details={
                     "credential": credential.id,
-                    "fingerprint": found.fingerprint,
+                    "fingerprint": unmanaged.fingerprint,
                     **event_terms.details(limits),
                 },
             )
@@ -405,9 +406,9 @@ def _own(
     return server, unmanaged_key
 
 
-def _meaning(found: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
+def _meaning(unmanaged: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
     try:
-        read = found_options.read(found.options)
+        read = foreign_options.read(unmanaged.options)
         # What the key cannot obey sshd leaves alone, while no document has such a line.
         options.render(read.restrictions, key_type)
     except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from starlette.responses import Response
@@ -27,7 +26,7 @@ from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
-from keyrack.model import EventFilter, Server, UnmanagedKey
+from keyrack.model import EventFilter, Server, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
@@ -329,7 +328,7 @@ def offline_words(after_seconds: int, then: str) -> str:
     """What hosts do without Keyrack, in words."""
     if not after_seconds:
         return "keys stay as they are, however long it lasts"
-    return f"after {lifetimes.written(timedelta(seconds=after_seconds))} {dict(THENS)[then]}"
+    return f"after {lifetimes.written(span_of(after_seconds))} {dict(THENS).get(then, then)}"
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
@@ -337,7 +336,7 @@ def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     held = str(server.offline_after_seconds)
     if held in dict(SPANS):
         return SPANS
-    return (*SPANS, (held, f"after {lifetimes.written(timedelta(seconds=server.offline_after_seconds))}"))
+    return (*SPANS, (held, f"after {lifetimes.written(span_of(server.offline_after_seconds))}"))
 
 
 def _offline(server: Server) -> str:
