@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ from playwright.sync_api import Browser, Page
 from keyrack.web.console.templates import static_files
 from tests.console.conftest import COOKIE, session_of
 from tests.console.keyboard import Keyboard
-from tests.console.screenshots import PHONE, WIDE, addresses, instance_to_look_at
+from tests.console.moments import EMPTY, Moment, moments
+from tests.console.screenshots import PHONE, WIDE, addresses, empty_instance, instance_to_look_at
 from tests.services import Service
 
 AXE = Path(__file__).parents[1] / "data" / "axe" / "axe.min.js"
 # SHA-256 of axe.min.js in axe-core 4.14.1 of npm's registry (MPL-2.0).
 AXE_HASH = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
-RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+RUN = """async (only) => (await axe.run(document, {resultTypes: ["violations"], ...only})).violations
   .filter((one) => ["serious", "critical"].includes(one.impact))
   .map((one) => one.id + ": " + one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | "))"""
+# The other theme has other colours and nothing else: no other rule is worth its time there.
+OF_COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
+# Words that say nothing of what happened, or to what.
+BARE = re.compile(r"\b(?:Error|Success|Item)s?\b")
 UNFOLD = "document.querySelectorAll('main details').forEach((one) => (one.open = true))"
 # Tables of which a column is out of sight; the map alone may be as wide as there are hosts.
 CUT = """() => [...document.querySelectorAll("main .table:not(.map)")]
@@ -63,12 +69,7 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
         answer = page.goto(address)
         assert answer is not None
         assert answer.status < 500, path
-        page.evaluate(checker)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-            found: list[str] = page.evaluate(RUN)
-            if found:
-                faults[f"{path} {scheme}"] = found
+        faults.update({f"{path} {where}": what for where, what in _serious(page, checker).items()})
         page.evaluate(UNFOLD)
         faults.update({f"{path} {where}": what for where, what in _beyond_the_edge(page).items()})
         page.add_style_tag(content=WIDER_LETTERS)
@@ -76,6 +77,49 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
         page.set_viewport_size(_size(WIDE))
     context.close()
     assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())
+
+
+def test_nothing_serious_at_any_moment_nor_on_pages_of_others(lifelike: Service, chromium: Browser) -> None:
+    """Previews, refusals, menus, a member's and an auditor's pages, and those on which nothing is yet."""
+    faults = _at_moments(chromium, lifelike, moments(lifelike))
+    with empty_instance() as service:
+        faults |= _at_moments(chromium, service, [Moment(f"empty {address}", address) for address in EMPTY])
+    assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())
+
+
+def _at_moments(chromium: Browser, service: Service, shown: Sequence[Moment]) -> dict[str, list[str]]:
+    """What is serious there, by moment and theme."""
+    checker = AXE.read_text("utf-8")
+    faults: dict[str, list[str]] = {}
+    secrets = {who: session_of(service, who) for who in {moment.who for moment in shown} if who}
+    context = chromium.new_context(base_url=service.url, viewport=_size(WIDE), bypass_csp=True)
+    for moment in shown:
+        context.clear_cookies()
+        if moment.who:
+            context.add_cookies([{"name": COOKIE, "value": secrets[moment.who], "url": service.url}])
+        page = context.new_page()
+        page.goto(moment.address)
+        if moment.does is not None:
+            moment.does(page)
+        faults.update({f"{moment.name} {where}": what for where, what in _serious(page, checker).items()})
+        page.close()
+    context.close()
+    return faults
+
+
+def _serious(page: Page, checker: str) -> dict[str, list[str]]:
+    """What of the open page is serious, by theme, and what of its words is bare."""
+    faults: dict[str, list[str]] = {}
+    page.evaluate(checker)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        found: list[str] = page.evaluate(RUN, {} if scheme == "light" else OF_COLOURS)
+        if found:
+            faults[scheme] = found
+    bare = BARE.findall(page.inner_text("body"))
+    if bare:
+        faults["words"] = bare
+    return faults
 
 
 def test_every_stop_of_the_keyboard_is_seen_on_every_page(lifelike: Service, chromium: Browser) -> None:
