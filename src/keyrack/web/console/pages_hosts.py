@@ -70,11 +70,11 @@ class HostRow:
         return mark_of(self.status)
 
 
-def mark_of(held: HostStatus) -> str:
+def mark_of(host: HostStatus) -> str:
     """Which mark a host's state has: in force, on its way, or needs somebody."""
-    if held.state in TROUBLE or held.problems:
+    if host.state in TROUBLE or host.problems:
         return "needs"
-    return "force" if held.state in QUIET else "way"
+    return "force" if host.state in QUIET else "way"
 
 
 def hosts(visit: Visit) -> Response:
@@ -88,8 +88,8 @@ def hosts(visit: Visit) -> Response:
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
     rows = [
-        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
-        for one in piece.items
+        HostRow(server, status.of(visit.instance, server), waiting.get(server.id, 0), inside.get(server.id, 0))
+        for server in piece.items
     ]
     return visit.show(
         "hosts.html",
@@ -164,10 +164,10 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
     if not visit.may("access:read"):
         return (), False, ""
     try:
-        found = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
+        page = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
     except Refusal as refusal:
         return (), False, refusal.message
-    return found.items, found.next is not None, ""
+    return page.items, page.next is not None, ""
 
 
 def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
@@ -334,10 +334,10 @@ def offline_words(after_seconds: int, then: str) -> str:
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     """How long a host may be without Keyrack, and what is set for this one."""
-    held = str(server.offline_after_seconds)
-    if held in dict(SPANS):
+    seconds = str(server.offline_after_seconds)
+    if seconds in dict(SPANS):
         return SPANS
-    return (*SPANS, (held, f"after {lifetimes.written(timedelta(seconds=server.offline_after_seconds))}"))
+    return (*SPANS, (seconds, f"after {lifetimes.written(timedelta(seconds=server.offline_after_seconds))}"))
 
 
 def _offline(server: Server) -> str:
