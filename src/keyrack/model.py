@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+LONGEST_SECONDS = 36_525 * 86_400
+"""A hundred years: nobody may ask for longer."""
+
+
+def span_of(seconds: int) -> timedelta:
+    """How long something lasts, as the database has it: others may write a number beyond all calendars."""
+    return timedelta(seconds=max(0, min(seconds, LONGEST_SECONDS)))
 
 
 def has_ended(ends_at: datetime | None, at: datetime) -> bool:

@@ -280,6 +280,7 @@ SET_BACK = (
     "DROP TABLE key_policies",
     "ALTER TABLE repository_names DROP COLUMN seal",
     "ALTER TABLE deleted_server_keys DROP COLUMN seal",
+    *(f"DROP INDEX ix_{index}" for index in ("sessions_fingerprint", "web_sessions_used_at", "tokens_listed")),
     "ALTER TABLE web_sessions DROP COLUMN used_at",
     *(f"ALTER TABLE {table} DROP COLUMN renewed_at" for table in ("credentials", "user_keys", "grants")),
     "UPDATE alembic_version SET version_num = '0230'",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from keyrack.core.audit import events, retention
 from keyrack.core.hosts import documents, enrolment, servers
@@ -22,6 +22,7 @@ from keyrack.store.tables import offboarding_hosts
 from tests.core.conftest import Team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
+from tests.core.test_audit_chain import chained, outcome
 from tests.core.test_unmanaged_keys import entry
 
 DAY = timedelta(days=1)
@@ -71,6 +72,25 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
     assert f"{count} events" in left.summary
     for_ever = replace(old, settings=old.settings.model_copy(update={"events_days": 0}))
     assert clear(replace(for_ever, now=lambda: team.instance.now() + 9999 * DAY)).get("events") is None
+
+
+def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 3)
+    instance, old = team.instance, later(team.instance, 1097 * DAY)
+    for at, name in ((later(instance, 3000 * DAY), "ahead"), (instance, "then")):
+        for number in range(4):
+            servers.create(at, team.owner, name=f"{name}-{number}", address="192.0.2.9")
+    chained(instance)
+    clear(old)
+    left = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert [sum(name in one for one in left) for name in ("ahead-", "then-")] == [4, 0]
+    chained(old)
+    assert outcome(old).problem == ""
+    assert outcome(old).pruned > 4
+    # They are among those that went, and no event says that they did.
+    gone = delete(tables.events).where(tables.events.c.summary.contains("ahead-1"))
+    instance.database.write(lambda connection: connection.execute(gone))
+    assert "is missing" in outcome(old).problem
 
 
 def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Team) -> None:
@@ -203,8 +223,8 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 
 
 def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team: Team) -> None:
-    wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"}
-    settled, granted, _ = (requests.ask(team.instance, team.member, **wanted) for _ in range(3))
+    wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h"}
+    settled, granted, _ = (requests.ask(team.instance, team.member, **wanted, reason=f"look {n}") for n in range(3))
     requests.cancel(team.instance, team.member, settled.id)
     requests.approve(team.instance, team.owner, granted.id)
     ended, _ = (freezes.freeze(team.instance, team.owner, server="web-1").freeze for _ in range(2))

@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -33,8 +35,11 @@ from sqlalchemy.event import listen, remove
 from sqlalchemy.sql import quoted_name
 
 from keyrack.store.changes import changes
+from keyrack.store.database import Database
 from keyrack.store.engine import catalogue, migrate
 from keyrack.store.engine.connect import DatabaseAltered, migrating_engine, parse_url, sqlite_engine
+from keyrack.store.hosts import servers
+from keyrack.store.people import workspaces
 from tests.databases import DIALECTS
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
@@ -400,6 +405,26 @@ def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, l
     assert after["system_users"] == before["system_users"]
     assert [row.pop("probe") for row in after["servers"]] == [None] * ROWS
     assert after == before
+
+
+def test_a_service_goes_on_beside_a_later_versions_migration(database_url: str, later_folder: Path) -> None:
+    """It reads and writes while tables are made anew under it, and afterwards."""
+
+    def used(conn: Connection) -> int:
+        workspaces.add_workspace(conn, uid=uuid4().hex, name=uuid4().hex, at=datetime.now(UTC))
+        assert servers.standings(conn, (1, 2)) is not None
+        return len(workspaces.workspaces_by_name(conn))
+
+    with Database.open(database_url) as older, ThreadPoolExecutor(1) as pool:
+        made = older.write(used)
+        (later_folder / "later.py").write_text(REBUILD.format(head=HEAD, then=""))
+        upgrade = pool.submit(migrate.upgrade, database_url)
+        while not upgrade.done():
+            made = older.write(used)
+        upgrade.result()
+        assert migrate.current(database_url) != HEAD
+        assert older.write(used) == made + 1
+        assert older.read(lambda conn: len(workspaces.workspaces_by_name(conn))) == made + 1
 
 
 def test_a_migration_that_fails_leaves_everything_as_it_was(database_url: str, later_folder: Path) -> None:

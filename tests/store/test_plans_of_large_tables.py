@@ -14,12 +14,14 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, Text
 
 from keyrack.core.keys import damaged_rows
+from keyrack.model import Window
 from keyrack.store import per_server, tables
 from keyrack.store.database import Database
-from keyrack.store.hosts import host_reports, servers
+from keyrack.store.hosts import host_reports, servers, sessions
 from keyrack.store.keys import credential_lists, credentials, key_owners, openings, revocations, user_keys
+from keyrack.store.people import offboardings, tokens, web_sessions
 from keyrack.store.sealing import sealed_tables, sums
-from keyrack.store.tables.columns import Flag, Json
+from keyrack.store.tables.columns import EPOCH, Flag, Json
 from tests.store.test_indexes import FINGERPRINT, asked
 
 ROWS = 100_000 if os.environ.get("KEYRACK_LONG") else 20_000
@@ -36,9 +38,12 @@ FILLED: tuple[tuple[Table, int], ...] = (
     (tables.user_keys, ROWS),
     (tables.revocations, ROWS),
     (tables.key_owners, ROWS),
+    (tables.tokens, ROWS),
+    (tables.sessions, ROWS),
+    (tables.web_sessions, ROWS),
 )
 # Empty in some rows; here in none, as in most of a table that has grown.
-TOLD = ("fingerprint", "public_key", "delivered_at", "confirmed_at", "user_key_id")
+TOLD = ("fingerprint", "public_key", "delivered_at", "confirmed_at", "user_key_id", "used_at")
 HOSTS = tuple(range(1, 11))
 
 
@@ -63,12 +68,17 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "whose key": lambda c: key_owners.owner_of(c, FINGERPRINT),
     "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
     "delete a credential": lambda c: credentials.remove_credential(c, 1),
+    "logins that a key opened": lambda c: sessions.of_key(c, 1, FINGERPRINT),
+    "a leaver's logins": lambda c: offboardings._sessions.rows(c, 1, [FINGERPRINT]),
+    "browsers' sessions that are over": lambda c: web_sessions.remove_ended(c, EPOCH, EPOCH),
+    "a page of tokens": lambda c: tokens.find_api_tokens(c, 1, Window(15)),
+    "a further page of tokens": lambda c: tokens.find_api_tokens(c, 1, Window(15, after=(5,))),
 }
-LARGE = "credentials|user_keys|revocations|key_owners"
+LARGE = "credentials|user_keys|revocations|key_owners|tokens|sessions|web_sessions"
 
 
-def value(column: Column[Any], count: int) -> str:
-    """What the row with number n has there, in SQL that both databases take."""
+def value(column: Column[Any], count: int, dialect: str) -> str:
+    """What the row with number n has there, in SQL."""
     if column.foreign_keys:
         (key,) = column.foreign_keys
         most = {table.name: rows for table, rows in FILLED}.get(key.column.table.name, 1)
@@ -78,6 +88,8 @@ def value(column: Column[Any], count: int) -> str:
         return "false"
     if isinstance(column.type, Json):
         return "'{}'"
+    if isinstance(column.type, LargeBinary) and column.unique:
+        return "CAST('x' || n AS BLOB)" if dialect == "sqlite" else "convert_to('x' || n, 'UTF8')"
     if isinstance(column.type, LargeBinary):
         return "NULL" if column.nullable else "''"
     if isinstance(column.type, String | Text):
@@ -95,7 +107,7 @@ def fill(connection: Connection) -> None:
                 f"(WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) SELECT n FROM r)"
             )
         columns = ", ".join(column.name for column in named)
-        values = ", ".join(value(column, count) for column in named)
+        values = ", ".join(value(column, count, connection.dialect.name) for column in named)
         connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {numbers}")
     connection.exec_driver_sql("ANALYZE")
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import key_sync
 from keyrack.ssh.public_key import parse
+from keyrack.store import tables
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.keys import key_sources as stored_sources
 from keyrack.web import outgoing
@@ -307,6 +308,18 @@ def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not
     asked = len(elsewhere.asked)
     assert key_sync.sync_due(service.instance, ask) == 0
     assert len(elsewhere.asked) == asked
+
+
+def test_one_that_others_altered_keeps_no_other_from_its_turn(
+    service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_sync, "AT_ONCE", 1)
+    for kind in ("github", "gitlab"):
+        name(service, elsewhere, kind)
+    held = tables.key_sources
+    altered = update(held).where(held.c.kind == "github").values(account="another")
+    service.instance.database.write(lambda connection: connection.execute(altered))
+    assert key_sync.sync_due(service.instance, Outgoing(service.instance.settings)) == 1
 
 
 def test_a_service_that_says_a_byte_now_and_then_is_not_waited_for(

@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import requests
-from tests.services import TEAM, Service
+from tests.services import STRANGERS, TEAM, Service
 from tests.web.test_native import OLGA, call
 
 ALICE, BOB, MALLORY = "token-of-alice", "token-of-bob", "token-of-mallory"
@@ -65,6 +65,14 @@ def test_two_people_open_it_and_never_oneself(team: Service) -> None:
     assert any("alice asks to log in as deploy on web-1 for 1h: the release" in one for one in events)
 
 
+def test_a_rule_is_for_tags_of_its_own_workspace(team: Service) -> None:
+    call(team, "PUT", "/request-rules/strict", {"approvers": 2, "tag": "vault"})
+    accounts = 'system_users = ["deploy"]'
+    team.apply(STRANGERS.replace(accounts, f'{accounts}\ntags = ["web", "vault"]'))
+    wanted = {**{name: value for name, value in WANTED.items() if name != "server"}, "tag": "web"}
+    assert call(team, "POST", "/requests", wanted, token=ALICE, status=201)["approvers"] == 1
+
+
 def test_each_decision_is_said_with_its_reason(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
@@ -115,6 +123,26 @@ def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str
     assert error["field"] == field
     assert words in error["message"]
     assert call(team, "GET", "/requests")["total"] == 0
+
+
+def test_who_asks_twice_for_the_same_is_answered_the_first(team_on_each: Service) -> None:
+    """A click too many, or a call that a program sends again, is one request for those who decide."""
+    team = team_on_each
+    first = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
+    assert call(team, "POST", "/requests", {**WANTED, "server": 1}, token=ALICE, status=201)["id"] == first["id"]
+    assert call(team, "GET", "/requests")["total"] == 1
+    asked = [one for one in call(team, "GET", "/events")["items"] if "alice asks to log in" in one["summary"]]
+    assert len(asked) == 1
+    others: tuple[dict[str, Any], ...] = (
+        {"server": None, "tag": "web"},
+        {"duration": "2h"},
+        {"reason": "what came up meanwhile"},
+    )
+    for other in others:
+        assert call(team, "POST", "/requests", WANTED | other, token=ALICE, status=201)["id"] != first["id"]
+    assert call(team, "POST", "/requests", WANTED, token=BOB, status=201)["id"] != first["id"]
+    call(team, "POST", f"/requests/{first['id']}/deny")
+    assert call(team, "POST", "/requests", WANTED, token=ALICE, status=201)["id"] != first["id"]
 
 
 def test_members_see_and_cancel_their_own(team: Service) -> None:

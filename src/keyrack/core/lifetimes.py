@@ -10,13 +10,15 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
+from keyrack.model import LONGEST_SECONDS
+
 EXAMPLE = "2026-12-24T18:00:00+01:00"
 MOST_MONTHS = 12
 """Up to so many, `m` may be meant as months."""
 LONGEST_TEXT = 64
 
 _SECOND, _MINUTE, _HOUR, _DAY, _WEEK = 1, 60, 3600, 86_400, 604_800
-_LONGEST = 36_525 * _DAY
+_LONGEST = LONGEST_SECONDS
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), _SECOND),
     **dict.fromkeys(("min", "minute", "minutes"), _MINUTE),

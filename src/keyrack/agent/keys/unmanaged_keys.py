@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, criteria
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.agent.system.mounts import Mounts
@@ -230,6 +230,8 @@ class Scanner:
                 asked += 1
                 try:
                     known[account.name] = sshd.effective(account.name)
+                except SshdSilent:
+                    asked = _MOST_ASKED  # no answer, and none for the next one either
                 except SshdProblem:
                     # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
                     known[account.name] = for_all

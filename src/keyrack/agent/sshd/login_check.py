@@ -27,7 +27,7 @@ from keyrack.agent.sshd import key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
 from keyrack.agent.sshd.places import Place
-from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, asked_by_rules, named_places
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent, asked_by_rules, named_places
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
@@ -221,6 +221,8 @@ class _Answers:
         if self._single:
             try:
                 return self._sshd.effective(name, self._config, place)
+            except SshdSilent:
+                raise
             except SshdProblem as problem:
                 # Settings that are sound may be none for one account: it then breaks off that connection (auth2.c).
                 return self._sshd.effective(None, self._config).broken(str(problem))

@@ -121,10 +121,24 @@ def _program_of(pid: int) -> Optional[Tuple[str, Tuple[object, ...]]]:
     return program, (file, file_stamp.stamp(program))
 
 
+class _NoAnswer(Exception):
+    """Nothing that could be kept as one."""
+
+
+def _version_of(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
+    try:
+        return _said_version(program, stamp)
+    except _NoAnswer:
+        return UNKNOWN
+
+
 @functools.lru_cache(maxsize=16)
-def _version_of(program: str, stamp: Tuple[object, ...]) -> Version:
+def _said_version(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
+    """What it says of itself, once for each stamp. Raises _NoAnswer where it could not be asked."""
     # Before 9.2 it knows no -V, and says its version with its usage.
     ended = programs.run([program, "-V"])
+    if ended.status is None or ended.status < 0:
+        raise _NoAnswer
     said = _VERSION.search(ended.errors) or _VERSION.search(ended.output)
     return UNKNOWN if said is None else (int(said.group(1)), int(said.group(2)))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -87,18 +88,21 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
 
         def change(work: Work) -> Counter[str]:
             gone: Counter[str] = Counter()
-            last_event = 0
+            until: dict[str, Any] = {}
             by_workspace: dict[int, Counter[str]] = {}
             for (kind, before), rows in old.items():
                 removed = retention.remove(work.connection, kind, before, rows) if rows else set()
-                if kind == "events":
-                    last_event = max((int(key[0]) for key in removed), default=0)
+                if kind == "events" and removed:
+                    # Who verifies the chain knows by this, which is in it, that these are not missing, and those which
+                    # stayed among them are (core/audit/verify.py).
+                    numbers = sorted(int(key[0]) for key in removed)
+                    until["events_until"] = numbers[-1]
+                    if kept := retention.kept_among(work.connection, numbers):
+                        until["events_kept"] = kept
                 for row in rows:
                     if row[:-1] in removed:
                         gone[kind] += 1
                         by_workspace.setdefault(int(row[-1]), Counter())[kind] += 1
-            # Who verifies the chain knows by this, which is in it, that these are not missing (core/audit/verify.py).
-            until = {"events_until": last_event} if last_event else {}
             for workspace_id, counts in sorted(by_workspace.items()):
                 words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
                 summary = f"Deleted what was kept long enough: {words}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -45,13 +46,13 @@ def database(
         if problem := unsigned(witnesses, by_instance):
             return Verification(0, 0, problem)
         marks = KnownCheckpoints(attempt.read(audit_log.checkpoints), witnesses)
-        until = attempt.read(_pruned_until)
+        deleted = attempt.read(_deleted)
         tree, parts, pruned = audit_tree.Frontier(), audit_log.TreeParts(), 0
         while True:
             first = tree.size
             places = attempt.read(lambda connection, first=first: list(audit_log.places(connection, first)))  # type: ignore[misc]
             for place in places:
-                if problem := _wrong(place, tree.size, until):
+                if problem := _wrong(place, tree.size, deleted):
                     return Verification(tree.size, pruned, problem)
                 pruned += place.record is None
                 tree.add(place.hash)
@@ -108,23 +109,43 @@ def _signed(instance: Instance, connection: Connection) -> str:
     return ""
 
 
-def _pruned_until(connection: Connection) -> int:
-    """The last event that was deleted after it was kept long enough, as sound events in the chain say."""
-    until = 0
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    """Events that were deleted after they were kept long enough, as sound events in the chain say: all up to one, and
+    of those that were not deleted in their order, up to which, and the first and last of those that stayed.
+    """
+
+    until: int
+    out_of_order: Sequence[tuple[int, Sequence[tuple[int, int]]]]
+
+    def __contains__(self, event_id: int) -> bool:
+        return event_id <= self.until or any(
+            event_id <= until and not any(first <= event_id <= last for first, last in kept)
+            for until, kept in self.out_of_order
+        )
+
+
+def _deleted(connection: Connection) -> _Deleted:
+    whole, out_of_order = 0, []
     for place in audit_log.places_of(connection, "instance:tidy"):
         if place.record is not None and place.sound and audit_tree.leaf(audit_log.text_of(place.record)) == place.hash:
-            until = max(until, int(place.record["details"].get("events_until") or 0))
-    return until
+            details = place.record["details"]
+            until, kept = int(details.get("events_until") or 0), details.get("events_kept")
+            if kept:
+                out_of_order.append((until, [(first, last) for first, last in kept]))
+            else:
+                whole = max(whole, until)
+    return _Deleted(whole, out_of_order)
 
 
-def _wrong(place: Chained, expected: int, until: int) -> str:
+def _wrong(place: Chained, expected: int, deleted: _Deleted) -> str:
     """What is wrong with a place."""
     if place.position != expected:
         return f"the record at place {expected} is missing"
     if not place.sound:
         return f"the record at place {expected}, event {place.event_id}, was put in another's place or inserted"
     if place.record is None:
-        return "" if place.event_id <= until else f"event {place.event_id}, at place {expected}, is missing"
+        return "" if place.event_id in deleted else f"event {place.event_id}, at place {expected}, is missing"
     if audit_tree.leaf(audit_log.text_of(place.record)) != place.hash:
         return f"event {place.event_id}, at place {expected}, was altered"
     return ""
@@ -134,7 +155,7 @@ def export(instance: Instance, actor: Actor, on_progress: OnProgress = lambda co
     """The log as lines of JSON: a record each, after each block of them its hashes, signed, and last the checkpoint."""
     with Attempt(instance, actor, "instance:tidy", "export the audit log", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)
-        until = attempt.read(_pruned_until)
+        deleted = attempt.read(_deleted)
         size = 0 if newest is None else audit_tree.read(newest.text).size
         yield json.dumps({"keyrack": "audit log", "key": instance.key.public_line, "records": size})
         block: list[Chained] = []
@@ -146,22 +167,22 @@ def export(instance: Instance, actor: Actor, on_progress: OnProgress = lambda co
                 yield encode({"event": place.event_id, "place": place.position, "record": record})
                 block.append(place)
                 if len(block) == exports.BLOCK:
-                    yield _block(instance, place.position + 1, block, until)
+                    yield _block(instance, place.position + 1, block, deleted)
                     block = []
             position += len(places[: size - position])
             on_progress(position)
             if not places:
                 break  # whoever verifies it is told what is missing
         if block:
-            yield _block(instance, position, block, until)
+            yield _block(instance, position, block, deleted)
         if newest is not None:
             yield json.dumps({"checkpoint": newest.text, "signature": newest.signature})
 
 
-def _block(instance: Instance, end: int, block: list[Chained], until: int) -> str:
+def _block(instance: Instance, end: int, block: list[Chained], deleted: _Deleted) -> str:
     """The signed hashes of some records; gone: by place the events that were deleted after they were kept long enough,
     so that a record that others take out of an export is not taken for one of them.
     """
-    gone = {str(one.position): one.event_id for one in block if one.record is None and one.event_id <= until}
+    gone = {str(one.position): one.event_id for one in block if one.record is None and one.event_id in deleted}
     text = encode({"first": end - len(block), "gone": gone, "hashes": [one.hash.hex() for one in block]})
     return json.dumps({"block": text, "signature": instance.key.sign(text, audit_tree.NAMESPACE)})

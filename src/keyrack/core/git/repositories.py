@@ -44,10 +44,11 @@ def path_of(value: object) -> str:
     )
 
 
-def check_visibility(value: object) -> None:
-    """Nothing for 0, 10 or 20; raises Refusal INVALID for others."""
-    if isinstance(value, bool) or value not in VISIBILITIES:
+def visibility_of(value: object) -> int:
+    """0, 10 or 20; raises Refusal INVALID for others, such as 10.0, which is as much and no whole number."""
+    if type(value) is not int or value not in VISIBILITIES:
         raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+    return value
 
 
 def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
@@ -106,14 +107,14 @@ def create(
     with Attempt(instance, actor, CREATE, "create a repository", target_kind="repository") as attempt:
         if not isinstance(name, str) or "/" in name:
             raise invalid("name", "A repository's name is one text without a slash.")
-        check_visibility(visibility)
+        level = visibility_of(visibility)
         project = _project(attempt, actor, project_uid)
         path = path_of(f"{project.uid}/{name}")
 
         def change(work: Work) -> Repository:
             if repositories.by_path(work.connection, path) is not None:
                 raise Refusal(Kind.TAKEN, "path-taken", "The project has a repository of that name.", field="name")
-            number = _add(work, path, None, project_id=project.id, visibility=int(str(visibility)))
+            number = _add(work, path, None, project_id=project.id, visibility=level)
             if actor.user_id is not None:
                 repositories.set_member(work.connection, number, actor.user_id, RepositoryRole.ADMIN, work.now)
             work.record(f"Created repository {path}", target_id=number, details={"path": path})
@@ -370,8 +371,7 @@ def change(
     with _changing(instance, entitled, own) as attempt:
         wanted: dict[str, object] = {}
         if visibility is not None:
-            check_visibility(visibility)
-            wanted["visibility"] = visibility
+            wanted["visibility"] = visibility_of(visibility)
         if protect_default is not None:
             if not isinstance(protect_default, bool):
                 raise invalid("protect_default", "protect_default takes true or false.")

@@ -435,7 +435,7 @@ class _Reader:
     def repository(self, place: str, entry: Mapping[str, Any]) -> WantedRepository:
         visibility = entry.get("visibility")
         if visibility is not None:
-            repositories.check_visibility(visibility)
+            repositories.visibility_of(visibility)
         protect = entry.get("protect_default")
         members: dict[str, RepositoryRole] = {}
         for item in entry.get("members", []):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,11 @@ from keyrack.store.tables import (
     user_keys,
     users,
 )
+
+FIRST = 50_000
+"""So many of the first events are looked at, a hundredth of a second: more than a clock that ran ahead may have left
+there, which stay until they are as old as they say.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +186,29 @@ def count(connection: Connection, kind: str, before: datetime) -> int:
 def some(connection: Connection, kind: str, before: datetime, limit: int) -> list[tuple[Any, ...]]:
     """At most so many of them: the key of each, and last the id of its workspace."""
     if kind == "events":
-        # They are in the order of their times, so the first ones tell; a search would read the whole log.
-        first = select(events.c.id, events.c.workspace_id, events.c.at).order_by(events.c.id).limit(limit)
-        return [(row.id, row.workspace_id) for row in connection.execute(first) if row.at < before]
+        # They are in the order of their times but for what a clock wrote that was wrong, so the first ones tell; a
+        # search would read the whole log.
+        first = select(events.c.id, events.c.workspace_id, events.c.at).order_by(events.c.id).limit(FIRST).subquery()
+        found = select(first.c.id, first.c.workspace_id).where(first.c.at < before).limit(limit)
+        return sorted(tuple(row) for row in connection.execute(found))
     return [tuple(row) for row in connection.execute(KINDS[kind].old(before).limit(limit))]
+
+
+def kept_among(connection: Connection, removed: Sequence[int]) -> list[tuple[int, int]]:
+    """The events that stayed among or before those that were removed in this transaction: the first and the last of
+    each part of them in which none was removed. removed: ids, in order.
+    """
+    kept: list[tuple[int, int]] = []
+    at = part = 0
+    before = select(events.c.id).where(events.c.id < removed[-1]).order_by(events.c.id)
+    for number in connection.execute(before).scalars():
+        at = bisect(removed, number, at)
+        if kept and at == part:
+            kept[-1] = (kept[-1][0], number)
+        else:
+            kept.append((number, number))
+        part = at
+    return kept
 
 
 def remove(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
@@ -65,7 +66,9 @@ def of_workspace(connection: Connection, workspace_id: int) -> tuple[KeySource, 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[KeySource, ...]:
     """The sources to look at now, the longest due first, of users that are not shut out."""
     there = select(users.c.id).where(users.c.disabled_at.is_(None))
-    return _read(connection, key_sources.c.next_at <= at, key_sources.c.user_id.in_(there), limit=limit)
+    which = (key_sources.c.next_at <= at, key_sources.c.user_id.in_(there))
+    # One that is not as Keyrack wrote it is due for ever: enough of them would keep all others from their turn.
+    return tuple(islice(_sound(connection, which), limit))
 
 
 def by_id(connection: Connection, source_id: int) -> KeySource | None:
@@ -74,9 +77,14 @@ def by_id(connection: Connection, source_id: int) -> KeySource | None:
     return found[0] if found else None
 
 
-def _read(connection: Connection, *where: Any, limit: int | None = None) -> tuple[KeySource, ...]:
-    rows = connection.execute(select(key_sources).where(*where).order_by(key_sources.c.next_at).limit(limit)).mappings()
-    return tuple(KeySource(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, key_sources, row))
+def _read(connection: Connection, *where: Any) -> tuple[KeySource, ...]:
+    return tuple(_sound(connection, where))
+
+
+def _sound(connection: Connection, where: Sequence[Any]) -> Iterator[KeySource]:
+    for row in connection.execute(select(key_sources).where(*where).order_by(key_sources.c.next_at)).mappings():
+        if sealed.sound(connection, key_sources, row):
+            yield KeySource(**sealed.unsealed(row))
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.model import Grant, Page, Window
+from keyrack.model import Grant, Page, Window, span_of
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import sealed
@@ -57,7 +57,7 @@ class AccessRequest:
     @property
     def span(self) -> timedelta | None:
         """How long it opens from its approval on; None where it has an end instead."""
-        return None if self.seconds is None else timedelta(seconds=self.seconds)
+        return None if self.seconds is None else span_of(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class RequestRule:
     @property
     def longest(self) -> timedelta | None:
         """The longest span that may be asked for, None for any."""
-        return None if self.longest_seconds is None else timedelta(seconds=self.longest_seconds)
+        return None if self.longest_seconds is None else span_of(self.longest_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,17 @@ def _pending_rows(user_id: int) -> Select[Any]:
 def pending_rows(connection: Connection, user_id: int) -> list[Row]:
     """The rows of a user's pending requests, with server_name beside them."""
     return _pending_rows.rows(connection, user_id)
+
+
+def pending_alike(connection: Connection, asked: Mapping[str, Any], at: datetime) -> AccessRequest | None:
+    """The user's oldest request that can still be decided and asks for the same (columns of the table, user_id among
+    them), or None; one that others changed can not be.
+    """
+    for row in _pending_rows.rows(connection, asked["user_id"]):
+        alike = row.pending_until > at and all(row[name] == value for name, value in asked.items())
+        if alike and is_sound(connection, row.workspace_id, row.id):
+            return get(connection, row.workspace_id, row.id)
+    return None
 
 
 def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
@@ -262,8 +273,12 @@ def remove_rule(connection: Connection, rule_id: int) -> None:
 
 
 @prepared
-def _tags_beside(workspace_tag: str) -> Select[Any]:
-    having = select(server_tags.c.server_id).where(server_tags.c.tag == workspace_tag)
+def _tags_beside(workspace_id: int, tag: str) -> Select[Any]:
+    having = (
+        select(server_tags.c.server_id)
+        .join(servers, servers.c.id == server_tags.c.server_id)
+        .where(server_tags.c.tag == tag, servers.c.workspace_id == workspace_id)
+    )
     return select(server_tags.c.tag).distinct().where(server_tags.c.server_id.in_(having))
 
 
@@ -277,9 +292,9 @@ def tags_of_server(connection: Connection, server_id: int) -> frozenset[str]:
     return frozenset(_tags_of.values(connection, server_id))
 
 
-def tags_beside(connection: Connection, tag: str) -> frozenset[str]:
-    """All tags of the servers that have a tag."""
-    return frozenset((*_tags_beside.values(connection, tag), tag))
+def tags_beside(connection: Connection, workspace_id: int, tag: str) -> frozenset[str]:
+    """All tags of a workspace's servers that have a tag, and that tag itself."""
+    return frozenset((*_tags_beside.values(connection, workspace_id, tag), tag))
 
 
 def _request(row: Row) -> AccessRequest:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
+from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.tables import key_uses, servers
 
 
@@ -21,20 +23,23 @@ class Use:
     address: str
 
 
+@prepared
+def _of_keys(fingerprints: Sequence[str], server_id: int | None) -> Select[Any]:
+    statement = (
+        select(key_uses, servers.c.name, servers.c.workspace_id)
+        .outerjoin(servers, servers.c.id == key_uses.c.server_id)
+        .where(among(key_uses.c.fingerprint, fingerprints))
+        .order_by(key_uses.c.last_used_at.desc())
+    )
+    return statement if server_id is None else statement.where(key_uses.c.server_id == server_id)
+
+
 def of_keys(
     connection: Connection, workspace_id: int, fingerprints: Iterable[str], *, server_id: int | None = None
 ) -> dict[str, tuple[Use, ...]]:
     """The last uses of keys, by fingerprint, newest first: on one server, else on all of a workspace and with Git."""
-    wanted = sorted(set(fingerprints))
-    statement = (
-        select(key_uses, servers.c.name, servers.c.workspace_id)
-        .outerjoin(servers, servers.c.id == key_uses.c.server_id)
-        .where(key_uses.c.fingerprint.in_(wanted))
-    )
-    if server_id is not None:
-        statement = statement.where(key_uses.c.server_id == server_id)
     found: dict[str, list[Use]] = {}
-    for row in connection.execute(statement.order_by(key_uses.c.last_used_at.desc())):
+    for row in _of_keys.rows(connection, sorted(set(fingerprints)), server_id):
         if row.server_id == 0:
             found.setdefault(row.fingerprint, []).append(Use(None, None, row.last_used_at, row.address))
         elif row.workspace_id == workspace_id:

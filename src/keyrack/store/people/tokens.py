@@ -15,7 +15,7 @@ from keyrack.store.keys.terms import token_in_force
 from keyrack.store.people.users import user_record
 from keyrack.store.rows import COUNTED, Records, inserted, paged
 from keyrack.store.sealing import access_tree, sealed
-from keyrack.store.tables import tokens, users
+from keyrack.store.tables import IS_LISTED, tokens, users
 from keyrack.store.tables.columns import EPOCH
 from keyrack.store.unchanged import kept
 
@@ -114,13 +114,12 @@ def find_api_tokens(connection: Connection, workspace_id: int, window: Window) -
 
 @paged
 def _api_tokens(workspace_id: int) -> Select[Any]:
-    of_kind = (tokens.c.kind == "api", tokens.c.revoked_at.is_(None))
-    return _bearer.where(tokens.c.workspace_id == workspace_id, *of_kind).order_by(tokens.c.id)
+    return _bearer.where(tokens.c.workspace_id == workspace_id, IS_LISTED).order_by(tokens.c.id)
 
 
 @paged
 def _tokens_of_instance() -> Select[Any]:
-    return _bearer.where(tokens.c.kind == "api", tokens.c.revoked_at.is_(None)).order_by(tokens.c.id)
+    return _bearer.where(IS_LISTED).order_by(tokens.c.id)
 
 
 def tokens_of_instance(connection: Connection, window: Window) -> Page[Bearer]:

@@ -37,6 +37,7 @@ from keyrack.store.tables.keys import (
 )
 from keyrack.store.tables.offboardings import git_endpoints, offboarding_git, offboarding_hosts, offboardings
 from keyrack.store.tables.people import (
+    IS_LISTED,
     access_key_failures,
     access_keys,
     group_members,
@@ -60,6 +61,7 @@ from keyrack.store.tables.webhooks import IS_WAITING, webhook_deliveries, webhoo
 
 __all__ = [
     "IS_ALARM",
+    "IS_LISTED",
     "IS_OPEN",
     "IS_PENDING",
     "IS_WAITING",

@@ -164,7 +164,7 @@ sessions = numbered(
     Column("host_session", String(64), nullable=False),
     Column("username", String(64), nullable=False),
     Column("address", String(64), nullable=False),
-    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
     Column("started_at", Moment, nullable=False),
     Column("ending", Flag, nullable=False),
     UniqueConstraint("server_id", "host_session"),

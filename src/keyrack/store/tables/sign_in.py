@@ -24,7 +24,7 @@ web_sessions = numbered(
     Column("proven_at", Moment, nullable=False),
     # seen_at: of sessions from before used_at, which is under the seal.
     Column("seen_at", Moment, nullable=False),
-    Column("used_at", Moment),
+    Column("used_at", Moment, index=True),
     seal_column(),
 )
 

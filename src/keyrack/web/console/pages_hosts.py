@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from starlette.responses import Response
@@ -27,7 +26,7 @@ from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
-from keyrack.model import EventFilter, Server, UnmanagedKey
+from keyrack.model import EventFilter, Server, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
@@ -70,11 +69,11 @@ class HostRow:
         return mark_of(self.status)
 
 
-def mark_of(host: HostStatus) -> str:
+def mark_of(held: HostStatus) -> str:
     """Which mark a host's state has: in force, on its way, or needs somebody."""
-    if host.state in TROUBLE or host.problems:
+    if held.state in TROUBLE or held.problems:
         return "needs"
-    return "force" if host.state in QUIET else "way"
+    return "force" if held.state in QUIET else "way"
 
 
 def hosts(visit: Visit) -> Response:
@@ -88,8 +87,8 @@ def hosts(visit: Visit) -> Response:
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
     rows = [
-        HostRow(server, status.of(visit.instance, server), waiting.get(server.id, 0), inside.get(server.id, 0))
-        for server in piece.items
+        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
+        for one in piece.items
     ]
     return visit.show(
         "hosts.html",
@@ -164,10 +163,10 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
     if not visit.may("access:read"):
         return (), False, ""
     try:
-        page = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
+        found = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
     except Refusal as refusal:
         return (), False, refusal.message
-    return page.items, page.next is not None, ""
+    return found.items, found.next is not None, ""
 
 
 def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
@@ -329,15 +328,15 @@ def offline_words(after_seconds: int, then: str) -> str:
     """What hosts do without Keyrack, in words."""
     if not after_seconds:
         return "keys stay as they are, however long it lasts"
-    return f"after {lifetimes.written(timedelta(seconds=after_seconds))} {dict(THENS)[then]}"
+    return f"after {lifetimes.written(span_of(after_seconds))} {dict(THENS).get(then, then)}"
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     """How long a host may be without Keyrack, and what is set for this one."""
-    seconds = str(server.offline_after_seconds)
-    if seconds in dict(SPANS):
+    held = str(server.offline_after_seconds)
+    if held in dict(SPANS):
         return SPANS
-    return (*SPANS, (seconds, f"after {lifetimes.written(timedelta(seconds=server.offline_after_seconds))}"))
+    return (*SPANS, (held, f"after {lifetimes.written(span_of(server.offline_after_seconds))}"))
 
 
 def _offline(server: Server) -> str:
