@@ -145,10 +145,7 @@ def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, An
     if (place := place_of(table, row)) is not None:
         seals = seals_of(connection)
         rows = rows_at(table).rows(connection, place[1])
-        pending(connection)[place] = (
-            sum(_share(seals, table, other) for other in rows if seals.holds(table, other)),
-            0,
-        )
+        pending(connection)[place] = (sum(_share(seals, table, one) for one in rows if seals.holds(table, one)), 0)
 
 
 def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
