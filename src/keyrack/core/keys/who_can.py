@@ -180,17 +180,17 @@ def into(
     somebody asks already, which writes nothing meanwhile. account: as this one alone.
     """
     places, now = list(hosts), instance.now()
-    ways: list[tuple[Server, Line]] = []
+    found: list[tuple[Server, Line]] = []
     unknown: list[tuple[Server, str]] = []
     with batch(connection, [server.id for server in places]):
         for server in places:
             try:
-                ways += _of_server(instance, connection, server, now, account)
+                found += _of_server(instance, connection, server, now, account)
             except Refusal as refusal:
                 if refusal.kind is not Kind.UNAVAILABLE:
                     raise
                 unknown.append((server, refusal.message))
-    return ways, tuple(unknown)
+    return found, tuple(unknown)
 
 
 def _find(
@@ -215,28 +215,28 @@ def _find(
             rows.servers_with_credentials(connection, actor.workspace_id, whose.fingerprints, now)
             | grants.servers_of_user(connection, whose.user_id)
         )
-    entries: list[tuple[Server, Line]] = []
+    found: list[tuple[Server, Line]] = []
     frozen: list[tuple[Server, Line]] = []
     unknown: list[str] = []
     for server_id in places:
         if after is not None and server_id < after[0]:
             continue
-        host = named or servers.by_id(connection, server_id)
-        if host is None or host.workspace_id != actor.workspace_id:
+        one = named or servers.by_id(connection, server_id)
+        if one is None or one.workspace_id != actor.workspace_id:
             continue
         try:
-            decision = access.decide(instance, connection, host, now, whose)
-            entries += _in_order(host, decision, account, after)
-            frozen += ((host, line) for line in decision.frozen if whose is not None)
+            decision = access.decide(instance, connection, one, now, whose, ways_alone=True)
+            found += _in_order(one, decision, account, after)
+            frozen += ((one, line) for line in decision.frozen if whose is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
                 raise
-            unknown.append(host.name)
-        if len(entries) > limit:
+            unknown.append(one.name)
+        if len(found) > limit:
             break
-    shown = entries[:limit]
-    rest = cursors.write(_place(*shown[-1])) if len(entries) > limit else None
-    note = None if entries or account is None or after is not None else _no_account(connection, named, account)
+    shown = found[:limit]
+    rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
+    note = None if found or account is None or after is not None else _no_account(connection, named, account)
     ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
     return Ways(tuple(ways), rest, tuple(unknown), tuple(frozen), note)
 
@@ -245,10 +245,8 @@ def _no_account(connection: Connection, server: Server | None, account: str) -> 
     """Words where a server has no such account; None where it has, or none is named."""
     if server is None or servers.have_account(connection, (server.id,), account):
         return None
-    accounts = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
-    names = ", ".join(system_user.username for system_user in accounts.items) + (
-        ", …" if accounts.total > MOST_NAMED else ""
-    )
+    held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
+    names = ", ".join(one.username for one in held.items) + (", …" if held.total > MOST_NAMED else "")
     return f"Host {server.name} has no account {account!r}; it has {names or 'none'}."
 
 
@@ -256,7 +254,7 @@ def _of_server(
     instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
 ) -> list[tuple[Server, Line]]:
     """All ways into a server, in order."""
-    return _in_order(server, access.decide(instance, connection, server, now), account, None)
+    return _in_order(server, access.decide(instance, connection, server, now, ways_alone=True), account, None)
 
 
 def _in_order(
@@ -313,6 +311,6 @@ def _last_uses(
 
 
 def _whose(connection: Connection, user: User) -> Whose:
-    fingerprints = sorted({key.fingerprint for key in user_keys.keys_of_user(connection, user.id) if key.fingerprint})
-    owners = key_owners.names(connection, user.workspace_id, fingerprints)
-    return Whose(user.id, tuple(fingerprint for fingerprint in fingerprints if owners.get(fingerprint) == user.name))
+    held = sorted({key.fingerprint for key in user_keys.keys_of_user(connection, user.id) if key.fingerprint})
+    owners = key_owners.names(connection, user.workspace_id, held)
+    return Whose(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))
