@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,9 @@ from tests.plain_http import PLAIN
 from tests.services import Service, running, settings_for
 
 BASE = "/api/keyrack/v1"
-SAMPLE = 8
+LONG = os.environ.get("KEYRACK_LONG")
+# Which are tried else: bytes and texts in tables without a seal, and a host's facts.
+FEW = (("webhook_deliveries", 0), ("webhook_deliveries", 2), ("servers", 0), ("servers", 2), ("freezes", 4))
 NO_TEXT = b"\x00\xff"
 OF_ANY: tuple[Any, ...] = (NO_TEXT, None)
 OF_NUMBERS: tuple[Any, ...] = (*OF_ANY, "x", 1.5, -1, 2**62)
@@ -89,7 +90,8 @@ class Odd:
         wrong = []
         for path in self.pages:
             answer = client.get(path, headers={"Accept": "text/html", "Authorization": f"Bearer {self.token}"})
-            if answer.status_code >= 500:
+            # Of a server whose row is not as Keyrack wrote it nothing is said.
+            if answer.status_code >= 500 and not (answer.status_code == 503 and "/access?server=" in path):
                 wrong.append(f"{path} {answer.status_code}")
         return wrong
 
@@ -102,6 +104,8 @@ def make(odd: Odd) -> None:
     requests.put_rule(service.instance, made.owner, name="two for root", system_user="root", approvers=2)
     key_sources.put(service.instance, made.owner, made.people[2].name, "github", account="octocat", url=None)
     servers.delete(service.instance, made.owner, made.hosts[-1][0].id)
+    for _ in range(2):
+        session_of(service, made.people[1].name)
     odd.token = api_tokens.make(service.instance, made.owner, name="all", scopes=["*"]).secret
     with closing(odd.others()) as raw:
         found = {name: raw.execute(query).fetchone() for name, query in QUERIES.items()}
@@ -211,15 +215,16 @@ def tried(odd: Odd, client: httpx2.Client, raw: sqlite3.Connection, some: Sequen
             assert one.write(raw, one.was)
 
 
-@pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
+@pytest.mark.timeout(7200 if LONG else 300)
 def test_one_row_keeps_no_list_or_page_from_being_answered(odd: Odd, client: httpx2.Client) -> None:
     assert odd.failing(client) == []
-    seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
-    every = turns(odd)
     only = os.environ.get("KEYRACK_TABLES", "").split()
-    if only:
-        every = [one for one in every if one[0].name in only]
-    chosen = every if os.environ.get("KEYRACK_LONG") else random.Random(seed).sample(every, min(SAMPLE, len(every)))
+    chosen = [
+        (table, number)
+        for table, number in turns(odd)
+        if (LONG and (not only or table.name in only)) or (table.name, number) in FEW
+    ]
+    assert chosen
     wrong: dict[str, list[str]] = {}
     with closing(odd.others()) as raw:
         for table, number in chosen:
@@ -227,7 +232,7 @@ def test_one_row_keeps_no_list_or_page_from_being_answered(odd: Odd, client: htt
                 if tried(odd, client, raw, some):
                     # Which of them it is.
                     wrong |= {str(one): found for one in some if (found := tried(odd, client, raw, [one]))}
-    assert not wrong, f"KEYRACK_SEED={seed}: {wrong}"
+    assert not wrong
 
 
 def test_what_is_tried_is_what_people_see(odd: Odd) -> None:

@@ -573,7 +573,8 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
     del values["agent_secret_hash"], values["rows_sum"]
-    values["sshd"], values["facts"] = told_facts.of(values["sshd"]), told_facts.of(values["facts"])
+    values |= {name: told_facts.of(values[name]) for name in ("sshd", "facts")}
+    values["offline_then"] = told_facts.offline(values["offline_then"])
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

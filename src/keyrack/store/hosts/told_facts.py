@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
@@ -68,3 +70,8 @@ def of(value: Any) -> dict[str, Any]:
         return {}
     wrong = {name for name, is_one in _SHAPES.items() if value.get(name) is not None and not is_one(value[name])}
     return {name: fact for name, fact in value.items() if name not in wrong} if wrong else value
+
+
+def offline(then: str) -> str:
+    """What a host does without Keyrack, by its server's row: another word is of others, and nothing is signed then."""
+    return then if then in (KEEP_ALL, DROP_TEMPORARY, DROP_ALL) else KEEP_ALL
