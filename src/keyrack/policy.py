@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -53,6 +54,12 @@ ACTIONS: dict[str, str] = {
     "git:push": "push to every repository of the workspace",
     "iam:self": "see and change one's own tokens and access keys",
 }
+
+# Of the vendor's own, for calls that Keyrack has not: a policy may name them as it may there, and they open nothing.
+OF_OTHER_CALLS = ("codeartsrepo:group:createGroup", "codeartsrepo:group:getGroup")
+
+# Of what happens and nobody attempts here, or that is no verb of Git's: events alone name it.
+OF_EVENTS_ALONE = ("sessions:login", "git:command")
 
 # What anybody with an account may, whatever else he may: it opens nothing without somebody who may more.
 OF_EVERY_MEMBER = frozenset({"iam:self", "requests:ask"})
@@ -125,6 +132,25 @@ def patterns(values: Iterable[object], *, field: str) -> tuple[str, ...]:
         parts = value.split("*")
         kept["*".join([parts[0], *(part for part in parts[1:-1] if part), *parts[1:][-1:]])] = None
     return tuple(kept)
+
+
+def fitting(
+    values: Iterable[object], *, field: str, held: Iterable[str] = (), also: Iterable[str] = OF_OTHER_CALLS
+) -> tuple[str, ...]:
+    """Patterns as `patterns` keeps them, each of which fits an action: a misspelt one would give or tell nothing.
+
+    held: those that are kept already, which may stay as they are; also: what they may fit beside ACTIONS. Raises
+    Refusal INVALID.
+    """
+    kept, before = patterns(values, field=field), frozenset(held)
+    known = (*ACTIONS, *also)
+    for one in kept:
+        if one in before or any(matches(one, action) for action in known):
+            continue
+        close = get_close_matches(one, known, n=3)
+        there = f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(ACTIONS)}"
+        raise invalid(field, f"{one} fits no action; {there}. * stands for any characters.", "action-unknown")
+    return kept
 
 
 def actions(role: Role | None, policies: Iterable[str], scopes: Iterable[str] = ("*",)) -> frozenset[str]:

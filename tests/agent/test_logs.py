@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sessions import unknown
+from keyrack.agent.service.client import ServiceClient
+from keyrack.agent.sessions import login_log, unknown
 from keyrack.agent.sessions.login_log import FileLog, Journal, LoggedLogin, LogPosition, _line
 from keyrack.agent.sessions.unknown import UnknownSessions, is_in
+from keyrack.agent.sessions.watch import SessionWatch
 from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import processes
 from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.small_service import SmallService
@@ -80,6 +84,22 @@ def test_an_old_journalctl_is_asked_with_fewer_words(tmp_path: Path) -> None:
     assert [(login.user, login.pid) for login in found] == [("deploy", 812)]
 
 
+def test_the_journal_is_followed_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    """As where a snapshot was put back, or a wrong clock was set right: who comes then is seen all the same."""
+    now, ahead = int(time.time()), int(time.time()) + 3600
+    entry = json.dumps({"__REALTIME_TIMESTAMP": f"{now}000000", "MESSAGE": SAID, "_PID": "812"})
+    program = tmp_path / "journalctl"
+    program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/given\necho '{entry}'\nexec sleep 60\n", "ascii")
+    program.chmod(0o755)
+    journal = Journal(str(program), LogPosition(0, ahead * 1_000_000))
+    try:
+        wait_until(journal.read, "the login that it logged")
+    finally:
+        journal.close()
+    since = next(word for word in (tmp_path / "given").read_text("ascii").split() if word.startswith("--since=@"))
+    assert int(since.partition("@")[2]) < ahead
+
+
 def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallService) -> None:
     with enrolled(folder, service, settings="LogLevel QUIET") as watched:
         watched.publish({})
@@ -110,6 +130,20 @@ def test_a_connection_that_the_log_does_not_know_is_told_of(
         assert "by 1 connection of sshd is not known" in looks.look(processes.children(watched.sshd.pid))
         watched.wait_for_sessions(1)
         assert not any(report.get("sessions_unknown") for report in list(service.reports))
+
+
+def test_names_that_anybody_may_have_written_into_a_log_are_no_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of accounts asked for a thousand of them would not say in time whom it has."""
+    log = tmp_path / "messages"
+    monkeypatch.setattr(login_log, "SYSLOG_FILES", (str(log),))
+    log.write_text("".join(f"Nov 26 12:00:01 web-1 sshd[812]: {SAID}\n".replace("deploy", f"a{n}") for n in range(50)))
+    state = StateFolder.open(str(tmp_path / "agent"), create=True)
+    enrolment = Enrolment("", "", "", "", "", "/keys", "/revoked", str(tmp_path / "config"))
+    watch = SessionWatch(state, enrolment, ServiceClient("http://127.0.0.1:1", ""), print, str(log))
+    watch.step()
+    assert watch.names == set()
 
 
 def is_in_now(sshd: int) -> bool:

@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys.remove_keys import remove_keys
-from keyrack.agent.system import as_account
+from keyrack.agent.system import account_names, as_account
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument, KeyRemoval
 from keyrack.protocol.report import KEY, UNREADABLE, ReportedKey
@@ -104,6 +105,39 @@ def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: 
         assert kinds(look.scan()) == {(NEAR, KEY, "near")}
         assert look.problem == f"the homes in {shared} were not listed: no answer within 10 seconds"
         home.end()
+
+
+def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> None:
+    """Also where their folder is somebody's own, as a server has it that knows accounts by other numbers."""
+    homes = Path("/srv/kr-homes")
+    homes.mkdir(parents=True)
+    usual = pwd.getpwnam(FAR).pw_dir
+    try:
+        subprocess.run(["usermod", "-d", homes / FAR, FAR], check=True)
+        with mounted(homes, pwd.getpwnam("nobody").pw_uid, "", tmp_path):
+            look = scanner(tmp_path)
+            look.scan()
+            assert look.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
+    finally:
+        subprocess.run(["usermod", "-d", usual, FAR], check=True)
+        homes.rmdir()
+
+
+def test_more_homes_than_are_looked_at_are_said(near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = near.parent / "kr-shared"
+    shared.mkdir()
+    try:
+        with mounted(shared, pwd.getpwnam(FAR).pw_uid, "", tmp_path):
+            monkeypatch.setattr(account_names, "_MOST_APART", 0)
+            look = scanner(tmp_path)
+            look.scan()
+            assert look.problem == "1 home on file systems of their own were not looked at"
+    finally:
+        shared.rmdir()
+    monkeypatch.setattr(account_names, "_MOST_HOMES", 1)
+    look = scanner(tmp_path)
+    look.scan()
+    assert f"there are more than 1 homes in {near.parent}" in look.problem
 
 
 @pytest.mark.parametrize(("how", "number"), [(STALE, errno.ESTALE), (BROKEN, errno.EIO)])

@@ -11,6 +11,7 @@ import pytest
 from keyrack.agent import doctor
 from keyrack.agent.keys.unmanaged_keys import rules
 from keyrack.agent.sshd import settings
+from keyrack.agent.sshd.running import UNKNOWN, RunningSshd
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment
 from keyrack.agent.system import programs
@@ -47,6 +48,21 @@ def test_a_key_of_a_type_that_only_this_sshd_knows_is_found() -> None:
     assert unknown.fingerprint is None
     [damaged] = authorized_keys.read(line.replace(b"AAAAE3", b"AAAAE4"), rules(Effective(answer), (10, 6)))
     assert (damaged.fingerprint, damaged.problem) == (None, "the key is damaged")
+
+
+def test_an_sshd_that_could_not_be_asked_its_version_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is not known, ends are written in a form that an sshd before 9.1 refuses: not for good, then."""
+    silent, program = tmp_path / "silent", tmp_path / "sshd"
+    program.write_text(f"#!/bin/sh\n[ ! -e {silent} ] || kill -9 $$\necho OpenSSH_8.9p1 >&2\nexit 1\n", "ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "find", lambda name: str(program))
+    running = RunningSshd(lambda: ())
+    silent.touch()
+    assert running.version() == UNKNOWN
+    silent.unlink()
+    assert running.version() == (8, 9)
 
 
 @pytest.mark.parametrize(("more", "wrong"), [("", 0), ("ExposeAuthInfo no\n", 1)])

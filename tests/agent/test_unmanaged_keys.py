@@ -19,9 +19,10 @@ from keyrack.agent.keys import seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sshd.settings import Sshd, words_of
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd, SshdSilent, words_of
 from keyrack.agent.state import StateFolder
-from keyrack.agent.system import account_names, as_account
+from keyrack.agent.system import account_names, as_account, programs
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
@@ -226,6 +227,32 @@ def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
     look = scanner(tmp_path, seen=SeenFiles(state))
     look.scan()
     assert "krelsewhere" not in {cut.username for cut in look.cut}
+
+
+@needs_root
+def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
+    homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short and it is ended: until then each file of the account may count; no login is judged."""
+    put(homes[QUIET] / ".ssh" / "odd", f"{public_key()} odd\n")
+    silent, program, find = tmp_path / "silent", tmp_path / "sshd", programs.find
+    ends = f'case "$*" in *user=*) [ ! -e {silent} ] || kill -9 $$ ;; esac'
+    program.write_text(f'#!/bin/sh\n{ends}\nexec {find("sshd")} "$@"\n', "ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "find", lambda name: str(program) if name == "sshd" else find(name))
+    look = scanner(tmp_path, f"Match User {QUIET}\n  AuthorizedKeysFile .ssh/odd\n")
+    check = LoginCheck(Sshd(str(tmp_path / "config")))
+
+    def in_force() -> list[bool]:
+        return [one.in_force for one in look.scan() if one.comment == "odd"]
+
+    silent.touch()
+    assert in_force() == [True]
+    with pytest.raises(SshdSilent):
+        check.effective(QUIET)
+    silent.unlink()
+    assert in_force() == [True]
+    assert check.effective(QUIET).one("authorizedkeysfile") == ".ssh/odd"
 
 
 @needs_root

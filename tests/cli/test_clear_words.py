@@ -29,12 +29,16 @@ def test_the_audit_log_is_asked_for_the_last_hours_and_says_where_nothing_is_fou
 def test_a_token_for_an_action_that_there_is_not_is_refused_with_those_there_are(team: Service) -> None:
     refused = run("tokens", "create", "ci", "--scope", "server:read")
     assert refused.exit_code == 1
-    assert "server:read fits no action; there are servers:read, " in refused.output
+    assert "server:read fits no action; the nearest are servers:read, " in refused.output
     body = {"name": "ci", "scopes": ["servers:read", "keys:rewoke"]}
     answer = team.call("POST", "/api/keyrack/v1/tokens", token="token-of-olga", json=body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "scope-unknown")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "action-unknown")
     assert "without end" in run("tokens", "create", "ci", "--scope", "keys:*").output
     assert run("tokens", "create", "all", "--scope", "*", "--for", "1d").exit_code == 0
+    refused = run("people", "set", "alice", "--policy", "nonsense")
+    assert (refused.exit_code, "nonsense fits no action; there are servers:read, " in refused.output) == (1, True)
+    answer = team.call("PUT", "/api/keyrack/v1/people/eve", token="token-of-olga", json={"policies": ["git:pull"]})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "policies")
 
 
 def test_who_approves_reads_who_gets_in_where_and_for_how_long(team: Service, home: Path) -> None:

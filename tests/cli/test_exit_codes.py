@@ -115,6 +115,8 @@ ENDS = [
     ("servers add-key web-1 FILE --label x --as deploy --for 2m", 2),
     ("servers restrict-key 4711 --restrictions {}", 1),
     ("servers restrict-key 4711 --restrictions pty", 2),
+    ("servers restrict-key 4711 --no-pty", 1),
+    ("servers restrict-key 4711 --restrictions {} --no-pty", 2),
     ("servers restrict-key 4711", 2),
     ("servers delete-key web-1 4711", 1),
     ("sessions list", 0),

@@ -24,6 +24,7 @@ from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
 from tests.ports import free_port
 from tests.services import Service
+from tests.web.test_native import call
 
 
 @pytest.fixture
@@ -263,6 +264,51 @@ def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
     (key,) = listed("servers", "keys", "web-1")
     limits = ("servers", "restrict-key", str(key["id"]), "--restrictions", '{"command": "/bin/backup"}')
     assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
+
+
+def test_restrictions_are_said_in_the_words_of_openssh(team: Service, home: Path) -> None:
+    words: tuple[str, ...] = (
+        "--from-address",
+        "192.0.2.0/24",
+        "--from-address",
+        "!192.0.2.9",
+        "--command",
+        "/bin/backup",
+        "--restrict",
+    )
+    words += ("--port-forwarding", "--no-pty", "--no-X11-forwarding")
+    words += ("--permit-open", "db:5432", "--permit-listen", "80")
+    meant = {
+        "sources": ["192.0.2.0/24", "!192.0.2.9"],
+        "command": "/bin/backup",
+        "restrict": True,
+        "port_forwarding": True,
+        "permit_pty": False,
+        "x11_forwarding": False,
+        "permitopen": ["db:5432"],
+        "permitlisten": ["80"],
+    }
+    key = f"{key_of('alice', home)}.pub"
+    good("servers", "add-key", "web-1", key, "--label", "one", "--as", "deploy", *words)
+    (on_web,) = call(team, "GET", "/servers/web-1/credentials")["items"]
+    assert on_web["restrictions"] == meant
+    assert "restricted in user_rc" in good("servers", "restrict-key", str(on_web["id"]), "--no-user-rc")
+    good("keys", "add", key, "--label", "many", "--as", "root", "--all", *words)
+    (on_many,) = [one for one in call(team, "GET", "/servers/web-1/credentials")["items"] if one["label"] == "many"]
+    assert on_many["restrictions"] == meant
+    good("grants", "give", "--user", "alice", "--all", "--as", "deploy", *words)
+    (given,) = call(team, "GET", "/grants")["items"]
+    assert given["restrictions"] == meant
+    good("grants", "change", str(given["id"]), "--agent-forwarding")
+    (given,) = call(team, "GET", "/grants")["items"]
+    assert given["restrictions"] == {"agent_forwarding": True}
+    good("grants", "change", str(given["id"]), "--reason", "they stay")
+    (given,) = call(team, "GET", "/grants")["items"]
+    assert given["restrictions"] == {"agent_forwarding": True}
+    both = run("grants", "change", str(given["id"]), "--no-pty", "--restrictions", "{}")
+    assert (both.exit_code, "not both" in both.output) == (2, True)
+    wrong = run("grants", "change", str(given["id"]), "--from-address", "192.0.2.0/99")
+    assert wrong.exit_code == 1, wrong.output
 
 
 def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:

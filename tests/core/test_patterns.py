@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyrack import policy
+from keyrack.core.audit import webhooks
 from keyrack.core.instance import Instance
-from keyrack.core.people import access_keys, tokens, users
+from keyrack.core.people import access_keys, api_tokens, tokens, users
 from keyrack.core.workspace import workspace_file
-from keyrack.errors import Refusal
+from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
+from keyrack.store.people import users as user_rows
 from tests.core.conftest import Team
 
 WORST = ("*" * 40 + "Z", "*a" * 120 + "Z", "*" + "ser" * 80 + "*Z", "*:" * 128, "s*" * 128, "*e*" * 80 + "q")
@@ -68,6 +71,44 @@ def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: 
     with pytest.raises(Refusal):
         workspace_file.apply(instance, text, {})
     assert [user.name for user in users.find(instance, owner)] == ["olga", "alice"]
+
+
+def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
+    """A misspelt policy or scope gives nothing, and whoever wrote it believes that it does."""
+    instance, owner, alice = team.instance, team.owner, team.member_user
+    text = '[workspace]\nname = "acme"\n[[users]]\nname = "%s"\n%s\n'
+    token = 'tokens = [{ name = "ci", token = "a-token-of-alice", scopes = ["server:read"] }]'
+    doors: tuple[Callable[[], object], ...] = (
+        lambda: users.create_user(instance, owner, name="x", role=Role.MEMBER, policies=["server:read"]),
+        lambda: users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["server:read"]),
+        lambda: tokens.create(instance, owner, alice, name="x", scopes=["server:read"]),
+        lambda: api_tokens.make(instance, owner, name="x", scopes=["server:read"]),
+        lambda: workspace_file.apply(instance, text % ("alice", 'policies = ["server:read"]'), {}, dry_run=True),
+        lambda: workspace_file.apply(instance, text % ("eve", 'policies = ["server:read"]'), {}, dry_run=True),
+        lambda: workspace_file.apply(instance, text % ("alice", token), {}),
+        lambda: webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["server:read"]),
+    )
+    for door in doors:
+        with pytest.raises(Refusal, match="server:read fits no action; the nearest are servers:read") as refused:
+            door()
+        assert refused.value.kind is Kind.INVALID
+    webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["sessions:login", "git:*"])
+    with pytest.raises(Refusal, match="nonsense fits no action; there are servers:read, servers:write"):
+        users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["servers:read", "nonsense"])
+    # What the vendor's policies name may stand, also for calls that are not here.
+    taken = ("*", "*:read", "codeartsrepo::*", "codeartsrepo:group:getGroup")
+    assert users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=taken).policies == taken
+
+
+def test_what_was_kept_before_it_was_looked_at_keeps_nobody_from_a_change(team: Team) -> None:
+    instance, owner, alice = team.instance, team.owner, team.member_user
+    instance.database.write(lambda c: user_rows.change_user(c, alice.id, {"policies": ["nonsense"]}))
+    made = users.change_rights(instance, owner, alice.id, role=Role.AUDITOR, policies=["nonsense", "git:fetch"])
+    assert made.policies == ("nonsense", "git:fetch")
+    text = '[workspace]\nname = "acme"\n[[users]]\nname = "alice"\npolicies = ["nonsense"]\n'
+    workspace_file.apply(instance, text, {})
+    with pytest.raises(Refusal, match="nonsens fits no action"):
+        users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["nonsense", "nonsens"])
 
 
 def test_temporary_keys_of_one_user_are_bounded(

@@ -223,8 +223,8 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 
 
 def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team: Team) -> None:
-    wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"}
-    settled, granted, _ = (requests.ask(team.instance, team.member, **wanted) for _ in range(3))
+    wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h"}
+    settled, granted, _ = (requests.ask(team.instance, team.member, **wanted, reason=f"look {n}") for n in range(3))
     requests.cancel(team.instance, team.member, settled.id)
     requests.approve(team.instance, team.owner, granted.id)
     ended, _ = (freezes.freeze(team.instance, team.owner, server="web-1").freeze for _ in range(2))

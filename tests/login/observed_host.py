@@ -229,6 +229,12 @@ class AdoptedHost:
             self._agent.wait(60)
             self._agent = None
 
+    @property
+    def agent_pid(self) -> int:
+        """The number of the agent's process."""
+        assert self._agent is not None
+        return self._agent.pid
+
     @contextlib.contextmanager
     def pausing_agent(self) -> Iterator[None]:
         """The agent does nothing while the block lasts, so that what it would mend can be seen."""

@@ -31,16 +31,22 @@ class Inside:
     def __init__(self, key: Key, folder: Path) -> None:
         self._key, self._folder = key, folder
         self.clients: dict[str, subprocess.Popen[bytes]] = {}
-        self.background = folder / "background"
+
+    def background(self, host: Host) -> Path:
+        """Where the command in the background wrote its number."""
+        return self._folder / f"background-{host.server.name}"
+
+    def _socket(self, host: Host) -> str:
+        return str(self._folder / f"master-{host.server.name}")
 
     def shell(self, host: Host) -> None:
         """A shell with a terminal, and a command in the background that has left it."""
-        script = f"setsid -f sh -c 'echo $$ > {self.background}; exec sleep 3600' >/dev/null 2>&1; exec sleep 3600"
-        self._start("shell", host, script, ("-tt",))
+        left = f"setsid -f sh -c 'echo $$ > {self.background(host)}; exec sleep 3600' >/dev/null 2>&1"
+        self._start("shell", host, f"{left}; exec sleep 3600", ("-tt",))
 
     def master(self, host: Host) -> None:
         """A connection that is left open for others, which use it without a new login."""
-        self._start("ControlMaster", host, None, ("-M", "-N", "-S", str(self._folder / "master")))
+        self._start("ControlMaster", host, None, ("-M", "-N", "-S", self._socket(host)))
 
     def tunnel(self, host: Host) -> None:
         """A tunnel without a command."""
@@ -48,12 +54,12 @@ class Inside:
 
     def through_master(self, host: Host) -> int:
         """The exit code of a command over the connection that was left open, where it still is."""
-        given = host.client.command(self._key, command="true", extra=("-S", str(self._folder / "master")))
+        given = host.client.command(self._key, command="true", extra=("-S", self._socket(host)))
         return subprocess.run(given, check=False, timeout=60, stdin=subprocess.DEVNULL, capture_output=True).returncode
 
     def _start(self, name: str, host: Host, command: str | None, extra: tuple[str, ...]) -> None:
         given = host.client.command(self._key, command=command or "true", extra=extra)
-        self.clients[name] = subprocess.Popen(
+        self.clients[f"{name} on {host.server.name}"] = subprocess.Popen(
             given[: None if command else -1],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -109,18 +115,18 @@ def _leave(team: Service, site: Site, hosts: Fleet, folder: Path, capsys: pytest
         logged_in(hosts, key, host)
     off.stop()
     try:
-        inside.shell(on[0])
-        inside.master(on[1])
-        inside.tunnel(on[2])
         for host in on:
-            wait_until(partial(sessions_of, hosts, host), "the login that stays in the list")
-        assert is_alive(pid_in(inside.background))
-        wait_until(lambda: inside.through_master(on[1]) == 0, "a login over the open connection")
+            inside.shell(host)
+            inside.master(host)
+            inside.tunnel(host)
+        for host in on:
+            wait_until(partial(_all_three_in, hosts, inside, host), "the logins that stay in the list")
+            assert is_alive(pid_in(inside.background(host)))
         with ThreadPoolExecutor(1) as pool:
             words = ("clone", "-q", alice.url("acme/site"), str(alice.folder / "slow"))
             clone = pool.submit(slowly, alice, "down", *words)
             wait_until(lambda: site.host.running == 1, "the transfer to begin")
-            took = _removed(team, site, hosts, inside)
+            took = _removed(team, site, hosts, inside, on)
             assert clone.result().code != 0
         with capsys.disabled():
             print("\nended after", ", ".join(f"{name}: {seconds:.2f} s" for name, seconds in took.items()))
@@ -129,19 +135,27 @@ def _leave(team: Service, site: Site, hosts: Fleet, folder: Path, capsys: pytest
         inside.end()
 
 
-def _removed(team: Service, site: Site, hosts: Fleet, inside: Inside) -> dict[str, float]:
-    """The one call, and how long all took to end."""
+def _all_three_in(hosts: Fleet, inside: Inside, host: Host) -> bool:
+    """Whether the service knows of each connection to a host, and the one left open for others takes them."""
+    return sessions_of(hosts, host) == 3 and inside.through_master(host) == 0
+
+
+def _removed(team: Service, site: Site, hosts: Fleet, inside: Inside, on: list[Host]) -> dict[str, float]:
+    """The one call, and how long all took to end, each kind on each host that is on."""
     going = call(team, "POST", "/people/alice/offboard?preview=true", {}, status=202)
     since = time.monotonic()
     made = call(team, "POST", "/people/alice/offboard", {"reason": "left"}, status=202)
     assert made["gone"] == going["gone"]
-    assert sorted({one["server"] for one in made["gone"]["sessions"]}) == ["host-0", "host-1", "host-2"]
+    names = [host.server.name for host in on]
+    assert sorted(one["server"] for one in made["gone"]["sessions"]) == sorted(3 * names)
     ends: dict[str, Any] = {name: one.poll for name, one in inside.clients.items()}
     ends = {name: (lambda poll=poll: poll() is not None) for name, poll in ends.items()}
-    ends["background"] = lambda: not is_alive(pid_in(inside.background))
+    for host in on:
+        left = pid_in(inside.background(host))
+        ends[f"background on {host.server.name}"] = lambda left=left: not is_alive(left)
     ends["git clone"] = lambda: site.host.running == 0
     took = ended_at(ends, since)
-    for host in hosts.hosts[:-1]:
+    for host in on:
         wait_until(partial(told, hosts, host), "the receipt of a host that is on")
     return took
 
@@ -151,7 +165,7 @@ def _out(site: Site, hosts: Fleet, alice: Person, key: Key, inside: Inside) -> N
     team, (*on, off) = site.service, hosts.hosts
     for host in on:
         assert not host.client.lets_in(key)
-    assert inside.through_master(on[1]) != 0
+        assert inside.through_master(host) != 0
     assert alice.git("ls-remote", alice.url("acme/site")).code != 0
     (one,) = call(team, "GET", "/offboardings")["items"]
     wait_until(
@@ -166,6 +180,8 @@ def _out(site: Site, hosts: Fleet, alice: Person, key: Key, inside: Inside) -> N
     assert not off.client.lets_in(key)
     one = call(team, "GET", f"/offboardings/{one['id']}")
     assert one["done"]
+    assert [host["server"] for host in one["servers"]] == [host.server.name for host in hosts.hosts]
     assert all(host["at"] is not None and host["applied"] >= host["wanted"] for host in one["servers"])
+    assert all(host["done"] for host in one["servers"])
     assert max(one["servers"], key=lambda host: str(host["at"]))["server"] == "host-3"
     assert fingerprint_of(key.public) in [gone["fingerprint"] for gone in one["gone"]["keys"]]

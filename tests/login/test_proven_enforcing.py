@@ -24,6 +24,8 @@ from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import EventFilter, Server
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
+from tests.agent.test_no_processes import Bound
+from tests.agent.test_no_processes import bound as bound
 from tests.login.observed_host import AdoptedHost, accounts, owner
 from tests.login.old_sshd import in_zone, stand_in
 from tests.login.private_sshd import Key, patience, sshd_path, strict_folder
@@ -208,6 +210,77 @@ def test_an_sshd_that_was_started_anew_with_other_settings_is_noticed(scene: Sce
     assert "BAD  sshd is not running" in scene.host.agent("doctor").stdout
     scene.host.start_sshd()
     wait_until(lambda: scene.server.facts.get("enforcement") == "enforce", "an sshd that obeys again")
+
+
+def test_an_sshd_that_cannot_read_its_own_settings_keeps_the_files_that_it_reads(scene: Scene) -> None:
+    """Somebody wrote a line that is none: told to read that, sshd would end, and without RevokedKeys nobody gets in."""
+    host = scene.host
+    scene.start()
+    scene.enforced()
+    host.config.write_bytes(host.config.read_bytes() + b"NoSuchKeyword yes\n")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
+    wait_until(lambda: "goes by Keyrack's settings until" in str(scene.server.facts.get("problems")), "what is said")
+    assert scene.server.facts.get("enforcement") in ("enforce", "unproven")
+    ended = host.agent("uninstall")
+    assert ended.returncode == 1
+    assert "goes by Keyrack's settings until it can read its own" in ended.stderr
+    assert "NoSuchKeyword" in ended.stderr
+    assert host.client.lets_in(scene.key, "krone")
+    host.config.write_bytes(host.config.read_bytes().replace(b"NoSuchKeyword yes\n", b""))
+    host.stop_agent()  # which uninstalling ended
+    host.start_agent()
+    wait_until(lambda: scene.server.facts.get("enforcement") == "observe", "a host that observes")
+    host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
+    assert not host.client.lets_in(scene.key, "krone")
+    assert host.agent("uninstall").returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_what_an_agent_left_whose_folder_is_gone_is_this_ones(scene: Scene, mode: str) -> None:
+    """As in an image that was made of a host that enforced: the agent's folder goes before, sshd's settings stay."""
+    host = scene.host
+    scene.start()
+    before = host.config.read_bytes()
+    scene.enforced()
+    host.stop_agent()
+    shutil.rmtree(host.state)
+    host.enrol(scene.service, SERVER, f"--mode={mode}")
+    host.start_agent()
+    note = host.state / "enforcement.json"
+    wanted = f'"{"on" if mode == "enforce" else "off"}"'
+    wait_until(lambda: note.exists() and wanted in note.read_text("ascii"), "what was asked")
+    assert scene.hand_key_works() == (mode == "observe")
+    assert host.client.lets_in(scene.key, "krone") == (mode == "enforce")
+    ended = host.agent("uninstall")
+    assert ended.returncode == 0, ended.stderr
+    assert host.config.read_bytes() == before
+    assert list((host.etc / "sshd_config.d").glob("*")) == []
+    host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
+
+
+def test_what_sshd_could_not_be_asked_is_asked_again(bound: Bound, scene: Scene) -> None:
+    """Where all processes that there may be are used up, no answer says anything of sshd or its settings."""
+    host = scene.host
+    scene.start()
+    scene.enforced()
+
+    def cannot_ask() -> bool:
+        return "cannot be started" in str(scene.server.facts.get("problems"))
+
+    bound.add(host.agent_pid)
+    bound.most(1)
+    host.config.write_bytes(host.config.read_bytes() + b"# a remark\n")
+    wait_until(cannot_ask, "what is said")
+    bound.most(1000)
+    wait_until(lambda: not cannot_ask(), "sshd's answer")
+    assert scene.server.facts.get("enforcement") == "enforce"
+    bound.most(1)
+    modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
+    wait_until(cannot_ask, "what is said")
+    assert host.client.lets_in(scene.key, "krone")
+    bound.most(1000)
+    wait_until(lambda: scene.server.facts.get("enforcement") == "observe", "a host that observes")
+    host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
 
 
 def test_a_stopped_sshd_keeps_enforcing_from_beginning(scene: Scene) -> None:

@@ -104,6 +104,29 @@ def test_an_account_without_a_home_is_found_by_its_file(service: Service, host: 
     assert host.client.lets_in(hand, NAME)
 
 
+def test_a_rule_for_an_account_that_no_list_has_counts_no_more(service: Service, host: Machine, tmp_path: Path) -> None:
+    """sshd is asked about those alone that are listed, and Keyrack's settings stand before any rule."""
+    instance, hand, rogue = service.instance, Key(tmp_path / "hand"), Key.make(tmp_path / "rogue")
+    rule = f"Match User {NAME}\n  AuthorizedKeysFile /etc/ssh/rule/%u\n  TrustedUserCAKeys /etc/ssh/rule/authority\n"
+    host.run(f"mkdir -m 755 /etc/ssh/rule && echo '{hand.public} by rule' > /etc/ssh/rule/{NAME}")
+    host.run(f"printf '{rule}' >> /etc/ssh/sshd_config && kill -HUP $(cat /run/sshd.pid); kill $(cat /run/agent)")
+    write_keys(host, "")
+    wait_until(lambda: host.client.lets_in(hand, NAME), "sshd's new settings")
+    start_agent(host)
+
+    def found() -> list[int]:
+        every = unmanaged_keys.find(instance, owner(), SERVER, limit=100).items
+        return [one.id for one in every if (one.username, one.comment, one.in_force) == (NAME, "by rule", True)]
+
+    wait_until(found, "the key that sshd takes")
+    unmanaged_keys.accept(instance, owner(), SERVER, found()[0])
+    modes.set_mode(instance, owner(), SERVER, "enforce")
+    wait_until(lambda: servers.get(instance, owner(), SERVER).facts.get("enforcement") == "enforce", "enforcing")
+    host.run(f"echo '{rogue.public} rogue' >> /etc/ssh/rule/{NAME}")
+    assert host.client.lets_in(hand, NAME)
+    assert not host.client.lets_in(rogue, NAME)
+
+
 def test_no_account_is_made_in_front_of_a_directorys(service: Service, host: Machine) -> None:
     """A directory that is away knows nobody: an account of the same name would keep everybody out once it is back."""
     instance = service.instance

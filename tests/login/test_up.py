@@ -58,7 +58,6 @@ class Demo:
 def up(folder: Path, web: int, ssh: int, git: int = 0, *, through: tuple[str, ...] = ()) -> Iterator[Demo]:
     """`keyrack up` until it is ready; stopped as by Ctrl-C at the end. through: a command that runs it."""
     data, printed = folder / "data", folder / "printed"
-    (data / "demo.json").unlink(missing_ok=True)
     command = [*through, sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
     command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh), "--git-port", str(git or free_port())]
     with printed.open("wb") as output:
@@ -105,8 +104,13 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         ]
         assert any(entry["content"].endswith("; still opened by: a grant for admin") for entry in logs)
         assert demo.log_in().stdout == "in\n"
-    # Started again it goes on with the same data, and the lines to paste still work.
+    # Started again it goes on with the same data, and the lines to paste still work; so does what a program kept.
     with up(tmp_path, web, ssh) as demo:
+        assert [demo.facts[name] for name in ("token", "admin_password")] == [
+            facts[name] for name in ("token", "admin_password")
+        ]
+        assert plain_http.get(asked, headers=headers).status_code == 200
+        _check_admin(facts)
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from keyrack.core.hosts import enrolment, servers
+from keyrack.core.people import users
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import OLGA, call
@@ -21,6 +23,28 @@ def test_a_server_is_brought_to_what_is_wanted(team_on_each: Service) -> None:
     moved = call(team, "PUT", f"/servers/{made['id']}", {"address": "192.0.2.12", "tags": []})
     assert (moved["address"], moved["tags"], moved["mode"]) == ("192.0.2.12", [], "observe")
     assert call(team, "GET", "/servers?per_page=10")["total"] == 2
+
+
+def test_the_log_is_asked_for_a_server_that_was_deleted(team_on_each: Service) -> None:
+    team = team_on_each
+    ids = {}
+    for name in ("old-1", "old-2"):
+        ids[name] = call(team, "PUT", f"/servers/{name}", {"address": "192.0.2.20"})["id"]
+    secret = servers.invite(team.instance, users.system_actor(1), ids["old-1"])
+    enrolment.enrol(team.instance, secret, {}, address="192.0.2.20")
+    for name in ids:
+        assert team.call("DELETE", f"/api/keyrack/v1/servers/{name}", token=OLGA).status_code == 204
+    told = [one["summary"] for one in call(team, "GET", "/events?server=old-1")["items"]]
+    assert any("old-1" in one for one in told)
+    assert told == [one["summary"] for one in call(team, "GET", f"/events?server={ids['old-1']}")["items"]]
+    # Of one without a host no name is noted, but its events have its id.
+    refused = call(team, "GET", "/events?server=old-2", status=404)["error"]
+    assert (refused["code"], "by the id that its events have" in refused["message"]) == ("server-missing", True)
+    assert call(team, "GET", f"/events?server={ids['old-2']}")["items"]
+    call(team, "GET", "/events?server=4711", status=404)
+    # Its name is another's now: the one that is there is meant.
+    again = call(team, "PUT", "/servers/old-1", {"address": "192.0.2.21"})["id"]
+    assert {one["server_id"] for one in call(team, "GET", "/events?server=old-1")["items"]} == {again}
 
 
 def test_what_is_no_server_leaves_none(team: Service) -> None:

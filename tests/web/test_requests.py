@@ -125,6 +125,26 @@ def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str
     assert call(team, "GET", "/requests")["total"] == 0
 
 
+def test_who_asks_twice_for_the_same_is_answered_the_first(team_on_each: Service) -> None:
+    """A click too many, or a call that a program sends again, is one request for those who decide."""
+    team = team_on_each
+    first = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
+    assert call(team, "POST", "/requests", {**WANTED, "server": 1}, token=ALICE, status=201)["id"] == first["id"]
+    assert call(team, "GET", "/requests")["total"] == 1
+    asked = [one for one in call(team, "GET", "/events")["items"] if "alice asks to log in" in one["summary"]]
+    assert len(asked) == 1
+    others: tuple[dict[str, Any], ...] = (
+        {"server": None, "tag": "web"},
+        {"duration": "2h"},
+        {"reason": "what came up meanwhile"},
+    )
+    for other in others:
+        assert call(team, "POST", "/requests", WANTED | other, token=ALICE, status=201)["id"] != first["id"]
+    assert call(team, "POST", "/requests", WANTED, token=BOB, status=201)["id"] != first["id"]
+    call(team, "POST", f"/requests/{first['id']}/deny")
+    assert call(team, "POST", "/requests", WANTED, token=ALICE, status=201)["id"] != first["id"]
+
+
 def test_members_see_and_cancel_their_own(team: Service) -> None:
     mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
     call(team, "POST", "/requests", WANTED, token=BOB, status=201)

@@ -39,8 +39,9 @@ def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], Non
         problems = Enforcement(state, enrolment, decided.drop_in, say).off()
         if problems:
             return problems
-    if _still_read(enrolment):
-        return [f"sshd's own settings name {enrolment.revoked_keys}; take that out of them first, or nobody gets in"]
+    still_read = _still_read(enrolment)
+    if still_read:
+        return [still_read]
     made = accounts.noted(state)
     if made:
         say(f"accounts that were made for the service stay, with their homes: {', '.join(made)}")
@@ -116,13 +117,18 @@ def _is_agent(pid: int) -> bool:
         return False
 
 
-def _still_read(enrolment: Enrolment) -> bool:
-    """Whether settings that are not ours name our files: without RevokedKeys' file sshd lets nobody in."""
+def _still_read(enrolment: Enrolment) -> str:
+    """Why our files must stay, as settings that are not ours may name them: without RevokedKeys' file sshd lets nobody
+    in. Empty where they do not, or no sshd is there that would read them.
+    """
+    sshd = Sshd(enrolment.sshd_config)
+    path = enrolment.revoked_keys
     try:
-        effective = Sshd(enrolment.sshd_config).effective()
-    except SshdProblem:
-        return False
-    return effective.one("revokedkeys") == enrolment.revoked_keys
+        named = sshd.effective().one("revokedkeys") == path
+    except SshdProblem as problem:
+        why = f"sshd does not say whether it reads {path}, without which nobody gets in: {problem}"
+        return why if sshd.runs() else ""
+    return f"sshd's own settings name {path}; take that out of them first, or nobody gets in" if named else ""
 
 
 def _remove_key_files(enrolment: Enrolment) -> None:

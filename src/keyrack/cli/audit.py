@@ -17,6 +17,8 @@ from keyrack.cli.output.tables import as_json
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
+_HINT = "`keyrack servers list` and `keyrack hosts list --deleted` show which there are."
+
 
 @click.group(name="audit")
 def command() -> None:
@@ -31,7 +33,7 @@ def command() -> None:
 )
 @click.option("--until", metavar="TIME", help="Before that time, or up to the end of that day.")
 @click.option("--person", metavar="NAME", help="What this user did.")
-@click.option("--host", metavar="SERVER", help="What was done on a server, by name or id.")
+@click.option("--host", metavar="SERVER", help="What was done on a server, by name or id; one that was deleted too.")
 @click.option("--key", metavar="FINGERPRINT", help="What was done with a key.")
 @click.option(
     "--kind",
@@ -64,7 +66,7 @@ def list_audit(
         "kind": kind,
         "search": search,
     }
-    with reached(given) as calls, known("`keyrack servers list` shows which there are."):
+    with reached(given) as calls, known(_HINT):
         events = _events(calls, asked, limit)
         if json_wanted:
             _stream(events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
@@ -73,14 +72,6 @@ def lifetime(option: str, text: str) -> str:
     except LifetimeError as error:
         raise click.UsageError(f"{option} {error}.") from None
     return text
-
-
-def restrictions_of(text: str | None) -> Any:
-    """What --restrictions says; exits with words for what is no JSON."""
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
 
 
 def changed(

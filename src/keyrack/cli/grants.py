@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, renewed, restrictions_of
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, renewed
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.restricting import restricting
 
 
 @click.group(name="grants")
@@ -49,7 +50,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--as", "system_user", required=True, metavar="ACCOUNT", help="As which system user.")
 @click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
 @lasting
-@click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
+@restricting
 @click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @changing
@@ -64,7 +65,7 @@ def give(
     start: str | None,
     until: str | None,
     span: str | None,
-    restrictions: str | None,
+    restrictions: dict[str, Any] | None,
     break_glass: bool,
     reason: str | None,
     dry_run: bool,
@@ -76,7 +77,6 @@ def give(
         raise click.UsageError("Name one: --user or --group.")
     if sum((server is not None, tag is not None, all_servers)) != 1:
         raise click.UsageError("Name one: --server, --tag or --all.")
-    limits = restrictions_of(restrictions)
     with reached(given) as calls:
         body = {
             "user": user,
@@ -87,7 +87,7 @@ def give(
             "system_user": system_user,
             "starts_at": None if start is None else moment("--from", start),
             "expires_at": end_of(calls, until, span),
-            "restrictions": limits,
+            "restrictions": restrictions,
             "break_glass": break_glass,
             "reason": reason,
         }
@@ -110,7 +110,7 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
 
 @command.command()
 @click.argument("grant_id", metavar="ID", type=ID)
-@click.option("--restrictions", metavar="JSON", help='All restrictions: {"sources": ["192.0.2.0/24"]}; {} for none.')
+@restricting
 @lasting
 @click.option("--no-end", is_flag=True, help="It has no end any more.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
@@ -118,7 +118,7 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
 @either
 def change(
     grant_id: int,
-    restrictions: str | None,
+    restrictions: dict[str, Any] | None,
     until: str | None,
     span: str | None,
     no_end: bool,
@@ -129,13 +129,13 @@ def change(
 ) -> None:
     """Change what a grant allows and until when, under the same id; sessions that are open go on.
 
-    Such as: keyrack grants change 7 --restrictions '{"sources": ["192.0.2.0/24"]}'
+    Such as: keyrack grants change 7 --from-address 192.0.2.0/24 --no-pty. Restrictions are all that it has then.
     """
     if no_end and (until is not None or span is not None):
         raise click.UsageError("Give an end or --no-end, not both.")
     if restrictions is None and reason is None and until is None and span is None and not no_end:
-        raise click.UsageError("Say what is to change: --restrictions, --until, --for, --no-end or --reason.")
-    body: dict[str, Any] = {} if restrictions is None else {"restrictions": restrictions_of(restrictions)}
+        raise click.UsageError("Say what is to change: restrictions, --until, --for, --no-end or --reason.")
+    body: dict[str, Any] = {} if restrictions is None else {"restrictions": restrictions}
     if reason is not None:
         body["reason"] = reason or None
     with reached(given) as calls, known("`keyrack grants list` shows which there are."):

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from keyrack.cli.changes import changed, end_of, lasting, restrictions_of
+from keyrack.cli.changes import changed, end_of, lasting
 from keyrack.cli.connection.calls import either, reached
 from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.restricting import restricting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +62,7 @@ def _show(placed: dict[str, Any], json_wanted: bool) -> None:
 @click.option("--label", required=True, metavar="TEXT", help="What the key is called on the servers.")
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
-@click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
+@restricting
 @click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @_chosen
 @_dry_run
@@ -73,7 +74,7 @@ def add(
     username: str,
     until: str | None,
     span: str | None,
-    restrictions: str | None,
+    restrictions: dict[str, Any] | None,
     break_glass: bool,
     tag: str | None,
     servers: tuple[str, ...],
@@ -87,7 +88,6 @@ def add(
     For example: keyrack keys add id_ed25519.pub --label bot --as deploy --tag web
     """
     chosen = _choice(tag, servers, everything)
-    limits = restrictions_of(restrictions)
     with reached(given) as calls:
         body = {
             "servers": chosen,
@@ -95,7 +95,7 @@ def add(
             "username": username,
             "publicKey": line_of(file),
             "expires_at": end_of(calls, until, span),
-            "restrictions": limits,
+            "restrictions": restrictions,
             "break_glass": break_glass,
         }
         _show(changed(calls, "POST", "/credentials", body, dry_run=dry_run, json_wanted=json_wanted), json_wanted)

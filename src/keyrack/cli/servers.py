@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, renewed, restrictions_of, tell
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, renewed, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.restricting import restricting
 
 HINT = "`keyrack servers list` shows which there are."
 
@@ -220,7 +221,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--label", required=True, metavar="TEXT", help="What the key is called there.")
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
-@click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
+@restricting
 @click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @changing
 @either
@@ -231,21 +232,20 @@ def add_key(
     username: str,
     until: str | None,
     span: str | None,
-    restrictions: str | None,
+    restrictions: dict[str, Any] | None,
     break_glass: bool,
     dry_run: bool,
     json_wanted: bool,
     **given: Any,
 ) -> None:
     """Put the public key in FILE on a server: keyrack servers add-key web-1 id.pub --label bot --as deploy --for 8h"""
-    limits = restrictions_of(restrictions)
     with reached(given) as calls, known(HINT):
         body = {
             "label": label,
             "username": username,
             "public_key": line_of(file),
             "expires_at": end_of(calls, until, span),
-            "restrictions": limits,
+            "restrictions": restrictions,
             "break_glass": break_glass,
         }
         changed(
@@ -261,26 +261,24 @@ def add_key(
 
 @command.command(name="restrict-key")
 @click.argument("key_id", metavar="ID", type=ID)
-@click.option(
-    "--restrictions",
-    required=True,
-    metavar="JSON",
-    help='All that it is restricted to, such as {"sources": ["192.0.2.0/24"]}; {} for nothing.',
-)
+@restricting
 @changing
 @either
-def restrict_key(key_id: int, restrictions: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+def restrict_key(
+    key_id: int, restrictions: dict[str, Any] | None, dry_run: bool, json_wanted: bool, **given: Any
+) -> None:
     """Let a key on a server do something else, under the same id; sessions that are open go on.
 
-    Such as: keyrack servers restrict-key 7 --restrictions '{"command": "/bin/backup"}'
+    Such as: keyrack servers restrict-key 7 --command /bin/backup --no-pty. What is left out, it is not restricted in.
     """
-    limits = restrictions_of(restrictions)
+    if restrictions is None:
+        raise click.UsageError("Say what it is restricted to, such as --no-pty; or --restrictions {} for nothing.")
     with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
         changed(
             calls,
             "PUT",
             to("credentials", key_id, "restrictions"),
-            {"restrictions": limits},
+            {"restrictions": restrictions},
             dry_run=dry_run,
             json_wanted=json_wanted,
             words=lambda made: (

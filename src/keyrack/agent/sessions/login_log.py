@@ -29,6 +29,7 @@ JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
 _AT_ONCE = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
+_WHOLE_SECOND = 1_000_000  # as the journal counts
 
 # From its beginning: a name that somebody tries to log in with stands further back in sshd's other lines.
 _ACCEPTED = re.compile(
@@ -209,7 +210,9 @@ class Journal:
         if self._started and time.monotonic() - self._started < 10:
             return False
         self._started = time.monotonic()
-        since = f"--since=@{self.place.offset // 1_000_000}" if self.place.offset else "--boot"
+        # The clock may have been set back since the last one.
+        last = min(self.place.offset // _WHOLE_SECOND, int(time.time()))
+        since = f"--since=@{last}" if self.place.offset else "--boot"
         sshd = ["_UID=0", "_COMM=sshd", "+", "_UID=0", "_COMM=sshd-session"]
         given = [self._program, "--follow", "--quiet", "--no-tail", "--output=json", *self._fields, since, *sshd]
         try:
@@ -232,8 +235,8 @@ class Journal:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             entry = json.loads(line)
             microseconds = int(entry["__REALTIME_TIMESTAMP"])
-            if microseconds <= self.place.offset:
-                return None  # --since takes whole seconds, so some come twice
+            if 0 <= self.place.offset - microseconds < _WHOLE_SECOND:
+                return None  # --since takes whole seconds, so some come twice; what is older is of a clock set back
             login = login_of(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
             if login is not None:
                 self.place = LogPosition(0, microseconds)

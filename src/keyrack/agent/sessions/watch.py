@@ -114,12 +114,12 @@ class SessionWatch:
         """Look once, end what is to be ended, tell what is to be told."""
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
-        self._note_names(logins)
         self._comers.add(logins)
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
         self._untold.add(logins if self._is_known else ())
         self._is_known = True
         changed = self._sessions.look(logins)
+        self._note_names(logins)
         obeyed = self._obeyed
         if obeyed is not None and (changed or obeyed is not self._judged):
             changed = self._judge(obeyed) or changed
@@ -143,10 +143,12 @@ class SessionWatch:
         return set(self._names)
 
     def _note_names(self, logins: Iterable[LoggedLogin]) -> None:
-        found = {login.user for login in logins if account_problem(login.user) is None} - self._names
+        # Every account can write to syslog: there a name counts once somebody is seen to be in by it.
+        seen = self._sessions.live if login_log.is_anybodys(self._log) else logins
+        found = {one.user for one in seen if account_problem(one.user) is None} - self._names
         if found:
-            # A new set, as another thread may read the old one.
-            self._names = set(sorted(self._names | found)[:_MOST_NAMES])
+            # A new set, as another thread may read the old one; what is new takes no other's place.
+            self._names = {*self._names, *sorted(found)[: _MOST_NAMES - len(self._names)]}
 
     def _run(self) -> None:
         while True:

@@ -21,7 +21,7 @@ from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Observation, SshdProof
-from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
+from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem, SshdSilent
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
@@ -96,7 +96,7 @@ class Enforcement:
         self._check = LoginCheck(self.sshd)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
         self._shown = NOT_LOOKED
-        self._told = False
+        self._told = True  # for all that is known an agent before this one has
         self._told_again: Tuple[object, ...] = ()
         self._words: List[str] = []
         self._unsaved = False
@@ -105,8 +105,10 @@ class Enforcement:
         self._answered_at = 0.0
         self._silent = False
         self._failed: Optional[Tuple[object, Tuple[str, ...]]] = None
+        self._unanswered = False
         self._judged: Optional[Tuple[object, str]] = None
         self._checked: Optional[Tuple[bytes, Tuple[object, ...]]] = None
+        self._clean: Optional[Tuple[object, ...]] = None  # in which state sshd's settings have nothing of ours
         self.put_back: List[str] = []
 
     @property
@@ -171,20 +173,18 @@ class Enforcement:
     def off(self) -> List[str]:
         """Give the host its own settings back, as they were; answers in words what could not be."""
         if self._record.state in (OFF, UNDONE) and not self._record.files:
+            self._note_left_behind()
+        if self._record.state in (OFF, UNDONE) and not self._record.files:
             self._remove_folders()  # the agent may have been killed after it made one
             self._keep(Record())
             return []
         problems = originals.restore_all([self._as_edited(original) for original in self._record.files])
         if problems:
             return problems
-        fault = self.sshd.problem()
-        if fault is not None:
-            self._say(f"sshd's own settings have a fault: {fault}")
-        else:
-            reloaded = self.sshd.reload()
-            if reloaded.problem:
-                # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
-                return [reloaded.problem]
+        untold = self._have_its_own_read()
+        if untold:
+            # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
+            return [untold]
         self._remove_folders()
         self._keep(Record())
         self._checked = None
@@ -257,7 +257,9 @@ class Enforcement:
             return self._start(document, settings, wanted)
         problems = self._step(document, settings, wanted)
         if problems:
-            self._failed = ((wanted, self.sshd.signature()), tuple(problems))
+            # No answer is no fault of these settings: they are tried again at the next look.
+            if not self._unanswered:
+                self._failed = ((wanted, self.sshd.signature()), tuple(problems))
             return problems
         self._checked = (wanted, self.sshd.signature())
         return self._looked(document)
@@ -341,7 +343,7 @@ class Enforcement:
         if fault is not None and self._files.stand(settings):
             return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
         first, trying = self._record.state == OFF, self._record.state == TRYING
-        self._told = False
+        self._told, self._unanswered = trying, False
         try:
             in_force = first and not self.missing(self._keys_only())
             if first:
@@ -360,6 +362,7 @@ class Enforcement:
             elif self._record.state != TRYING:
                 self._keep(self._record._replace(state=ON, step=None))
         except _FAILURES as problem:
+            self._unanswered = isinstance(problem, SshdSilent)
             left = self._take_back()
             if trying:
                 self._remember(self._record._replace(state=UNDONE, why=_said(problem)))
@@ -387,7 +390,8 @@ class Enforcement:
         now = self._files.look()
         known = {original.path for original in self._record.files}
         step = self._record.step or tuple(now)
-        files = self._record.files + tuple(original for original in now if original.path not in known)
+        new = (original for original in now if original.path not in known)
+        files = self._record.files + tuple(map(self._files.without_ours, new))
         # Noted before the first write: an agent that is killed after it knows what to undo.
         self._keep(self._record._replace(step=step, files=files))
         changed = self._files.write(settings)
@@ -425,10 +429,10 @@ class Enforcement:
         """Undo the step that is not trusted; answers what could not be, which stays noted for another try."""
         step = list(self._record.step or ())
         problems = originals.restore_all([self._as_edited(original) for original in step])
-        if not problems and step and self.sshd.problem() is None:
-            reloaded = self.sshd.reload()
+        if not problems and step:
+            untold = self._have_its_own_read()
             # An sshd that could not be told before either runs with its own settings as it did.
-            problems = [reloaded.problem] if reloaded.problem and self._told else []
+            problems = [untold] if untold and self._told else []
         self._checked = None
         self._proof.forget()
         for problem in problems:
@@ -441,6 +445,37 @@ class Enforcement:
         else:
             self._remember(self._record._replace(step=None))
         return []
+
+    def _note_left_behind(self) -> None:
+        """Have what an agent left here whose folder is gone counted as this one's: in an image that was made of a host,
+        or beside a folder that somebody took away, the settings go on.
+        """
+        state = self.sshd.signature()
+        if state == self._clean:
+            return
+        try:
+            now = self._files.look()
+        except FolderProblem:
+            return  # where others may write, nothing of ours was ever written
+        files = tuple(map(self._files.without_ours, now))
+        if files != tuple(now):
+            self._say("sshd has settings of an agent whose folder is gone; they are taken away")
+            self._keep(self._record._replace(files=files))
+        else:
+            self._clean = state
+
+    def _have_its_own_read(self) -> str:
+        """Have sshd read its own settings, which are what they were; answers why one that runs may go by ours still,
+        empty where none does.
+        """
+        try:
+            fault = self.sshd.problem()
+        except SshdSilent as problem:
+            fault = str(problem)
+        if fault is None:
+            return self.sshd.reload().problem
+        # Told now, it would end, as it starts itself anew.
+        return f"sshd goes by Keyrack's settings until it can read its own: {fault}" if self.sshd.runs() else ""
 
     def _ended_state(self) -> str:
         return UNDONE if self._record.state == UNDONE else OFF

@@ -81,6 +81,8 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    if ended.status is None or ended.status < 0:
+        return ProbeResult(False, words=_printable(ended.errors) if ended.status is None else "ssh was ended")
     accepted = frozenset(_ACCEPTED.findall(ended.errors))
     if not accepted and _WAS_ASKED not in ended.errors:
         said = [

@@ -94,13 +94,23 @@ def _asked(path: str, stamp: object, canonical: str) -> str:
     if program is None:
         # Not kept: the program may be installed at any time.
         return f"whether it is revoked cannot be known: RevokedKeys {path} is a KRL, and ssh-keygen was not found"
-    return _answer(program, path, stamp, canonical)
+    try:
+        return _answer(program, path, stamp, canonical)
+    except _NoAnswer as problem:
+        return f"whether it is revoked cannot be known: {problem}"
+
+
+class _NoAnswer(Exception):
+    """Nothing that could be kept as one; the words say why."""
 
 
 @functools.lru_cache(maxsize=_KEYS_ASKED)
 def _answer(program: str, path: str, stamp: object, canonical: str) -> str:
+    """Raises _NoAnswer."""
     # It ends with a status of its own kind for each fault, so its words count.
     ended = programs.run([program, "-Q", "-f", path, "/dev/stdin"], stdin=canonical.encode("ascii") + b"\n")
+    if ended.status is None or ended.status < 0:
+        raise _NoAnswer(ended.errors if ended.status is None else f"{program} was ended from outside")
     said = ended.output.strip()
     if ended.status == 0:
         return ""

@@ -55,6 +55,10 @@ class SshdProblem(Exception):
     """sshd did not answer; the words say why."""
 
 
+class SshdSilent(SshdProblem):
+    """sshd could not be started, did not end in time or was ended, which says nothing of its settings."""
+
+
 class SettingLine(NamedTuple):
     """One setting as it is written: keyword in lower case, and its values."""
 
@@ -124,13 +128,22 @@ class Sshd:
         self.running = RunningSshd(self.listeners)
 
     def problem(self) -> Optional[str]:
-        """Why sshd would not start with its settings, in its own words; None when it would."""
+        """Why sshd would not start with its settings, in its own words; None when it would. Raises SshdSilent."""
         program = programs.find("sshd")
         if program is None:
             return "sshd was not found; install OpenSSH's server (openssh-server)"
         _make_privilege_folder()
-        ended = programs.run([program, "-t", "-f", self.config])
+        ended = _run([program, "-t", "-f", self.config])
         return None if ended.status == 0 else _said(ended)
+
+    def runs(self) -> bool:
+        """Whether a process of it listens, by the kernel's word alone: also where sshd answers no question. True where
+        that cannot be seen.
+        """
+        if not listening.can_be_seen():
+            return True
+        config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
+        return any(one.sshds for one in listening.find((), config).listeners)
 
     def effective(
         self,
@@ -352,10 +365,20 @@ def _known_answers(config: str, state: Tuple[object, ...]) -> Dict[Tuple[Optiona
 
 def _answer(command: Sequence[str]) -> Effective:
     _make_privilege_folder()
-    ended = programs.run(command)
+    ended = _run(command)
     if ended.status != 0:
         raise SshdProblem(_said(ended))
     return Effective(ended.output)
+
+
+def _run(command: Sequence[str]) -> programs.Ended:
+    """Raises SshdSilent."""
+    ended = programs.run(command)
+    if ended.status is None:
+        raise SshdSilent(_said(ended))
+    if ended.status < 0:
+        raise SshdSilent(f"{command[0]} was ended from outside (signal {-ended.status})")
+    return ended
 
 
 def _signature(config: str) -> Tuple[object, ...]:

@@ -71,6 +71,14 @@ class SettingsFiles:
         """sshd_config without what is ours in it."""
         return config_block.without(drop_in.without_include(data, self._path))
 
+    def without_ours(self, original: Original) -> Original:
+        """One of the files of look() as it is without what is ours."""
+        if original.data is None:
+            return original
+        if original.path != os.path.realpath(self._sshd.config):
+            return Original(original.path) if original.data.startswith(drop_in.HEADER.encode("ascii")) else original
+        return original._replace(data=self.without(original.data))
+
     def unwritable(self, settings: Mapping[str, str]) -> str:
         """Why write() would fail, found out before anything is changed; empty where nothing is known to keep it."""
         config = originals.look(self._sshd.config)

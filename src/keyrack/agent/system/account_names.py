@@ -19,16 +19,19 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd.settings import SettingLine, criteria
 from keyrack.agent.system.mounts import Mounts
+from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
 HOMES_SECONDS = 10.0  # of these, for one folder of homes
-_MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group or a file
+_NAMED_SECONDS = 8.0  # of these, for whoever is only named: by somebody, then by a group or a file
 _LANE = -4  # of lists of accounts (account_tasks.py); that of a folder of homes is below it
 _FIRST_OF_PEOPLE = 1000
 _MOST_HOMES = 20_000
 _MOST_OWNERLESS = 1000
-_MOST_APART = 50
+_MOST_APART = 200
+_MOST_SAID = 5  # of what was not listed, each by itself
+_NOBODY = -1  # the number of nobody
 _LARGEST_FILE = 1 << 22
 _MOST_DOMAINS = 100
 _FILES_OF_ACCOUNTS = ("authorizedkeysfile", "authorizedprincipalsfile")
@@ -74,14 +77,17 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     ask = functools.partial(_ask, asked, groups, sorted(by_files), numbers)
     task = account_tasks.Task(os.geteuid(), os.getegid(), "", ask, lane=_LANE)
     (answer,) = account_tasks.run([task], one=SECONDS, everything=SECONDS)
-    if answer.problem or not isinstance(answer.value, list):
+    if answer.problem or not isinstance(answer.value, dict):
         return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
-    accounts = {str(one[0]): LocalAccount(*one) for one in answer.value}
+    accounts = {str(one[0]): LocalAccount(*one) for one in answer.value["accounts"]}
+    if answer.value["late"]:
+        problems.append("this host takes long to say which accounts it has, and was not asked for all names")
     sources = directories("passwd")
     if sources:
         problems.append(f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})")
     ownerless, silent = _look_at_homes(accounts)
-    problems += silent
+    more = [f"and {len(silent) - _MOST_SAID} more"] if len(silent) > _MOST_SAID else []
+    problems += silent[:_MOST_SAID] + more
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
     return AccountList(tuple(order), tuple(ownerless), "; ".join(problems))
 
@@ -107,6 +113,8 @@ def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], 
         if answer.problem:
             silent.append(f"the files in {folder} were not listed: {answer.problem}")
             continue
+        if len(answer.value) > _MOST_HOMES:
+            silent.append(f"there are more than {_MOST_HOMES} files in {folder}")
         for found in (re.fullmatch(entry, text, re.DOTALL) for text in answer.value):
             fields = found.groupdict() if found else {}
             if fields.get("u") and account_problem(fields["u"]) is None:
@@ -139,7 +147,7 @@ def _entries(folder: str) -> List[str]:
     """In a process of its own, as it may not answer."""
     try:
         with os.scandir(folder) as found:
-            return [entry.name for entry in itertools.islice(found, _MOST_HOMES) if entry.name.isprintable()]
+            return [entry.name for entry in itertools.islice(found, _MOST_HOMES + 1) if entry.name.isprintable()]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -152,11 +160,12 @@ def _look_at_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[s
     homes = {one.home.rstrip("/") for one in accounts.values()}
     names, numbers = set(accounts), {one.uid for one in accounts.values()}
     folders = {"/home", *(os.path.dirname(one.home) for one in accounts.values() if one.uid >= _FIRST_OF_PEOPLE)}
-    waiting = sorted(folders)
+    waiting = places = sorted(folders)
     ownerless: List[str] = []
     silent: List[str] = []
     while waiting:
-        looks = [functools.partial(_owners, one, folders, homes, names, numbers, mounts) for one in waiting]
+        several = waiting is places
+        looks = [functools.partial(_owners, one, several, folders, homes, names, numbers, mounts) for one in waiting]
         tasks = [
             account_tasks.Task(os.geteuid(), os.getegid(), "", look, mounts.may_hang(folder), _lane(folder))
             for folder, look in zip(waiting, looks)  # noqa: B905 - not in Python 3.9
@@ -171,8 +180,13 @@ def _look_at_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[s
                 accounts.setdefault(str(one[0]), LocalAccount(*one))
             ownerless += answer.value["ownerless"]
             apart += answer.value["apart"]
+            silent += answer.value["missed"]
         # Each by itself: one that does not answer must not keep the others from being seen.
-        waiting = [path for path in apart[:_MOST_APART] if path not in folders]
+        waiting = [path for path in apart if path not in folders]
+        if len(waiting) > _MOST_APART:
+            homes_left = count(len(waiting) - _MOST_APART, "home")
+            silent.append(f"{homes_left} on file systems of their own were not looked at")
+            del waiting[_MOST_APART:]
         folders |= {*waiting}
     return ownerless[:_MOST_OWNERLESS], silent
 
@@ -212,36 +226,48 @@ def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
 def _ask(names: Sequence[str], groups: Sequence[str], by_files: Sequence[str], numbers: Sequence[int]) -> Any:
     """In a process of its own: a directory of accounts may not answer."""
     known: Dict[str, pwd.struct_passwd] = {one.pw_name: one for one in pwd.getpwall()}
+    until = time.monotonic() + _NAMED_SECONDS
     for name in names:
-        if name not in known:
-            _note(known, lambda name=name: pwd.getpwnam(name))
-    until = time.monotonic() + _MEMBER_SECONDS
-    for name in (*_members(groups), *by_files):
         # A directory that answers slowly must not cost all that is known by now.
+        if name not in known and time.monotonic() < until:
+            _note(known, lambda name=name: pwd.getpwnam(name))
+    late = time.monotonic() >= until
+    until = time.monotonic() + _NAMED_SECONDS
+    for name in (*_members(groups), *by_files):
         if name not in known and time.monotonic() < until:
             _note(known, lambda name=name: pwd.getpwnam(name))
     listed = {one.pw_uid for one in known.values()}
     for number in numbers:
         if number not in listed and time.monotonic() < until:
             _note(known, lambda number=number: pwd.getpwuid(number))
-    return _as_json(known)
+    return {"accounts": _as_json(known), "late": late or time.monotonic() >= until}
 
 
 def _as_json(known: Mapping[str, pwd.struct_passwd]) -> List[List[Any]]:
     return [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
 
 
-def _owners(folder: str, folders: Set[str], homes: Set[str], names: Set[str], numbers: Set[int], mounts: Mounts) -> Any:
+def _owners(
+    folder: str,
+    several: bool,
+    folders: Set[str],
+    homes: Set[str],
+    names: Set[str],
+    numbers: Set[int],
+    mounts: Mounts,
+) -> Any:
     """Who owns a folder's homes, and those in its folders of domains; in a process of its own, as it may not answer.
 
-    homes, names, numbers: of accounts that are known; folders: all that are looked at. apart: folders that are to be
-    looked at by themselves, each of which may be somebody's home.
+    several: homes are known to lie in it, whoever owns it, as a file system of a network may say otherwise; else it may
+    be a home itself. homes, names, numbers: of accounts that are known; folders: all that are looked at. apart: folders
+    that are to be looked at by themselves, each of which may be somebody's home; missed: what was not seen, in words.
     """
     found: Dict[str, pwd.struct_passwd] = {}
     numbers = set(numbers)
     ownerless: List[str] = []
     strangers: Set[int] = set()
     apart: List[str] = []
+    missed: List[str] = []
 
     def has_owner(path: str, owner: int) -> None:
         if owner not in numbers and owner not in strangers:
@@ -253,8 +279,8 @@ def _owners(folder: str, folders: Set[str], homes: Set[str], names: Set[str], nu
     itself = os.lstat(folder).st_uid if mounts.may_hang(folder) else 0
     if itself != 0:
         has_owner(folder, itself)
-    for place in sorted({folder, *_of_domains(folder, homes, mounts)}) if itself == 0 else ():
-        for name, owner in _homes(place, homes, mounts):
+    for place in sorted({folder, *_of_domains(folder, homes, mounts)}) if several or itself == 0 else ():
+        for name, owner in _homes(place, homes, mounts, missed):
             path = os.path.join(place, name)
             if path in folders:
                 continue
@@ -264,7 +290,12 @@ def _owners(folder: str, folders: Set[str], homes: Set[str], names: Set[str], nu
                 has_owner(path, owner)
             elif path not in homes and path not in {one.pw_dir for one in found.values()}:
                 apart.append(path)
-    return {"accounts": _as_json(found), "ownerless": ownerless[:_MOST_OWNERLESS], "apart": apart[:_MOST_APART]}
+    return {
+        "accounts": _as_json(found),
+        "ownerless": ownerless[:_MOST_OWNERLESS],
+        "apart": apart[:_MOST_OWNERLESS],
+        "missed": missed,
+    }
 
 
 def _members(groups: Sequence[str]) -> List[str]:
@@ -287,7 +318,7 @@ def _of_domains(folder: str, homes: Set[str], mounts: Mounts) -> Set[str]:
     """Folders in those of homes that are root's, and so nobody's home: a directory's often lie in one for each domain
     (SSSD: /home/%d/%u, winbind: /home/%D/%U). Links are not followed: what they lead to may not answer.
     """
-    inside = (os.path.join(folder, name) for name, owner in _homes(folder, homes, mounts) if owner == 0)
+    inside = (os.path.join(folder, name) for name, owner in _homes(folder, homes, mounts, []) if owner == 0)
     return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MOST_DOMAINS))
 
 
@@ -300,27 +331,43 @@ def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
     return True
 
 
-def _homes(folder: str, known: Set[str], mounts: Mounts) -> List[Tuple[str, Optional[int]]]:
+def _homes(folder: str, known: Set[str], mounts: Mounts, missed: List[str]) -> List[Tuple[str, Optional[int]]]:
     """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own. A home
     may be a link to where it lies, which is not followed.
 
     One on a file system of its own that may not answer is not asked for its owner (None), as the others would not be
-    seen either; nor is one of the known homes.
+    seen either; nor is one of the known homes. One that does not say it has nobody's number. missed: gets in words
+    what was not seen.
     """
     if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
         return []
     found: List[Tuple[str, Optional[int]]] = []
     silent = mounts.may_hang(folder)
     try:
-        for entry in os.scandir(folder):
-            if len(found) >= _MOST_HOMES:
-                break
-            if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
-                quiet = entry.path in known or (not silent and mounts.may_hang(entry.path))
-                found.append((entry.name, None if quiet else entry.stat(follow_symlinks=False).st_uid))
-    except OSError:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if len(found) >= _MOST_HOMES:
+                    missed.append(f"there are more than {_MOST_HOMES} homes in {folder}")
+                    break
+                if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
+                    quiet = entry.path in known or (not silent and mounts.may_hang(entry.path))
+                    found.append((entry.name, None if quiet else _owner(entry)))
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError as problem:
+        # Whom others' homes are is no matter of an agent that is not root's.
+        if os.geteuid() == 0:
+            missed.append(f"the homes in {folder} were not all listed: {problem.strerror}")
     return [one for one in found if one[1] != 0 or one[0] != "lost+found"]
+
+
+def _owner(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_uid
+    except FileNotFoundError:
+        return 0  # it went meanwhile, and is nobody's home
+    except OSError:
+        return _NOBODY  # the others are seen all the same
 
 
 def directories(database: str) -> List[str]:

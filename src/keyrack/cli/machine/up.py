@@ -43,6 +43,7 @@ from keyrack.web import listening
 
 READY_SECONDS = 30.0
 LOCK = "demo.lock"
+BEFORE = "demo.json.before"
 LABEL = "my-laptop"
 
 
@@ -134,7 +135,7 @@ class Demo:
 
     def run(self) -> None:
         """Start everything, say how to use it, and wait until it is stopped."""
-        (self._data / "demo.json").unlink(missing_ok=True)
+        before = self._put_aside()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         web = threading.Thread(target=self._serve, name="web")
@@ -145,7 +146,7 @@ class Demo:
             self._wait_for("the service", lambda: self._web.started)
             click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
             username = pwd.getpwuid(os.getuid()).pw_name
-            admin = first_start.ensure_admin(self._instance, operator())
+            admin = first_start.ensure_admin(self._instance, operator(), **before)
             server = first_start.ensure_demo_server(self._instance, admin, username)
             sshd = find_sshd()
             if sshd is None:
@@ -165,6 +166,24 @@ class Demo:
             self._application.let_go()
             self._web.should_exit = True
             web.join(timeout=15)
+
+    def _put_aside(self) -> dict[str, str]:
+        """The admin's token and password as the run before wrote them, if nobody else could read them.
+
+        demo.json goes until this run is ready; what it said is kept beside it, for a run that does not become ready.
+        """
+        before = self._data / BEFORE
+        with contextlib.suppress(FileNotFoundError):
+            (self._data / "demo.json").replace(before)
+        try:
+            with os.fdopen(os.open(before, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
+                held = os.fstat(file.fileno())
+                facts = json.load(file) if held.st_uid == os.geteuid() and not held.st_mode & 0o077 else {}
+        except (OSError, ValueError):
+            return {}
+        said = facts if isinstance(facts, dict) else {}
+        named = {"token": said.get("token"), "password": said.get("admin_password")}
+        return {name: value for name, value in named.items() if isinstance(value, str) and value.isascii()}
 
     def _serve(self) -> None:
         try:
@@ -227,7 +246,8 @@ class Demo:
             "git_known_hosts": str(git.known_hosts) if git else None,
         }
         _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
-        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, shown this once:")
+        (self._data / BEFORE).unlink(missing_ok=True)
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; over a restart they stay:")
         chosen = admin.password or "the one that you chose"
         click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
         click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")

@@ -11,9 +11,11 @@ from keyrack.core import cursors, lifetimes, lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.work import Attempt
-from keyrack.errors import invalid, missing
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Event, EventFilter, Page, Window
+from keyrack.ssh.names import hidden_character
 from keyrack.store.audit import events
+from keyrack.store.hosts import deleted_servers
 
 LOOKED_THROUGH, KINDS, REFUSED, ALARM = events.LOOKED_THROUGH, events.KINDS, events.REFUSED, events.ALARM
 AT_ONCE = 1000
@@ -28,8 +30,9 @@ def find(
     offset: int = 0,
     limit: int = 15,
     cursor: str | None = None,
+    deleted: bool = False,
 ) -> Page[Event]:
-    """A page of the workspace's events, newest first.
+    """A page of the workspace's events, newest first; deleted: also of a server that is no more.
 
     cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
     (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
@@ -47,9 +50,40 @@ def find(
             validation.fingerprint(asked.key)
 
         def question(connection: Connection) -> Page[Event]:
-            if server_id is not None:
+            if server_id is not None and not deleted:
                 lookups.require_server(connection, actor, server_id)
             return events.find(connection, actor.workspace_id, asked, window)
+
+        return attempt.read(question)
+
+
+def server_named(instance: Instance, actor: Actor, reference: str) -> int:
+    """The id of the server whose events are asked for, by id or name; one that was deleted too, by its id, or by the
+    name it had while its host is noted. Raises Refusal MISSING, or TAKEN where several have or had the name.
+    """
+    with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
+
+        def question(connection: Connection) -> int:
+            try:
+                return lookups.server_named(connection, actor, reference).id
+            except Refusal as refusal:
+                if refusal.kind is not Kind.MISSING or hidden_character(reference) is not None:
+                    raise
+            number = int(reference) if lookups.NUMBER.fullmatch(reference) else None
+            if number is not None and events.any_on(connection, actor.workspace_id, number):
+                return number
+            gone = deleted_servers.ids_named(connection, actor.workspace_id, reference)
+            if len(gone) > 1:
+                ids = ", ".join(map(str, gone))
+                words = f"Several servers that were deleted had this name; use the id, one of: {ids}."
+                raise Refusal(Kind.TAKEN, "name-ambiguous", words)
+            if not gone:
+                words = (
+                    "There is no such server. One that has another name now is found by that one or by its id, "
+                    "one that was deleted by the id that its events have."
+                )
+                raise Refusal(Kind.MISSING, "server-missing", words)
+            return gone[0]
 
         return attempt.read(question)
 

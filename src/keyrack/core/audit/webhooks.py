@@ -381,7 +381,7 @@ def _wanted(
     place = _url(instance, url)
     if level not in LEVELS:
         raise invalid("level", f"level takes one of {', '.join(LEVELS)}.")
-    return place, policy.patterns(actions, field="actions") or ("*",)
+    return place, policy.fitting(actions, field="actions", also=policy.OF_EVENTS_ALONE) or ("*",)
 
 
 def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:

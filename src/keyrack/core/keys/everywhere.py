@@ -155,7 +155,7 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
     _refuse(other, Kind.TAKEN, "label-taken", why, "Choose another label, or revoke that key first.", field="label")
     why = f"this very key is there as {wanted.label!r} with another end or other restrictions"
     _refuse(changed, Kind.TAKEN, "terms-differ", why, "Revoke it there first.", field="label")
-    keys_of_many.remove_credentials(work.connection, (held.row.id for held in ended))
+    keys_of_many.remove_held(work.connection, ended)
     for fingerprint in {held.row.fingerprint for held in ended if not held.row.temporary}:
         expired_keys.add(work.connection, work.actor.workspace_id, fingerprint, work.now)
     work.record_each(
@@ -250,7 +250,7 @@ def _take(
     if not held:
         work.no_event("it stands on none of them")
         return frozenset()
-    keys_of_many.remove_credentials(work.connection, (one.row.id for one in held))
+    keys_of_many.remove_held(work.connection, held)
     lines: dict[int, dict[str, str]] = {}
     for one in held:
         lines.setdefault(one.row.server_id, {})[one.row.fingerprint] = one.row.public_key

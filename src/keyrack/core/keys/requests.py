@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -67,7 +68,8 @@ def ask(
     """Ask to log in as system_user on a server, or on servers with a tag, for a while.
 
     server: a name or an id; duration: as lifetimes.read has it, from the approval on; user: for whom an operator asks.
-    Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    Who asks for the very same while it is pending, reason and all, is answered that request: a call that was sent
+    twice asks once. Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
         account = validation.account(system_user, field="system_user")
@@ -83,11 +85,7 @@ def ask(
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
-            _refuse_many(work, user_id)
-            matching = _rules(work, server_id, tagged, account)
-            _refuse_long(matching, end - work.now)
-            values = {
-                "workspace_id": work.actor.workspace_id,
+            asked: dict[str, Any] = {
                 "user_id": user_id,
                 "server_id": server_id,
                 "tag": tagged,
@@ -95,22 +93,38 @@ def ask(
                 "seconds": None if lasting.span is None else int(lasting.span.total_seconds()),
                 "until": lasting.at,
                 "reason": why,
-                "state": PENDING,
-                "approvers": max((rule.approvers for rule in matching), default=1),
-                "created_at": work.now,
-                "pending_until": work.now + timedelta(hours=work.instance.settings.request_hours),
             }
-            made = _own(work, requests.add(work.connection, values))
-            who = _name(work, user_id)
-            work.record(
-                f"{who} asks to log in as {account} on {_where(work, made)} {lasting.words}: {why}",
-                target_id=made.id,
-                server_id=server_id,
-                details={"user": who, "approvers": made.approvers},
-            )
-            return made
+            pending = requests.pending_alike(work.connection, asked, work.now)
+            if pending is not None:
+                work.no_event("it is asked for already")
+                return pending
+            _refuse_many(work, user_id)
+            matching = _rules(work, server_id, tagged, account)
+            _refuse_long(matching, end - work.now)
+            return _made(work, asked, matching, lasting.words)
 
         return attempt.write(change)
+
+
+def _made(work: Work, asked: dict[str, Any], matching: list[RequestRule], lasting: str) -> AccessRequest:
+    """The request that is written with its event; asked: columns of the table; lasting: for how long, in words."""
+    values = {
+        **asked,
+        "workspace_id": work.actor.workspace_id,
+        "state": PENDING,
+        "approvers": max((rule.approvers for rule in matching), default=1),
+        "created_at": work.now,
+        "pending_until": work.now + timedelta(hours=work.instance.settings.request_hours),
+    }
+    made = _own(work, requests.add(work.connection, values))
+    who = _name(work, made.user_id)
+    work.record(
+        f"{who} asks to log in as {made.system_user} on {_where(work, made)} {lasting}: {made.reason}",
+        target_id=made.id,
+        server_id=made.server_id,
+        details={"user": who, "approvers": made.approvers},
+    )
+    return made
 
 
 def page(

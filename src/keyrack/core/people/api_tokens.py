@@ -53,7 +53,7 @@ def make(
     action = _action(actor, user)
     with Attempt(instance, actor, action, "create a token", target_kind="token") as attempt:
         title = validation.text(name, field="name")
-        wanted = _scopes(scopes)
+        wanted = policy.fitting(scopes, field="scopes")
         if not wanted:
             raise invalid("scopes", "Name what the token may do, such as servers:read, or * for all that you may.")
         bounds = policy.both(wanted, actor.scopes)
@@ -74,16 +74,6 @@ def make(
         return attempt.write(change)
 
 
-def _scopes(values: Iterable[object]) -> tuple[str, ...]:
-    """Patterns over actions, each of which fits one: a misspelt one would make a token that opens nothing."""
-    wanted = policy.patterns(values, field="scopes")
-    for one in wanted:
-        if not any(policy.matches(one, action) for action in policy.ACTIONS):
-            words = f"{one} fits no action; there are {', '.join(policy.ACTIONS)}, and * for all that the user may."
-            raise invalid("scopes", words, "scope-unknown")
-    return wanted
-
-
 def put(
     instance: Instance,
     actor: Actor,
@@ -101,7 +91,7 @@ def put(
     action = _action(actor, user)
     with Attempt(instance, actor, action, "set up a token", target_kind="token") as attempt:
         title = validation.text(name, field="name")
-        wanted = _scopes(scopes)
+        wanted = policy.fitting(scopes, field="scopes")
         # A span begins when a token is made: of one that is there it says nothing.
         at = None if expires_at is None else validation.lifetime(expires_at, field="expires_at").at
         end = None if at is None else _bounded(actor, at)

@@ -285,7 +285,7 @@ def create(
     attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
     with attempt:
         title = validation.text(name, field="name")
-        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        bounds = policy.both(policy.fitting(scopes, field="scopes"), actor.scopes)
         end = validation.end(instance.now(), expires_at)
         if actor.ends_at is not None and (end is None or end > actor.ends_at):
             end = actor.ends_at
@@ -332,7 +332,8 @@ def change(
     attempt = Attempt(instance, actor, "people:write", "change a token", target_kind="token", target_id=token_id)
     with attempt:
         title = validation.text(name, field="name")
-        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        wanted = policy.patterns(scopes, field="scopes")
+        bounds = policy.both(wanted, actor.scopes)
         end = validation.end(instance.now(), expires_at)
         if actor.ends_at is not None and (end is None or end > actor.ends_at):
             end = actor.ends_at
@@ -340,6 +341,7 @@ def change(
         def run(work: Work) -> None:
             bearer = api_token(work.connection, actor, token_id)
             refuse_exceeding(work, bearer.user)
+            policy.fitting(wanted, field="scopes", held=bearer.token.scopes)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = bearer.token
             words = (

@@ -76,7 +76,7 @@ def create_user(
     attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
     with attempt:
         login = validation.name(name)
-        allowed = policy.patterns(policies, field="policies")
+        allowed = policy.fitting(policies, field="policies")
         refuse_giving(actor, role, allowed)
         hashed = None if password is None else passwords.hash_password(password)
 
@@ -299,6 +299,7 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
         def change(work: Work) -> User:
             refuse_giving(work.actor, role, allowed)
             user = own_user(work, user_id)
+            policy.fitting(allowed, field="policies", held=user.policies)
             refuse_exceeding(work, user, has_keys=OWN_KEYS in policy.actions(role, allowed))
             if role is not Role.OWNER:
                 _keep_an_owner(work, user)

@@ -1,4 +1,4 @@
-"""A new instance's first workspace, admin and token; must happen once and show each secret once."""
+"""A new instance's first workspace, admin and token; must make a secret anew only where the old one opens no more."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
-from keyrack.core.people import first_visit, tokens, users
+from keyrack.core.people import first_visit, passwords, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.keys import grants as grant_rows
+from keyrack.store.people import tokens as token_rows
 from keyrack.store.people import users as user_rows
 from keyrack.store.people import workspaces
 
@@ -23,11 +24,12 @@ ADMIN = "admin"
 SERVER = "demo-host"
 PROJECT = "demo-project"
 REPOSITORY = "demo/hello"
+CALLED = "first token"
 
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """Who may do everything at first; token and password are new ones, shown this once; by: the operator, if one.
+    """Who may do everything at first, with token and password in clear; by: the operator, if one.
 
     password: None where the person has chosen another since.
     """
@@ -39,11 +41,13 @@ class FirstAdmin:
     by: Actor | None = None
 
 
-def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
-    """Make sure that the demo workspace has its admin; token and password are renewed at each start.
+def ensure_admin(
+    instance: Instance, by: Actor | None = None, *, token: str | None = None, password: str | None = None
+) -> FirstAdmin:
+    """Make sure that the demo workspace has its admin, with a token and a password that `keyrack up` can show.
 
-    They are renewed because only their hashes are kept, and `keyrack up` shows them each time. A password that the
-    person chose stays.
+    token, password: those that it showed before; they stay where they still open. Otherwise they are made anew, because
+    only their hashes are kept, but for a password that the person chose.
     """
     workspace = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
@@ -52,17 +56,35 @@ def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
     user = instance.database.read(lambda connection: user_rows.user_by_name(connection, number, ADMIN))
-    password: str | None = secrets.token_urlsafe(12)
-    if user is not None and first_visit.chose_password(instance, user.id):
-        password = None
-    elif user is None:
+    if user is None:
+        password = secrets.token_urlsafe(12)
         user = users.create_user(instance, actor, name=ADMIN, role=Role.OWNER, password=password)
-    else:
-        users.change_password(instance, actor, user.id, str(password))
-    for bearer in tokens.of_user(instance, user.id, name="first token"):
-        tokens.revoke(instance, actor, bearer)
-    token, _ = tokens.create(instance, actor, user, name="first token", scopes=("*",))
+    elif password is None or not _is_password(instance, user, password):
+        password = None if first_visit.chose_password(instance, user.id) else secrets.token_urlsafe(12)
+        if password is not None:
+            users.change_password(instance, actor, user.id, password)
+    kept = None if token is None else _in_force(instance, user, token)
+    for bearer in tokens.of_user(instance, user.id, name=CALLED):
+        if bearer.token.id != kept:
+            tokens.revoke(instance, actor, bearer)
+    if token is None or kept is None:
+        token, _ = tokens.create(instance, actor, user, name=CALLED, scopes=("*",))
     return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
+
+
+def _is_password(instance: Instance, user: User, password: str) -> bool:
+    held = instance.database.read(lambda connection: user_rows.password_hash(connection, user.id))
+    return passwords.verify(held, password)
+
+
+def _in_force(instance: Instance, user: User, secret: str) -> int | None:
+    """The id of the user's first token where this is it and it still opens everything, or None."""
+    held = instance.database.read(lambda connection: token_rows.bearer(connection, instance.key.hash_token(secret)))
+    if held is None or held.user.id != user.id or held.user.disabled_at is not None:
+        return None
+    token = held.token
+    whole = token.name == CALLED and token.scopes == ("*",) and token.is_in_force(instance.now())
+    return token.id if whole else None
 
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from datetime import datetime
 
+from keyrack import policy
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
@@ -66,6 +67,7 @@ def compare(
         with run.faults.noted():
             _proofs(run, user)
         with run.faults.noted(), placed(user.place):
+            _refuse_misspelt(run, user)
             compare_user(run, user)
     _groups(run)
     for server in wanted.servers:
@@ -111,6 +113,15 @@ def _projects(run: Comparison) -> None:
         elif project.uid not in (None, known[project.name]):
             words = f"the project has the id {known[project.name]}, which cannot be changed"
             run.faults.add(wrong(project.place, words))
+
+
+def _refuse_misspelt(run: Comparison, wanted: WantedUser) -> None:
+    """Refuse policies and scopes that fit no action and are not kept already, on a dry run too."""
+    known = run.state.users.get(wanted.name)
+    policy.fitting(wanted.policies, field="policies", held=known.policies if known else ())
+    for token in wanted.tokens:
+        row = run.state.known_tokens.get(run.instance.key.hash_token(token.secret))
+        policy.fitting(token.scopes, field="scopes", held=row.scopes if row else ())
 
 
 def _user(run: Comparison, wanted: WantedUser) -> None:

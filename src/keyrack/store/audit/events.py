@@ -139,6 +139,12 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     return piece if piece.after is not None or beyond is None else replace(piece, after=(beyond + 1,))
 
 
+def any_on(connection: Connection, workspace_id: int, server_id: int) -> bool:
+    """Whether a workspace has an event of a server, which need not be there any more."""
+    there = (events.c.server_id == server_id, events.c.workspace_id == workspace_id)
+    return connection.execute(select(events.c.id).where(*there).limit(1)).scalar() is not None
+
+
 def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int | None:
     """The first event that is not looked through any more, None where all that follow are."""
     follow = select(events.c.id).where(*within)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select, union
 
 from keyrack.model import Page, Place
+from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
 from keyrack.store.sealing import sealed, sealed_sets, sealed_tables
@@ -105,6 +106,13 @@ def find(
     statement = select(deleted_servers).where(deleted_servers.c.workspace_id == workspace_id)
     ordered = statement.order_by(deleted_servers.c.server_id.desc())
     return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit, after=after)
+
+
+def ids_named(connection: Connection, workspace_id: int, name: str) -> list[int]:
+    """The ids of a workspace's deleted servers that had a name, oldest first."""
+    had = (deleted_servers.c.workspace_id == workspace_id, deleted_servers.c.name.in_(spellings(name)))
+    statement = select(deleted_servers.c.server_id).where(*had).order_by(deleted_servers.c.server_id)
+    return list(connection.execute(statement).scalars())
 
 
 def confirm(connection: Connection, server_id: int, at: datetime) -> bool:

@@ -153,11 +153,13 @@ def change_credentials(
     connection: Connection, held: Iterable[HeldCredential], revisions: Mapping[int, int], values: Mapping[str, Any]
 ) -> None:
     """Set columns of credentials that were read in this transaction; revisions: by server the one that tells of it."""
+    listed = list(held)
     sealed_sets.change_many(
         connection,
         credentials,
-        (one.row for one in held),
+        (one.row for one in listed),
         lambda old: {**values, "revision": revisions[old["server_id"]]},
+        sound=all(one.holds for one in listed),
     )
 
 
@@ -165,6 +167,13 @@ def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
     """Delete credentials."""
     for some in sealed_sets.chunks(ids):
         sealed_sets.remove_among(connection, credentials, id=some)
+
+
+def remove_held(connection: Connection, held: Iterable[HeldCredential]) -> None:
+    """Delete credentials that were read in this transaction."""
+    for some in sealed_sets.chunks(held):
+        sound = {one.row.id: one.row for one in some if one.holds}
+        sealed_sets.remove_among(connection, credentials, sound, id=[one.row.id for one in some])
 
 
 def unrevoke(connection: Connection, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:

@@ -170,6 +170,17 @@ def pending_rows(connection: Connection, user_id: int) -> list[Row]:
     return _pending_rows.rows(connection, user_id)
 
 
+def pending_alike(connection: Connection, asked: Mapping[str, Any], at: datetime) -> AccessRequest | None:
+    """The user's oldest request that can still be decided and asks for the same (columns of the table, user_id among
+    them), or None; one that others changed can not be.
+    """
+    for row in _pending_rows.rows(connection, asked["user_id"]):
+        alike = row.pending_until > at and all(row[name] == value for name, value in asked.items())
+        if alike and is_sound(connection, row.workspace_id, row.id):
+            return get(connection, row.workspace_id, row.id)
+    return None
+
+
 def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
     """Cancel a user's pending requests; by: whose decision it is."""
     pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)

@@ -119,10 +119,14 @@ def _last_id(name: str) -> Select[Any]:
     return select(_sequences.c.seq).where(_sequences.c.name == name)
 
 
-def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:
+def remove_among(
+    connection: Connection, table: Table, sound: Mapping[int, Mapping[str, Any]] | None = None, **named: Sequence[Any]
+) -> list[Row]:
     """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
     them as they were. One that is there afterwards was kept by somebody else's trigger or rule; of rows that are not
     named by id it may have been entered by others, and is deleted once more.
+
+    sound: by id those that were read before and found to be as Keyrack wrote them.
     """
     gone = _deleting(table, tuple(named)).rows(connection, named)
     by_id = tuple(named) == ("id",)
@@ -132,7 +136,8 @@ def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -
             raise write_lost()
         gone += again
     for row in gone:
-        sealed.count(connection, table, row, None)
+        known = sound is not None and sound.get(row["id"]) == row
+        sealed.count(connection, table, row, None, held=True if known else None)
     return gone
 
 
@@ -155,10 +160,13 @@ def change_many(
     table: Table,
     rows: Iterable[Mapping[str, Any]],
     new: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    *,
+    sound: bool = False,
 ) -> list[Row]:
     """Set columns of rows that were read, locked, with all that is sealed of them; answers them as they are then.
 
-    new: the values for a row, the same columns for each. A row that was changed by others stays broken.
+    new: the values for a row, the same columns for each; sound: they were all found to be as Keyrack wrote them. A row
+    that was changed by others stays broken.
     """
     seals = sealed.seals_of(connection)
     written: list[Row] = []
@@ -169,8 +177,9 @@ def change_many(
         values = new(old)
         columns = tuple(values)
         row = Row({**old, **values})
-        row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
-        sealed.count(connection, table, old, row)
+        held = sound or seals.holds(table, old)
+        row[SEAL] = seals.of(table, row) if held else b""
+        sealed.count(connection, table, old, row, held=held)
         given.append({**values, **{f"of_{name}": old[name] for name in key}, SEAL: row[SEAL]})
         written.append(row)
     if given:

@@ -179,8 +179,18 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
     return total
 
 
-def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
-    """Note for the sums and the tree that a row changed; old and new: None where there was or is none."""
+def count(
+    connection: Connection,
+    table: Table,
+    old: Mapping[str, Any] | None,
+    new: Mapping[str, Any] | None,
+    *,
+    held: bool | None = None,
+) -> None:
+    """Note for the sums and the tree that a row changed; old and new: None where there was or is none.
+
+    held: whether the old one was as Keyrack wrote it, where that was looked at already in this transaction.
+    """
     access_tree.note(connection, table, old, new)
     if table.name not in OF_SERVER:
         return
@@ -190,7 +200,7 @@ def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, n
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
         # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
         adds = _adds(seals_of(connection), row[SEAL], keep=False)
-        if sign < 0 and not seals_of(connection).holds(table, row):
+        if sign < 0 and not (seals_of(connection).holds(table, row) if held is None else held):
             adds = _counted(connection, row["server_id"], adds, pending)
         pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
 

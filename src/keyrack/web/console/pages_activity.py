@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 from starlette.responses import Response, StreamingResponse
 
 from keyrack.core.audit import chain, events
-from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Event, EventFilter
@@ -47,7 +46,7 @@ def _events(visit: Visit, before: int | None, limit: int) -> Iterator[Piece[Even
     """What the filters leave, page by page; the first one is there once it is asked for."""
     host = visit.query.get("host", "").strip()
     asked = EventFilter(
-        concerning=servers.named(visit.instance, visit.actor, host).id if host else None,
+        concerning=events.server_named(visit.instance, visit.actor, host) if host else None,
         search=visit.query.get("q", "").strip(),
         person=visit.query.get("person", "").strip(),
         key=visit.query.get("key", "").strip(),

@@ -5,7 +5,6 @@ own.
 from __future__ import annotations
 
 from keyrack.core.audit import chain, events
-from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
 from keyrack.model import EventFilter
 from keyrack.web.api import Call
@@ -18,7 +17,7 @@ from keyrack.web.native.calls import endpoint
 def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
     """List the audit log, newest first"""
     sought = EventFilter(
-        server_id=servers.named(call.instance, call.actor, asked.server).id if asked.server else None,
+        server_id=events.server_named(call.instance, call.actor, asked.server) if asked.server else None,
         search=asked.search,
         person=asked.person,
         # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
@@ -26,7 +25,7 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         kind=asked.kind,
         **asked.span(),
     )
-    page = events.find(call.instance, call.actor, sought, **asked.window())
+    page = events.find(call.instance, call.actor, sought, deleted=True, **asked.window())
     return shapes.EventPage.of(page, shapes.event)
 
 
