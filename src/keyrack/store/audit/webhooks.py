@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Delete, Select, Update, delete, insert, selec
 from keyrack.model import LEVELS, Event
 from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
-from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
 
@@ -190,7 +190,7 @@ def _due(at: datetime, limit: int) -> Select[Any]:
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:
     """What is to be sent by now, the longest waiting first."""
-    return tuple(Delivery(**row) for row in _due.rows(connection, at, limit))
+    return tuple(_delivery(row) for row in _due.rows(connection, at, limit))
 
 
 _changing = Statement(
@@ -234,7 +234,7 @@ def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
 
 def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:
     """What was sent or is to be sent to a webhook, newest first; before: only those with a smaller id."""
-    return tuple(Delivery(**row) for row in _deliveries.rows(connection, webhook_id, before, limit))
+    return tuple(_delivery(row) for row in _deliveries.rows(connection, webhook_id, before, limit))
 
 
 @prepared
@@ -258,3 +258,8 @@ def _webhook(row: Any) -> Webhook:
         else ()
     )
     return Webhook(**{**row, "level": level, "actions": actions})
+
+
+def _delivery(row: Row) -> Delivery:
+    """A delivery from its row, which has no seal: one in a state that there is none of is not sent, and failed."""
+    return Delivery(**{**row, "state": row["state"] if row["state"] in (WAITING, DELIVERED) else FAILED})
