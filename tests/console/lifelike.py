@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from keyrack.core.audit import webhooks
+from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import enrolment, modes, servers, system_users
+from keyrack.core.hosts import enrolment, host_keys, modes, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
@@ -126,6 +126,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     _reports(made)
     _ended(made)
     _obey(made)
+    _alarms(made)
     _tallies(made)
     return made
 
@@ -345,6 +346,16 @@ def _ended(made: Workspace) -> None:
     hook = webhooks.create(made.instance, made.owner, url="https://alerts.example.org/keyrack", level="alarm")
     for _ in range(3):
         webhooks.test(made.instance, made.owner, hook.webhook.id)
+
+
+def _alarms(made: Workspace) -> None:
+    """What a host told that nobody may do unnoticed: one of a short name, and one of a long one."""
+    for server, words in (
+        (made.hosts[3][0], "host {} shows a host key that nobody confirmed: {}"),
+        (made.hosts[7][0], "host {} refused a document that was not signed by the key that it trusts, {}"),
+    ):
+        said = words.format(server.name, parse(fresh_line("root")).sha256)
+        alarms.raise_once(made.instance, server.id, host_keys.CHANGED, said)
 
 
 def _tallies(made: Workspace) -> None:

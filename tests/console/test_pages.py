@@ -238,6 +238,25 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
         assert "style=" not in chart
 
 
+def test_hosts_behind_are_drawn_by_how_far_with_their_numbers_beside(
+    console: Service, people: dict[str, Person]
+) -> None:
+    def counted() -> tuple[int, ...]:
+        page = people["olga"].see("/")
+        return tuple(_numbers(page, "Hosts behind by")) if "Hosts behind by" in page else (0, 0, 0, 0)
+
+    instance, before = console.instance, counted()
+    for name, changes in (("a-little", 1), ("farther", 7)):
+        made = servers.create(instance, KEYRACK, name=f"behind-{name}", address="192.0.2.86")
+        enrolment.enrol(instance, servers.invite(instance, KEYRACK, made.id), {"host": name}, address="192.0.2.86")
+        now = servers.get(instance, KEYRACK, made.id)
+        enrolment.report(instance, now, {"revision": now.revision, "state": "applied"})
+        for number in range(changes):
+            system_users.create(instance, KEYRACK, made.id, username=f"account{number}")
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 0, 1, 0]
+    assert "<svg viewBox" in _chart(people["olga"].see("/"), "Hosts behind by")
+
+
 def test_a_host_is_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
     olga = people["olga"]
     page = olga.see("/hosts/1")

@@ -78,6 +78,24 @@ def test_signing_in_leads_on_to_pages_of_ours_alone(console: Service) -> None:
         assert client.get("/nothing?x=%0d%0aSet-Cookie:a").status_code in (303, 404)
 
 
+@pytest.mark.parametrize("onward", ["//[", "//[zz]/", "/\\\\[", "http://[", "[", "/[", "/]x", "http:////["])
+def test_where_to_go_on_to_may_be_any_text(console: Service, onward: str) -> None:
+    with browser(console) as client:
+        assert client.get("/login", params={"next": onward}).status_code == 200
+        answer = sign_in(client, "olga", "olga's password", next=onward)
+        assert answer.headers["location"] == (onward if onward in ("/[", "/]x") else "/welcome")
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[zz]", "//[", "[", "http://evil.example", "null\xe9"])
+def test_a_form_of_another_origin_is_refused_whatever_that_is(console: Service, origin: str) -> None:
+    with browser(console) as client:
+        token = form_token(client.get("/login").text)
+        form = {"csrf": token, "name": "olga", "password": "olga's password"}
+        answer = client.post("/login", data=form, headers={b"Origin": origin.encode("latin-1")})
+        assert answer.status_code == 403
+        assert COOKIE not in client.cookies
+
+
 def test_the_cookie_is_out_of_reach(console: Service) -> None:
     with browser(console) as client:
         answer = sign_in(client, "olga", "olga's password")

@@ -11,12 +11,22 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from keyrack.core.hosts import servers, system_users
+from keyrack.core.keys import grants
 from keyrack.core.people import users
 from tests.console.conftest import SignedIn
 from tests.login.contained_host import Machine, machine
-from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.ports import free_port
 from tests.services import Service
+
+KEYRACK = users.system_actor(1)
+HOST = "shop-2"
+LONGEST_WAIT_MILLISECONDS = 180_000
+# A form's end is of whole minutes: the next one that leaves time for a login before it, in the browser's own zone.
+SOON = """() => {
+  const at = new Date(Math.ceil((Date.now() + 25000) / 60000) * 60000);
+  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}"""
 
 
 @pytest.fixture
@@ -25,6 +35,19 @@ def bare_host() -> Iterator[Machine]:
     with strict_folder() as folder, machine(folder, free_port()) as made:
         made.run("useradd -m -s /bin/sh -p '*' shop")
         yield made
+
+
+@pytest.fixture(scope="module")
+def standing_host(console: Service) -> Iterator[SshClient]:
+    """A host that enforces, where bob may log in: the real agent beside a private sshd, one for the file."""
+    server = servers.create(console.instance, KEYRACK, name=HOST, address="127.0.0.1")
+    if USERNAME != "root":
+        system_users.create(console.instance, KEYRACK, server.id, username=USERNAME)
+    bob = next(user for user in users.find(console.instance, KEYRACK) if user.name == "bob")
+    grants.give(console.instance, KEYRACK, user_id=bob.id, server_id=server.id, system_user=USERNAME)
+    token = servers.invite(console.instance, KEYRACK, server.id)
+    with strict_folder() as folder, agent_host(folder, console.url, token) as (_, client):
+        yield client
 
 
 def sign_in(page: Page, name: str) -> None:
@@ -89,38 +112,74 @@ def test_a_host_comes_by_the_line_that_is_shown_is_enforced_and_a_login_on_it_en
     expect(page.get_by_text("Nobody is logged in.")).to_be_visible()
 
 
-def test_a_key_opens_a_login_and_remove_ends_it(
-    page: Page, console: Service, signed_in: SignedIn, tmp_path: Path
+def test_the_first_visit_ends_in_a_login_by_the_line_that_is_shown(
+    page: Page, standing_host: SshClient, tmp_path: Path
 ) -> None:
-    keyrack = users.system_actor(1)
-    if USERNAME not in ("root", "deploy"):
-        system_users.create(console.instance, keyrack, 1, username=USERNAME)
-    token = servers.invite(console.instance, keyrack, 1)
     key = Key.make(tmp_path / "key")
-    with strict_folder() as folder, agent_host(folder, console.url, token) as (_, client):
-        # The owner lets her in, after a look at what that does.
-        signed_in(page, "olga").goto("/access/grant")
-        page.get_by_label("Their name").fill("alice")
-        page.get_by_label("Host or tag").fill("web-1")
-        page.get_by_label("Account").fill(USERNAME)
-        page.get_by_role("button", name="See what it does").click()
-        page.get_by_role("button", name="Grant access").click()
-        expect(page.locator("#messages")).to_contain_text(f"alice can log in as {USERNAME} on web-1")
-        assert not client.lets_in(key)
+    page.goto("/login")
+    page.get_by_label("User name").fill("bob")
+    page.get_by_label("Password").fill("bob's password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(re.compile("/welcome$"))
+    page.get_by_label("Present password").fill("bob's password")
+    page.get_by_label("New password", exact=True).fill("a password of my own")
+    page.get_by_label("New password once more").fill("a password of my own")
+    page.get_by_role("button", name="Change password").click()
+    assert not standing_host.lets_in(key)
+    page.get_by_label("Public key").fill(key.public)
+    page.get_by_role("button", name="Add key").click()
+    # The open page hears it, and then the line holds what it promises.
+    expect(page.get_by_text(f"in force on {HOST}")).to_be_visible()
+    shown = page.locator("#lines pre").inner_text().strip()
+    # What is shown knows no port but sshd's own one, and the client here is told that of this host.
+    assert shown == f"ssh {USERNAME}@127.0.0.1"
+    assert standing_host.lets_in(key)
 
-        page.context.clear_cookies()
-        signed_in(page, "alice").goto("/keys")
-        page.get_by_role("button", name="Add key").click()
-        page.get_by_label("Public key").fill(key.public)
-        page.get_by_label("Title").fill("laptop")
-        page.get_by_role("button", name="Add key").click()
-        expect(page.locator("#delivery")).to_contain_text("In force on 1 host")
-        assert client.lets_in(key)
 
-        page.get_by_role("button", name=re.compile("^Remove this key")).click()
-        page.get_by_role("heading", name=re.compile("^Remove your key")).wait_for()
-        page.get_by_role("button", name=re.compile("^Remove this key")).click()
-        expect(page.locator("#messages")).to_contain_text("is removed")
-        # Whether that is true by now is said as soon as the host says so.
-        expect(page.locator("#removed")).to_contain_text("Refused on 1 host that it opened")
-        client.wait_until_closed(key)
+def test_a_temporary_key_opens_until_its_end_alone(
+    page: Page, signed_in: SignedIn, standing_host: SshClient, tmp_path: Path
+) -> None:
+    key = Key.make(tmp_path / "key")
+    signed_in(page, "bob").goto("/keys?add=1")
+    page.get_by_label("Public key").fill(key.public)
+    page.get_by_label("Title").fill("borrowed laptop")
+    page.get_by_label("Ends").select_option("date")
+    page.get_by_label("Day and time").fill(page.evaluate(SOON))
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#delivery")).to_contain_text("In force on 1 host")
+    assert standing_host.lets_in(key)
+    # Nobody presses anything: its end comes, is said on the open page, and the host refuses the key by itself.
+    expect(page.locator("#delivery")).to_contain_text("It has ended", timeout=LONGEST_WAIT_MILLISECONDS)
+    assert not standing_host.lets_in(key)
+
+
+def test_a_key_opens_a_login_and_remove_ends_it(
+    page: Page, signed_in: SignedIn, standing_host: SshClient, tmp_path: Path
+) -> None:
+    key = Key.make(tmp_path / "key")
+    # The owner lets her in, after a look at what that does.
+    signed_in(page, "olga").goto("/access/grant")
+    page.get_by_label("Their name").fill("alice")
+    page.get_by_label("Host or tag").fill(HOST)
+    page.get_by_label("Account").fill(USERNAME)
+    page.get_by_role("button", name="See what it does").click()
+    page.get_by_role("button", name="Grant access").click()
+    expect(page.locator("#messages")).to_contain_text(f"alice can log in as {USERNAME} on {HOST}")
+    assert not standing_host.lets_in(key)
+
+    page.context.clear_cookies()
+    signed_in(page, "alice").goto("/keys")
+    page.get_by_role("button", name="Add key").click()
+    page.get_by_label("Public key").fill(key.public)
+    page.get_by_label("Title").fill("laptop")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#delivery")).to_contain_text("In force on 1 host")
+    assert standing_host.lets_in(key)
+
+    page.get_by_role("button", name=re.compile("^Remove this key")).click()
+    page.get_by_role("heading", name=re.compile("^Remove your key")).wait_for()
+    page.get_by_role("button", name=re.compile("^Remove this key")).click()
+    expect(page.locator("#messages")).to_contain_text("is removed")
+    # Whether that is true by now is said as soon as the host says so.
+    expect(page.locator("#removed")).to_contain_text("Refused on 1 host that it opened")
+    standing_host.wait_until_closed(key)

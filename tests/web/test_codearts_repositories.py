@@ -137,6 +137,16 @@ def test_members_who_may_push(forge: Service) -> None:
         ("alice", "40"),
         ("bob", "20"),
     ]
+    # Every name that the SDK's record of a member has.
+    assert set(everybody[0]) == {
+        *("user_id", "user_iam_id", "user_name", "user_nick_name", "tenant_name", "tenant_id", "is_repo_creator"),
+        *("is_group_creator", "is_Project_admin", "project_role_name", "repository_role_name", "repository_role_Id"),
+        *("member_source", "member_group_source", "member_source_id", "service_license_status", "action_enabled"),
+    }
+    uuid = call(forge, "GET", "/v4/repositories/1").json()["uuid"]
+    (first, _) = call(forge, "GET", f"/v1/repositories/{uuid}/members").json()["result"]["users"]
+    assert {"id", "name", "role", "domain_id", "domain_name"} <= set(first)
+    assert first["id"] == first["user_id"] == everybody[0]["user_iam_id"]
     pushing = call(forge, "GET", f"{path}?permission=code&action=push,download", "token-of-bob").json()
     assert [member["user_name"] for member in pushing] == ["alice"]
     assert call(forge, "GET", f"{path}?search=BO").headers["X-Total"] == "1"
@@ -154,3 +164,12 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
         assert refused(call(forge, "POST", path, json=wrong)) == (400, "CH.010001")
     for item in (5, {}, {"user_iam_id": 5}, {"user_iam_id": "x", "repository_role_Id": "50"}):
         assert call(forge, "POST", path, json={"users": [item]}).json()[0]["status"] == "error"
+
+
+@pytest.mark.parametrize("level", [10.0, -0.0, True, "10", None, [10], {"10": 10}, 11, -10, 2**70])
+def test_a_visibility_is_one_of_three_whole_numbers(forge: Service, level: Any) -> None:
+    new = {"name": "site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878", "visibility_level": level}
+    answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "CH.010001"), answer.text
+    del new["visibility_level"]
+    assert call(forge, "POST", "/v1/repositories", "token-of-olga", json=new).status_code == 200, "it made none"

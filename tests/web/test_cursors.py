@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from keyrack.core import cursors
 from keyrack.ssh.public_key import parse
 from keyrack.store.engine import prepared
 from keyrack.web.native import api as native
@@ -128,3 +130,26 @@ def test_a_cursor_and_a_page_at_once_are_refused(team: Service) -> None:
         assert (answer.status_code, answer.json()["error"]["field"]) == (422, "page")
     # As a client sends it that was generated, where nobody named a page.
     call(team, "GET", "/people?page=1&cursor=")
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("access_keys", ["\ud800"]),
+        ("access_keys", ["a\udfff"]),
+        ("access_keys", ["\0"]),
+        ("server_tags", [1, "\ud800"]),
+        ("server_tags", [2**63, "web"]),
+        ("server_tags", [1.5, "web"]),
+        ("server_tags", [True, "web"]),
+        ("missing", ["users", 2**63]),
+        ("missing", ["users", -(2**70)]),
+    ],
+)
+def test_a_mark_of_damaged_rows_that_nobody_gave_is_no_fault_of_ours(
+    team_on_each: Service, table: str, key: Any
+) -> None:
+    mark = cursors.list_tag("/damaged-rows") + cursors.write((table, json.dumps(key)))
+    answer = team_on_each.call("GET", f"/api/keyrack/v1/damaged-rows?cursor={mark}", token="token-of-olga")
+    assert answer.status_code in (200, 422), answer.text
+    assert answer.status_code == 422 or table == "missing"

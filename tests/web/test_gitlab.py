@@ -109,6 +109,10 @@ def test_nobody_acts_as_another_user_and_no_key_becomes_somebody_elses(team: Ser
         answer = team.call("POST", f"/api/v4{path}", token="token-of-olga", headers=headers, json=body)
         assert answer.status_code == 403
         assert "POST /users/ID/keys" in answer.json()["detail"]
+    named: dict[str, Any]
+    for named in ({"json": body | {"sudo": "alice"}}, {"data": body | {"sudo": "2"}}):
+        answer = team.call("POST", "/api/v4/user/keys", token="token-of-olga", **named)
+        assert (answer.status_code, answer.json()["message"]) == (403, "403 Forbidden"), answer.text
     assert team.call("GET", "/api/v4/user/keys", token="token-of-olga").json() == []
 
 
@@ -217,3 +221,29 @@ def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
     given = {"user": "bob", "server": "web-1", "system_user": "deploy"}
     grant = team.call("POST", "/api/keyrack/v1/grants", token="token-of-olga", json=given).json()
     assert grant["note"] == "bob is disabled; this opens nothing until somebody enables the user."
+
+
+def test_who_may_give_keys_and_see_nobody_hears_that_it_is_done(team: Service) -> None:
+    folder = team.instance.settings.data
+    team.instance.database.close()
+    with running(settings_for(folder, "", public_keys=False)) as closed:
+        scopes = {"name": "gives", "scopes": ["people:write", "codeartsrepo:*"]}
+        made = closed.call("POST", "/api/keyrack/v1/tokens", token="token-of-olga", json=scopes)
+        body = {"title": "desk", "key": fresh_line()}
+        given = closed.call("POST", "/api/v4/users/2/keys", token=made.json()["token"], json=body)
+        assert given.status_code == 201, given.text
+        assert given.json()["key"].split(" ", 2)[2] == "alice (127.0.0.1)"
+        own = closed.call("GET", "/api/v4/user/keys", token="token-of-alice").json()
+        assert [key["id"] for key in own] == [given.json()["id"]]
+
+
+def test_a_form_may_hold_letters_as_they_are(team: Service) -> None:
+    """`curl -d 'title=Büro'` sends the bytes of the terminal, and names them a form."""
+    for title, sent in (("Büro", "Büro".encode()), ("Büro", b"B%C3%BCro")):
+        content = b"title=" + sent + b"&key=" + quote(fresh_line(), safe="").encode()
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = team.call("POST", "/api/v4/user/keys", token="token-of-alice", content=content, headers=kind)
+        assert (answer.status_code, answer.json()["title"]) == (201, title)
+    for sent in (b"B\xfcro", b"B%FCro", b"B\xed\xa0\x80ro", b"B%00ro"):
+        answer = team.call("POST", "/api/v4/user/keys", token="token-of-alice", content=b"title=" + sent, headers=kind)
+        assert answer.status_code == 400

@@ -113,3 +113,21 @@ def test_our_own_api_tells_nobody_of_what_they_may_not_see(unchanged_team: Servi
         )
     }
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("asked", ["page=0", "page=abc", "perPage=-1", "page=1&page=2"])
+@pytest.mark.parametrize("path", ["ssh/credentials", "sshcredentials", "users", "logs", "ssh/sessions"])
+def test_runcloud_tells_nobody_by_a_page_which_servers_there_are(
+    unchanged_team: Service, path: str, asked: str
+) -> None:
+    for token, server, status in (
+        ("token-of-mallory", 1, 403),
+        ("token-of-mallory", 2, 403),
+        ("token-of-mallory", 99, 403),
+        ("token-of-olga", 2, 404),
+        ("token-of-olga", 99, 404),
+        ("token-of-olga", 1, 422),
+    ):
+        answer = unchanged_team.call("GET", f"/api/v3/servers/{server}/{path}?{asked}", token=token)
+        assert answer.status_code == status, (token, server, answer.text)
+    assert unchanged_team.call("GET", f"/api/v3/servers?{asked}", token="token-of-mallory").status_code == 403

@@ -38,6 +38,7 @@ from keyrack.store.tables import (
 
 MOST = 20
 """So many of a kind are named; how many there are is counted."""
+MOST_BEHIND = 1000
 NEWEST = 20_000
 """So many of the newest events are counted by day: what there is before them costs nothing."""
 
@@ -73,7 +74,9 @@ def _silent(workspace_id: int, since: datetime) -> Select[Any]:
 
 
 def behind(connection: Connection, workspace_id: int) -> list[Row]:
-    """Enrolled hosts that do not obey their newest document: id, name, revision, applied_revision, updated_at."""
+    """Enrolled hosts that do not obey their newest document, by name, at most MOST_BEHIND: id, name, revision,
+    applied_revision.
+    """
     return list(_behind.rows(connection, workspace_id))
 
 
@@ -85,7 +88,7 @@ def _behind(workspace_id: int) -> Select[Any]:
         servers.c.enrolled_at.is_not(None),
         servers.c.applied_revision < servers.c.revision,
     )
-    return select(*of).where(*wanted).order_by(servers.c.name).limit(1000)
+    return select(*of).where(*wanted).order_by(servers.c.name).limit(MOST_BEHIND)
 
 
 def ending(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
@@ -134,7 +137,7 @@ def undone(connection: Connection, workspace_id: int) -> list[Row]:
 def _undone(workspace_id: int) -> Select[Any]:
     took_back = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
     statement = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, took_back)
-    return statement.order_by(servers.c.name).limit(1000)
+    return statement.order_by(servers.c.name).limit(MOST_BEHIND)
 
 
 def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:

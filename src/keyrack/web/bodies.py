@@ -176,7 +176,7 @@ def form(body: bytes) -> dict[str, str]:
     """An application/x-www-form-urlencoded body. Raises Refusal."""
     try:
         pairs = parse_qsl(
-            body.decode("ascii"),
+            body.decode("utf-8"),  # programs send letters beyond ASCII as they are, too: curl -d does
             keep_blank_values=True,
             strict_parsing=bool(body),
             errors="strict",

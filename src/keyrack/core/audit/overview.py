@@ -22,6 +22,9 @@ from keyrack.store.keys import requests
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON, LATELY = timedelta(days=7), timedelta(days=1)
 DAYS = 30
+LAGS = ((1, "1 change"), (5, "2 to 5 changes"), (20, "6 to 20 changes"))
+"""How far behind hosts are, as they are counted: up to so many changes; what is beyond is FAR."""
+FAR = "more than 20"
 DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour", "a day"), strict=True))
 
 
@@ -53,6 +56,15 @@ class Overview:
         """Whether nothing needs anybody."""
         hosts = self.alarms or self.unmanaged or self.silent or self.behind or self.undone
         return not (hosts or self.ending or self.ending_keys or self.unconfirmed or self.requests)
+
+    @property
+    def lags(self) -> tuple[tuple[str, int], ...]:
+        """How many hosts are how many changes behind; of more than a thousand, those that `behind` names."""
+        counted: Counter[str] = Counter()
+        for row in self.behind:
+            changes = row.revision - row.applied_revision
+            counted[next((words for most, words in LAGS if changes <= most), FAR)] += 1
+        return tuple((words, counted[words]) for words in (*(words for _, words in LAGS), FAR))
 
 
 def look(instance: Instance, actor: Actor) -> Overview:

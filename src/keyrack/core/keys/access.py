@@ -4,7 +4,7 @@ must change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -94,9 +94,16 @@ class Decision:
 
 
 def decide(
-    instance: Instance, connection: Connection, server: Server, now: datetime, whose: Whose | None = None
+    instance: Instance,
+    connection: Connection,
+    server: Server,
+    now: datetime,
+    whose: Whose | None = None,
+    *,
+    ways_alone: bool = False,
 ) -> Decision:
-    """Who can log in on a server now, from rows whose seals hold; whose: with the keys of one user alone.
+    """Who can log in on a server now, from rows whose seals hold; whose: with the keys of one user alone; ways_alone:
+    what is refused is told of keys alone that something lets in.
 
     Raises Refusal UNAVAILABLE where the server's own rows are not as Keyrack wrote them.
     """
@@ -110,7 +117,8 @@ def decide(
             "for it, and its host keeps to what it was told last.",
         )
     entered, damaged = lines(connection, server, now, whose)
-    revoked, damaged_revocations = _revoked(instance, connection, server, whose)
+    known = {line.fingerprint for line in entered} if ways_alone else None
+    revoked, damaged_revocations = _revoked(instance, connection, server, whose, known)
     held: tuple[held_back.HeldBack, ...] = ()
     if server.compared_at is not None:
         held = tuple(held_back.of_server(connection, server.id))
@@ -234,17 +242,28 @@ def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]
 
 
 def _revoked(
-    instance: Instance, connection: Connection, server: Server, whose: Whose | None
+    instance: Instance,
+    connection: Connection,
+    server: Server,
+    whose: Whose | None,
+    known: Set[str] | None,
 ) -> tuple[tuple[str, ...], tuple[Damaged, ...]]:
-    """The keys to be refused, and the rows left out: what is no key would keep the host from obeying all the rest."""
+    """The keys to be refused, and the rows left out: what is no key would keep the host from obeying all the rest.
+
+    known: of keys with these fingerprints alone.
+    """
     sound: list[str] = []
     damaged: list[Damaged] = []
+    if known is not None and not known:
+        return (), ()
     if whose is None:
         most = instance.settings.max_revoked_keys
         revoked = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
     else:
         revoked = revocations.lines_of(connection, server.id, whose.fingerprints)
     for fingerprint, line in revoked:
+        if known is not None and fingerprint not in known:
+            continue
         if of_line(line) == fingerprint:
             sound.append(line)
         else:

@@ -61,6 +61,15 @@ def read(mark: str) -> RowPlace:
         raise cursors.no_mark()
     for column, part in zip(table.primary_key, key, strict=True):
         whole = type(part) is int and -_MOST <= part < _MOST
-        if not (whole if isinstance(column.type, Integer) else isinstance(part, str) and "\0" not in part):
+        if not (whole if isinstance(column.type, Integer) else isinstance(part, str) and _can_be_compared(part)):
             raise cursors.no_mark()
     return RowPlace(name, tuple(key))
+
+
+def _can_be_compared(text: str) -> bool:
+    """Whether a database can be asked about a text: none has half a character, and PostgreSQL has no NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -20,7 +20,7 @@ from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window, has_ended
 from keyrack.store.hosts import servers
 from keyrack.store.keys import grants, user_keys
-from keyrack.store.keys.openings import Opening
+from keyrack.store.keys.openings import Opening, files_of_accounts
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
@@ -308,9 +308,9 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
             held = held_keys(work, grant)
             where = _where(work, grant)
             grants.remove_grant(work.connection, grant.id)
-            propagation.withdrawn(work, opened, held)
+            left = propagation.withdrawn(work, opened, held)
             who = _subject(work, grant.user_id, grant.group_id)
-            still = _still_open(work, grant, opened, held)
+            still = _still_open(work, grant, opened, held, left)
             words = f"Took back from {who} the login as {grant.system_user} on {where}"
             work.record(words + openings.words(still, everywhere=True), target_id=grant.id)
             return TakenBack(grant, still)
@@ -319,10 +319,21 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
 
 
 def _still_open(
-    work: Work, grant: Grant, opened: Iterable[int], held: Iterable[tuple[str, str]]
+    work: Work,
+    grant: Grant,
+    opened: Iterable[int],
+    held: Iterable[tuple[str, str]],
+    left: frozenset[tuple[int, str]],
 ) -> tuple[Opening, ...]:
-    """What else lets the keys of a grant in; of a large one the first MOST_LOOKED pairs of server and key alone."""
-    pairs = islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_LOOKED)
+    """What else lets the keys of a grant in; of a large one the first MOST_LOOKED pairs of server and key alone.
+
+    left: where anything beyond files does, which most often is nowhere: what it is is asked there alone.
+    """
+    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_LOOKED))
+    if not pairs:
+        return ()
+    ids, prints = sorted({server_id for server_id, _ in pairs}), sorted({fingerprint for _, fingerprint in pairs})
+    files = files_of_accounts(work.connection, ids, grant.system_user, prints)
     found = (
         openings_of(
             work.connection,
@@ -332,6 +343,8 @@ def _still_open(
             fingerprint=fingerprint,
             at=work.now,
         )
+        if (server_id, fingerprint) in left
+        else files.get((server_id, fingerprint), ())
         for server_id, fingerprint in pairs
     )
     return tuple(dict.fromkeys(opening for some in found for opening in some))

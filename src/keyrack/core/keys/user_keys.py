@@ -110,6 +110,11 @@ def enter(
     return _insert(work, owner, title, key, end, place.ids if place else None)
 
 
+def owner_name(instance: Instance, key: UserKey) -> str:
+    """What the user of a key is called, for who gave it to them just now: no attempt of its own."""
+    return instance.database.read(lambda connection: users.user_names(connection, {key.user_id})).get(key.user_id, "?")
+
+
 def person(actor: Actor) -> int:
     """The user that the actor is; raises Refusal FORBIDDEN for an operator and for Keyrack itself."""
     return _person(actor)

@@ -225,7 +225,7 @@ def _find(
         if one is None or one.workspace_id != actor.workspace_id:
             continue
         try:
-            decision = access.decide(instance, connection, one, now, whose)
+            decision = access.decide(instance, connection, one, now, whose, ways_alone=True)
             found += _in_order(one, decision, account, after)
             frozen += ((one, line) for line in decision.frozen if whose is not None)
         except Refusal as refusal:
@@ -254,7 +254,7 @@ def _of_server(
     instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
 ) -> list[tuple[Server, Line]]:
     """All ways into a server, in order."""
-    return _in_order(server, access.decide(instance, connection, server, now), account, None)
+    return _in_order(server, access.decide(instance, connection, server, now, ways_alone=True), account, None)
 
 
 def _in_order(

@@ -58,8 +58,11 @@ SCHEMAS: dict[str, Schema] = {
         {
             "user_id": WHOLE,
             **texts("user_iam_id", "user_name", "user_nick_name", "tenant_name", "tenant_id"),
-            "is_repo_creator": WHOLE,
+            **dict.fromkeys(("is_repo_creator", "is_group_creator", "is_Project_admin"), WHOLE),
+            "project_role_name": TEXT_OR_NULL,
             **texts("repository_role_name", "repository_role_Id"),
+            **dict.fromkeys(("member_source", "member_group_source", "member_source_id"), TEXT_OR_NULL),
+            "service_license_status": WHOLE_OR_NULL,
             "action_enabled": YES_OR_NO,
         }
     ),
@@ -85,7 +88,7 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "codearts.MemberOfV1": record(
-        {**texts("user_id", "name"), "role": WHOLE, **texts("domain_id", "domain_name"), "enabled": TEXT}
+        {**texts("id", "user_id", "name"), "role": WHOLE, **texts("domain_id", "domain_name"), "enabled": TEXT}
     ),
 }
 
@@ -269,8 +272,16 @@ def member(member: Member, repository: Repository, workspace: Workspace) -> dict
         "tenant_name": workspace.name,
         "tenant_id": workspace.uid,
         "is_repo_creator": int(member.user.id == repository.created_by),
+        # There are no groups here, and nobody is anything of a project: what programs read all the same.
+        "is_group_creator": 0,
+        "is_Project_admin": 0,
+        "project_role_name": None,
         "repository_role_name": member.role.value,
         "repository_role_Id": str(ROLE_NUMBERS[member.role]),
+        "member_source": None,
+        "member_group_source": None,
+        "member_source_id": None,
+        "service_license_status": None,
         "action_enabled": member.user.disabled_at is None,
     }
 
@@ -278,6 +289,8 @@ def member(member: Member, repository: Repository, workspace: Workspace) -> dict
 def member_v1(member: Member, workspace: Workspace) -> dict[str, Any]:
     """A member of a repository, as v1 shows it."""
     return {
+        # The page names it id, as what is sent to add one; the SDK reads user_id.
+        "id": member.user.uid,
         "user_id": member.user.uid,
         "name": member.user.name,
         "role": ROLE_NUMBERS[member.role],

@@ -45,6 +45,7 @@ def _charts(state: core.Overview) -> list[Drawn]:
         ("Refusals a day", "Refusals:number", tuple((day(at), refused) for at, _, refused in state.days)),
     ]
     parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
+        ("Hosts behind by", ("Behind by", "Hosts:number"), state.lags),
         ("Hosts obeyed within", ("Within", "Changes:number"), state.delays),
         ("Keys by type", ("Type", "Keys:number"), state.keys.types),
         ("Keys by age", ("Age", "Keys:number"), state.keys.ages),

@@ -121,9 +121,9 @@ def check(instance: Instance, request: Request, secret: str, sent: str) -> None:
 
 
 def _is_ours(instance: Instance, request: Request, origin: str) -> bool:
-    given = urlsplit(origin)
     # A proxy that ends TLS may say so to nobody, so the scheme is the setting's there.
-    return given.netloc == request.headers.get("host") or origin == _origin(instance.settings.url)
+    _, _, place = origin.partition("://")
+    return place == request.headers.get("host") or origin == _origin(instance.settings.url)
 
 
 def _origin(url: str) -> str:
@@ -149,8 +149,8 @@ def unsigned(instance: Instance, value: str) -> str:
 
 def local_path(value: str) -> str:
     """An address of ours to go on to, "/" for any other: nobody is sent elsewhere by a link to us."""
-    parts = urlsplit(value)
-    ours = not parts.scheme and not parts.netloc and value.startswith("/") and not value.startswith(("//", "/\\"))
+    # What begins with one slash has neither scheme nor host (RFC 3986, 4.2); browsers take a backslash for one.
+    ours = value.startswith("/") and not value.startswith("//")
     plain = value.isascii() and value.isprintable() and "\\" not in value
     return value if ours and plain and len(value) <= 2048 else "/"
 

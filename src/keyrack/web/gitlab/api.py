@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from keyrack.errors import Kind, Refusal
-from keyrack.web import bodies, forges
+from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS, Dialect
 from keyrack.web.gitlab import keys, shapes, user_keys, users
-from keyrack.web.gitlab.parameters import Lacking, authenticate
+from keyrack.web.gitlab.parameters import Lacking, authenticate, fields
 from keyrack.web.shapes import Description
 
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 400, Kind.LIMIT: 400}
@@ -90,7 +90,7 @@ DIALECT = Dialect(
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,
-    read_body=forges.fields,
+    read_body=fields,
     described=Description(
         title="GitLab's API: users and their SSH keys",
         scheme={"type": "apiKey", "in": "header", "name": "PRIVATE-TOKEN"},

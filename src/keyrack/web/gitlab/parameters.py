@@ -35,9 +35,23 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     here, and the key would become the administrator's.
     """
     if SUDO in request.headers or SUDO in request.query_params:
-        words = "Nobody acts as another user here. Name the user in the path, as in POST /users/ID/keys."
-        raise Refusal(Kind.FORBIDDEN, "sudo", words)
+        raise _as_nobody_else()
     return forges.authenticate(instance, request, channel="gitlab", schemes=("bearer",), header=HEADER)
+
+
+def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
+    """The fields of a body, and whether it was a form. Raises Refusal, also for whom authenticate refuses so: GitLab
+    takes the name of the other user in a body, too.
+    """
+    sent, strings = forges.fields(request, content)
+    if SUDO in sent:
+        raise _as_nobody_else()
+    return sent, strings
+
+
+def _as_nobody_else() -> Refusal:
+    words = "Nobody acts as another user here. Name the user in the path, as in POST /users/ID/keys."
+    return Refusal(Kind.FORBIDDEN, "sudo", words)
 
 
 class NewKey(NamedTuple):

@@ -64,7 +64,8 @@ def add_key(call: Call) -> Response:
     new = parameters.new_key(call)
     user_id = call.ids["user"]
     key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, user_id=user_id)
-    return JSONResponse(shapes.key(call.instance, key, _named(call).user.name), 201)
+    # No further right is asked for here: what was done is done, and its answer must not say otherwise.
+    return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
 
 def delete_key(call: Call) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from keyrack import policy
 from keyrack.core.hosts import servers as known_servers
 from keyrack.core.hosts import system_users as known_users
 from keyrack.core.instance import Instance
@@ -53,8 +54,13 @@ def _in_order(endpoint: Endpoint) -> Endpoint:
                 call.instance, call.actor, endpoint.action, refusal, there=partial(_is_there, call)
             ) from None
         except Refusal as refusal:
+            if refusal.kind is not Kind.INVALID:
+                raise
+            if endpoint.action and policy.may(call.actor, endpoint.action) is not None:
+                # Of the query, which is read before the core is asked.
+                raise refuse_call(call.instance, call.actor, endpoint.action, refusal) from None
             # The core judges values before it looks at rows.
-            if refusal.kind is Kind.INVALID and not _is_there(call):
+            if not _is_there(call):
                 raise missing("server") from None
             raise
 
