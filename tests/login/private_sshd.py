@@ -121,9 +121,10 @@ class SshClient:
         """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""
         ended = self.login(key, user)
         deadline = time.monotonic() + 20
-        # An sshd that reads its settings anew starts itself again, and listens to nobody for a moment. A login in the
-        # moment of a revocation is let in and ended: what the key does now, only the next one shows.
-        unsaid = ("Connection refused", "closed by remote host")
+        # An sshd that reads its settings anew starts itself again, and listens to nobody for a moment; one that systemd
+        # starts for a socket is ended first, with whom it had just taken. A login in the moment of a revocation is let
+        # in and ended: what the key does now, only the next one shows.
+        unsaid = ("Connection refused", "Connection reset by", "closed by remote host")
         while ended.returncode and any(words in ended.stderr for words in unsaid) and time.monotonic() < deadline:
             time.sleep(0.05)
             ended = self.login(key, user)

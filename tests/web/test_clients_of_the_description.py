@@ -18,6 +18,8 @@ from tests.services import Service
 
 LONG = bool(os.environ.get("KEYRACK_LONG"))
 OWN = "/api/keyrack/v1"
+LONGEST = 3600 if LONG else 280
+"""Seconds, also on a busy machine: a hundred examples of each call take many minutes."""
 PROGRAMS = Path(sys.executable).parent
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
@@ -43,7 +45,7 @@ def run(folder: Path, program: str, *words: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=LONGEST,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
@@ -87,6 +89,7 @@ def test_a_generated_client_gives_and_takes_back_access(client: Any) -> None:
     assert client("list_grants").total == 0
 
 
+@pytest.mark.timeout(LONGEST + 20)
 @pytest.mark.parametrize("token", ["token-of-olga", "token-of-alice"])
 def test_requests_drawn_by_lot_find_no_fault(team: Service, description: Path, tmp_path: Path, token: str) -> None:
     """An answer with another status, type or shape than described, or one of 500, is a fault."""

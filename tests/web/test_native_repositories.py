@@ -9,12 +9,6 @@ PATH = "/repositories"
 CREATE = "codeartsrepo:repository:createRepository"
 
 
-def roles(team: Service, number: int) -> dict[str, int]:
-    """The members of a repository, by name, with CodeArts' numbers of roles."""
-    answer = team.call("GET", f"/v4/repositories/{number}/members", headers={"X-Auth-Token": "token-of-olga"})
-    return {one["name"]: one["access_level"] for one in answer.json()}
-
-
 def test_who_makes_a_repository_is_its_admin_and_sets_its_members(team_on_each: Service) -> None:
     team = team_on_each
     alice, bob = "token-of-alice", "token-of-bob"

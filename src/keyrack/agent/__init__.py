@@ -1,1 +1,1 @@
-"""The program that runs on other people's hosts; imports only the standard library and keyrack.ssh, Python 3.9."""
+"""The program that runs on other people's hosts; imports the standard library, keyrack.ssh and keyrack.protocol."""

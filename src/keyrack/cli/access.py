@@ -1,4 +1,4 @@
-"""`keyrack access`, which stands beside `keyrack who-can`; must hold nothing."""
+"""Where the command line looks for `keyrack access`, which who_can.py has; must hold nothing of its own."""
 
 from __future__ import annotations
 

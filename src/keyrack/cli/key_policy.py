@@ -25,17 +25,17 @@ def command() -> None:
 def show(json_wanted: bool, **given: Any) -> None:
     """Show which keys are accepted, and who said so."""
     with reached(given) as calls:
-        held = calls.ask("GET", "/key-policy")
+        policy = calls.ask("GET", "/key-policy")
         if json_wanted:
-            show_json(held)
+            show_json(policy)
             return
-        say(_words(held))
-        if held["damaged"]:
+        say(_words(policy))
+        if policy["damaged"]:
             say("It was changed in the database, not by Keyrack: no key is taken until it is set anew.")
-        elif held["set_at"] is None:
+        elif policy["set_at"] is None:
             say("As the service was started; nobody set anything stricter.")
         else:
-            say(f"Set by {held['set_by']} at {held['set_at']}.")
+            say(f"Set by {policy['set_by']} at {policy['set_at']}.")
 
 
 @command.command(name="set")
@@ -66,7 +66,7 @@ def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_want
 
 
 def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
-    query = {name: AS_STARTED if one is None else one for name, one in wanted.items()}
+    query = {name: AS_STARTED if value is None else value for name, value in wanted.items()}
     if isinstance(types := query.get("key_types"), list):
         query["key_types"] = ",".join(types)
     hits = calls.ask("GET", "/key-policy/hits", query=query)
@@ -74,8 +74,8 @@ def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
         show_json(hits)
         return
     rows = [
-        (dash(one["user"]), dash(one["place"]), dash(one["title"]), one["fingerprint"], one["words"])
-        for one in hits["items"]
+        (dash(hit["user"]), dash(hit["place"]), dash(hit["title"]), hit["fingerprint"], hit["words"])
+        for hit in hits["items"]
     ]
     table(("USER", "ON", "NAME", "FINGERPRINT", "WHY"), rows)
     if hits["more"]:
@@ -88,5 +88,5 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _words(held: dict[str, Any]) -> str:
-    return f"{', '.join(held['key_types'])}; RSA keys of at least {held['rsa_minimum_bits']} bits."
+def _words(policy: dict[str, Any]) -> str:
+    return f"{', '.join(policy['key_types'])}; RSA keys of at least {policy['rsa_minimum_bits']} bits."

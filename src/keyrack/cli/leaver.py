@@ -117,15 +117,15 @@ def list_leavers(json_wanted: bool, **given: Any) -> None:
     with reached(given) as calls:
         rows = [
             (
-                one["id"],
-                one["user"],
-                dash(one["at"]),
-                one["asked_by"],
-                dash(one["undone_at"]),
-                dash(one["undo_until"]),
-                one["words"],
+                offboarding["id"],
+                offboarding["user"],
+                dash(offboarding["at"]),
+                offboarding["asked_by"],
+                dash(offboarding["undone_at"]),
+                dash(offboarding["undo_until"]),
+                offboarding["words"],
             )
-            for one in calls.every("/offboardings")
+            for offboarding in calls.every("/offboardings")
         ]
         table(("ID", "USER", "AT", "BY", "UNDONE", "UNDO UNTIL", "STATE"), rows, json_wanted)
 
@@ -154,17 +154,22 @@ def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) 
 
 
 def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
-    git = [one | {"wanted": "-", "applied": f"{one['stopped']} stopped", "host": True} for one in offboarding["git"]]
-    obeyed = [("server", one["server"], one) for one in offboarding["servers"]]
-    obeyed += [("git", one["endpoint"], one) for one in git]
+    git = [
+        receipt | {"wanted": "-", "applied": f"{receipt['stopped']} stopped", "host": True}
+        for receipt in offboarding["git"]
+    ]
+    obeyed = [("server", receipt["server"], receipt) for receipt in offboarding["servers"]]
+    obeyed += [("git", receipt["endpoint"], receipt) for receipt in git]
     if json_wanted:
         names = ("wanted", "applied", "done", "at", "host")
-        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in obeyed]
+        receipts = [
+            {"kind": kind, "name": name} | {field: receipt[field] for field in names} for kind, name, receipt in obeyed
+        ]
         show_json(
             {name: offboarding[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts}
         )
         return
-    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in obeyed]
+    rows = [(kind, name, receipt["wanted"], receipt["applied"], state(receipt)) for kind, name, receipt in obeyed]
     table(("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), rows)
     say(offboarding["words"])
 
@@ -176,8 +181,8 @@ def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
         return
     rows = []
     for kind, lost in going["gone"].items():
-        for one in lost if isinstance(lost, list) else [lost] if lost else []:
-            rows.append((kind.replace("_", " "), _words(one)))
+        for thing in lost if isinstance(lost, list) else [lost] if lost else []:
+            rows.append((kind.replace("_", " "), _words(thing)))
     table(("WHAT", "WHICH"), rows)
     say(f"{going['user']} would lose {going['gone_words']}; nothing was changed.")
     if stays["deploy_keys"] or stays["credentials"]:
@@ -188,7 +193,7 @@ def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
         )
 
 
-def _words(one: object) -> str:
-    if not isinstance(one, dict):
-        return str(one)
-    return ", ".join(f"{name} {value}" for name, value in one.items() if value is not None)
+def _words(thing: object) -> str:
+    if not isinstance(thing, dict):
+        return str(thing)
+    return ", ".join(f"{name} {value}" for name, value in thing.items() if value is not None)

@@ -37,8 +37,15 @@ def list_sources(user: str, json_wanted: bool, **given: Any) -> None:
     """List the accounts that a user's keys come from."""
     with reached(given) as calls, known(NAMED):
         rows = [
-            (one["kind"], one["url"], one["account"], one["state"], dash(one["checked_at"]), dash(one["words"]))
-            for one in calls.ask("GET", to("people", user, "key-sources"))["items"]
+            (
+                source["kind"],
+                source["url"],
+                source["account"],
+                source["state"],
+                dash(source["checked_at"]),
+                dash(source["words"]),
+            )
+            for source in calls.ask("GET", to("people", user, "key-sources"))["items"]
         ]
         table(("KIND", "URL", "ACCOUNT", "STATE", "LOOKED AT", "WHY"), rows, json_wanted)
 
@@ -66,9 +73,9 @@ def remove(user: str, kind: str, json_wanted: bool, **given: Any) -> None:
     """Take a user's keys from an account no more, and withdraw those that came from it."""
     with reached(given) as calls, known("`keyrack people sources list USER` shows which there are."):
         path = to("people", user, "key-sources")
-        held = [one for one in calls.ask("GET", path)["items"] if one["kind"] == kind]
+        before = [source for source in calls.ask("GET", path)["items"] if source["kind"] == kind]
         calls.ask("DELETE", to("people", user, "key-sources", kind))
-        named = f"{held[0]['account']} at {held[0]['url']}" if held else kind
+        named = f"{before[0]['account']} at {before[0]['url']}" if before else kind
         tell(None, f"Keys of {user} come from {named} no more.", json_wanted)
 
 
@@ -80,15 +87,15 @@ def list_people(json_wanted: bool, **given: Any) -> None:
     with reached(given) as calls:
         rows = [
             (
-                one["id"],
-                one["name"],
-                one["role"],
-                one["kind"],
-                dash(", ".join(one["policies"])),
-                dash(one["disabled_at"]),
-                one["created_at"],
+                person["id"],
+                person["name"],
+                person["role"],
+                person["kind"],
+                dash(", ".join(person["policies"])),
+                dash(person["disabled_at"]),
+                person["created_at"],
             )
-            for one in calls.every("/people")
+            for person in calls.every("/people")
         ]
         table(("ID", "NAME", "ROLE", "KIND", "POLICIES", "DISABLED", "CREATED"), rows, json_wanted)
 
@@ -101,8 +108,8 @@ def list_keys(user: str, json_wanted: bool, **given: Any) -> None:
     """List the SSH keys that a user registered, newest first."""
     with reached(given) as calls, known(HINT):
         rows = [
-            (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"], dash(one["expires_at"]))
-            for one in calls.every(to("people", user, "keys"))
+            (key["id"], dash(key["title"]), dash(key["fingerprint"]), key["created_at"], dash(key["expires_at"]))
+            for key in calls.every(to("people", user, "keys"))
         ]
         table(("ID", "TITLE", "FINGERPRINT", "CREATED", "EXPIRES AT"), rows, json_wanted)
 

@@ -1,4 +1,4 @@
-"""`keyrack request`, which stands beside `keyrack requests`; must hold nothing."""
+"""Where the command line looks for `keyrack request`, which requests.py has; must hold nothing of its own."""
 
 from __future__ import annotations
 

@@ -57,17 +57,17 @@ def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
     with reached(given) as calls:
         rows = [
             (
-                one["id"],
-                dash(one["user"]),
-                one["system_user"],
-                _where(one),
-                one["duration"] or one["until"],
-                one["state"],
-                one["approvers"],
-                dash(", ".join(one["approved_by"])),
-                one["reason"],
+                request["id"],
+                dash(request["user"]),
+                request["system_user"],
+                _where(request),
+                request["duration"] or request["until"],
+                request["state"],
+                request["approvers"],
+                dash(", ".join(request["approved_by"])),
+                request["reason"],
             )
-            for one in calls.every("/requests", {"state": state})
+            for request in calls.every("/requests", {"state": state})
         ]
         table(("ID", "WHO", "AS", "WHERE", "FOR", "STATE", "APPROVERS", "APPROVED BY", "WHY"), rows, json_wanted)
 
@@ -80,13 +80,13 @@ def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
 def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Approve a request; the last approval that it takes opens it."""
 
-    def words(one: dict[str, Any]) -> str:
-        if one["state"] != "approved":
-            return f"Approved request {one['id']}; it takes another person."
-        until = f"for {one['duration']}" if one["until"] is None else f"until {one['until']}"
-        where = one["server"] or f"servers with tag {one['tag']}"
-        login = f"{one['user']} may log in as {one['system_user']} on {where}"
-        return f"Approved request {one['id']}: {login} {until}."
+    def words(request: dict[str, Any]) -> str:
+        if request["state"] != "approved":
+            return f"Approved request {request['id']}; it takes another person."
+        until = f"for {request['duration']}" if request["until"] is None else f"until {request['until']}"
+        where = request["server"] or f"servers with tag {request['tag']}"
+        login = f"{request['user']} may log in as {request['system_user']} on {where}"
+        return f"Approved request {request['id']}: {login} {until}."
 
     with reached(given) as calls, known(_HINT):
         path = to("requests", request_id, "approve")
@@ -129,14 +129,14 @@ def list_rules(json_wanted: bool, **given: Any) -> None:
     with reached(given) as calls:
         rows = [
             (
-                one["name"],
-                one["approvers"],
-                dash(one["server_id"]),
-                dash(one["tag"]),
-                dash(one["system_user"]),
-                dash(one["max_duration"]),
+                rule["name"],
+                rule["approvers"],
+                dash(rule["server_id"]),
+                dash(rule["tag"]),
+                dash(rule["system_user"]),
+                dash(rule["max_duration"]),
             )
-            for one in calls.ask("GET", "/request-rules")["items"]
+            for rule in calls.ask("GET", "/request-rules")["items"]
         ]
         table(("NAME", "APPROVERS", "SERVER", "TAG", "AS", "AT MOST"), rows, json_wanted)
 
@@ -191,16 +191,16 @@ _deny.hidden = True
 command.add_command(_deny, "deny")
 
 
-def _tell(one: dict[str, Any], json_wanted: bool, words: Callable[[dict[str, Any]], str]) -> None:
+def _tell(request: dict[str, Any], json_wanted: bool, words: Callable[[dict[str, Any]], str]) -> None:
     if json_wanted:
-        show_json(one)
+        show_json(request)
     else:
-        say(words(one))
+        say(words(request))
 
 
-def _where(one: dict[str, Any]) -> str:
-    return f"tag {one['tag']}" if one["tag"] else one["server"] or "?"
+def _where(request: dict[str, Any]) -> str:
+    return f"tag {request['tag']}" if request["tag"] else request["server"] or "?"
 
 
-def _lasting(one: dict[str, Any]) -> str:
-    return f"for {one['duration']}" if one["duration"] else f"until {one['until']}"
+def _lasting(request: dict[str, Any]) -> str:
+    return f"for {request['duration']}" if request["duration"] else f"until {request['until']}"

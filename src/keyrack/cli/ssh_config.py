@@ -44,11 +44,11 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
     """
     with reached(given) as calls:
         servers = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
-    hosts = [one for one in map(checked, servers) if one is not None]
+    hosts = [host for host in map(checked, servers) if host is not None]
     if json_wanted:
         show_json(hosts)
     elif alias is not None:
-        for line in known_hosts(one for one in hosts if alias in ("-", ALIAS + str(one["server_id"]))):
+        for line in known_hosts(host for host in hosts if alias in ("-", ALIAS + str(host["server_id"]))):
             click.echo(line)
     else:
         folder = logins.path().parent
@@ -62,14 +62,14 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
             )
         else:
             click.echo(lines, nl=False)
-    for one in hosts:
-        if one["changed"]:
+    for host in hosts:
+        if host["changed"]:
             say(
-                f"{one['server']} shows a host key that nobody confirmed: keyrack servers host-keys {one['server']}",
+                f"{host['server']} shows a host key that nobody confirmed: keyrack servers host-keys {host['server']}",
                 err=True,
             )
-        elif not one["host_keys"]:
-            say(f"{one['server']} has told no host key yet; ssh will refuse it.", err=True)
+        elif not host["host_keys"]:
+            say(f"{host['server']} has told no host key yet; ssh will refuse it.", err=True)
     if len(hosts) < len(servers):
         say(
             f"{count(len(servers) - len(hosts), 'host')} left out, as an address cannot stand in ssh's files.", err=True
@@ -103,9 +103,9 @@ def config(hosts: Iterable[dict[str, Any]], known: Path, *, live: bool = False) 
 
 def known_hosts(hosts: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The lines of known_hosts (sshd(8)) for some hosts."""
-    for one in hosts:
-        for key in one["host_keys"]:
-            yield f"{ALIAS}{one['server_id']} {key}"
+    for host in hosts:
+        for key in host["host_keys"]:
+            yield f"{ALIAS}{host['server_id']} {key}"
 
 
 def checked(entry: dict[str, Any]) -> dict[str, Any] | None:

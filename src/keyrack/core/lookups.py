@@ -46,10 +46,10 @@ def user_with_uid(connection: Connection, actor: Actor, uid: str) -> User:
 
 def user_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> User:
     """The user with this name; field: which names it, if it is no path. Raises Refusal MISSING, or INVALID of field."""
-    found = users.user_by_name(connection, actor.workspace_id, name)
-    if found is None:
+    user = users.user_by_name(connection, actor.workspace_id, name)
+    if user is None:
         raise _absent("user", name, field)
-    return found
+    return user
 
 
 def group_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> GroupRow:
@@ -62,10 +62,10 @@ def group_named(connection: Connection, actor: Actor, name: str, *, field: str |
 
 def server(connection: Connection, actor: Actor, server_id: int) -> Server:
     """The server with this id. Raises Refusal MISSING."""
-    found = servers.get(connection, actor.workspace_id, server_id)
-    if found is None:
+    known = servers.get(connection, actor.workspace_id, server_id)
+    if known is None:
         raise missing("server")
-    return found
+    return known
 
 
 def require_server(connection: Connection, actor: Actor, server_id: int) -> None:
@@ -104,35 +104,35 @@ def system_user(connection: Connection, server_id: int, system_user_id: int) -> 
 
 def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
     """The SSH key with this id that is a user's. Raises Refusal MISSING."""
-    found = user_keys.get_user_key(connection, user_id, key_id)
-    if found is None:
+    key = user_keys.get_user_key(connection, user_id, key_id)
+    if key is None:
         raise missing("SSH key")
-    return found
+    return key
 
 
 def credential(connection: Connection, actor: Actor, credential_id: int, now: datetime) -> tuple[Credential, Server]:
     """The credential in force with this id, and its server. Raises Refusal MISSING."""
-    found = endings.credential(connection, credential_id, now)
-    on = None if found is None else servers.get(connection, actor.workspace_id, found.server_id)
-    if found is None or on is None:
+    known = endings.credential(connection, credential_id, now)
+    on = None if known is None else servers.get(connection, actor.workspace_id, known.server_id)
+    if known is None or on is None:
         raise missing("SSH key")
-    return found, on
+    return known, on
 
 
 def repository(connection: Connection, actor: Actor, repository_id: int) -> Repository:
     """The repository with this id; who may reach it, core/git/repositories.py says. Raises Refusal MISSING."""
-    found = repositories.get(connection, actor.workspace_id, repository_id)
-    if found is None:
+    known = repositories.get(connection, actor.workspace_id, repository_id)
+    if known is None:
         raise missing("repository")
-    return found
+    return known
 
 
 def grant(connection: Connection, actor: Actor, grant_id: int) -> Grant:
     """The grant with this id. Raises Refusal MISSING."""
-    found = grants.get_grant(connection, actor.workspace_id, grant_id)
-    if found is None:
+    known = grants.get_grant(connection, actor.workspace_id, grant_id)
+    if known is None:
         raise missing("grant")
-    return found
+    return known
 
 
 def api_token(connection: Connection, actor: Actor, token_id: int) -> Bearer:

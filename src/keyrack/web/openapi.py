@@ -84,12 +84,12 @@ def _description_of(dialect: Dialect) -> Description:
 
 def _of_models(apis: Described) -> dict[str, Schema]:
     """The schemas of the APIs that have models."""
-    found: dict[str, Schema] = {}
+    components: dict[str, Schema] = {}
     for _, dialect in apis:
         models = [model for one in dialect.endpoints for model in (one.takes, one.answers) if model is not None]
         if dialect.error is not None:
-            found |= schemas(dialect.name, [dialect.error, *models])
-    return found
+            components |= schemas(dialect.name, [dialect.error, *models])
+    return components
 
 
 def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
@@ -106,16 +106,16 @@ def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
 
 
 def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
+    described: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in NAME.findall(endpoint.path)
     ]
     if endpoint.asks is not None:
-        found += parameters(endpoint.asks)
+        described += parameters(endpoint.asks)
     for name in shape.query if shape is not None else ():
         kind = "integer" if name in WINDOW else "string"
-        found.append({"name": name, "in": "query", "schema": {"type": kind}})
-    return found
+        described.append({"name": name, "in": "query", "schema": {"type": kind}})
+    return described
 
 
 def _responses(
@@ -140,7 +140,7 @@ def _responses(
         "503": "The database does not answer, and nothing was changed; Retry-After says when to try again.",
         "default": "A refusal.",
     }
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, words in refusals.items():
         if words:
             # The example of a refusal is the same for all of them, so that one has it.
@@ -149,13 +149,13 @@ def _responses(
                 if status == "default"
                 else {"application/json": {"schema": content["application/json"]["schema"]}}
             )
-            found[status] = {"description": words, "content": shown}
+            responses[status] = {"description": words, "content": shown}
     if shape is None:
-        return {"200": {"description": "The answer, as the page of this API shows it."}, **found}
+        return {"200": {"description": "The answer, as the page of this API shows it."}, **responses}
     answer: dict[str, Any] = {"description": "What was asked for." if shape.status < 400 else "Never answered."}
     if shape.answer is not None:
         answer["content"] = _content(shape.answer, known)
-    return {**found, str(shape.status): answer}
+    return {**responses, str(shape.status): answer}
 
 
 def _is_needed(body: Schema, known: Mapping[str, Schema]) -> bool:

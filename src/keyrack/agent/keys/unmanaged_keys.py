@@ -81,22 +81,22 @@ class Scanner:
         Raises SshdProblem when sshd does not say what it reads.
         """
         cut = self._find_places(tuple(before), tuple(sorted(names)))
-        found = list(self._commands)
+        keys = list(self._commands)
         for place, looked in self._look():
-            rows = [_judged(one, place, looked.unsafe) for one in looked.rows]
+            rows = [_judged(row, place, looked.unsafe) for row in looked.rows]
             if looked.problem:
                 cut.append(Cut(place.username, place.path, looked.problem))
                 if (place.in_force or looked.refused) and looked.problem not in (account_tasks.NO_TIME, key_file.AWAY):
                     rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
             if looked.cut:
                 cut.append(Cut(place.username, place.path, looked.cut))
-            found += rows
-        found, left_out = _share(found, [account.name for account in self._account_list.accounts if account.may_log_in])
+            keys += rows
+        keys, left_out = _share(keys, [account.name for account in self._account_list.accounts if account.may_log_in])
         cut += left_out
         if len(cut) > MOST_CUT:
             cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
         self.cut = tuple(cut)
-        return found
+        return keys
 
     def _look(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Each place that counts for somebody, and what is there."""
@@ -152,7 +152,7 @@ class Scanner:
             lines = [line for sshd in sshds for line in sshd.lines()]
             # Files tell of a change, a directory of groups does not.
             stale = account_names.directories("group") and time.monotonic() - self._asked_at > GROUPS_SECONDS
-            known = {*names, *self._gone_names, *(one.name for one in self._account_list.accounts)}
+            known = {*names, *self._gone_names, *(account.name for account in self._account_list.accounts)}
             self._list(account_names.find(known, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
             self._name_places(before, sshds)
@@ -170,7 +170,7 @@ class Scanner:
         """Take a new list of accounts; anew: what sshd said of them may be wrong."""
         if os.geteuid() != 0:
             # An sshd that is not root's lets in nobody but its own account.
-            own = tuple(one for one in listed.accounts if one.uid == os.geteuid())
+            own = tuple(account for account in listed.accounts if account.uid == os.geteuid())
             listed = listed._replace(accounts=own, ownerless=())
         if anew:
             self._asked, self._asked_at = {}, time.monotonic()
@@ -179,8 +179,8 @@ class Scanner:
             self._account_list = self._account_list._replace(problem=listed.problem)
             return
         if listed.problem:
-            self._gone_names |= {one.name for one in self._account_list.accounts}
-            self._gone_names = self._seen.still_away(self._gone_names - {one.name for one in listed.accounts})
+            self._gone_names |= {account.name for account in self._account_list.accounts}
+            self._gone_names = self._seen.still_away(self._gone_names - {account.name for account in listed.accounts})
         else:
             self._gone_names = self._seen.still_away(())
         self._account_list = listed
@@ -321,15 +321,15 @@ def _share(keys: List[ReportedKey], first: Sequence[str]) -> Tuple[List[Reported
     if len(keys) <= MOST_FOUND and sum(map(_size, keys)) <= MOST_CHARACTERS:
         return sorted(keys), []
     by_account: Dict[str, List[ReportedKey]] = {}
-    for one in sorted(keys, key=lambda one: (not one.in_force, one)):
-        by_account.setdefault(one.username, []).append(one)
+    for key in sorted(keys, key=lambda key: (not key.in_force, key)):
+        by_account.setdefault(key.username, []).append(key)
     privileged = [name for name in (EVERYBODY, *first) if name in by_account]
     rest = [name for name in sorted(by_account) if name not in set(privileged)]
     room, characters = MOST_FOUND * 3 // 4, MOST_CHARACTERS * 3 // 4
     chosen = _deal(by_account, privileged, room, characters)
     room, characters = MOST_FOUND - len(chosen), MOST_CHARACTERS - sum(map(_size, chosen))
     chosen += _deal(by_account, [*rest, *privileged], room, characters)
-    left = sorted({(one.username, one.path) for several in by_account.values() for one in several})
+    left = sorted({(key.username, key.path) for several in by_account.values() for key in several})
     return sorted(chosen), [Cut(name, path, "a report has no room for all of it") for name, path in left]
 
 
@@ -349,8 +349,8 @@ def _deal(
     return chosen
 
 
-def _size(one: ReportedKey) -> int:
-    return 300 + len(one.path) + len(one.key) + 6 * (len(one.options) + len(one.comment) + len(one.problem))
+def _size(key: ReportedKey) -> int:
+    return 300 + len(key.path) + len(key.key) + 6 * (len(key.options) + len(key.comment) + len(key.problem))
 
 
 def _differs(lines: Iterable[SettingLine]) -> bool:
@@ -369,15 +369,15 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     """What names keys below a rule for whoever comes from some address, or to some: it counts for somebody somewhere,
     though sshd is asked about this machine alone.
     """
-    found: Dict[str, List[str]] = {keyword: [] for keyword in _NAMING_KEYS}
+    paths: Dict[str, List[str]] = {keyword: [] for keyword in _NAMING_KEYS}
     elsewhere = False
     for line in lines:
         if line.keyword == "match":
             elsewhere = any(keyword in _WHERE for keyword, _ in criteria(line.values))
-        elif elsewhere and line.keyword in found:
+        elif elsewhere and line.keyword in paths:
             several = line.keyword == "authorizedkeysfile"
-            found[line.keyword] += line.values if several else [" ".join(line.values)]
-    return found
+            paths[line.keyword] += line.values if several else [" ".join(line.values)]
+    return paths
 
 
 def expand(pattern: str, account: LocalAccount) -> Optional[str]:
@@ -422,4 +422,4 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
 
 def digest(keys: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
     """Two scans with the same digest found the same, and were cut at the same places."""
-    return sha256(json.dumps([[one.to_json() for one in keys], list(cut)]).encode()).hex()
+    return sha256(json.dumps([[key.to_json() for key in keys], list(cut)]).encode()).hex()

@@ -69,10 +69,10 @@ def look(state: StateFolder, sshd: Sshd) -> Came:
 
 def _connected(sshd: Sshd) -> Tuple[str, ...]:
     """From where those come who are in now, whatever the log says."""
-    listeners = {pid for one in sshd.listeners() for pid in one.sshds}
-    found = {pid for pid in listeners for pid in processes.children(pid)}
-    found |= {pid for pid in processes.everything() if listening.is_lone_connection(pid)} - listeners
-    peers = (peer for pid in sorted(found) if is_in(pid) for peer in processes.peers(pid))
+    listeners = {pid for listener in sshd.listeners() for pid in listener.sshds}
+    pids = {pid for pid in listeners for pid in processes.children(pid)}
+    pids |= {pid for pid in processes.everything() if listening.is_lone_connection(pid)} - listeners
+    peers = (peer for pid in sorted(pids) if is_in(pid) for peer in processes.peers(pid))
     addresses = (_plain(address) for address, port in peers if port)  # what only listens has nobody at its other end
     return tuple(filter(None, dict.fromkeys(addresses)))
 
@@ -85,8 +85,8 @@ def _times(value: object) -> Dict[str, float]:
 def _plain(address: str) -> str:
     """An address in its one form; empty for what is none."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return ""
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)

@@ -163,14 +163,14 @@ class Sessions:
         brief, self._brief = self._brief, []
         for session in over + brief:
             marks = SessionMarks(session, self.listeners)
-            found = processes_of(session, marks, self.listeners, self._known.values(), everything)
-            if not found:
+            pids = processes_of(session, marks, self.listeners, self._known.values(), everything)
+            if not pids:
                 continue
             if not session.pid:
                 # Named by the oldest that is left, as nobody saw its connection.
-                oldest = min((everything[pid] for pid in found), key=lambda process: process.started)
+                oldest = min((everything[pid] for pid in pids), key=lambda process: process.started)
                 session = session._replace(pid=oldest.pid, started=oldest.started)
-            self._left[session.id] = (session._replace(left=True), {pid: everything[pid].started for pid in found})
+            self._left[session.id] = (session._replace(left=True), {pid: everything[pid].started for pid in pids})
         self._over_at = now + _REST * (time.monotonic() - now)
 
     def _miss(self, now: float) -> None:
@@ -184,7 +184,7 @@ class Sessions:
             if not over:
                 waiting.append((at, since, login))
                 continue
-            known = any(one.same_connection(login.user, login.address, login.port) for one in self.live)
+            known = any(session.same_connection(login.user, login.address, login.port) for session in self.live)
             if login.sure and login.fingerprint and since and self._listeners and not known:
                 started = max(0, since - _BRIEF_TICKS)
                 self._brief.append(LoginSession(0, started, login.user, login.address, login.port, login.fingerprint))
@@ -216,10 +216,10 @@ class Sessions:
     def _find_alone(self, now: float) -> FrozenSet[int]:
         """Connections that no listening sshd started, as inetd and systemd's sockets have each started by itself."""
         alone = (pid for pid in processes.everything() if listening.is_lone_connection(pid))
-        found = frozenset(pid for pid in alone if processes.peers(pid))
-        self._alone |= found
+        connected = frozenset(pid for pid in alone if processes.peers(pid))
+        self._alone |= connected
         self._alone_at = now + max(_BRIEF_SECONDS / 2, _REST * (time.monotonic() - now))
-        return found
+        return connected
 
     def _find_listeners(self, now: float) -> None:
         alive = tuple(process for process in self._listeners if processes.read(process.pid) == process)
@@ -232,12 +232,12 @@ class Sessions:
 
     def _search(self) -> Iterable[Process]:
         """sshd's listening processes with our settings: not those of a container, nor another private one."""
-        found = processes.everything()
+        everything = processes.everything()
         own = processes.namespace(os.getpid())
-        for process in found.values():
+        for process in everything.values():
             if not listening.is_sshd(process.pid):
                 continue
-            parent = found.get(process.parent)
+            parent = everything.get(process.parent)
             if parent is not None and listening.is_sshd(parent.pid):
                 continue
             words = processes.title(process.pid).split(" ")
@@ -309,12 +309,12 @@ def save(sessions: Iterable[LoginSession]) -> List[Mapping[str, Any]]:
 
 def load(value: object) -> List[LoginSession]:
     """What save() made; what is not of that form is left out."""
-    found = []
+    sessions = []
     for fields in value if isinstance(value, list) else ():
         with contextlib.suppress(TypeError):
             session = LoginSession(**fields)
-            found.append(session._replace(certified=tuple(session.certified)))
-    return found
+            sessions.append(session._replace(certified=tuple(session.certified)))
+    return sessions
 
 
 def moment_text(seconds: float) -> str:

@@ -96,15 +96,15 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
         owners = _owners(set(sockets)) if runs else {}
         # A port given on its command line stands in no file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
-    found = []
+    listeners = []
     for inode in inodes:
         address, port = sockets[inode]
         known = [process for process in map(processes.read, owners.get(inode, ())) if process is not None]
         # A connection's process has the socket for a moment too, until it closes it.
         parents = {process.pid for process in known} - {_SYSTEMD}
-        held = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
-        found.append(Listener(address, port, inode, held))
-    return Listening(tuple(sorted(found)), places, _among(sockets, places), at)
+        owned = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
+        listeners.append(Listener(address, port, inode, owned))
+    return Listening(tuple(sorted(listeners)), places, _among(sockets, places), at)
 
 
 def finds_the_same(found: Listening) -> bool:
@@ -115,16 +115,16 @@ def finds_the_same(found: Listening) -> bool:
         # One that starts listens on a socket of its own, or on one that it was given: that is seen a moment later.
         if time.monotonic() - found.at >= _NOBODY_SECONDS:
             return False
-    elif not all(one.owners for one in found.listeners):
+    elif not all(listener.owners for listener in found.listeners):
         return False
     if _among(listening_sockets(), found.places) != found.among:
         return False
-    for one in found.listeners:
-        for pid, started in one.owners:
+    for listener in found.listeners:
+        for pid, started in listener.owners:
             process = processes.read(pid)
             if process is None or process.started != started or not processes.is_ours(pid):
                 return False
-            if one.inode not in processes.sockets(pid):
+            if listener.inode not in processes.sockets(pid):
                 return False
     return True
 
@@ -136,10 +136,10 @@ def _among(sockets: Dict[str, Address], places: Optional[FrozenSet[Address]]) ->
 def still(listeners: Iterable[Listener]) -> bool:
     """Whether all of them listen as they did: the same sockets in the hands of the same processes. Cheap."""
     sockets = listening_sockets()
-    for one in listeners:
-        if sockets.get(one.inode) != (one.address, one.port):
+    for listener in listeners:
+        if sockets.get(listener.inode) != (listener.address, listener.port):
             return False
-        for pid, started in one.owners:
+        for pid, started in listener.owners:
             process = processes.read(pid)
             if process is None or process.started != started:
                 return False
@@ -149,20 +149,20 @@ def still(listeners: Iterable[Listener]) -> bool:
 def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     """What other sshds of this machine listen on than the known ones; ports that sessions forward are none of it."""
     known = tuple(known)
-    ours = {pid for one in known for pid, _ in one.owners}
+    ours = {pid for listener in known for pid, _ in listener.owners}
     # By place, too, as one that is started anew meanwhile is no other.
-    places = {(one.address, one.port) for one in known}
+    places = {(listener.address, listener.port) for listener in known}
     sockets = {inode: place for inode, place in listening_sockets().items() if place not in places}
-    found = []
+    others = []
     own = processes.namespace(os.getpid())
     for pid in processes.by_nearness()[0]:
         process = processes.read(pid)
         if process is None or pid in ours or not _LISTENER_TITLE.search(processes.title(pid)):
             continue
         if processes.is_ours(pid) and processes.namespace(pid) in ("", own):
-            held = processes.sockets(pid) & sockets.keys()
-            found += [Listener(*sockets[inode], inode, ((pid, process.started),)) for inode in held]
-    return tuple(sorted(found))
+            inodes = processes.sockets(pid) & sockets.keys()
+            others += [Listener(*sockets[inode], inode, ((pid, process.started),)) for inode in inodes]
+    return tuple(sorted(others))
 
 
 def is_sshd(pid: int) -> bool:
@@ -211,26 +211,26 @@ def unit_of(pid: int) -> str:
 
 def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
     """Which processes of root's or ours hold which of these sockets."""
-    found: Dict[str, List[int]] = {}
+    owners: Dict[str, List[int]] = {}
     own = processes.namespace(os.getpid())
     for pid in processes.by_nearness()[0]:
         numbers = processes.sockets(pid) & inodes
         if numbers and processes.is_ours(pid) and processes.namespace(pid) in ("", own):
             for inode in numbers:
-                found.setdefault(inode, []).append(pid)
-    return found
+                owners.setdefault(inode, []).append(pid)
+    return owners
 
 
 def _of_others(inodes: Set[str]) -> Set[str]:
     """Those of these sockets that other accounts' processes hold. Not asked where a process of ours holds each, as
     others have much open: a database its files, a web server its connections.
     """
-    found: Set[str] = set()
+    inodes_seen: Set[str] = set()
     for pid in itertools.chain(*processes.by_nearness()) if inodes else ():
         numbers = processes.sockets(pid) & inodes
         if numbers and not processes.is_ours(pid):
-            found |= numbers
-    return found
+            inodes_seen |= numbers
+    return inodes_seen
 
 
 def _is_ours(pid: int, config: Optional[str]) -> bool:
@@ -255,13 +255,13 @@ def _of_units() -> FrozenSet[Address]:
     systemctl = programs.find("systemctl")
     if systemctl is None or not os.path.isdir("/run/systemd/system"):
         return frozenset()
-    found = set()
+    listening_places = set()
     for unit in _UNITS:
         said = programs.run([systemctl, "show", "--property=ActiveState,Listen", unit]).output
         if "ActiveState=active" in said:
             places = _STREAM.findall(said.replace("Listen=", ""))
-            found |= {(_plain(host.strip("[]")), int(port)) for host, port in places}
-    return frozenset(found)
+            listening_places |= {(_plain(host.strip("[]")), int(port)) for host, port in places}
+    return frozenset(listening_places)
 
 
 def _plain(host: str) -> str:

@@ -98,7 +98,7 @@ class LoginCheck:
         """
         accounts = self._judged(users, config)
         refused = set(revoked)
-        found = []
+        verdicts = []
         asked: Optional[_Answers] = None
         for name, entries in users.items():
             judged = accounts[name]
@@ -116,10 +116,10 @@ class LoginCheck:
                 sources = {text: _ways(name, asked.of(name, text), text, beside) for text in named}
                 seen = _ways(name, asked.from_addresses(name, came.addresses), None, beside)
             version = self._sshd.running.version
-            found.append(
+            verdicts.append(
                 Verdict(name, why, entries, answers, refused, everywhere, version=version, sources=sources, seen=seen)
             )
-        return found
+        return verdicts
 
     def key_problem(self, name: str) -> str:
         """Why sshd takes no key for this account, whatever comes of the login; empty where it does. Raises
@@ -201,10 +201,10 @@ class _Answers:
             places.from_addresses(self._listeners(), addresses, by_ends=self._by_ends, names_hosts=self._names_hosts()),
         )
 
-    def _of_places(self, name: str, found: Iterable[Place]) -> List[Tuple[Place, Effective]]:
+    def _of_places(self, name: str, reached: Iterable[Place]) -> List[Tuple[Place, Effective]]:
         known: Dict[Tuple[object, ...], Effective] = {}
         answers = []
-        for place in found:
+        for place in reached:
             kind = places.told_apart(self._named, place) if self._by_place else ()
             if kind not in known:
                 known[kind] = self._asked(name, place if self._by_place else None)
@@ -295,22 +295,22 @@ def _ways(
     if account is None:
         return OpenPlaces((), lookup.absence(name))
     rules, others = _Rules(account, name), {}
-    found: List[Tuple[Place, Effective]] = []
+    open_places: List[Tuple[Place, Effective]] = []
     why = f"nobody can come to where sshd listens from where it may be used (from={sources})" if sources else ""
-    named = [(place, one) for place, one in answers if sources is None or places.may_name(sources, place)]
+    named = [(place, effective) for place, effective in answers if sources is None or places.may_name(sources, place)]
     whys = []
-    for place, one in named:
-        if beside is not None and one not in others:
-            others[one] = beside(name, one)
-        closed = rules.no_key(one, place) or rules.no_session(one) or others.get(one, "")
+    for place, effective in named:
+        if beside is not None and effective not in others:
+            others[effective] = beside(name, effective)
+        closed = rules.no_key(effective, place) or rules.no_session(effective) or others.get(effective, "")
         if closed:
             whys.append(closed)
         else:
-            found.append((place, one))
+            open_places.append((place, effective))
     closing = next(iter(whys), why)
     if sources and whys:
         closing = f"{closing}, from where it may be used (from={sources})"
-    return OpenPlaces(tuple(found), closing if not found else next(iter(whys), ""))
+    return OpenPlaces(tuple(open_places), closing if not open_places else next(iter(whys), ""))
 
 
 def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
@@ -399,7 +399,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if path in ("", "none") or os.geteuid() != 0:
         return ""
     known = {"%%": "%", "%h": account.pw_dir, "%u": account.pw_name, "%U": str(account.pw_uid)}
-    path = re.sub("%[%huU]", lambda found: known[found.group()], path)
+    path = re.sub("%[%huU]", lambda match: known[match.group()], path)
     is_inside = effective.one("forcecommand").startswith("internal-sftp")
     shell = "" if is_inside else account.pw_shell or "/bin/sh"
     if not may_hang(path):

@@ -57,27 +57,27 @@ def ways_in(
     patterns, others = _parts(named), _parts(more)
     (addresses, hosts), wanted = _samples(patterns), _samples(others, _MOST_MORE)
     addresses, hosts = list(dict.fromkeys(addresses + wanted[0])), list(dict.fromkeys(hosts + wanted[1]))
-    found: List[Place] = []
+    places: List[Place] = []
     for end in _ends(listeners, by_ends=by_ends):
         for address, usual in _comers(end, addresses, patterns):
             host = "localhost" if names_hosts and _is_near(address) else address
-            found.append(Place(address, host, end.local, end.port, usual))
+            places.append(Place(address, host, end.local, end.port, usual))
         if names_hosts and not end.near_only:
             far = _FAR[0] if socket.AF_INET in end.families else _FAR_6[0]
-            found += [Place(far, host, end.local, end.port, False) for host in hosts]
-    return tuple(dict.fromkeys(found))
+            places += [Place(far, host, end.local, end.port, False) for host in hosts]
+    return tuple(dict.fromkeys(places))
 
 
 def from_addresses(
     listeners: Iterable[Listener], addresses: Iterable[str], *, by_ends: bool, names_hosts: bool
 ) -> Tuple[Place, ...]:
     """Ways in of those who come from these addresses; what the DNS calls one of them is not asked, and is ""."""
-    found: List[Place] = []
+    places: List[Place] = []
     for end in _ends(listeners, by_ends=by_ends):
         for address in addresses:
             if _can_come(address, end):
-                found.append(Place(address, "" if names_hosts else address, end.local, end.port, False))
-    return tuple(dict.fromkeys(found))
+                places.append(Place(address, "" if names_hosts else address, end.local, end.port, False))
+    return tuple(dict.fromkeys(places))
 
 
 def may_name(pattern: str, place: Place) -> bool:
@@ -96,12 +96,12 @@ def names(pattern: str, place: Place) -> bool:
     return by_address >= 0 and by_host >= 0 and bool(by_address or by_host)
 
 
-def near_among(found: Iterable[Place]) -> Optional[str]:
+def near_among(places: Iterable[Place]) -> Optional[str]:
     """From which of these places somebody on this host itself may come; empty: from any for questions; None: none."""
-    addresses = {place.address for place in found}
+    addresses = {place.address for place in places}
     if ASKING in addresses:
         return ""
-    return next((one for one in sorted(addresses) if _is_near(one) or _is_own(one)), None)
+    return next((address for address in sorted(addresses) if _is_near(address) or _is_own(address)), None)
 
 
 def told_apart(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
@@ -120,14 +120,14 @@ def like(pattern: str, text: str) -> bool:
 
 def _listed(patterns: str, text: str, *, networks: bool) -> int:
     """1: one of them names it, -1: one with ! does, which ends the search; 0: none."""
-    found = 0
+    verdict = 0
     for part in patterns.split(","):
         negated, part = part.startswith("!"), part[1:] if part.startswith("!") else part
         if like(part if networks else part.lower(), text) or (networks and _within(part, text)):
             if negated:
                 return -1
-            found = 1
-    return found
+            verdict = 1
+    return verdict
 
 
 def _within(network: str, address: str) -> bool:
@@ -137,19 +137,21 @@ def _within(network: str, address: str) -> bool:
 
 
 def _ends(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End]:
-    found: Dict[_End, None] = {}
+    distinct: Dict[_End, None] = {}
     usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
-    for one in listeners:
-        is_4 = ":" not in one.address
+    for listener in listeners:
+        is_4 = ":" not in listener.address
         # A socket of systemd's for any address of IPv6 takes IPv4 too; sshd's own does not.
         families: Tuple[int, ...] = (socket.AF_INET,) if is_4 else (socket.AF_INET6,)
-        if one.is_systemds and one.address == "::":
+        if listener.is_systemds and listener.address == "::":
             families = (socket.AF_INET, socket.AF_INET6)
-        local, port = (usual.get(one.address, one.address), one.port) if by_ends else (None, None)
-        end = _End(local, port, _is_near(one.address), families)
-        found[end] = None
+        local, port = (usual.get(listener.address, listener.address), listener.port) if by_ends else (None, None)
+        end = _End(local, port, _is_near(listener.address), families)
+        distinct[end] = None
     # The sequence is the same each time, loopback's own first as everywhere else.
-    ends = sorted(found, key=lambda end: (end.local not in (None, HERE), end.families, end.port or 0, end.local or ""))
+    ends = sorted(
+        distinct, key=lambda end: (end.local not in (None, HERE), end.families, end.port or 0, end.local or "")
+    )
     return ends or [_End(None, None, False, (socket.AF_INET,))]
 
 

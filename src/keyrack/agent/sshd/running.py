@@ -72,22 +72,22 @@ class RunningSshd:
         """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
         would. UNKNOWN where nothing says it.
         """
-        found = [_version_of(*program) for program in map(_program_of, self._processes()) if program is not None]
-        if not found:
+        versions = [_version_of(*program) for program in map(_program_of, self._processes()) if program is not None]
+        if not versions:
             program = programs.find("sshd")
-            found = [] if program is None else [_version_of(program, file_stamp.stamp(program))]
-        known = [version for version in found if version != UNKNOWN]
+            versions = [] if program is None else [_version_of(program, file_stamp.stamp(program))]
+        known = [version for version in versions if version != UNKNOWN]
         return min(known) if known else UNKNOWN
 
     def zone(self) -> TimeZone:
         """The zone that it reads a time in which names none."""
         pids = self._processes()
         if self._zone is None:
-            near = {pid: one.near for one in self._listeners for pid in one.sshds}
-            found = [_zone_of(pid, near[pid]) for pid in pids]
-            if not pids and any(one.is_systemds for one in self._listeners):
-                found += [_tz_of_unit(unit) for unit in _UNITS_OF_CONNECTIONS]
-            self._zone = next(filter(None, found), LOCAL_TIME)
+            near = {pid: listener.near for listener in self._listeners for pid in listener.sshds}
+            zones = [_zone_of(pid, near[pid]) for pid in pids]
+            if not pids and any(listener.is_systemds for listener in self._listeners):
+                zones += [_tz_of_unit(unit) for unit in _UNITS_OF_CONNECTIONS]
+            self._zone = next(filter(None, zones), LOCAL_TIME)
         return TimeZone(self._zone, _rules(self._zone))
 
     def arguments(self) -> Tuple[str, ...]:
@@ -96,16 +96,16 @@ class RunningSshd:
         known = self._arguments
         if known is None:
             given = command_line.of(pids[0]) if pids else command_line.CommandLine()
-            if not pids and any(one.is_systemds for one in self._listeners):
+            if not pids and any(listener.is_systemds for listener in self._listeners):
                 units = (_command_line_of_unit(unit) for unit in _UNITS)
-                given = next((one for one in units if one.options), given)
+                given = next((unit for unit in units if unit.options), given)
             known = self._arguments = given.settings
         return known
 
     def _processes(self) -> List[int]:
         if not self._listeners or not listening.still(self._listeners):
             self._listeners, self._zone, self._arguments = self._find(), None, None
-        return sorted({pid for one in self._listeners for pid in one.sshds})
+        return sorted({pid for listener in self._listeners for pid in listener.sshds})
 
 
 def _program_of(pid: int) -> Optional[Tuple[str, Tuple[object, ...]]]:
@@ -237,7 +237,7 @@ def _command_line_of_unit(unit: str) -> command_line.CommandLine:
     if said is None:
         return command_line.CommandLine()
     known = dict(entry.split("=", 1) for entry in _environment_of_unit(unit) if "=" in entry)
-    text = _VARIABLE.sub(lambda found: known.get(found.group(1) or found.group(2), ""), said.group(1))
+    text = _VARIABLE.sub(lambda match: known.get(match.group(1) or match.group(2), ""), said.group(1))
     return command_line.read(text.split(" ")[1:], bounded=False)
 
 

@@ -46,18 +46,18 @@ def read(pid: int) -> Optional[Process]:
 
 def everything() -> Dict[int, Process]:
     """All processes that can be seen."""
-    found = (read(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {process.pid: process for process in found if process is not None}
+    readable = (read(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in readable if process is not None}
 
 
 def children(pid: int) -> FrozenSet[int]:
     """The numbers of the processes that a process started: one small read where the kernel lists them."""
     try:
-        found: Set[int] = set()
+        pids: Set[int] = set()
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found.update(map(int, file.read().split()))
-        return frozenset(found)
+                pids.update(map(int, file.read().split()))
+        return frozenset(pids)
     except FileNotFoundError:
         if not os.path.exists(f"/proc/{pid}"):
             return frozenset()
@@ -71,23 +71,23 @@ def below(roots: Iterable[int], processes: Dict[int, Process]) -> Set[int]:
     by_parent: Dict[int, List[int]] = {}
     for process in processes.values():
         by_parent.setdefault(process.parent, []).append(process.pid)
-    found: Set[int] = set()
+    pids: Set[int] = set()
     waiting = [pid for pid in roots if pid in processes]
     while waiting:
         pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in pids:
+            pids.add(pid)
             waiting.extend(by_parent.get(pid, ()))
-    return found
+    return pids
 
 
 def above(pid: int, processes: Dict[int, Process]) -> Set[int]:
     """A process and those it descends from."""
-    found: Set[int] = set()
-    while pid in processes and pid not in found:
-        found.add(pid)
+    pids: Set[int] = set()
+    while pid in processes and pid not in pids:
+        pids.add(pid)
         pid = processes[pid].parent
-    return found
+    return pids
 
 
 def title(pid: int) -> str:
@@ -168,14 +168,14 @@ def namespace(pid: int) -> str:
 
 def sockets(pid: int) -> Set[str]:
     """The numbers of the sockets that a process has open; none where that may not be seen."""
-    found: Set[str] = set()
+    inodes: Set[str] = set()
     with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 file = os.readlink(f"/proc/{pid}/fd/{number}")
                 if file.startswith("socket:["):
-                    found.add(file[len("socket:[") : -1])
-    return found
+                    inodes.add(file[len("socket:[") : -1])
+    return inodes
 
 
 def by_nearness() -> Tuple[List[int], List[int]]:

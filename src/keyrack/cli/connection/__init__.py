@@ -1,0 +1,1 @@
+"""How a command reaches the core: over HTTP, or on the data of this machine."""

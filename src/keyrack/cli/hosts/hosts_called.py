@@ -39,10 +39,10 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
         if deleted:
             gone = [
                 (
-                    *(one[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
-                    dash(one["acknowledged_at"]),
+                    *(server[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
+                    dash(server["acknowledged_at"]),
                 )
-                for one in calls.every("/deleted-servers")
+                for server in calls.every("/deleted-servers")
             ]
             table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), gone, json_wanted)
             return
@@ -50,15 +50,15 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
         now, unknown = calls.now(), None if json_wanted else "-"
         rows = [
             (
-                one["id"],
-                one["name"],
-                one["mode"],
-                one["state"],
-                f"{one['applied']}/{one['wanted']}",
-                ago(now, one["seen_at"] and datetime.fromisoformat(one["seen_at"])),
-                unknown if undecided is None else undecided.get(one["id"], 0),
+                server["id"],
+                server["name"],
+                server["mode"],
+                server["state"],
+                f"{server['applied']}/{server['wanted']}",
+                ago(now, server["seen_at"] and datetime.fromisoformat(server["seen_at"])),
+                unknown if undecided is None else undecided.get(server["id"], 0),
             )
-            for one in calls.every("/servers")
+            for server in calls.every("/servers")
         ]
         table(TITLES, rows, json_wanted)
 
@@ -154,19 +154,19 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
     """List the keys that Keyrack put on a host, each with its end and its last use."""
     with reached(given) as calls, known(_HINT):
         rows = []
-        for one in calls.every(to("servers", reference, "credentials")):
-            seen = f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-"
-            state = "delivered" if one["delivered"] else "on its way"
+        for key in calls.every(to("servers", reference, "credentials")):
+            seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else "-"
+            state = "delivered" if key["delivered"] else "on its way"
             rows.append(
                 (
-                    one["id"],
-                    one["label"],
-                    one["username"],
-                    one["fingerprint"],
-                    dash(one["expires_at"]),
-                    ", ".join(sorted(one["restrictions"])) or "-",
+                    key["id"],
+                    key["label"],
+                    key["username"],
+                    key["fingerprint"],
+                    dash(key["expires_at"]),
+                    ", ".join(sorted(key["restrictions"])) or "-",
                     seen,
-                    f"{state}, but {one['refused']}" if one["refused"] else state,
+                    f"{state}, but {key['refused']}" if key["refused"] else state,
                 )
             )
         titles = ("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED", "STATE")
@@ -191,8 +191,8 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 def end_session(reference: str, session_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a host end a login."""
     with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
-        one = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
-        tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)
+        session = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
+        tell(session, f"Asked to end the session of {session['username']} from {session['address']}.", json_wanted)
 
 
 def _undecided(calls: Calls) -> dict[int, int] | None:
@@ -203,7 +203,7 @@ def _undecided(calls: Calls) -> dict[int, int] | None:
         if refused.status != FORBIDDEN:
             raise
         return None
-    return {one["server_id"]: one["keys"] for one in items}
+    return {item["server_id"]: item["keys"] for item in items}
 
 
 def _object(server: dict[str, Any]) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The commands for the machine itself: up, serve, backup and such."""

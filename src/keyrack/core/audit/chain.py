@@ -79,14 +79,14 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
 
     def change(connection: Connection) -> tuple[Signed | None, int, str]:
         # What was read and checked a moment ago still waits, unless another process gave places meanwhile.
-        found = look.new if audit_log.places_end(connection) == look.end else _look(connection).new
-        if not found:
+        new = look.new if audit_log.places_end(connection) == look.end else _look(connection).new
+        if not new:
             return audit_log.newest(connection), 0, ""
         try:
             last, tree = _last(instance, connection)
         except CheckpointProblem as problem:
             return None, 0, str(problem)
-        audit_log.chain(connection, tree, found)
+        audit_log.chain(connection, tree, new)
         now = instance.now()
         checkpoint = Checkpoint(tree.size, tree.root(), access_tree.counter(connection), int(now.timestamp()))
         text = checkpoint.encode()
@@ -94,7 +94,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         is_close = last is not None and last.at // KEPT_EVERY.seconds == checkpoint.at // KEPT_EVERY.seconds
         instead_of = last.size if last is not None and is_close else None
         audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
-        return signed, len(found), ""
+        return signed, len(new), ""
 
     try:
         signed, count, problem = instance.database.write(change, turn=0)  # one process at a time
@@ -126,11 +126,11 @@ def _look(connection: Connection) -> _Unchained:
     waiting = audit_log.unchained(connection)
     begun = event_seals.begun(connection) if waiting else 0
     new, strange = [], []
-    for one in waiting:
-        if event_seals.holds(connection, one, begun):
-            new.append(one)
+    for event in waiting:
+        if event_seals.holds(connection, event, begun):
+            new.append(event)
         else:
-            strange.append(int(one["id"]))
+            strange.append(int(event["id"]))
     end = audit_log.places_end(connection)  # before the checkpoint, which others may just have made with more places
     return _Unchained(tuple(new), tuple(strange), end, audit_log.newest(connection))
 
@@ -216,14 +216,16 @@ def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str,
         return {}
     size = audit_tree.read(newest.text).size
     known = instance.checkpoints.proofs
-    wanted = {one for one in sizes if (one, size) not in known}
+    wanted = {earlier for earlier in sizes if (earlier, size) not in known}
     if wanted:
         if len(known) > MOST_PROOFS:
             known.clear()
-        found = instance.database.read(lambda connection: {one: _path(connection, one, size) for one in wanted})
-        known.update(((one, size), path) for one, path in found.items())
+        found = instance.database.read(
+            lambda connection: {earlier: _path(connection, earlier, size) for earlier in wanted}
+        )
+        known.update(((earlier, size), path) for earlier, path in found.items())
     checkpoint = {"text": newest.text, "signature": newest.signature}
-    return {one: {**checkpoint, "proof": known.get((one, size), [])} for one in sizes}
+    return {earlier: {**checkpoint, "proof": known.get((earlier, size), [])} for earlier in sizes}
 
 
 def _path(connection: Connection, first: int, second: int) -> list[str]:
@@ -255,19 +257,19 @@ def prove(instance: Instance, actor: Actor, event_id: int) -> InclusionProof:
         if newest is None or place is None:
             return None
         size = audit_tree.read(newest.text).size
-        (found,) = [one for one in audit_log.places(connection, place[0]) if one.position == place[0]]
-        assert found.record is not None
+        (leaf,) = [one for one in audit_log.places(connection, place[0]) if one.position == place[0]]
+        assert leaf.record is not None
         path = tuple(audit_tree.inclusion(audit_log.whole(connection), place[0], size))
-        return InclusionProof(place[0], audit_log.text_of(found.record).decode(), path, newest)
+        return InclusionProof(place[0], audit_log.text_of(leaf.record).decode(), path, newest)
 
     with Attempt(instance, actor, "events:read", "prove an event", target_kind="event", target_id=event_id) as attempt:
         try:
-            found = attempt.read(question)
+            proof = attempt.read(question)
         except CheckpointProblem as problem:
             raise _broken(problem) from problem
-        if found is None:
+        if proof is None:
             raise missing("event")
-        return found
+        return proof
 
 
 def consistency(instance: Instance, actor: Actor, first: int, second: int) -> tuple[bytes, ...]:

@@ -60,9 +60,9 @@ class KnownCheckpoints:
 
     def __init__(self, kept: Iterable[Signed], witnessed: Iterable[Signed]) -> None:
         self._waiting = sorted(
-            (found.size, found.root, who)
+            (checkpoint.size, checkpoint.root, who)
             for who, several in (("signed", kept), ("seen by a witness", witnessed))
-            for found in (audit_tree.read(one.text) for one in several)
+            for checkpoint in (audit_tree.read(signed.text) for signed in several)
         )
 
     def problem(self, tree: audit_tree.Frontier) -> str:
@@ -83,11 +83,11 @@ class KnownCheckpoints:
 
 def unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
     """What is wrong with checkpoints that witnesses kept; "" where nothing is."""
-    for one in witnesses:
-        if not signed(one.text, one.signature):
+    for witness in witnesses:
+        if not signed(witness.text, witness.signature):
             return "the checkpoint of a witness is not signed by this instance"
         try:
-            audit_tree.read(one.text)
+            audit_tree.read(witness.text)
         except CheckpointProblem as problem:
             return f"the checkpoint of a witness cannot be read: {problem}"
     return ""
@@ -156,10 +156,10 @@ def _no_line(number: int, line: str, *, is_cut: bool) -> str:
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are there once: of two values with one name a reader sees the one, a program the other."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a name is there twice")
-    return found
+    return fields
 
 
 class _Reading:
@@ -251,18 +251,18 @@ class _Reading:
         return self._marks.missing(self.tree)
 
 
-def _block_problem(found: Sequence[Mapping[str, Any]], block: Mapping[str, Any]) -> str:
+def _block_problem(lines: Sequence[Mapping[str, Any]], block: Mapping[str, Any]) -> str:
     """The first record of a block that is not as its hashes say."""
     first, hashes = block["first"], block["hashes"]
-    mine = [_hash(one, block) for one in found]
+    mine = [_hash(line, block) for line in lines]
     for at, hashed in enumerate(hashes):
         place = first + at
-        if at >= len(found):
+        if at >= len(lines):
             return f"the record at place {place} is missing"
-        one, own = found[at], mine[at]
-        if own == hashed and one["place"] == place:
+        line, own = lines[at], mine[at]
+        if own == hashed and line["place"] == place:
             continue
-        named = f"the record at place {place}, event {one['event']},"
+        named = f"the record at place {place}, event {line['event']},"
         if own == hashed:
             return f"{named} was altered"
         is_copy = own != "" and own in mine[:at] + mine[at + 1 :]
@@ -272,21 +272,22 @@ def _block_problem(found: Sequence[Mapping[str, Any]], block: Mapping[str, Any])
             return f"a record was inserted at place {place}"
         if own in hashes or is_copy:
             return f"the record at place {place} is missing"
-        if one["record"] is None:
+        if line["record"] is None:
             return f"{named} is missing, and was not deleted for its age"
-        if one["place"] != place:
-            return f"the record at place {place} was reordered or is missing: that of place {one['place']} stands there"
+        if line["place"] != place:
+            there = line["place"]
+            return f"the record at place {place} was reordered or is missing: that of place {there} stands there"
         return f"{named} was altered"
-    return f"a record was inserted after place {first + len(hashes) - 1}" if len(found) > len(hashes) else ""
+    return f"a record was inserted after place {first + len(hashes) - 1}" if len(lines) > len(hashes) else ""
 
 
-def _hash(one: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+def _hash(line: Mapping[str, Any], block: Mapping[str, Any]) -> str:
     """The hash of a record as it stands there, "" for what is none."""
-    record, place = one["record"], one["place"]
+    record, place = line["record"], line["place"]
     if record is not None:
-        is_of_event = isinstance(record, dict) and record.get("id") == one["event"]
+        is_of_event = isinstance(record, dict) and record.get("id") == line["event"]
         return audit_tree.leaf(encode(record).encode()).hex() if is_of_event else ""
     at = place - block["first"]
     # Exports of before say nothing about what was deleted for its age.
-    is_gone = "gone" not in block or block["gone"].get(str(place)) == one["event"]
+    is_gone = "gone" not in block or block["gone"].get(str(place)) == line["event"]
     return str(block["hashes"][at]) if is_gone and 0 <= at < len(block["hashes"]) else ""

@@ -179,15 +179,15 @@ def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
 
 def may_change(instance: Instance, actor: Actor, repository: int | str) -> None:
     """Nothing when the actor may change the repository; raises Refusal MISSING or FORBIDDEN as change() does."""
-    found, entitled = reach(instance, actor, repository, CHANGE)
-    with _changing(instance, entitled, found):
+    target, entitled = reach(instance, actor, repository, CHANGE)
+    with _changing(instance, entitled, target):
         return
 
 
 def may_delete(instance: Instance, actor: Actor, repository: int | str) -> None:
     """Nothing when the actor may delete the repository; raises Refusal MISSING or FORBIDDEN as delete() does."""
-    found, entitled = reach(instance, actor, repository, DELETE)
-    with _deleting(instance, entitled, found):
+    target, entitled = reach(instance, actor, repository, DELETE)
+    with _deleting(instance, entitled, target):
         return
 
 
@@ -231,9 +231,9 @@ def members(
 
 def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
     """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
-    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
+    target, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
-        instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
+        instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=target.id
     ):
         return
 
@@ -245,50 +245,50 @@ def set_member(
 
     Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
     """
-    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
+    target, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
-        instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
+        instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=target.id
     ) as attempt:
         wanted = member_role(role)
 
         def change(work: Work) -> Member:
             user = user_with_uid(work.connection, actor, user_uid)
-            before = repositories.role_of(work.connection, found.id, user.id)
+            before = repositories.role_of(work.connection, target.id, user.id)
             if new and before is not None:
                 raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
             if not new and before is None:
                 raise missing("member")
             _refuse_more(entitled, user.id, before, wanted)
-            repositories.set_member(work.connection, _own(work, found.id).id, user.id, wanted, work.now)
+            repositories.set_member(work.connection, _own(work, target.id).id, user.id, wanted, work.now)
             work.record(
-                f"Made {user.name} {wanted.value} of repository {found.path}",
-                target_id=found.id,
+                f"Made {user.name} {wanted.value} of repository {target.path}",
+                target_id=target.id,
                 details={"user": user.name, "role": wanted.value},
             )
-            return repositories.find_members(work.connection, found.id, user_id=user.id, offset=0, limit=1).items[0]
+            return repositories.find_members(work.connection, target.id, user_id=user.id, offset=0, limit=1).items[0]
 
         return attempt.write(change)
 
 
 def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
     """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
-    found, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
+    target, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
     with Attempt(
         instance,
         entitled,
         REMOVE_MEMBERS,
         "remove a member of a repository",
         target_kind="repository",
-        target_id=found.id,
+        target_id=target.id,
     ) as attempt:
 
         def change(work: Work) -> None:
             user = users.user_by_uid(work.connection, user_uid)
-            if user is None or repositories.role_of(work.connection, found.id, user.id) is None:
+            if user is None or repositories.role_of(work.connection, target.id, user.id) is None:
                 raise missing("member")
-            repositories.remove_member(work.connection, found.id, user.id)
+            repositories.remove_member(work.connection, target.id, user.id)
             work.record(
-                f"Took {user.name} out of repository {found.path}", target_id=found.id, details={"user": user.name}
+                f"Took {user.name} out of repository {target.path}", target_id=target.id, details={"user": user.name}
             )
 
         attempt.write(change)

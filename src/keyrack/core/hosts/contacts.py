@@ -65,11 +65,11 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     def question(
         connection: Connection,
     ) -> tuple[dict[int, tuple[bytes | None, RevisionState]], dict[int, documents.Built]]:
-        found = servers.standings(connection, {one.server_id for one in contacts})
-        behind = {one.server_id for one in contacts if _is_behind(found, one)}
-        return found, documents.build(instance, connection, sorted(behind))
+        standings = servers.standings(connection, {contact.server_id for contact in contacts})
+        behind = {contact.server_id for contact in contacts if _is_behind(standings, contact)}
+        return standings, documents.build(instance, connection, sorted(behind))
 
-    found, built = instance.database.read(question)
+    standings, built = instance.database.read(question)
     signed: dict[int, documents.SignedDocument | Exception | None] = {}
     for server_id, document in built.items():
         try:
@@ -77,49 +77,49 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
         except Exception as error:  # raised for the one whose document it is; the others get theirs
             signed[server_id] = error
     checkpoints = chain.for_hosts(
-        instance, {one.audit for one in contacts if one.audit >= 0 and one.server_id in signed}
+        instance, {contact.audit for contact in contacts if contact.audit >= 0 and contact.server_id in signed}
     )
-    return [_answer(one, found, signed, checkpoints) for one in contacts]
+    return [_answer(contact, standings, signed, checkpoints) for contact in contacts]
 
 
-def _is_plain(standing: RevisionState, one: Contact) -> bool:
+def _is_plain(standing: RevisionState, contact: Contact) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
     is_settled = standing.went_back_at is None or standing.compared_at is not None
-    is_alone = standing.copied_at is None and one.run in ("", standing.agent_run)
-    return is_settled and is_alone and went_back.is_known(standing, one.revision, one.lineage)
+    is_alone = standing.copied_at is None and contact.run in ("", standing.agent_run)
+    return is_settled and is_alone and went_back.is_known(standing, contact.revision, contact.lineage)
 
 
-def _is_behind(found: dict[int, tuple[bytes | None, RevisionState]], one: Contact) -> bool:
-    secret_hash, standing = found.get(one.server_id, (None, None))
+def _is_behind(standings: dict[int, tuple[bytes | None, RevisionState]], contact: Contact) -> bool:
+    secret_hash, standing = standings.get(contact.server_id, (None, None))
     return (
         standing is not None
-        and secret_hash == one.secret_hash
-        and _is_plain(standing, one)
-        and standing.revision != one.revision
+        and secret_hash == contact.secret_hash
+        and _is_plain(standing, contact)
+        and standing.revision != contact.revision
     )
 
 
 def _answer(
-    one: Contact,
-    found: dict[int, tuple[bytes | None, RevisionState]],
+    contact: Contact,
+    standings: dict[int, tuple[bytes | None, RevisionState]],
     signed: dict[int, documents.SignedDocument | Exception | None],
     checkpoints: Mapping[int, dict[str, Any]],
 ) -> ContactAnswer | Exception:
-    secret_hash, standing = found.get(one.server_id, (None, None))
-    if standing is None or secret_hash != one.secret_hash or not _is_plain(standing, one):
+    secret_hash, standing = standings.get(contact.server_id, (None, None))
+    if standing is None or secret_hash != contact.secret_hash or not _is_plain(standing, contact):
         return ContactAnswer(None)
-    if standing.revision == one.revision:
+    if standing.revision == contact.revision:
         return ContactAnswer(standing)
-    document = signed[one.server_id]
+    document = signed[contact.server_id]
     if isinstance(document, Exception):
         return document
     if document is None:
         return Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
     fields: dict[str, Any] = {"document": document.text, "signature": document.signature}
-    if one.audit in checkpoints:
-        fields["checkpoint"] = checkpoints[one.audit]
+    if contact.audit in checkpoints:
+        fields["checkpoint"] = checkpoints[contact.audit]
     body = json.dumps(fields, separators=(",", ":")).encode()
-    if one.packs and len(body) >= LEAST_TO_PACK:
+    if contact.packs and len(body) >= LEAST_TO_PACK:
         return ContactAnswer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
     return ContactAnswer(standing, body, size=len(body))
 
@@ -135,34 +135,34 @@ class Known:
         self._seated: dict[int, bytes] = {}
         self._looked_at = float("-inf")
 
-    def note(self, one: Contact, standing: RevisionState) -> None:
+    def note(self, contact: Contact, standing: RevisionState) -> None:
         """A host obeys what it must, as was just read."""
         if len(self._standings) >= MOST_KNOWN:
             self.forget_all()
         if not self._standings:
             self._looked_at = self._clock()
-        self.note_seat(one, standing)
-        self._servers[one.secret_hash] = one.server_id
-        self._standings[one.server_id] = one.secret_hash, standing
+        self.note_seat(contact, standing)
+        self._servers[contact.secret_hash] = contact.server_id
+        self._standings[contact.server_id] = contact.secret_hash, standing
 
     def server_of(self, secret_hash: bytes, revision: int, lineage: str, run: str = "") -> int | None:
         """The server of a host that obeys what it must, and of which nothing else was heard since; None: not known."""
         server_id = self._servers.get(secret_hash)
-        held = None if server_id is None else self._standings.get(server_id)
-        if server_id is None or held is None or held[0] != secret_hash:
+        known = None if server_id is None else self._standings.get(server_id)
+        if server_id is None or known is None or known[0] != secret_hash:
             return None
         if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
             return None
-        one = Contact(server_id, secret_hash, revision, lineage, run=run)
-        is_current = held[1].revision == revision and _is_plain(held[1], one)
+        contact = Contact(server_id, secret_hash, revision, lineage, run=run)
+        is_current = known[1].revision == revision and _is_plain(known[1], contact)
         return server_id if is_current else None
 
-    def note_seat(self, one: Contact, standing: RevisionState) -> None:
+    def note_seat(self, contact: Contact, standing: RevisionState) -> None:
         """A host's secret is its server's, as was just read, and its run the one that is known."""
         if len(self._seats) >= MOST_KNOWN:
             self.forget_all()
-        self._seats[one.secret_hash] = one.server_id, standing.agent_run
-        self._seated[one.server_id] = one.secret_hash
+        self._seats[contact.secret_hash] = contact.server_id, standing.agent_run
+        self._seated[contact.server_id] = contact.secret_hash
 
     def seat_of(self, secret_hash: bytes, run: str = "") -> int | None:
         """Whose secret this was a moment ago, and nothing else was heard since; None: not known.
@@ -177,9 +177,9 @@ class Known:
         secret_hash = self._seated.pop(server_id, None)
         if secret_hash is not None:
             self._seats.pop(secret_hash, None)
-        held = self._standings.pop(server_id, None)
-        if held is not None:
-            self._servers.pop(held[0], None)
+        known = self._standings.pop(server_id, None)
+        if known is not None:
+            self._servers.pop(known[0], None)
 
     def forget_all(self) -> None:
         """Nothing is known any more."""
@@ -206,8 +206,8 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
         standings = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
         for server_id in some:
             secret_hash, standing = standings.get(server_id, (None, None))
-            held = known[server_id]
-            if standing is None or secret_hash != held[0] or _obeyed(standing) != _obeyed(held[1]):
+            before = known[server_id]
+            if standing is None or secret_hash != before[0] or _obeyed(standing) != _obeyed(before[1]):
                 different.append(server_id)
     return different
 

@@ -122,17 +122,17 @@ def authenticate_together(
     hashes = [instance.key.hash_token(secret) for secret, _ in proofs]
 
     def question(connection: Connection) -> dict[bytes, Server | DeletedServer]:
-        found: dict[bytes, Server | DeletedServer] = {**servers.by_agent_secrets(connection, set(hashes))}
-        for one in set(hashes).difference(found):
+        by_hash: dict[bytes, Server | DeletedServer] = {**servers.by_agent_secrets(connection, set(hashes))}
+        for one in set(hashes).difference(by_hash):
             if (gone := gone_servers.by_agent_secret(connection, one)) is not None:
-                found[one] = gone
-        return found
+                by_hash[one] = gone
+        return by_hash
 
-    held = instance.database.read(question)
+    proved = instance.database.read(question)
     results: list[Server | DeletedServer | Exception] = []
     for secret_hash, (_, address) in zip(hashes, proofs, strict=True):
         try:
-            results.append(_proved(instance, secret_hash, held.get(secret_hash), address))
+            results.append(_proved(instance, secret_hash, proved.get(secret_hash), address))
         except Exception as error:  # raised for the one who asked; the others get their answers
             results.append(error)
     return results
@@ -223,15 +223,15 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
     def take(work: Work) -> list[float | None]:
         work.no_event("each report accounts for itself")
         ids = [server.id for _, server, _ in several]
-        found = servers.by_ids(work.connection, ids, locked=True)
+        servers_now = servers.by_ids(work.connection, ids, locked=True)
         awaited = host_reports.awaited(work.connection, ids)
         delays: list[float | None] = []
         changes = {}
         for _, server, judged in several:
-            one = Work(_attempt(instance, server), work.connection)
-            now = _there(found.get(server.id))
-            changes[server.id], delay = _take(one, now, judged, awaited.get(server.id, frozenset()))
-            if not one.accounted:
+            own_work = Work(_attempt(instance, server), work.connection)
+            now = _there(servers_now.get(server.id))
+            changes[server.id], delay = _take(own_work, now, judged, awaited.get(server.id, frozenset()))
+            if not own_work.accounted:
                 raise RuntimeError("a report left no event")
             delays.append(delay)
         servers.change_each(work.connection, changes)
@@ -299,16 +299,16 @@ def _judged(instance: Instance, server: Server, body: Mapping[str, Any]) -> _Jud
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     logins = reports.pieces(instance, server, reports.read(body, instance.now()))
     seen = news.digest([body["keys_found"], body.get("keys_cut")]) if "keys_found" in body else ""
-    found = None
+    reported = None
     if seen and seen != server.facts.get(news.FOUND):
-        found = unmanaged_keys.read(body["keys_found"], body.get("keys_cut"))
+        reported = unmanaged_keys.read(body["keys_found"], body.get("keys_cut"))
     return _JudgedReport(
         body=body,
         applied=applied,
         state=state,
         problems=reports.problems(body),
-        seen="" if found is None else seen,
-        keys=[] if found is None else unmanaged_keys.plan(instance, server, found),
+        seen="" if reported is None else seen,
+        keys=[] if reported is None else unmanaged_keys.plan(instance, server, reported),
         host_keys=host_keys.read(body),
         logins=logins,
     )

@@ -61,26 +61,26 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
     lines = said.get("keys") if isinstance(said, Mapping) else None
     if type(port) is not int or not 1 <= port <= 65_535 or not isinstance(lines, list) or len(lines) > MOST:
         raise invalid("host_keys", f"This takes a port and at most {MOST} keys.")
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for line in lines:
         try:
             key = public_key.parse(line)
         except (public_key.KeyProblem, TypeError, AttributeError):
             continue
-        found[key.sha256] = key.canonical
-    return ReportedHostKeys(port, found) if found else None
+        keys[key.sha256] = key.canonical
+    return ReportedHostKeys(port, keys) if keys else None
 
 
 def store(work: Work, server: Server, reported: ReportedHostKeys) -> None:
     """Keep what a host shows, within the unit of work that takes its report."""
-    held = {one.fingerprint: one for one in host_keys.of_server(work.connection, server.id)}
-    for one in held.values():
-        shown = one.fingerprint in reported.keys
-        if not shown and not one.confirmed:
-            host_keys.remove(work.connection, one.id)  # it is gone again, and nobody ever trusted it
-        elif (one.shown, one.port) != (shown, reported.port):
-            host_keys.change(work.connection, one.id, {"shown": shown, "port": reported.port})
-    new = [fingerprint for fingerprint in reported.keys if fingerprint not in held]
+    known = {key.fingerprint: key for key in host_keys.of_server(work.connection, server.id)}
+    for key in known.values():
+        shown = key.fingerprint in reported.keys
+        if not shown and not key.confirmed:
+            host_keys.remove(work.connection, key.id)  # it is gone again, and nobody ever trusted it
+        elif (key.shown, key.port) != (shown, reported.port):
+            host_keys.change(work.connection, key.id, {"shown": shown, "port": reported.port})
+    new = [fingerprint for fingerprint in reported.keys if fingerprint not in known]
     for fingerprint in new:
         host_keys.add(
             work.connection,
@@ -90,13 +90,13 @@ def store(work: Work, server: Server, reported: ReportedHostKeys) -> None:
                 "fingerprint": fingerprint,
                 "port": reported.port,
                 "shown": True,
-                "confirmed": not held,
+                "confirmed": not known,
                 "first_at": work.now,
-                "confirmed_at": None if held else work.now,
+                "confirmed_at": None if known else work.now,
                 "confirmed_by": None,
             },
         )
-    if new and held:
+    if new and known:
         words = f"host {server.name} shows a host key that nobody confirmed: {', '.join(new)}"
         alarms.record(work.connection, server, CHANGED, words, work.now)
     elif new:
@@ -152,19 +152,19 @@ def confirm(
 
         def change(work: Work) -> list[HostKey]:
             server = server_named(work.connection, actor, reference)
-            held = host_keys.of_server(work.connection, server.id)
-            if not any(one.shown for one in held):
+            keys = host_keys.of_server(work.connection, server.id)
+            if not any(key.shown for key in keys):
                 raise missing("host key")
-            new = sorted(one.fingerprint for one in held if one.shown and not one.confirmed)
+            new = sorted(key.fingerprint for key in keys if key.shown and not key.confirmed)
             if fingerprints is not None and sorted(fingerprints) != new:
                 words = "The host shows other keys by now; look at them again."
                 raise Refusal(Kind.TAKEN, "host-keys-changed", words, field="fingerprints")
-            for one in held:
-                if not one.shown:
-                    host_keys.remove(work.connection, one.id)
-                elif not one.confirmed:
+            for key in keys:
+                if not key.shown:
+                    host_keys.remove(work.connection, key.id)
+                elif not key.confirmed:
                     values = {"confirmed": True, "confirmed_at": work.now, "confirmed_by": actor.name}
-                    host_keys.change(work.connection, one.id, values)
+                    host_keys.change(work.connection, key.id, values)
             ending = f": {', '.join(new)}" if new else ", which had not changed"
             work.record(
                 f"Confirmed the host keys of {server.name}{ending}",
@@ -188,15 +188,15 @@ def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list
         for way in page.items:
             accounts.setdefault(way.server.id, (way.server, {}))[1][way.line.username] = None
         cursor = page.next
-    held = instance.database.read(lambda connection: host_keys.of_servers(connection, accounts))
-    return [_reachable(server, names, held.get(server.id, ())) for server, names in accounts.values()]
+    keys = instance.database.read(lambda connection: host_keys.of_servers(connection, accounts))
+    return [_reachable(server, names, keys.get(server.id, ())) for server, names in accounts.values()]
 
 
-def _reachable(server: Server, names: Iterable[str], held: Sequence[HostKey]) -> Reachable:
+def _reachable(server: Server, names: Iterable[str], known_keys: Sequence[HostKey]) -> Reachable:
     return Reachable(
         server=server,
         accounts=tuple(sorted(names)),
-        port=held[-1].port if held else 22,
-        keys=tuple(one.public_key for one in held if one.confirmed),
-        changed=any(one.shown and not one.confirmed for one in held),
+        port=known_keys[-1].port if known_keys else 22,
+        keys=tuple(key.public_key for key in known_keys if key.confirmed),
+        changed=any(key.shown and not key.confirmed for key in known_keys),
     )

@@ -222,15 +222,15 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
     with _confirming_key(instance, actor, key_id) as attempt:
 
         def change(work: Work) -> None:
-            found = _key_to_confirm(work.connection, actor, key_id)
-            owner = users.user(work.connection, found.user_id)
+            key = _key_to_confirm(work.connection, actor, key_id)
+            owner = users.user(work.connection, key.user_id)
             if owner is not None and owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
-            whose = str(found.user_name)
-            row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
-            held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
-            freezes.confirm(work.connection, (row,), held, work.now)
-            server_ids = {one.server_id for one in held} | grants.servers_of_user(work.connection, row.user_id)
+            whose = str(key.user_name)
+            row = Row({name: value for name, value in key.items() if name not in ("user_kind", "user_name")})
+            copies = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
+            freezes.confirm(work.connection, (row,), copies, work.now)
+            server_ids = {one.server_id for one in copies} | grants.servers_of_user(work.connection, row.user_id)
             work.bump_revisions(server_ids)
             words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
             work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
@@ -243,9 +243,9 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
     with _confirming_credential(instance, actor, credential_id) as attempt:
 
         def change(work: Work) -> None:
-            held = _credential_to_confirm(work.connection, actor, credential_id)
-            where = f"{held.username} on {held.server_name}"
-            row = Row({name: value for name, value in held.items() if name not in ("server_name", "username")})
+            credential = _credential_to_confirm(work.connection, actor, credential_id)
+            where = f"{credential.username} on {credential.server_name}"
+            row = Row({name: value for name, value in credential.items() if name not in ("server_name", "username")})
             freezes.confirm(work.connection, (), (row,), work.now)
             work.bump_revision(row.server_id)
             work.record(
@@ -317,11 +317,13 @@ def _scope(
     if person is not None:
         rows = freezes.user_keys_of(connection, workspace, person.id)
         prints = [row.fingerprint for row in rows]
-        held = freezes.credentials_of_keys(connection, workspace, prints)
+        copies = freezes.credentials_of_keys(connection, workspace, prints)
         server_ids = grants.servers_of_user(connection, person.id)
         server_ids |= servers_with_credentials(connection, workspace, prints, instance.now())
-        glass = sum(1 for row in held if row.break_glass)
-        return _Scope(f"of {person.name}", person.id, None, [], sorted(server_ids), rows, held, len(set(prints)), glass)
+        glass = sum(1 for row in copies if row.break_glass)
+        return _Scope(
+            f"of {person.name}", person.id, None, [], sorted(server_ids), rows, copies, len(set(prints)), glass
+        )
     marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
     at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
     prints_at = {row.fingerprint for row in at}
@@ -339,7 +341,7 @@ def _scope(
 def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:
     """Leave the marks of a freeze; only_free: where no other freeze left its own."""
     free = [row for row in scope.keys if not only_free or row["frozen_at"] is None]
-    held = [row for row in scope.held if not only_free or row["frozen_at"] is None]
+    credentials = [row for row in scope.held if not only_free or row["frozen_at"] is None]
     freezes.mark_servers(work.connection, scope.marked, at, only_free=only_free)
     freezes.mark_user_keys(work.connection, free, at)
-    freezes.mark_credentials(work.connection, held, at)
+    freezes.mark_credentials(work.connection, credentials, at)

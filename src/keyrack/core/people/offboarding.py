@@ -186,26 +186,34 @@ def confirm(work: Work, server_id: int, applied: int) -> None:
 
 
 def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_id: int) -> Progress | None:
-    found = offboardings.get(connection, actor.workspace_id, offboarding_id)
-    return None if found is None else _progress(instance, connection, (found,))[0]
+    offboarding = offboardings.get(connection, actor.workspace_id, offboarding_id)
+    return None if offboarding is None else _progress(instance, connection, (offboarding,))[0]
 
 
 def _progress(instance: Instance, connection: Connection, standing: Sequence[Offboarding]) -> tuple[Progress, ...]:
-    ids = [one.id for one in standing]
+    ids = [offboarding.id for offboarding in standing]
     hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
     quiet = _git_quiet(instance)
     return tuple(
         Progress(
-            one,
-            tuple(_of_host(host) for host in hosts.get(one.id, ())),
-            tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(one.id, ())),
+            offboarding,
+            tuple(_of_host(host) for host in hosts.get(offboarding.id, ())),
+            tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(offboarding.id, ())),
         )
-        for one in standing
+        for offboarding in standing
     )
 
 
-def _of_host(one: HostReceipt) -> Receipt:
-    return Receipt(one.server_id, one.server_name, one.wanted, one.applied, one.at, one.copied, one.host)
+def _of_host(receipt: HostReceipt) -> Receipt:
+    return Receipt(
+        receipt.server_id,
+        receipt.server_name,
+        receipt.wanted,
+        receipt.applied,
+        receipt.at,
+        receipt.copied,
+        receipt.host,
+    )
 
 
 def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitReceipt:

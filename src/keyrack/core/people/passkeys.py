@@ -42,7 +42,7 @@ def registration(instance: Instance, actor: Actor, place: Browser) -> str:
     from webauthn.helpers import structs
 
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
-        held = attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
+        own = attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
         options = webauthn.generate_registration_options(
             rp_id=place.host,
             rp_name="Keyrack",
@@ -54,7 +54,9 @@ def registration(instance: Instance, actor: Actor, place: Browser) -> str:
                 user_verification=structs.UserVerificationRequirement.PREFERRED,
             ),
             exclude_credentials=[
-                structs.PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
+                structs.PublicKeyCredentialDescriptor(id=passkey.credential)
+                for passkey in own
+                if passkey.credential is not None
             ],
         )
         return webauthn.options_to_json(options)
@@ -110,9 +112,11 @@ def options(instance: Instance, place: Browser, *, user_id: int | None = None) -
 
     allowed: list[structs.PublicKeyCredentialDescriptor] | None = None
     if user_id is not None:
-        held = instance.database.read(lambda connection: authenticators.of_user(connection, user_id))
+        own = instance.database.read(lambda connection: authenticators.of_user(connection, user_id))
         allowed = [
-            structs.PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
+            structs.PublicKeyCredentialDescriptor(id=passkey.credential)
+            for passkey in own
+            if passkey.credential is not None
         ]
         if not allowed:
             return ""
@@ -132,8 +136,8 @@ def options(instance: Instance, place: Browser, *, user_id: int | None = None) -
 def owner(instance: Instance, answer: str) -> int | None:
     """Whose passkey an answer claims to be of; no proof yet of anything."""
     credential = _credential(answer)
-    found = instance.database.read(lambda connection: authenticators.by_credential(connection, credential))
-    return None if found is None else found.user_id
+    passkey = instance.database.read(lambda connection: authenticators.by_credential(connection, credential))
+    return None if passkey is None else passkey.user_id
 
 
 def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
@@ -151,9 +155,9 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
         _spend(work, challenge)
     except Refusal:
         raise wrong from None
-    held = authenticators.by_credential(work.connection, credential)
-    user = None if held is None else users.user(work.connection, held.user_id)
-    if held is None or user is None or user.disabled_at is not None:
+    passkey = authenticators.by_credential(work.connection, credential)
+    user = None if passkey is None else users.user(work.connection, passkey.user_id)
+    if passkey is None or user is None or user.disabled_at is not None:
         raise wrong
     try:
         proven = webauthn.verify_authentication_response(
@@ -161,13 +165,13 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
             expected_challenge=challenge,
             expected_rp_id=place.host,
             expected_origin=place.origin,
-            credential_public_key=held.secret,
-            credential_current_sign_count=held.step or 0,
+            credential_public_key=passkey.secret,
+            credential_current_sign_count=passkey.step or 0,
             require_user_verification=alone,
         )
     except (WebAuthnException, ValueError):
         raise wrong from None
-    authenticators.change(work.connection, held.id, {"step": proven.new_sign_count, "last_used_at": work.now})
+    authenticators.change(work.connection, passkey.id, {"step": proven.new_sign_count, "last_used_at": work.now})
     return user
 
 

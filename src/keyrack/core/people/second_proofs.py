@@ -68,7 +68,7 @@ def ways(instance: Instance, actor: Actor) -> SecondProofs:
     """By what the actor can prove again who they are: for what a page shows."""
 
     def question(connection: Connection) -> SecondProofs:
-        kinds = {one.kind for one in authenticators.of_user(connection, actor.user_id or 0)}
+        kinds = {proof.kind for proof in authenticators.of_user(connection, actor.user_id or 0)}
         has_password = users.password_hash(connection, actor.user_id or 0) is not None
         return SecondProofs(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
 
@@ -85,11 +85,11 @@ def begin_totp(instance: Instance, actor: Actor) -> CodesEnrolment:
 
 def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | None:
     """An enrolment again, None for one that is too old or somebody else's."""
-    held = carried.unpack(instance, f"totp of {actor.user_id}", text)
-    if held is None:
+    begun = carried.unpack(instance, f"totp of {actor.user_id}", text)
+    if begun is None:
         return None
     label = quote(f"Keyrack:{actor.name}")
-    return CodesEnrolment(held["secret"], f"otpauth://totp/{label}?secret={held['secret']}&issuer=Keyrack", text)
+    return CodesEnrolment(begun["secret"], f"otpauth://totp/{label}?secret={begun['secret']}&issuer=Keyrack", text)
 
 
 def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
 
 def ensure_recovery(work: Work, user: User) -> tuple[str, ...]:
     """Recovery codes for a user who has none left; () where some are."""
-    if any(one.kind == RECOVERY for one in authenticators.of_user(work.connection, user.id)):
+    if any(proof.kind == RECOVERY for proof in authenticators.of_user(work.connection, user.id)):
         return ()
     codes = tuple(_new_code() for _ in range(RECOVERY_CODES))
     for number, code in enumerate(codes, 1):
@@ -151,14 +151,16 @@ def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
 
         def run(work: Work) -> None:
             user = own_user(work, actor.user_id)
-            held = {one.id: one for one in authenticators.of_user(work.connection, user.id)}
-            found = held.get(authenticator_id)
-            if found is None or found.kind not in SECOND:
+            own = {proof.id: proof for proof in authenticators.of_user(work.connection, user.id)}
+            removed = own.get(authenticator_id)
+            if removed is None or removed.kind not in SECOND:
                 raise missing("proof")
-            authenticators.remove(work.connection, found.id)
+            authenticators.remove(work.connection, removed.id)
             if not authenticators.any_of_user(work.connection, user.id, SECOND):
                 authenticators.remove_kind(work.connection, user.id, RECOVERY)
-            work.record(f"{user.name} signs in without {found.name} from now on", target_id=found.id, level="warning")
+            work.record(
+                f"{user.name} signs in without {removed.name} from now on", target_id=removed.id, level="warning"
+            )
 
         attempt.write(run)
 
@@ -208,15 +210,15 @@ def prove_code(instance: Instance, actor: Actor, code: str) -> None:
 def use(work: Work, user: User, code: str) -> str:
     """Use a code up, and say what it was: "code" or "recovery code". Raises Refusal UNAUTHENTICATED."""
     typed = "".join(code.split()).replace("-", "").lower()
-    for one in authenticators.of_user(work.connection, user.id):
-        if one.kind == TOTP_KIND:
-            key = base64.b32decode(work.instance.key.decrypt(one.secret, _context(one.id)))
-            step = _matching(key, typed, int(work.now.timestamp()), after=one.step or 0)
+    for proof in authenticators.of_user(work.connection, user.id):
+        if proof.kind == TOTP_KIND:
+            key = base64.b32decode(work.instance.key.decrypt(proof.secret, _context(proof.id)))
+            step = _matching(key, typed, int(work.now.timestamp()), after=proof.step or 0)
             if step is not None:
-                authenticators.change(work.connection, one.id, {"step": step, "last_used_at": work.now})
+                authenticators.change(work.connection, proof.id, {"step": step, "last_used_at": work.now})
                 return "code"
-        elif one.kind == RECOVERY and hmac.compare_digest(one.secret, _hash(work.instance, user, typed)):
-            authenticators.remove(work.connection, one.id)
+        elif proof.kind == RECOVERY and hmac.compare_digest(proof.secret, _hash(work.instance, user, typed)):
+            authenticators.remove(work.connection, proof.id)
             return "recovery code"
     raise Refusal(Kind.UNAUTHENTICATED, "code-wrong", "This code is wrong, or it was used already.", field="code")
 
@@ -252,8 +254,8 @@ def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_
 def _add(
     work: Work, user: User, kind: str, name: str, secret: bytes, *, credential: bytes | None = None, step: int = 0
 ) -> int:
-    held = authenticators.of_user(work.connection, user.id)
-    if sum(one.kind == kind for one in held) >= MOST:
+    proofs = authenticators.of_user(work.connection, user.id)
+    if sum(proof.kind == kind for proof in proofs) >= MOST:
         raise Refusal(Kind.LIMIT, "too-many-proofs", f"Nobody has more than {MOST} of these; take one away first.")
     values = {
         "user_id": user.id,

@@ -60,8 +60,8 @@ def begin(
     """
     now, settings = work.now, work.instance.settings
     web_sessions.remove_ended(work.connection, now, now - timedelta(minutes=settings.session_idle_minutes))
-    held = web_sessions.of_user(work.connection, user.id, now)
-    for old in held[MOST_SESSIONS - 1 :]:
+    sessions = web_sessions.of_user(work.connection, user.id, now)
+    for old in sessions[MOST_SESSIONS - 1 :]:
         web_sessions.remove(work.connection, old.id)
     secret = secrets.token_urlsafe(32)
     number = web_sessions.add(
@@ -114,12 +114,13 @@ def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) 
 
 def as_they_were(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
     """The ids of the sessions that are in force still, and whose users may do what they might."""
-    asked = {one.session.id: one.user for one in visitors}
-    held = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
+    asked = {visitor.session.id: visitor.user for visitor in visitors}
+    sessions = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
     return frozenset(
         id
-        for id, one in held.items()
-        if _in_force(instance, one) and (one.user.role, one.user.policies) == (asked[id].role, asked[id].policies)
+        for id, visitor in sessions.items()
+        if _in_force(instance, visitor)
+        and (visitor.user.role, visitor.user.policies) == (asked[id].role, asked[id].policies)
     )
 
 
@@ -164,7 +165,7 @@ def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | Non
             user = own_user(work, owner)
             if not own:
                 refuse_exceeding(work, user)
-            if session_id not in {one.id for one in web_sessions.of_user(work.connection, user.id, work.now)}:
+            if session_id not in {session.id for session in web_sessions.of_user(work.connection, user.id, work.now)}:
                 raise missing("session")
             web_sessions.remove(work.connection, session_id)
             work.record(f"Ended a session of {user.name} in the console", target_id=session_id)
@@ -187,7 +188,7 @@ def end_others(instance: Instance, actor: Actor, *, but: int) -> int:
 def _of(instance: Instance, connection: Connection, user_id: int) -> tuple[WebSession, ...]:
     since = instance.now() - timedelta(minutes=instance.settings.session_idle_minutes)
     sessions = web_sessions.of_user(connection, user_id, instance.now())
-    return tuple(one for one in sessions if one.holds and one.seen_at > since)
+    return tuple(session for session in sessions if session.holds and session.seen_at > since)
 
 
 def _in_force(instance: Instance, visitor: Visitor) -> bool:

@@ -52,9 +52,9 @@ def _state(connection: Connection, workspace: Workspace, at: datetime) -> State:
 
 
 def _text(state: State, name: str, at: datetime) -> str:
-    held = [one for one in (_grant(state, grant, at) for grant in state.grants) if one is not None]
+    granted = [table for table in (_grant(state, grant, at) for grant in state.grants) if table is not None]
     tags = {tag for server in state.servers.values() for tag in server.tags}
-    to_come = sorted({str(one["tag"]) for one in held if one["tag"]} - tags)
+    to_come = sorted({str(table["tag"]) for table in granted if table["tag"]} - tags)
     lines = [HEAD.format(at=_value(at)), *_table("[workspace]", {"name": name, "tags": to_come or None})]
     policy = state.key_policy
     if policy is not None and policy.holds and (policy.key_types or policy.rsa_minimum_bits):
@@ -66,13 +66,13 @@ def _text(state: State, name: str, at: datetime) -> str:
         lines += _table("[[users]]", _user(state, user.id, user))
     by_id = {user.id: user.name for user in state.users.values()}
     for group, number in state.groups.items():
-        members = sorted(by_id[one] for one in state.members[number])
+        members = sorted(by_id[user_id] for user_id in state.members[number])
         lines += _table("[[groups]]", {"name": group, "members": members})
     for server in state.servers.values():
         lines += _table("[[servers]]", _server(state, server))
     for path, repository in state.repositories.items():
         parts = repository.repository
-        members_of = [{"user": by_id[one], "role": role.value} for one, role in repository.members.items()]
+        members_of = [{"user": by_id[user_id], "role": role.value} for user_id, role in repository.members.items()]
         fields = {
             "path": path,
             "id": parts.id,
@@ -90,7 +90,7 @@ def _text(state: State, name: str, at: datetime) -> str:
         ]
         lines += _table("[[repositories]]", {**fields, "members": members_of, "deploy_keys": opened_by or None})
     # In an order of their own, so that two exports of the same differ in nothing.
-    lines += sorted({"\n".join(_table("[[grants]]", one)) for one in held})
+    lines += sorted({"\n".join(_table("[[grants]]", table)) for table in granted})
     for rule in state.rules:
         server_name = state.servers[rule.server_id].name if rule.server_id in state.servers else None
         if rule.server_id is not None and server_name is None:
@@ -98,13 +98,13 @@ def _text(state: State, name: str, at: datetime) -> str:
         most = None if rule.longest is None else written(rule.longest)
         fields = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
         lines += _table("[[request_rules]]", {**fields, "system_user": rule.system_user, "max_duration": most})
-    for one in state.revoked_keys:
-        lines += _table("[[revoked_keys]]", {"fingerprint": one.fingerprint, "reason": one.reason or None})
+    for revoked in state.revoked_keys:
+        lines += _table("[[revoked_keys]]", {"fingerprint": revoked.fingerprint, "reason": revoked.reason or None})
     return "\n".join(lines) + "\n"
 
 
 def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
-    sources = [one for one in state.sources if one.user_id == user_id]
+    sources = [source for source in state.sources if source.user_id == user_id]
     # A file has no freeze of one server: its keys are frozen everywhere, so that none opens what it did not before.
     marks = [server.frozen_at for server in state.servers.values() if server.frozen_at is not None]
     return {
@@ -123,7 +123,7 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
             }
             for key in state.user_keys.get(user_id, ())
         ],
-        "key_sources": [{"kind": one.kind, "account": one.account, "url": one.url} for one in sources],
+        "key_sources": [{"kind": source.kind, "account": source.account, "url": source.url} for source in sources],
     }
 
 
@@ -138,23 +138,23 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
         "mode": server.mode,
         "credentials": [
             {
-                "label": one.label,
-                "username": one.username,
-                "public_key": one.line,
-                "temporary": one.temporary or None,
-                "expires_at": one.expires_at,
-                "restrictions": dict(one.restrictions) or None,
-                "break_glass": one.break_glass or None,
-                "frozen": (not one.break_glass and is_frozen(one, [server.frozen_at])) or None,
+                "label": credential.label,
+                "username": credential.username,
+                "public_key": credential.line,
+                "temporary": credential.temporary or None,
+                "expires_at": credential.expires_at,
+                "restrictions": dict(credential.restrictions) or None,
+                "break_glass": credential.break_glass or None,
+                "frozen": (not credential.break_glass and is_frozen(credential, [server.frozen_at])) or None,
             }
-            for one in state.credentials.get(server.id, ())
+            for credential in state.credentials.get(server.id, ())
         ],
         "offline_after_seconds": server.offline_after_seconds or None,
         "offline_then": server.offline_then if server.offline_then != "keep" else None,
         "host_keys": [
-            {"public_key": one.public_key, "port": one.port if one.port != 22 else None}
-            for one in state.host_keys.get(server.id, ())
-            if one.confirmed
+            {"public_key": key.public_key, "port": key.port if key.port != 22 else None}
+            for key in state.host_keys.get(server.id, ())
+            if key.confirmed
         ]
         or None,
     }
@@ -203,12 +203,12 @@ def _value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):
-        pairs = (f"{_name(name)} = {_value(one)}" for name, one in value.items() if one is not None)
+        pairs = (f"{_name(name)} = {_value(item)}" for name, item in value.items() if item is not None)
         return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, list | tuple):
         # A table in each line, so that long lists are read, and differences between two exports too.
-        if any(isinstance(one, Mapping) for one in value):
-            return "[\n" + "".join(f"  {_value(one)},\n" for one in value) + "]"
+        if any(isinstance(item, Mapping) for item in value):
+            return "[\n" + "".join(f"  {_value(item)},\n" for item in value) + "]"
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, int):
         return str(value)

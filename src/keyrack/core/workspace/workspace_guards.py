@@ -103,17 +103,17 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
     if not wanted.has_deploy_keys:
         return
     state = run.state.repositories.get(wanted.path)
-    held = {} if state is None else {one.fingerprint: one for one in run.state.deploy_keys.get(state.repository.id, ())}
-    for one in wanted.deploy_keys:
-        fingerprint = validation.key_line(run.instance, one.public_key).sha256
-        was = held.pop(fingerprint, None)
-        if was is not None and (was.title, was.application, was.can_push) == (one.title, one.application, one.can_push):
+    keys = {} if state is None else {key.fingerprint: key for key in run.state.deploy_keys.get(state.repository.id, ())}
+    for key in wanted.deploy_keys:
+        fingerprint = validation.key_line(run.instance, key.public_key).sha256
+        was = keys.pop(fingerprint, None)
+        if was is not None and (was.title, was.application, was.can_push) == (key.title, key.application, key.can_push):
             continue
-        run.check_key(one.public_key)
+        run.check_key(key.public_key)
         if was is not None:
             run.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
-        run.do(f"add deploy key {one.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, one))
-    for was in held.values():
+        run.do(f"add deploy key {key.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, key))
+    for was in keys.values():
         run.remove(f"delete deploy key {was.title} of {wanted.path}", _deleted(was))
 
 

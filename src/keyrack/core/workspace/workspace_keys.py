@@ -43,18 +43,21 @@ def compare_server(run: Comparison, wanted: WantedServer) -> None:
         )
     if not wanted.has_credentials:
         return
-    held = {one.label: one for one in (run.state.credentials.get(known.id, ()) if known else ())}
-    for one in wanted.credentials:
-        if has_ended(one.expires_at, run.at):
+    credentials = {
+        credential.label: credential for credential in (run.state.credentials.get(known.id, ()) if known else ())
+    }
+    for credential in wanted.credentials:
+        if has_ended(credential.expires_at, run.at):
             continue  # it has ended
-        was = held.pop(one.label, None)
-        if was is not None and _same(run, one, was):
+        was = credentials.pop(credential.label, None)
+        if was is not None and _same(run, credential, was):
             continue
-        run.check_key(one.public_key)
+        run.check_key(credential.public_key)
         if was is not None:
             run.do(f"delete SSH key {was.label} on server {wanted.name}, which another one replaces", _deleted(was))
-        run.do(f"add SSH key {one.label} for {one.username} on server {wanted.name}", _added(wanted.name, one))
-    for was in held.values():
+        words = f"add SSH key {credential.label} for {credential.username} on server {wanted.name}"
+        run.do(words, _added(wanted.name, credential))
+    for was in credentials.values():
         run.remove(f"delete SSH key {was.label} on server {wanted.name}", _deleted(was))
 
 
@@ -80,16 +83,16 @@ def _put(name: str, *, kind: str | None = None, disabled: bool | None = None) ->
 
 def _user_keys(run: Comparison, wanted: WantedUser) -> None:
     known = run.state.users.get(wanted.name)
-    held = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
+    keys = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
     for title, line, end in wanted.keys:
         key = validation.key_line(run.instance, line)
-        there = held.pop(key.sha256, None)
+        there = keys.pop(key.sha256, None)
         if there is None:
             run.check_key(line)
             run.do(f"add SSH key {key.sha256} of {wanted.name}", _added_key(wanted, title, line, end))
         elif end is not None and end != there.expires_at:
             run.do(f"give SSH key {key.sha256} of {wanted.name} another end", _renewed(there, end))
-    for was in held.values():
+    for was in keys.values():
         run.remove(
             f"delete SSH key {was.fingerprint} of {wanted.name}",
             lambda doing, one=was: user_keys.delete(  # type: ignore[misc]
@@ -115,9 +118,9 @@ def _renewed(was: UserKey, end: datetime) -> Callable[[Doing], object]:
 
 def _sources(run: Comparison, wanted: WantedUser) -> None:
     known = run.state.users.get(wanted.name)
-    held = {one.kind: one for one in run.state.sources if known is not None and one.user_id == known.id}
+    sources = {one.kind: one for one in run.state.sources if known is not None and one.user_id == known.id}
     for source in wanted.sources:
-        was = held.pop(source.kind, None)
+        was = sources.pop(source.kind, None)
         if was is None or was.account != source.account or (source.url is not None and was.url != source.url):
             run.do(
                 f"take keys of {wanted.name} from {source.account} at {source.url or source.kind}",
@@ -125,9 +128,9 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
                     doing.instance, doing.actor, wanted.name, one.kind, account=one.account, url=one.url
                 ),
             )
-    for kind in held:
+    for kind in sources:
         run.remove(
-            f"take keys of {wanted.name} from {held[kind].account} no more",
+            f"take keys of {wanted.name} from {sources[kind].account} no more",
             lambda doing, one=kind: key_sources.delete(  # type: ignore[misc]
                 doing.instance, doing.actor, wanted.name, one
             ),
@@ -137,8 +140,8 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
     fingerprint = validation.key_line(run.instance, wanted.public_key).sha256
     wanted_fields = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
-    held = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
-    return wanted_fields == held and wanted.break_glass == bool(was.break_glass)
+    fields = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
+    return wanted_fields == fields and wanted.break_glass == bool(was.break_glass)
 
 
 def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:

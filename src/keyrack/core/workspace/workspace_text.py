@@ -350,10 +350,10 @@ class _Reader:
             with self.faults.noted():
                 _shaped(entry, section, place)
                 with placed(place):
-                    one = read(place, entry)
-                if name(one) in found:
-                    raise wrong(place, f"{name(one)!r} stands twice")
-                found[name(one)] = one
+                    record = read(place, entry)
+                if name(record) in found:
+                    raise wrong(place, f"{name(record)!r} stands twice")
+                found[name(record)] = record
         return tuple(found.values())
 
     def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:

@@ -1,4 +1,4 @@
-"""Answers sshd's AuthorizedKeysCommand where no C compiler is: asks the service for a line; decides nothing.
+"""Answers sshd's AuthorizedKeysCommand where no C compiler is: asks the authorizer for a line; decides nothing.
 
 lookup.py SOCKET FINGERPRINT; started as `python3 -I -S`. The same as lookup.c, which says what the frames are.
 """

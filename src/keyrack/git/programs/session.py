@@ -1,4 +1,4 @@
-"""The forced command where no C compiler is: asks the service, runs git, stops it when told; decides nothing.
+"""The forced command where no C compiler is: asks the authorizer, runs git, stops it when told; decides nothing.
 
 session.py SOCKET FINGERPRINT; started as `python3 -I -S`. The same as session.c, which explains every step.
 """

@@ -1,0 +1,1 @@
+"""Questions about the audit log and about what leaves it."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Delete, Select, Update, delete, insert, selec
 from keyrack.model import LEVELS, Event
 from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
-from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
 
@@ -119,9 +119,9 @@ def deleted(connection: Connection) -> list[int]:
 
 @prepared
 def _clear(webhook_id: int, most: int) -> Delete:
-    held = webhook_deliveries
-    some = select(held.c.id).where(held.c.webhook_id == webhook_id).order_by(held.c.id).limit(most)
-    return delete(held).where(held.c.id.in_(some))
+    rows = webhook_deliveries
+    some = select(rows.c.id).where(rows.c.webhook_id == webhook_id).order_by(rows.c.id).limit(most)
+    return delete(rows).where(rows.c.id.in_(some))
 
 
 @prepared
@@ -182,15 +182,15 @@ def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | N
 
 @prepared
 def _due(at: datetime, limit: int) -> Select[Any]:
-    held = webhook_deliveries
+    rows = webhook_deliveries
     active = select(webhooks.c.id).where(webhooks.c.active.is_(True))
-    due = select(held).where(IS_WAITING, held.c.next_at <= at, held.c.webhook_id.in_(active))
-    return due.order_by(held.c.next_at).limit(limit)
+    due = select(rows).where(IS_WAITING, rows.c.next_at <= at, rows.c.webhook_id.in_(active))
+    return due.order_by(rows.c.next_at).limit(limit)
 
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:
     """What is to be sent by now, the longest waiting first."""
-    return tuple(Delivery(**row) for row in _due.rows(connection, at, limit))
+    return tuple(_delivery(row) for row in _due.rows(connection, at, limit))
 
 
 _changing = Statement(
@@ -207,10 +207,12 @@ _changing = Statement(
 )
 
 
-def change(connection: Connection, one: Delivery) -> None:
+def change(connection: Connection, delivery: Delivery) -> None:
     """Write down how far a delivery is."""
-    values = {name: getattr(one, name) for name in ("state", "attempts", "status", "words", "next_at", "delivered_at")}
-    _changing.run(connection, {**values, "of_id": one.id})
+    values = {
+        name: getattr(delivery, name) for name in ("state", "attempts", "status", "words", "next_at", "delivered_at")
+    }
+    _changing.run(connection, {**values, "of_id": delivery.id})
 
 
 @prepared
@@ -225,21 +227,21 @@ def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event
 
 @prepared
 def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
-    held = webhook_deliveries
-    statement = select(held).where(held.c.webhook_id == webhook_id).order_by(held.c.id.desc()).limit(limit)
-    return statement if before is None else statement.where(held.c.id < before)
+    rows = webhook_deliveries
+    statement = select(rows).where(rows.c.webhook_id == webhook_id).order_by(rows.c.id.desc()).limit(limit)
+    return statement if before is None else statement.where(rows.c.id < before)
 
 
 def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:
     """What was sent or is to be sent to a webhook, newest first; before: only those with a smaller id."""
-    return tuple(Delivery(**row) for row in _deliveries.rows(connection, webhook_id, before, limit))
+    return tuple(_delivery(row) for row in _deliveries.rows(connection, webhook_id, before, limit))
 
 
 @prepared
 def _forget(before: datetime, most: int) -> Delete:
-    held = webhook_deliveries
-    old = select(held.c.id).where(held.c.state != WAITING, held.c.created_at < before).limit(most)
-    return delete(held).where(held.c.id.in_(old))
+    rows = webhook_deliveries
+    old = select(rows.c.id).where(rows.c.state != WAITING, rows.c.created_at < before).limit(most)
+    return delete(rows).where(rows.c.id.in_(old))
 
 
 def forget(connection: Connection, before: datetime, most: int) -> int:
@@ -250,5 +252,14 @@ def forget(connection: Connection, before: datetime, most: int) -> int:
 def _webhook(row: Any) -> Webhook:
     # What others wrote there: of a level that is none everything is sent, of actions that are no list nothing.
     level = row["level"] if row["level"] in LEVELS else LEVELS[0]
-    actions = tuple(one for one in row["actions"] if isinstance(one, str)) if isinstance(row["actions"], list) else ()
+    actions = (
+        tuple(action for action in row["actions"] if isinstance(action, str))
+        if isinstance(row["actions"], list)
+        else ()
+    )
     return Webhook(**{**row, "level": level, "actions": actions})
+
+
+def _delivery(row: Row) -> Delivery:
+    """A delivery from its row, which has no seal: one in a state that there is none of is not sent, and failed."""
+    return Delivery(**{**row, "state": row["state"] if row["state"] in (WAITING, DELIVERED) else FAILED})

@@ -36,17 +36,17 @@ def missing(connection: Connection, head: str) -> tuple[str, ...]:
 
     head: the revision that this version works with. Of a database at another one nothing is told: it has other tables.
     """
-    found: dict[str, set[str]] = {}
+    columns: dict[str, set[str]] = {}
     for table, column in _asked(connection, _COLUMNS):
-        found.setdefault(table, set()).add(column)
-    if REVISION not in found:
+        columns.setdefault(table, set()).add(column)
+    if REVISION not in columns:
         return (f"table {REVISION} is missing",)
-    if "version_num" not in found[REVISION]:
+    if "version_num" not in columns[REVISION]:
         return (f"column {REVISION}.version_num is missing",)
     revisions_there = revisions(connection)
     if len(revisions_there) != 1:
         return (f"table {REVISION} has {len(revisions_there)} rows in place of one",)
-    return _missing(found) if revisions_there == [head] else ()
+    return _missing(columns) if revisions_there == [head] else ()
 
 
 def revisions(connection: Connection) -> list[str]:
@@ -54,14 +54,14 @@ def revisions(connection: Connection) -> list[str]:
     return sorted(str(row[0]) for row in connection.exec_driver_sql(_REVISIONS))
 
 
-def _missing(found: dict[str, set[str]]) -> tuple[str, ...]:
+def _missing(columns: dict[str, set[str]]) -> tuple[str, ...]:
     problems = []
     for name, ours in sorted(changes.metadata.tables.items()):
-        if name not in found:
+        if name not in columns:
             problems.append(f"table {name} is missing")
         else:
             problems += [
-                f"column {name}.{column.name} is missing" for column in ours.c if column.name not in found[name]
+                f"column {name}.{column.name} is missing" for column in ours.c if column.name not in columns[name]
             ]
     return tuple(problems)
 
@@ -130,8 +130,8 @@ def _unique(table: Table) -> tuple[frozenset[str], ...]:
 def _foreign_keys(table: Table) -> tuple[tuple[str, frozenset[str]], ...]:
     return tuple(
         sorted(
-            ((one.referred_table.name, frozenset(one.column_keys)) for one in table.foreign_key_constraints),
-            key=lambda one: (one[0], sorted(one[1])),
+            ((key.referred_table.name, frozenset(key.column_keys)) for key in table.foreign_key_constraints),
+            key=lambda key: (key[0], sorted(key[1])),
         )
     )
 

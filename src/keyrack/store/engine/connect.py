@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.util import LRUCache
 
-from keyrack.store.engine import altered
+from keyrack.store.engine import altered, sqlite_types
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
 from keyrack.store.tables.columns import as_json
 
@@ -150,6 +150,7 @@ def _sqlite_in_common() -> tuple[Any, Any]:
     follows from a file: the dialect looks at the library, once, on a database in memory.
     """
     with create_engine("sqlite://", json_deserializer=as_json).connect() as conn:
+        sqlite_types.use(conn.dialect)
         return conn.dialect, LRUCache(_STATEMENTS)
 
 

@@ -91,14 +91,14 @@ class GroupCommit:
         try:
             self.recorded = answer(self._commit_all, again=False)
         except _Lost:
-            for one in self.members:
-                one.again, one.error = True, None
+            for member in self.members:
+                member.again, member.error = True, None
         except Exception as error:  # raised for each who wanted it, in his own fiber
-            for one in self.members:
-                one.error = error
+            for member in self.members:
+                member.error = error
         except BaseException:  # the end of this fiber or program, and of no other's command: none was committed
-            for one in self.members[1:]:
-                one.again, one.error = True, None
+            for member in self.members[1:]:
+                member.again, member.error = True, None
             raise
 
     def _commit_all(self) -> dict[int, int]:
@@ -135,48 +135,50 @@ class GroupCommit:
 
     def _look_ahead(self, conn: Connection) -> None:
         """Have asked what those who may still join ask first."""
-        for one in islice(self._queue, MOST_TOGETHER - len(self.members)):
-            if one.foresight is not None and one not in self._looking:
+        for queued in islice(self._queue, MOST_TOGETHER - len(self.members)):
+            if queued.foresight is not None and queued not in self._looking:
                 held_servers.write(conn)  # or the answer would be older than what it follows
-                one.foresight.look(conn)
-                self._looking[one] = True
+                queued.foresight.look(conn)
+                self._looking[queued] = True
 
     def _foretold(self, wrote: QueuedCommand) -> None:
         """One wrote: who looked ahead takes account of it, or asks again."""
-        for one in self._looking:
-            if one.foresight is not None and (wrote.foresight is None or not one.foresight.follows(wrote.foresight)):
-                one.foresight.forget()
-                self._looking[one] = False
+        for queued in self._looking:
+            if queued.foresight is not None and (
+                wrote.foresight is None or not queued.foresight.follows(wrote.foresight)
+            ):
+                queued.foresight.forget()
+                self._looking[queued] = False
 
-    def _make(self, conn: Connection, one: QueuedCommand) -> set[int]:
+    def _make(self, conn: Connection, queued: QueuedCommand) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
         transaction = conn.get_transaction()
-        held_servers.let(conn, one.foresight is not None)
+        held_servers.let(conn, queued.foresight is not None)
         before = self._wrote(conn)
-        keep_short(conn, not one.fiber.wrote)
+        keep_short(conn, not queued.fiber.wrote)
         changes.begin_announcing(conn)
         sealed.begin_counting(conn)
         try:
-            one.result = one.context.run(one.command, conn)
+            queued.result = queued.context.run(queued.command, conn)
             sealed.settle(conn)
         except DBAPIError as error:
             # It may be of what an earlier one told.
             raise _Lost from error
         except Exception as error:  # the command's own: raised for who gave it, and the others go on
-            one.error = error
+            queued.error = error
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:
             raise RuntimeError("A command must not commit or roll back by itself.")
-        self._looking.pop(one, None)
+        self._looking.pop(queued, None)
         wrote = self._wrote(conn) != before
-        if one.error is None:
+        if queued.error is None:
             if wrote:
-                self._foretold(one)
+                self._foretold(queued)
             return announced
         if wrote:
             # Nearly all that are refused wrote nothing until then: a savepoint for each that is not would be two
             # statements more for every command.
-            raise _Lost from one.error
+            raise _Lost from queued.error
         return set()
 
     @staticmethod

@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
@@ -38,10 +38,12 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from keyrack.store.engine.altered import WRITE_LOST
 from keyrack.store.engine.connect import DatabaseAltered
+from keyrack.store.engine.sqlite_types import CHECKS
 
 P = ParamSpec("P")
 Process = Callable[[Any], Any]
 
+MOST_USUAL = 1000
 _PREFIX = "given_"  # or a placeholder could bear the name of one that SQLAlchemy makes itself
 
 
@@ -121,6 +123,10 @@ class CompiledStatement:
     reads: tuple[tuple[str, Process], ...]
     writes_one: bool = False
     """Each time it writes exactly one row, or fails."""
+    checks: tuple[tuple[int, Process], ...] = ()
+    """By the number of a column what its value goes through where it may be of another type."""
+    usual: set[tuple[type, ...]] = field(default_factory=set, compare=False)
+    """The types of rows that the checks changed nothing in, as with nearly all: to look those up is far quicker."""
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
@@ -150,11 +156,24 @@ class CompiledStatement:
 
     def row(self, values: Sequence[Any]) -> Row:
         """A row of the driver's as ours."""
+        if self.checks and (types := tuple(map(type, values))) not in self.usual:
+            values = self._checked(values, types)
         row = Row(zip(self.names, values, strict=False))
         for name, process in self.reads:
             if row[name] is not None:
                 row[name] = process(row[name])
         return row
+
+    def _checked(self, values: Sequence[Any], types: tuple[type, ...]) -> Sequence[Any]:
+        checked = list(values)
+        for at, process in self.checks:
+            if at < len(checked):
+                checked[at] = process(checked[at])
+        if all(now is was for now, was in zip(checked, values, strict=True)):
+            if len(self.usual) >= MOST_USUAL:
+                self.usual.clear()
+            self.usual.add(types)
+        return checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +231,13 @@ class Statement:
         row = _execute(connection, plan.sql, plan.bound(given)).fetchone()
         if row is None:
             return None
-        return plan.row(row[:1])[plan.names[0]] if plan.reads else row[0]
+        return plan.row(row[:1])[plan.names[0]] if plan.reads or plan.checks else row[0]
 
     def values(self, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
         """The first column of all rows."""
         plan = self._plan(connection)
         rows = _execute(connection, plan.sql, plan.bound(given)).fetchall()
-        reads = dict(plan.reads).get(plan.names[0])
+        reads = dict(plan.reads).get(plan.names[0]) or dict(plan.checks).get(0)
         return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in rows]
 
     def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
@@ -373,9 +392,12 @@ def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStat
     columns = compiled._result_columns
     one = one or _inserts_one(statement)
     reads = []
-    for column in columns:
+    checks = []
+    for at, column in enumerate(columns):
         process = column.type.dialect_impl(dialect).result_processor(dialect, None)
-        if process is not None:
+        if process in CHECKS:
+            checks.append((at, process))
+        elif process is not None:
             reads.append((column.keyname, process))
     return CompiledStatement(
         sql=_failing_for_none(str(compiled)) if one and not columns and dialect.name == "postgresql" else str(compiled),
@@ -387,6 +409,7 @@ def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStat
         names=tuple(column.keyname for column in columns),
         reads=tuple(reads),
         writes_one=one,
+        checks=tuple(checks),
     )
 
 

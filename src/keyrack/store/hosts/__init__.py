@@ -1,0 +1,1 @@
+"""Questions about servers and what their hosts said."""

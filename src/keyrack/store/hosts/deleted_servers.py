@@ -15,6 +15,7 @@ from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
 from keyrack.store.sealing import sealed, sealed_sets, sealed_tables
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
+from keyrack.store.tables.columns import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
             for table in (credentials, revocations)
         )
     )
-    told = {row.fingerprint: row.public_key for row in connection.execute(own) if isinstance(row.public_key, str)}
+    told = {row.fingerprint: row.public_key for row in connection.execute(own) if row.public_key != UNREADABLE}
     lines = dict(granted) | told
     rows = [{"server_id": server_id, "fingerprint": key, "public_key": line} for key, line in sorted(lines.items())]
     sealed_sets.insert_many(connection, deleted_server_keys, rows)

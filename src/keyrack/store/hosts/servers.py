@@ -15,7 +15,7 @@ from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.hosts import lineage
+from keyrack.store.hosts import lineage, told_facts
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
 from keyrack.store.sealing import held_servers, sealed, sealed_sets
@@ -156,9 +156,9 @@ def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None
 
 def by_agent_secrets(connection: Connection, secret_hashes: Iterable[bytes]) -> dict[bytes, Server]:
     """By the hash of its agent's secret each server that one of these proves."""
-    ids = {one: _id_by_agent_secret.value(connection, one) for one in secret_hashes}
-    found = by_ids(connection, [server_id for server_id in ids.values() if server_id is not None])
-    return {one: found[server_id] for one, server_id in ids.items() if server_id in found}
+    ids = {secret_hash: _id_by_agent_secret.value(connection, secret_hash) for secret_hash in secret_hashes}
+    by_number = by_ids(connection, [server_id for server_id in ids.values() if server_id is not None])
+    return {secret_hash: by_number[server_id] for secret_hash, server_id in ids.items() if server_id in by_number}
 
 
 def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
@@ -310,11 +310,11 @@ def standing(connection: Connection, server_id: int) -> RevisionState | None:
 
 def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, RevisionState]]:
     """Where these servers stand now, each with what is known of its agent's secret; those that are gone are missing."""
-    found = {}
+    by_server = {}
     for row in _standings.rows(connection, tuple(server_ids)):
         server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
-        found[server_id] = secret_hash, RevisionState(**row)
-    return found
+        by_server[server_id] = secret_hash, RevisionState(**row)
+    return by_server
 
 
 @prepared
@@ -573,12 +573,14 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
     del values["agent_secret_hash"], values["rows_sum"]
+    values |= {name: told_facts.of(values[name]) for name in ("sshd", "facts")}
+    values["offline_then"] = told_facts.offline(values["offline_then"])
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 
 def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
-    held = tags.get(server.id)
-    return replace(server, tags=tuple(held)) if held else server
+    own_tags = tags.get(server.id)
+    return replace(server, tags=tuple(own_tags)) if own_tags else server
 
 
 # A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.

@@ -1,0 +1,1 @@
+"""Questions about keys, and about what lets them in or refuses them."""

@@ -55,13 +55,13 @@ def _find(workspace_id: int, freeze_id: int | None, before: int | None, limit: i
 
 def find(connection: Connection, workspace_id: int, before: int | None, limit: int) -> tuple[Freeze, ...]:
     """The freezes of a workspace, newest first; before: only those with a smaller id."""
-    return tuple(Freeze(**row) for row in _find.rows(connection, workspace_id, None, before, limit))
+    return tuple(_freeze(row) for row in _find.rows(connection, workspace_id, None, before, limit))
 
 
 def get(connection: Connection, workspace_id: int, freeze_id: int) -> Freeze | None:
     """A freeze of this workspace, or None."""
     row = _find.row(connection, workspace_id, freeze_id, None, 1)
-    return None if row is None else Freeze(**row)
+    return None if row is None else _freeze(row)
 
 
 @prepared
@@ -72,7 +72,7 @@ def _active(workspace_id: int) -> Select[Any]:
 
 def active(connection: Connection, workspace_id: int) -> tuple[Freeze, ...]:
     """The freezes of a workspace that nobody ended, oldest first."""
-    return tuple(Freeze(**row) for row in _active.rows(connection, workspace_id))
+    return tuple(_freeze(row) for row in _active.rows(connection, workspace_id))
 
 
 def end(connection: Connection, freeze_id: int, at: datetime, by: str) -> None:
@@ -231,3 +231,10 @@ def _credentials_at(workspace_id: int, server_id: int | None) -> Select[Any]:
 def credentials_at(connection: Connection, workspace_id: int, server_id: int | None = None) -> list[Row]:
     """Fingerprint and break_glass of all credentials of a workspace, or of one server."""
     return _credentials_at.rows(connection, workspace_id, server_id)
+
+
+def _freeze(row: Row) -> Freeze:
+    """A freeze from its row, which has no seal: of what others wrote there it concerns no server."""
+    told = row["revisions"] if isinstance(row["revisions"], dict) else {}
+    revisions = {name: value for name, value in told.items() if name.isdecimal() and isinstance(value, int)}
+    return Freeze(**{**row, "revisions": revisions})

@@ -134,31 +134,33 @@ def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]
 
 def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:
     """So many revocations of each server."""
-    held = revocations
-    place = func.row_number().over(partition_by=held.c.server_id, order_by=order).label("place")
-    statement = select(held, place).where(among(held.c.server_id, server_ids), *which).subquery()
-    return select(*(statement.c[column.name] for column in held.c)).where(statement.c.place <= most)
+    rows = revocations
+    place = func.row_number().over(partition_by=rows.c.server_id, order_by=order).label("place")
+    statement = select(rows, place).where(among(rows.c.server_id, server_ids), *which).subquery()
+    return select(*(statement.c[column.name] for column in rows.c)).where(statement.c.place <= most)
 
 
 @per_server
 def _waiting(server_ids: Iterable[int], most: int) -> Select[Any]:
-    held = revocations
-    return _first(server_ids, most, (held.c.revision, held.c.fingerprint), held.c.confirmed_at.is_(None))
+    rows = revocations
+    return _first(server_ids, most, (rows.c.revision, rows.c.fingerprint), rows.c.confirmed_at.is_(None))
 
 
 @per_server
 def _newest(server_ids: Iterable[int], most: int) -> Select[Any]:
-    held = revocations
-    return _first(server_ids, most, (held.c.revision.desc(), held.c.fingerprint), held.c.confirmed_at.is_not(None))
+    rows = revocations
+    return _first(server_ids, most, (rows.c.revision.desc(), rows.c.fingerprint), rows.c.confirmed_at.is_not(None))
 
 
 @per_server
 def _by_hand(server_ids: Iterable[int], most: int) -> Select[Any]:
-    held, found = revocations, unmanaged_keys
+    rows, unmanaged = revocations, unmanaged_keys
     here = exists().where(
-        found.c.server_id == held.c.server_id, found.c.fingerprint == held.c.fingerprint, found.c.state != "gone"
+        unmanaged.c.server_id == rows.c.server_id,
+        unmanaged.c.fingerprint == rows.c.fingerprint,
+        unmanaged.c.state != "gone",
     )
-    return _first(server_ids, most, (held.c.fingerprint,), held.c.confirmed_at.is_not(None), here)
+    return _first(server_ids, most, (rows.c.fingerprint,), rows.c.confirmed_at.is_not(None), here)
 
 
 def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
@@ -173,15 +175,15 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
 
 
 def _unconfirmed(server_id: int, applied_revision: int) -> ColumnElement[bool]:
-    held = revocations
-    return and_(held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied_revision)
+    rows = revocations
+    return and_(rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied_revision)
 
 
 @prepared
 def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]:
-    held = revocations
-    waiting = select(held.c.revision, held.c.fingerprint).where(_unconfirmed(server_id, applied_revision))
-    return waiting.order_by(held.c.revision, held.c.fingerprint).offset(most).limit(1)
+    rows = revocations
+    waiting = select(rows.c.revision, rows.c.fingerprint).where(_unconfirmed(server_id, applied_revision))
+    return waiting.order_by(rows.c.revision, rows.c.fingerprint).offset(most).limit(1)
 
 
 @prepared
@@ -189,12 +191,12 @@ def _confirm(
     server_id: int, applied_revision: int, at: datetime, revision: int | None, fingerprint: str | None
 ) -> Update:
     # No seal is over this column (sealed.VOLATILE).
-    held = revocations
-    new = update(held).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at)
+    rows = revocations
+    new = update(rows).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at)
     if revision is None:
         return new
-    before = and_(held.c.revision == revision, held.c.fingerprint < fingerprint)
-    return new.where(or_(held.c.revision < revision, before))
+    before = and_(rows.c.revision == revision, rows.c.fingerprint < fingerprint)
+    return new.where(or_(rows.c.revision < revision, before))
 
 
 def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Questions about users, groups and their proofs."""

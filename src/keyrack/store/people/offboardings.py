@@ -373,11 +373,11 @@ def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: 
 def present(connection: Connection, table: Table, column: str, values: Iterable[Any]) -> frozenset[Any]:
     """Those of these values that a row of a table has in a column, such as ids of servers that are still there."""
     wanted = sorted(set(values))
-    found: set[Any] = set()
+    existing: set[Any] = set()
     for start in range(0, len(wanted), 1000):
         some = table.c[column].in_(wanted[start : start + 1000])
-        found |= set(connection.execute(select(table.c[column]).where(some)).scalars())
-    return frozenset(found)
+        existing |= set(connection.execute(select(table.c[column]).where(some)).scalars())
+    return frozenset(existing)
 
 
 @prepared
@@ -460,20 +460,20 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 
 @prepared
 def _hosts(ids: Iterable[int]) -> Select[Any]:
-    held = offboarding_hosts
+    rows = offboarding_hosts
     return (
-        select(held, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
+        select(rows, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
         .add_columns(deleted_servers.c.acknowledged_at, deleted_servers.c.revision.label("last_revision"))
-        .outerjoin(servers, servers.c.id == held.c.server_id)
-        .outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
-        .where(among(held.c.offboarding_id, ids))
-        .order_by(held.c.name, held.c.server_id)
+        .outerjoin(servers, servers.c.id == rows.c.server_id)
+        .outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
+        .where(among(rows.c.offboarding_id, ids))
+        .order_by(rows.c.name, rows.c.server_id)
     )
 
 
 def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostReceipt]]:
     """The receipts of the servers of some offboardings, by the offboarding's id."""
-    found: dict[int, list[HostReceipt]] = {}
+    by_offboarding: dict[int, list[HostReceipt]] = {}
     for row in _hosts.rows(connection, list(ids)):
         at = row.confirmed_at
         # The host of a server that was deleted since has one thing left to obey, which is above all others.
@@ -484,36 +484,36 @@ def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostRece
             applied = row.last_revision if row.acknowledged_at is not None else row.revision if at is not None else 0
         name = row.name if row.applied_revision is not None else f"{row.name} (deleted)"
         host = row.host if row.applied_revision is not None else at is not None or row.last_revision is not None
-        found.setdefault(row.offboarding_id, []).append(
+        by_offboarding.setdefault(row.offboarding_id, []).append(
             HostReceipt(row.server_id, name, int(row.revision), int(applied), at, row.copied_at is not None, host)
         )
-    return found
+    return by_offboarding
 
 
 def confirm(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
     """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
-    held = offboarding_hosts
-    waiting = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied)
+    rows = offboarding_hosts
+    waiting = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
     if _waits.row(connection, server_id, applied) is None:
         return []
-    done = update(held).where(*waiting).values(confirmed_at=at).returning(held.c.offboarding_id)
+    done = update(rows).where(*waiting).values(confirmed_at=at).returning(rows.c.offboarding_id)
     return list(connection.execute(done).scalars())
 
 
 @prepared
 def _waits(server_id: int, applied: int) -> Select[Any]:
-    held = offboarding_hosts
-    mine = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied)
-    return select(held.c.offboarding_id).where(*mine).limit(1)
+    rows = offboarding_hosts
+    mine = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
+    return select(rows.c.offboarding_id).where(*mine).limit(1)
 
 
 @prepared
 def _left(offboarding_id: int) -> Select[Any]:
-    held = offboarding_hosts
-    waiting = select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None))
-    waiting = waiting.outerjoin(servers, servers.c.id == held.c.server_id)
+    rows = offboarding_hosts
+    waiting = select(rows.c.server_id).where(rows.c.offboarding_id == offboarding_id, rows.c.confirmed_at.is_(None))
+    waiting = waiting.outerjoin(servers, servers.c.id == rows.c.server_id)
     # A server that was deleted is remembered where it had a host.
-    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
+    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
     return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
 
 

@@ -201,5 +201,6 @@ def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
     del fields["password_hash"]
     fields["kind"] = fields["kind"] or "person"
     if not sealed.sound(connection, users, row, prefix):
+        fields["kind"] = "service" if fields["kind"] == "service" else "person"
         return User(**{**fields, "role": Role.MEMBER, "policies": (), "disabled_at": fields["disabled_at"] or EPOCH})
     return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})

@@ -1,0 +1,1 @@
+"""How rows that decide about access are sealed and counted, so that what others write is noticed."""

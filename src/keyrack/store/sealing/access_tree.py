@@ -155,7 +155,7 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
-    contents = {one["id"]: one["content"] for one in _nodes.rows(connection, [ROOT, *_path(place)])}
+    contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *_path(place)])}
     connection.info[_KNOWN] = _checked(connection, contents.pop(ROOT, None))
     _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
@@ -196,10 +196,10 @@ def _fitting(
         fact = row["id"] if table.name == "servers" else row[SEAL]
         return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
     rows = rows_at(table).rows(connection, place[1])
-    holding = [one for one in rows if seals.holds(table, one)]
+    holding = [other for other in rows if seals.holds(table, other)]
     for some in (rows, holding):
-        if sum(_share(seals, table, one) for one in some) % _MODULUS == total:
-            return frozenset(one[SEAL] for one in holding)
+        if sum(_share(seals, table, other) for other in some) % _MODULUS == total:
+            return frozenset(other[SEAL] for other in holding)
     return frozenset()
 
 
@@ -246,8 +246,8 @@ def root(connection: Connection) -> bytes | None:
     """The root as of this transaction, the same for the same facts; None where there is none that holds."""
     known: bytes | None = connection.info.get(_KNOWN)
     if known is None:
-        found = _nodes.rows(connection, [ROOT])
-        known = connection.info[_KNOWN] = _checked(connection, found[0]["content"] if found else None)
+        rows = _nodes.rows(connection, [ROOT])
+        known = connection.info[_KNOWN] = _checked(connection, rows[0]["content"] if rows else None)
     return known
 
 
@@ -448,13 +448,13 @@ class _Edit:
     def _content(self, node: int, link: bytes) -> bytearray | None:
         """A node as it is so far; None where the one that was read does not fit its link."""
         if node not in self._true:
-            found = self._read.get(node, b"") if any(link) else b""
+            content = self._read.get(node, b"") if any(link) else b""
             kept = self.seals.seen.nodes.get(node)
             # What is kept was computed once; what was read is compared with it, to the byte.
-            fits = not any(link) or kept == (link, found) or _link(self.seals, node, found) == link
+            fits = not any(link) or kept == (link, content) or _link(self.seals, node, content) == link
             if not fits and kept is not None and kept[0] == link:
-                found, fits = kept[1], True  # others changed it, and it is known how it was
-            self._true[node] = bytearray(found) if fits else None
+                content, fits = kept[1], True  # others changed it, and it is known how it was
+            self._true[node] = bytearray(content) if fits else None
         return self._true[node]
 
     def finish(self) -> dict[int, bytes]:
@@ -572,10 +572,10 @@ def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> b
     """Whether all rows are there that a place counts; slot: what it holds."""
     seals = seals_of(connection)
     total = _sum(seals, (TREES[table.name][0], index), slot)
-    if sum(_share(seals, table, one) for one in _seals_at(table).rows(connection, index)) % _MODULUS == total:
+    if sum(_share(seals, table, row) for row in _seals_at(table).rows(connection, index)) % _MODULUS == total:
         return True
-    holding = (one for one in rows_at(table).rows(connection, index) if seals.holds(table, one))
-    return sum(_share(seals, table, one) for one in holding) % _MODULUS == total
+    holding = (row for row in rows_at(table).rows(connection, index) if seals.holds(table, row))
+    return sum(_share(seals, table, row) for row in holding) % _MODULUS == total
 
 
 @cache

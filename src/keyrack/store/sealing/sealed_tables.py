@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, Table, select, tuple_
+from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String, Table, select, tuple_
 
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import access_tree as tree
-from keyrack.store.tables.columns import Flag, Json, Moment, as_flag, as_json, as_moment
+from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
 
 AT_ONCE = 10_000
 MOST_NAMED = 500
@@ -195,4 +195,11 @@ def _typed(column: Column[Any], value: Any) -> Any:
     return value if kind is None else _READ[kind](value)
 
 
-_READ: Mapping[type, Callable[[Any], Any]] = {Moment: as_moment, Json: as_json, Flag: as_flag}
+_READ: Mapping[type, Callable[[Any], Any]] = {
+    Moment: as_moment,
+    Json: as_json,
+    Flag: as_flag,
+    String: as_text,
+    Integer: as_number,
+    LargeBinary: as_bytes,
+}

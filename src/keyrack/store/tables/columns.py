@@ -31,6 +31,8 @@ UNREADABLE = "unreadable"
 """Others alone write what a column cannot hold, which SQLite lets them. It is read as something that no row of ours
 says, so that the seal of this row does not hold, and all other rows are read as ever.
 """
+NO_NUMBER = -1
+"""The same in a column of numbers."""
 
 
 def as_json(text: Any) -> Any:
@@ -46,6 +48,16 @@ def as_json(text: Any) -> Any:
 def as_text(value: Any) -> str:
     """What SQLite hands over for text."""
     return value if isinstance(value, str) else UNREADABLE
+
+
+def as_number(value: Any) -> int:
+    """What SQLite hands over for a whole number."""
+    return value if isinstance(value, int) else NO_NUMBER
+
+
+def as_bytes(value: Any) -> bytes:
+    """What SQLite hands over for bytes."""
+    return value if isinstance(value, bytes) else b""
 
 
 def as_flag(value: Any) -> Any:

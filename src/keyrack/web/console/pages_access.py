@@ -127,9 +127,9 @@ def _address(query: Mapping[str, str]) -> str:
 
 def _why(visit: Visit) -> Response:
     server, user = visit.query["server"], visit.query.get("user", "")
-    found = who_can.find(visit.instance, visit.actor, server=server, user=user or None, limit=MOST)
+    page = who_can.find(visit.instance, visit.actor, server=server, user=user or None, limit=MOST)
     host = servers.named(visit.instance, visit.actor, server)
-    return visit.show("why.html", ways=found.items, host=host, user=user)
+    return visit.show("why.html", ways=page.items, host=host, user=user)
 
 
 def as_csv(visit: Visit) -> Response:
@@ -221,20 +221,20 @@ def grant(visit: Visit) -> Response:
 
 def all_grants(visit: Visit) -> Response:
     """The grants there are."""
-    found = grants.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=100)
-    named = grants.names(visit.instance, visit.actor, found.items)
-    return visit.show("grants.html", grants=found.items, named=named, in_words=limits.said, **paged(visit, found))
+    page = grants.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=100)
+    named = grants.names(visit.instance, visit.actor, page.items)
+    return visit.show("grants.html", grants=page.items, named=named, in_words=limits.said, **paged(visit, page))
 
 
 def taking(visit: Visit) -> Response:
     """What taking a grant back would do."""
     number = visit.number("grant")
-    held = grants.get(visit.instance, visit.actor, number)
+    grant = grants.get(visit.instance, visit.actor, number)
     done = rehearsal.rehearse(
         visit.instance, visit.actor, lambda instance: grants.take_back(instance, visit.actor, number)
     )
-    named = grants.names(visit.instance, visit.actor, [held])
-    return visit.show("take_back.html", grant=held, named=named, done=done)
+    named = grants.names(visit.instance, visit.actor, [grant])
+    return visit.show("take_back.html", grant=grant, named=named, done=done)
 
 
 def take(visit: Visit) -> Response:
@@ -245,17 +245,17 @@ def take(visit: Visit) -> Response:
 
 def changing(visit: Visit) -> Response:
     """The forms for another end of a grant, and for what else it says."""
-    held = grants.get(visit.instance, visit.actor, visit.number("grant"))
+    grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
     asked = visit.request.url.path.endswith("/restrict")
     return visit.show(
         "change_grant.html",
-        grant=held,
-        named=grants.names(visit.instance, visit.actor, [held]),
+        grant=grant,
+        named=grants.names(visit.instance, visit.actor, [grant]),
         ends=ends.ENDS[1:],
-        rules=limits.said(held.restrictions),
-        held=_terms(held),
-        limits=limits.asked(visit.form) if asked else held.restrictions,
-        reason=visit.form.text("reason") if asked else held.reason or "",
+        rules=limits.said(grant.restrictions),
+        held=_terms(grant),
+        limits=limits.asked(visit.form) if asked else grant.restrictions,
+        reason=visit.form.text("reason") if asked else grant.reason or "",
         asked=asked,
         taken=limits.PERMISSIONS,
     )
@@ -277,15 +277,15 @@ def restrict(visit: Visit) -> Response:
         return changing_grants.change(instance, visit.actor, number, restrictions=wanted, reason=reason)
 
     if not visit.form.flag(CONFIRMED):
-        held = grants.get(visit.instance, visit.actor, number)
+        grant = grants.get(visit.instance, visit.actor, number)
         done = rehearsal.rehearse(
             visit.instance,
             visit.actor,
             lambda instance: unless_changed(replace(visit, instance=instance), "grants:write", seen, set_terms),
         )
-        rows = limits.difference(held.restrictions, done.answer.restrictions)
-        if held.reason != done.answer.reason:
-            rows.append(("Why", held.reason or "nothing said", done.answer.reason or "nothing said"))
+        rows = limits.difference(grant.restrictions, done.answer.restrictions)
+        if grant.reason != done.answer.reason:
+            rows.append(("Why", grant.reason or "nothing said", done.answer.reason or "nothing said"))
         return visit.show(
             "restrict_preview.html",
             title="Change a grant",

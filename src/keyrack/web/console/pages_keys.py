@@ -124,9 +124,9 @@ def _receipts(visit: Visit) -> tuple[receipts.Receipt, ...]:
     return receipts.of_own_key(visit.instance, visit.actor, removed).of if removed else ()
 
 
-def _ended(visit: Visit, held: Iterable[UserKey]) -> list[EndedKey]:
+def _ended(visit: Visit, keys: Iterable[UserKey]) -> list[EndedKey]:
     """Keys of one's own that are gone since their end came."""
-    again = {key.fingerprint for key in held}
+    again = {key.fingerprint for key in keys}
     return [one for one in user_keys.ended(visit.instance, visit.actor) if one.fingerprint not in again]
 
 
@@ -174,12 +174,12 @@ def _whose(visit: Visit) -> tuple[UserKey, User | None]:
 def key(visit: Visit) -> Response:
     """One key: where it opens and why, when it was used, how far hosts are."""
     try:
-        held, whose = _whose(visit)
+        own, whose = _whose(visit)
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise
         return _gone(visit, refusal)
-    shown = _shown(held, _ways(visit, whose.name if whose else visit.actor.name))
+    shown = _shown(own, _ways(visit, whose.name if whose else visit.actor.name))
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
     renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
@@ -200,8 +200,8 @@ def key(visit: Visit) -> Response:
 def _repositories(visit: Visit, whose: User | None) -> list[str]:
     """The paths of repositories that a person's keys open, the first MOST_REPOSITORIES of them."""
     if whose is not None:
-        held = offboarding.holds(visit.instance, visit.actor, whose.name)["repositories"]
-        return [one["path"] for one in held[:MOST_REPOSITORIES]]
+        memberships = offboarding.holds(visit.instance, visit.actor, whose.name)["repositories"]
+        return [one["path"] for one in memberships[:MOST_REPOSITORIES]]
     return [one.path for one in repositories.find(visit.instance, visit.actor, limit=MOST_REPOSITORIES).items]
 
 
@@ -223,19 +223,19 @@ def _gone(visit: Visit, refusal: Refusal) -> Response:
     raise Refusal(Kind.MISSING, refusal.code, words)
 
 
-def _end_of(one: UserKey) -> str:
-    return templates.iso(one.expires_at) if one.expires_at else ""
+def _end_of(key: UserKey) -> str:
+    return templates.iso(key.expires_at) if key.expires_at else ""
 
 
 def renew(visit: Visit) -> Response:
     """Give a key another end."""
-    held, whose = _whose(visit)
+    own, whose = _whose(visit)
 
     def seen(instance: Instance) -> str:
         return _end_of(_whose(replace(visit, instance=instance))[0])
 
     def set_end(instance: Instance) -> UserKey:
-        return renewals.key(instance, visit.actor, held.id, duration=ends.chosen(visit))
+        return renewals.key(instance, visit.actor, own.id, duration=ends.chosen(visit))
 
     made = unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
     assert made.expires_at is not None
@@ -245,34 +245,34 @@ def renew(visit: Visit) -> Response:
 
 def confirm(visit: Visit) -> Response:
     """Say that a key of one's own, which was frozen, is safe."""
-    held, whose = _whose(visit)
+    own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    freezes.confirm_key(visit.instance, visit.actor, held.id)
-    return visit.go(f"/keys/{held.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
+    freezes.confirm_key(visit.instance, visit.actor, own.id)
+    return visit.go(f"/keys/{own.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
 
 
 def removing(visit: Visit) -> Asked:
     """What deleting a key of one's own does."""
-    held, whose = _whose(visit)
+    own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    ways = _shown(held, _ways(visit, visit.actor.name)).ways
+    ways = _shown(own, _ways(visit, visit.actor.name)).ways
     hosts = sorted({way.server.name for way in ways})
     named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
     opened = f"It opens {named} for you." if hosts else "It opens no host at this moment."
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
     button = f"Remove this key from {templates.count(len(hosts), 'host')}" if hosts else "Remove this key"
-    title = f"Remove your key {held.title or templates.short_fingerprint(held.fingerprint or '')}?"
-    return Asked(title, [opened, words], button, f"/keys/{quote(held.fingerprint or '')}")
+    title = f"Remove your key {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
+    return Asked(title, [opened, words], button, f"/keys/{quote(own.fingerprint or '')}")
 
 
 def remove(visit: Visit) -> Response:
     """Delete a key of one's own."""
-    held, whose = _whose(visit)
+    own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    gone = user_keys.delete(visit.instance, visit.actor, held.id)
+    gone = user_keys.delete(visit.instance, visit.actor, own.id)
     return visit.go(
         f"/keys?removed={gone.id}", f"Your key {gone.title or gone.fingerprint} is removed; hosts are told at once."
     )

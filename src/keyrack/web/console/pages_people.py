@@ -66,8 +66,8 @@ def person(visit: Visit) -> Response:
     ways: tuple[who_can.Way, ...] = ()
     more = False
     if visit.may("access:read"):
-        found = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
-        ways, more = found.items, found.next is not None
+        page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
+        ways, more = page.items, page.next is not None
     others = user.disabled_at is None and visit.actor.user_id != user.id
     return visit.show(
         "person.html",
@@ -109,11 +109,11 @@ def set_rights(visit: Visit) -> Response:
         return _rights(named_people.get(instance, visit.actor, user.name))
 
     def run(instance: Instance) -> User:
-        held = named_people.get(instance, visit.actor, user.name)
-        role = next((one for one in Role if one.value == visit.form.text("role")), held.role)
-        wanted = [one for one in held.policies if one not in OWN_KEYS]
+        person = named_people.get(instance, visit.actor, user.name)
+        role = next((one for one in Role if one.value == visit.form.text("role")), person.role)
+        wanted = [one for one in person.policies if one not in OWN_KEYS]
         if visit.form.flag("own_keys"):
-            wanted = list(held.policies) if _registers(held) else [*wanted, *OWN_KEYS]
+            wanted = list(person.policies) if _registers(person) else [*wanted, *OWN_KEYS]
         return users.change_rights(instance, visit.actor, user.id, role=role, policies=wanted)
 
     made = unless_changed(visit, "people:write", seen, run)
@@ -177,7 +177,7 @@ def group(visit: Visit) -> Response:
     """One group and who is in it."""
     shown = groups.get(visit.instance, visit.actor, visit.path["name"])
     known = named_people.find(visit.instance, visit.actor, limit=MOST).items if visit.may("people:write") else ()
-    others = [one.name for one in known if one.name not in shown.members]
+    others = [user.name for user in known if user.name not in shown.members]
     return visit.show("group.html", group=shown, others=others, joins=visit.form.text("member"))
 
 

@@ -31,10 +31,10 @@ def settings(visit: Visit) -> Response:
     piece = None
     if visit.may("people:read"):
         piece = tokens.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
-    held = piece.items if piece else tokens.own(visit.instance, visit.actor)
+    shown_tokens = piece.items if piece else tokens.own(visit.instance, visit.actor)
     return visit.show(
         "settings.html",
-        tokens=held,
+        tokens=shown_tokens,
         access_keys=access_keys.find(visit.instance, visit.actor),
         config=visit.instance.settings,
         ends=ENDS,
@@ -104,7 +104,7 @@ def _offline(visit: Visit) -> list[tuple[str, int]]:
     if not visit.may("servers:read"):
         return []
     policies = modes.offline_policies(visit.instance, visit.actor)
-    return [(offline_words(one.after_seconds, one.then), one.hosts) for one in policies]
+    return [(offline_words(policy.after_seconds, policy.then), policy.hosts) for policy in policies]
 
 
 def set_offline(visit: Visit) -> Response:
@@ -160,10 +160,10 @@ def revoking_token(visit: Visit) -> Asked:
     if visit.may("people:read"):
         token = tokens.get(visit.instance, visit.actor, number)
     else:
-        held = [one for one in tokens.own(visit.instance, visit.actor) if one.token.id == number]
-        if not held:
+        own = [one for one in tokens.own(visit.instance, visit.actor) if one.token.id == number]
+        if not own:
             raise missing("token")
-        token = held[0]
+        token = own[0]
     words = "Programs that sign in with it are refused from then on. It cannot be brought back; a new one can be made."
     used = token.token.last_used_at
     last = f"It was last used {templates.ago(used, visit.now)}." if used else "It was never used."

@@ -1,0 +1,77 @@
+"""A host's facts as its row has them, with no seal over them: what others wrote there in another shape than Keyrack
+does is no fact; must not know what a fact means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _are_logins(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, dict) and isinstance(one.get("keys") or {}, dict) for one in value.values()
+    )
+
+
+def _is_plan(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("revision"), int):
+        return False
+    sections = value.get("sections")
+    return isinstance(sections, dict) and all(isinstance(lines, list) for lines in sections.values())
+
+
+def _is_refusal(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("words"), str) and isinstance(value.get("count"), int)
+
+
+def _is_seat(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(value.get(one, 0), int | float) for one in ("at", "starts")):
+        return False
+    return isinstance(value.get("before") or [], list) and isinstance(value.get("copy") or {}, dict)
+
+
+def _is_machine(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    try:
+        return value.get("at") is None or datetime.fromisoformat(value["at"]).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
+_SHAPES: Mapping[str, Callable[[Any], bool]] = {
+    "accounts": _is_object,
+    "logins": _are_logins,
+    "machine": _is_machine,
+    "plan": _is_plan,
+    "problems": _is_list,
+    "refused": _is_refusal,
+    "seat": _is_seat,
+    "sshd": _is_object,
+    "writers": _is_list,
+}
+
+
+def of(value: Any) -> dict[str, Any]:
+    """The facts in a row, without those that have not their shape; none where the row has no object there."""
+    if not isinstance(value, dict):
+        return {}
+    wrong = {name for name, is_one in _SHAPES.items() if value.get(name) is not None and not is_one(value[name])}
+    return {name: fact for name, fact in value.items() if name not in wrong} if wrong else value
+
+
+def offline(then: str) -> str:
+    """What a host does without Keyrack, by its server's row: another word is of others, and nothing is signed then."""
+    return then if then in (KEEP_ALL, DROP_TEMPORARY, DROP_ALL) else KEEP_ALL
