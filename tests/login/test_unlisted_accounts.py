@@ -109,7 +109,7 @@ def test_a_rule_for_an_account_that_no_list_has_counts_no_more(service: Service,
     instance, hand, rogue = service.instance, Key(tmp_path / "hand"), Key.make(tmp_path / "rogue")
     rule = f"Match User {NAME}\n  AuthorizedKeysFile /etc/ssh/rule/%u\n  TrustedUserCAKeys /etc/ssh/rule/authority\n"
     host.run(f"mkdir -m 755 /etc/ssh/rule && echo '{hand.public} by rule' > /etc/ssh/rule/{NAME}")
-    host.run(f"printf '{rule}' >> /etc/ssh/sshd_config && kill -HUP $(cat /run/sshd.pid); kill $(cat /run/agent)")
+    host.run(f"printf '%s' '{rule}' >> /etc/ssh/sshd_config && kill -HUP $(cat /run/sshd.pid); kill $(cat /run/agent)")
     write_keys(host, "")
     wait_until(lambda: host.client.lets_in(hand, NAME), "sshd's new settings")
     start_agent(host)

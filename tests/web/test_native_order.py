@@ -24,7 +24,7 @@ name = "acme"
 name = "nina"
 role = "owner"
 tokens = [
-    { name = "nothing", token = "token-of-nothing", scopes = ["nothing"] },
+    { name = "nothing", token = "token-of-nothing", scopes = ["git:fetch"] },
     { name = "people", token = "token-of-people", scopes = ["people:*"] },
     { name = "self", token = "token-of-self", scopes = ["iam:self"] },
     { name = "credentials", token = "token-of-credentials", scopes = ["credentials:write", "grants:write"] },
