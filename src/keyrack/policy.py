@@ -55,9 +55,6 @@ ACTIONS: dict[str, str] = {
     "iam:self": "see and change one's own tokens and access keys",
 }
 
-# Of the vendor's own, for calls that Keyrack has not: a policy may name them as it may there, and they open nothing.
-OF_OTHER_CALLS = ("codeartsrepo:group:createGroup", "codeartsrepo:group:getGroup")
-
 # Of what happens and nobody attempts here, or that is no verb of Git's: events alone name it.
 OF_EVENTS_ALONE = ("sessions:login", "git:command")
 
@@ -135,17 +132,20 @@ def patterns(values: Iterable[object], *, field: str) -> tuple[str, ...]:
 
 
 def fitting(
-    values: Iterable[object], *, field: str, held: Iterable[str] = (), also: Iterable[str] = OF_OTHER_CALLS
+    values: Iterable[object], *, field: str, held: Iterable[str] = (), also: Iterable[str] = ()
 ) -> tuple[str, ...]:
     """Patterns as `patterns` keeps them, each of which fits an action: a misspelt one would give or tell nothing.
 
-    held: those that are kept already, which may stay as they are; also: what they may fit beside ACTIONS. Raises
-    Refusal INVALID.
+    Those in the vendor's form (SERVICE:RESOURCE:ACTION) are taken, as a policy that is copied from there names calls
+    and services that are not here; but not with other capitals than an action has. held: those that are kept already,
+    which may stay as they are; also: what they may fit beside ACTIONS. Raises Refusal INVALID.
     """
     kept, before = patterns(values, field=field), frozenset(held)
     known = (*ACTIONS, *also)
+    lowered = {action.lower() for action in known}
     for one in kept:
-        if one in before or any(matches(one, action) for action in known):
+        of_vendor = one.count(":") == 2 and one.lower() not in lowered
+        if one in before or of_vendor or any(matches(one, action) for action in known):
             continue
         close = get_close_matches(one, known, n=3)
         there = f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(ACTIONS)}"

@@ -95,9 +95,11 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
     webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["sessions:login", "git:*"])
     with pytest.raises(Refusal, match="nonsense fits no action; there are servers:read, servers:write"):
         users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["servers:read", "nonsense"])
-    # What the vendor's policies name may stand, also for calls that are not here.
-    taken = ("*", "*:read", "codeartsrepo::*", "codeartsrepo:group:getGroup")
+    # What the vendor's policies name may stand, also for calls and services that are not here.
+    taken = ("*", "*:read", "codeartsrepo::*", "codeartsrepo:group:getGroup", "obs:bucket:ListBucket")
     assert users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=taken).policies == taken
+    with pytest.raises(Refusal, match="codeartsrepo::createUserSSHKey fits no action; the nearest are codeartsrepo::c"):
+        users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["codeartsrepo::createUserSSHKey"])
 
 
 def test_what_was_kept_before_it_was_looked_at_keeps_nobody_from_a_change(team: Team) -> None:
