@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from keyrack.cli.main import COMMANDS, main
@@ -48,8 +49,10 @@ class Command:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal unless it has ended."""
         with _lock:
+            # It may end, and be asked for by its parent's other threads, between the two.
             if self._process.exitcode is None:
-                os.kill(self.pid, number)
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
         """Its exit code once it has ended; fails when that takes longer."""
