@@ -17,8 +17,8 @@ from keyrack.store.tables.hosts import (
     servers,
     sessions,
     system_users,
-    told_documents,
-    told_logins,
+    reported_documents,
+    reported_logins,
     unmanaged_keys,
 )
 from keyrack.store.tables.instance import access_tree, instance_facts
@@ -116,8 +116,8 @@ __all__ = [
     "spent_proofs",
     "system_users",
     "tokens",
-    "told_documents",
-    "told_logins",
+    "reported_documents",
+    "reported_logins",
     "unmanaged_keys",
     "user_keys",
     "users",
