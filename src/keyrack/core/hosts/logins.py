@@ -104,7 +104,9 @@ def record(work: Work, server: Server, batch: Batch) -> None:
         )
     left_out += len(batch.logins) - len(shown) + batch.more
     hour_from = before.hour_from if before is not None and is_same_hour else work.now
-    reported_logins.keep(work.connection, server.id, ReportedLogins(batch.name, hour_from, count + len(shown), left_out))
+    reported_logins.keep(
+        work.connection, server.id, ReportedLogins(batch.name, hour_from, count + len(shown), left_out)
+    )
 
 
 def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:
