@@ -32,5 +32,5 @@ def upgrade() -> None:
 
 
 def _move(old: str, new: str, columns: str) -> None:
-    op.execute(f"INSERT INTO {new} ({columns}) SELECT {columns} FROM {old}")  # noqa: S608 - our own names, from above
+    op.execute(f"INSERT INTO {new} ({columns}) SELECT {columns} FROM {old}")  # noqa: S608
     op.drop_table(old)
