@@ -39,8 +39,8 @@ def revoke_everywhere(
     Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
     sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace again until lift().
     fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None; unknown: also where
-    nothing here has the key. One that is revoked and that nothing here has is answered with the revisions that carry it,
-    so that whoever heard no answer may ask again. Raises Refusal INVALID, or MISSING when nothing here has the key.
+    nothing here has the key. One that is revoked, and that nothing here has, is answered with the revisions that carry
+    it, so that whoever heard no answer may ask again. Raises Refusal INVALID, or MISSING when nothing here has the key.
     """
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
