@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, enrolment
-from keyrack.core.keys import credentials, freezes, grants, user_keys
+from keyrack.core.keys import credentials, freezes, grants, restricting, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
@@ -189,3 +189,46 @@ def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
     key = parse(line).canonical
     assert [one.public_key for one in document.frozen["deploy"]].count(key) == 1
     assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"
+
+
+def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
+    """The document of a large host is made anew for each of its keys that changes."""
+    lines = [fresh_line() for _ in range(3)]
+    for number, line in enumerate(lines[:2]):
+        add(team, f"key-{number}", line)
+    before = told(team)
+    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    told(team)
+    made = {name: one.made.made[0] for name, (one, *_) in checked(team).items()}
+    assert len(made) == 2
+    add(team, "key-2", lines[2])
+    assert len(told(team)["users"]["deploy"]) == 3
+    now = {name: one for name, (one, *_) in checked(team).items()}
+    assert all(now[name].made.made[0] is entry for name, entry in made.items())
+
+
+def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:
+    first, second = add(team, "a", fresh_line()), add(team, "b", fresh_line())
+    before = told(team)
+    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    told(team)
+    restricting.credential(team.instance, team.owner, first.id, {"command": "true"})
+    changed = told(team)["users"]["deploy"]
+    assert [key["options"] for key in changed if key["name"] == "a"] == [['command="true"']]
+    freezes.freeze(team.instance, team.owner)
+    frozen = told(team)
+    assert (frozen["users"], {key["name"] for key in frozen["frozen"]["deploy"]}) == ({}, {"a", "b"})
+    credentials.delete(team.instance, team.owner, team.server.id, second.id)
+    assert {key["name"] for key in told(team)["frozen"]["deploy"]} == {"a"}
+
+
+def test_the_text_is_the_one_text_of_what_it_says(team: Team) -> None:
+    """Parts of it are kept and put together; whole or in parts it is the same."""
+    add(team, 'a "name" é', fresh_line(), expires_at=team.instance.now() + timedelta(hours=1))
+    add(team, "b", fresh_line(), restrictions={"command": "true"})
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    fields = json.loads(signed.text)
+    assert list(fields["users"]) == ["deploy"]
+    assert signed.text == json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert signed.text == host_document.encode(host_document.decode(signed.text))

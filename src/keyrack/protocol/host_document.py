@@ -74,6 +74,7 @@ _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LINEAGE = re.compile(r"[0-9a-f]{8}")
 _LARGEST_NUMBER = 2**63 - 1
+_in_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 class DocumentError(ValueError):
@@ -131,18 +132,20 @@ class HostDocument(NamedTuple):
     lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
 
 
-def encode(document: HostDocument) -> str:
+def encode(document: HostDocument, texts: Optional[Mapping[str, Sequence[str]]] = None) -> str:
     """The one text of a document. Fractions of a second are cut off, so a key never lives longer than asked.
 
-    It does not judge: decode does, on the host. ValueError: a time without zone.
+    It does not judge: decode does, on the host. texts: what key_text says of each of its users' keys, where that is
+    known. ValueError: a time without zone.
     """
-    return json.dumps(
+    if texts is None:
+        texts = {name: list(map(key_text, entries)) for name, entries in document.users.items()}
+    rest = _in_json(
         {
             "format": FORMAT,
             "host": document.host,
             "revision": document.revision,
             "issued_at": _moment_text(document.issued_at),
-            "users": _user_fields(document.users),
             "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
             "revoked": list(document.revoked),
             "sshd": dict(document.sshd),
@@ -155,28 +158,31 @@ def encode(document: HostDocument) -> str:
                 if document.break_glass
                 else {}
             ),
-            **({"frozen": _user_fields(document.frozen)} if document.frozen else {}),
+            **(
+                {"frozen": {n: [_key_fields(key) for key in some] for n, some in document.frozen.items()}}
+                if document.frozen
+                else {}
+            ),
             **({"deleted": True} if document.deleted else {}),
             **({"lineage": document.lineage} if document.lineage else {}),
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
+        }
     )
+    # The last of the names in their order, and nearly all of a large document.
+    users = ",".join([f"{_in_json(name)}:[{','.join(texts[name])}]" for name in sorted(document.users)])
+    return f'{rest[:-1]},"users":{{{users}}}}}'
 
 
-def _user_fields(users: Mapping[str, Sequence[AuthorizedKey]]) -> dict[str, Any]:
+def key_text(entry: AuthorizedKey) -> str:
+    """A key as it stands in the text of a document."""
+    return _in_json(_key_fields(entry))
+
+
+def _key_fields(entry: AuthorizedKey) -> dict[str, Any]:
     return {
-        username: [
-            {
-                "key": entry.public_key,
-                "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
-                "options": list(entry.options),
-                "name": entry.name,
-            }
-            for entry in entries
-        ]
-        for username, entries in users.items()
+        "key": entry.public_key,
+        "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
+        "options": list(entry.options),
+        "name": entry.name,
     }
 
 

@@ -4,8 +4,11 @@ and decide nothing about who is let in (core/keys/access.py does).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -40,8 +43,23 @@ class SignedDocument:
     signature: str
 
 
-Built = tuple[HostDocument | None, tuple[Damaged, ...]] | Refusal
-"""A document, or why there is none, and the rows that are left out of it."""
+class BuiltDocument(NamedTuple):
+    """A document, None where nothing is known; damaged: the rows that are left out of it; texts: of its users' keys."""
+
+    document: HostDocument | None
+    damaged: tuple[Damaged, ...] = ()
+    texts: Mapping[str, Sequence[str]] | None = None
+
+
+Built = BuiltDocument | Refusal
+"""A document, or why there is none."""
+
+
+class _Entry(NamedTuple):
+    """What is made of a line once, and kept with it."""
+
+    key: AuthorizedKey
+    text: str
 
 
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
@@ -65,7 +83,7 @@ def build(instance: Instance, connection: Connection, server_ids: Collection[int
             try:
                 server = current.get(server_id)
                 if server is None:
-                    documents[server_id] = deleted_servers.document(instance, connection, server_id), ()
+                    documents[server_id] = BuiltDocument(deleted_servers.document(instance, connection, server_id))
                 else:
                     documents[server_id] = _build(instance, connection, server, now)
             except Refusal as refusal:
@@ -78,30 +96,24 @@ def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | N
     if isinstance(built, Refusal):
         log.error("not signed", server=server_id, reason=built.message)
         raise built
-    document, damaged = built
+    document = built.document
     if document is None:
         return None
-    for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
+    for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:
         alarms.raise_once(instance, server_id, "seal-broken", f"{row.words}, until it is removed or entered again.")
-    text = host_document.encode(document)
+    text = host_document.encode(document, built.texts)
     return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
 
 
-def _build(
-    instance: Instance, connection: Connection, server: Server, now: datetime
-) -> tuple[HostDocument, tuple[Damaged, ...]]:
+def _build(instance: Instance, connection: Connection, server: Server, now: datetime) -> BuiltDocument:
     """A server's document, and the rows that are left out of it."""
-    users: dict[str, list[AuthorizedKey]] = {}
     decision = access.decide(instance, connection, server, now)
     wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)
     damaged = (*(Damaged("password of system user", user.id) for user in damaged_accounts), *decision.damaged)
     if decision.held_back:
         wanted = _accounts_without(connection, server, wanted, decision.held_back)
-    for line in widest(decision.lines):
-        users.setdefault(line.username, []).append(_authorized(line))
-    frozen: dict[str, list[AuthorizedKey]] = {}
-    for line in widest(decision.frozen):
-        frozen.setdefault(line.username, []).append(_authorized(line))
+    users, texts = _by_account(decision.lines)
+    frozen, _ = _by_account(decision.frozen)
     glass: dict[str, dict[str, None]] = {}
     for line in decision.lines:
         if line.break_glass:
@@ -110,7 +122,7 @@ def _build(
         host=server.host,
         revision=server.revision,
         issued_at=now,
-        users={name: tuple(lines) for name, lines in users.items()},
+        users=users,
         revoked=decision.revoked,
         accounts=wanted,
         sshd=dict(server.sshd),
@@ -123,10 +135,10 @@ def _build(
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
         break_glass={name: tuple(some) for name, some in glass.items()},
-        frozen={name: tuple(some) for name, some in frozen.items()},
+        frozen=frozen,
         lineage=server.lineage[: lineage.MARK_CHARACTERS],
     )
-    return document, damaged
+    return BuiltDocument(document, damaged, texts)
 
 
 def _accounts_without(
@@ -142,8 +154,23 @@ def _accounts_without(
     return kept
 
 
-def _authorized(line: Line) -> AuthorizedKey:
-    return AuthorizedKey(line.public_key, line.expires_at, line.options, line.name)
+def _by_account(lines: Iterable[Line]) -> tuple[dict[str, list[AuthorizedKey]], dict[str, list[str]]]:
+    """The keys of lines, and the text of each, by the name of their account, in their order."""
+    keys: dict[str, list[AuthorizedKey]] = {}
+    texts: dict[str, list[str]] = {}
+    for username, some in groupby(widest(lines), attrgetter("username")):
+        entries = [_entry(line) for line in some]
+        keys[username] = [entry.key for entry in entries]
+        texts[username] = [entry.text for entry in entries]
+    return keys, texts
+
+
+def _entry(line: Line) -> _Entry:
+    made: list[_Entry] = line.made
+    if not made:
+        key = AuthorizedKey(line.public_key, line.expires_at, line.options, line.name)
+        made.append(_Entry(key, host_document.key_text(key)))
+    return made[0]
 
 
 def widest(lines: Iterable[Line]) -> list[Line]:
@@ -162,10 +189,16 @@ def widest(lines: Iterable[Line]) -> list[Line]:
             best[place] = line
     kept = []
     for (username, public_key, limits), line in best.items():
-        free = best.get((username, public_key, ()))
-        if free is None or not limits or "no-touch-required" in limits or _later(line.expires_at, free.expires_at):
+        free = best.get((username, public_key, ())) if limits else None
+        if free is None or "no-touch-required" in limits or _later(line.expires_at, free.expires_at):
             kept.append(line)
-    return sorted(kept, key=lambda line: (line.username, line.public_key, _narrowness(line.options)))
+    # In two steps, and by one text, which takes a quarter of the time: no name of an account holds a NUL.
+    kept.sort(key=lambda line: _narrowness(line.options) if line.options else _WIDEST)
+    kept.sort(key=lambda line: f"{line.username}\0{line.public_key}")
+    return kept
+
+
+_WIDEST: tuple[bool, int, bool, tuple[str, ...]] = (False, 0, False, ())
 
 
 def _narrowness(limits: tuple[str, ...]) -> tuple[bool, int, bool, tuple[str, ...]]:

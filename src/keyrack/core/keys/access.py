@@ -5,7 +5,7 @@ must change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,7 @@ class Line:
     """One reason for one key to stand on one system user.
 
     entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
-    credential, or grant and user_key: what makes it.
+    credential, or grant and user_key: what makes it. made: what a document makes of this very line, kept with it.
     """
 
     username: str
@@ -44,6 +44,7 @@ class Line:
     grant: Grant | None = None
     user_key: UserKey | None = None
     frozen: bool = False
+    made: list[Any] = field(init=False, compare=False, repr=False, default_factory=list)
 
     @property
     def break_glass(self) -> bool:
@@ -151,35 +152,55 @@ def lines(
     connection: Connection, server: Server, now: datetime, whose: Whose | None = None
 ) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
     """All that lets a key in on a server, or the keys of one user, from rows whose seals hold, and the others."""
-    rows = (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose))
-    return (
-        tuple(row for row in rows if isinstance(row, Line)),
-        tuple(row for row in rows if isinstance(row, Damaged)),
-    )
+    found: list[Line] = []
+    damaged: list[Damaged] = []
+    for row in (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose)):
+        if type(row) is Line:
+            found.append(row)
+        elif isinstance(row, Damaged):
+            damaged.append(row)
+    return tuple(found), tuple(damaged)
 
 
 def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
     """What the server's own credentials let in."""
-    for credential, holds in credentials.sealed_credentials(
-        connection, server.id, now, whose.fingerprints if whose else None
-    ):
+    fingerprints = whose.fingerprints if whose else None
+    frozen_server = server.frozen_at is not None
+    for checked, holds, delivered in credentials.checked_credentials(connection, server.id, now, fingerprints):
+        credential = checked.credential
         if not holds:
             yield Damaged("credential", credential.id)
             continue
-        limits = options_of(credential.restrictions, credential.key_type)
-        if limits is None:
-            continue
-        yield Line(
-            username=credential.username,
-            public_key=credential.public_key,
-            options=limits,
-            expires_at=credential.expires_at,
-            name=credential.label,
-            entered_at=credential.created_at,
-            key_entered_at=credential.created_at,
-            credential=credential,
-            frozen=_is_frozen(server, credential, glass=bool(credential.break_glass)),
-        )
+        # A large host's document is made anew for each of its keys that changes: all other lines are the same ones.
+        line: Line | None = checked.made if delivered else None
+        if line is None:
+            line = _line_of(credential if delivered else replace(credential, delivered=False))
+            if line is None:
+                continue
+            if delivered:
+                checked.made = line
+        if (frozen_server or credential.frozen_at is not None) and _is_frozen(
+            server, credential, glass=bool(credential.break_glass)
+        ):
+            line = replace(line, frozen=True)
+        yield line
+
+
+def _line_of(credential: Credential) -> Line | None:
+    """What a credential lets in while nothing is frozen; None where its key cannot obey its restrictions."""
+    limits = options_of(credential.restrictions, credential.key_type)
+    if limits is None:
+        return None
+    return Line(
+        username=credential.username,
+        public_key=credential.public_key,
+        options=limits,
+        expires_at=credential.expires_at,
+        name=credential.label,
+        entered_at=credential.created_at,
+        key_entered_at=credential.created_at,
+        credential=credential,
+    )
 
 
 def _granted(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from keyrack.store.unchanged import kept
 
 _DELIVERED = "delivered"
 MOST_CHECKED = 60_000
-"""Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
+"""Credentials whose records are kept in memory with their seals checked; some 2 kB each."""
 
 _columns: tuple[Any, ...] = (
     *credentials.c,
@@ -161,11 +161,29 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
     return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
+@dataclass(slots=True)
+class CheckedCredential:
+    """A credential whose row was checked. made: what somebody made of it and wants again as long as it is the same."""
+
+    credential: Credential
+    holds: bool
+    made: Any = None
+
+
 def sealed_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server that are in force, each with whether its row and that of its system user are as
     Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
+    """
+    return _told(checked_credentials(connection, server_id, at, fingerprints))
+
+
+def checked_credentials(
+    connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
+) -> list[tuple[CheckedCredential, bool, bool]]:
+    """The same as they are kept: each with whether both rows hold, and whether the host was told, which its record
+    does not say.
     """
     if fingerprints is None:
         plan, rows = _credentials_in_force.raw(connection, server_id, at)
@@ -184,7 +202,8 @@ def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
-    return _with_seals(connection, server_id, *_credentials_of_server.raw(connection, server_id, label, None, None))
+    found = _credentials_of_server.raw(connection, server_id, label, None, None)
+    return _told(_with_seals(connection, server_id, *found))
 
 
 @prepared
@@ -206,7 +225,7 @@ def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
 
 def _with_seals(
     connection: Connection, server_id: int, plan: CompiledStatement, rows: list[tuple[Any, ...]]
-) -> tuple[tuple[Credential, bool], ...]:
+) -> list[tuple[CheckedCredential, bool, bool]]:
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
@@ -215,12 +234,16 @@ def _with_seals(
     reads = tuple(read for read in plan.reads if read[0] != _DELIVERED)
     apart = replace(plan, names=plan.names[:-1], reads=reads)
     checked = _checked_credentials.of(connection, apart, [values[:-1] for values in rows])
+    return [
+        (one, one.holds and accounts.get(one.credential.system_user_id, False), bool(values[-1]))
+        for one, values in zip(checked, rows, strict=True)
+    ]
+
+
+def _told(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
     return tuple(
-        (
-            credential if values[-1] else replace(credential, delivered=False),
-            holds and accounts.get(credential.system_user_id, False),
-        )
-        for (credential, holds), values in zip(checked, rows, strict=True)
+        (one.credential if delivered else replace(one.credential, delivered=False), holds)
+        for one, holds, delivered in checked
     )
 
 
@@ -231,10 +254,10 @@ def _credential_record(row: Row) -> Credential:
 credential_records = Records(lambda connection, row: _credential_record(row))
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
-    lambda connection, row: (
+    lambda connection, row: CheckedCredential(
         _credential_record(Row({**row, _DELIVERED: True})),
         sealed.holds(connection, credentials, row),
     ),
-    keep=lambda checked: checked[1],
+    keep=lambda checked: checked.holds,
     most=MOST_CHECKED,
 )
