@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 
@@ -178,14 +178,16 @@ class Sharing:
 
 def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIApp:
     """A mounted application that serves one dialect and answers only in its words."""
-    by_path: dict[str, dict[str, Endpoint]] = {}
-    for endpoint in dialect.endpoints:
-        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
-    paths = Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
+    @cache  # at the first request: a service starts without what is for APIs that nobody asks
+    def paths() -> Paths[_Path]:
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in dialect.endpoints:
+            by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        return Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        found = paths.find(scope["path"].removeprefix(scope["root_path"]))
+        found = paths().find(scope["path"].removeprefix(scope["root_path"]))
         if found is not None:
             scope["path_params"] = found[1]
             await found[0](scope, receive, send)
