@@ -78,12 +78,7 @@ def add(
             work.record(
                 f"Added SSH key {name} ({key.fingerprint}) for {user} on {place.server.name}{given}",
                 target_id=added.id,
-                details={
-                    "label": name,
-                    "username": user,
-                    "fingerprint": key.fingerprint,
-                    **event_terms.details(limits),
-                },
+                details={"label": name, "username": user, "fingerprint": key.fingerprint} | event_terms.details(limits),
             )
             return added
 
