@@ -7,6 +7,7 @@ is *confirmed* then, and the credential that came with it *delivered*; a *receip
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -17,7 +18,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.keys import revocations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -17,7 +17,6 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
