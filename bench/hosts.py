@@ -115,7 +115,7 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
                 {
                     **credential,
                     "label": f"key-{number}",
-                    "public_key": line.canonical,
+                    "public_key": line.text,
                     "key_type": line.type,
                     "fingerprint": line.fingerprint,
                     "comment": "",

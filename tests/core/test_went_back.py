@@ -98,7 +98,7 @@ class Host:
         """Whether the document in force lets a key in as deploy."""
         assert self.last is not None
         document = json.loads(self.last.text)
-        key = parse(line).canonical
+        key = parse(line).text
         return key not in document["revoked"] and any(
             entry["key"] == key for entry in document["users"].get("deploy", ())
         )
@@ -106,7 +106,7 @@ class Host:
     def refuses(self, line: str) -> bool:
         """Whether the document in force names it as revoked."""
         assert self.last is not None
-        return parse(line).canonical in json.loads(self.last.text)["revoked"]
+        return parse(line).text in json.loads(self.last.text)["revoked"]
 
 
 @pytest.fixture

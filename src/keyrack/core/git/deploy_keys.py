@@ -64,7 +64,7 @@ def add(
                     "repository_id": repository.id,
                     "title": name,
                     "application": origin,
-                    "public_key": key.canonical,
+                    "public_key": key.text,
                     "comment": key.comment,
                     "fingerprint": key.fingerprint,
                     "can_push": can_push,

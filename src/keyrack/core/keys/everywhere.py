@@ -174,7 +174,7 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
         end = work.now + timedelta(hours=work.instance.settings.temporary_hours)
     shared = {
         "label": wanted.label,
-        "public_key": wanted.key.canonical,
+        "public_key": wanted.key.text,
         "comment": wanted.key.comment,
         "fingerprint": wanted.key.fingerprint,
         "key_type": wanted.key.type,
@@ -328,7 +328,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
             held,
             revisions,
             {
-                "public_key": key.canonical,
+                "public_key": key.text,
                 "comment": key.comment,
                 "fingerprint": key.fingerprint,
                 "key_type": key.type,

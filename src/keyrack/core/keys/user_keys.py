@@ -228,7 +228,7 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
 def _insert(
     work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, ids: Ids | None
 ) -> UserKey:
-    public_key = key.canonical if key else None
+    public_key = key.text if key else None
     made = user_keys.add_user_key(
         work.connection,
         {
