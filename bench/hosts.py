@@ -117,7 +117,7 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
                     "label": f"key-{number}",
                     "public_key": line.canonical,
                     "key_type": line.type,
-                    "fingerprint": line.sha256,
+                    "fingerprint": line.fingerprint,
                     "comment": "",
                 }
                 for number, line in enumerate(lines)

@@ -102,8 +102,8 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     changes: dict[str, Any] = {
         "credential": update(tables.credentials)
         .where(tables.credentials.c.label == "a")
-        .values(public_key=evil.canonical, fingerprint=evil.sha256),
-        "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.sha256),
+        .values(public_key=evil.canonical, fingerprint=evil.fingerprint),
+        "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.fingerprint),
         "grant": update(tables.grants).values(system_user="root"),
         "planted": insert(tables.credentials).values(
             server_id=team.server.id,
@@ -111,7 +111,7 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
             label="planted",
             public_key=evil.canonical,
             comment="",
-            fingerprint=evil.sha256,
+            fingerprint=evil.fingerprint,
             key_type=evil.type,
             temporary=False,
             restrictions={},

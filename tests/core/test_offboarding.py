@@ -87,7 +87,7 @@ class Alice:
             "host_session": "s-1",
             "username": "deploy",
             "address": "198.51.100.3",
-            "fingerprint": parse(self.key).sha256,
+            "fingerprint": parse(self.key).fingerprint,
             "started_at": instance.now(),
         }
         at = self.hosts[0].id
@@ -222,7 +222,7 @@ def test_undo_leaves_what_was_taken_since(team: Team) -> None:
     made = offboarding.offboard(instance, owner, "alice")
     bob, _ = actor(instance, owner.workspace_id, "bob", Role.MEMBER, "codeartsrepo::*")
     user_keys.add(instance, bob, title="found on a desk", public_key=alice.other)
-    revocation.revoke_everywhere(instance, owner, parse(alice.other).sha256)
+    revocation.revoke_everywhere(instance, owner, parse(alice.other).fingerprint)
     servers.delete(instance, owner, alice.hosts[0].id)
     done = offboarding_undo.undo(instance, owner, made.id)
     assert any("was revoked since" in words for words in done.left)

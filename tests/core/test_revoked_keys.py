@@ -54,7 +54,7 @@ def report_found(team: Team, *found: dict[str, Any]) -> None:
 
 def test_nobody_registers_it_again(team: Team) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     place = repository(team)
     put(team, line)
     report_found(team, entry(line))
@@ -85,7 +85,7 @@ def test_nobody_registers_it_again(team: Team) -> None:
 
 def test_lifting_lets_it_be_registered_and_opens_nothing_by_itself(team: Team) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     put(team, line)
     revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     for stranger in (make_team(team.instance, "umbrella").owner, team.member):
@@ -106,7 +106,7 @@ def test_lifting_lets_it_be_registered_and_opens_nothing_by_itself(team: Team) -
 def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> None:
     line = fresh_line()
     report_found(team, entry(line))
-    revoked = revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revoked = revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     assert set(revoked.revisions) == {team.server.id}
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
 
@@ -114,7 +114,7 @@ def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> No
 def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
     line = fresh_line()
     put(team, line)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     before = text_of(team.instance, other)
     assert '"revoked":[]' in before
@@ -140,7 +140,7 @@ def test_a_deploy_key_of_another_workspace_keeps_its_claim_in_a_race(postgresql_
     try:
         ours, theirs = make_team(instance), make_team(instance, "umbrella")
         line = fresh_line()
-        fingerprint = parse(line).sha256
+        fingerprint = parse(line).fingerprint
         deploy_keys.add(instance, ours.owner, repository(ours).id, title="a", public_key=line)
         place = repository(theirs, "umbrella/site")
         added, go_on = threading.Event(), threading.Event()

@@ -77,7 +77,7 @@ class World:
 
     def may(self, verb: str) -> bool:
         """Whether mallory's key does it in the repository."""
-        holder = access.holder_of(self.team.instance, parse(self.evil).sha256)
+        holder = access.holder_of(self.team.instance, parse(self.evil).fingerprint)
         if holder is None:
             return False
         try:
@@ -334,7 +334,7 @@ def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
 
 def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
     team = world.team
-    revocation.revoke_everywhere(team.instance, team.owner, parse(world.evil).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(world.evil).fingerprint)
     world.alter(update(tables.revoked_keys).values(reason="a mistake"))
     with pytest.raises(Refusal):
         user_keys.add(team.instance, team.member, title="mine", public_key=world.evil)

@@ -154,7 +154,7 @@ def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> N
     assert told(team) is not None
     assert damaged(team.instance, team.owner) == []
     evil = parse(fresh_line())
-    alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.sha256))
+    alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.fingerprint))
     assert told(team)["users"] == {}
     (row,) = damaged(team.instance, team.owner)
     damaged_rows.remove(team.instance, team.owner, row.name)

@@ -113,7 +113,7 @@ def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team
     for number in [one.id for one in credentials.find(team.instance, team.owner, team.server.id).items]:
         if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).canonical:
             credentials.delete(team.instance, team.owner, team.server.id, number)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).fingerprint)
     enrolment.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
     obey(team)
     credentials.delete(team.instance, team.owner, team.server.id, put(team, unconfirmed, "u"))
@@ -131,7 +131,7 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
     values = [
         {
             "server_id": team.server.id,
-            "fingerprint": parse(line).sha256,
+            "fingerprint": parse(line).fingerprint,
             "public_key": line,
             "revoked_at": team.instance.now(),
             "revision": 1,
@@ -209,7 +209,7 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 
     def command(connection: Connection) -> None:
         for line in (kept, gone):
-            use = {"fingerprint": parse(line).sha256, "server_id": 0, "last_used_at": now, "address": ""}
+            use = {"fingerprint": parse(line).fingerprint, "server_id": 0, "last_used_at": now, "address": ""}
             connection.execute(insert(tables.key_uses).values(use))
 
     team.instance.database.write(command)

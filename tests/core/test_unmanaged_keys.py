@@ -28,7 +28,7 @@ def entry(text: str, **more: Any) -> dict[str, Any]:
         "kind": "key",
         "line": 1,
         "type": key.type,
-        "fingerprint": key.sha256,
+        "fingerprint": key.fingerprint,
         "key": key.canonical,
         "options": "",
         "comment": key.comment,
@@ -225,10 +225,10 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
     """Whoever says that a stranger's key has alice's fingerprint makes it neither hers nor acceptable as hers."""
     hers, strangers = fresh_line("hers"), fresh_line("stranger's")
     user_keys.add(team.instance, team.member, title="authorizer", public_key=hers)
-    tell(team, entry(strangers, fingerprint=parse(hers).sha256), entry(hers, fingerprint="", line=2))
+    tell(team, entry(strangers, fingerprint=parse(hers).fingerprint), entry(hers, fingerprint="", line=2))
     assert {(one.fingerprint, one.owner) for one in known(team)} == {
-        (parse(strangers).sha256, None),
-        (parse(hers).sha256, "alice"),
+        (parse(strangers).fingerprint, None),
+        (parse(hers).fingerprint, "alice"),
     }
     other = entry(fresh_line("other"))
     tell(team, {**other, "key": "", "path": "/empty"}, {**other, "key": "ssh-ed25519 !", "path": "/no-base64"})

@@ -28,7 +28,7 @@ options.check_rendered(rendered)
 (found,) = authorized_keys.read(authorized_keys.render([authorized_keys.key_line(key.canonical, rendered)]))
 assert found.problem is None
 assert weak.rsa_problem(2**2047 + 1, 65537)
-print(key.sha256)
+print(key.fingerprint)
 """
 
 

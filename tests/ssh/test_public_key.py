@@ -33,7 +33,7 @@ def refusal(text: object) -> KeyProblem:
 def test_takes_every_valid_key(case: dict[str, Any]) -> None:
     key = parse(case["line"])
     assert (key.type, key.bits, key.canonical) == (case["type"], case["bits"], case["canonical"])
-    assert (key.sha256, key.md5) == (case["sha256"], case["md5"])
+    assert (key.fingerprint, key.md5) == (case["sha256"], case["md5"])
     assert key.line == case["line"].strip()
     assert not is_known(key)
     assert read_canonical(key.canonical) == key
@@ -148,7 +148,7 @@ def test_agrees_with_ssh_keygen_about_new_keys(kind: tuple[str, ...], tmp_path: 
     path, line = make_key(tmp_path, "key", "-t", *kind)
     key = parse(line)
     bits, fingerprint, comment, _ = ssh_keygen("-l", "-f", path).split()
-    assert (str(key.bits), key.sha256, key.comment) == (bits, fingerprint, comment)
+    assert (str(key.bits), key.fingerprint, key.comment) == (bits, fingerprint, comment)
     assert key.md5 == ssh_keygen("-l", "-E", "md5", "-f", path).split()[1]
 
 
@@ -157,7 +157,7 @@ def test_agrees_with_ssh_keygen_about_every_valid_key(tmp_path: Path) -> None:
     file.write_text("".join(f"{case['line']}\n" for case in cases("keys_valid.jsonl")))
     printed = [line.split()[:2] for line in ssh_keygen("-l", "-f", file).splitlines()]
     keys = [parse(case["line"]) for case in cases("keys_valid.jsonl")]
-    assert printed == [[str(key.bits), key.sha256] for key in keys]
+    assert printed == [[str(key.bits), key.fingerprint] for key in keys]
 
 
 def test_nothing_takes_long() -> None:

@@ -57,7 +57,7 @@ class PublicKey(NamedTuple):
         return f"{self.canonical} {self.comment}" if self.comment else self.canonical
 
     @property
-    def sha256(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint as `ssh-keygen -l` prints it: SHA256: and base64 without padding."""
         return of_blob(self.blob)
 

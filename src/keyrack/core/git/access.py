@@ -278,7 +278,7 @@ def _deploy_key_holds(key: git_access.SoundDeployKey, fingerprint: str) -> bool:
 
 def _fingerprint(public_key: str) -> str:
     try:
-        return read_canonical(public_key).sha256
+        return read_canonical(public_key).fingerprint
     except KeyProblem:
         return ""
 

@@ -70,7 +70,7 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
             key = public_key.parse(line)
         except (public_key.KeyProblem, TypeError, AttributeError):
             continue
-        keys[key.sha256] = key.canonical
+        keys[key.fingerprint] = key.canonical
     return ReportedHostKeys(port, keys) if keys else None
 
 
@@ -120,7 +120,7 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
     Raises Refusal INVALID, MISSING, or TAKEN where some are known.
     """
     with Attempt(instance, actor, "servers:write", "name host keys", target_kind="server") as attempt:
-        parsed = {key.sha256: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
+        parsed = {key.fingerprint: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
 
         def change(work: Work) -> None:
             server = own_server(work, server_id)

@@ -262,7 +262,7 @@ def _row(
         "kind": kind,
         "username": username,
         "public_key": key,
-        "fingerprint": read_canonical(key).sha256 if key else "",
+        "fingerprint": read_canonical(key).fingerprint if key else "",
         "options": list(options),
         "until": until,
         "name": name,

@@ -256,7 +256,7 @@ def drop(work: Work, row: DamagedRow) -> None:
         sealed.drop(work.connection, KINDS[row.kind], row.key)
     else:
         sealed.accept_place(work.connection, KINDS[row.kind], row.of)
-    gone = [(read_canonical(row.public_key).sha256, row.public_key)] if row.public_key else []
+    gone = [(read_canonical(row.public_key).fingerprint, row.public_key)] if row.public_key else []
     propagation.withdrawn(work, row.server_ids, gone)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
 
