@@ -106,7 +106,7 @@ def _numbers(page: str, title: str) -> list[int]:
 def test_a_key_is_frozen_confirmed_and_given_another_end(
     console: Service, people: dict[str, Person], laptop: str
 ) -> None:
-    key, address = parse(laptop).sha256, f"/keys/{parse(laptop).sha256}"
+    key, address = parse(laptop).fingerprint, f"/keys/{parse(laptop).fingerprint}"
     host = servers.create(console.instance, KEYRACK, name="cold-1", address="192.0.2.80")
     grants.give(console.instance, KEYRACK, user_id=user(console, "alice").id, server_id=host.id, system_user="deploy")
     olga, alice = people["olga"], people["alice"]
@@ -153,7 +153,7 @@ def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
     terms = {"label": "vault", "username": "deploy", "public_key": line, "break_glass": True}
     credentials.add(console.instance, KEYRACK, 1, **terms)  # type: ignore[arg-type]
     at = f"{console.instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    login = {"fingerprint": parse(line).sha256, "address": "203.0.113.7", "user": "deploy"}
+    login = {"fingerprint": parse(line).fingerprint, "address": "203.0.113.7", "user": "deploy"}
     held = {**login, "id": "7-700", "started_at": at}
     server = servers.get(console.instance, KEYRACK, 1)
     told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
@@ -434,12 +434,12 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
             made.id,
             label=key.comment,
             username="deploy",
-            public_key=f"{key.canonical} {key.comment}",
+            public_key=f"{key.text} {key.comment}",
         )
     server = servers.get(instance, KEYRACK, made.id)
     found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
-    found |= {"type": old.type, "fingerprint": old.sha256, "key": old.canonical, "comment": "", "in_force": True}
-    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.sha256}
+    found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.text, "comment": "", "in_force": True}
+    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
     enrolment.report(instance, server, told)
@@ -448,7 +448,7 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     assert "new@laptop" in gains
     assert "old@laptop" not in gains
     assert "old@laptop" in stays
-    preview = olga.see(f"/revoke/{old.sha256}")
+    preview = olga.see(f"/revoke/{old.fingerprint}")
     assert "1 session will end" in preview
     assert "deploy on gate from 203.0.113.77" in preview
 
@@ -488,8 +488,8 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     line = fresh_line()
     address = alice.send("/keys", title="lost", public_key=line)
     assert "lost" in alice.see(address)
-    assert "It is taken from alice." in people["olga"].see(f"/revoke/{parse(line).sha256}")
-    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
+    assert "It is taken from alice." in people["olga"].see(f"/revoke/{parse(line).fingerprint}")
+    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).fingerprint, reason="in a taxi")
     assert "was revoked everywhere on" in alice.see(address, 404)
 
 

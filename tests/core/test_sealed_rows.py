@@ -77,7 +77,7 @@ class World:
 
     def may(self, verb: str) -> bool:
         """Whether mallory's key does it in the repository."""
-        holder = access.holder_of(self.team.instance, parse(self.evil).sha256)
+        holder = access.holder_of(self.team.instance, parse(self.evil).fingerprint)
         if holder is None:
             return False
         try:
@@ -125,7 +125,7 @@ def in_server(**values: Any) -> Any:
 def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, values: dict[str, Any]) -> None:
     team = world.team
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
-    assert parse(world.key).canonical in world.opened()["deploy"]
+    assert parse(world.key).text in world.opened()["deploy"]
     statement = update(tables.servers).where(tables.servers.c.id == team.server.id)
     world.alter(statement.values(**values))
     with pytest.raises(Refusal) as refused:
@@ -266,10 +266,10 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
         credentials.add(
             world.team.instance, world.team.owner, 1, label="laptop", username="deploy", public_key=world.key
         )
-    assert world.opened() == {"deploy": [parse(world.key).canonical]}
+    assert world.opened() == {"deploy": [parse(world.key).text]}
     world.alter(planted(world, kind))
     after = world.opened()
-    assert {key for keys in after.values() for key in keys} <= {parse(world.key).canonical}
+    assert {key for keys in after.values() for key in keys} <= {parse(world.key).text}
     assert set(after) <= {"deploy"}
     names = [row.name for row in damaged(world.team.instance, world.team.owner)]
     assert names
@@ -334,7 +334,7 @@ def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
 
 def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
     team = world.team
-    revocation.revoke_everywhere(team.instance, team.owner, parse(world.evil).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(world.evil).fingerprint)
     world.alter(update(tables.revoked_keys).values(reason="a mistake"))
     with pytest.raises(Refusal):
         user_keys.add(team.instance, team.member, title="mine", public_key=world.evil)
@@ -345,7 +345,7 @@ def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
     world.alter(update(tables.revocations).values(revision=10**9))
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    assert parse(line).canonical in json.loads(signed.text)["revoked"]
+    assert parse(line).text in json.loads(signed.text)["revoked"]
     assert any("revocation 1,SHA256:" in words for words in world.alarms())
 
 
@@ -400,7 +400,9 @@ def _name_as_before(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
     connection.exec_driver_sql("DROP INDEX ix_unmanaged_keys_fingerprint")
     connection.exec_driver_sql("ALTER TABLE unmanaged_keys RENAME TO found_keys")
+    connection.exec_driver_sql("ALTER TABLE reported_documents RENAME TO told_documents")
     if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER TABLE told_documents DROP CONSTRAINT pk_reported_documents")
         connection.exec_driver_sql("ALTER SEQUENCE unmanaged_keys_id_seq RENAME TO found_keys_id_seq")
         connection.exec_driver_sql("ALTER TABLE found_keys DROP CONSTRAINT pk_unmanaged_keys")
         for (name,) in connection.exec_driver_sql(
@@ -427,7 +429,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
 
     with connected(bare_url) as connection:
         unseal(connection, before_seals)
-        former = instance.key.seal("user key", team.member_user.id, parse(line).canonical)
+        former = instance.key.seal("user key", team.member_user.id, parse(line).text)
         connection.execute(update(tables.user_keys).values(seal=former))
     # As the first start after the upgrade finds it: no mark beside the key.
     (folder / MARK).unlink()
@@ -494,11 +496,11 @@ def test_sealed_tables_are_written_in_one_way() -> None:
 def test_every_table_is_sealed_or_decides_nothing() -> None:
     undecided = {
         "access_key_failures", "alembic_version", "changes", "events",
-        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "sessions", "told_documents",
+        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "sessions", "reported_documents",
         "workspaces", "access_tree", "audit_checkpoints", "audit_leaves", "audit_nodes",
         "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
         "spent_proofs",
-        "freezes", "told_logins", "older_marks", "webhooks", "webhook_deliveries", "daily_tallies",
+        "freezes", "reported_logins", "older_marks", "webhooks", "webhook_deliveries", "daily_tallies",
     }  # fmt: skip
     assert set(tables.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"
     assert set(sealed.VOLATILE) <= set(WORDS), "an alarm must have a word for it"

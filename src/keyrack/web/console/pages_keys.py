@@ -140,7 +140,7 @@ def check(visit: Visit) -> Response:
         key = validation.public_key(visit.instance, visit.actor.workspace_id, text)
     except Refusal as refusal:
         return visit.show("_verdict.html", key=None, wrong=refusal, art="")
-    return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.sha256))
+    return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.fingerprint))
 
 
 def add(visit: Visit) -> Response:
