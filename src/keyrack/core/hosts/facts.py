@@ -232,6 +232,6 @@ def _key(account: Mapping[str, Any]) -> str | None:
     if not isinstance(line, str):
         return None
     try:
-        return public_key.parse(line).canonical
+        return public_key.parse(line).text
     except public_key.KeyProblem:
         return None
