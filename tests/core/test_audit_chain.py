@@ -274,6 +274,9 @@ def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log
 
 
 SET_BACK = (
+    *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
+    *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),
+    "DROP INDEX ix_offboarding_hosts_server_id",
     "ALTER TABLE events DROP COLUMN seal",
     "DROP TABLE older_marks",
     "DROP INDEX ix_webhook_deliveries_webhook_id_id",

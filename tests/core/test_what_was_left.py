@@ -183,6 +183,11 @@ def set_back(connection: Connection) -> None:
     for name in ("repository_names", "deleted_server_keys"):
         connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN seal")
     # Of later migrations.
+    for name in ("servers", "revocations", "offboarding_hosts"):
+        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN receipt")
+    for name in ("offboarding_hosts", "offboarding_git"):
+        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN seal")
+    connection.exec_driver_sql("DROP INDEX ix_offboarding_hosts_server_id")
     for name in ("sessions_fingerprint", "web_sessions_used_at", "tokens_listed"):
         connection.exec_driver_sql(f"DROP INDEX ix_{name}")
     connection.exec_driver_sql("ALTER TABLE web_sessions DROP COLUMN used_at")

@@ -58,6 +58,8 @@ TREES: Mapping[str, tuple[int, str]] = {
     "repository_names": (25, "repository_id"),
     "deleted_servers": (26, "server_id"),
     "deleted_server_keys": (27, "server_id"),
+    "offboarding_hosts": (28, "offboarding_id"),
+    "offboarding_git": (29, "offboarding_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
