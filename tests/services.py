@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,50 @@ class Service:
         return workspace_file.apply(self.instance, text, environment or {})
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it serves, and stops when it is told to: it else looks ten times a second
+    whether it was, and then waits once more. Most tests take less.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._serves = threading.Event()
+        self._told = asyncio.Event()
+
+    def starts(self, thread: threading.Thread) -> bool:
+        """Wait until it serves; False where it does not, or the thread that runs it ended."""
+        deadline = time.monotonic() + 20
+        while not self._serves.wait(0.2) and thread.is_alive() and time.monotonic() < deadline:
+            pass
+        return self._serves.is_set()
+
+    def stop(self) -> None:
+        """From another thread than the one that runs it."""
+        self.should_exit = True
+        if self._serves.is_set():
+            self._loop.call_soon_threadsafe(self._told.set)
+
+    async def main_loop(self) -> None:
+        """Once it serves, until it is told to stop."""
+        self._loop = asyncio.get_running_loop()
+        self._serves.set()
+        second = 0
+        while not await self.on_tick(10 * second):  # by tens it writes the second into its headers
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 1)
+            second += 1
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Without uvicorn's wait of a tenth of a second for connections that nobody has."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+
 @contextmanager
 def running(settings: Settings) -> Iterator[Service]:
     """Serve an instance with these settings from a thread of this process, until the block ends."""
@@ -117,19 +163,16 @@ def running(settings: Settings) -> Iterator[Service]:
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     thread = threading.Thread(target=server.run, name="service")
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not server.started and thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert server.started, "the service did not start"
+        assert server.starts(thread), "the service did not start"
         with httpx2.Client(base_url=settings.url, timeout=30, verify=PLAIN) as client:
             yield Service(settings.url, instance, client, application.let_go)
     finally:
         application.let_go()
-        server.should_exit = True
+        server.stop()
         thread.join(30)
         instance.database.close()
 

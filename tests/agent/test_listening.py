@@ -12,7 +12,10 @@ import pytest
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
+from keyrack.agent.sshd.host_keys import HostKeyLook
+from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.system import programs
 from keyrack.private_sshd import ADDRESS
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
@@ -43,6 +46,24 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
         finally:
             forwarding.kill()
             forwarding.wait()
+
+
+def test_the_port_that_people_reach_is_told_also_by_a_host_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = programs.find
+    monkeypatch.setattr(programs, "find", lambda name: None if name == "ssh-keyscan" else real(name))
+    with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
+        look = HostKeyLook(Sshd(str(one.config)))
+        assert look.look() is None
+        assert look.port == one.port
+        # One that does not listen for a moment has not moved.
+        one.stop()
+        wait_until(lambda: look.look() is None and not Sshd(str(one.config)).greets(), "an sshd that is down")
+        assert look.port == one.port
+
+
+def test_a_port_of_loopback_is_told_only_where_there_is_no_other() -> None:
+    here, anywhere, six = (Listener("127.0.0.1", 22, "1"), Listener("0.0.0.0", 2222, "2"), Listener("::1", 23, "3"))
+    assert [one.port for one in listening.as_people_come((here, six, anywhere))] == [2222, 22, 23]
 
 
 def test_who_was_found_counts_only_while_nothing_else_listens_there() -> None:

@@ -129,7 +129,9 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     assert ended.exit_code == 3
     assert "not yet on web-1" in ended.stdout
     again = run(team, "revoke", parse(lines[0]).sha256)
-    assert "keyrack hosts receipts" in again.output
+    assert again.exit_code == 0, again.output
+    assert "nothing here has it any more; it is refused on 1 server" in again.output
+    assert "not yet on web-1" in again.output
     put(team, lines[1])
     told = run(team, "revoke", parse(lines[1]).sha256, "--json", "--wait", "0")
     assert told.exit_code == 3

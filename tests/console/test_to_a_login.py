@@ -17,6 +17,7 @@ from tests.console.conftest import SignedIn
 from tests.login.contained_host import Machine, machine
 from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.ports import free_port
+from tests.quick_ssh import KEX
 from tests.services import Service
 
 KEYRACK = users.system_actor(1)
@@ -58,6 +59,18 @@ def sign_in(page: Page, name: str) -> None:
     page.get_by_label("Password").fill(f"{name}'s password")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("navigation", name="Console", exact=True)).to_be_visible()
+
+
+def pasted(line: str, key: Key, host: SshClient, folder: Path) -> bool:
+    """Whether a shell lets this key in by a line as it is shown; ssh has key and host key at home."""
+    config = folder / "ssh_config"
+    config.write_text(
+        f"IdentityFile {key.path}\nIdentitiesOnly yes\nBatchMode yes\n"
+        f"UserKnownHostsFile {host.known_hosts}\n{KEX.replace('=', ' ')}\n"
+    )
+    shell = f'ssh() {{ command ssh -F "{config}" "$@"; }}; {line} true'
+    ended = subprocess.run(["bash", "-c", shell], stdin=subprocess.DEVNULL, check=False, timeout=60)
+    return ended.returncode == 0
 
 
 def test_a_host_comes_by_the_line_that_is_shown_is_enforced_and_a_login_on_it_ended(
@@ -131,9 +144,8 @@ def test_the_first_visit_ends_in_a_login_by_the_line_that_is_shown(
     # The open page hears it, and then the line holds what it promises.
     expect(page.get_by_text(f"in force on {HOST}")).to_be_visible()
     shown = page.locator("#lines pre").inner_text().strip()
-    # What is shown knows no port but sshd's own one, and the client here is told that of this host.
-    assert shown == f"ssh {USERNAME}@127.0.0.1"
-    assert standing_host.lets_in(key)
+    assert shown == f"ssh -p {standing_host.port} {USERNAME}@127.0.0.1"
+    assert pasted(shown, key, standing_host, tmp_path)
 
 
 def test_a_temporary_key_opens_until_its_end_alone(

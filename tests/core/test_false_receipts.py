@@ -209,7 +209,7 @@ BEFORE = (
     *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
     *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),
     "DROP INDEX ix_offboarding_hosts_server_id",
-    "UPDATE alembic_version SET version_num = '0360'",
+    "UPDATE alembic_version SET version_num = '0370'",
 )
 
 

@@ -156,5 +156,5 @@ def test_nothing_else_reads_a_time_that_somebody_wrote() -> None:
     }
     # What programs of ours wrote, HTTP's Date, and the time of a signature, which has a form of its own.
     programs = {"cli/hosts/hosts_called.py", "web/runcloud/servers.py", "core/cursors.py", "core/hosts/reports.py"}
-    others = {"agent/service/client.py", "core/people/request_signing.py", "store/hosts/told_facts.py"}
+    others = {"agent/service/client.py", "core/people/request_signing.py", "store/hosts/reported_facts.py"}
     assert found == programs | others

@@ -400,7 +400,9 @@ def _name_as_before(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
     connection.exec_driver_sql("DROP INDEX ix_unmanaged_keys_fingerprint")
     connection.exec_driver_sql("ALTER TABLE unmanaged_keys RENAME TO found_keys")
+    connection.exec_driver_sql("ALTER TABLE reported_documents RENAME TO told_documents")
     if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER TABLE told_documents DROP CONSTRAINT pk_reported_documents")
         connection.exec_driver_sql("ALTER SEQUENCE unmanaged_keys_id_seq RENAME TO found_keys_id_seq")
         connection.exec_driver_sql("ALTER TABLE found_keys DROP CONSTRAINT pk_unmanaged_keys")
         for (name,) in connection.exec_driver_sql(
@@ -494,11 +496,11 @@ def test_sealed_tables_are_written_in_one_way() -> None:
 def test_every_table_is_sealed_or_decides_nothing() -> None:
     undecided = {
         "access_key_failures", "alembic_version", "changes", "events",
-        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "sessions", "told_documents",
+        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "sessions", "reported_documents",
         "workspaces", "access_tree", "audit_checkpoints", "audit_leaves", "audit_nodes",
         "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
         "spent_proofs",
-        "freezes", "told_logins", "older_marks", "webhooks", "webhook_deliveries", "daily_tallies",
+        "freezes", "reported_logins", "older_marks", "webhooks", "webhook_deliveries", "daily_tallies",
     }  # fmt: skip
     assert set(tables.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"
     assert set(sealed.VOLATILE) <= set(WORDS), "an alarm must have a word for it"

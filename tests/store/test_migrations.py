@@ -47,7 +47,11 @@ from tests.postgres import Cluster, database_name
 ROWS = 3
 
 # What a later version calls otherwise.
-TABLES = {"found_keys": "unmanaged_keys"}
+TABLES = {
+    "found_keys": "unmanaged_keys",
+    "told_documents": "reported_documents",
+    "told_logins": "reported_logins",
+}
 COLUMNS = {
     "stale_after_seconds": "offline_after_seconds",
     "stale_then": "offline_then",

@@ -20,8 +20,8 @@ from keyrack.core.workspace import workspace_file
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
 from tests.console.conftest import COOKIE, session_of
-from tests.plain_http import Caller
-from tests.services import TEAM, Service, running, settings_for
+from tests.directly import Directly, DirectService, asked_directly
+from tests.services import TEAM, settings_for
 from tests.web import hand_signed
 from tests.web.sdk.clients import AccessKey, make_access_key
 
@@ -74,8 +74,8 @@ LOSSES: dict[str, Callable[[Instance, int], None]] = {
 class Former:
     """What somebody has kept. token: of the API; scoped: a token of IAM's; key: an access key; cookie: a browser's."""
 
-    service: Service
-    caller: Caller
+    service: DirectService
+    caller: Directly
     scoped: str
     key: AccessKey
     cookie: str
@@ -111,18 +111,18 @@ OPENED = {
 
 
 @pytest.fixture
-def service(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[Service]:
+def service(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[DirectService]:
     """The team with one more owner; nobody who asks much is held up."""
     source, database = team_data
     folder = tmp_path / "data"
     shutil.copytree(source, folder)
-    with running(settings_for(folder, database, rate_limit=100_000, token_guesses=100_000)) as service:
+    with asked_directly(settings_for(folder, database, rate_limit=100_000, token_guesses=100_000)) as service:
         service.apply(TEAM + LEO)
         yield service
 
 
 @pytest.fixture
-def former(service: Service) -> Iterator[Former]:
+def former(service: DirectService) -> Former:
     """Leo, with everything that can prove him, while it still does."""
     sent = {
         "auth": {
@@ -136,14 +136,13 @@ def former(service: Service) -> Iterator[Former]:
     issued = service.call("POST", "/v3/auth/tokens", json=sent)
     assert issued.status_code == 201, issued.text
     key = make_access_key(service, TOKEN)
-    leo = Former(service, Caller(service.url), issued.headers["X-Subject-Token"], key, session_of(service, "leo"))
+    leo = Former(service, service.direct, issued.headers["X-Subject-Token"], key, session_of(service, "leo"))
     for proof, paths in OPENED.items():
         for path in paths:
             assert leo.ask("GET", path, leo.proofs[proof]).status_code == 200, (proof, path)
     assert hand_signed.call(service, key).status_code == 200
     assert _console(leo, "GET", "/hosts")[0] == 200
-    yield leo
-    leo.caller.close()
+    return leo
 
 
 def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
@@ -151,7 +150,7 @@ def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_route_refuses_who_is_no_member_any_more(service: Service, former: Former, loss: str) -> None:
+def test_every_route_refuses_who_is_no_member_any_more(service: DirectService, former: Former, loss: str) -> None:
     """Another process takes them out, as an operator's command does; what the service remembers counts no more."""
     number = next(one.id for one in users.find(service.instance, users.system_actor(1)) if one.name == "leo")
     beside = app.open_instance(service.instance.settings)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.services import Service
+from keyrack.errors import Refusal
+from tests.services import TEAM, Service
 
 OLGA = "token-of-olga"
 BASE = "/api/keyrack/v1"
@@ -75,3 +76,14 @@ def test_what_a_query_takes_is_said_in_plain_words(unchanged_team: Service) -> N
     ):
         answer = unchanged_team.call("POST", BASE + address, token=OLGA, json={})
         assert (answer.status_code, answer.json()["error"]["message"]) == (422, words)
+
+
+def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> None:
+    """Such a user could be neither seen, changed nor removed at /people/me."""
+    asked = {"user": {"name": "me", "password": "a long password"}}
+    answer = unchanged_team.call("POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json=asked)
+    assert answer.status_code == 400
+    assert "stands for whoever asks" in answer.text
+    with pytest.raises(Refusal) as refused:
+        unchanged_team.apply(f'{TEAM}[[users]]\nname = "me"\nrole = "member"\n')
+    assert "stands for whoever asks" in refused.value.message

@@ -153,9 +153,20 @@ def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     assert receipts["done"]
     assert receipts["servers"][0]["at"].endswith("Z")
     assert call(team, "GET", f"/events/{event['id']}/receipts")["done"]
-    assert (
-        call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint}, status=404)["error"]["code"] == "key-missing"
-    )
+
+
+def test_a_revocation_whose_answer_was_lost_may_be_sent_again(team: Service) -> None:
+    line = fresh_line()
+    wanted = {"fingerprint": parse(line).sha256}
+    assert call(team, "POST", "/keys/revoke", wanted, status=404)["error"]["code"] == "key-missing"
+    enrol(team)
+    put(team, line)
+    first = call(team, "POST", "/keys/revoke", wanted)
+    event = call(team, "GET", "/events")["items"][0]["id"]
+    assert call(team, "POST", "/keys/revoke", wanted) == {**first, "credentials": 0}
+    assert call(team, "GET", "/events")["items"][0]["id"] == event
+    call(team, "POST", "/keys/lift", wanted)
+    assert call(team, "POST", "/keys/revoke", wanted, status=404)["error"]["code"] == "key-missing"
 
 
 def test_sessions(team: Service) -> None:

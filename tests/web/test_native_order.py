@@ -5,15 +5,17 @@ the same as with a right call, and nothing of what else is wrong.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
-from tests.plain_http import Caller
-from tests.services import TEAM, Service
+from tests.directly import Directly, DirectService, asked_directly
+from tests.services import TEAM, settings_for
 
 BASE = "/api/keyrack/v1"
 OLGA = "token-of-olga"
@@ -41,9 +43,17 @@ BODIES: tuple[Any, ...] = ({"zz": 1}, [], {"label": 7, "name": 7, "duration": 7,
 
 
 @pytest.fixture(scope="module")
-def full(unchanged_team: Service) -> Service:
-    """A team with one of everything."""
-    team = unchanged_team
+def team(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectService]:
+    """The team that is asked, directly, as it is asked some twenty thousand times."""
+    folder = tmp_path_factory.mktemp("order") / "data"
+    shutil.copytree(team_folder, folder)
+    with asked_directly(settings_for(folder, "")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def asked(team: DirectService) -> Directly:
+    """That service, with one of everything."""
     team.apply(TEAM + MORE.split("\n", 3)[3])
 
     def make(method: str, path: str, body: dict[str, Any], token: str = OLGA) -> None:
@@ -59,7 +69,7 @@ def full(unchanged_team: Service) -> Service:
     make("POST", "/requests", {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "r"})
     make("POST", "/freezes", {"user": "alice"})
     make("POST", "/webhooks", {"url": "https://alerts.example.org/"})
-    return team
+    return team.direct
 
 
 THERE = {
@@ -114,21 +124,13 @@ RIGHT: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def asked(full: Service) -> Iterator[Caller]:
-    """Who asks that service."""
-    caller = Caller(full.url)
-    yield caller
-    caller.close()
-
-
-def told(asked: Caller, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
+def told(asked: Directly, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
     status, said = asked.call(method, BASE + path, f"token-of-{caller}", body)
     return status, json.loads(said).get("error", {}).get("code", "") if said else ""
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Caller, endpoint: Any) -> None:
+def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Directly, endpoint: Any) -> None:
     method, unlike = endpoint.method, []
     right = RIGHT.get(endpoint.handler.__name__, {} if endpoint.takes is not None else None)
     for path, there in paths(endpoint):
@@ -154,13 +156,13 @@ def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Caller, endpoint: A
     assert not unlike, "\n".join(unlike)
 
 
-def test_who_may_by_a_role_in_the_repository_hears_what_is_wrong(asked: Caller) -> None:
+def test_who_may_by_a_role_in_the_repository_hears_what_is_wrong(asked: Directly) -> None:
     for method in ("PATCH", "DELETE"):
         assert told(asked, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
         assert told(asked, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
 
 
-def test_who_renews_for_others_hears_what_is_wrong(asked: Caller) -> None:
+def test_who_renews_for_others_hears_what_is_wrong(asked: Directly) -> None:
     assert told(asked, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
     assert told(asked, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
     assert told(asked, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")

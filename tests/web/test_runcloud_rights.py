@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from keyrack.store import tables
 from keyrack.web.api import Endpoint
 from keyrack.web.runcloud import api as runcloud
 from tests.core.keys_for_tests import fresh_line
-from tests.plain_http import Caller
-from tests.services import STRANGERS, TEAM, Service
-from tests.web.runcloud_team import Agent, serving
+from tests.directly import Directly, DirectService, asked_directly
+from tests.services import STRANGERS, TEAM, Service, settings_for
+from tests.web.runcloud_team import Agent
 
 VERSIONS = ("/api/v3", "/api/v2", "/api/v3/agency")
 FORBIDDEN = (403, {"message": "This action is unauthorized."})
@@ -92,25 +94,24 @@ def test_every_call_names_its_action() -> None:
     assert set(BODIES) <= {(call.method, call.path) for call in runcloud.ENDPOINTS}
 
 
-@pytest.fixture(scope="module")
-def served(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with all those tokens; its limit of requests is out of reach."""
-    folder = tmp_path_factory.mktemp("rights") / "data"
-    with serving(team_folder, folder, rate_limit=1_000_000) as service:
-        service.apply(TEAM + tokens())
+@contextmanager
+def serving(team_folder: Path, folder: Path) -> Iterator[DirectService]:
+    """The team on a copy of its folder, asked directly; its limit of requests is out of reach."""
+    shutil.copytree(team_folder, folder)
+    with asked_directly(settings_for(folder, "", rate_limit=1_000_000)) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def asked(served: Service) -> Iterator[Caller]:
-    """Who asks that service."""
-    caller = Caller(served.url)
-    yield caller
-    caller.close()
+def asked(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directly]:
+    """A service with all those tokens."""
+    with serving(team_folder, tmp_path_factory.mktemp("rights") / "data") as service:
+        service.apply(TEAM + tokens())
+        yield service.direct
 
 
 @pytest.mark.parametrize("call", runcloud.ENDPOINTS, ids=names)
-def test_roles_and_scopes(asked: Caller, call: Endpoint) -> None:
+def test_roles_and_scopes(asked: Directly, call: Endpoint) -> None:
     path, body = written(call, {})
     for role_name, role in ROLES.items():
         for title, scopes in SCOPES.items():
@@ -130,7 +131,7 @@ def test_roles_and_scopes(asked: Caller, call: Endpoint) -> None:
 @pytest.fixture(scope="module")
 def two(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """Two workspaces with one of everything each."""
-    with serving(team_folder, tmp_path_factory.mktemp("two") / "data", rate_limit=1_000_000) as service:
+    with serving(team_folder, tmp_path_factory.mktemp("two") / "data") as service:
         assert "lab-1" in STRANGERS
         yield service, furnish(service, "token-of-olga", 1), furnish(service, "token-of-victor", 2)
 

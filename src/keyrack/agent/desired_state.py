@@ -196,6 +196,8 @@ class DesiredState:
             "logins": self._logins,
             "plan": self._plan,
         }
+        if self._host_key_look.port is not None:
+            facts["ssh_port"] = self._host_key_look.port
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
@@ -57,6 +58,19 @@ log = logging.getLogger(__name__)
 
 READERS = 12
 """Connections of a process that read SQLite."""
+
+
+class Commits:
+    """What was committed for one call, so that whoever answers it says no "nothing was changed" that is not true."""
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made = False
+
+
+commits: ContextVar[Commits | None] = ContextVar("commits", default=None)
+"""Of the call that runs in this context; whoever begins one sets it."""
 
 
 class OnPostgresql(NamedTuple):
@@ -212,13 +226,15 @@ class Database:
             if self.seals.unreported:
                 raise NotAtOnce("an alarm is to be written")
             return result
-        fiber = fibers.current()
+        fiber, noted = fibers.current(), commits.get()
         try:
             result = self._answer(lambda: self._writer.run(command, turn, foresight), again=False, changes=True)
+            if fiber is not None:
+                fiber.wrote = True
+            if noted is not None:
+                noted.made = True
         finally:
             self._tell_broken()
-        if fiber is not None:
-            fiber.wrote = True
         return result
 
     def check(self) -> None:

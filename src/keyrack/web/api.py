@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 
@@ -19,7 +19,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store.database import DatabaseUnavailable, NotAtOnce, TookLonger
+from keyrack.store.database import Commits, DatabaseUnavailable, NotAtOnce, TookLonger, commits
 from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
@@ -151,15 +151,23 @@ def is_shared(request: Request) -> bool:
     return bool(request.scope.get("state", {}).get("shared_address"))
 
 
-def database_away() -> Refusal:
-    """The refusal while the database does not answer."""
-    words = "The service cannot reach its database at the moment. Nothing was changed; try again."
+def database_away(*, perhaps_changed: bool = False) -> Refusal:
+    """The refusal while the database does not answer. perhaps_changed: it may have been too late for that."""
+    words = (
+        "The service lost its database on the way. What was asked for may have been done already; look before you "
+        "send it again."
+        if perhaps_changed
+        else "The service cannot reach its database at the moment. Nothing was changed; try again."
+    )
     return Refusal(Kind.UNAVAILABLE, "database-unavailable", words, retry_after=AWAY_SECONDS)
 
 
 def unanswered(error: DatabaseUnavailable) -> Refusal:
     """The refusal where the database answered nothing of use: for now, or until an operator put back what is gone."""
-    return fault() if isinstance(error, TablesChanged) else database_away()
+    if isinstance(error, TablesChanged):
+        return fault()
+    made = commits.get()
+    return database_away(perhaps_changed=error.in_doubt or (made is not None and made.made))
 
 
 def fault() -> Refusal:
@@ -178,14 +186,16 @@ class Sharing:
 
 def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIApp:
     """A mounted application that serves one dialect and answers only in its words."""
-    by_path: dict[str, dict[str, Endpoint]] = {}
-    for endpoint in dialect.endpoints:
-        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
-    paths = Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
+    @cache  # at the first request: a service starts without what is for APIs that nobody asks
+    def paths() -> Paths[_Path]:
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in dialect.endpoints:
+            by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        return Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        found = paths.find(scope["path"].removeprefix(scope["root_path"]))
+        found = paths().find(scope["path"].removeprefix(scope["root_path"]))
         if found is not None:
             scope["path_params"] = found[1]
             await found[0](scope, receive, send)
@@ -228,6 +238,7 @@ class _Path:
     async def _answer(self, request: Request) -> tuple[Response, Actor | None]:
         actor: list[Actor] = []
         caller = None
+        commits.set(Commits())
         try:
             endpoint = self._methods.get(request.method)
             if endpoint is None:

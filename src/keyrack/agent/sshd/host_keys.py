@@ -1,4 +1,6 @@
-"""Asks the running sshd for its host keys, so that nobody has to trust the first one that is shown; changes nothing."""
+"""Asks the running sshd for its port and its host keys, so that nobody has to guess or to trust the first one that is
+shown; changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,7 @@ class HostKeyLook:
     """The host keys of one sshd, asked for again when it was started anew, its settings changed, or after an hour."""
 
     def __init__(self, sshd: Sshd) -> None:
+        self.port: Optional[int] = None  # where people reach it, whether or not it answered; None where nothing says it
         self._sshd = sshd
         self._asked: Optional[Tuple[Tuple[object, ...], Tuple[Listener, ...]]] = None
         self._asked_at = 0.0
@@ -41,8 +44,11 @@ class HostKeyLook:
             if before == signature and listening.still(listeners):
                 return self._found
         listeners = self._sshd.listeners()
+        # What does not listen now has not moved. Where nobody can see who listens, its settings say where it should.
+        where = listening.as_people_come(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
+        self.port = where[0].port if where else self.port
         self._asked, self._asked_at = (signature, listeners), time.monotonic()
-        for one in sorted(listeners, key=lambda one: not one.near[0].startswith("127.")):
+        for one in where if listeners else ():
             found = ask(*one.near)
             if found is not None:
                 # One that gives no answer now has not lost its keys: what it showed last stays.

@@ -61,6 +61,11 @@ def can_be_seen() -> bool:
     return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
 
 
+def as_people_come(listeners: Iterable[Listener]) -> List[Listener]:
+    """Listeners in the order in which they matter to who comes from elsewhere: those of this machine alone last."""
+    return sorted(listeners, key=lambda one: (one.address == "::1" or one.address.startswith("127."), one))
+
+
 class Listening(NamedTuple):
     """Who listens, and among which sockets they were found: at these places, or at any where that is None.
 

@@ -76,7 +76,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
             return
         applied = f"{server['applied']} since {server['applied_at']}" if server["applied_at"] else "none"
         facts = (
-            ("server", f"{server['name']} (id {server['id']}, {server['address']})"),
+            ("server", f"{server['name']} (id {server['id']}, {server['address']}{_port(server)})"),
             ("tags", ", ".join(server["tags"]) or "none"),
             ("mode", server["mode"]),
             ("state", server["state"]),
@@ -96,6 +96,11 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
             say(f"{'problem':<12} {problem}")
         if server["enrolled_at"] is None:
             say(f"Enrol it: keyrack hosts enrol {server['id']}", err=True)
+
+
+def _port(server: dict[str, Any]) -> str:
+    """Where its sshd listens, where that has to be said to ssh."""
+    return "" if server["ssh_port"] in (None, 22) else f" port {server['ssh_port']}"
 
 
 @click.command()

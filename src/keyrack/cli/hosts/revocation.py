@@ -43,9 +43,7 @@ def revoke(
     """
     if lift and (wait is not None or reason is not None or dry_run):
         raise click.UsageError("--lift takes neither --wait, --reason nor --dry-run; it lets nobody in by itself.")
-    hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
-    if lift:
-        hint = "`keyrack hosts revoked` shows which are."
+    hint = "`keyrack hosts revoked` shows which are." if lift else "`ssh-keygen -lf FILE` prints a key's fingerprint."
     with reached(given) as calls, known(hint):
         if lift:
             noted = calls.ask("POST", "/keys/lift", {"fingerprint": fingerprint})
@@ -56,11 +54,14 @@ def revoke(
             return
         done = changed(calls, "POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": reason}, dry_run=dry_run)
         if not json_wanted:
-            say(
-                f"Revoked {done['fingerprint']}: {count(done['credentials'], 'credential')}, "
-                f"{count(done['user_keys'], 'user key')} and {count(done['repositories'], 'deploy key')}, "
-                f"on {count(len(done['revisions']), 'server')}."
-            )
+            if done["credentials"] or done["user_keys"] or done["repositories"]:
+                what = (
+                    f"{count(done['credentials'], 'credential')}, {count(done['user_keys'], 'user key')} and "
+                    f"{count(done['repositories'], 'deploy key')}, on"
+                )
+            else:
+                what = "nothing here has it any more; it is refused on"
+            say(f"Revoked {done['fingerprint']}: {what} {count(len(done['revisions']), 'server')}.")
         followed = _follow(calls, fingerprint, wait) if done["revisions"] or json_wanted else None
         if followed is not None and json_wanted:
             gone = {name: done[name] for name in ("credentials", "user_keys", "repositories")}

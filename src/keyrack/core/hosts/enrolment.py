@@ -345,6 +345,8 @@ def _take(
         # A report of sessions says nothing of problems, so it ends none.
         values |= host_facts.ingest(work, now, body.get("facts"), problems if state == APPLIED else None)
     facts = _noted(work, now, body, dict(values.get("facts", now.facts)))
+    if judged.host_keys is not None and host_facts.SSH_PORT not in (body.get("facts") or ()):
+        facts[host_facts.SSH_PORT] = judged.host_keys.port  # an older agent says it with the keys alone
     if judged.seen:
         for keys_piece in judged.keys[-1:]:
             unmanaged_keys.store(work, now, keys_piece)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.work import Work
@@ -28,6 +28,7 @@ WRITERS = "writers"  # agents of the host that may write keys into files again a
 MOST_WRITERS = 20
 PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
 MOST_SECTIONS, MOST_LINES = 8, 60
+SSH_PORT = "ssh_port"  # where the host's sshd listens for people
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
@@ -61,6 +62,8 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
             facts |= _plan(body[PLAN])
         if isinstance(body.get(WRITERS), list):
             facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in body[WRITERS][:MOST_WRITERS]]
+        if is_port(body.get(SSH_PORT)):
+            facts[SSH_PORT] = body[SSH_PORT]
         before = str(facts.get("enforcement") or "")
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
@@ -87,6 +90,11 @@ class EnforcingPlan:
 
     revision: int
     sections: Mapping[str, Sequence[str]]
+
+
+def is_port(value: object) -> TypeGuard[int]:
+    """Whether this is a number that a port has."""
+    return type(value) is int and 1 <= value <= 65_535
 
 
 def plan_of(server: Server) -> EnforcingPlan | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyrack.core.audit import alarms
+from keyrack.core.hosts import ssh_lines
+from keyrack.core.hosts.facts import SSH_PORT
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.lookups import own_server, server_named
@@ -20,6 +22,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.ssh import public_key
 from keyrack.store.hosts import host_keys
+from keyrack.store.hosts import servers as server_rows
 from keyrack.store.hosts.host_keys import HostKey
 
 MOST = 16
@@ -127,6 +130,10 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
                 row = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
                 by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
                 host_keys.add(work.connection, {**row, **by, "shown": False})
+            if parsed and ssh_lines.port(server) is None:
+                # Until its agent says it.
+                port = next(port for _, port in parsed.values())
+                server_rows.change(work.connection, server.id, {"facts": {**server.facts, SSH_PORT: port}})
             words = f"Named the host keys of {server.name}: {', '.join(parsed)}"
             work.record(words, target_id=server.id, server_id=server.id, level="warning")
 
@@ -196,7 +203,7 @@ def _reachable(server: Server, names: Iterable[str], known_keys: Sequence[HostKe
     return Reachable(
         server=server,
         accounts=tuple(sorted(names)),
-        port=known_keys[-1].port if known_keys else 22,
+        port=ssh_lines.port(server) or (known_keys[-1].port if known_keys else ssh_lines.USUAL_PORT),
         keys=tuple(key.public_key for key in known_keys if key.confirmed),
         changed=any(key.shown and not key.confirmed for key in known_keys),
     )

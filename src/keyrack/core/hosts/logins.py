@@ -16,8 +16,8 @@ from keyrack.core.work import Work
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
 from keyrack.store.audit import events
-from keyrack.store.hosts import told_logins
-from keyrack.store.hosts.told_logins import KnownKey, ReportedLogins
+from keyrack.store.hosts import reported_logins
+from keyrack.store.hosts.reported_logins import KnownKey, ReportedLogins
 
 CHANNEL = "ssh"
 ACTION = "sessions:login"
@@ -75,7 +75,7 @@ def read(body: object, one: Any) -> Batch | None:
 
 def record(work: Work, server: Server, batch: Batch) -> None:
     """Leave an event of each login, with the key that signed and whose it is; of a batch that was taken, none."""
-    before = told_logins.of_server(work.connection, server.id)
+    before = reported_logins.of_server(work.connection, server.id)
     if before is not None and before.batch == batch.name:
         return
     # An hour that begins in the future was noted before the clock was set back, and would last until then.
@@ -86,7 +86,7 @@ def record(work: Work, server: Server, batch: Batch) -> None:
         _add(work, server, f"{words} {before.hour_from:%Y-%m-%d %H:%M} UTC on; they are no events", {})
     room = MOST_AN_HOUR - count
     shown = batch.logins[: max(0, room)]
-    keys = told_logins.known_keys(
+    keys = reported_logins.known_keys(
         work.connection,
         server.workspace_id,
         server.id,
@@ -104,7 +104,9 @@ def record(work: Work, server: Server, batch: Batch) -> None:
         )
     left_out += len(batch.logins) - len(shown) + batch.more
     hour_from = before.hour_from if before is not None and is_same_hour else work.now
-    told_logins.keep(work.connection, server.id, ReportedLogins(batch.name, hour_from, count + len(shown), left_out))
+    reported_logins.keep(
+        work.connection, server.id, ReportedLogins(batch.name, hour_from, count + len(shown), left_out)
+    )
 
 
 def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:

@@ -20,6 +20,7 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials
 
@@ -201,7 +202,8 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
     """The system user as it is once its host has reported a deployment key, or after some seconds.
 
     It does not wait for a host that is away or that refused, nor when several others wait already, because a
-    waiting call holds a thread that all requests share.
+    waiting call holds a thread that all requests share; nor for a database that goes away meanwhile, as what was
+    asked for is done.
     """
     deadline = time.monotonic() + seconds
 
@@ -221,6 +223,8 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
             if not worth_waiting or time.monotonic() > deadline:
                 return system_user or user
             time.sleep(LOOK_EVERY_SECONDS)
+    except DatabaseUnavailable:
+        return user
     finally:
         _waiting.release()
 

@@ -70,7 +70,7 @@ def add(
                 "restrictions": dict(limits),
                 "break_glass": break_glass or None,
             }
-            alone = not (place.noted or place.refused or place.labelled)
+            alone = not (place.ended or place.refused or place.labelled)
             added = _put(work, place, user, name, key, terms, last=alone)
             if alone:
                 asked.entered = new_credentials.server_left(work.connection, server_id)
@@ -263,7 +263,7 @@ def _put(
     last: bool = False,
 ) -> Credential:
     """last: nothing else is asked of the server in this command."""
-    if place.noted:
+    if place.ended:
         revocation.refuse(work, key)
     if place.account_id is None:
         raise Refusal(

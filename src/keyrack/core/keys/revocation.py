@@ -39,7 +39,8 @@ def revoke_everywhere(
     Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
     sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace again until lift().
     fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None; unknown: also where
-    nothing here has the key. Raises Refusal INVALID, or MISSING when nothing here has the key.
+    nothing here has the key. One that is revoked, and that nothing here has, is answered with the revisions that carry
+    it, so that whoever heard no answer may ask again. Raises Refusal INVALID, or MISSING when nothing here has the key.
     """
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
@@ -61,7 +62,11 @@ def revoke_everywhere(
             lines = {line for _, line in (*on_servers.values(), *of_users.values(), *by_hand.values())}
             lines = {line for line in lines if _is_line_of(key, line)}
             if not (unknown or on_servers or of_users or repositories or (by_hand and lines)):
-                raise missing("key")
+                if revoked_keys.get(work.connection, workspace, key) is None:
+                    raise missing("key")
+                work.no_event("it is revoked already")
+                told = revocations.of_key(work.connection, workspace, key)
+                return RevocationOutcome(key, 0, 0, 0, {one.server_id: one.revision for one in told})
             revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
             propagation.withdrawn(work, opened, [(key, line) for line in lines])
             _record(work, key, on_servers, of_users)

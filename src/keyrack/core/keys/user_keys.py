@@ -103,7 +103,7 @@ def enter(
         if place.owner.disabled_at is not None:
             # They were shut out while this was on its way: a key would stay that the leaver's receipt does not name.
             refuse_disabled(users.user(work.connection, owner))
-        if place.noted:
+        if place.ended:
             revocation.refuse(work, key)
         if place.owned:
             _refuse_known(work, owner, key)

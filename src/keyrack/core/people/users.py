@@ -27,6 +27,10 @@ from keyrack.store.people.authenticators import OWN_PASSWORD
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
+ONESELF = "me"
+"""Who asks, in addresses of APIs (/people/me)."""
+
+
 def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
     """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
     if like is not None:
@@ -76,6 +80,9 @@ def create_user(
     attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
     with attempt:
         login = validation.name(name)
+        if login == ONESELF:
+            words = f"{ONESELF} stands for whoever asks, so that nobody could name this user; choose another name."
+            raise Refusal(Kind.INVALID, "name-reserved", words, field="name")
         allowed = policy.fitting(policies, field="policies")
         refuse_giving(actor, role, allowed)
         hashed = None if password is None else passwords.hash_password(password)

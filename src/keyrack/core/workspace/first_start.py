@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
+from keyrack.core.hosts.facts import SSH_PORT
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
 from keyrack.core.people import first_visit, passwords, tokens, users
@@ -104,7 +105,7 @@ def note_port(instance: Instance, server: Server, port: int) -> None:
     def change(connection: Connection) -> None:
         now = server_rows.by_id(connection, server.id)
         assert now is not None
-        server_rows.change(connection, server.id, {"facts": {**now.facts, "ssh_port": port}})
+        server_rows.change(connection, server.id, {"facts": {**now.facts, SSH_PORT: port}})
 
     instance.database.write(change)
 

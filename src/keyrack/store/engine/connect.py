@@ -53,6 +53,9 @@ UNAVAILABLE = "The database does not answer as it should: "
 class DatabaseUnavailable(RuntimeError):
     """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
 
+    in_doubt = False
+    """Whether a commit was under way, so that the change may have been made after all."""
+
 
 class DatabaseSpoilt(DatabaseUnavailable):
     """The database file is damaged, or no longer the one that was opened; waiting does not help."""
@@ -330,7 +333,9 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
     try:
         return ask()
     except CommitInDoubt as error:
-        raise unavailable(error.__cause__ or error) from error
+        unknown = unavailable(error.__cause__ or error)
+        unknown.in_doubt = True
+        raise unknown from error
     except Exception as error:  # each driver has its own for it; raised where it is another
         undone = conflicts and is_conflict(error)
         if not (undone or is_unavailable(error)):

@@ -24,7 +24,7 @@ MARKS: dict[str, tuple[str, ...]] = {
     "0090": ("web_sessions",),
     "0070": ("host_keys",),
     "0083": ("ix_access_requests_open",),
-    "0180": ("told_logins",),
+    "0180": ("told_logins", "reported_logins"),
     "0162": ("ix_events_alarms",),
     "0230": ("ix_expired_keys_user_id_expired_at",),
 }

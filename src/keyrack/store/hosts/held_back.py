@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, delete, insert, select
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.sealing import sealed, sealed_sets
-from keyrack.store.tables import held_back, told_documents
+from keyrack.store.tables import held_back, reported_documents
 
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
 """What a row says: the database would let this line in and the host's last document did not; the host refused this
@@ -85,19 +85,19 @@ def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
 
 def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:
     """Keep a piece of a host's last document; the first one replaces all that was told before."""
-    there = told_documents.c.server_id == server_id
+    there = reported_documents.c.server_id == server_id
     if number:
-        there &= told_documents.c.number == number
-    connection.execute(delete(told_documents).where(there))
-    connection.execute(insert(told_documents).values(server_id=server_id, number=number, text=text))
+        there &= reported_documents.c.number == number
+    connection.execute(delete(reported_documents).where(there))
+    connection.execute(insert(reported_documents).values(server_id=server_id, number=number, text=text))
 
 
 def pieces(connection: Connection, server_id: int) -> tuple[str, ...]:
     """The pieces of a host's last document that are there, in order."""
-    statement = select(told_documents.c.text).where(told_documents.c.server_id == server_id)
-    return tuple(connection.execute(statement.order_by(told_documents.c.number)).scalars())
+    statement = select(reported_documents.c.text).where(reported_documents.c.server_id == server_id)
+    return tuple(connection.execute(statement.order_by(reported_documents.c.number)).scalars())
 
 
 def forget_pieces(connection: Connection, server_id: int) -> None:
     """Drop the pieces."""
-    connection.execute(delete(told_documents).where(told_documents.c.server_id == server_id))
+    connection.execute(delete(reported_documents).where(reported_documents.c.server_id == server_id))

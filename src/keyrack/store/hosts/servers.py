@@ -15,7 +15,7 @@ from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.hosts import lineage, told_facts
+from keyrack.store.hosts import lineage, reported_facts
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
 from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets
@@ -574,8 +574,8 @@ def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
     values |= receipts.proved(connection, row)
     del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
-    values |= {name: told_facts.of(values[name]) for name in ("sshd", "facts")}
-    values["offline_then"] = told_facts.offline(values["offline_then"])
+    values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
+    values["offline_then"] = reported_facts.offline(values["offline_then"])
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, exists, select
 
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
-from keyrack.store.keys import barred_keys
+from keyrack.store.keys import ended_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.sealing import held_servers, sealed, sealed_sets
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
@@ -23,8 +23,8 @@ class CredentialPlace:
 
     asking: what is known of who asks, if a user does, as the rows say now; server: what is sealed of it, as
     sealed_sets.locked_servers has it; account_id: of the system user, None where the server has none of that name;
-    labelled: whether a credential there has the label; refused: whether this host refuses the key; noted: whether the
-    key may be barred from the workspace (store/keys/barred_keys.py); ids: the credential's own.
+    labelled: whether a credential there has the label; refused: whether this host refuses the key; ended: whether the
+    key was revoked or expired in the workspace (store/keys/ended_keys.py); ids: the credential's own.
     """
 
     asking: Standing
@@ -32,7 +32,7 @@ class CredentialPlace:
     account_id: int | None
     labelled: bool
     refused: bool
-    noted: bool
+    ended: bool
     ids: sealed_sets.Ids
 
 
@@ -96,12 +96,12 @@ class PlaceAhead:
             row, server = _place.row(connection, *self._question(connection)), {}
         if row is None:
             return None
-        account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
-        if labelled or refused or noted:
+        account, labelled, refused, ended = (row.pop(name) for name in ("account_id", "labelled", "refused", "ended"))
+        if labelled or refused or ended:
             held_servers.write(connection)  # more is asked then
         standing, ids = taken(row), (row.pop("id_to_give"),)
         row.update((name, server[name]) for name in row if name in server)
-        return CredentialPlace(standing, row, account, labelled, refused, noted, ids)
+        return CredentialPlace(standing, row, account, labelled, refused, ended, ids)
 
     def _question(self, connection: Connection) -> tuple[Any, ...]:
         numbered = sealed_sets.numbers_rows(connection)
@@ -138,7 +138,7 @@ def _place(
             system_users.c.id.label("account_id"),
             labelled.label("labelled"),
             refused.label("refused"),
-            barred_keys.is_noted(workspace_id, fingerprint, at).label("noted"),
+            ended_keys.has_ended(workspace_id, fingerprint, at).label("ended"),
             sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
             *asking(user_id, at, token_id, access_key, web_session_id),
         )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, case, exists, func, select
 
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.keys import barred_keys
+from keyrack.store.keys import ended_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.rows import ONE_ROW
 from keyrack.store.sealing import sealed_sets
@@ -21,13 +21,13 @@ from keyrack.store.tables import key_owners, user_keys, users
 class UserKeyPlace:
     """What is in a key's way.
 
-    full: whether its user has as many keys as one may; noted: whether it may be barred from the workspace
-    (store/keys/barred_keys.py); owned: whether it leads to somebody or something already; ids: its own; owner:
+    full: whether its user has as many keys as one may; ended: whether it was revoked or expired in the
+    workspace (store/keys/ended_keys.py); owned: whether it leads to somebody or something already; ids: its own; owner:
     what is known of its user, as the rows say now, and of the actor's proof where that is who asks.
     """
 
     full: bool
-    noted: bool
+    ended: bool
     owned: bool
     ids: sealed_sets.Ids
     owner: Standing
@@ -41,7 +41,7 @@ def place(
     proof = proofs(actor)
     row = _place.row(connection, actor.workspace_id, user_id, fingerprint, at, most, most - 1, numbered, *proof)
     assert row is not None  # of a question whose first table has one row there is always one
-    return UserKeyPlace(row["full"], row["noted"], row["owned"], (row["id_to_give"],), taken(row))
+    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), taken(row))
 
 
 @prepared
@@ -63,10 +63,10 @@ def _place(
     full = case((as_many, mine.limit(1).offset(before).exists()), else_=False)
     owned = exists().where(key_owners.c.fingerprint == fingerprint)
     given = sealed_sets.id_to_give(user_keys, numbered=numbered)
-    noted = barred_keys.is_noted(workspace_id, fingerprint, at)
+    ended = ended_keys.has_ended(workspace_id, fingerprint, at)
     return select(
         full.label("full"),
-        noted.label("noted"),
+        ended.label("ended"),
         owned.label("owned"),
         given.label("id_to_give"),
         *asking(user_id, at, token_id, access_key, web_session_id),

@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import Column, LargeBinary
 
 revision = "0365"
-down_revision = "0360"
+down_revision = "0370"
 
 
 def upgrade() -> None:

@@ -181,8 +181,8 @@ sessions = numbered(
     UniqueConstraint("server_id", "host_session"),
 )
 
-told_documents = Table(
-    "told_documents",
+reported_documents = Table(
+    "reported_documents",
     metadata,
     # The last document of a host that obeys what this database does not know, as it hands it over, in pieces.
     Column("server_id", Integer, referring("servers"), primary_key=True, autoincrement=False),
@@ -237,8 +237,8 @@ older_marks = Table(
     Column("marks", String(512), nullable=False),
 )
 
-told_logins = Table(
-    "told_logins",
+reported_logins = Table(
+    "reported_logins",
     metadata,
     # batch: the last that was taken, which a host tells again where it heard no answer; events: of the hour from
     # hour_from on; left_out: logins of that hour that are counted, and no events.

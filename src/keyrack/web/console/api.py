@@ -74,7 +74,7 @@ def dialect(instance: Instance) -> Dialect:
     """The console of one instance, as web/api.py serves it."""
     return Dialect(
         name=web_sessions.CHANNEL,
-        endpoints=tuple(_endpoint(page) for page in PAGES),
+        endpoints=ENDPOINTS,
         authenticate=authenticate,
         refuse=partial(refuse, instance),
         unknown_path=partial(unknown_path, instance),
@@ -247,3 +247,6 @@ def _find(instance: Instance, request: Request) -> None:
     if safety.cookie(instance, request, safety.SESSION):
         with suppress(Refusal):
             authenticate(instance, request)
+
+
+ENDPOINTS = tuple(_endpoint(page) for page in PAGES)

@@ -87,6 +87,7 @@ def environment() -> Environment:
     made.filters["count"] = count
     made.filters["span"] = written
     made.filters["ssh_line"] = ssh_lines.line
+    made.filters["ssh_place"] = ssh_lines.place
     made.filters["browser"] = browser
     made.filters["places"] = account_ways.of
     made.filters["as_rows"] = as_rows

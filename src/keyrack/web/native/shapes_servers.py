@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from keyrack.core.hosts import status
+from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.resync import Difference as Compared
 from keyrack.core.instance import Instance
@@ -93,12 +93,13 @@ class Server(Answer):
 
     untagged = frozenset(
         {"agent_version", "os", "os_version", "enforcement", "undone", "wanted", "applied", "applied_at"}
-        | {"seen_at", "online", "problems", "state", "writers"}
+        | {"seen_at", "online", "problems", "state", "writers", "ssh_port"}
     )
 
     id: Annotated[Id, about("Its id.")]
     name: Annotated[Name, about("Its name.")]
     address: Annotated[str, about("Its address.", "192.0.2.10")]
+    ssh_port: Annotated[int | None, about("Where its sshd listens, as its agent says; null where nobody said.", 22)]
     provider: Annotated[str | None, about("Whose machine it is; null where nobody said.", "hetzner")]
     tags: Annotated[list[str], about("Its tags.", ["web"])]
     agent_version: Annotated[str | None, about("The version of the agent on its host.", "0.1.0")]
@@ -235,6 +236,7 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         id=shown.id,
         name=shown.name,
         address=shown.address,
+        ssh_port=ssh_lines.port(shown),
         provider=shown.provider,
         tags=list(shown.tags),
         agent_version=shown.agent_version,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, select
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import key_owners
-from keyrack.store.tables import credentials, told_logins
+from keyrack.store.tables import credentials, reported_logins
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class KnownKey:
 
 @prepared
 def _of_server(server_id: int) -> Select[Any]:
-    return select(told_logins).where(told_logins.c.server_id == server_id)
+    return select(reported_logins).where(reported_logins.c.server_id == server_id)
 
 
 def of_server(connection: Connection, server_id: int) -> ReportedLogins | None:
@@ -53,8 +53,8 @@ def keep(connection: Connection, server_id: int, reported: ReportedLogins) -> No
         "events": reported.events,
         "left_out": reported.left_out,
     }
-    statement = dialect_insert(connection, told_logins).values(server_id=server_id, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=[told_logins.c.server_id], set_=values))
+    statement = dialect_insert(connection, reported_logins).values(server_id=server_id, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=[reported_logins.c.server_id], set_=values))
 
 
 @prepared

@@ -1,4 +1,4 @@
-"""Whether a key may be registered in a workspace, as a part of questions that ask for more; must decide nothing."""
+"""Whether a key was revoked or expired in a workspace, as a part of questions that ask more; must decide nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keyrack.store.keys import expired_keys
 from keyrack.store.tables import revoked_keys
 
 
-def is_noted(workspace_id: int, fingerprint: str, at: datetime) -> ColumnElement[bool]:
+def has_ended(workspace_id: int, fingerprint: str, at: datetime) -> ColumnElement[bool]:
     """A condition: the key was revoked everywhere in this workspace, or an end of it came there.
 
     False of nearly every key that is entered: where it is true, store/keys/revoked_keys.py and

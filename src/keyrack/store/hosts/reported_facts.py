@@ -51,6 +51,10 @@ def _is_machine(value: Any) -> bool:
         return False
 
 
+def _is_port(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= 65_535
+
+
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "accounts": _is_object,
     "logins": _are_logins,
@@ -59,6 +63,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "problems": _is_list,
     "refused": _is_refusal,
     "seat": _is_seat,
+    "ssh_port": _is_port,
     "sshd": _is_object,
     "writers": _is_list,
 }
