@@ -25,6 +25,7 @@ from tests.core.conftest import Team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.looking import alarms, look_through
+from tests.core.set_back import to_before
 from tests.core.test_receipts import enrol, more_servers, obey, put
 
 
@@ -205,12 +206,7 @@ def test_the_receipt_of_a_deleted_servers_host_is_its_own(team: Team) -> None:
     assert not of(team, fingerprint, team.server).done
 
 
-BEFORE = (
-    *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
-    *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),
-    "DROP INDEX ix_offboarding_hosts_server_id",
-    "UPDATE alembic_version SET version_num = '0370'",
-)
+BEFORE = to_before("0365", at="0370")
 
 
 @pytest.mark.parametrize("by_others", [False, True], ids=["an upgrade", "set back by others"])
