@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 
 from keyrack.core.audit.key_counts import KeptCounts
@@ -15,6 +15,7 @@ from keyrack.core.keys.kept_policies import KeptPolicies
 from keyrack.core.people.actors import TokenActors
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
+from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.database import Database

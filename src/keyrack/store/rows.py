@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, f
 from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
+from keyrack.store import counts
 from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.sealing import access_tree, sealed
@@ -51,18 +52,21 @@ def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
 class Paged(Generic[P]):
     """A prepared question that is answered a page at a time, each with the count of all rows."""
 
-    def __init__(self, make: Callable[P, Select[Any]]) -> None:
+    def __init__(self, make: Callable[P, Select[Any]], *, in_tree: bool = False) -> None:
+        """in_tree: whether what the list holds follows from columns under seals of rows that the tree counts."""
         self.__doc__ = make.__doc__
+        self._in_tree = in_tree
 
         @wraps(make)
         def count(*args: P.args, **kwargs: P.kwargs) -> Select[Any]:
             return make(*args, **kwargs).order_by(None).with_only_columns(func.count(), maintain_column_froms=True)
 
         def rows(*args: Any, **kwargs: Any) -> Select[Any]:
-            offset, limit = kwargs.pop("offset"), kwargs.pop("limit")
-            return make(*args, **kwargs).offset(offset).limit(limit)
+            offset, limit, handed_in = kwargs.pop("offset"), kwargs.pop("limit"), kwargs.pop("handed_in")
+            beside = counts.columns(access_tree.root_content, handed_in, count(*args, **kwargs))
+            return make(*args, **kwargs).offset(offset).limit(limit).add_columns(*beside)
 
-        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit")]
+        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit", "handed_in")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
         rows.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
@@ -101,13 +105,26 @@ class Paged(Generic[P]):
         if window.after is not None:
             return self._after(connection, record, window, *args, **kwargs)
         offset, limit = window.offset, window.limit
-        counted = self._count.tell(connection, *args, **kwargs)
-        if isinstance(record, Records):
-            items = tuple(record.all(connection, self._rows, *args, offset=offset, limit=limit, **kwargs))
+        # Nothing is kept of a search, of which there are as many as texts.
+        marked = self._in_tree and not any(isinstance(one, str) for one in args)
+        of = (self, *args, *kwargs.items())
+        before = counts.known(connection, of) if marked else counts.NOT_COUNTED
+        bounds = {"offset": offset, "limit": limit, "handed_in": before.mark if marked else None}
+        plan, rows = self._rows.raw(connection, *args, **bounds, **kwargs)
+        if rows:
+            mark, total = rows[0][-2:]
+            if marked and total is not None:
+                access_tree.know(connection, mark)
+            sure = mark if mark == access_tree.known(connection) else None
+            total = counts.taken(connection, of, before, sure, total)
         else:
-            rows = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
-            items = tuple(record(row) for row in rows)
-        return Page(items=items, total=counted.value(), offset=offset, limit=limit)
+            total = self._count.value(connection, *args, **kwargs) if offset else 0
+        found = [row[:-2] for row in rows]
+        if isinstance(record, Records):
+            items = tuple(record.of(connection, plan, found))
+        else:
+            items = tuple(record(plan.row(row)) for row in found)
+        return Page(items=items, total=total, offset=offset, limit=limit)
 
     def _after(
         self,
@@ -215,6 +232,13 @@ class Records(Generic[T]):
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:
     """A question that is prepared once, as store/engine/prepared.py has it, and answered by pages."""
     return Paged(make)
+
+
+def paged_in_tree(make: Callable[P, Select[Any]]) -> Paged[P]:
+    """The same where what the list holds follows from columns under seals of rows that the tree counts, and from
+    nothing else, such as the time: it is counted only where anything of the tree changed since (store/counts.py).
+    """
+    return Paged(make, in_tree=True)
 
 
 def page(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
+from keyrack.records import dataclass
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import click
+
+from keyrack.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import pwd
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -25,6 +25,7 @@ from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, RepositoryRole, has_ended
+from keyrack.records import dataclass
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeGuard
 
@@ -12,6 +11,7 @@ from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import read_word
+from keyrack.records import dataclass
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers

@@ -8,7 +8,6 @@ are not told to trust it until somebody confirms it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from keyrack.core.audit import alarms
@@ -20,6 +19,7 @@ from keyrack.core.lookups import own_server, server_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
+from keyrack.records import dataclass
 from keyrack.ssh import public_key
 from keyrack.store.hosts import host_keys
 from keyrack.store.hosts import servers as server_rows

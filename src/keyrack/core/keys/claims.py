@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from keyrack.core import validation
@@ -17,6 +16,7 @@ from keyrack.core.keys import possession, propagation, revocation, user_keys
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, UserKey
+from keyrack.records import dataclass
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.sshsig import SignatureProblem
 from keyrack.store.keys import challenges, grants, key_owners

@@ -5,7 +5,6 @@ nobody knows what was asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Table, select
@@ -18,6 +17,7 @@ from keyrack.core.lookups import require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
+from keyrack.records import dataclass
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store import tables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, has_ended
+from keyrack.records import dataclass
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
 from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential

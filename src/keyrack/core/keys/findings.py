@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from keyrack.core.work import Attempt
 from keyrack.errors import invalid
 from keyrack.model import Actor, has_ended
 from keyrack.policy import KeyRules
+from keyrack.records import dataclass
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import KeyProblem, read_canonical
 from keyrack.store.keys import findings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.policy import KeyRules
+from keyrack.records import dataclass
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -17,6 +17,7 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor, Server
+from keyrack.records import dataclass
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers

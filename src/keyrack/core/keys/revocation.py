@@ -5,7 +5,6 @@ that it opens.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from keyrack.core import cursors, validation
@@ -14,6 +13,7 @@ from keyrack.core.keys import propagation
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
+from keyrack.records import dataclass
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
 from keyrack.store.keys import user_keys as user_key_rows

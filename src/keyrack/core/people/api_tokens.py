@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from keyrack import policy
@@ -16,6 +15,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Role, Token, User, has_ended
+from keyrack.records import dataclass
 from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, Select, func, literal, or_, select, true
 
 from keyrack.model import Credential, Page, Place, Window
+from keyrack.store import counts
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.keys.credentials import credential_question, credential_records
+from keyrack.store.keys.credentials import credential_columns, credential_question, credential_records
 from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import matches, pattern, piece_after
+from keyrack.store.sealing import sums
 from keyrack.store.tables import credentials, servers, system_users
 from keyrack.store.unchanged import kept
 
@@ -26,9 +28,37 @@ def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
 
 
 @prepared
-def _some_credentials(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
+def _page_of_credentials(
+    server_id: int,
+    workspace_id: int,
+    at: datetime,
+    sought: str | None,
+    offset: int,
+    limit: int,
+    handed_in: bytes | None,
+) -> Select[Any]:
+    """The rows of a page, and beside each how many there are: for a server of this workspace, with one row, that has no
+    credential, where there is none, and no row for any other server.
+    """
     chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery()
-    return credential_question().join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
+    every = select(func.count()).select_from(credentials).where(credentials.c.server_id == server_id)
+    if sought is not None:
+        every = select(func.count()).select_from(_ids(server_id, at, sought).subquery())
+    # Those that have ended are few, and an index has them; to look at each one's end would take longer.
+    ended = select(func.count()).select_from(credentials)
+    ended = ended.where(credentials.c.server_id == server_id, credentials.c.expires_at <= at).correlate(None)
+    apart = literal(0) if sought is not None else ended.scalar_subquery()
+    beside = (*counts.columns(servers.c.rows_sum, handed_in, every), apart.label("ended"))
+    return (
+        select(*credential_columns(), *beside)
+        .select_from(
+            servers.outerjoin(chosen, true())
+            .outerjoin(credentials, credentials.c.id == chosen.c.id)
+            .outerjoin(system_users, system_users.c.id == credentials.c.system_user_id)
+        )
+        .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+        .order_by(credentials.c.id)
+    )
 
 
 @prepared
@@ -42,18 +72,6 @@ def _credentials_after(server_id: int, at: datetime, sought: str | None, after: 
         _ids(server_id, at, sought).where(credentials.c.id > after).order_by(credentials.c.id).limit(limit).subquery()
     )
     return credential_question().join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
-
-
-@prepared
-def _count_matching(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
-    """How many there are, for a server of this workspace: no row for any other."""
-    of_server = credentials.c.server_id == server_id
-    every = select(func.count()).select_from(credentials).where(of_server)
-    # Those that have ended are few, and an index has them; to look at each one's end would take longer.
-    counted = every.scalar_subquery() - every.where(credentials.c.expires_at <= at).scalar_subquery()
-    if sought is not None:
-        counted = select(func.count()).select_from(_ids(server_id, at, sought).subquery()).scalar_subquery()
-    return select(counted.label("total")).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
 
 
 def find_credentials(
@@ -99,9 +117,14 @@ def _find_credentials(
         (place,) = after or (0,)
         found = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
         return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
-    counted = _count_matching.tell(connection, server_id, workspace_id, at, sought)
-    items = credential_records.all(connection, _some_credentials, server_id, at, sought, offset, limit)
-    total = counted.value()
-    if total is None:
+    of = ("credentials", server_id)
+    before = counts.known(connection, of) if sought is None else counts.NOT_COUNTED
+    handed_in = before.mark if sought is None else None
+    plan, rows = _page_of_credentials.raw(connection, server_id, workspace_id, at, sought, offset, limit, handed_in)
+    if not rows:
         return None
+    *_, mark, total, ended = rows[0]
+    total = counts.taken(connection, of, before, mark if sums.tells_changes(mark) else None, total) - ended
+    shown = [row[:-3] for row in rows if row[0] is not None]
+    items = credential_records.of(connection, plan, shown)
     return Page(items=tuple(items), total=total, offset=offset, limit=limit)

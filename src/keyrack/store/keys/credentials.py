@@ -26,12 +26,13 @@ _DELIVERED = "delivered"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
 
+_columns: tuple[Any, ...] = (
+    *credentials.c,
+    system_users.c.username,
+    (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+)
 _credential = (
-    select(
-        credentials,
-        system_users.c.username,
-        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
-    )
+    select(*_columns)
     .join(system_users, system_users.c.id == credentials.c.system_user_id)
     .join(servers, servers.c.id == credentials.c.server_id)
 )
@@ -50,6 +51,11 @@ _to_check = (
 def credential_question() -> Select[Any]:
     """A question for credentials with their accounts' names and whether hosts were told, without a condition."""
     return _credential
+
+
+def credential_columns() -> tuple[Any, ...]:
+    """What such a question reads, the id first, for one that joins otherwise."""
+    return _columns
 
 
 def add_credential(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
+from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.git.deploy_keys import hold_owner
 from keyrack.store.hosts import acknowledged

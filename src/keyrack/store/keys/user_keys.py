@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Place, UserKey, Window
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.rows import Records, matches, paged, pattern
+from keyrack.store.rows import Records, matches, paged_in_tree, pattern
 from keyrack.store.sealing import sealed, sealed_sets
 from keyrack.store.tables import (
     user_keys,
@@ -39,7 +39,7 @@ def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey |
     return _user_keys.one(connection, _user_key_by_id, key_id, user_id)
 
 
-@paged
+@paged_in_tree
 def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
     statement = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
     return statement if sought is None else statement.where(matches(user_keys.c.title, sought))
@@ -63,7 +63,7 @@ def find_user_keys(
     )
 
 
-@paged
+@paged_in_tree
 def _user_keys_of_workspace(workspace_id: int, user_id: int | None) -> Select[Any]:
     statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id).order_by(user_keys.c.id.desc())
     return statement if user_id is None else statement.where(user_keys.c.user_id == user_id)

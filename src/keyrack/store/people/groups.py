@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Page, Window
+from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import first, inserted, matches, paged, pattern
+from keyrack.store.rows import first, inserted, matches, paged_in_tree, pattern
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import group_members, groups, users
 
@@ -26,7 +26,7 @@ class GroupRow:
     created_at: datetime
 
 
-@paged
+@paged_in_tree
 def _groups(workspace_id: int, sought: str | None) -> Select[Any]:
     statement = select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.name)
     return statement if sought is None else statement.where(matches(groups.c.name, sought))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Token, User, Window
+from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.people.users import user_record
-from keyrack.store.rows import COUNTED, Records, inserted, paged
+from keyrack.store.rows import COUNTED, Records, inserted, paged_in_tree
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.tables import IS_LISTED, tokens, users
 from keyrack.store.tables.columns import EPOCH
@@ -112,12 +112,12 @@ def find_api_tokens(connection: Connection, workspace_id: int, window: Window) -
     return _api_tokens.page(connection, lambda row: _bearer_record(connection, row), window, workspace_id)
 
 
-@paged
+@paged_in_tree
 def _api_tokens(workspace_id: int) -> Select[Any]:
     return _bearer.where(tokens.c.workspace_id == workspace_id, IS_LISTED).order_by(tokens.c.id)
 
 
-@paged
+@paged_in_tree
 def _tokens_of_instance() -> Select[Any]:
     return _bearer.where(IS_LISTED).order_by(tokens.c.id)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
 from keyrack.model import Page, Role, User, Window
+from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged, pattern
+from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import users, workspaces
 from keyrack.store.tables.columns import EPOCH
@@ -86,7 +86,7 @@ def _users(workspace_id: int) -> Select[Any]:
     return select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
 
 
-@paged
+@paged_in_tree
 def _named_users(workspace_id: int, sought: str | None) -> Select[Any]:
     statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
     return statement if sought is None else statement.where(matches(users.c.name, sought))

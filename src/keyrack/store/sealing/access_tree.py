@@ -79,7 +79,7 @@ _MOST_FITTING = 50_000
 _PENDING = "keyrack tree changes"
 _KNOWN = "keyrack tree root"
 _BEGAN = "keyrack tree began"
-_READS = "keyrack tree reads"
+READS = "keyrack tree reads"
 _NOTED = "keyrack tree places"
 AT_ONCE = 5_000
 
@@ -87,7 +87,7 @@ AT_ONCE = 5_000
 def begin(connection: Connection, *, reads: bool) -> None:
     """Start a transaction or command afresh; reads: whether it can write nothing."""
     # At once, as SQLAlchemy finds the mapping anew each time.
-    connection.info.update({_PENDING: {}, _KNOWN: None, _BEGAN: time.monotonic(), _READS: reads})
+    connection.info.update({_PENDING: {}, _KNOWN: None, _BEGAN: time.monotonic(), READS: reads})
 
 
 def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:
@@ -154,7 +154,7 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Whether a row that holds is the newest that Keyrack wrote of it; row: with its key, its seal and its owner."""
     if (place := place_of(table, row)) is None or _fits(connection, table, row, place):
         return True
-    if connection.dialect.name != "postgresql" or connection.info.get(_READS, False):
+    if connection.dialect.name != "postgresql" or connection.info.get(READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
     contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *_path(place)])}
@@ -291,7 +291,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     count = int.from_bytes(raw[:_COUNTER], "big")
     began = connection.info.get(_BEGAN, 0.0)
     newest, since = seen.newest
-    if connection.info.get(_READS, False) and count != newest:
+    if connection.info.get(READS, False) and count != newest:
         # Fewer than were known before this transaction began: all of it was put back together, which a restore does
         # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
         if count < newest and since < began:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
+from keyrack.records import dataclass
 from keyrack.store.sealing.plain import as_digits, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
@@ -147,12 +147,15 @@ class Seals:
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
         self.summands: dict[bytes, int] = {}
         """What a row adds to the sum of its server, by its seal (see sums.py)."""
+        self.counts: dict[Any, Any] = {}
+        """How long lists are (see store/counts.py)."""
 
     def use(self, mac: Callable[[bytes], bytes]) -> None:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
         self.kept.clear()
         self.summands.clear()
+        self.counts.clear()
         self.seen = Seen()
 
     def mac(self, message: bytes) -> bytes:

@@ -98,6 +98,11 @@ def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
     return held if before is None else _hidden(seals, server["id"], before + delta)
 
 
+def tells_changes(held: bytes | None) -> bool:
+    """Whether a server's sum, as its row holds it, is another one after each change of its rows."""
+    return held is not None and len(held) == _WIDTH
+
+
 def taken(connection: Connection, server_id: int) -> int:
     """What was counted of a server's rows since, which counts no more until it is put back."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})

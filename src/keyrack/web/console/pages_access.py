@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from keyrack.core.keys import changing_grants, grants, rehearsal, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
+from keyrack.records import dataclass
 from keyrack.web import bodies
 from keyrack.web.console import ends, limits, templates
 from keyrack.web.console.visits import CONFIRMED, SEEN, Visit, change, cursor_of, page, paged, unless_changed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -30,6 +29,7 @@ from keyrack.model import EventFilter, Server, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
+from keyrack.records import dataclass
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 

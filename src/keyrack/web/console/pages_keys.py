@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
+from keyrack.records import dataclass
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey

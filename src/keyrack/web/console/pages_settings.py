@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.web import bodies
 from keyrack.web.console import templates

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.model import Page as Piece
+from keyrack.records import dataclass
 from keyrack.store.people.web_sessions import WebSession
 from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS
