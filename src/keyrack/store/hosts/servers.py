@@ -573,10 +573,9 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 
 def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
-    values |= receipts.proved(connection, row)
-    del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
     values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
-    values["offline_then"] = reported_facts.offline(values["offline_then"])
+    values |= receipts.proved(connection, row) | {"offline_then": reported_facts.offline(values["offline_then"])}
+    del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

@@ -66,9 +66,9 @@ def server_holds(connection: Connection, row: Mapping[str, Any]) -> bool:
     return False
 
 
-def proved(connection: Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:
+def proved(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     """What counts in place of what a server's row says its host acknowledged: nothing else, or that it has not."""
-    return {} if server_holds(connection, row) else NOTHING_APPLIED
+    return {} if server_holds(connection, row) else dict(NOTHING_APPLIED)
 
 
 def confirmed(connection: Connection, table: Table, server_id: int, at: datetime, until: Until) -> bytes:
