@@ -67,8 +67,8 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
         "kind": "key",
         "line": 3,
         "type": key.type,
-        "fingerprint": key.sha256,
-        "key": key.canonical,
+        "fingerprint": key.fingerprint,
+        "key": key.text,
         "comment": key.comment,
         "in_force": True,
     }
@@ -89,7 +89,13 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
     expect(page.get_by_role("button", name="Let it in again")).to_be_hidden()
     # Who logs in meanwhile is seen without doing anything.
     started = f"{host.service.instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    login = {"id": "7-1", "user": "deploy", "address": "203.0.113.9", "fingerprint": key.sha256, "started_at": started}
+    login = {
+        "id": "7-1",
+        "user": "deploy",
+        "address": "203.0.113.9",
+        "fingerprint": key.fingerprint,
+        "started_at": started,
+    }
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
     host.report(sessions=[login])
     sessions = page.get_by_role("table", name="Sessions")

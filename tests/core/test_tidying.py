@@ -103,7 +103,7 @@ def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Te
     assert clear(team.instance).get("revocations") is None
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
-    assert parse(line).canonical in signed.text
+    assert parse(line).text in signed.text
 
 
 def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:
@@ -111,9 +111,9 @@ def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team
     for line in (old, everywhere, by_hand):
         put(team, line, line[-20:])
     for number in [one.id for one in credentials.find(team.instance, team.owner, team.server.id).items]:
-        if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).canonical:
+        if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).text:
             credentials.delete(team.instance, team.owner, team.server.id, number)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).fingerprint)
     enrolment.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
     obey(team)
     credentials.delete(team.instance, team.owner, team.server.id, put(team, unconfirmed, "u"))
@@ -122,7 +122,7 @@ def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     refused = set(host_document.decode(signed.text).revoked)
-    assert refused == {parse(line).canonical for line in (unconfirmed, everywhere, by_hand)}
+    assert refused == {parse(line).text for line in (unconfirmed, everywhere, by_hand)}
 
 
 def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
@@ -131,7 +131,7 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
     values = [
         {
             "server_id": team.server.id,
-            "fingerprint": parse(line).sha256,
+            "fingerprint": parse(line).fingerprint,
             "public_key": line,
             "revoked_at": team.instance.now(),
             "revision": 1,
@@ -209,7 +209,7 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 
     def command(connection: Connection) -> None:
         for line in (kept, gone):
-            use = {"fingerprint": parse(line).sha256, "server_id": 0, "last_used_at": now, "address": ""}
+            use = {"fingerprint": parse(line).fingerprint, "server_id": 0, "last_used_at": now, "address": ""}
             connection.execute(insert(tables.key_uses).values(use))
 
     team.instance.database.write(command)

@@ -34,6 +34,11 @@ def sshd_path() -> Path:
     return path
 
 
+def quick(server: PrivateSshd) -> None:
+    """Have a prepared sshd know the quick exchange of keys alone: the agent asks it as well, and ssh-keyscan."""
+    server.config.write_text(f"{KEX_SETTING}{server.config.read_text('utf-8')}", "utf-8")
+
+
 def own_settings() -> str:
     """Lines of settings for an sshd of tests alone: a quick exchange of keys for whoever asks, and patience."""
     return KEX_SETTING + patience()
@@ -165,6 +170,7 @@ def agent_host(folder: Path, url: str, token: str) -> Iterator[tuple[DemoHost, S
     """sshd and the real agent, enrolled at a service with a one-time token, both running."""
     host = DemoHost(folder / "host", free_port(), sshd_path())
     host.prepare()
+    quick(host.server)
     host.enrol(url, token)
     host.start()
     try:

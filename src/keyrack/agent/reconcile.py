@@ -330,7 +330,7 @@ class Reconciler:
                 by_ends.append(path)
             elif self._desired is not None:
                 entries = [entry for entries in wanted.document.users.values() for entry in entries]
-                ours = {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
+                ours = {public_key.read_text(entry.public_key).fingerprint for entry in entries}
                 self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
         return tuple(by_ends)
 

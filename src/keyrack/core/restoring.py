@@ -4,6 +4,7 @@ every host is asked what it obeyed; must let nothing in that was refused since, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, func, select, text
@@ -12,7 +13,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
-from keyrack.records import dataclass
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.people import workspaces as workspace_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -19,7 +19,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.database import Commits, DatabaseUnavailable, NotAtOnce, TookLonger, commits
 from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies

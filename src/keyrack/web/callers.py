@@ -11,11 +11,11 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from keyrack.core.people.throttle import network
-from keyrack.records import dataclass
 
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"

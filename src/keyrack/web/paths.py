@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from re import Pattern
 from typing import Any, Generic, TypeVar
 
 from starlette.convertors import Convertor
 from starlette.routing import compile_path
-
-from keyrack.records import dataclass
 
 T = TypeVar("T")
 

@@ -94,12 +94,12 @@ def _file_problem(name: str, version: Version) -> str:
 
 def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
     """What keeps one key from opening an account; check (3)."""
-    key = public_key.read_canonical(entry.public_key)
+    key = public_key.read_text(entry.public_key)
     if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
         return "its end has come"
-    if key.canonical in revoked:
+    if key.text in revoked:
         return "it is revoked on this host"
-    listed = revoked_list.problem(effective.one("revokedkeys"), key.canonical)
+    listed = revoked_list.problem(effective.one("revokedkeys"), key.text)
     if listed:
         return listed
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")

@@ -102,7 +102,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
 
 def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
-        name: {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
+        name: {public_key.read_text(entry.public_key).fingerprint for entry in entries}
         for name, entries in document.users.items()
     }
     today: Dict[str, Set[str]] = {}
@@ -135,7 +135,7 @@ def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Itera
     for name in sorted(document.users):
         missing = "" if lookup.exists(name) else f" ({lookup.absence(name)})"
         for entry in document.users[name]:
-            fingerprint = public_key.read_canonical(entry.public_key).sha256
+            fingerprint = public_key.read_text(entry.public_key).fingerprint
             if fingerprint not in today.get(name, set()) | everybody:
                 line = key_line("", entry.options, entry.expires_at).strip()
                 yield f"  + {name}: {fingerprint} {entry.name} {line}".rstrip() + missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.protocol.report import APPLIED, STATES, read_word
-from keyrack.records import dataclass
 from keyrack.ssh.printable import all_printable
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import deleted_servers as gone_servers

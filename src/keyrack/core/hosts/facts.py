@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeGuard
 
@@ -11,7 +12,6 @@ from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import read_word
-from keyrack.records import dataclass
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
@@ -232,6 +232,6 @@ def _key(account: Mapping[str, Any]) -> str | None:
     if not isinstance(line, str):
         return None
     try:
-        return public_key.parse(line).canonical
+        return public_key.parse(line).text
     except public_key.KeyProblem:
         return None

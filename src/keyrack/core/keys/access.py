@@ -5,7 +5,7 @@ must change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Credential, Grant, Server, UserKey
-from keyrack.records import dataclass
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers

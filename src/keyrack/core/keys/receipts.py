@@ -7,6 +7,7 @@ is *confirmed* then, and the credential that came with it *delivered*; a *receip
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -18,7 +19,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.hosts import acknowledged, servers
 from keyrack.store.keys import revocations

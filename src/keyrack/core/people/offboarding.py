@@ -8,7 +8,7 @@ kept with the offboarding's own sealed row, see undo in core/people/offboarding_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,6 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.records import dataclass
 from keyrack.store import tables
 from keyrack.store.git import git_endpoints
 from keyrack.store.git.git_endpoints import GitReceipt

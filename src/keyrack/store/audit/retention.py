@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
-from keyrack.records import dataclass
 from keyrack.store.keys.requests import APPROVED, PENDING
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.tables import offboarding_hosts, revocations, servers

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Place, Server, SystemUser, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect

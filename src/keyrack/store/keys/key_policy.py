@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.sealing import sealed, sealed_tables
 from keyrack.store.tables import credentials, key_policies, servers, system_users, user_keys, users

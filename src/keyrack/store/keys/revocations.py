@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.git.deploy_keys import hold_owner
 from keyrack.store.hosts import acknowledged
@@ -99,7 +99,7 @@ def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any
 def lines_for(
     connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int
 ) -> tuple[tuple[str, str], ...]:
-    """The keys that a host is told to refuse, by fingerprint: that and the canonical line of each.
+    """The keys that a host is told to refuse, by fingerprint: that and the public key of each.
 
     At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
     and so many of the others that it has confirmed, the newest.

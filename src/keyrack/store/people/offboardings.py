@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, func, or_, select, update
 
 from keyrack.model import Page, Window
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import acknowledged
 from keyrack.store.hosts import sessions as open_logins

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
 from keyrack.model import Page, Role, User, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern

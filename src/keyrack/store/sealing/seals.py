@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
-from keyrack.records import dataclass
 from keyrack.store.sealing.plain import as_digits, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
