@@ -81,7 +81,7 @@ def examples(console: Service) -> Mapping[str, Example]:
     inside = sessions.find(instance, KEYRACK, host.id, limit=1).items[0]
     mine = user_keys.add(instance, me, title="laptop", public_key=fresh_line())
     grant = grants.give(instance, KEYRACK, user_id=people["alice"].id, server_id=host.id, system_user="www")
-    away = revocation.revoke_everywhere(instance, KEYRACK, parse(fresh_line()).sha256, unknown=True)
+    away = revocation.revoke_everywhere(instance, KEYRACK, parse(fresh_line()).fingerprint, unknown=True)
     groups.put(instance, KEYRACK, "crew", None)
     repository = named_repositories.put(instance, KEYRACK, "crew/site", None)
     deploy = deploy_keys.add(instance, KEYRACK, repository.id, title="ci", public_key=fresh_line())

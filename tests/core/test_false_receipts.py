@@ -45,8 +45,8 @@ def revoked(team: Team, *hosts: Server) -> str:
     line = fresh_line()
     for host in hosts:
         put(team, host, line[-12:], line)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
-    return parse(line).sha256
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
+    return parse(line).fingerprint
 
 
 def of(team: Team, fingerprint: str, server: Server) -> Receipt:
