@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -24,9 +25,9 @@ from keyrack.core.hosts import (
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
-from keyrack.core.keys import who_can
+from keyrack.core.keys import rehearsal, who_can
 from keyrack.errors import Kind, Refusal
-from keyrack.model import EventFilter, Server, UnmanagedKey, span_of
+from keyrack.model import EventFilter, Server, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
@@ -184,11 +185,29 @@ def _accounts(visit: Visit, server: Server) -> tuple[str, ...]:
     return tuple(one.username for one in system_users.find(visit.instance, visit.actor, server.id, limit=MOST).items)
 
 
+def _add_account(visit: Visit, instance: Instance) -> SystemUser:
+    name, existing = visit.form.text("username").strip(), visit.form.flag("existing")
+    return system_users.create(instance, visit.actor, visit.number("server"), username=name, existing=existing)
+
+
+def adding_account(visit: Visit) -> Asked:
+    """What adding an account does: grants that name it open it at once."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    done, name = None, visit.form.text("username").strip()
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_add_account, visit))
+    made = f"{server.name} makes the account {name}, unless it has one of that name."
+    words = [
+        f"{server.name} has {name} already, and is not asked to make it." if visit.form.flag("existing") else made,
+        "Grants and keys may name it from then on. It stays on the host when it is taken off this list.",
+    ]
+    return Asked(f"Add {name} to {server.name}?", words, "Add account", _at(server), done, takes=False)
+
+
 def add_account(visit: Visit) -> Response:
     """Add an account to a host, which makes it unless it is there already."""
     number, existing = visit.number("server"), visit.form.flag("existing")
-    name = visit.form.text("username").strip()
-    made = system_users.create(visit.instance, visit.actor, number, username=name, existing=existing)
+    made = _add_account(visit, visit.instance)
     words = "may be named by grants and keys now" if existing else "is made by the host as soon as it has heard of it"
     return visit.go(f"/hosts/{number}", f"The account {made.username} {words}.")
 
@@ -371,21 +390,37 @@ def delete(visit: Visit) -> Response:
     return visit.go("/hosts", f"{gone.name} is removed; its host is told to take Keyrack's keys away.")
 
 
+_REMOVE, _MANAGE = "/hosts/{server}/remove", "/hosts/{server}/unmanaged/{id}/manage"
+_TAKES_KEY = "/hosts/{server}/keys/{id}/remove"
 PAGES = (
     page("/hosts", hosts, "servers:read"),
-    change("/hosts", add, "servers:write", again=hosts),
+    change("/hosts", add, "servers:write", again=hosts, undo=_REMOVE),
     page("/hosts/{server}", host, "servers:read"),
-    change("/hosts/{server}/invite", invite, "servers:write"),
-    change("/hosts/{server}/accounts", add_account, "systemusers:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
+    change("/hosts/{server}/invite", invite, "servers:write", undo=_REMOVE),
+    change("/hosts/{server}/accounts", add_account, "systemusers:write", again=host, asks=adding_account),
+    change(_MANAGE, manage, "credentials:write", again=host, undo=_TAKES_KEY),
+    change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host, undo=_MANAGE),
+    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host, undo=_MANAGE),
     change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write", asks=ending_session),
     page("/hosts/{server}/enforce", enforcing, "servers:write"),
     page("/hosts/{server}/observe", stopping, "servers:write"),
-    change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),
-    change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host),
-    change("/hosts/{server}/offline", set_offline, "servers:write", again=host, dangerous=True),
-    page("/hosts/{server}/remove", deleting, "servers:write"),
-    change("/hosts/{server}/remove", delete, "servers:write", dangerous=True),
+    change(
+        "/hosts/{server}/mode",
+        set_mode,
+        "servers:write",
+        again=enforcing,
+        dangerous=True,
+        preview="/hosts/{server}/enforce",
+    ),
+    change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host, undo="/hosts/{server}/sshd"),
+    change(
+        "/hosts/{server}/offline",
+        set_offline,
+        "servers:write",
+        again=host,
+        dangerous=True,
+        undo="/hosts/{server}/offline",
+    ),
+    page(_REMOVE, deleting, "servers:write"),
+    change(_REMOVE, delete, "servers:write", dangerous=True, preview=_REMOVE),
 )
