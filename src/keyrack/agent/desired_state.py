@@ -300,10 +300,9 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
     if not after or silent < after or then == KEEP_ALL:
         return document
     users = {
-        name: tuple(entry for entry in entries if _is_kept(document, name, entry, then))
-        for name, entries in document.users.items()
+        name: tuple(key for key in keys if _is_kept(document, name, key, then)) for name, keys in document.users.items()
     }
-    return document._replace(users={name: entries for name, entries in users.items() if entries or then != DROP_ALL})
+    return document._replace(users={name: keys for name, keys in users.items() if keys or then != DROP_ALL})
 
 
 def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
@@ -311,23 +310,23 @@ def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
     if not seconds:
         return document
 
-    def earlier(entries: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
+    def earlier(keys: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
         return tuple(
-            entry
-            if entry.expires_at is None
-            else entry._replace(expires_at=max(_BEGINNING, entry.expires_at - timedelta(seconds=seconds)))
-            for entry in entries
+            key
+            if key.expires_at is None
+            else key._replace(expires_at=max(_BEGINNING, key.expires_at - timedelta(seconds=seconds)))
+            for key in keys
         )
 
     return document._replace(
-        users={name: earlier(entries) for name, entries in document.users.items()},
-        frozen={name: earlier(entries) for name, entries in document.frozen.items()},
+        users={name: earlier(keys) for name, keys in document.users.items()},
+        frozen={name: earlier(keys) for name, keys in document.frozen.items()},
     )
 
 
-def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str) -> bool:
+def _is_kept(document: HostDocument, name: str, key: AuthorizedKey, then: str) -> bool:
     """Keys to break glass with are for the very time in which nothing answers."""
-    return (then != DROP_ALL and entry.expires_at is None) or entry.public_key in document.break_glass.get(name, ())
+    return (then != DROP_ALL and key.expires_at is None) or key.public_key in document.break_glass.get(name, ())
 
 
 def seconds_since(confirmed_at: float) -> float:

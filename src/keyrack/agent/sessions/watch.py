@@ -291,7 +291,7 @@ def _list(value: object) -> List[object]:
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     """What a document opens: accounts with keys."""
     let_in = (*document.users.items(), *document.frozen.items())
-    return {(user, entry.public_key) for user, entries in let_in for entry in entries}
+    return {(user, key.public_key) for user, keys in let_in for key in keys}
 
 
 def glass_of(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:
