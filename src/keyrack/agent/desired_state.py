@@ -63,16 +63,16 @@ class DesiredState:
         self._plan: Dict[str, Any] = {}
         self._planned: Tuple[object, ...] = ()
         self._foreign: List[ReportedKey] = []
-        self._told: Tuple[object, ...] = ()
-        self._telling: Tuple[object, ...] = ()
-        self._told_digest = ""
-        self._telling_digest = ""
+        self._reported: Tuple[object, ...] = ()
+        self._reporting: Tuple[object, ...] = ()
+        self._reported_digest = ""
+        self._reporting_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
         self._logged_in: Callable[[], Iterable[str]] = tuple
         self._host_key_look = HostKeyLook(self._sshd)
         self._host_keys: Optional[SshdHostKeys] = None
-        self._told_host_keys: Optional[SshdHostKeys] = None
-        self._telling_host_keys: Optional[SshdHostKeys] = None
+        self._reported_host_keys: Optional[SshdHostKeys] = None
+        self._reporting_host_keys: Optional[SshdHostKeys] = None
 
     @property
     def hurry(self) -> bool:
@@ -87,7 +87,7 @@ class DesiredState:
     @property
     def news(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
-        return self._state() != self._told
+        return self._state() != self._reported
 
     def search_aside(self) -> None:
         """From now on put() does not wait for a long look for keys. For an agent that stays."""
@@ -143,7 +143,7 @@ class DesiredState:
             self._look(document, unmet, scan=scan)
             if scan:
                 self._host_keys = self._host_key_look.look()
-                self._logins = self._told_logins(document)
+                self._logins = self._refused_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
                 self._plan = self._what_enforcing_changes(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
@@ -159,22 +159,22 @@ class DesiredState:
 
     def to_report(self) -> Report:
         """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
-        self._telling = self._state()
+        self._reporting = self._state()
         report = Report(facts=self._facts)
-        self._telling_host_keys = self._host_keys
-        if self._host_keys is not None and self._host_keys != self._told_host_keys:
+        self._reporting_host_keys = self._host_keys
+        if self._host_keys is not None and self._host_keys != self._reported_host_keys:
             report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
         if self._looked is None:
             return report  # nobody has looked yet, which is not: there is nothing
-        self._telling_digest = self._digest()
-        if self._telling_digest != self._told_digest:
+        self._reporting_digest = self._digest()
+        if self._reporting_digest != self._reported_digest:
             return report._replace(keys_found=self._looked.found + self._foreign, keys_cut=self._looked.cut)
         return report
 
     def delivered(self) -> None:
         """The service has what to_report() answered last."""
-        self._told, self._told_digest = self._telling, self._telling_digest
-        self._told_host_keys = self._telling_host_keys
+        self._reported, self._reported_digest = self._reporting, self._reporting_digest
+        self._reported_host_keys = self._reporting_host_keys
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
@@ -211,7 +211,7 @@ class DesiredState:
                 facts["begun"] = self._enforcement.begun
         return facts
 
-    def _told_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
+    def _refused_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
         """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
         enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
         reads = self._keys_folder if enforces and not document.deleted else None
