@@ -300,7 +300,7 @@ def made(connection: Connection, user_id: int) -> tuple[int, int]:
 # What goes, and what comes back
 
 
-def take_away(
+def remove_all(
     connection: Connection, workspace_id: int, user_id: int, fingerprints: Sequence[str], *, at: datetime, by: str
 ) -> None:
     """Delete a user's keys, grants, memberships, access keys and key sources, and credentials with one of the keys;
