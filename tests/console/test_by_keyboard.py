@@ -13,8 +13,9 @@ from keyrack.core.keys import grants
 from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.console.enrolled_host import Host, person
+from tests.console.enrolled_host import host as host
 from tests.console.keyboard import Keyboard
-from tests.console.test_journeys import Host, person
 from tests.console.test_keys_and_hosts import PRIVATE
 from tests.console.test_second_proofs import at_a_name as at_a_name
 from tests.console.test_second_proofs import authenticator, code_of
@@ -22,12 +23,6 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 KEYRACK = users.system_actor(1)
-
-
-@pytest.fixture(scope="module")
-def host(console: Service) -> Host:
-    """web-1, enrolled."""
-    return Host(console)
 
 
 @pytest.fixture

@@ -140,6 +140,8 @@ class DesiredState:
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
+            # With the first report that something is in force, or people would be shown a line without the port.
+            self._host_key_look.ensure_port()
             self._look(document, unmet, scan=scan)
             if scan:
                 self._host_keys = self._host_key_look.look()
