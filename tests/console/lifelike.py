@@ -13,7 +13,7 @@ from typing import Any
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import enrolment, host_keys, modes, servers, system_users
+from keyrack.core.hosts import enrolment, modes, news, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
@@ -350,12 +350,13 @@ def _ended(made: Workspace) -> None:
 
 def _alarms(made: Workspace) -> None:
     """What a host told that nobody may do unnoticed: one of a short name, and one of a long one."""
-    for server, words in (
-        (made.hosts[3][0], "host {} shows a host key that nobody confirmed: {}"),
-        (made.hosts[7][0], "host {} refused a document that was not signed by the key that it trusts, {}"),
-    ):
-        said = words.format(server.name, parse(fresh_line("root")).fingerprint)
-        alarms.raise_once(made.instance, server.id, host_keys.CHANGED, said)
+    another, long = made.hosts[3][0], made.hosts[7][0]
+    for _ in range(2):
+        now = servers.get(made.instance, made.owner, another.id)
+        enrolment.report(made.instance, now, {"host_keys": {"port": 22, "keys": [fresh_line()]}})
+    key = parse(fresh_line("root")).fingerprint
+    said = f"host {long.name} refused a document that was not signed by the key that it trusts, {key}"
+    alarms.raise_once(made.instance, long.id, news.REFUSED_CODE, said)
 
 
 def _tallies(made: Workspace) -> None:

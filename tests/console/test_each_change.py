@@ -69,6 +69,9 @@ def examples(console: Service) -> Mapping[str, Example]:
     me = actors.of_user(people["olga"], address="127.0.0.1", channel="console")
     host = servers.create(instance, KEYRACK, name="shop-1", address="192.0.2.77", tags=["shop"])
     system_users.create(instance, KEYRACK, host.id, username="www")
+    for line in (fresh_line(), fresh_line()):
+        enrolment.report(instance, host, {"host_keys": {"port": 22, "keys": [line]}})
+        host = servers.get(instance, KEYRACK, host.id)
     put = credentials.add(instance, KEYRACK, host.id, label="ci", username="www", public_key=fresh_line())
     login = {
         "id": "1-1",
@@ -81,7 +84,7 @@ def examples(console: Service) -> Mapping[str, Example]:
     inside = sessions.find(instance, KEYRACK, host.id, limit=1).items[0]
     mine = user_keys.add(instance, me, title="laptop", public_key=fresh_line())
     grant = grants.give(instance, KEYRACK, user_id=people["alice"].id, server_id=host.id, system_user="www")
-    away = revocation.revoke_everywhere(instance, KEYRACK, parse(fresh_line()).sha256, unknown=True)
+    away = revocation.revoke_everywhere(instance, KEYRACK, parse(fresh_line()).fingerprint, unknown=True)
     groups.put(instance, KEYRACK, "crew", None)
     repository = named_repositories.put(instance, KEYRACK, "crew/site", None)
     deploy = deploy_keys.add(instance, KEYRACK, repository.id, title="ci", public_key=fresh_line())
@@ -100,6 +103,7 @@ def examples(console: Service) -> Mapping[str, Example]:
         "/remove-key/{fingerprint:path}": Example(own),
         "/lift/{fingerprint:path}": Example({"fingerprint": away.fingerprint}),
         "/hosts/{server}/accounts": Example({"server": host.id}, {"username": "backup"}),
+        "/hosts/{server}/host-keys": Example({"server": host.id}, {"fingerprint": parse(line).fingerprint}),
         "/hosts/{server}/sessions/{id}/end": Example({"server": host.id, "id": inside.id}),
         "/hosts/{server}/keys/{id}/renew": Example(on_host, end),
         "/hosts/{server}/keys/{id}/restrict": Example(on_host, {"seen": "{}", "sources": "10.0.0.0/8"}),

@@ -5,42 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import endings, grants, requests, user_keys
 from keyrack.core.people import users, web_sessions
-from keyrack.model import User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.console.enrolled_host import Host, person
+from tests.console.enrolled_host import host as host
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 KEYRACK = users.system_actor(1)
-
-
-class Host:
-    """web-1 as its agent would speak for it."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        token = servers.invite(service.instance, KEYRACK, 1)
-        enrolment.enrol(service.instance, token, {"host": "web-1"}, address="192.0.2.10")
-
-    def report(self, *found: dict[str, Any], **more: Any) -> None:
-        """Say that all is obeyed that is decided by now, and which keys were found."""
-        server = servers.get(self.service.instance, KEYRACK, 1)
-        told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        enrolment.report(self.service.instance, server, told)
-
-
-@pytest.fixture(scope="module")
-def host(console: Service) -> Host:
-    """web-1, enrolled."""
-    return Host(console)
 
 
 @pytest.fixture
@@ -49,14 +27,6 @@ def other_page(chromium: Browser, console: Service) -> Iterator[Page]:
     context = chromium.new_context(base_url=console.url)
     yield context.new_page()
     context.close()
-
-
-def person(service: Service, name: str, *, keys: tuple[str, ...] = ()) -> User:
-    """Somebody of the team, with keys."""
-    user = next(one for one in users.find(service.instance, KEYRACK) if one.name == name)
-    for line in keys:
-        user_keys.add(service.instance, KEYRACK, title="laptop", public_key=line, user_id=user.id)
-    return user
 
 
 def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn) -> None:

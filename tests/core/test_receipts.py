@@ -70,8 +70,11 @@ def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     assert parse(line).text in untouched.text
     summary = events.find(team.instance, team.owner, limit=1).items[0]
     assert "2 keys on accounts and 1 key of a person, on 3 hosts" in summary.summary
+    again = revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
+    assert (again.credentials, again.user_keys, again.revisions) == (0, 0, revoked.revisions)
+    assert events.find(team.instance, team.owner, limit=1).items[0].id == summary.id
     with pytest.raises(Refusal) as refused:
-        revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
+        revocation.revoke_everywhere(team.instance, team.owner, parse(fresh_line()).fingerprint)
     assert refused.value.kind is Kind.MISSING
 
 

@@ -94,7 +94,7 @@ def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, mo
 
 
 def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Team) -> None:
-    """What a host said is under no seal; what was revoked is."""
+    """Nor one of long ago: a host that was off all the time would let the key in."""
     line = fresh_line()
     credentials.delete(team.instance, team.owner, team.server.id, put(team, line, "laptop"))
     long_ago = team.instance.now() - 9999 * DAY
@@ -104,6 +104,16 @@ def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Te
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     assert parse(line).text in signed.text
+    much_later = later(team.instance, 9999 * DAY)
+    assert clear_once(much_later).get("revocations") is None
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    assert parse(line).text in signed.text
+
+
+def clear_once(instance: Instance) -> dict[str, int]:
+    """What one turn of tidying deletes."""
+    return dict(retention.tidy(instance, system_actor()))
 
 
 def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:

@@ -122,6 +122,11 @@ class SshClient:
         given += quick_host_key(self.known_hosts)
         return [*given, *extra, f"{user}@{ADDRESS}", command]
 
+    def stay(self, key: Key) -> subprocess.Popen[bytes]:
+        """A login without any command, there until it is ended; the caller waits for that or kills it."""
+        given = self.command(key, extra=("-N",))
+        return subprocess.Popen(given, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def lets_in(self, key: Key, user: str = USERNAME) -> bool:
         """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""
         ended = self.login(key, user)

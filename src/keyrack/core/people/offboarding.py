@@ -303,7 +303,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
         users.change_user(connection, user.id, {"disabled_at": work.now})
     tokens.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
-    offboardings.take_away(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
+    offboardings.remove_all(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
     refusing = offboardings.refuse(connection, revisions, lines, work.now)
     number = offboardings.add(

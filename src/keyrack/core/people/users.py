@@ -211,6 +211,15 @@ def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple
         return attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, name))
 
 
+def project(instance: Instance, actor: Actor, uid: str) -> Project:
+    """A project of the actor's workspace. Raises Refusal MISSING."""
+    with Attempt(instance, actor, "iam:self", "see a project", target_kind="project") as attempt:
+        found = attempt.read(lambda connection: workspaces.project_by_uid(connection, uid))
+        if found is None or found.workspace_id != actor.workspace_id:
+            raise missing("project")
+        return found
+
+
 def workspace_of(instance: Instance, actor: Actor) -> Workspace:
     """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
     return instance.database.read(lambda connection: workspaces.workspace(connection, actor.workspace_id))

@@ -13,6 +13,7 @@ from keyrack.core import lifetimes
 from keyrack.core.audit import events
 from keyrack.core.hosts import (
     facts,
+    host_keys,
     modes,
     news,
     servers,
@@ -26,7 +27,7 @@ from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import rehearsal, who_can
-from keyrack.errors import Kind, Refusal
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import EventFilter, Server, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
@@ -129,7 +130,7 @@ def host(visit: Visit) -> Response:
     part = visit.target if visit.is_part else ""
     given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
     if part == "state":
-        return visit.show("_host_state.html", **given)
+        return visit.show("_host_state.html", **given, **_host_keys(visit, server))
     if part == "arrival":
         return visit.show("_arrival.html", **given)
     if part == "sessions":
@@ -142,6 +143,7 @@ def host(visit: Visit) -> Response:
     return visit.show(
         "host.html",
         **given,
+        **_host_keys(visit, server),
         ways=ways,
         more=more,
         unknown=unknown,
@@ -157,6 +159,37 @@ def host(visit: Visit) -> Response:
         wanted=[name for name in sshd_settings.KEYWORDS if visit.form.flag(name)] if changed else None,
         happened=_happened(visit, server),
     )
+
+
+def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
+    """The host keys that a host shows and nobody confirmed, and those that people trust there."""
+    known = host_keys.find(visit.instance, visit.actor, str(server.id))
+    strange = [one for one in known if one.shown and not one.confirmed]
+    return {"strange": strange, "trusted": [one for one in known if one.confirmed]}
+
+
+def confirming_host_keys(visit: Visit) -> Asked:
+    """What it means to trust what a host shows now."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    held = _host_keys(visit, server)
+    if not held["strange"]:
+        raise missing("host key that nobody confirmed")
+    gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    words = [
+        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['strange'])} "
+        f"as {server.name} from then on.",
+        *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
+        "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
+        "and look at the host's own screen first.",
+    ]
+    return Asked(f"Is this the host key of {server.name}?", words, "Confirm the host key", _at(server))
+
+
+def confirm_host_keys(visit: Visit) -> Response:
+    """Have people trust what a host shows, if that is what the form showed."""
+    number, seen = visit.number("server"), visit.form.texts("fingerprint")
+    host_keys.confirm(visit.instance, visit.actor, str(number), fingerprints=seen)
+    return visit.go(f"/hosts/{number}", "People may trust the host key from now on; keyrack ssh-config has it.")
 
 
 def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, str]:
@@ -412,6 +445,7 @@ PAGES = (
         dangerous=True,
         preview="/hosts/{server}/enforce",
     ),
+    change("/hosts/{server}/host-keys", confirm_host_keys, "servers:write", again=host, asks=confirming_host_keys),
     change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host, undo="/hosts/{server}/sshd"),
     change(
         "/hosts/{server}/offline",
