@@ -70,6 +70,7 @@ def suspects(
     held = user_keys.c
     statement = (
         select(held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
+        .where(held.public_key.is_not(None), held.fingerprint.is_not(None))  # half of a key is what others wrote
         .join(users, users.c.id == held.user_id)
         .where(held.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
         .where(_suspect(held, types, rsa_characters))
