@@ -35,7 +35,9 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already."""
+    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already;
+    rehearses: what is made on it is undone before any host hears of it.
+    """
 
     database: Database
     settings: Settings
@@ -43,6 +45,7 @@ class Instance:
     key_rules: KeyRules
     now: Callable[[], datetime] = field(default=utc_now)
     joined: bool = field(default=False, compare=False)
+    rehearses: bool = field(default=False, compare=False)
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
     token_actors: TokenActors = field(default_factory=TokenActors, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)

@@ -317,6 +317,9 @@ class _Path:
             actor = strangers(dialect.name, address_of(request))
         else:
             actor = dialect.authenticate(self._instance, request)
+            noted = commits.get()
+            if noted is not None:
+                noted.made = False  # what is kept of a proof's use is nothing that was asked for
         known[:] = [actor]
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()

@@ -27,7 +27,7 @@ from keyrack.logs import logger
 from keyrack.model import Actor, RepositoryRole, has_ended
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_canonical
+from keyrack.ssh.public_key import read_text
 from keyrack.store.git import git_access
 from keyrack.store.git.repositories import Repository
 
@@ -278,7 +278,7 @@ def _deploy_key_holds(key: git_access.SoundDeployKey, fingerprint: str) -> bool:
 
 def _fingerprint(public_key: str) -> str:
     try:
-        return read_canonical(public_key).sha256
+        return read_text(public_key).fingerprint
     except KeyProblem:
         return ""
 

@@ -63,7 +63,7 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
     def run(work: Work) -> None:
         work.no_event("it is undone")
         # Refusals are this attempt's to record, as the change's own go with the transaction.
-        inner = replace(within(work), refusals=Refusals())
+        inner = replace(within(work), refusals=Refusals(), rehearses=True)
         connection = work.connection
         # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
         with suppress(_Done), sealed.counting(connection), savepoint(connection):

@@ -18,7 +18,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
-from keyrack.store.sealing import held_servers, sealed, sealed_sets
+from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 HAS_HOST = servers.c.agent_secret_hash.is_not(None)
@@ -572,9 +572,9 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 
 def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
-    del values["agent_secret_hash"], values["rows_sum"]
     values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
-    values["offline_then"] = reported_facts.offline(values["offline_then"])
+    values |= receipts.proved(connection, row) | {"offline_then": reported_facts.offline(values["offline_then"])}
+    del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

@@ -100,6 +100,16 @@ def _identity(issuer: str, subject: str) -> Select[Any]:
     return select(identities).where(identities.c.issuer == issuer, identities.c.subject == subject)
 
 
+def is_identified(connection: Connection, user_id: int) -> bool:
+    """Whether a user is known by a provider."""
+    return bool(_identities_of.rows(connection, user_id))
+
+
+@prepared
+def _identities_of(user_id: int) -> Select[Any]:
+    return select(identities.c.id).where(identities.c.user_id == user_id)
+
+
 def add_identity(connection: Connection, *, user_id: int, issuer: str, subject: str, at: datetime) -> None:
     """Note who a user is at a provider."""
     inserted(connection, identities, {"user_id": user_id, "issuer": issuer, "subject": subject, "created_at": at})
