@@ -29,7 +29,7 @@ from keyrack.core.people import users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, sealed_tables
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
@@ -125,6 +125,8 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
             for number in range(hosts)
         ],
     )
+    # What hosts acknowledged has a code of its own.
+    instance.database.write(lambda connection: sealed_tables.seal_receipts(connection, counted=True))
     account = {"username": "deploy", "deletable": True, "managed": False, "created_at": now}
     add(tables.system_users, [{**account, "server_id": server["id"]} for server in made])
     tags = [{"server_id": server["id"], "tag": f"tag-{number % TEAMS}"} for number, server in enumerate(made)]

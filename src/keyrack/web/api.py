@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -281,7 +282,8 @@ class _Path:
                     self._callers.held(request, who)
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
-        return self._instance.database.answer_at_once(run)
+        # What the loop heard of before this round it makes in it, and what comes from now on after the round's end.
+        return self._instance.database.answer_at_once(run, asyncio.get_running_loop().call_soon)
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
         """What was tried in vain is not tried again for a while: it took milliseconds in which nobody was served."""
