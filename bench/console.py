@@ -29,7 +29,7 @@ from keyrack.core.people import users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, sealed_tables
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
@@ -110,8 +110,8 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
     for number, user in enumerate(people):
         for place in range(KEYS_EACH):
             key = parse(fresh_line() if number < TEAM * TEAMS else line)
-            mark = key.sha256 if number < TEAM * TEAMS else f"SHA256:{number}-{place}"
-            held = {"public_key": key.canonical, "comment": "", "key_type": key.type, "fingerprint": mark}
+            mark = key.fingerprint if number < TEAM * TEAMS else f"SHA256:{number}-{place}"
+            held = {"public_key": key.text, "comment": "", "key_type": key.type, "fingerprint": mark}
             registered.append({**one_key, **held, "user_id": user["id"]})
     add(tables.user_keys, registered)
     machine = {"workspace_id": by.workspace_id, "mode": "enforce", "revision": 1, "applied_revision": 1, "facts": {}}
@@ -125,6 +125,8 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
             for number in range(hosts)
         ],
     )
+    # What hosts acknowledged has a code of its own.
+    instance.database.write(lambda connection: sealed_tables.seal_receipts(connection, counted=True))
     account = {"username": "deploy", "deletable": True, "managed": False, "created_at": now}
     add(tables.system_users, [{**account, "server_id": server["id"]} for server in made])
     tags = [{"server_id": server["id"], "tag": f"tag-{number % TEAMS}"} for number, server in enumerate(made)]
@@ -134,7 +136,7 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
         users.ensure_group(instance, owner, name=f"team-{number}", user_ids=members)
         group = users.group_id(instance, owner, f"team-{number}")
         grants.give(instance, owner, group_id=group, tag=f"tag-{number}", system_user="deploy")
-    return made[7]["id"], parse(line).sha256
+    return made[7]["id"], parse(line).fingerprint
 
 
 def ask(service: Service, path: str, cookie: str, rounds: int) -> tuple[list[float], int]:

@@ -49,7 +49,7 @@ def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[In
     }
     line = parse(fresh_line())
     now = instance.now()
-    key = {"public_key": line.canonical, "comment": "", "key_type": line.type, "created_at": now}
+    key = {"public_key": line.text, "comment": "", "key_type": line.type, "created_at": now}
 
     def add(table: Any, rows: list[dict[str, Any]]) -> None:
         instance.database.write(lambda connection: sealed.insert_rows(connection, table, rows))
@@ -100,7 +100,7 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
     def revoke() -> None:
         line = fresh_line()
         user_keys.add(instance, owner, title="a", public_key=line)
-        revocation.revoke_everywhere(instance, owner, parse(line).sha256)
+        revocation.revoke_everywhere(instance, owner, parse(line).fingerprint)
 
     registered: list[str] = []
 
@@ -109,7 +109,7 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
         user_keys.add(instance, owner, title="a", public_key=registered[-1])
 
     def revoke_one() -> None:
-        revocation.revoke_everywhere(instance, owner, parse(registered.pop()).sha256)
+        revocation.revoke_everywhere(instance, owner, parse(registered.pop()).fingerprint)
 
     def page() -> None:
         credentials.find(instance, owner, server_id, limit=15)

@@ -115,9 +115,9 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
                 {
                     **credential,
                     "label": f"key-{number}",
-                    "public_key": line.canonical,
+                    "public_key": line.text,
                     "key_type": line.type,
-                    "fingerprint": line.sha256,
+                    "fingerprint": line.fingerprint,
                     "comment": "",
                 }
                 for number, line in enumerate(lines)

@@ -115,7 +115,7 @@ def judged(lines: list[str]) -> Iterator[tuple[str, str]]:
     """Of each line our fingerprint and "", or "" and the reason why not."""
     for number, line in enumerate(lines):
         try:
-            yield parse(f"{line} n{number}n").sha256, ""
+            yield parse(f"{line} n{number}n").fingerprint, ""
         except KeyProblem as problem:
             yield "", problem.code
 

@@ -29,11 +29,16 @@ if [ ! -x .venv/bin/pip ]; then
         "$python" -m venv .venv
     fi
 fi
+# Who serves may not write here, and would compile anew all that each command loads.
+compiled() {
+    .venv/bin/python -m compileall -qq src || true
+}
 wanted=$(cat pyproject.toml "$lock" | cksum)
 for done in .venv/installed-requirements-dev.lock ".venv/installed-$lock"; do
     if [ "$done" = ".venv/installed-$lock" ] || [ "$lock" = requirements.lock ]; then
         base=$(cat pyproject.toml "$(basename "$done" | sed 's/^installed-//')" | cksum)
         if [ -f "$done" ] && [ "$(cat "$done")" = "$base" ] && [ -x .venv/bin/keyrack ]; then
+            compiled
             exit 0
         fi
     fi
@@ -42,3 +47,4 @@ echo "Installing what $lock names into .venv …"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 echo "$wanted" >".venv/installed-$lock"
+compiled

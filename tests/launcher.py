@@ -1,8 +1,9 @@
 """What ready_programs.py starts: loads a program's modules and forks the program for whoever asks; imports no test.
 
-launcher.py ROOM SOCKET PROGRAM MODULE…: ROOM is for the words that /proc shows. Each request is 8 bytes of length with
-the three standard files, then as many bytes of JSON; the answer is the number of the new process in 8 bytes. It ends
-when nobody can ask any more.
+launcher.py ROOM SOCKET PROGRAM MODULE…: ROOM is for the words that /proc shows; PROGRAM is a module, or "-I -c" for the
+text that follows these words in what is asked, and then this runs with -I itself. Each request is 8 bytes of length
+with the three standard files, then as many bytes of JSON; the answer is the number of the new process in 8 bytes. It
+ends when nobody can ask any more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from typing import Any
 
 CLONE_PARENT = 0x8000
@@ -67,8 +69,11 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
     words = asked["words"]
     show(words)
     sys.orig_argv[:] = words
-    sys.argv[:] = ["-m", *words[3:]]
-    sys.path.insert(0, asked["folder"])
+    if sys.flags.isolated:
+        sys.argv[:] = ["-c", *words[4:]]
+    else:
+        sys.argv[:] = ["-m", *words[3:]]
+        sys.path.insert(0, asked["folder"])
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         old = getattr(sys, name)
         raw = open(number, "wb" if number else "rb", closefd=False)  # noqa: SIM115 - it stays open
@@ -87,8 +92,15 @@ def show(words: list[str]) -> None:
     ctypes.memmove(start, text, min(len(text), end - start - 1))
 
 
+def run_text(text: str) -> None:
+    """As `-c` does: in a fresh main module."""
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(text, "<string>", "exec"), vars(main))
+
+
 if __name__ == "__main__":
-    del sys.path[0]  # this file's folder
+    if not sys.flags.isolated:
+        del sys.path[0]  # this file's folder
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as the program does before it loads
     for module in sys.argv[4:]:
         importlib.import_module(module)
@@ -96,4 +108,7 @@ if __name__ == "__main__":
     gc.freeze()
     program = sys.argv[3]
     wait_for_one(socket.socket(fileno=int(sys.argv[2])), program)
-    runpy._run_module_as_main(program)  # type: ignore[attr-defined]
+    if sys.flags.isolated:
+        run_text(sys.orig_argv[3])
+    else:
+        runpy._run_module_as_main(program)  # type: ignore[attr-defined]

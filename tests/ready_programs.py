@@ -1,10 +1,12 @@
 """Starts `python -m keyrack…` for tests by forking a process that has loaded its modules; changes nothing else of it.
 
+So it does with the agent of a demo host, which is `python -I -c TEXT`.
+
 To load them takes most of what a short command takes: a seventh of a second for the agent, a whole one for the service.
-The process is the real one from its first own line on: `-m` runs it, as the child of whoever asked, with its own
-arguments, environment, folder, session and standard files; /proc shows its command line. What asks for anything more
-(limits, another account) is started by Python itself, as are the programs that Debian hosts run, `python -c`, what a
-shell starts, and what the service starts.
+The process is the real one from its first own line on: `-m` or the text runs, as the child of whoever asked, with its
+own arguments, environment, folder, session and standard files; /proc shows its command line. What asks for anything
+more (limits, another account) is started by Python itself, as are the programs that Debian hosts run, any other
+`python -c`, what a shell starts, and what the service starts.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
+AGENT_AS_TEXT = "-I -c"
 # Beside the program itself, which must not be loaded before it is run.
 MODULES = {
+    AGENT_AS_TEXT: ("keyrack.agent.cli", "keyrack.agent.doctor", "keyrack.agent.uninstall"),
     "keyrack.agent": ("keyrack.agent.cli", "keyrack.agent.doctor", "keyrack.agent.uninstall"),
     "keyrack.cli.main": (
         *("keyrack.cli.lazy_group", "keyrack.cli.output.ends", "keyrack.cli.machine.serve", "keyrack.cli.apply"),
@@ -44,7 +48,9 @@ class Launcher:
 
     def __init__(self, module: str, environment: dict[str, str]) -> None:
         self._near, far = socket.socketpair()
-        command = [sys.executable, str(LAUNCHER), "-" * _ROOM, str(far.fileno()), module, *MODULES[module]]
+        isolated = ["-I"] if module == AGENT_AS_TEXT else []
+        given = ["-" * _ROOM, str(far.fileno()), module, *MODULES[module]]
+        command = [sys.executable, *isolated, str(LAUNCHER), *given]
         with far:
             self._process = subprocess.Popen(
                 command, pass_fds=(far.fileno(),), env=environment, cwd="/", stdin=subprocess.DEVNULL
@@ -86,18 +92,31 @@ def _execute_child(self: Any, args: Any, executable: Any, preexec_fn: Any, *more
     words = [os.fsdecode(word) for word in args] if isinstance(args, list | tuple) else []
     plain = not (executable or preexec_fn or pass_fds or shell) and close_fds and umask < 0 and process_group == -1
     plain = plain and sum(len(os.fsencode(word)) + 1 for word in words) < _ROOM
-    if plain and gid is gids is uid is None and words[:2] == [sys.executable, "-m"] and words[2:3]:
+    program = _program(words) if plain and gid is gids is uid is None else None
+    if program is not None:
         environment = {os.fsdecode(name): os.fsdecode(value) for name, value in (env or os.environ).items()}
         folder = os.fsdecode(cwd) if cwd is not None else os.getcwd()
         files = [pipes[0], pipes[3], pipes[5]]
         files = [number if file == -1 else file for number, file in enumerate(files)]
         asked = {"words": words, "environment": environment, "folder": folder, "session": bool(start_new_session)}
-        pid = _started(words[2], asked, files) if words[2] in MODULES and os.path.isdir(folder) else None
+        pid = _started(program, asked, files) if os.path.isdir(folder) else None
         if pid is not None:
             self.pid, self._child_created = pid, True
             self._close_pipe_fds(*pipes)
             return
     _original(self, args, executable, preexec_fn, *more)
+
+
+def _program(words: list[str]) -> str | None:
+    """Which of MODULES a command line is; None for others."""
+    if (
+        words[:3] == [sys.executable, "-I", "-c"]
+        and len(words) > 3
+        and "from keyrack.agent.cli import main" in words[3]
+    ):
+        return AGENT_AS_TEXT
+    is_module = words[:2] == [sys.executable, "-m"] and len(words) > 2 and words[2] in MODULES
+    return words[2] if is_module else None
 
 
 def _started(module: str, asked: dict[str, Any], files: list[int]) -> int | None:

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 # From the top down: a layer may import itself and those below it. web and git are beside each other.
 LAYERS = (
     *("cli", "serving", "app", "web", "git", "private_sshd"),
-    *("core", "store", "policy", "settings", "model", "errors", "logs", "records", "protocol", "ssh"),
+    *("core", "store", "policy", "settings", "model", "errors", "logs", "protocol", "ssh"),
 )
 WHY = {
     "ssh": "ssh is pure: agents on other people's hosts run it, so it may import nothing of ours.",

@@ -15,6 +15,14 @@ from tests import ready_programs
 from tests.ports import free_port
 from tests.waiting import wait_until
 
+# A demo host's agent, which shows what it finds first.
+TEXT = """\
+import os, sys
+print(sys.argv, sys.path, sys.orig_argv[1:3], sys.flags.isolated, os.getcwd(), __name__)
+from keyrack.agent.cli import main
+sys.exit(main())
+"""
+
 
 def by_python(words: Sequence[str]) -> list[str]:
     """The same through a shell, which has Python itself start it."""
@@ -24,20 +32,22 @@ def by_python(words: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("keyrack.agent", "status", "--state-dir=/nowhere"),
-        ("keyrack.agent", "--version"),
-        ("keyrack.cli.main", "hosts", "list", "--data", "/nowhere"),
-        ("keyrack.cli.main", "serve", "--help"),
-        ("keyrack.cli.main", "no-such-command"),
+        ("-m", "keyrack.agent", "status", "--state-dir=/nowhere"),
+        ("-m", "keyrack.agent", "--version"),
+        ("-m", "keyrack.cli.main", "hosts", "list", "--data", "/nowhere"),
+        ("-m", "keyrack.cli.main", "serve", "--help"),
+        ("-m", "keyrack.cli.main", "no-such-command"),
+        ("-I", "-c", TEXT, "status", "--state-dir=/nowhere"),
     ],
-    ids=" ".join,
+    ids=lambda words: words[1],
 )
 def test_it_says_and_ends_as_what_python_starts(words: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", *words]
+    command = [sys.executable, *words]
     quickly, by_itself = (
         subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
         for given in (command, by_python(command))
     )
+    assert quickly.stdout or quickly.stderr
     ends = [(ended.returncode, ended.stdout, ended.stderr) for ended in (quickly, by_itself)]
     assert ends[0] == ends[1]
 

@@ -21,6 +21,7 @@ COUNTED_SINCE = "0130"
 HIDDEN_SINCE = "0181"
 EVENTS_SINCE = "0235"
 DELETED_SINCE = "0340"
+RECEIPTS_SINCE = "0365"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -52,15 +53,19 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         if there is None:
             (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)  # of a database that is lost
         then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, DELETED_SINCE):
-            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE, EVENTS_SINCE)
-            is_sealed, is_counted, is_hidden, has_event_seals = (migrate.knows(there, one) for one in since)
+        if there is not None and not migrate.knows(there, RECEIPTS_SINCE):
+            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE, EVENTS_SINCE, DELETED_SINCE)
+            is_sealed, is_counted, is_hidden, has_event_seals, has_deleted = (
+                migrate.knows(there, one) for one in since
+            )
 
             def then(connection: Connection) -> None:
                 if not is_sealed:
                     ownership.seal_older(connection, path, restoring=restoring)
-                else:
+                elif not has_deleted:
                     ownership.seal_deleted_servers(connection, path, counted=is_counted)
+                # Before all is counted, which counts these as well.
+                ownership.seal_receipts(connection, path, counted=is_counted, restoring=restoring)
                 if not is_counted:
                     ownership.count_older(connection, path, restoring=restoring)
                 if not is_hidden:
@@ -74,6 +79,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         sealing.note(database, instance.key, settings.data)
         sealing.note_counted(database, settings.data)
         sealing.note_event_seals(settings.data)
+        sealing.note_receipts(settings.data)
         return instance
     except BaseException:
         database.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, RepositoryRole, Role
-from keyrack.records import dataclass
 from keyrack.ssh.known_private import BlockList
 from keyrack.ssh.public_key import PublicKey
 

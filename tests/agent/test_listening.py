@@ -6,17 +6,21 @@ import os
 import signal
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
 from keyrack.agent.sshd.host_keys import HostKeyLook
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.agent.system import programs
+from keyrack.agent.state import Enrolment, StateFolder
+from keyrack.agent.system import local, programs
 from keyrack.private_sshd import ADDRESS
+from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 from tests.ports import free_port
@@ -59,6 +63,21 @@ def test_the_port_that_people_reach_is_told_also_by_a_host_without_ssh_keyscan(m
         one.stop()
         wait_until(lambda: look.look() is None and not Sshd(str(one.config)).greets(), "an sshd that is down")
         assert look.port == one.port
+
+
+def test_the_port_is_told_with_the_first_report_that_something_is_in_force() -> None:
+    with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
+        memory = StateFolder.open(str(folder / "agent"), create=True)
+        local.write(memory, local.Local())
+        words = dict.fromkeys(("url", "host", "secret", "signing_key", "server_name"), "h")
+        places = {"keys_folder": str(one.keys), "revoked_keys": str(folder / "revoked"), "sshd_config": str(one.config)}
+        state = DesiredState(memory, Enrolment(**words, **places), print)
+        # As a change comes: keys are looked for in a quiet moment after it.
+        state.put(HostDocument(host="h", revision=1, issued_at=datetime.now(UTC), users={}), scan=False)
+        facts = state.to_report().facts
+        memory.folder.close()
+        assert facts is not None
+        assert facts["ssh_port"] == one.port
 
 
 def test_a_port_of_loopback_is_told_only_where_there_is_no_other() -> None:

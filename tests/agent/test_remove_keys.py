@@ -57,9 +57,9 @@ def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: i
     with subprocess.Popen([sys.executable, "-c", APPENDER, str(path), str(COUNT)], stdout=subprocess.PIPE):
         for key in keys:
             with contextlib.suppress(AccountProblem):  # it may give up while somebody goes on writing
-                rewrite(str(path), parse(key).sha256)
+                rewrite(str(path), parse(key).fingerprint)
     for key in keys:
-        rewrite(str(path), parse(key).sha256)
+        rewrite(str(path), parse(key).fingerprint)
     text = path.read_text("ascii").splitlines()
     missing = {f"# line {number}" for number in range(COUNT)} - set(text)
     assert not missing, f"{len(missing)} lines are lost"
@@ -74,9 +74,9 @@ def test_a_file_that_takes_its_place_meanwhile_stays(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", REPLACER, str(path), "300"], stdout=subprocess.PIPE):
         for key in keys:
             with contextlib.suppress(AccountProblem):  # it may give up while somebody goes on writing
-                rewrite(str(path), parse(key).sha256)
+                rewrite(str(path), parse(key).fingerprint)
     for key in keys:
-        rewrite(str(path), parse(key).sha256)
+        rewrite(str(path), parse(key).fingerprint)
     text = path.read_text("ascii")
     assert not any(key in text for key in keys)
     missing = [number for number in range(300) if f"# line {number}\n" not in text]
@@ -92,12 +92,12 @@ def test_owner_mode_and_other_bytes_stay(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\r\n# a\n" + key.encode() + b" rogue\n\n\0no end")
     os.chown(path, 65534, 12)
     path.chmod(0o604)
-    rewrite(str(path), parse(key).sha256)
+    rewrite(str(path), parse(key).fingerprint)
     status = path.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 12, 0o604)
     assert path.read_bytes() == b"\xff\r\n# a\n\n\0no end"
     before = status.st_ino
-    rewrite(str(path), parse(key).sha256)
+    rewrite(str(path), parse(key).fingerprint)
     assert path.stat().st_ino == before
 
 
@@ -106,7 +106,7 @@ def test_the_line_before_the_last_one_keeps_its_end(tmp_path: Path) -> None:
     path = tmp_path / "authorized_keys"
     stays, goes, comes = (public_key() for _ in range(3))
     path.write_text(f"{stays} stays\n{goes} goes", "ascii")
-    rewrite(str(path), parse(goes).sha256)
+    rewrite(str(path), parse(goes).fingerprint)
     with path.open("a", encoding="ascii") as file:
         file.write(f"{comes} comes\n")
     assert path.read_text("ascii") == f"{stays} stays\n{comes} comes\n"
@@ -126,7 +126,7 @@ def test_rights_of_single_accounts_and_attributes_stay(tmp_path: Path) -> None:
         os.setxattr(path, "user.note", b"hers")
     except OSError:
         pytest.skip("this file system has no such attributes")
-    rewrite(str(path), parse(key).sha256)
+    rewrite(str(path), parse(key).fingerprint)
     assert path.read_text("ascii") == "# stays\n"
     assert os.getxattr(path, "system.posix_acl_access") == rights
     assert os.getxattr(path, "user.note") == b"hers"
@@ -142,7 +142,7 @@ def test_a_file_that_must_not_change_stays_and_is_told(flag: str) -> None:
         if subprocess.run(["chattr", f"+{flag}", str(path)], check=False, capture_output=True).returncode:
             pytest.skip("this file system has no such flags")
         try:
-            found = ReportedKey("root", str(path), KEY, fingerprint=parse(key).sha256)
+            found = ReportedKey("root", str(path), KEY, fingerprint=parse(key).fingerprint)
             (problem,) = remove_keys([KeyRemoval(str(path), found.fingerprint)], [found])
             assert "could not be taken out" in problem
             assert "Operation not permitted" in problem

@@ -354,7 +354,7 @@ def test_every_line_is_told_for_what_it_is(homes: dict[str, Path], tmp_path: Pat
         "twice": (KEY, False),
     }
     signature = next(one for one in found if one.comment == "signature")
-    assert (signature.fingerprint, signature.key) == (parse(rsa).sha256, rsa)
+    assert (signature.fingerprint, signature.key) == (parse(rsa).fingerprint, rsa)
     unread = sorted(one.line for one in found if one.kind == UNREADABLE)
     assert unread[:3] == [8, 9, 12]
     assert len(unread) == 20

@@ -17,7 +17,7 @@ from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
-from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path
+from tests.login.private_sshd import USERNAME, Key, SshClient, quick, sshd_path
 from tests.ports import free_port
 from tests.quick_ssh import KEX
 from tests.waiting import wait_until
@@ -167,6 +167,7 @@ def enrolled(
     host = EnrolledHost(folder)
     sshd.keys, sshd.revoked_keys = host.keys, host.revoked_keys
     sshd.prepare()
+    quick(sshd)
     if settings:
         sshd.config.write_text(f"{settings}\n{sshd.config.read_text('utf-8')}", "utf-8")
     ended = host.agent(

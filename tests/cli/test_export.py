@@ -219,7 +219,7 @@ def _kept_apart(instance: Instance) -> None:
     repository = repositories.at(instance, actor, "acme/site")
     deploy_keys.add(instance, actor, repository.id, title="ci", public_key=fresh_line(), can_push=True)
     host_keys.know(instance, actor, 1, [(fresh_line(), 2222), (fresh_line(), 22)])
-    gone = parse(fresh_line()).sha256
+    gone = parse(fresh_line()).fingerprint
     revocation.revoke_everywhere(instance, actor, gone, reason="lost", unknown=True)
 
 
@@ -276,12 +276,12 @@ def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Se
     assert drawn.api("POST", "/freezes", {"server": "web-1"})
     mine = team.call("GET", API + "/people/me/keys", token="token-of-bob").json()["items"]
     assert drawn.api("POST", f"/keys/{mine[-1]['id']}/confirm", token="token-of-bob")
-    assert drawn.api("POST", "/keys/revoke", {"fingerprint": parse(gone).sha256, "reason": "lost"})
+    assert drawn.api("POST", "/keys/revoke", {"fingerprint": parse(gone).fingerprint, "reason": "lost"})
     text = workspace_export.export(team.instance, actor, workspaces(team.instance)[0])
     other = app.open_instance(settings_for(tmp_path / "new", ""))
     try:
         workspace_file.apply(other, text, {})
-        assert {way[4] for way in matrix(other)} == {parse(bob).sha256}
+        assert {way[4] for way in matrix(other)} == {parse(bob).fingerprint}
         with pytest.raises(Refusal, match="revoked everywhere"):
             user_keys.add(other, users.system_actor(1), title="again", public_key=gone, user_id=2)
     finally:

@@ -77,7 +77,7 @@ def test_unmanaged_keys(team: Service) -> None:
     tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
     actor = users.system_actor(1)
     ids = {one.comment: str(one.id) for one in unmanaged_keys.find(team.instance, actor, 1).items}
-    assert parse(lines[0]).sha256 in good(team, "unmanaged", "web-1")
+    assert parse(lines[0]).fingerprint in good(team, "unmanaged", "web-1")
     assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
     assert credentials.find(team.instance, actor, 1).items[0].label == "robot"
     good(team, "ignore", "web-1", ids["two"])
@@ -111,12 +111,12 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
 
     agent = threading.Thread(target=host)
     agent.start()
-    ended = run(team, "revoke", parse(line).sha256, "--wait", "20")
+    ended = run(team, "revoke", parse(line).fingerprint, "--wait", "20")
     agent.join()
     assert ended.exit_code == 0, ended.output
     assert "done on 0 of 1 server; not yet on web-1" in ended.stderr
     assert ended.stdout.endswith("done on 1 of 1 server\n")
-    assert "done on 1 of 1 server" in good(team, "receipts", parse(line).sha256)
+    assert "done on 1 of 1 server" in good(team, "receipts", parse(line).fingerprint)
     event = next(row for row in good(team, "events").splitlines() if "everywhere:" in row).split()[0]
     assert "web-1" in good(team, "receipts", event)
 
@@ -125,21 +125,21 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     lines = [fresh_line(), fresh_line()]
     enrol(team)
     put(team, lines[0])
-    ended = run(team, "revoke", parse(lines[0]).sha256, "--wait", "1")
+    ended = run(team, "revoke", parse(lines[0]).fingerprint, "--wait", "1")
     assert ended.exit_code == 3
     assert "not yet on web-1" in ended.stdout
-    again = run(team, "revoke", parse(lines[0]).sha256)
+    again = run(team, "revoke", parse(lines[0]).fingerprint)
     assert again.exit_code == 0, again.output
     assert "nothing here has it any more; it is refused on 1 server" in again.output
     assert "not yet on web-1" in again.output
     put(team, lines[1])
-    told = run(team, "revoke", parse(lines[1]).sha256, "--json", "--wait", "0")
+    told = run(team, "revoke", parse(lines[1]).fingerprint, "--json", "--wait", "0")
     assert told.exit_code == 3
     found = json.loads(told.stdout)
-    assert (found["fingerprint"], found["credentials"], found["done"]) == (parse(lines[1]).sha256, 1, False)
+    assert (found["fingerprint"], found["credentials"], found["done"]) == (parse(lines[1]).fingerprint, 1, False)
     assert [one["server"] for one in found["servers"]] == ["web-1"]
-    lifted = good(team, "revoke", parse(lines[1]).sha256, "--lift", "--json")
-    assert json.loads(lifted) == {"fingerprint": parse(lines[1]).sha256, "lifted": True}
+    lifted = good(team, "revoke", parse(lines[1]).fingerprint, "--lift", "--json")
+    assert json.loads(lifted) == {"fingerprint": parse(lines[1]).fingerprint, "lifted": True}
 
 
 def test_sessions(team: Service) -> None:
@@ -188,7 +188,7 @@ def test_what_cannot_be_is_said(team: Service, words: tuple[str, ...], said: str
 
 def test_a_revoked_key_is_listed_and_lifted(team: Service) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     put(team, line)
     good(team, "revoke", fingerprint, "--reason", "laptop stolen")
     (row,) = good(team, "revoked").splitlines()[1:]

@@ -13,7 +13,7 @@ from typing import Any
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import enrolment, host_keys, modes, servers, system_users
+from keyrack.core.hosts import enrolment, modes, news, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
@@ -328,7 +328,7 @@ def _last_used(made: Workspace, number: int) -> list[dict[str, str]]:
             hours = 1 + (number * 7 + place * 31) % 700
             used.append(
                 {
-                    "fingerprint": parse(line).sha256,
+                    "fingerprint": parse(line).fingerprint,
                     "user": "deploy",
                     "address": f"203.0.113.{place}",
                     "at": f"{made.instance.now() - timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}",
@@ -340,7 +340,7 @@ def _last_used(made: Workspace, number: int) -> list[dict[str, str]]:
 def _ended(made: Workspace) -> None:
     """Somebody who left, and a key that was lost."""
     offboarding.offboard(made.instance, made.owner, made.people[6].name, reason="left the company")
-    lost = parse(made.lines[made.people[5].id][0]).sha256
+    lost = parse(made.lines[made.people[5].id][0]).fingerprint
     revocation.revoke_everywhere(made.instance, made.owner, lost, reason="laptop lost on a train")
     freezes.freeze(made.instance, made.owner, user=made.people[8].name, reason="laptop left in a taxi")
     hook = webhooks.create(made.instance, made.owner, url="https://alerts.example.org/keyrack", level="alarm")
@@ -350,12 +350,13 @@ def _ended(made: Workspace) -> None:
 
 def _alarms(made: Workspace) -> None:
     """What a host told that nobody may do unnoticed: one of a short name, and one of a long one."""
-    for server, words in (
-        (made.hosts[3][0], "host {} shows a host key that nobody confirmed: {}"),
-        (made.hosts[7][0], "host {} refused a document that was not signed by the key that it trusts, {}"),
-    ):
-        said = words.format(server.name, parse(fresh_line("root")).sha256)
-        alarms.raise_once(made.instance, server.id, host_keys.CHANGED, said)
+    another, long = made.hosts[3][0], made.hosts[7][0]
+    for _ in range(2):
+        now = servers.get(made.instance, made.owner, another.id)
+        enrolment.report(made.instance, now, {"host_keys": {"port": 22, "keys": [fresh_line()]}})
+    key = parse(fresh_line("root")).fingerprint
+    said = f"host {long.name} refused a document that was not signed by the key that it trusts, {key}"
+    alarms.raise_once(made.instance, long.id, news.REFUSED_CODE, said)
 
 
 def _tallies(made: Workspace) -> None:
@@ -383,7 +384,7 @@ def _sessions(made: Workspace, number: int) -> list[dict[str, str]]:
             "id": f"{number}-{number * 100 + 7}",
             "user": "deploy",
             "address": f"203.0.113.{number % 250}",
-            "fingerprint": parse(lines[0]).sha256,
+            "fingerprint": parse(lines[0]).fingerprint,
             "started_at": started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
     ]
@@ -400,7 +401,7 @@ def _unmanaged(made: Workspace, number: int, place: int) -> dict[str, Any]:
         kind="key",
         line=place + 1,
         type=key.type,
-        fingerprint=key.sha256,
+        fingerprint=key.fingerprint,
         key=line.rsplit(" ", 1)[0],
         comment=f"root@old-laptop-{number}",
     ).to_json()

@@ -45,6 +45,7 @@ def moments(service: Service) -> list[Moment]:
     auditor = _one(service, "SELECT name FROM users WHERE role = 'auditor' ORDER BY id LIMIT 1")
     frozen = _one(service, "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 8")
     long_host = _one(service, "SELECT id FROM servers WHERE name = :name", name=LONG)
+    another = _one(service, "SELECT server_id FROM host_keys WHERE shown AND NOT confirmed LIMIT 1")
     granted = _one(service, "SELECT server_id FROM grants WHERE server_id IS NOT NULL ORDER BY id LIMIT 1")
     waits = _one(service, "SELECT id FROM servers WHERE enrolled_at IS NULL ORDER BY id LIMIT 1")
     long_person = _one(service, "SELECT name FROM users WHERE name LIKE 'maximiliane%'")
@@ -66,6 +67,8 @@ def moments(service: Service) -> list[Moment]:
         *seen,
         Moment("frozen-keys", "/keys", frozen),
         Moment("host-long-name", f"/hosts/{long_host}"),
+        Moment("host-key-unconfirmed", f"/hosts/{another}"),
+        Moment("host-key-confirming", f"/hosts/{another}", does=lambda page: _sends(page, "Confirm the host key")),
         Moment("host-waits", f"/hosts/{waits}"),
         Moment("person-long-name", f"/people/{long_person}"),
         Moment("person-of-another-script", f"/people/{strange}"),

@@ -8,12 +8,14 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from keyrack.core.hosts import host_keys
 from keyrack.core.keys import grants
 from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.console.enrolled_host import Host, person
+from tests.console.enrolled_host import host as host
 from tests.console.keyboard import Keyboard
-from tests.console.test_journeys import Host, person
 from tests.console.test_keys_and_hosts import PRIVATE
 from tests.console.test_second_proofs import at_a_name as at_a_name
 from tests.console.test_second_proofs import authenticator, code_of
@@ -21,12 +23,6 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 KEYRACK = users.system_actor(1)
-
-
-@pytest.fixture(scope="module")
-def host(console: Service) -> Host:
-    """web-1, enrolled."""
-    return Host(console)
 
 
 @pytest.fixture
@@ -55,6 +51,28 @@ def test_the_first_visit(page: Page, keys: Keyboard, console: Service, host: Hos
     keys.press(page.get_by_role("button", name=re.compile("^Copy")).first)
     keys.press(page.get_by_role("main").get_by_role("link", name=re.compile("overview", re.IGNORECASE)))
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_an_alarm_at_night_leads_to_what_to_do(
+    page: Page, keys: Keyboard, console: Service, host: Host, signed_in: SignedIn
+) -> None:
+    first, other = fresh_line(), fresh_line()
+    host.report(host_keys={"port": 22, "keys": [first]})
+    host.report(host_keys={"port": 22, "keys": [other]})
+    signed_in(page, "olga").goto("/")
+    alarm = page.get_by_role("listitem").filter(has_text="shows a host key that nobody confirmed")
+    # It is the first thing that the page says.
+    expect(page.get_by_role("main").get_by_role("listitem").first).to_contain_text("shows a host key")
+    keys.press(alarm.get_by_role("link", name="Look"))
+    expect(page.locator("#state")).to_contain_text("Its host key is not the one that people trust")
+    expect(page.locator("#state")).to_contain_text("Was it installed anew")
+    keys.press(page.get_by_role("button", name="Confirm the host key"))
+    expect(page.get_by_role("main")).to_contain_text(f"trusted no more: {parse(first).fingerprint}")
+    keys.press(page.get_by_role("button", name="Confirm the host key"))
+    expect(page.locator("#messages")).to_contain_text("People may trust the host key from now on")
+    expect(page.locator("#state")).not_to_contain_text("Its host key is not")
+    trusted = host_keys.find(console.instance, KEYRACK, "1")
+    assert [(one.fingerprint, one.confirmed) for one in trusted] == [(parse(other).fingerprint, True)]
 
 
 def test_a_key_that_ends_and_a_private_one(page: Page, keys: Keyboard, host: Host, signed_in: SignedIn) -> None:
@@ -95,7 +113,7 @@ def test_drift_is_found_and_removed(page: Page, keys: Keyboard, host: Host, sign
     key = parse(fresh_line("somebody@old-laptop"))
     found = {
         **{"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3},
-        **{"type": key.type, "fingerprint": key.sha256, "key": key.canonical, "comment": key.comment},
+        **{"type": key.type, "fingerprint": key.fingerprint, "key": key.text, "comment": key.comment},
         "in_force": True,
     }
     host.report(found)

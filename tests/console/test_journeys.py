@@ -5,42 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import endings, grants, requests, user_keys
 from keyrack.core.people import users, web_sessions
-from keyrack.model import User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.console.enrolled_host import Host, person
+from tests.console.enrolled_host import host as host
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 KEYRACK = users.system_actor(1)
-
-
-class Host:
-    """web-1 as its agent would speak for it."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        token = servers.invite(service.instance, KEYRACK, 1)
-        enrolment.enrol(service.instance, token, {"host": "web-1"}, address="192.0.2.10")
-
-    def report(self, *found: dict[str, Any], **more: Any) -> None:
-        """Say that all is obeyed that is decided by now, and which keys were found."""
-        server = servers.get(self.service.instance, KEYRACK, 1)
-        told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        enrolment.report(self.service.instance, server, told)
-
-
-@pytest.fixture(scope="module")
-def host(console: Service) -> Host:
-    """web-1, enrolled."""
-    return Host(console)
 
 
 @pytest.fixture
@@ -51,14 +29,6 @@ def other_page(chromium: Browser, console: Service) -> Iterator[Page]:
     context.close()
 
 
-def person(service: Service, name: str, *, keys: tuple[str, ...] = ()) -> User:
-    """Somebody of the team, with keys."""
-    user = next(one for one in users.find(service.instance, KEYRACK) if one.name == name)
-    for line in keys:
-        user_keys.add(service.instance, KEYRACK, title="laptop", public_key=line, user_id=user.id)
-    return user
-
-
 def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn) -> None:
     key = parse(fresh_line("somebody@old-laptop"))
     found = {
@@ -67,8 +37,8 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
         "kind": "key",
         "line": 3,
         "type": key.type,
-        "fingerprint": key.sha256,
-        "key": key.canonical,
+        "fingerprint": key.fingerprint,
+        "key": key.text,
         "comment": key.comment,
         "in_force": True,
     }
@@ -89,7 +59,13 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
     expect(page.get_by_role("button", name="Let it in again")).to_be_hidden()
     # Who logs in meanwhile is seen without doing anything.
     started = f"{host.service.instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    login = {"id": "7-1", "user": "deploy", "address": "203.0.113.9", "fingerprint": key.sha256, "started_at": started}
+    login = {
+        "id": "7-1",
+        "user": "deploy",
+        "address": "203.0.113.9",
+        "fingerprint": key.fingerprint,
+        "started_at": started,
+    }
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
     host.report(sessions=[login])
     sessions = page.get_by_role("table", name="Sessions")

@@ -185,6 +185,8 @@ def test_an_account_is_added_to_a_host_and_may_be_granted(page: Page, signed_in:
     expect(page.get_by_label("Account", exact=True)).to_have_attribute("aria-invalid", "true")
     page.get_by_label("Account", exact=True).fill("billing")
     page.get_by_role("button", name="Add account").click()
+    expect(page.get_by_role("main")).to_contain_text("makes the account billing, unless it has one of that name")
+    page.get_by_role("button", name="Add account").click()
     expect(page.locator("#messages")).to_contain_text("The account billing is made by the host")
     page.get_by_role("link", name="Put a key on an account").click()
     expect(page.get_by_label("Account").locator("option")).to_contain_text(["billing"])

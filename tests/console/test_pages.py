@@ -106,7 +106,7 @@ def _numbers(page: str, title: str) -> list[int]:
 def test_a_key_is_frozen_confirmed_and_given_another_end(
     console: Service, people: dict[str, Person], laptop: str
 ) -> None:
-    key, address = parse(laptop).sha256, f"/keys/{parse(laptop).sha256}"
+    key, address = parse(laptop).fingerprint, f"/keys/{parse(laptop).fingerprint}"
     host = servers.create(console.instance, KEYRACK, name="cold-1", address="192.0.2.80")
     grants.give(console.instance, KEYRACK, user_id=user(console, "alice").id, server_id=host.id, system_user="deploy")
     olga, alice = people["olga"], people["alice"]
@@ -119,15 +119,16 @@ def test_a_key_is_frozen_confirmed_and_given_another_end(
     page = alice.see(address)
     assert "Frozen" in page
     assert "no new session on cold-1" in page
-    alice.send(f"/confirm-key/{key}")
+    alice.send(f"/confirm-key/{key}", confirmed="yes")
     assert "Frozen" not in alice.see(address)
     assert "cold-1" in alice.see(address)
     olga.send(f"{freeze}/end")
     assert "olga" in olga.see(freeze)
 
-    assert alice.send(f"/renew-key/{key}", seen="", ends="12h") == address
+    assert alice.send(f"/renew-key/{key}", seen="", ends="12h", confirmed="yes") == address
     assert "data-exact" in alice.see(address)
-    assert "changed since" in alice.send(f"/renew-key/{key}", 409, seen="", ends="1h"), "another tab had another end"
+    late = {"seen": "", "ends": "1h", "confirmed": "yes"}
+    assert "changed since" in alice.send(f"/renew-key/{key}", 409, **late), "another tab had another end"
     assert 'class="problem"' in alice.send(f"/renew-key/{key}", 422, seen=_seen(alice.see(address)), ends="tomorrow")
 
 
@@ -139,8 +140,9 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     made = grants.find(console.instance, KEYRACK)[-1]
     assert made.break_glass
     assert "break glass" in olga.see("/grants")
-    olga.send(f"/grants/{made.id}/renew", seen="", ends="1h")
+    olga.send(f"/grants/{made.id}/renew", seen="", ends="1h", confirmed="yes")
     olga.send(f"/grants/{made.id}/renew", 409, seen="", ends="1h")
+    olga.send(f"/grants/{made.id}/renew", 409, seen="", ends="1h", confirmed="yes")
     assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
 
 
@@ -151,7 +153,7 @@ def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
     terms = {"label": "vault", "username": "deploy", "public_key": line, "break_glass": True}
     credentials.add(console.instance, KEYRACK, 1, **terms)  # type: ignore[arg-type]
     at = f"{console.instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    login = {"fingerprint": parse(line).sha256, "address": "203.0.113.7", "user": "deploy"}
+    login = {"fingerprint": parse(line).fingerprint, "address": "203.0.113.7", "user": "deploy"}
     held = {**login, "id": "7-700", "started_at": at}
     server = servers.get(console.instance, KEYRACK, 1)
     told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
@@ -349,7 +351,7 @@ def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
     page = olga.see(address)
     assert "10.0.0.0/8" in page
     olga.send(f"{address}/renew", 409, seen="", ends="1h")
-    olga.send(f"{address}/renew", seen=_seen(page), ends="7d")
+    olga.send(f"{address}/renew", seen=_seen(page), ends="7d", confirmed="yes")
     held = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
     assert held.expires_at is not None
     assert held.expires_at - console.instance.now() > timedelta(days=6)
@@ -376,7 +378,7 @@ def test_a_host_is_called_otherwise_and_two_tabs_see_each_other(console: Service
     made = servers.create(console.instance, KEYRACK, name="shop", address="192.0.2.60", tags=["old"])
     address = f"/hosts/{made.id}/change"
     seen = _seen(olga.see(address))
-    olga.send(address, seen=seen, name="shop-2", address="192.0.2.61", tags="new, shop")
+    olga.send(address, seen=seen, name="shop-2", address="192.0.2.61", tags="new, shop", confirmed="yes")
     held = servers.get(console.instance, KEYRACK, made.id)
     assert (held.name, held.address, set(held.tags)) == ("shop-2", "192.0.2.61", {"new", "shop"})
     refused = olga.send(address, 409, seen=seen, name="shop-3", address="192.0.2.62", tags="")
@@ -414,7 +416,7 @@ def test_another_policy_of_keys_says_whom_it_would_hit(
 def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
     olga = people["olga"]
     made = servers.create(console.instance, KEYRACK, name="vault", address="192.0.2.70", tags=["vault"])
-    olga.send("/settings/offline", tag="vault", after="300", then="drop-all")
+    olga.send("/settings/offline", tag="vault", after="300", then="drop-all", confirmed="yes")
     assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
     assert "after 5min no key of Keyrack" in olga.see("/settings")
 
@@ -432,12 +434,12 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
             made.id,
             label=key.comment,
             username="deploy",
-            public_key=f"{key.canonical} {key.comment}",
+            public_key=f"{key.text} {key.comment}",
         )
     server = servers.get(instance, KEYRACK, made.id)
     found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
-    found |= {"type": old.type, "fingerprint": old.sha256, "key": old.canonical, "comment": "", "in_force": True}
-    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.sha256}
+    found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.text, "comment": "", "in_force": True}
+    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
     enrolment.report(instance, server, told)
@@ -446,7 +448,7 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     assert "new@laptop" in gains
     assert "old@laptop" not in gains
     assert "old@laptop" in stays
-    preview = olga.see(f"/revoke/{old.sha256}")
+    preview = olga.see(f"/revoke/{old.fingerprint}")
     assert "1 session will end" in preview
     assert "deploy on gate from 203.0.113.77" in preview
 
@@ -471,7 +473,7 @@ def test_a_new_person_signs_in_and_registers_a_key_and_their_rights_are_changed(
         nora = Person(console, "nora", client)
         nora.send("/keys", title="laptop", public_key=fresh_line())
         seen = _seen(olga.see("/people/nora"))
-        olga.send("/rights/nora", seen=seen, role="auditor")
+        olga.send("/rights/nora", seen=seen, role="auditor", confirmed="yes")
         olga.send("/rights/nora", 409, seen=seen, role="owner")
         assert "Add key" not in nora.see("/") + nora.see("/keys")
         nora.send("/keys", 403, title="another", public_key=fresh_line())
@@ -486,8 +488,8 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     line = fresh_line()
     address = alice.send("/keys", title="lost", public_key=line)
     assert "lost" in alice.see(address)
-    assert "It is taken from alice." in people["olga"].see(f"/revoke/{parse(line).sha256}")
-    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
+    assert "It is taken from alice." in people["olga"].see(f"/revoke/{parse(line).fingerprint}")
+    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).fingerprint, reason="in a taxi")
     assert "was revoked everywhere on" in alice.see(address, 404)
 
 

@@ -31,7 +31,15 @@ from tests.services import Service, running, settings_for
 BASE = "/api/keyrack/v1"
 LONG = os.environ.get("KEYRACK_LONG")
 # Which are tried else: bytes and texts in tables without a seal, and a host's facts.
-FEW = (("webhook_deliveries", 0), ("webhook_deliveries", 2), ("servers", 0), ("servers", 2), ("freezes", 4))
+FEW = (
+    ("webhook_deliveries", 0),
+    ("webhook_deliveries", 2),
+    ("servers", 0),
+    ("servers", 2),
+    ("freezes", 4),
+    ("user_keys", 1),
+    ("access_requests", 1),
+)
 NO_TEXT = b"\x00\xff"
 OF_ANY: tuple[Any, ...] = (NO_TEXT, None)
 OF_NUMBERS: tuple[Any, ...] = (*OF_ANY, "x", 1.5, -1, 2**62)

@@ -107,7 +107,7 @@ def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -
     with browser(console, "mallory") as client:
         assert post(client, f"{HERE}/app").status_code == 200
         later[0] = timedelta(minutes=11)
-        asked = post(client, f"{HERE}/codes", extra="kept <b>")
+        asked = post(client, f"{HERE}/codes", extra="kept <b>", confirmed="yes")
         assert asked.status_code == 403
         assert "Is it you?" in asked.text
         assert 'name="extra" value="kept &lt;b&gt;"' in asked.text

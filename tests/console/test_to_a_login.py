@@ -97,6 +97,8 @@ def test_a_host_comes_by_the_line_that_is_shown_is_enforced_and_a_login_on_it_en
     page.get_by_label("Account", exact=True).fill("shop")
     page.get_by_label("The host has it already").check()
     page.get_by_role("button", name="Add account").click()
+    expect(page.get_by_role("heading", name="Add shop to shop-1?")).to_be_visible()
+    page.get_by_role("button", name="Add account").click()
     expect(page.locator("#messages")).to_contain_text("The account shop may be named")
     page.get_by_role("link", name="Put a key on an account").click()
     page.get_by_label("Public key").fill(key.public)

@@ -68,18 +68,18 @@ class World:
             signed = documents.signed(instance, self.team.server.id)
             if signed is not None:
                 told = json.loads(signed.text)
-                mine = parse(self.evil).canonical
+                mine = parse(self.evil).text
                 ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
         with contextlib.suppress(Refusal):
             found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
-            ways += ["who can" for way in found.items if way.line.public_key == parse(self.evil).canonical]
+            ways += ["who can" for way in found.items if way.line.public_key == parse(self.evil).text]
         with contextlib.suppress(Refusal):
             tokens.authenticate(instance, self.token, address="203.0.113.1", channel="test")
             ways.append("token")
         with contextlib.suppress(Refusal):
             basic_access.authenticate(instance, *self.access_key, address="203.0.113.1", channel="test")
             ways.append("access key")
-        holder = access.holder_of(instance, parse(self.evil).sha256)
+        holder = access.holder_of(instance, parse(self.evil).fingerprint)
         with contextlib.suppress(Refusal):
             if holder is not None:
                 access.decide(instance, holder, "fetch", self.path)
@@ -134,7 +134,7 @@ def world(team: Team) -> World:
     user_keys.delete(instance, mallory_actor, key.id)
     lost = fresh_line()
     user_keys.add(instance, team.member, title="lost", public_key=lost)
-    revocation.revoke_everywhere(instance, owner, parse(lost).sha256)
+    revocation.revoke_everywhere(instance, owner, parse(lost).fingerprint)
     retired = servers.create(instance, owner, name="retired", address="192.0.2.12").id
     enrolment.enrol(instance, servers.invite(instance, owner, retired), {}, address="192.0.2.12")
     for label in ("one", "two"):

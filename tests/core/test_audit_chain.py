@@ -36,6 +36,7 @@ from keyrack.store.tables import events as held
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.core.set_back import to_before
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
 OPERATOR = users.system_actor(channel="cli")
@@ -273,18 +274,7 @@ def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log
         again.database.close()
 
 
-SET_BACK = (
-    "ALTER TABLE events DROP COLUMN seal",
-    "DROP TABLE older_marks",
-    "DROP INDEX ix_webhook_deliveries_webhook_id_id",
-    "DROP TABLE key_policies",
-    "ALTER TABLE repository_names DROP COLUMN seal",
-    "ALTER TABLE deleted_server_keys DROP COLUMN seal",
-    *(f"DROP INDEX ix_{index}" for index in ("sessions_fingerprint", "web_sessions_used_at", "tokens_listed")),
-    "ALTER TABLE web_sessions DROP COLUMN used_at",
-    *(f"ALTER TABLE {table} DROP COLUMN renewed_at" for table in ("credentials", "user_keys", "grants")),
-    "UPDATE alembic_version SET version_num = '0230'",
-)
+SET_BACK = to_before("0235", at="0230")
 
 
 def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:

@@ -34,7 +34,12 @@ def moment(team: Team, before: timedelta = timedelta()) -> str:
 
 def use(team: Team, line: str, before: timedelta = timedelta(), **more: str) -> dict[str, str]:
     """A login as agents tell it."""
-    told = {"fingerprint": parse(line).sha256, "at": moment(team, before), "address": "203.0.113.7", "user": "deploy"}
+    told = {
+        "fingerprint": parse(line).fingerprint,
+        "at": moment(team, before),
+        "address": "203.0.113.7",
+        "user": "deploy",
+    }
     return {**told, **more}
 
 
@@ -96,7 +101,7 @@ def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(te
     tell(team, last_used=[named])
     assert len(alarms(team)) == 1
     # Also with nothing of the key left here, and from a session alone.
-    gone = parse(fresh_line()).sha256
+    gone = parse(fresh_line()).fingerprint
     tell(team, sessions=[{**session("8-801", gone, started_at=moment(team)), "break_glass": True}])
     assert gone in alarms(team)[-1].summary
 
@@ -121,7 +126,7 @@ def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Te
     other = fresh_line()
     terms: dict[str, Any] = {"label": "second", "username": "deploy", "public_key": other, "break_glass": True}
     credentials.add(team.instance, team.owner, team.server.id, **terms)
-    tell(team, sessions=[session("8-800", parse(other).sha256, started_at=moment(team))])
+    tell(team, sessions=[session("8-800", parse(other).fingerprint, started_at=moment(team))])
     assert [alarm.details["username"] for alarm in alarms(team)] == ["deploy", "deploy"]
 
 
@@ -144,6 +149,6 @@ def test_the_offline_policy_drops_all_but_keys_to_break_glass_with(team: Team) -
         assert signed is not None
         document = host_document.decode(signed.text)
         kept = as_offline(document, 4000.0).users
-        fingerprints = {parse(entry.public_key).sha256 for entries in kept.values() for entry in entries}
-        assert parse(line).sha256 in fingerprints
-        assert (parse(usual).sha256 in fingerprints) is (then == "drop-temporary")
+        fingerprints = {parse(entry.public_key).fingerprint for entries in kept.values() for entry in entries}
+        assert parse(line).fingerprint in fingerprints
+        assert (parse(usual).fingerprint in fingerprints) is (then == "drop-temporary")

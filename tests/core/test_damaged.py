@@ -46,24 +46,24 @@ def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     added = add(team, line)
     assert damaged(team.instance, team.owner) == []
-    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
+    change(team, tables.credentials, public_key=evil.text, fingerprint=evil.fingerprint)
     (row,) = damaged(team.instance, team.owner, team.server.id)
     assert row.name == f"credential:{added}"
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     assert damaged(team.instance, team.owner, other.id) == []
     damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["revoked"] == [evil.canonical]
+    assert told(team)["revoked"] == [evil.text]
     assert damaged(team.instance, team.owner) == []
 
 
 def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     add(team, line)
-    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
+    change(team, tables.credentials, public_key=evil.text, fingerprint=evil.fingerprint)
     assert told(team)["users"] == {}
     add(team, line)
-    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).canonical]
-    assert told(team)["revoked"] == [evil.canonical]
+    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).text]
+    assert told(team)["revoked"] == [evil.text]
     with pytest.raises(Refusal) as refused:
         add(team, line)
     assert refused.value.kind is Kind.TAKEN
@@ -74,10 +74,10 @@ def test_a_users_own_key_too(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     other, _ = actor(team.instance, team.owner.workspace_id, "mallory", team.member_user.role, "codeartsrepo::*")
     change(team, tables.user_keys, user_id=other.user_id)
-    assert access.key_line_of(team.instance, parse(line).sha256) is None
+    assert access.key_line_of(team.instance, parse(line).fingerprint) is None
     assert len(damaged(team.instance, team.owner)) == 1
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
-    holder = access.holder_of(team.instance, parse(line).sha256)
+    holder = access.holder_of(team.instance, parse(line).fingerprint)
     assert holder is not None
     assert holder.actor.user_id == team.member.user_id
     assert damaged(team.instance, team.owner) == []
@@ -113,7 +113,7 @@ def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
 def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(team: Team) -> None:
     line = fresh_line()
     add(team, line)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     change(team, tables.revoked_keys, revoked_by="mallory")
     (row,) = damaged(team.instance, team.owner)
     assert row.name.startswith("revoked-key:")
@@ -140,15 +140,15 @@ def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -
     lines = [fresh_line(), fresh_line()]
     for line in lines:
         credentials.delete(team.instance, team.owner, team.server.id, add(team, line))
-    first = parse(lines[0]).sha256
-    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).canonical.split(" ")[1]):
+    first = parse(lines[0]).fingerprint
+    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).text.split(" ")[1]):
         row = tables.revocations.c.fingerprint == first
         team.instance.database.write(
             lambda connection, junk=junk, row=row: connection.execute(  # type: ignore[misc]
                 update(tables.revocations).where(row).values(public_key=junk)
             )
         )
-        assert told(team)["revoked"] == [parse(lines[1]).canonical]
+        assert told(team)["revoked"] == [parse(lines[1]).text]
 
 
 def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Team) -> None:

@@ -57,7 +57,7 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     credentials.add(team.instance, team.owner, team.server.id, label="c", username="root", public_key=lines[3])
     report(team, secret, keys_found=[entry(lines[3])])
-    revocation.revoke_everywhere(team.instance, team.owner, parse(lines[3]).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(lines[3]).fingerprint)
     before = last(team)
 
     delete(team)
@@ -69,10 +69,10 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     assert document["deleted"] is True
     assert document["users"] == {}
     assert document["revision"] > before["revision"]
-    assert sorted(document["revoked"]) == sorted(parse(line).canonical for line in lines)
+    assert sorted(document["revoked"]) == sorted(parse(line).text for line in lines)
     # The host's own files count again; what was revoked everywhere must not come back in one of them.
     assert document["mode"] == "adopt"
-    assert [one["fingerprint"] for one in document["take_away"]] == [parse(lines[3]).sha256]
+    assert [one["fingerprint"] for one in document["take_away"]] == [parse(lines[3]).fingerprint]
     # The name is free.
     servers.create(team.instance, team.owner, name=team.server.name, address="192.0.2.10")
 
@@ -92,13 +92,13 @@ def test_it_is_told_until_it_says_that_it_obeys(team: Team) -> None:
     (waiting,) = deleted_servers.find(team.instance, team.owner).items
     assert waiting.acknowledged_at is None
     assert receipts.of_event(team.instance, team.owner, event.id).words.endswith("not yet on web-1 (deleted)")
-    assert not receipts.of_key(team.instance, team.owner, parse(line).sha256).done
+    assert not receipts.of_key(team.instance, team.owner, parse(line).fingerprint).done
     report(team, secret, revision=revision, state="applied")
     report(team, secret, revision=revision, state="applied")
     (obeyed,) = deleted_servers.find(team.instance, team.owner).items
     assert obeyed.acknowledged_at is not None
     assert receipts.of_event(team.instance, team.owner, event.id).done
-    assert receipts.of_key(team.instance, team.owner, parse(line).sha256).done
+    assert receipts.of_key(team.instance, team.owner, parse(line).fingerprint).done
     told = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
     assert sum("obeys" in summary for summary in told) == 1
     assert deleted_servers.find(team.instance, make_team(team.instance, "umbrella").owner).items == ()

@@ -44,7 +44,7 @@ def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> N
     add(team, "a", line, expires_at=now + timedelta(hours=1))
     later = add(team, "b", line, expires_at=now + timedelta(hours=2))
     keys = told(team)["users"]["deploy"]
-    assert [key["key"] for key in keys] == [parse(line).canonical]
+    assert [key["key"] for key in keys] == [parse(line).text]
     assert keys[0]["expires_at"] == f"{later.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     add(team, "c", line)
     assert [key["expires_at"] for key in told(team)["users"]["deploy"]] == [None]
@@ -52,7 +52,7 @@ def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> N
 
 def test_a_deleted_key_is_revoked_unless_something_still_lets_it_in(team: Team) -> None:
     line = fresh_line()
-    canonical = parse(line).canonical
+    canonical = parse(line).text
     first, second = add(team, "a", line), add(team, "b", line)
     credentials.delete(team.instance, team.owner, team.server.id, first.id)
     assert told(team)["revoked"] == []
@@ -70,10 +70,10 @@ def test_grants_carry_all_of_a_users_keys(team: Team) -> None:
     grant = grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     user_keys.add(team.instance, team.member, title="two", public_key=lines[1])
     user_keys.add(team.instance, team.member, title="none", public_key=None, keyless=True)
-    expected = {parse(line).canonical for line in lines}
+    expected = {parse(line).text for line in lines}
     assert {key["key"] for key in told(team)["users"]["deploy"]} == expected
     user_keys.delete(team.instance, team.member, one.id)
-    assert told(team)["revoked"] == [parse(lines[0]).canonical]
+    assert told(team)["revoked"] == [parse(lines[0]).text]
     grants.take_back(team.instance, team.owner, grant.id)
     assert told(team)["users"] == {}
     assert set(told(team)["revoked"]) == expected
@@ -86,7 +86,7 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
     assert told(team)["users"]["deploy"]
     users.change(team.instance, team.owner, team.member_user.id, enabled=False)
     assert told(team)["users"] == {}
-    assert told(team)["revoked"] == [parse(line).canonical]
+    assert told(team)["revoked"] == [parse(line).text]
 
 
 @pytest.mark.parametrize("kind", ["credential", "user key", "grant", "planted"])
@@ -102,16 +102,16 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     changes: dict[str, Any] = {
         "credential": update(tables.credentials)
         .where(tables.credentials.c.label == "a")
-        .values(public_key=evil.canonical, fingerprint=evil.sha256),
-        "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.sha256),
+        .values(public_key=evil.text, fingerprint=evil.fingerprint),
+        "user key": update(tables.user_keys).values(public_key=evil.text, fingerprint=evil.fingerprint),
         "grant": update(tables.grants).values(system_user="root"),
         "planted": insert(tables.credentials).values(
             server_id=team.server.id,
             system_user_id=team.deploy.id,
             label="planted",
-            public_key=evil.canonical,
+            public_key=evil.text,
             comment="",
-            fingerprint=evil.sha256,
+            fingerprint=evil.fingerprint,
             key_type=evil.type,
             temporary=False,
             restrictions={},
@@ -124,10 +124,10 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     for _ in range(2):
         document = told(team)
     opened = {key["key"] for keys in document["users"].values() for key in keys}
-    assert evil.canonical not in opened
+    assert evil.text not in opened
     assert "root" not in document["users"]
-    assert parse(good).canonical in opened
-    assert document["revoked"] == [parse(gone).canonical]
+    assert parse(good).text in opened
+    assert document["revoked"] == [parse(gone).text]
     alarms = [one for one in events.find(team.instance, team.owner, limit=1000).items if one.level == "alarm"]
     assert len(alarms) == 1
     assert "was changed in the database" in alarms[0].summary
@@ -186,7 +186,7 @@ def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
     add(team, "by hand", fresh_line())
     freezes.freeze(team.instance, team.owner)
     document = host_document.decode(json.dumps(told(team)))
-    key = parse(line).canonical
+    key = parse(line).text
     assert [one.public_key for one in document.frozen["deploy"]].count(key) == 1
     assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"
 

@@ -11,6 +11,8 @@ from keyrack.core.audit import alarms, events
 from keyrack.core.hosts import enrolment, host_keys, news, status, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.model import EventFilter
+from keyrack.protocol import audit_tree
+from keyrack.protocol.audit_tree import Checkpoint
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -53,12 +55,10 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     assert len(log(team)) == before + 1
     refuse(team, "another reason")
     assert len(log(team)) == before + 2
-    assert "51 times" in log(team)[0]
     refuse(team, "another reason")
     tell(team)
-    assert log(team)[0].endswith(
-        "it had said 2 times: Host web-1 did not apply its document, after revision 1: another reason"
-    )
+    assert "web-1 obeys again; it had said 2 times: host web-1 cannot apply its document" in log(team)[0]
+    assert "revision 1 is in force: another reason. It tries again" in log(team)[0]
     assert all(len(summary) <= news.LONGEST for summary in log(team))
 
 
@@ -68,8 +68,6 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
         return [one.summary for one in page.items]
 
     tell(team)
-    refuse(team, "the disk is full")
-    assert alarms_raised() == []
     for _ in range(5):
         refuse(team, "its signature is another's", state="refused")
     (raised,) = alarms_raised()
@@ -79,7 +77,7 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert "revision 1 stays in force: its signature is another's. Paste the line of `keyrack hosts enrol" in raised
     assert raised.removeprefix("Alarm: ") in status.of(team.instance, here(team)).problems
     # What comes and goes within the hour is one alarm.
-    refuse(team, "the disk is full")
+    tell(team)
     refuse(team, "its signature is another's", state="refused")
     assert len(alarms_raised()) == 1
     refuse(team, "x" * 500, "y" * 500, state="refused")
@@ -88,6 +86,39 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert "Paste the line" in alarms_raised()[0]
     tell(team)
     assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
+
+
+def test_a_document_that_cannot_be_applied_is_an_alarm_and_its_end_is_told(team: Team) -> None:
+    """A full disk keeps revocations from coming into force, as a refusal does."""
+
+    def shown() -> str:
+        return "; ".join(status.of(team.instance, here(team)).problems)
+
+    tell(team)
+    for _ in range(3):
+        refuse(team, "a new document waits: no space left")
+    (found,) = events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items
+    assert found.reason == news.FAILED_CODE
+    words = found.summary.removeprefix("Alarm: ")
+    assert words.startswith("host web-1 cannot apply its document")
+    assert "revocations included; revision 1 is in force: a new document waits: no space left." in words
+    assert words in shown()
+    tell(team)
+    assert "cannot apply" not in shown()
+    assert "host web-1 obeys again".lower() in log(team)[0].lower()
+
+
+def test_a_log_that_a_host_does_not_find_as_it_was_is_an_alarm(team: Team) -> None:
+    """It obeys all the same, and says so with its receipt."""
+    before = Checkpoint(5, b"a" * 32, 1, 0)
+    for new in (Checkpoint(4, b"b" * 32, 1, 0), Checkpoint(6, b"b" * 32, 1, 0)):
+        words = audit_tree.problem(before, new, ())
+        enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": [words]})
+        (newest, *_) = events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items
+        assert words in newest.summary
+        assert "somebody rewrote it" in newest.summary
+    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
+    assert len(events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items) == 2
 
 
 def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: Any) -> None:
@@ -101,8 +132,9 @@ def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: A
 def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
     for number in range(news.MOST_AN_HOUR + 50):
-        refuse(team, f"reason {number}", revision=number)
-    told = [summary for summary in log(team) if "did not apply" in summary]
+        report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
+        enrolment.report(team.instance, here(team), report)
+    told = [summary for summary in log(team) if "web-1 says: reason" in summary]
     assert len(told) == news.MOST_AN_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.

@@ -56,7 +56,7 @@ def kept(team: Team) -> dict[str, Mapping[str, Any]]:
 def test_a_list_replaces_the_one_before(team: Team) -> None:
     tell(team, sessions=[session("1-100"), session("2-200")])
     first = kept(team)
-    tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).sha256)])
+    tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).fingerprint)])
     assert kept(team).keys() == {"2-200", "3-300"}
     # A session keeps its number as long as it lives.
     assert kept(team)["2-200"]["id"] == first["2-200"]["id"]
@@ -90,11 +90,11 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
     line = fresh_line()
     credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
     revision = host_document.decode(str(getattr(documents.signed(team.instance, team.server.id), "text", ""))).revision
-    used = {"fingerprint": parse(line).sha256, "at": "2026-01-02T03:04:05Z", "address": "203.0.113.7"}
+    used = {"fingerprint": parse(line).fingerprint, "at": "2026-01-02T03:04:05Z", "address": "203.0.113.7"}
     bad = [{**used, name: "x"} for name in used]
     tell(team, revision=revision, state="applied", sessions=[wrong, session("1-100")], last_used=[*bad, used])
     assert kept(team).keys() == {"1-100"}
-    (used_last,) = last_uses(team, parse(line).sha256)
+    (used_last,) = last_uses(team, parse(line).fingerprint)
     assert (used_last.server_id, used_last.address) == (team.server.id, "203.0.113.7")
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
@@ -143,7 +143,7 @@ def test_a_session_to_be_ended_is_named_in_the_document_until_it_is_over(team: T
 def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None:
     line = fresh_line()
     credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
-    mine, foreign = parse(line).sha256, parse(fresh_line()).sha256
+    mine, foreign = parse(line).fingerprint, parse(fresh_line()).fingerprint
     strangers = make_team(team.instance, "umbrella")
     theirs = fresh_line()
     credentials.add(
@@ -159,7 +159,7 @@ def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None
     assert [f"{one.at:%Y-%m-%d %H:%M:%S}" for one in last_uses(team, mine)] == ["2026-01-02 03:04:05"]
     use(mine, "2199-01-01T00:00:00Z")
     assert last_uses(team, mine)[0].at <= team.instance.now()
-    for fingerprint in (foreign, parse(theirs).sha256):
+    for fingerprint in (foreign, parse(theirs).fingerprint):
         use(fingerprint, "2026-01-02T03:04:05Z")
         assert not last_uses(team, fingerprint)
 

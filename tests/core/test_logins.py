@@ -38,7 +38,7 @@ def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
     without = use(team, strange, fingerprint="")
     tell(team, logins=batch("a", use(team, own), use(team, on_server), use(team, strange), without))
     by_owner, by_server, by_stranger, by_password = told(team)
-    fingerprint = parse(own).sha256
+    fingerprint = parse(own).fingerprint
     where = "logged in as deploy on web-1 from 203.0.113.7"
     assert by_owner.summary == f"alice {where} with SSH key laptop ({fingerprint})"
     assert (by_owner.actor_name, by_owner.actor_id, by_owner.channel) == ("alice", team.member.user_id, "ssh")

@@ -138,9 +138,11 @@ def test_one_write_of_many_that_did_not_happen_has_all_refused(team: Team, actio
         if action == "INSERT":
             everywhere.add(team.instance, team.owner, WEB, label="bot", username="deploy", public_key=line)
         elif action == "UPDATE":
-            everywhere.replace(team.instance, team.owner, WEB, fingerprint=parse(line).sha256, public_key=fresh_line())
+            everywhere.replace(
+                team.instance, team.owner, WEB, fingerprint=parse(line).fingerprint, public_key=fresh_line()
+            )
         else:
-            revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+            revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     here = [one.label for one in credentials.find(team.instance, team.owner, first).items]
     assert here == ([] if action == "INSERT" else ["bot"])
 

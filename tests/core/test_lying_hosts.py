@@ -34,8 +34,8 @@ def behind(team: Team) -> tuple[Host, str]:
     host = Host(team)
     add(team, "doomed", line)
     host.obey()
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
-    return host, parse(line).sha256
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
+    return host, parse(line).fingerprint
 
 
 LIES: dict[str, dict[str, Any]] = {

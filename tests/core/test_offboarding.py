@@ -87,7 +87,7 @@ class Alice:
             "host_session": "s-1",
             "username": "deploy",
             "address": "198.51.100.3",
-            "fingerprint": parse(self.key).sha256,
+            "fingerprint": parse(self.key).fingerprint,
             "started_at": instance.now(),
         }
         at = self.hosts[0].id
@@ -119,8 +119,8 @@ def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
 
     made = offboarding.offboard(instance, owner, "alice", reason="left")
     assert made.gone == going.gone
-    mine = {parse(alice.key).canonical, parse(alice.other).canonical}
-    assert alice.opened == [{}, {}, {}, {"deploy": [parse(alice.of_bob).canonical]}]
+    mine = {parse(alice.key).text, parse(alice.other).text}
+    assert alice.opened == [{}, {}, {}, {"deploy": [parse(alice.of_bob).text]}]
     for one in alice.hosts:
         assert mine <= set(told(team, one).revoked)
     assert told(team, alice.hosts[0]).end_sessions == ("s-1",)
@@ -222,13 +222,13 @@ def test_undo_leaves_what_was_taken_since(team: Team) -> None:
     made = offboarding.offboard(instance, owner, "alice")
     bob, _ = actor(instance, owner.workspace_id, "bob", Role.MEMBER, "codeartsrepo::*")
     user_keys.add(instance, bob, title="found on a desk", public_key=alice.other)
-    revocation.revoke_everywhere(instance, owner, parse(alice.other).sha256)
+    revocation.revoke_everywhere(instance, owner, parse(alice.other).fingerprint)
     servers.delete(instance, owner, alice.hosts[0].id)
     done = offboarding_undo.undo(instance, owner, made.id)
     assert any("was revoked since" in words for words in done.left)
     assert "a grant of a host that was deleted" in done.left
-    assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).canonical]}
-    assert parse(alice.other).canonical in told(team, alice.hosts[1]).revoked
+    assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).text]}
+    assert parse(alice.other).text in told(team, alice.hosts[1]).revoked
 
 
 def test_undo_gives_no_membership_of_a_repository_that_one_may_not_give(team: Team) -> None:

@@ -71,7 +71,7 @@ def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) 
     own = user_keys.add(team.instance, team.owner, title="laptop", public_key=line)
     put(team, "too", line)
     user_keys.delete(team.instance, team.owner, own.id)
-    words = f"{team.owner.name} deleted SSH key laptop ({parse(line).sha256})"
+    words = f"{team.owner.name} deleted SSH key laptop ({parse(line).fingerprint})"
     assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on web-1)"
 
 

@@ -48,7 +48,7 @@ def put(team: Team, server: Server, label: str, line: str) -> None:
 
 def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     others = more_servers(team, 3)
     for server in (team.server, others[0]):
         put(team, server, "a", line)
@@ -62,28 +62,31 @@ def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     for server_id in revoked.revisions:
         signed = documents.signed(team.instance, server_id)
         assert signed is not None
-        assert signed.text.count(parse(line).canonical) == 1
-        assert f'"revoked":["{parse(line).canonical}"]' in signed.text
+        assert signed.text.count(parse(line).text) == 1
+        assert f'"revoked":["{parse(line).text}"]' in signed.text
     untouched = documents.signed(team.instance, strangers.server.id)
     assert untouched is not None
     assert '"revoked":[]' in untouched.text
-    assert parse(line).canonical in untouched.text
+    assert parse(line).text in untouched.text
     summary = events.find(team.instance, team.owner, limit=1).items[0]
     assert "2 keys on accounts and 1 key of a person, on 3 hosts" in summary.summary
+    again = revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
+    assert (again.credentials, again.user_keys, again.revisions) == (0, 0, revoked.revisions)
+    assert events.find(team.instance, team.owner, limit=1).items[0].id == summary.id
     with pytest.raises(Refusal) as refused:
-        revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
+        revocation.revoke_everywhere(team.instance, team.owner, parse(fresh_line()).fingerprint)
     assert refused.value.kind is Kind.MISSING
 
 
 def test_members_cannot_revoke_everywhere(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
-        revocation.revoke_everywhere(team.instance, team.member, parse(fresh_line()).sha256)
+        revocation.revoke_everywhere(team.instance, team.member, parse(fresh_line()).fingerprint)
     assert refused.value.kind is Kind.FORBIDDEN
 
 
 def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     others = more_servers(team, 4)
     everywhere = [team.server, *others]
     enrol(team, *everywhere)
@@ -118,7 +121,7 @@ def test_a_leaver_is_gone_with_receipts(team: Team) -> None:
     enrol(team, team.server)
     obey(team, team.server)
     users.change(team.instance, team.owner, team.member_user.id, enabled=False)
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     obey(team, team.server)
     assert receipts.of_key(team.instance, team.owner, fingerprint).done
@@ -138,7 +141,7 @@ def test_a_server_without_a_host_is_not_waited_for_anywhere(team: Team) -> None:
     frozen = freezes.freeze(instance, owner, user="alice").freeze
     removed = offboarding.offboard(instance, owner, "alice")
     assert frozen is not None
-    gone = parse(line).sha256
+    gone = parse(line).fingerprint
     event = events.find(instance, owner, limit=1).items[0]
 
     def found() -> set[str]:
@@ -166,12 +169,12 @@ def test_receipts_are_of_the_own_workspace(team: Team) -> None:
     strangers = make_team(team.instance, "umbrella")
     line = fresh_line()
     put(team, team.server, "a", line)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]
     for ask in (
-        lambda: receipts.of_key(team.instance, strangers.owner, parse(line).sha256),
+        lambda: receipts.of_key(team.instance, strangers.owner, parse(line).fingerprint),
         lambda: receipts.of_event(team.instance, strangers.owner, event.id),
-        lambda: revocation.revoke_everywhere(team.instance, strangers.owner, parse(line).sha256),
+        lambda: revocation.revoke_everywhere(team.instance, strangers.owner, parse(line).fingerprint),
     ):
         with pytest.raises(Refusal) as refused:
             ask()
@@ -184,4 +187,4 @@ def test_an_ended_credential_is_revoked_too(team: Team) -> None:
     credentials.add(
         team.instance, team.owner, team.server.id, label="t", username="deploy", public_key=line, expires_at=end
     )
-    assert revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256).credentials == 1
+    assert revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint).credentials == 1

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from sqlalchemy import select
+
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import changing_grants, grants, rehearsal, user_keys, who_can
 from keyrack.model import Grant
+from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+
+
+def test_what_hosts_would_refuse_is_not_written_to_be_undone(team: Team) -> None:
+    instance, owner = team.instance, team.owner
+    user_keys.add(instance, team.member, title="laptop", public_key=fresh_line())
+    given = grants.give(instance, owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
+    written: list[int] = []
+
+    def refused(inner: Instance) -> None:
+        grants.take_back(inner, owner, given.id)
+        written.append(inner.database.read(lambda c: len(c.execute(select(tables.revocations)).all())))
+
+    assert [way.user for way in rehearsal.rehearse(instance, owner, refused).loses] == ["alice"]
+    assert written == [0]
+    refused(instance)
+    assert written == [0, 1], "what is done in earnest is refused"
 
 
 def test_every_host_of_a_change_is_looked_at_and_nothing_stays(team: Team) -> None:

@@ -28,8 +28,8 @@ def entry(text: str, **more: Any) -> dict[str, Any]:
         "kind": "key",
         "line": 1,
         "type": key.type,
-        "fingerprint": key.sha256,
-        "key": key.canonical,
+        "fingerprint": key.fingerprint,
+        "key": key.text,
         "options": "",
         "comment": key.comment,
         "problem": "",
@@ -92,7 +92,7 @@ def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
     credential = unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert (credential.label, credential.username) == ("laptop", "deploy")
     key = document(team)["users"]["deploy"][0]
-    assert key["key"] == parse(line).canonical
+    assert key["key"] == parse(line).text
     assert key["options"] == ['from="10.0.0.0/8"', 'command="echo \\"a, b\\""', "no-pty"]
     assert key["expires_at"] == "2030-12-31T23:59:59Z"
     assert [(one.state, one.credential_id) for one in known(team)] == [(unmanaged_keys.ACCEPTED, credential.id)]
@@ -225,10 +225,10 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
     """Whoever says that a stranger's key has alice's fingerprint makes it neither hers nor acceptable as hers."""
     hers, strangers = fresh_line("hers"), fresh_line("stranger's")
     user_keys.add(team.instance, team.member, title="authorizer", public_key=hers)
-    tell(team, entry(strangers, fingerprint=parse(hers).sha256), entry(hers, fingerprint="", line=2))
+    tell(team, entry(strangers, fingerprint=parse(hers).fingerprint), entry(hers, fingerprint="", line=2))
     assert {(one.fingerprint, one.owner) for one in known(team)} == {
-        (parse(strangers).sha256, None),
-        (parse(hers).sha256, "alice"),
+        (parse(strangers).fingerprint, None),
+        (parse(hers).fingerprint, "alice"),
     }
     other = entry(fresh_line("other"))
     tell(team, {**other, "key": "", "path": "/empty"}, {**other, "key": "ssh-ed25519 !", "path": "/no-base64"})

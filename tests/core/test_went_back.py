@@ -98,7 +98,7 @@ class Host:
         """Whether the document in force lets a key in as deploy."""
         assert self.last is not None
         document = json.loads(self.last.text)
-        key = parse(line).canonical
+        key = parse(line).text
         return key not in document["revoked"] and any(
             entry["key"] == key for entry in document["users"].get("deploy", ())
         )
@@ -106,7 +106,7 @@ class Host:
     def refuses(self, line: str) -> bool:
         """Whether the document in force names it as revoked."""
         assert self.last is not None
-        return parse(line).canonical in json.loads(self.last.text)["revoked"]
+        return parse(line).text in json.loads(self.last.text)["revoked"]
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def alarms(team: Team) -> list[str]:
 
 def opens_git(team: Team, line: str) -> bool:
     """Whether sshd of the Git host would be given the key."""
-    return access.key_line_of(team.instance, parse(line).sha256) is not None
+    return access.key_line_of(team.instance, parse(line).fingerprint) is not None
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 2, 3, 100])
@@ -163,9 +163,9 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     assert told.undecided
     by_kind = {(row.kind, row.fingerprint) for row in told.held}
     assert {
-        ("line", parse(revoked).sha256),
-        ("revoked", parse(revoked).sha256),
-        ("lost", parse(late).sha256),
+        ("line", parse(revoked).fingerprint),
+        ("revoked", parse(revoked).fingerprint),
+        ("lost", parse(late).fingerprint),
     } <= by_kind
     # What people do from now on counts.
     new = fresh_line()
@@ -173,7 +173,7 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     host.obey()
     assert host.lets_in(new)
     assert host.refuses(revoked)
-    found = receipts.of_key(team.instance, team.owner, parse(revoked).sha256)
+    found = receipts.of_key(team.instance, team.owner, parse(revoked).fingerprint)
     assert found.done
     assert len(alarms(team)) == 1
 
@@ -235,7 +235,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
     assert host.lets_in(line)
     assert opens_git(team, line)
     backup = Database(team)
-    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     host.obey()
     backup.restore()
     host.obey()
@@ -254,7 +254,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
     assert not opens_git(team, line)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
     # Decided otherwise, it is let in.
-    resync.decide(team.instance, team.owner, team.server.id, let_in=(parse(line).sha256,))
+    resync.decide(team.instance, team.owner, team.server.id, let_in=(parse(line).fingerprint,))
     host.obey()
     assert host.lets_in(line)
     assert opens_git(team, line)

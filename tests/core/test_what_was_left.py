@@ -26,6 +26,7 @@ from tests.core.conftest import Team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.looking import alarms, look_through
+from tests.core.set_back import to_before
 
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
 OLD = "acme/old"
@@ -41,7 +42,7 @@ def deleted_host(team: Team, lines: int = 2) -> tuple[str, list[str]]:
             team.instance, team.owner, team.server.id, label=str(number), username="deploy", public_key=line
         )
     servers.delete(team.instance, team.owner, team.server.id)
-    return secret, [parse(line).canonical for line in keys]
+    return secret, [parse(line).text for line in keys]
 
 
 def refused_there(instance: Instance, team: Team) -> list[str] | None:
@@ -180,15 +181,8 @@ def test_a_path_that_is_given_anew_leads_to_the_new_one_alone(team: Team) -> Non
 
 def set_back(connection: Connection) -> None:
     """Make the database what it was before, as whoever can write to it may."""
-    for name in ("repository_names", "deleted_server_keys"):
-        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN seal")
-    # Of later migrations.
-    for name in ("sessions_fingerprint", "web_sessions_used_at", "tokens_listed"):
-        connection.exec_driver_sql(f"DROP INDEX ix_{name}")
-    connection.exec_driver_sql("ALTER TABLE web_sessions DROP COLUMN used_at")
-    for name in ("credentials", "user_keys", "grants"):
-        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN renewed_at")
-    connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0300'")
+    for statement in to_before("0340", at="0300"):
+        connection.exec_driver_sql(statement)
 
 
 def former_seal(instance: Instance, keys: list[str]) -> Any:

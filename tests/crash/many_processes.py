@@ -47,7 +47,7 @@ class Acknowledged:
         """A fingerprint of a key that was added and that nobody tried to revoke."""
         with self.lock:
             for label in reversed(self.added):
-                fingerprint: str = parse(self.added[label]).sha256
+                fingerprint: str = parse(self.added[label]).fingerprint
                 if fingerprint not in self.tried_to_revoke:
                     self.tried_to_revoke.add(fingerprint)
                     return fingerprint

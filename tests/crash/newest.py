@@ -45,7 +45,7 @@ class Newest:
         people = {row.name for row in self._read(select(tables.users.c.name))}
         self._read_events()
         with known.lock:
-            lasting = {label for label, line in added.items() if parse(line).sha256 not in known.tried_to_revoke}
+            lasting = {label for label, line in added.items() if parse(line).fingerprint not in known.tried_to_revoke}
         lost = {label for label in lasting if there.get(label) != added[label]}
         assert not lost, f"acknowledged and not there: {lost}"
         assert revoked <= refused, f"acknowledged and not revoked: {revoked - refused}"

@@ -133,10 +133,10 @@ def check(many: ManyProcesses, database: str, folder: Path) -> None:
         there = all_keys(instance)
         log = all_events(instance)
         expected = {
-            label: line for label, line in known.added.items() if parse(line).sha256 not in known.tried_to_revoke
+            label: line for label, line in known.added.items() if parse(line).fingerprint not in known.tried_to_revoke
         }
         assert {label: there.get(label) for label in expected} == expected
-        gone = {label for label, line in known.added.items() if parse(line).sha256 in known.revoked}
+        gone = {label for label, line in known.added.items() if parse(line).fingerprint in known.revoked}
         assert not gone & there.keys()
         told = {str(event.details["label"]) for event in log if "label" in event.details}
         assert known.added.keys() <= told

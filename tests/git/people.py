@@ -97,6 +97,10 @@ class Person:
             "GIT_COMMITTER_NAME": self.name,
             "GIT_COMMITTER_EMAIL": f"{self.name}@example.com",
             "GIT_TERMINAL_PROMPT": "0",
+            # What is random does not get smaller, however hard it is tried.
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "core.compression",
+            "GIT_CONFIG_VALUE_0": "1",
         }
 
     def git(self, *arguments: str, where: Path | None = None) -> Ended:

@@ -91,28 +91,28 @@ def test_what_harms_whoever_clones_it_is_not_taken_in(site: Site, make: Callable
 
 def test_a_small_pack_of_a_large_file_is_refused(site: Site) -> None:
     settings = site.service.instance.settings
-    object.__setattr__(settings, "git_max_file_bytes", 20 * MEGABYTE)
-    object.__setattr__(settings, "git_max_push_bytes", 30 * MEGABYTE)
+    object.__setattr__(settings, "git_max_file_bytes", 5 * MEGABYTE)
+    object.__setattr__(settings, "git_max_push_bytes", 8 * MEGABYTE)
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     ended, folder = clone(alice, "acme/site")
-    alice.commit(folder, "zeros", b"\0" * 60 * MEGABYTE)
+    alice.commit(folder, "zeros", b"\0" * 15 * MEGABYTE)
     ended = alice.git("push", "-q", "origin", "HEAD:main", where=folder)
     assert ended.code != 0
-    assert "over limit 20000000" in ended.said, ended.said
+    assert "over limit 5000000" in ended.said, ended.said
     # Many objects are kept packed, and take the other way through git.
     for number in range(120):
         (folder / f"file-{number}").write_text(str(number))
     alice.git("add", ".", where=folder)
     alice.commit(folder, "more")
     ended = alice.git("push", "-q", "origin", "HEAD:main", where=folder)
-    assert "over limit 20000000" in ended.said, ended.said
+    assert "over limit 5000000" in ended.said, ended.said
     # A file below the bound, and more of them than one push may send.
     ended, folder = clone(alice, "acme/site")
-    alice.commit(folder, "one", os.urandom(18 * MEGABYTE))
+    alice.commit(folder, "one", os.urandom(4_500_000))
     assert alice.git("push", "-q", "origin", "HEAD:main", where=folder).code == 0
-    alice.commit(folder, "two", os.urandom(18 * MEGABYTE))
-    alice.commit(folder, "three", os.urandom(18 * MEGABYTE))
+    alice.commit(folder, "two", os.urandom(4_500_000))
+    alice.commit(folder, "three", os.urandom(4_500_000))
     ended = alice.git("push", "-q", "origin", "HEAD:main", where=folder)
     assert ended.code != 0
     assert "maximum allowed size" in ended.said, ended.said

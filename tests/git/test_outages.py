@@ -15,7 +15,7 @@ import pytest
 from keyrack.core.workspace import workspace_file
 from tests.git.people import Person, Site, start_host
 from tests.git.test_rights import clone, push
-from tests.git.test_transfers import MEGABYTE, fill, slowly
+from tests.git.test_transfers import LONG, MEGABYTE, THIN, fill, slowly
 from tests.login.private_sshd import strict_folder
 from tests.ports import free_port
 from tests.postgres import Cluster
@@ -87,7 +87,7 @@ def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: 
     with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)
-        fill(site, alice, "acme/site", 25 * MEGABYTE)
+        fill(site, alice, "acme/site", LONG)
         with ThreadPoolExecutor(1) as pool:
             slow = alice.folder / "slow"
             under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))
@@ -154,7 +154,7 @@ def from_process(person: Person, port: int) -> int:
     """Clone slowly from the Git host at a port, whose host key is its own; the exit code."""
     url = person.url("acme/site").replace(f":{person.site.host.port}/", f":{port}/")
     person.options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={person.folder / 'known'}"]
-    return slowly(person, "down", "clone", "-q", url, str(person.folder / "slow")).code
+    return slowly(person, "down", "clone", "-q", url, str(person.folder / "slow"), piece=THIN).code
 
 
 def sessions(site: Site) -> list[int]:

@@ -22,6 +22,9 @@ from tests.waiting import wait_until
 
 ALICE = "token-of-alice"
 MEGABYTE = 1_000_000
+LONG = 8 * MEGABYTE
+"""Over the thinnest line this lasts most of a minute, of which ssh takes in two megabytes at once."""
+THINNEST, THIN = 8_192, 32_768
 SLOW = Path(__file__).parent / "slow_ssh.py"
 
 
@@ -35,10 +38,10 @@ def fill(site: Site, alice: Person, path: str, size: int) -> Path:
     return folder
 
 
-def slowly(person: Person, direction: str, *arguments: str, where: Path | None = None) -> Ended:
-    """Run git over a thin line."""
+def slowly(person: Person, direction: str, *arguments: str, where: Path | None = None, piece: int = THINNEST) -> Ended:
+    """Run git over a thin line, on which a piece of so many bytes passes twenty times a second."""
     environment = person.environment()
-    environment["GIT_SSH_COMMAND"] = f"{sys.executable} {SLOW} {direction} {environment['GIT_SSH_COMMAND']}"
+    environment["GIT_SSH_COMMAND"] = f"{sys.executable} {SLOW} {direction} {piece} {environment['GIT_SSH_COMMAND']}"
     environment["GIT_SSH_VARIANT"] = "ssh"
     ended = subprocess.run(
         ["git", *arguments], env=environment, cwd=where or person.folder, capture_output=True, timeout=240, check=False
@@ -54,7 +57,7 @@ def bare(site: Site, repository: Repository) -> Path:
 def test_a_large_push_and_its_clone(site: Site) -> None:
     repository = site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
-    folder = fill(site, alice, "acme/site", 80 * MEGABYTE)
+    folder = fill(site, alice, "acme/site", 24 * MEGABYTE)
     ended, again = clone(alice, "acme/site")
     assert ended.code == 0, ended.said
     assert (again / "large").read_bytes() == (folder / "large").read_bytes()
@@ -126,9 +129,9 @@ def test_a_running_transfer_is_cut(site: Site, lose: Callable[[Site, Person], No
     """The thin line needs most of a minute; the transfer ends because it is cut, and nothing of it stays."""
     repository = site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
-    folder = fill(site, alice, "acme/site", 25 * MEGABYTE if direction == "down" else 1000)
+    folder = fill(site, alice, "acme/site", LONG if direction == "down" else 1000)
     if direction == "up":
-        alice.commit(folder, "larger", os.urandom(25 * MEGABYTE))
+        alice.commit(folder, "larger", os.urandom(LONG))
     words = (
         ("clone", "-q", alice.url("acme/site"), str(alice.folder / "slow"))
         if direction == "down"
@@ -165,8 +168,10 @@ def test_another_member_goes_on_while_one_is_cut(site: Site) -> None:
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token="token-of-bob")
     fill(site, alice, "acme/site", 6 * MEGABYTE)
     with ThreadPoolExecutor(2) as pool:
-        theirs = pool.submit(slowly, bob, "down", "clone", "-q", bob.url("acme/site"), str(bob.folder / "slow"))
-        hers = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(alice.folder / "slow"))
+        theirs, hers = (
+            pool.submit(slowly, one, "down", "clone", "-q", one.url("acme/site"), str(one.folder / "slow"), piece=THIN)
+            for one in (bob, alice)
+        )
         wait_until(lambda: site.host.running == 2, "both transfers to begin")
         site.unregister(ALICE, alice.key_id)
         assert hers.result().code != 0
@@ -206,7 +211,7 @@ def test_without_a_compiler(python_site: Site) -> None:
     assert "Hello alice!" in alice.ssh().said
     assert "Only git clone, fetch and push" in alice.ssh("id").said
     assert "Permission denied (publickey)" in stranger.ssh().said
-    fill(site, alice, "acme/site", 25 * MEGABYTE)
+    fill(site, alice, "acme/site", LONG)
     with ThreadPoolExecutor(1) as pool:
         slow = alice.folder / "slow"
         under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))

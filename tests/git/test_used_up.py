@@ -16,7 +16,7 @@ import pytest
 from keyrack.core.git import bounds
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
-from tests.git.test_transfers import ALICE, MEGABYTE, bare, served_from, slowly
+from tests.git.test_transfers import ALICE, LONG, MEGABYTE, THIN, bare, served_from, slowly
 from tests.login.private_sshd import strict_folder
 from tests.services import Service
 from tests.waiting import wait_until
@@ -104,7 +104,7 @@ def test_pushes_that_together_fill_a_repository_are_stopped(site: Site, alice: P
         alice.commit(folder, f"part-{number}", os.urandom(3 * MEGABYTE))
     with ThreadPoolExecutor(3) as pool:
         under_way = [
-            pool.submit(slowly, alice, "up", "push", "-q", "origin", f"HEAD:part-{number}", where=folder)
+            pool.submit(slowly, alice, "up", "push", "-q", "origin", f"HEAD:part-{number}", where=folder, piece=THIN)
             for number, folder in enumerate(folders)
         ]
         ended = [each.result() for each in under_way]
@@ -163,7 +163,7 @@ def test_a_full_disk_harms_no_repository(site: Site, alice: Person) -> None:
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_transfer_has_an_end(site: Site, alice: Person, direction: str) -> None:
     folder = cloned(alice)
-    alice.commit(folder, "large", os.urandom(25 * MEGABYTE))
+    alice.commit(folder, "large", os.urandom(LONG))
     words = ("push", "-q", "origin", "HEAD:late")
     if direction == "down":
         assert pushed(alice, folder, "HEAD:main").code == 0
@@ -352,7 +352,7 @@ def test_filters_that_walk_for_ever_are_not_offered(site: Site, alice: Person, f
 def test_what_a_killed_push_left_is_removed(site: Site, alice: Person) -> None:
     repository = bare(site, site.repository("acme/site", alice="developer"))
     folder = cloned(alice)
-    alice.commit(folder, "large", os.urandom(25 * MEGABYTE))
+    alice.commit(folder, "large", os.urandom(LONG))
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(slowly, alice, "up", "push", "-q", "origin", "HEAD:cut", where=folder)
         wait_until(lambda: list(repository.glob("objects/tmp_objdir-*/pack/tmp_pack*")), "the push to be under way")

@@ -18,6 +18,7 @@ import pytest
 
 from tests.login.contained_host import Machine
 from tests.login.private_sshd import SshClient
+from tests.quick_ssh import KEX_SETTING
 from tests.waiting import wait_until
 
 SYSTEMS = Path("/var/cache/keyrack-tests/hosts")
@@ -138,8 +139,8 @@ def started_by_socket(host: DebianHost, accept: str) -> None:
 
 @contextmanager
 def debian_host(release: str, folder: Path, port: int, settings: str = "") -> Iterator[DebianHost]:
-    """A Debian of this release, booted; skips the test where there can be none."""
-    host = DebianHost(release, folder, port, settings)
+    """A Debian of this release, booted; its sshd knows the quick exchange alone. Skips where there can be none."""
+    host = DebianHost(release, folder, port, KEX_SETTING + settings)
     try:
         host.boot()
         yield host

@@ -13,7 +13,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
-from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path
+from tests.login.private_sshd import USERNAME, Key, SshClient, quick, sshd_path
 from tests.ports import free_port
 from tests.services import Service
 
@@ -25,8 +25,7 @@ class Host:
         self.server = server
         self._folder = folder
         self._port = free_port()
-        self.demo = DemoHost(folder, self._port, sshd_path())
-        self.demo.prepare()
+        self.demo = self._prepared()
         self.client = SshClient(self._port, self.demo.known_hosts)
 
     def enrol(self, service: Service, actor: Actor) -> None:
@@ -44,8 +43,13 @@ class Host:
     def stop(self) -> None:
         """Turn it off: neither sshd nor the agent runs. It can be started again."""
         self.demo.stop()
-        self.demo = DemoHost(self._folder, self._port, sshd_path())
-        self.demo.prepare()
+        self.demo = self._prepared()
+
+    def _prepared(self) -> DemoHost:
+        demo = DemoHost(self._folder, self._port, sshd_path())
+        demo.prepare()
+        quick(demo.server)
+        return demo
 
 
 class Fleet:

@@ -34,6 +34,11 @@ def sshd_path() -> Path:
     return path
 
 
+def quick(server: PrivateSshd) -> None:
+    """Have a prepared sshd know the quick exchange of keys alone: the agent asks it as well, and ssh-keyscan."""
+    server.config.write_text(f"{KEX_SETTING}{server.config.read_text('utf-8')}", "utf-8")
+
+
 def own_settings() -> str:
     """Lines of settings for an sshd of tests alone: a quick exchange of keys for whoever asks, and patience."""
     return KEX_SETTING + patience()
@@ -117,6 +122,11 @@ class SshClient:
         given += quick_host_key(self.known_hosts)
         return [*given, *extra, f"{user}@{ADDRESS}", command]
 
+    def stay(self, key: Key) -> subprocess.Popen[bytes]:
+        """A login without any command, there until it is ended; the caller waits for that or kills it."""
+        given = self.command(key, extra=("-N",))
+        return subprocess.Popen(given, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def lets_in(self, key: Key, user: str = USERNAME) -> bool:
         """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""
         ended = self.login(key, user)
@@ -165,6 +175,7 @@ def agent_host(folder: Path, url: str, token: str) -> Iterator[tuple[DemoHost, S
     """sshd and the real agent, enrolled at a service with a one-time token, both running."""
     host = DemoHost(folder / "host", free_port(), sshd_path())
     host.prepare()
+    quick(host.server)
     host.enrol(url, token)
     host.start()
     try:

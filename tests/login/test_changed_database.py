@@ -30,7 +30,7 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
         client.wait_until_open(good)
         planted = parse(evil.public)
         row = tables.credentials.c.id == credential
-        values = {"public_key": planted.canonical, "fingerprint": planted.sha256}
+        values = {"public_key": planted.text, "fingerprint": planted.fingerprint}
         instance.database.write(
             lambda connection: connection.execute(update(tables.credentials).where(row).values(**values))
         )

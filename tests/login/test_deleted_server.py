@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from keyrack.core.hosts import deleted_servers, servers
 from tests.login.fleet import Fleet, fleet
-from tests.login.private_sshd import USERNAME, Key, strict_folder
+from tests.login.private_sshd import Key, strict_folder
 from tests.login.test_revocation import sessions_of
 from tests.services import Service
 from tests.waiting import wait_until
@@ -27,15 +26,7 @@ def test_its_keys_open_nothing_any_more(team: Service, tmp_path: Path) -> None:
         for host in hosts.hosts:
             host.client.wait_until_open(key)
         off.stop()
-        client = subprocess.Popen(
-            [
-                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.client.port),
-                "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-                "-o", f"UserKnownHostsFile={on.client.known_hosts}", f"{USERNAME}@127.0.0.1",
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        client = on.client.stay(key)
         wait_until(lambda: sessions_of(hosts, on) == 1, "the login that stays in the list")
         for host in hosts.hosts:
             servers.delete(hosts.instance, hosts.actor, host.server.id)

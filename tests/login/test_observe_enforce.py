@@ -276,7 +276,7 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     host.start_agent()
     host.client.wait_until_open(host.keys["rogue"], "krtwo")
     wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "observe", "observing again")
-    assert any("Enforcing was undone on web-1" in summary for summary in scene.events())
+    assert any("enforcing was undone on web-1" in summary for summary in scene.events())
 
 
 def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:

@@ -65,7 +65,7 @@ def add(service: Service, key: str, label: str) -> int:
 
 def revoke(service: Service, line: str) -> None:
     """Take a key away from everywhere."""
-    body = {"fingerprint": parse(line).sha256}
+    body = {"fingerprint": parse(line).fingerprint}
     assert service.call("POST", "/api/keyrack/v1/keys/revoke", token=OLGA, json=body).status_code == 200
 
 
@@ -182,7 +182,8 @@ def _serve_instead(
         client.wait_until_open(late)
         assert not client.lets_in(doomed)
         wait_until(
-            lambda: receipts.of_key(instance, actor, parse(doomed.public).sha256).done, "the receipt of the revocation"
+            lambda: receipts.of_key(instance, actor, parse(doomed.public).fingerprint).done,
+            "the receipt of the revocation",
         )
         alarms = [one for one in events.find(instance, actor, limit=200).items if one.level == "alarm"]
         assert any("Restored the database" in one.summary for one in alarms)

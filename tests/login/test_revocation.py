@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store.hosts import servers
 from keyrack.store.tables import sessions
 from tests.login.fleet import Fleet, Host, fleet
-from tests.login.private_sshd import USERNAME, Key, strict_folder
+from tests.login.private_sshd import Key, strict_folder
 from tests.services import Service
 from tests.waiting import wait_until
 
@@ -44,15 +43,7 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
             host.client.wait_until_open(key)
         for host in off:
             host.stop()
-        client = subprocess.Popen(
-            [
-                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.client.port),
-                "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-                "-o", f"UserKnownHostsFile={on.client.known_hosts}", f"{USERNAME}@127.0.0.1",
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        client = on.client.stay(key)
 
         wait_until(lambda: sessions_of(hosts, on), "the login that stays in the list")
         revocation.revoke_everywhere(hosts.instance, hosts.actor, fingerprint)

@@ -55,6 +55,8 @@ def test_each_line_works_as_it_is_written() -> None:
 def serves(host: DebianHost) -> None:
     """All of it runs, with few rights, and the host that was enrolled asks."""
     assert "ok" in host.run("systemctl is-active keyrack keyrack-git nginx && echo ok")
+    # The account that serves could not: it would compile all that it loads each time.
+    assert "main.cpython" in host.run("ls /opt/keyrack/src/keyrack/cli/__pycache__")
     shown = host.run(f"{KEYRACK} hosts list --data /var/lib/keyrack")
     assert re.search(r"^1 +web-1 .*ago", shown, re.M), shown
     level = host.run("systemd-analyze security keyrack --no-pager | tail -1")

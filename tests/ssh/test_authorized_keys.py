@@ -14,7 +14,7 @@ from tests.ssh.cases import cases, make_key, mpint, ssh_keygen, text_line
 from tests.ssh.sshd import Sshd
 
 GOOD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
-FINGERPRINT = parse(GOOD).sha256
+FINGERPRINT = parse(GOOD).fingerprint
 NOON = datetime(2026, 11, 23, 4, 0, 0, tzinfo=UTC)
 
 

@@ -118,7 +118,7 @@ def test_the_numbers_are_badkeys_numbers() -> None:
 def test_an_instance_s_own_list_of_fingerprints(tmp_path: Path) -> None:
     keys = [parse(case["line"]) for case in cases("keys_valid.jsonl")]
     file = tmp_path / "list.txt"
-    file.write_text(f"# lost laptops\n\n{keys[0].sha256}\r\n  {keys[2].sha256}  # bob\n")
+    file.write_text(f"# lost laptops\n\n{keys[0].fingerprint}\r\n  {keys[2].fingerprint}  # bob\n")
     block_list = load(str(file))
     assert [block_list.find(key) for key in keys[:4]] == [0, None, 0, None]
 

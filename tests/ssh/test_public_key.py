@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyrack.ssh.known_private import is_known
-from keyrack.ssh.public_key import KeyProblem, parse, read_canonical
+from keyrack.ssh.public_key import KeyProblem, parse, read_text
 from tests.ssh.cases import case_input, cases, make_key, ssh_keygen, text_line
 
 GOOD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
@@ -32,11 +32,11 @@ def refusal(text: object) -> KeyProblem:
 @pytest.mark.parametrize("case", cases("keys_valid.jsonl"), ids=lambda case: str(case["name"]))
 def test_takes_every_valid_key(case: dict[str, Any]) -> None:
     key = parse(case["line"])
-    assert (key.type, key.bits, key.canonical) == (case["type"], case["bits"], case["canonical"])
-    assert (key.sha256, key.md5) == (case["sha256"], case["md5"])
+    assert (key.type, key.bits, key.text) == (case["type"], case["bits"], case["canonical"])
+    assert (key.fingerprint, key.md5) == (case["sha256"], case["md5"])
     assert key.line == case["line"].strip()
     assert not is_known(key)
-    assert read_canonical(key.canonical) == key
+    assert read_text(key.text) == key
 
 
 @pytest.mark.parametrize("case", cases("keys_invalid.jsonl"), ids=lambda case: f"{case['cat']}-{case['why'][:40]}")
@@ -64,7 +64,7 @@ def test_does_as_recommended_with_arguable_keys(case: dict[str, Any]) -> None:
         accepted = False
     assert accepted == (case["recommend"] == "accept")
     if accepted and "canonical" in case:
-        assert key.canonical == case["canonical"]
+        assert key.text == case["canonical"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_keeps_the_comment_as_it_is() -> None:
     key = parse(f" {GOOD}\t {comment} ")
     assert key.comment == comment
     assert key.line == f"{GOOD} {comment}"
-    assert key.canonical == GOOD
+    assert key.text == GOOD
 
 
 def test_a_short_limit_is_a_limit_in_bytes() -> None:
@@ -134,7 +134,7 @@ def test_a_short_limit_is_a_limit_in_bytes() -> None:
 )
 def test_canonical_lines_have_one_form(line: str) -> None:
     with pytest.raises(KeyProblem):
-        read_canonical(line)
+        read_text(line)
 
 
 KINDS = [
@@ -148,7 +148,7 @@ def test_agrees_with_ssh_keygen_about_new_keys(kind: tuple[str, ...], tmp_path: 
     path, line = make_key(tmp_path, "key", "-t", *kind)
     key = parse(line)
     bits, fingerprint, comment, _ = ssh_keygen("-l", "-f", path).split()
-    assert (str(key.bits), key.sha256, key.comment) == (bits, fingerprint, comment)
+    assert (str(key.bits), key.fingerprint, key.comment) == (bits, fingerprint, comment)
     assert key.md5 == ssh_keygen("-l", "-E", "md5", "-f", path).split()[1]
 
 
@@ -157,7 +157,7 @@ def test_agrees_with_ssh_keygen_about_every_valid_key(tmp_path: Path) -> None:
     file.write_text("".join(f"{case['line']}\n" for case in cases("keys_valid.jsonl")))
     printed = [line.split()[:2] for line in ssh_keygen("-l", "-f", file).splitlines()]
     keys = [parse(case["line"]) for case in cases("keys_valid.jsonl")]
-    assert printed == [[str(key.bits), key.sha256] for key in keys]
+    assert printed == [[str(key.bits), key.fingerprint] for key in keys]
 
 
 def test_nothing_takes_long() -> None:

@@ -17,4 +17,4 @@ def test_is_what_ssh_keygen_prints(tmp_path: Path, kind: str, bits: str) -> None
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-b", bits, "-N", "", "-f", path], check=True, timeout=30)
     asked = subprocess.run(["ssh-keygen", "-lvf", path], check=True, capture_output=True, text=True, timeout=30)
     key = parse(path.with_suffix(".pub").read_text())
-    assert random_art(key.type, key.bits, key.sha256) == asked.stdout.partition("\n")[2].rstrip("\n")
+    assert random_art(key.type, key.bits, key.fingerprint) == asked.stdout.partition("\n")[2].rstrip("\n")

@@ -21,7 +21,7 @@ from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
 from keyrack.store.git import deploy_keys, repositories
-from keyrack.store.hosts import host_reports, unmanaged_keys
+from keyrack.store.hosts import acknowledged, host_reports, unmanaged_keys
 from keyrack.store.keys import (
     break_glass,
     credential_lists,
@@ -67,6 +67,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
     "confirm revocations": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
+    "what hosts acknowledged": lambda c: acknowledged.altered(c, [1]),
     "what a host refuses": lambda c: revocations.lines_for(c, 1, unconfirmed=10, confirmed=10),
     "note a delivery": lambda c: credentials.note_delivery(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
@@ -106,11 +107,13 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         path = tmp_path_factory.mktemp("indexes") / "keyrack.db"
         shutil.copyfile(request.getfixturevalue("migrated_file"), path)
         with Database.open(f"sqlite:///{path}") as opened:
+            opened.seal_with(lambda _: bytes(32), lambda _: None)
             yield opened
         return
     cluster: Cluster = request.getfixturevalue("cluster")
     url = cluster.create_database(request.getfixturevalue("migrated_template"))
     with Database.open(url) as opened:
+        opened.seal_with(lambda _: bytes(32), lambda _: None)
         yield opened
     cluster.drop_database(url)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,9 @@ from keyrack.store.engine.at_once import unchanged_answers
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import credentials as credential_rows
 from keyrack.store.people import tokens
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
+from tests.waiting import wait_until
 from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential
 
@@ -102,6 +105,46 @@ def test_what_was_answered_is_asked_again_once_anything_was_written(team: Servic
     finally:
         prepared.listeners.remove(note)
         other.database.close()
+
+
+def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> None:
+    """Sixteen connections at once, and a key that comes and goes beside them: who asks after a change sees it."""
+    other = app.open_instance(team.instance.settings)
+    answered = 0
+    stop = threading.Event()
+
+    def ask() -> None:
+        nonlocal answered
+        while not stop.is_set():
+            assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
+            answered += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(20):
+            line = fresh_line()
+            made = credentials.add(other, system_actor(1), 1, label=f"at-{number}", username="deploy", public_key=line)
+            assert team.call("GET", f"{KEYS}/{made.id}", token="token-of-olga").status_code == 200
+            credentials.delete(other, system_actor(1), 1, made.id)
+            assert team.call("GET", f"{KEYS}/{made.id}", token="token-of-olga").status_code == 404
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        other.database.close()
+    assert answered
+
+
+def test_what_was_read_is_let_go_of_once_the_round_is_over(team: Service) -> None:
+    """Else the file beside the database would grow for good, as none of it could be written back."""
+    assert add_credential(team, label="another").status_code == 200
+    assert team.call("GET", KEYS, token="token-of-olga").status_code == 200
+    with closing(sqlite3.connect(team.instance.settings.data / "keyrack.db", isolation_level=None)) as file:
+        wait_until(
+            lambda: file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "that nobody reads any more"
+        )
 
 
 def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Service) -> None:

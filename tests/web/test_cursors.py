@@ -61,7 +61,7 @@ def test_every_list_is_gone_through_by_cursor(team_on_each: Service) -> None:
         body = {"label": f"key {number}", "username": "deploy", "public_key": line}
         call(team, "POST", "/servers/1/credentials", body, status=201)
         call(team, "POST", "/people/me/keys", {"title": f"desk {number}", "public_key": fresh_line()}, status=201)
-        call(team, "POST", "/keys/revoke", {"fingerprint": parse(line).sha256}) if number else None
+        call(team, "POST", "/keys/revoke", {"fingerprint": parse(line).fingerprint}) if number else None
         asked = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": f"release {number}"}
         call(team, "POST", "/requests", asked, token="token-of-alice", status=201)
         call(team, "POST", "/credentials/revoke", {"label": f"key {number}", "servers": "all"}) if number else None

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from keyrack.store.engine import postgresql_session
 from tests.postgres import database_name
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -75,3 +76,19 @@ def test_what_was_done_before_the_database_went_is_answered(team: Service, url: 
     assert (done.status_code, done.json()["deploymentKey"]) == (200, None)
     assert while_away.status_code == 503
     assert NOT_DONE in while_away.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("call", [("GET", "/groups", None), ("PUT", "/groups/ops", {})])
+def test_nobody_waits_without_end_for_what_others_locked(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str, Any]
+) -> None:
+    monkeypatch.setattr(postgresql_session, "LOCK_SECONDS", 1)
+    method, path, body = call
+    with running(settings_for(tmp_path / "data", url)) as service, closing(psycopg.connect(url)) as other:
+        service.apply(TEAM)
+        other.execute("LOCK TABLE groups IN ACCESS EXCLUSIVE MODE")
+        while_locked = service.call(method, f"/api/keyrack/v1{path}", token=TOKEN, json=body)
+        assert (while_locked.status_code, "retry-after" in while_locked.headers) == (503, True)
+        assert NOT_DONE in while_locked.json()["error"]["message"]
+        other.rollback()
+        assert service.call(method, f"/api/keyrack/v1{path}", token=TOKEN, json=body).status_code == 200

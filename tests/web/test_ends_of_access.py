@@ -33,7 +33,7 @@ def later(instance: Instance, by: timedelta) -> Instance:
 def new_key(line: str | None = None, **terms: Any) -> dict[str, Any]:
     """The body of a key for web-1; each key is named after itself."""
     line = line or fresh_line()
-    return {"label": parse(line).sha256[7:20], "username": "deploy", "public_key": line, **terms}
+    return {"label": parse(line).fingerprint[7:20], "username": "deploy", "public_key": line, **terms}
 
 
 def lasting(shown: dict[str, Any]) -> timedelta:
@@ -46,7 +46,7 @@ def makers(team: Service) -> dict[str, Callable[..., Any]]:
 
     def on_many(**terms: Any) -> Any:
         line = fresh_line()
-        many = {"label": parse(line).sha256[7:20], "username": "deploy", "publicKey": line, "servers": ["web-1"]}
+        many = {"label": parse(line).fingerprint[7:20], "username": "deploy", "publicKey": line, "servers": ["web-1"]}
         status = terms.pop("status", 201)
         made = call(team, "POST", "/credentials", {**many, **terms}, status=200 if status == 201 else status)
         return made if status != 201 else call(team, "GET", KEYS + "?per_page=200")["items"][-1]

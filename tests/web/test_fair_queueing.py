@@ -34,6 +34,32 @@ def crowd(number: int) -> Caller:
     return Caller(("address", str(number)))
 
 
+def test_a_slot_that_comes_free_as_its_waiter_gives_up_goes_to_who_came_after() -> None:
+    async def run() -> None:
+        shared = FairScheduler()
+        limit = CallPool.BODIES.limit_per_caller
+        held = [shared.reading(MALLORY, long=True) for _ in range(limit)]
+        for one in held:
+            await one.__aenter__()
+
+        async def read() -> None:
+            async with shared.reading(MALLORY, long=True):
+                pass
+
+        gives_up = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        # All in one round of the event loop, and nobody else asks for a slot after it.
+        gives_up.cancel()
+        for one in held:
+            await one.__aexit__(None, None, None)
+        async with asyncio.timeout(SECONDS):
+            await read()
+        with pytest.raises(asyncio.CancelledError):
+            await gives_up
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("others", "long", "hashes"),
     [

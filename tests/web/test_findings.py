@@ -41,7 +41,7 @@ def test_each_kind_is_found_and_nothing_else(team: Service) -> None:
     assert found(team) == {f"{name} key": {"unowned"} for name in ("robot", "short", "old", "busy", "gone")}
     now = team.instance.now() + timedelta(days=100)
     object.__setattr__(team.instance, "now", lambda: now)
-    busy = (parse(lines["busy"]).sha256, now - timedelta(days=1), "203.0.113.7")
+    busy = (parse(lines["busy"]).fingerprint, now - timedelta(days=1), "203.0.113.7")
     team.instance.database.write(lambda c: host_reports.note_uses(c, 1, [busy]))
     year = now - timedelta(days=400)
     row = sealed.row_of(4)

@@ -30,7 +30,7 @@ def document(team: Service) -> HostDocument:
 
 def opening(team: Service) -> set[str]:
     """The fingerprints that open web-1 now."""
-    return {parse(entry.public_key).sha256 for entries in document(team).users.values() for entry in entries}
+    return {parse(entry.public_key).fingerprint for entries in document(team).users.values() for entry in entries}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def lines(team: Service) -> dict[str, str]:
 
 def prints(lines: dict[str, str], *names: str) -> set[str]:
     """Their fingerprints."""
-    return {parse(lines[name]).sha256 for name in names}
+    return {parse(lines[name]).fingerprint for name in names}
 
 
 def confirm(team: Service, path: str, token: str, status: int = 204) -> None:
@@ -83,9 +83,9 @@ def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, l
     # What is entered from now on is not meant.
     new = fresh_line()
     call(team, "POST", KEYS, {"label": "new", "username": "deploy", "public_key": new}, status=201)
-    assert parse(new).sha256 in opening(team)
+    assert parse(new).fingerprint in opening(team)
     assert team.call("DELETE", f"/api/keyrack/v1/freezes/{made['id']}", token=OLGA).status_code == 204
-    assert opening(team) == everything | {parse(new).sha256}
+    assert opening(team) == everything | {parse(new).fingerprint}
     call(team, "DELETE", f"/freezes/{made['id']}", status=409)
     (listed,) = call(team, "GET", "/freezes")["items"]
     assert (listed["reason"], listed["ended_by"]) == ("a laptop was stolen", "olga")
@@ -142,7 +142,7 @@ def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team:
     confirm(team, f"/keys/{key['id']}", tokens["helper"], 403)
     assert opening(team) == set()
     confirm(team, f"/keys/{key['id']}", OLGA)
-    assert opening(team) == {parse(line).sha256}
+    assert opening(team) == {parse(line).fingerprint}
 
 
 def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:

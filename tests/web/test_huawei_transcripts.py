@@ -8,8 +8,7 @@ import pytest
 
 from keyrack.web.server import APIS
 from tests.services import Service
-from tests.transcripts.transcript import HUAWEI, Player, load, page
-from tests.transcripts.write import DOCS, MARK
+from tests.transcripts.transcript import HUAWEI, Player, load
 
 DIALECTS = ("codearts", "iam")
 ALL = [(dialect, name) for dialect in DIALECTS for name in load(dialect)]
@@ -30,14 +29,6 @@ def test_transcript(team_on_each: Service, dialect: str, name: str) -> None:
     player = Player(dialect, team_on_each.client, team_on_each.url, LOGINS)
     for step in load(dialect)[name]["steps"]:
         player.play(step)
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_pages_show_the_transcripts(dialect: str) -> None:
-    before, mark, shown = (DOCS / f"{dialect}.md").read_text("utf-8").partition(MARK)
-    assert before
-    assert mark, "the page has lost the line after which the transcripts stand"
-    assert shown == page(dialect), "write the pages again: python -m tests.transcripts.write"
 
 
 def test_every_call_is_in_a_transcript() -> None:

@@ -52,7 +52,7 @@ DOORS: dict[str, Callable[[Instance, Actor], object]] = {
         instance, actor, title="t", public_key=fresh_line(), user_id=3
     ),
     "revocation": lambda instance, actor: revocation.revoke_everywhere(
-        instance, actor, parse(fresh_line()).sha256, unknown=True
+        instance, actor, parse(fresh_line()).fingerprint, unknown=True
     ),
     "rule": lambda instance, actor: requests.put_rule(instance, actor, "r"),
     "repository": lambda instance, actor: repositories.ensure(instance, actor, path="a/b", members={}),

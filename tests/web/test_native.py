@@ -127,7 +127,7 @@ def test_unmanaged_keys(team: Service) -> None:
     assert found["one"]["in_force"] is True
     assert (found["one"]["options"], found["one"]["path"]) == ("restrict", entries[0]["path"])
     accepted = call(team, "POST", f"{path}/{found['one']['id']}/accept", {"label": "robot"}, status=201)
-    assert (accepted["label"], accepted["fingerprint"]) == ("robot", parse(lines[0]).sha256)
+    assert (accepted["label"], accepted["fingerprint"]) == ("robot", parse(lines[0]).fingerprint)
     assert call(team, "POST", f"{path}/{found['two']['id']}/ignore")["state"] == "ignored"
     assert call(team, "POST", f"{path}/{found['three']['id']}/remove", status=202)["state"] == "removing"
     assert [one["comment"] for one in call(team, "GET", path)["items"]] == ["three"]
@@ -139,7 +139,7 @@ def test_unmanaged_keys(team: Service) -> None:
 
 def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     enrol(team)
     put(team, line)
     done = call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint})
@@ -157,7 +157,7 @@ def test_a_revoked_key_and_its_receipts(team: Service) -> None:
 
 def test_a_revocation_whose_answer_was_lost_may_be_sent_again(team: Service) -> None:
     line = fresh_line()
-    wanted = {"fingerprint": parse(line).sha256}
+    wanted = {"fingerprint": parse(line).fingerprint}
     assert call(team, "POST", "/keys/revoke", wanted, status=404)["error"]["code"] == "key-missing"
     enrol(team)
     put(team, line)
@@ -216,7 +216,7 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         path = path.replace("{" + name + "}", value)
     body = {
         "change_server": {"mode": "observe"},
-        "revoke_key": {"fingerprint": parse(fresh_line()).sha256},
+        "revoke_key": {"fingerprint": parse(fresh_line()).fingerprint},
         "set_offline_policy_of_server": {"after_seconds": 60, "then": "keep"},
         "set_offline_policy_of_tag": {"after_seconds": 60, "then": "keep"},
         "ask": {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"},

@@ -30,7 +30,7 @@ def test_a_grant_comes_and_goes(team: Service) -> None:
     body = {"user": "alice", "server": "web-1", "system_user": "deploy", "expires_at": end}
     made = call(team, "POST", "/grants", {**body, "restrictions": {"sources": ["192.0.2.0/24"]}}, status=201)
     assert (made["user"], made["server"], made["expires_at"]) == ("alice", "web-1", end)
-    key = parse(line).canonical
+    key = parse(line).text
     assert key in lines(team)
     assert "192.0.2.0/24" in lines(team)
     assert [one["id"] for one in call(team, "GET", "/grants")["items"]] == [made["id"]]
@@ -66,7 +66,7 @@ def test_a_credential_with_an_end_and_restrictions(team: Service) -> None:
     made = call(team, "POST", "/servers/web-1/credentials", {**body, "restrictions": {"command": "true"}}, status=201)
     assert (made["expires_at"], made["restrictions"]["command"], made["last_used_at"]) == (end, "true", None)
     at = team.instance.now()
-    use = (parse(line).sha256, at, "198.51.100.3")
+    use = (parse(line).fingerprint, at, "198.51.100.3")
     team.instance.database.write(lambda connection: host_reports.note_uses(connection, 1, [use]))
     # The same key on somebody else's server is nobody's business here.
     team.instance.database.write(
@@ -87,7 +87,7 @@ def test_keys_of_users_and_where_they_were_used(team: Service) -> None:
     )
     at = team.instance.now()
     for place, address in ((0, "198.51.100.1"), (1, "198.51.100.2"), (2, "198.51.100.3")):
-        use = (parse(line).sha256, at, address)
+        use = (parse(line).fingerprint, at, address)
         team.instance.database.write(
             lambda connection, where=place, one=use: host_reports.note_uses(connection, where, [one])  # type: ignore[misc]
         )

@@ -70,7 +70,7 @@ def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
         mine = {"title": "laptop", "key": line}
         added = service.call("POST", "/v4/user/keys", json=mine, headers={"X-Auth-Token": "token-of-alice"})
         assert added.status_code == 201
-        revoked = {"fingerprint": parse(line).sha256}
+        revoked = {"fingerprint": parse(line).fingerprint}
         path = "/api/keyrack/v1/keys/revoke"
         assert service.call("POST", path, token="token-of-olga", json=revoked).status_code == 200
         keys = [entry(fresh_line("robot"), line=number) for number in range(70)] + [entry(line, line=99)]

@@ -13,7 +13,7 @@ from tests.web.test_runcloud import add as add_credential
 
 def test_each_door_refuses_it_in_its_own_shape(team: Service) -> None:
     line = fresh_line()
-    fingerprint = parse(line).sha256
+    fingerprint = parse(line).fingerprint
     team.apply('[workspace]\nname = "acme"\n[[repositories]]\nid = 1\npath = "acme/one"\n')
     assert add_credential(team, publicKey=line).status_code == 200
     call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint, "reason": "laptop stolen"})

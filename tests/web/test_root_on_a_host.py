@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Connection, text
 
 from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
@@ -25,17 +26,20 @@ BODIES: tuple[Any, ...] = (
 )
 
 
-def of_others(folder: Path) -> dict[str, list[Any]]:
-    """All rows that decide but those of the host's own server."""
-    with sqlite3.connect(folder / "keyrack.db") as database:
+def of_others(service: Service) -> dict[str, list[Any]]:
+    """All rows that decide but those of the host's own server, on either database."""
+
+    def rows(connection: Connection) -> dict[str, list[Any]]:
         return {
             name: [
-                row
-                for row in database.execute(f"SELECT * FROM {name} ORDER BY 1, 2")
+                tuple(row)
+                for row in connection.execute(text(f"SELECT * FROM {name} ORDER BY 1, 2"))
                 if not (name == "servers" and row[0] == 1)
             ]
             for name in TABLES
         }
+
+    return service.instance.database.read(rows)
 
 
 def routes(service: Service) -> list[tuple[str, str]]:
@@ -45,15 +49,15 @@ def routes(service: Service) -> list[tuple[str, str]]:
     return [(method, path.replace("{", "").replace("}", "")) for method, path in found if method != "OPTIONS"]
 
 
-def test_nothing_of_others_is_told_or_changed(team_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    with serving(team_folder, folder) as service:
+def test_nothing_of_others_is_told_or_changed(team_data: tuple[Path, str], tmp_path: Path) -> None:
+    source, database = team_data
+    with serving(source, tmp_path / "data", database) as service:
         values = {"name": OTHERS[0], "ipAddress": OTHERS[1]}
         made = service.call("POST", "/api/v3/servers", token="token-of-olga", json=values)
         assert made.status_code < 300
         mine, other = Agent(service, 1), Agent(service, made.json()["id"])
         other.obey()
-        before, told = of_others(folder), []
+        before, told = of_others(service), []
         for path in ("enroll", "document", "report", "last-document"):
             for body in BODIES:
                 for method in ("POST", "GET"):
@@ -69,5 +73,5 @@ def test_nothing_of_others_is_told_or_changed(team_folder: Path, tmp_path: Path)
             assert answer.status_code < 500, (method, path, answer.text)
             told.append(answer.text)
         assert [text for text in told if any(word in text for word in OTHERS) or other.secret in text] == []
-        assert of_others(folder) == before
+        assert of_others(service) == before
         assert other.document()["revision"] >= 1

@@ -39,7 +39,7 @@ def test_labels_come_from_the_servers_keys_and_from_users_keys(team: Service) ->
         "POST", "/v4/user/keys", headers={"X-Auth-Token": "token-of-alice"}, json={"title": "my laptop", "key": users}
     )
     assert added.is_success, added.text
-    prints = [parse(line).sha256 for line in (own, own, own, users, unknown)]
+    prints = [parse(line).fingerprint for line in (own, own, own, users, unknown)]
     accounts = ["root", "deploy", "runcloud", "deploy", "deploy"]
     sessions = [
         told(f"s{number}", user=account, fingerprint=fingerprint)

@@ -12,12 +12,10 @@ import pytest
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.server import APIS
 from tests.services import Service
-from tests.transcripts.transcript import Player, load, page
-from tests.transcripts.write import MARK
+from tests.transcripts.transcript import Player, load
 from tests.web.runcloud_team import LOGINS, Agent, serving
 
 TRANSCRIPTS = load("runcloud")
-PAGE = Path(__file__).parents[2] / "docs" / "api" / "runcloud.md"
 SETTINGS: dict[str, dict[str, Any]] = {"limit of 2": {"rate_limit": 2}, "cut keys": {"cut_public_key": True}}
 
 
@@ -60,13 +58,6 @@ def broken_database(served: Service) -> ExitStack:
     rename("tokens", "tokens_away")
     stack.callback(rename, "tokens_away", "tokens")
     return stack
-
-
-def test_the_page_shows_the_transcripts() -> None:
-    before, mark, shown = PAGE.read_text("utf-8").partition(MARK)
-    assert mark, "the page has lost the line after which the transcripts stand"
-    assert shown == page("runcloud"), "write the page again: python -m tests.transcripts.write"
-    assert before
 
 
 def test_every_call_has_a_transcript() -> None:

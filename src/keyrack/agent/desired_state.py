@@ -63,16 +63,16 @@ class DesiredState:
         self._plan: Dict[str, Any] = {}
         self._planned: Tuple[object, ...] = ()
         self._foreign: List[ReportedKey] = []
-        self._told: Tuple[object, ...] = ()
-        self._telling: Tuple[object, ...] = ()
-        self._told_digest = ""
-        self._telling_digest = ""
+        self._reported: Tuple[object, ...] = ()
+        self._reporting: Tuple[object, ...] = ()
+        self._reported_digest = ""
+        self._reporting_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
         self._logged_in: Callable[[], Iterable[str]] = tuple
         self._host_key_look = HostKeyLook(self._sshd)
         self._host_keys: Optional[SshdHostKeys] = None
-        self._told_host_keys: Optional[SshdHostKeys] = None
-        self._telling_host_keys: Optional[SshdHostKeys] = None
+        self._reported_host_keys: Optional[SshdHostKeys] = None
+        self._reporting_host_keys: Optional[SshdHostKeys] = None
 
     @property
     def hurry(self) -> bool:
@@ -87,7 +87,7 @@ class DesiredState:
     @property
     def news(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
-        return self._state() != self._told
+        return self._state() != self._reported
 
     def search_aside(self) -> None:
         """From now on put() does not wait for a long look for keys. For an agent that stays."""
@@ -140,10 +140,12 @@ class DesiredState:
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
+            # With the first report that something is in force, or people would be shown a line without the port.
+            self._host_key_look.ensure_port()
             self._look(document, unmet, scan=scan)
             if scan:
                 self._host_keys = self._host_key_look.look()
-                self._logins = self._told_logins(document)
+                self._logins = self._refused_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
                 self._plan = self._what_enforcing_changes(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
@@ -159,22 +161,22 @@ class DesiredState:
 
     def to_report(self) -> Report:
         """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
-        self._telling = self._state()
+        self._reporting = self._state()
         report = Report(facts=self._facts)
-        self._telling_host_keys = self._host_keys
-        if self._host_keys is not None and self._host_keys != self._told_host_keys:
+        self._reporting_host_keys = self._host_keys
+        if self._host_keys is not None and self._host_keys != self._reported_host_keys:
             report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
         if self._looked is None:
             return report  # nobody has looked yet, which is not: there is nothing
-        self._telling_digest = self._digest()
-        if self._telling_digest != self._told_digest:
+        self._reporting_digest = self._digest()
+        if self._reporting_digest != self._reported_digest:
             return report._replace(keys_found=self._looked.found + self._foreign, keys_cut=self._looked.cut)
         return report
 
     def delivered(self) -> None:
         """The service has what to_report() answered last."""
-        self._told, self._told_digest = self._telling, self._telling_digest
-        self._told_host_keys = self._telling_host_keys
+        self._reported, self._reported_digest = self._reporting, self._reporting_digest
+        self._reported_host_keys = self._reporting_host_keys
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
@@ -211,7 +213,7 @@ class DesiredState:
                 facts["begun"] = self._enforcement.begun
         return facts
 
-    def _told_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
+    def _refused_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
         """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
         enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
         reads = self._keys_folder if enforces and not document.deleted else None
@@ -300,10 +302,9 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
     if not after or silent < after or then == KEEP_ALL:
         return document
     users = {
-        name: tuple(entry for entry in entries if _is_kept(document, name, entry, then))
-        for name, entries in document.users.items()
+        name: tuple(key for key in keys if _is_kept(document, name, key, then)) for name, keys in document.users.items()
     }
-    return document._replace(users={name: entries for name, entries in users.items() if entries or then != DROP_ALL})
+    return document._replace(users={name: keys for name, keys in users.items() if keys or then != DROP_ALL})
 
 
 def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
@@ -311,23 +312,23 @@ def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
     if not seconds:
         return document
 
-    def earlier(entries: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
+    def earlier(keys: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
         return tuple(
-            entry
-            if entry.expires_at is None
-            else entry._replace(expires_at=max(_BEGINNING, entry.expires_at - timedelta(seconds=seconds)))
-            for entry in entries
+            key
+            if key.expires_at is None
+            else key._replace(expires_at=max(_BEGINNING, key.expires_at - timedelta(seconds=seconds)))
+            for key in keys
         )
 
     return document._replace(
-        users={name: earlier(entries) for name, entries in document.users.items()},
-        frozen={name: earlier(entries) for name, entries in document.frozen.items()},
+        users={name: earlier(keys) for name, keys in document.users.items()},
+        frozen={name: earlier(keys) for name, keys in document.frozen.items()},
     )
 
 
-def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str) -> bool:
+def _is_kept(document: HostDocument, name: str, key: AuthorizedKey, then: str) -> bool:
     """Keys to break glass with are for the very time in which nothing answers."""
-    return (then != DROP_ALL and entry.expires_at is None) or entry.public_key in document.break_glass.get(name, ())
+    return (then != DROP_ALL and key.expires_at is None) or key.public_key in document.break_glass.get(name, ())
 
 
 def seconds_since(confirmed_at: float) -> float:

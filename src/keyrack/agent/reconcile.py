@@ -329,8 +329,8 @@ class Reconciler:
             if name in whole and differ_by_ends(data, wanted.rendered.users[name], whole[name]):
                 by_ends.append(path)
             elif self._desired is not None:
-                entries = [entry for entries in wanted.document.users.values() for entry in entries]
-                ours = {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
+                keys = [key for keys in wanted.document.users.values() for key in keys]
+                ours = {public_key.read_text(key.public_key).fingerprint for key in keys}
                 self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
         return tuple(by_ends)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from keyrack.core.audit.key_counts import KeptCounts
@@ -15,7 +15,6 @@ from keyrack.core.keys.kept_policies import KeptPolicies
 from keyrack.core.people.actors import TokenActors
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
-from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.database import Database
@@ -36,7 +35,9 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already."""
+    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already;
+    rehearses: what is made on it is undone before any host hears of it.
+    """
 
     database: Database
     settings: Settings
@@ -44,6 +45,7 @@ class Instance:
     key_rules: KeyRules
     now: Callable[[], datetime] = field(default=utc_now)
     joined: bool = field(default=False, compare=False)
+    rehearses: bool = field(default=False, compare=False)
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
     token_actors: TokenActors = field(default_factory=TokenActors, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)

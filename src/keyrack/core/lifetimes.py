@@ -7,10 +7,10 @@ This is the only place that reads spans (decision 129) and times (decision 348).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 from keyrack.model import LONGEST_SECONDS
-from keyrack.records import dataclass
 
 EXAMPLE = "2026-12-24T18:00:00+01:00"
 MOST_MONTHS = 12

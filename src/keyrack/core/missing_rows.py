@@ -1,7 +1,9 @@
-"""Looks for rows that others deleted, a little at a time and without anybody asking; must mend nothing.
+"""Looks for rows that others deleted, and receipts that they entered, a little at a time and without anybody asking;
+must mend nothing itself.
 
 A row that was changed, or put back, is found where it is read. One that is not there any more is not read: what
 counted it is looked through for that, the tree of what decides (store/sealing/access_tree.py) and each server's sum.
+A receipt that no host gave is withdrawn by core/keys/receipts.py.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.store.hosts import servers
+from keyrack.core.keys import receipts
+from keyrack.store.hosts import acknowledged, servers
 from keyrack.store.per_server import batch
 from keyrack.store.sealing import access_tree, sealed_tables
 
@@ -33,6 +36,7 @@ class MissingRows:
         self._next = clock()
         self._node: int | None = access_tree.ROOT
         self._server = 0
+        self._false: list[int] = []
 
     def go_on(self, instance: Instance) -> bool:
         """Look on as long as the budget lasts; whether everything was looked through. Raises DatabaseUnavailable."""
@@ -40,7 +44,11 @@ class MissingRows:
             return False
         began = time.thread_time()
         while (spent := time.thread_time() - began) < BUDGET_SECONDS:
-            if instance.database.read(self._some):
+            done = instance.database.read(self._some)
+            if self._false:
+                receipts.withdraw(instance, self._false)
+                self._false = []
+            if done:
                 self._node, self._server = access_tree.ROOT, 0
                 self._next = self._clock() + PAUSE_SECONDS
                 return True
@@ -55,5 +63,6 @@ class MissingRows:
         with batch(connection, some):
             for server_id in some:
                 servers.complete(connection, server_id)
+        self._false = acknowledged.altered(connection, some)
         self._server = some[-1] if some else 0
         return len(some) < SERVERS

@@ -127,6 +127,13 @@ def seal_events_from_here(connection: Connection, path: Path, *, restoring: bool
         sealing.note_events(connection, InstanceKey.load(path), path.parent, restoring=restoring)
 
 
+def seal_receipts(connection: Connection, path: Path, *, counted: bool, restoring: bool) -> None:
+    """Seal what hosts acknowledged in a database from before that was; counted: whether other rows were counted."""
+    if instance_facts.is_in_use(connection):
+        key = InstanceKey.load(path)
+        sealing.seal_receipts(connection, key, path.parent, counted=counted, restoring=restoring)
+
+
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:
     return ForeignKey(
         f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "

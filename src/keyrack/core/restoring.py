@@ -4,6 +4,7 @@ every host is asked what it obeyed; must let nothing in that was refused since, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, func, select, text
@@ -12,7 +13,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
-from keyrack.records import dataclass
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.people import workspaces as workspace_rows
@@ -79,7 +79,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
 
     def change(work: Work) -> None:
         if newer is not None and loss.lost is not None and keep_gone:
-            _take_away(work.connection, newer)
+            _remove_gone(work.connection, newer)
         astray = {"went_back_at": work.now, "compared_at": None, "told_lineage": ""}
         sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=astray)
         said = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
@@ -99,7 +99,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
         attempt.write(change)
 
 
-def _take_away(connection: Connection, newer: Newer) -> None:
+def _remove_gone(connection: Connection, newer: Newer) -> None:
     for name in OPENING:
         table = metadata.tables[name]
         for row in _gone(connection, newer, name):

@@ -43,6 +43,7 @@ log = logger("keyrack")
 MARK = "instance.key.sealed"
 COUNTED = "instance.key.counted"
 EVENTS = "instance.key.events"
+RECEIPTS = "instance.key.receipts"
 AGAIN_AFTER = timedelta(hours=1)
 WORDS: Mapping[str, str] = {
     "users": "user",
@@ -73,6 +74,8 @@ WORDS: Mapping[str, str] = {
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
     "offboardings": "offboarding",
+    "offboarding_hosts": "host of an offboarding",
+    "offboarding_git": "Git endpoint of an offboarding",
     "key_policies": "policy of keys",
     "key_sources": "account elsewhere",
     "web_sessions": "session of a browser",
@@ -83,7 +86,13 @@ WORDS: Mapping[str, str] = {
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
 _REFUSING = frozenset(("revocations", "revoked_keys", "expired_keys", "held_back"))
-OWNERS = (("server_id", "servers"), ("user_id", "users"), ("group_id", "groups"), ("repository_id", "repositories"))
+OWNERS = (
+    ("offboarding_id", "offboardings"),  # first: its server may be deleted by now
+    ("server_id", "servers"),
+    ("user_id", "users"),
+    ("group_id", "groups"),
+    ("repository_id", "repositories"),
+)
 _HAVING_IDS = frozenset(WORDS) - {"access_tree"}
 MOST_REMEMBERED = 10_000
 
@@ -199,6 +208,35 @@ def note_events(connection: Connection, key: InstanceKey, folder: Path, *, resto
     seals.use(key.seal_row)
     sealed.lend(connection, seals)
     event_seals.begin(connection)
+
+
+def seal_receipts(
+    connection: Connection, key: InstanceKey, folder: Path, *, counted: bool, restoring: bool = False
+) -> None:
+    """Seal what hosts acknowledged in a database from before receipts were sealed, in the transaction that brings it
+    up. counted: whether its rows were counted already, so that those of offboardings are to be counted here.
+
+    As first_time: never where the mark says that this key's receipts were sealed, unless an operator restores that
+    very copy; hosts are asked again then.
+    """
+    if (folder / RECEIPTS).exists() and not restoring:
+        log.error(
+            "this database is from before receipts were sealed, and this key's had been: hosts are asked again. "
+            "If you put an older copy back yourself, stop, delete the file, put it back once more",
+            file=str(folder / RECEIPTS),
+        )
+        return
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    rows = sealed_tables.seal_receipts(connection, counted=counted)
+    log.info("what hosts acknowledge is sealed from now on", rows=rows)
+
+
+def note_receipts(folder: Path) -> None:
+    """Put the mark beside the key: receipts in the database that is open are sealed from here on."""
+    if not (folder / RECEIPTS).exists():
+        _put(folder / RECEIPTS, "What hosts acknowledge is sealed in this key's database. Keep this file with the key.")
 
 
 def note_counted(database: Database, folder: Path) -> None:
@@ -368,6 +406,11 @@ def _words(row: AlteredRow) -> str:
         return (
             f"The {what} is not the newest that Keyrack wrote: it, or one that is counted with it, was put back or "
             "deleted in the database. It counts for nothing, until it is removed or sealed again."
+        )
+    if row.receipt:
+        return (
+            f"What a host acknowledged, as the {what} has it, was entered or changed in the database, not by Keyrack. "
+            "It counts for nothing, and the host is asked again."
         )
     if row.incomplete:
         return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-
-from keyrack.records import dataclass
 
 UNKNOWN = "extra_forbidden"
 _TAKES = {

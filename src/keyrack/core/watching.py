@@ -6,6 +6,7 @@ A page asks for what moved by itself, with all that is asked of whoever sees it.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -16,7 +17,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, has_ended
-from keyrack.records import dataclass
 from keyrack.store import watching as rows
 from keyrack.store.engine.prepared import Row
 from keyrack.store.keys import grants

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,7 +17,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, Level
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.database import Foresight
 from keyrack.store.engine.prepared import Row

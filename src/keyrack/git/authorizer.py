@@ -23,7 +23,7 @@ import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.git.upkeep import Upkeep
 from keyrack.logs import logger
-from keyrack.records import dataclass
 from keyrack.ssh import authorized_keys, options
 from keyrack.store.database import DatabaseUnavailable
 

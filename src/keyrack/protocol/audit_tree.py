@@ -196,6 +196,19 @@ def problem(last: Optional[Checkpoint], new: Checkpoint, path: Sequence[bytes]) 
     return ""
 
 
+def says_rewritten(words: str) -> bool:
+    """Whether these are words of an agent that does not find the log as it was; also those of problem()."""
+    return words.startswith(_REWRITTEN)
+
+
+_REWRITTEN = (
+    "the audit log had ",
+    "the first ",
+    "what decides about access was put back",
+    "a checkpoint of the audit log is refused",
+)
+
+
 def read_path(values: Any) -> Tuple[bytes, ...]:
     """A proof as it travels, hashes in hexadecimal. Raises CheckpointProblem."""
     try:

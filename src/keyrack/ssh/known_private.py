@@ -48,7 +48,7 @@ class BlockList:
 
     def find(self, key: PublicKey) -> Optional[int]:
         """The number of the list that `key` is on (0 for a fingerprint in a text file), or None."""
-        if key.sha256 in self._fingerprints:
+        if key.fingerprint in self._fingerprints:
             return 0
         wanted = key_hash(key)
         at = bisect_left(_Hashes(self._records), wanted) * RECORD

@@ -21,7 +21,7 @@ from keyrack.ssh.names import hidden_character
 from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
 from keyrack.ssh.private_key import looks_private
 
-__all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_canonical"]
+__all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_text"]
 
 _FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
 _LONGEST_COMMENT = 1024  # bytes of UTF-8
@@ -47,17 +47,17 @@ class PublicKey(NamedTuple):
         return hash((self.type, self.blob))
 
     @property
-    def canonical(self) -> str:
+    def text(self) -> str:
         """Type and base64 with one blank between: the only form that is stored, compared and delivered."""
         return f"{self.type} {_encode(self.blob)}"
 
     @property
     def line(self) -> str:
-        """The canonical form with the comment after it, as in a .pub file; for showing, never for a host."""
-        return f"{self.canonical} {self.comment}" if self.comment else self.canonical
+        """The text with the comment after it, as in a .pub file; for showing, never for a host."""
+        return f"{self.text} {self.comment}" if self.comment else self.text
 
     @property
-    def sha256(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint as `ssh-keygen -l` prints it: SHA256: and base64 without padding."""
         return of_blob(self.blob)
 
@@ -131,22 +131,22 @@ def _read(line: str) -> PublicKey:
     return PublicKey(key_type, blob, bits, comment)
 
 
-def read_canonical(line: str) -> PublicKey:
-    """The key in a line that `PublicKey.canonical` made earlier; raises KeyProblem when it is not in that very form.
+def read_text(text: str) -> PublicKey:
+    """The key in what `PublicKey.text` made earlier; raises KeyProblem when it is not in that very form.
 
-    Checks everything but the mathematics, which `parse` did before the line was stored or signed: so that a
+    Checks everything but the mathematics, which `parse` did before the text was stored or signed: so that a
     thousand RSA keys are read in milliseconds.
     """
-    key_type, _, encoded = line.partition(" ")
+    key_type, _, encoded = text.partition(" ")
     if key_type not in TYPES:
-        raise KeyProblem("unknown-type", "The line does not start with a known key type.")
+        raise KeyProblem("unknown-type", "The text does not start with a known key type.")
     blob = _decode(encoded)
     return PublicKey(key_type, blob, read_blob(key_type, blob, mathematics=False))
 
 
-def fingerprint_of(canonical: str) -> str:
-    """The SHA-256 fingerprint of a canonical line that was checked before, without checking it again."""
-    return of_blob(binascii.a2b_base64(canonical.split(" ")[1]))
+def fingerprint_of(public_key: str) -> str:
+    """The SHA-256 fingerprint of a public key's text that was checked before, without checking it again."""
+    return of_blob(binascii.a2b_base64(public_key.split(" ")[1]))
 
 
 def _encode(data: bytes) -> str:

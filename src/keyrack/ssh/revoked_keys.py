@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from keyrack.ssh.public_key import read_canonical
+from keyrack.ssh.public_key import read_text
 
 HEADER = "# Written by Keyrack; changes here are lost.\n"
 
 
 def render(lines: Iterable[str]) -> bytes:
-    """The whole file, for canonical key lines (type and base64), in any order; the same set gives the same bytes.
+    """The whole file, for public keys (each PublicKey.text), in any order; the same set gives the same bytes.
 
-    Raises KeyProblem for a line that is not canonical.
+    Raises KeyProblem for one that is not in that form.
     """
-    canonical = sorted({read_canonical(line).canonical for line in lines})
-    return (HEADER + "".join(f"{line}\n" for line in canonical)).encode("ascii")
+    public_keys = sorted({read_text(line).text for line in lines})
+    return (HEADER + "".join(f"{line}\n" for line in public_keys)).encode("ascii")

@@ -172,15 +172,19 @@ class Database:
                 finally:
                     self._turn = None
 
-    def answer_at_once(self, call: Callable[[], T]) -> T:
-        """What a call answers that is made within at_once()."""
+    def answer_at_once(self, call: Callable[[], T], later: Callable[[Callable[[], None]], object] | None = None) -> T:
+        """What a call answers that is made within at_once().
+
+        later: an event loop's call_soon. All that is asked in one of its rounds sees one instant, which is after each
+        of those calls came in: to look for it anew takes as long as many a call.
+        """
         if self._at_once is None:
             raise NotAtOnce("the database is elsewhere")
         self._at_once.begin()
         try:
             return call()
         finally:
-            self._at_once.end()
+            self._at_once.end(later)
 
     def lend(self, turn: Turn) -> None:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""

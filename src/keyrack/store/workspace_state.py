@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
 from keyrack.model import Credential, Grant, Project, RepositoryRole, User, UserKey, Workspace
-from keyrack.records import dataclass
 from keyrack.store.git import deploy_keys
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository, record

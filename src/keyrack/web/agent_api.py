@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
-from keyrack.records import dataclass
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines

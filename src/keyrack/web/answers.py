@@ -15,6 +15,7 @@ T = TypeVar("T")
 LONGEST_KEPT = 256
 """Of pages that were asked for by more characters nothing is kept, as each caller may ask for many such."""
 
+_JSON = (b"content-type", b"application/json")
 # json.dumps makes an encoder anew each time where it is given any option.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -25,6 +26,16 @@ class JsonAnswer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The content as the body."""
         return _encode(content).encode()
+
+
+class _Written(Response):
+    """An answer that is JSON already, with the headers that a Response would find out each time."""
+
+    def __init__(self, body: bytes) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), _JSON]
 
 
 class RecordsAsJson(Generic[T]):
@@ -65,16 +76,16 @@ class RecordsAsJson(Generic[T]):
         key = (tuple(map(id, page.items)), page.total, page.offset, page.limit, form, of)
         kept = self._pages.get(key)
         if kept is not None:
-            return Response(kept[1], media_type="application/json")
+            return _Written(kept[1])
         texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
             if len(self._pages) >= self._most_pages:
                 self._pages.clear()
             self._pages[key] = (page.items, body)
-        return Response(body, media_type="application/json")
+        return _Written(body)
 
 
 def one(text: str) -> Response:
     """An answer that is one thing, as RecordsAsJson has it."""
-    return Response(text, media_type="application/json")
+    return _Written(text.encode())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -19,7 +20,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.database import Commits, DatabaseUnavailable, NotAtOnce, TookLonger, commits
 from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies
@@ -282,7 +282,8 @@ class _Path:
                     self._callers.held(request, who)
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
-        return self._instance.database.answer_at_once(run)
+        # What the loop heard of before this round it makes in it, and what comes from now on after the round's end.
+        return self._instance.database.answer_at_once(run, asyncio.get_running_loop().call_soon)
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
         """What was tried in vain is not tried again for a while: it took milliseconds in which nobody was served."""
@@ -316,6 +317,9 @@ class _Path:
             actor = strangers(dialect.name, address_of(request))
         else:
             actor = dialect.authenticate(self._instance, request)
+            noted = commits.get()
+            if noted is not None:
+                noted.made = False  # what is kept of a proof's use is nothing that was asked for
         known[:] = [actor]
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from keyrack.core.hosts import copies
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
-from keyrack.records import dataclass
 from keyrack.web import request_ids
 from keyrack.web.machines import HEADER, Machines
 from keyrack.web.protocol import BoundedProtocol

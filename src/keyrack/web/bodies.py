@@ -219,6 +219,8 @@ def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
 
     repeats: the last value counts instead, for pages of ours that name a parameter several times.
     """
+    if not request.scope["query_string"]:
+        return Parameters()
     try:
         pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeError, ValueError):

@@ -11,11 +11,11 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from keyrack.core.people.throttle import network
-from keyrack.records import dataclass
 
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
@@ -95,8 +95,6 @@ class Callers:
         ]
         if not proofs:
             return None
-        mark = hashlib.blake2b(address.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16)
-        for proof in proofs:
-            signed = proof.startswith(_SIGNATURE)
-            mark.update(b"\n" + (proof.partition(b",")[0] if signed else proof))
-        return mark.digest()
+        said = [proof.partition(b",")[0] if proof.startswith(_SIGNATURE) else proof for proof in proofs]
+        text = b"\n".join((address.encode("utf-8", "surrogatepass"), *said))
+        return hashlib.blake2b(text, key=self._key, digest_size=16).digest()

@@ -329,6 +329,8 @@ class _Queue:
                 flow.waiting.remove(came)
                 self._waiting -= 1
                 self._forget(name, flow)
+                # A slot that came free meanwhile was for this call, and somebody came after it.
+                self._serve()
             else:
                 self.leave(name, flow)  # the slot was given in the very moment of giving up
             raise
@@ -339,6 +341,10 @@ class _Queue:
         flow.running -= 1
         self._list(name, flow)
         self._forget(name, flow)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give free slots to those who wait."""
         while self._free and self._next:
             _, _, following = heapq.heappop(self._next)
             self._listed.discard(following)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from re import Pattern
 from typing import Any, Generic, TypeVar
@@ -10,11 +11,11 @@ from typing import Any, Generic, TypeVar
 from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
-from keyrack.records import dataclass
-
 T = TypeVar("T")
 
 REST = ":path}"
+MOST_KEPT, LONGEST_KEPT = 1_000, 128
+"""Of so many paths, of at most so many characters, it is kept where they lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Paths(Generic[T]):
         self._rest: list[tuple[str, _Pattern[T]]] = []
         self._open: dict[int, list[_Pattern[T]]] = {}
         self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
+        self._found: dict[str, tuple[T, dict[str, Any]]] = {}
         for template, target in templates:
             regex, convertors = _compiled(template)
             pattern, count, first = _Pattern(regex, convertors, target), template.count("/"), _first(template)
@@ -52,6 +54,16 @@ class Paths(Generic[T]):
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """The target of the first template that a path fits, and what stands in it by name; None where none does."""
+        known = self._found.get(path)
+        if known is None:
+            known = self._find(path)
+            if known is not None and len(path) <= LONGEST_KEPT:
+                if len(self._found) >= MOST_KEPT:
+                    self._found.clear()
+                self._found[path] = known
+        return None if known is None else (known[0], known[1].copy())
+
+    def _find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         count = path.count("/")
         for pattern in self._by_first.get((count, _first(path))) or self._open.get(count) or ():
             match = pattern.regex.match(path)

@@ -166,12 +166,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a head says one thing to everybody that it passes: a version that is spoken here, one host, so that
         nothing between led it elsewhere by another name (RFC 9112, 3.2), and no coding beside chunks (6.1).
         """
-        version = self.parser.get_http_version()
-        hosts = [value for name, value in self.headers if name == b"host"]
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if version not in ("1.0", "1.1") or len(hosts) > 1 or (not hosts and version == "1.1"):
-            return False
-        return all(HOST.fullmatch(one) for one in hosts) and all(one.lower() == b"chunked" for one in codings)
+        version, hosts = self.parser.get_http_version(), 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if HOST.fullmatch(value) is None:
+                    return False
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                return False
+        return version in ("1.0", "1.1") and hosts <= 1 and (hosts == 1 or version == "1.0")
 
     def _may_be_held(self) -> bool:
         parser = self.parser

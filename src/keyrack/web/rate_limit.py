@@ -7,8 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-
-from keyrack.records import dataclass
+from dataclasses import dataclass
 
 WINDOW_SECONDS = 60.0
 # Beyond this many callers in one minute, those whose minute is over are forgotten first.

@@ -107,10 +107,10 @@ def form_of(sshd: Sshd) -> EndForm:
 def moments_of(document: HostDocument) -> FrozenSet[int]:
     """Every end in a document, in seconds since 1970."""
     return frozenset(
-        authorized_keys.end_of(entry.expires_at)
-        for entries in document.users.values()
-        for entry in entries
-        if entry.expires_at is not None
+        authorized_keys.end_of(key.expires_at)
+        for keys in document.users.values()
+        for key in keys
+        if key.expires_at is not None
     )
 
 

@@ -43,8 +43,8 @@ def render(document: HostDocument, ends: Ends = IN_UTC) -> Rendered:
     """The files of a document. ends: how the running sshd reads the ends of keys."""
     local = dict(ends.local)
     users = {}
-    for username, entries in document.users.items():
-        lines = (_line(entry, ends, local) for entry in entries)
+    for username, keys in document.users.items():
+        lines = (_line(key, ends, local) for key in keys)
         users[username] = authorized_keys.render(line for line in lines if line is not None)
     return Rendered(users, revoked_keys.render(document.revoked))
 
@@ -57,20 +57,20 @@ def differ_by_ends(found: bytes, wanted: bytes, whole: bytes) -> bool:
     return wanted_lines <= lines <= all_lines
 
 
-def _line(entry: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) -> Optional[str]:
+def _line(key: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) -> Optional[str]:
     """None where a key must not be in force now, because its end has passed or cannot be written."""
     # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
-    if entry.expires_at is None or ends.form is EndForm.UTC:
-        return authorized_keys.key_line(entry.public_key, entry.options, entry.expires_at)
-    moment = authorized_keys.end_of(entry.expires_at)
+    if key.expires_at is None or ends.form is EndForm.UTC:
+        return authorized_keys.key_line(key.public_key, key.options, key.expires_at)
+    moment = authorized_keys.end_of(key.expires_at)
     if moment in ends.ended:
         return None
     if ends.form is EndForm.ABSENT:
-        return authorized_keys.key_line(entry.public_key, entry.options)
+        return authorized_keys.key_line(key.public_key, key.options)
     text = local.get(moment)
     if text is None:
         return None
-    return authorized_keys.key_line(entry.public_key, (*entry.options, authorized_keys.expiry_option(text)))
+    return authorized_keys.key_line(key.public_key, (*key.options, authorized_keys.expiry_option(text)))
 
 
 class KeyFiles:

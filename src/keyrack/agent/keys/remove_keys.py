@@ -49,9 +49,9 @@ def remove_keys(
     No other path is touched, whatever the document says. rules: by which it was found.
     """
     problems = []
-    for order in removals:
+    for removal in removals:
         for one in reported_keys:
-            if (one.path, one.fingerprint) == (order.path, order.fingerprint) and one.kind in (KEY, AUTHORITY):
+            if (one.path, one.fingerprint) == (removal.path, removal.fingerprint) and one.kind in (KEY, AUTHORITY):
                 try:
                     _rewrite(one, rules)
                 except (OSError, KeyError, as_account.AccountProblem) as problem:

@@ -49,9 +49,9 @@ class Rights:
             ends = self._ends[session.user] = {}
             document = self.document
             # A frozen key opens no new session, and ends none.
-            for entry in (*document.users.get(session.user, ()), *document.frozen.get(session.user, ())):
-                fingerprint = fingerprint_of(entry.public_key)
-                end = math.inf if entry.expires_at is None else entry.expires_at.timestamp()
+            for key in (*document.users.get(session.user, ()), *document.frozen.get(session.user, ())):
+                fingerprint = fingerprint_of(key.public_key)
+                end = math.inf if key.expires_at is None else key.expires_at.timestamp()
                 ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))
         return ends.get(session.fingerprint, 0.0)
 

@@ -31,7 +31,7 @@ from keyrack.agent.sessions.login_log import LoggedLogin
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
 from keyrack.agent.sessions.unknown import UnknownSessions
-from keyrack.agent.sessions.untold_logins import UntoldLogins
+from keyrack.agent.sessions.unreported_logins import UnreportedLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes, threads
@@ -76,7 +76,7 @@ class SessionWatch:
         self._unknown = UnknownSessions(Sshd(enrolment.sshd_config), self._log)
         self._not_known = ""
         self._uses = Uses()
-        self._untold = UntoldLogins(remembered.get("untold"))
+        self._unreported = UnreportedLogins(remembered.get("untold"))
         self._names: Set[str] = {str(name) for name in _list(remembered.get("names")) if account_problem(name) is None}
         self._comers = Comers(remembered.get("comers"))
         self._is_known = "place" in remembered
@@ -116,7 +116,7 @@ class SessionWatch:
         self._uses.add(logins)
         self._comers.add(logins)
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
-        self._untold.add(logins if self._is_known else ())
+        self._unreported.add(logins if self._is_known else ())
         self._is_known = True
         changed = self._sessions.look(logins)
         self._note_names(logins)
@@ -133,7 +133,7 @@ class SessionWatch:
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
             return
-        due = self._news or self._uses or self._untold or time.monotonic() >= self._machine_at
+        due = self._news or self._uses or self._unreported or time.monotonic() >= self._machine_at
         if due and time.monotonic() >= self._report_at:
             self._report()
 
@@ -194,7 +194,7 @@ class SessionWatch:
         taken = self._uses.take(self._most)
         batch = None
         if not (self._apart and taken):
-            batch = self._untold.batch(anybodys=login_log.is_anybodys(self._log), most=self._most)
+            batch = self._unreported.batch(anybodys=login_log.is_anybodys(self._log), most=self._most)
         tells_sessions = self._news and not (self._apart and (taken or batch))
         report = Report(
             agent_version=__version__,
@@ -223,11 +223,11 @@ class SessionWatch:
                 return
             # An older service does not take such a report, and will not like it better the next time.
             if batch is not None:
-                self._untold.leave_out()
+                self._unreported.leave_out()
                 self._report_at = 0.0  # those that it kept waiting go on soon
         else:
             if batch is not None:
-                self._untold.answered()
+                self._unreported.answered()
             self._most = min(2 * self._most, last_uses.MOST)
             self._apart = False
         self._machine_at = time.monotonic() + MACHINE_SECONDS
@@ -250,7 +250,7 @@ class SessionWatch:
             self._most = number // 2
         self._uses.put_back(taken)
         if report.logins is not None:
-            self._untold.refused()
+            self._unreported.refused()
         self._report_at = 0.0
         return True
 
@@ -272,7 +272,7 @@ class SessionWatch:
             "sessions": sessions.save(self._sessions.live),
             "place": place,
             "boot": processes.boot_id(),
-            "untold": self._untold.save(),
+            "untold": self._unreported.save(),
             "names": sorted(self._names),
             "comers": self._comers.save(),
         }
@@ -291,7 +291,7 @@ def _list(value: object) -> List[object]:
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     """What a document opens: accounts with keys."""
     let_in = (*document.users.items(), *document.frozen.items())
-    return {(user, entry.public_key) for user, entries in let_in for entry in entries}
+    return {(user, key.public_key) for user, keys in let_in for key in keys}
 
 
 def glass_of(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:

@@ -571,16 +571,16 @@ def _stays(one: ReportedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
-    entries = document.users.get(one.username, ())
-    same = (entry for entry in entries if fingerprint_of(entry.public_key) == one.fingerprint)
+    keys = document.users.get(one.username, ())
+    same = (key for key in keys if fingerprint_of(key.public_key) == one.fingerprint)
     written = {_bound(name, value) for name, value in line_options.parse(one.options).entries}
-    return any(_bounds(entry) <= written for entry in same)
+    return any(_bounds(key) <= written for key in same)
 
 
-def _bounds(entry: AuthorizedKey) -> Set[Tuple[str, str]]:
+def _bounds(key: AuthorizedKey) -> Set[Tuple[str, str]]:
     """What keeps a key from opening its account for whoever has it, from anywhere, for ever and for all."""
-    options = {_bound(*split_option(option)) for option in entry.options}
-    ends = {_bound("expiry-time", None)} if entry.expires_at is not None else set()
+    options = {_bound(*split_option(option)) for option in key.options}
+    ends = {_bound("expiry-time", None)} if key.expires_at is not None else set()
     return {bound for bound in options if bound[0] in _BOUNDS} | ends
 
 

@@ -5,7 +5,7 @@ shown; changes nothing.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.listening import Listener
@@ -44,9 +44,7 @@ class HostKeyLook:
             if before == signature and listening.still(listeners):
                 return self._found
         listeners = self._sshd.listeners()
-        # What does not listen now has not moved. Where nobody can see who listens, its settings say where it should.
-        where = listening.as_people_come(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
-        self.port = where[0].port if where else self.port
+        where = self._note_port(listeners)
         self._asked, self._asked_at = (signature, listeners), time.monotonic()
         for one in where if listeners else ():
             found = ask(*one.near)
@@ -55,6 +53,17 @@ class HostKeyLook:
                 self._found = found
                 break
         return self._found
+
+    def ensure_port(self) -> None:
+        """Find the port where it is not known yet: quick, as nobody is asked for keys."""
+        if self.port is None:
+            self._note_port(self._sshd.listeners())
+
+    def _note_port(self, listeners: Tuple[Listener, ...]) -> List[Listener]:
+        # What does not listen now has not moved. Where nobody can see who listens, its settings say where it should.
+        where = listening.as_people_come(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
+        self.port = where[0].port if where else self.port
+        return where
 
 
 def ask(host: str, port: int) -> Optional[SshdHostKeys]:
@@ -67,7 +76,7 @@ def ask(host: str, port: int) -> Optional[SshdHostKeys]:
     for line in programs.run(asked, seconds=_ALL_SECONDS).output.split("\n"):
         _, _, rest = line.partition(" ")
         try:
-            keys.add(public_key.parse(rest).canonical)
+            keys.add(public_key.parse(rest).text)
         except public_key.KeyProblem:
             continue  # a comment, or a type that nobody can check
     return SshdHostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None

@@ -25,24 +25,24 @@ Version = Callable[[], Tuple[int, int]]
 """Of the sshd that runs; asked where it matters."""
 
 
-def problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]", version: Version) -> str:
+def problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]", version: Version) -> str:
     """What keeps one key from opening an account, wherever its owner comes from; empty where nothing does."""
     return (
         _file_problem(name, version)
-        or _key_problem(entry, effective, name, revoked)
-        or _options_problem(entry, version)
-        or _signature_problem(entry, effective, version)
+        or _key_problem(key, effective, name, revoked)
+        or _options_problem(key, version)
+        or _signature_problem(key, effective, version)
     )
 
 
-def sources(entry: AuthorizedKey) -> str:
+def sources(key: AuthorizedKey) -> str:
     """From where alone a key may be used (`from`), as its line has it; empty: from anywhere."""
-    return _value(entry.options, "from")
+    return _value(key.options, "from")
 
 
-def command(entry: AuthorizedKey) -> str:
+def command(key: AuthorizedKey) -> str:
     """What runs in place of what its owner asks for (`command`); empty where they may ask for anything."""
-    return _value(entry.options, "command")
+    return _value(key.options, "command")
 
 
 def is_bound(effective: Effective, name: str) -> bool:
@@ -55,11 +55,11 @@ def is_bound(effective: Effective, name: str) -> bool:
     return account is not None and os.path.basename(account.pw_shell) in _NO_WORK
 
 
-def must_verify(entry: AuthorizedKey, effective: Effective) -> bool:
+def must_verify(key: AuthorizedKey, effective: Effective) -> bool:
     """Whether its security key must have checked its user (PIN), which nothing in its public half says it ever does."""
-    if not entry.public_key.startswith("sk-"):
+    if not key.public_key.startswith("sk-"):
         return False
-    return _VERIFY in entry.options or _VERIFY in effective.one("pubkeyauthoptions").replace(",", " ").split()
+    return _VERIFY in key.options or _VERIFY in effective.one("pubkeyauthoptions").replace(",", " ").split()
 
 
 def _value(options: Iterable[str], name: str) -> str:
@@ -69,17 +69,17 @@ def _value(options: Iterable[str], name: str) -> str:
     return ""
 
 
-def _options_problem(entry: AuthorizedKey, version: Version) -> str:
+def _options_problem(key: AuthorizedKey, version: Version) -> str:
     """Why sshd refuses the whole line for what stands before the key, as one does that knows an option not yet."""
-    if not entry.options:
+    if not key.options:
         return ""
     running = version()
     if running == UNKNOWN:
         return ""
-    found = line_options.parse(",".join(entry.options), version=running).problem
+    found = line_options.parse(",".join(key.options), version=running).problem
     if found is None:
         return ""
-    options = ", ".join(option.partition("=")[0] for option in entry.options)
+    options = ", ".join(option.partition("=")[0] for option in key.options)
     return f"OpenSSH {running[0]}.{running[1]} refuses its line, as {found} ({options})"
 
 
@@ -92,41 +92,41 @@ def _file_problem(name: str, version: Version) -> str:
     return ""
 
 
-def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
+def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
     """What keeps one key from opening an account; check (3)."""
-    key = public_key.read_canonical(entry.public_key)
-    if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
+    parsed = public_key.read_text(key.public_key)
+    if key.expires_at is not None and key.expires_at.timestamp() <= time.time():
         return "its end has come"
-    if key.canonical in revoked:
+    if parsed.text in revoked:
         return "it is revoked on this host"
-    listed = revoked_list.problem(effective.one("revokedkeys"), key.canonical)
+    listed = revoked_list.problem(effective.one("revokedkeys"), parsed.text)
     if listed:
         return listed
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
-    signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
+    signatures = _RSA_SIGNATURES if parsed.type == "ssh-rsa" else (parsed.type,)
     if taken and not set(signatures) & set(taken.split(",")):
-        return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {key.type})"
+        return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {parsed.type})"
     # Before 8.5, where the list was one of types of keys, ssh-rsa stood for newer signatures, too.
     of_signatures = effective.one("pubkeyacceptedalgorithms").split(",")
-    if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and key.type == "ssh-rsa":
+    if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and parsed.type == "ssh-rsa":
         return "sshd takes it with SHA-1 alone, as no ssh since 8.8 signs (PubkeyAcceptedAlgorithms has no rsa-sha2)"
     least = effective.one("requiredrsasize")
-    if key.type == "ssh-rsa" and least.isdecimal() and key.bits < int(least):
-        return f"it has {key.bits} bits, and sshd wants {least} (RequiredRSASize)"
-    forced = any(option.lower().startswith("command=") for option in entry.options)
+    if parsed.type == "ssh-rsa" and least.isdecimal() and parsed.bits < int(least):
+        return f"it has {parsed.bits} bits, and sshd wants {least} (RequiredRSASize)"
+    forced = any(option.lower().startswith("command=") for option in key.options)
     if effective.one("permitrootlogin") == "forced-commands-only" and not forced and _is_root(name):
         return "sshd lets root in with a forced command only (PermitRootLogin forced-commands-only)"
     return ""
 
 
-def _signature_problem(entry: AuthorizedKey, effective: Effective, version: Version) -> str:
+def _signature_problem(key: AuthorizedKey, effective: Effective, version: Version) -> str:
     """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
 
     A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
     sshd tells of what it takes, and of what the certificates that it takes are signed with.
     """
     taken = effective.one("pubkeyacceptedalgorithms").split(",")
-    if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not entry.public_key.startswith("ssh-rsa "):
+    if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not key.public_key.startswith("ssh-rsa "):
         return ""
     if version() >= _TELLS_SIGNATURES and "rsa-sha2-512-cert-v01@openssh.com" not in taken:
         return ""

@@ -78,7 +78,7 @@ class LoginCheck:
 
         Raises SshdProblem when sshd does not answer.
         """
-        users = {name: entries for name, entries in sorted(document.users.items()) if entries}
+        users = {name: keys for name, keys in sorted(document.users.items()) if keys}
         return self.judge(users, document.revoked, config, came=came)
 
     def judge(
@@ -100,7 +100,7 @@ class LoginCheck:
         refused = set(revoked)
         verdicts = []
         asked: Optional[_Answers] = None
-        for name, entries in users.items():
+        for name, keys in users.items():
             judged = accounts[name]
             why = judged.everywhere if everywhere else judged.why
             answers = judged.open if everywhere and judged.open else judged.answers
@@ -109,7 +109,7 @@ class LoginCheck:
                 why = next(filter(None, whys), "") if not everywhere or all(whys) else ""
                 # Each key must be taken where nothing else keeps it out.
                 answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
-            named = {key_check.sources(entry) for entry in entries if entry.options} - {""}
+            named = {key_check.sources(key) for key in keys if key.options} - {""}
             sources, seen = dict.fromkeys(named, OpenPlaces((), why)), OpenPlaces((), why)
             if not why and (named or came.addresses):
                 asked = asked or _Answers(self._sshd, config)
@@ -117,7 +117,7 @@ class LoginCheck:
                 seen = _ways(name, asked.from_addresses(name, came.addresses), None, beside)
             version = self._sshd.running.version
             verdicts.append(
-                Verdict(name, why, entries, answers, refused, everywhere, version=version, sources=sources, seen=seen)
+                Verdict(name, why, keys, answers, refused, everywhere, version=version, sources=sources, seen=seen)
             )
         return verdicts
 

@@ -63,7 +63,7 @@ class Verdict:
         self,
         username: str,
         why: str,
-        entries: Sequence[AuthorizedKey],
+        keys: Sequence[AuthorizedKey],
         answers: Sequence[Effective],
         revoked: "set[str]",
         everywhere: bool = False,
@@ -78,7 +78,7 @@ class Verdict:
         """
         self.username = username
         self.why = why
-        self._entries = entries
+        self._keys = keys
         self._answers = answers
         self._revoked = revoked
         self._everywhere = everywhere
@@ -88,7 +88,7 @@ class Verdict:
 
     def judged(self) -> Iterator[KeyVerdict]:
         """Each of its keys."""
-        return (self._judge(entry) for entry in self._entries)
+        return (self._judge(key) for key in self._keys)
 
     def opening(self) -> Iterator[AuthorizedKey]:
         """The keys that open it."""
@@ -109,21 +109,21 @@ class Verdict:
         whys = "; ".join(sorted({one.why for one in self.judged()}))
         return f"no key opens the account {self.username}: {self.why or whys}"
 
-    def _answers_for(self, entry: AuthorizedKey) -> Sequence[Effective]:
-        source = key_check.sources(entry)
+    def _answers_for(self, key: AuthorizedKey) -> Sequence[Effective]:
+        source = key_check.sources(key)
         return [answer for _, answer in self._sources[source].open] if source else self._answers
 
-    def _judge(self, entry: AuthorizedKey) -> KeyVerdict:
-        whys = [self._problem(entry, answer) for answer in self._answers_for(entry)]
-        source = key_check.sources(entry)
+    def _judge(self, key: AuthorizedKey) -> KeyVerdict:
+        whys = [self._problem(key, answer) for answer in self._answers_for(key)]
+        source = key_check.sources(key)
         if source and not whys:
-            return KeyVerdict(entry, self._sources[source].why)
+            return KeyVerdict(key, self._sources[source].why)
         # Whoever may come from some places only needs one of them.
         opens = not all(whys) if self._everywhere or source else not any(whys)
-        return KeyVerdict(entry, "" if opens else next(filter(None, whys)))
+        return KeyVerdict(key, "" if opens else next(filter(None, whys)))
 
-    def _problem(self, entry: AuthorizedKey, answer: Effective) -> str:
-        return key_check.problem(entry, answer, self.username, self._revoked, self._version)
+    def _problem(self, key: AuthorizedKey, answer: Effective) -> str:
+        return key_check.problem(key, answer, self.username, self._revoked, self._version)
 
     def _binding(self, key: AuthorizedKey, until: float, came: Came) -> str:
         if key_check.command(key):

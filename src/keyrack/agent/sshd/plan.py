@@ -102,8 +102,8 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
 
 def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
-        name: {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
-        for name, entries in document.users.items()
+        name: {public_key.read_text(key.public_key).fingerprint for key in keys}
+        for name, keys in document.users.items()
     }
     today: Dict[str, Set[str]] = {}
     yield ""
@@ -134,11 +134,11 @@ def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Itera
     everybody = today.get(EVERYBODY, set())
     for name in sorted(document.users):
         missing = "" if lookup.exists(name) else f" ({lookup.absence(name)})"
-        for entry in document.users[name]:
-            fingerprint = public_key.read_canonical(entry.public_key).sha256
+        for key in document.users[name]:
+            fingerprint = public_key.read_text(key.public_key).fingerprint
             if fingerprint not in today.get(name, set()) | everybody:
-                line = key_line("", entry.options, entry.expires_at).strip()
-                yield f"  + {name}: {fingerprint} {entry.name} {line}".rstrip() + missing
+                line = key_line("", key.options, key.expires_at).strip()
+                yield f"  + {name}: {fingerprint} {key.name} {line}".rstrip() + missing
                 count += 1
     if not count:
         yield "  no change: the same keys open the same accounts"

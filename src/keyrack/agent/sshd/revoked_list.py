@@ -25,14 +25,14 @@ def unreadable(path: str) -> str:
     return _read(path, file_stamp.stamp(path))[2] if _is_set(path) else ""
 
 
-def problem(path: str, canonical: str) -> str:
+def problem(path: str, public_key: str) -> str:
     """Why a key (type, blank, base64) is refused by this file, or why that cannot be known; empty where it is not."""
     if not _is_set(path):
         return ""
     keys, is_krl, _ = _read(path, file_stamp.stamp(path))
     if is_krl:
-        return _asked(path, file_stamp.stamp(path), canonical)
-    return _words(path) if canonical in keys else ""
+        return _asked(path, file_stamp.stamp(path), public_key)
+    return _words(path) if public_key in keys else ""
 
 
 def is_readable(path: str) -> bool:
@@ -88,14 +88,14 @@ def _bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _asked(path: str, stamp: object, canonical: str) -> str:
+def _asked(path: str, stamp: object, public_key: str) -> str:
     """What ssh-keygen says of a key and a list of its own kind."""
     program = programs.find("ssh-keygen")
     if program is None:
         # Not kept: the program may be installed at any time.
         return f"whether it is revoked cannot be known: RevokedKeys {path} is a KRL, and ssh-keygen was not found"
     try:
-        return _answer(program, path, stamp, canonical)
+        return _answer(program, path, stamp, public_key)
     except _NoAnswer as problem:
         return f"whether it is revoked cannot be known: {problem}"
 
@@ -105,10 +105,10 @@ class _NoAnswer(Exception):
 
 
 @functools.lru_cache(maxsize=_KEYS_ASKED)
-def _answer(program: str, path: str, stamp: object, canonical: str) -> str:
+def _answer(program: str, path: str, stamp: object, public_key: str) -> str:
     """Raises _NoAnswer."""
     # It ends with a status of its own kind for each fault, so its words count.
-    ended = programs.run([program, "-Q", "-f", path, "/dev/stdin"], stdin=canonical.encode("ascii") + b"\n")
+    ended = programs.run([program, "-Q", "-f", path, "/dev/stdin"], stdin=public_key.encode("ascii") + b"\n")
     if ended.status is None or ended.status < 0:
         raise _NoAnswer(ended.errors if ended.status is None else f"{program} was ended from outside")
     said = ended.output.strip()

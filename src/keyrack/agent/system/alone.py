@@ -73,7 +73,7 @@ def leave(process: int) -> None:
     if process != os.getpid():
         return
     for path, descriptor in _HELD.items():
-        _take_away(path, descriptor)
+        _unlink_own(path, descriptor)
         os.close(descriptor)
     _HELD.clear()
     with contextlib.suppress(OSError):
@@ -89,12 +89,12 @@ def _sweep() -> None:
                 descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
                 try:
                     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _take_away(path, descriptor)
+                    _unlink_own(path, descriptor)
                 finally:
                     os.close(descriptor)
 
 
-def _take_away(path: str, descriptor: int) -> None:
+def _unlink_own(path: str, descriptor: int) -> None:
     """Unlink a file whose lock is ours; another one of its name may be another's."""
     with contextlib.suppress(OSError):
         if os.path.samestat(os.fstat(descriptor), os.stat(path)):

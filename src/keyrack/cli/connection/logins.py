@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-
-from keyrack.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

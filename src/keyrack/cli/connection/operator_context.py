@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +17,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -11,7 +12,6 @@ from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, on_data, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json, table
-from keyrack.records import dataclass
 
 SERVERS = "`keyrack hosts list` shows which there are."
 ROWS = "`keyrack hosts damaged` shows which there are."

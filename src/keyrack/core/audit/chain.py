@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
-from keyrack.records import dataclass
 from keyrack.store.audit import audit_log, events
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.engine.prepared import Row

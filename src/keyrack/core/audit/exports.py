@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.records import dataclass
 from keyrack.store.audit.audit_log import Signed
 from keyrack.store.sealing.plain import encode
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from keyrack.records import dataclass
 from keyrack.store import overview as rows
 
 AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
@@ -13,7 +14,6 @@ from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, Window
-from keyrack.records import dataclass
 from keyrack.store import overview as rows
 from keyrack.store.audit import tallies
 from keyrack.store.engine.prepared import Row

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
 from keyrack.store.hosts import servers

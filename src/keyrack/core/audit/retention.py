@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.store.audit import retention
 

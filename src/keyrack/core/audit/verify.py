@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,6 @@ from keyrack.core.work import Attempt
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.records import dataclass
 from keyrack.store.audit import audit_log
 from keyrack.store.audit.audit_log import Chained, Signed
 from keyrack.store.sealing import event_seals

@@ -9,7 +9,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,6 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import LEVELS, Actor, Event
-from keyrack.records import dataclass
 from keyrack.store.audit import events, webhooks
 from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 

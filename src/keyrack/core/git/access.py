@@ -13,7 +13,7 @@ import os
 import pwd
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -25,10 +25,9 @@ from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, RepositoryRole, has_ended
-from keyrack.records import dataclass
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_canonical
+from keyrack.ssh.public_key import read_text
 from keyrack.store.git import git_access
 from keyrack.store.git.repositories import Repository
 
@@ -279,7 +278,7 @@ def _deploy_key_holds(key: git_access.SoundDeployKey, fingerprint: str) -> bool:
 
 def _fingerprint(public_key: str) -> str:
     try:
-        return read_canonical(public_key).sha256
+        return read_text(public_key).fingerprint
     except KeyProblem:
         return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -14,7 +14,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.ssh.printable import printable
 from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable

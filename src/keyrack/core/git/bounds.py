@@ -10,11 +10,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from keyrack.core.git.access import GitAccess
 from keyrack.errors import Kind, Refusal
-from keyrack.records import dataclass
 from keyrack.settings import Settings
 
 # References that one push may create, change or delete, and that a repository may hold.

@@ -51,7 +51,7 @@ def add(
         def change(work: Work) -> DeployKey:
             lookups.repository(work.connection, work.actor, repository.id)
             revocation.refuse(work, key)
-            if deploy_keys.by_fingerprint(work.connection, repository.id, key.sha256) is not None:
+            if deploy_keys.by_fingerprint(work.connection, repository.id, key.fingerprint) is not None:
                 words = "This key is a deploy key of this repository already."
                 raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
             if deploy_keys.count(work.connection, repository.id) >= MOST_PER_REPOSITORY:
@@ -64,18 +64,18 @@ def add(
                     "repository_id": repository.id,
                     "title": name,
                     "application": origin,
-                    "public_key": key.canonical,
+                    "public_key": key.text,
                     "comment": key.comment,
-                    "fingerprint": key.sha256,
+                    "fingerprint": key.fingerprint,
                     "can_push": can_push,
                     "created_by": actor.user_id,
                     "created_at": work.now,
                 },
             )
             work.record(
-                f"Added deploy key {name} ({key.sha256}) to repository {repository.path}",
+                f"Added deploy key {name} ({key.fingerprint}) to repository {repository.path}",
                 target_id=key_id,
-                details={"title": name, "fingerprint": key.sha256, "repository": repository.path},
+                details={"title": name, "fingerprint": key.fingerprint, "repository": repository.path},
             )
             return _own(work, repository.id, key_id)
 
@@ -94,7 +94,9 @@ def known(instance: Instance, actor: Actor, repository_id: int, public_key: obje
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "look for a deploy key") as attempt:
         key = validation.key_line(instance, public_key)
-        deploy_key = attempt.read(lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.sha256))
+        deploy_key = attempt.read(
+            lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.fingerprint)
+        )
         return deploy_key is not None
 
 
@@ -119,9 +121,9 @@ def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) ->
 def _claim(work: Work, key: PublicKey) -> None:
     """Make a key a deploy key; many repositories may have one and the same, but no user beside them."""
     for _ in range(_LOOKS):
-        if key_owners.claim_fingerprint(work.connection, key.sha256, kind="deploy", user_key_id=None):
+        if key_owners.claim_fingerprint(work.connection, key.fingerprint, kind="deploy", user_key_id=None):
             return
-        kind = deploy_keys.hold_owner(work.connection, key.sha256)
+        kind = deploy_keys.hold_owner(work.connection, key.fingerprint)
         if kind == "deploy":
             return
         if kind is not None:

@@ -6,6 +6,7 @@ A host tells of each login (core/hosts/reports.py), also of those while the serv
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,6 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Work
 from keyrack.logs import logger
 from keyrack.model import Server
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.keys import break_glass, key_owners
 from keyrack.store.keys.break_glass import Glass

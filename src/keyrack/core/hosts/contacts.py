@@ -10,6 +10,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -19,7 +20,6 @@ from keyrack.core.hosts import documents, went_back
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
-from keyrack.records import dataclass
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.servers import RevisionState
 

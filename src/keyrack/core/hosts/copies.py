@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -24,7 +24,6 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store.database import announce
 from keyrack.store.hosts import servers
 

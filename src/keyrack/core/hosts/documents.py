@@ -5,6 +5,7 @@ and decide nothing about who is let in (core/keys/access.py does).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -24,7 +25,6 @@ from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
-from keyrack.records import dataclass
 from keyrack.store.hosts import held_back, host_reports, lineage, servers, unmanaged_keys
 from keyrack.store.per_server import batch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,13 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.protocol.report import APPLIED, STATES, read_word
-from keyrack.records import dataclass
 from keyrack.ssh.printable import all_printable
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import deleted_servers as gone_servers
 from keyrack.store.hosts import host_reports, servers
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.keys import credentials, revocations
+from keyrack.store.sealing import receipts
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -78,10 +79,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                 server_id,
                 {
                     "agent_secret_hash": instance.key.hash_token(secret),
-                    "applied_revision": 0,
-                    "applied_lineage": "",
+                    **receipts.NOTHING_APPLIED,
                     "told_lineage": "",
-                    "applied_at": None,
                     "went_back_at": None,
                     "enrolled_at": work.now,
                     "seen_at": work.now,
@@ -316,7 +315,8 @@ def _judged(instance: Instance, server: Server, body: Mapping[str, Any]) -> _Jud
 
 def _take_one(work: Work, server_id: int, judged: _JudgedReport) -> float | None:
     """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
-    now = _there(servers.by_id(work.connection, server_id))
+    # The receipt is of the machine that is enrolled: none may be enrolled in its place meanwhile.
+    now = _there(servers.by_ids(work.connection, (server_id,), locked=True).get(server_id))
     awaited = host_reports.awaited(work.connection, (server_id,)).get(server_id, frozenset())
     values, delay = _take(work, now, judged, awaited)
     servers.change(work.connection, server_id, values)
@@ -360,7 +360,7 @@ def _take(
     # What a lost database gave out is no receipt for what this one did with the same number.
     is_new = state == APPLIED and now.applied_revision < applied
     if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
-        values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
+        values |= receipts.applied(work.connection, now.id, now.enrolled_at, applied, lineage, work.now)
         delay = (work.now - now.updated_at).total_seconds()
         _note_applied(work, now.id, applied, awaited)
     if (version := _fact(body, "agent_version")) is not None:

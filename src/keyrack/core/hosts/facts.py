@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeGuard
 
+from keyrack.core.hosts.news import raise_alarm
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.work import Work
 from keyrack.model import Server
+from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
-from keyrack.records import dataclass
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
@@ -31,6 +33,11 @@ MOST_SECTIONS, MOST_LINES = 8, 60
 SSH_PORT = "ssh_port"  # where the host's sshd listens for people
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
+REWRITTEN_CODE, UNDONE_CODE = "audit-log-rewritten", "enforcing-undone"
+_LOOK = (
+    "If nobody restored a backup, somebody rewrote it: compare `keyrack audit verify` with a checkpoint that was kept "
+    "elsewhere before anybody begins anew there"
+)
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
@@ -81,6 +88,13 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
         facts["problems"] = words
         if words:
             _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
+        for one in filter(audit_tree.says_rewritten, words):
+            raise_alarm(
+                work,
+                server,
+                REWRITTEN_CODE,
+                f"host {server.name} does not find the audit log as it was: {one}. {_LOOK}",
+            )
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
 
 
@@ -131,8 +145,13 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
     if server.mode == ENFORCE and enforcement == UNDONE:
         mode = OBSERVE
         reason = facts.get("undone", "no reason given")
-        what = "Enforcing was undone" if begun else "Enforcing did not begin"
-        _tell(work, server, f"{what} on {server.name}, which observes again: {reason}")
+        if begun:
+            words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
+            raise_alarm(
+                work, server, UNDONE_CODE, f"{words}: {reason}. Mend it, then `keyrack hosts enforce {server.id}`"
+            )
+        else:
+            _tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
@@ -232,6 +251,6 @@ def _key(account: Mapping[str, Any]) -> str | None:
     if not isinstance(line, str):
         return None
     try:
-        return public_key.parse(line).canonical
+        return public_key.parse(line).text
     except public_key.KeyProblem:
         return None

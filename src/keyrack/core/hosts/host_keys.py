@@ -8,6 +8,7 @@ are not told to trust it until somebody confirms it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from keyrack.core.audit import alarms
@@ -19,7 +20,6 @@ from keyrack.core.lookups import own_server, server_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.ssh import public_key
 from keyrack.store.hosts import host_keys
 from keyrack.store.hosts import servers as server_rows
@@ -70,7 +70,7 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
             key = public_key.parse(line)
         except (public_key.KeyProblem, TypeError, AttributeError):
             continue
-        keys[key.sha256] = key.canonical
+        keys[key.fingerprint] = key.text
     return ReportedHostKeys(port, keys) if keys else None
 
 
@@ -120,14 +120,14 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
     Raises Refusal INVALID, MISSING, or TAKEN where some are known.
     """
     with Attempt(instance, actor, "servers:write", "name host keys", target_kind="server") as attempt:
-        parsed = {key.sha256: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
+        parsed = {key.fingerprint: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
 
         def change(work: Work) -> None:
             server = own_server(work, server_id)
             if host_keys.of_server(work.connection, server.id):
                 raise Refusal(Kind.TAKEN, "host-keys-known", "Host keys of this server are known; confirm those.")
             for fingerprint, (key, port) in parsed.items():
-                row = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
+                row = {"server_id": server.id, "public_key": key.text, "fingerprint": fingerprint, "port": port}
                 by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
                 host_keys.add(work.connection, {**row, **by, "shown": False})
             if parsed and ssh_lines.port(server) is None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from keyrack.core.work import Work
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store.audit import events
 from keyrack.store.hosts import reported_logins
 from keyrack.store.hosts.reported_logins import KnownKey, ReportedLogins

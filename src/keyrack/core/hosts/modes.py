@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import servers as own_servers
@@ -12,7 +14,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
-from keyrack.records import dataclass
 from keyrack.store import overview
 from keyrack.store.hosts import servers
 

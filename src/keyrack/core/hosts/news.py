@@ -21,7 +21,7 @@ MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
 LONGEST = 1000
 CHANNEL = "agent"
 REFUSED, FOUND = "refused", "keys_found"
-REFUSED_CODE = "document-refused"
+REFUSED_CODE, FAILED_CODE = "document-refused", "document-failed"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
@@ -54,32 +54,48 @@ def refused(
 ) -> dict[str, Any]:
     """The facts of a server that did not apply its document. The same words again are counted, and no event.
 
-    state: as the report says it, "refused" or "failed". A document that is refused whole is an alarm, as nothing new
-    comes into force there, revocations included; what failed is tried again by the host itself, and may be done in
-    part. revision: what is in force there.
+    state: as the report says it, "refused" or "failed". Either is an alarm, as revocations do not come into force
+    there: what is refused is refused whole; what failed is tried again by the host itself, and may be done in part.
+    revision: what is in force there.
     """
-    if state == REFUSED_WHOLE:
-        words = _refuses(server, revision, reasons)
-    else:
-        words = f"Host {server.name} did not apply its document, after revision {revision}: {reasons}"[:LONGEST]
+    is_whole = state == REFUSED_WHOLE
+    words = _refuses(server, revision, reasons) if is_whole else _fails(server, revision, reasons)
     before = facts.get(REFUSED) or {}
     if before.get("words") == words:
         work.no_event("the same words again are counted with the server")
         return {**facts, REFUSED: {**before, "count": before["count"] + 1}}
-    if state != REFUSED_WHOLE:
-        tell(work, server, words + _again(before))
-    elif not alarms.was_recorded(work.connection, server, REFUSED_CODE, words, work.now):
-        alarms.record(work.connection, server, REFUSED_CODE, words, work.now)
-        work.no_event("the alarm is the event")
-    else:
+    raise_alarm(work, server, REFUSED_CODE if is_whole else FAILED_CODE, words)
+    return {**facts, REFUSED: {"words": words, "count": 1, "whole": is_whole}}
+
+
+def raise_alarm(work: Work, server: Server, code: str, words: str) -> None:
+    """Raise an alarm about what a host reported, unless the same was raised within the last hour. code: the event's
+    reason; words: with what to do.
+    """
+    if alarms.was_recorded(work.connection, server, code, words, work.now):
         work.no_event("the same alarm was raised within the hour")
-    return {**facts, REFUSED: {"words": words, "count": 1, "whole": state == REFUSED_WHOLE}}
+        return
+    alarms.record(work.connection, server, code, words, work.now)
+    work.no_event("the alarm is the event")
 
 
 def standing_refusal(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """That a server refuses its document whole now, and what to do; empty where it does not."""
+    """That a server does not obey its document now, and what to do; empty where it does."""
     now = facts.get(REFUSED) or {}
-    return (str(now["words"]),) if now.get("whole") else ()
+    return (str(now["words"]),) if now else ()
+
+
+def _fails(server: Server, revision: int, reasons: str) -> str:
+    what = (
+        f"host {server.name} cannot apply its document, so what is newer is not in force there, or in part, revocations"
+    )
+    then = f"revision {revision} is in force" if revision else "nothing of Keyrack is in force"
+    do = (
+        "It tries again by itself: make room there, or take away what `keyrack-agent doctor` names as in the way; "
+        "a key that must not get in meanwhile, shut out at the network or in sshd"
+    )
+    room = LONGEST - len(what) - len(then) - len(do) - 30
+    return f"{what} included; {then}: {reasons[:room]}. {do}"
 
 
 def _refuses(server: Server, revision: int, reasons: str) -> str:
@@ -94,19 +110,15 @@ def _refuses(server: Server, revision: int, reasons: str) -> str:
 
 
 def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a server that obeys again; how often it had said no is told where that was more than once."""
+    """The facts of a server that obeys again, which is told: it had been an alarm."""
     before = facts.get(REFUSED)
     if before is None:
         return dict(facts)
-    if before["count"] > 1:
-        tell(work, server, f"Host {server.name} obeys again; it had said {before['count']} times: {before['words']}")
+    times = f" {before['count']} times" if before["count"] > 1 else ""
+    tell(work, server, f"Host {server.name} obeys again; it had said{times}: {before['words']}")
     return {name: value for name, value in facts.items() if name != REFUSED}
 
 
 def digest(body: object) -> str:
     """What a list of unmanaged keys is known by, so that the same one is taken in once."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def _again(before: Mapping[str, Any]) -> str:
-    return f" (what it said before, it said {before['count']} times)" if before.get("count", 1) > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from keyrack.core import lookups
@@ -10,7 +11,6 @@ from keyrack.core.hosts.facts import LOGINS
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

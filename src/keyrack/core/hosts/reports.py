@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -21,7 +21,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
-from keyrack.records import dataclass
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable

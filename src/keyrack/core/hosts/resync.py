@@ -4,6 +4,7 @@ let in what the host refused unless somebody says so.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,7 +16,6 @@ from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
 from keyrack.store.keys import credentials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from keyrack.core import lookups
@@ -11,7 +12,6 @@ from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store.hosts import servers
 
 PENDING = "pending"

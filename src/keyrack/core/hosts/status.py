@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,6 @@ from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
-from keyrack.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

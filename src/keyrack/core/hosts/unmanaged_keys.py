@@ -5,7 +5,7 @@ about another one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
-from keyrack.records import dataclass
 from keyrack.ssh import foreign_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character

@@ -5,7 +5,7 @@ must change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Credential, Grant, Server, UserKey
-from keyrack.records import dataclass
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers
@@ -152,14 +151,14 @@ def lines(
     connection: Connection, server: Server, now: datetime, whose: Whose | None = None
 ) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
     """All that lets a key in on a server, or the keys of one user, from rows whose seals hold, and the others."""
-    found: list[Line] = []
+    sound: list[Line] = []
     damaged: list[Damaged] = []
     for row in (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose)):
         if type(row) is Line:
-            found.append(row)
+            sound.append(row)
         elif isinstance(row, Damaged):
             damaged.append(row)
-    return tuple(found), tuple(damaged)
+    return tuple(sound), tuple(damaged)
 
 
 def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:

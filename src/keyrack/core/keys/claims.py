@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from keyrack.core import validation
@@ -16,7 +17,6 @@ from keyrack.core.keys import possession, propagation, revocation, user_keys
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, UserKey
-from keyrack.records import dataclass
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.sshsig import SignatureProblem
 from keyrack.store.keys import challenges, grants, key_owners
@@ -51,14 +51,14 @@ def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChalle
             challenges.add(
                 work.connection,
                 user_id=owner,
-                fingerprint=key.sha256,
+                fingerprint=key.fingerprint,
                 nonce=nonce,
                 expires_at=ends,
                 now=work.now,
                 most=MOST,
             )
             work.no_event("nothing changed yet")
-            return KeyChallenge(_text(work, owner, key, nonce, ends), key.sha256, ends)
+            return KeyChallenge(_text(work, owner, key, nonce, ends), key.fingerprint, ends)
 
         return attempt.write(change)
 
@@ -84,7 +84,7 @@ def claim(
         # Used up for itself: a wrong signature is no second try.
         def use_up(work: Work) -> str | None:
             work.no_event("a challenge is used once, whatever comes of it")
-            ends = challenges.take(work.connection, user_id=owner, fingerprint=key.sha256, nonce=page[1])
+            ends = challenges.take(work.connection, user_id=owner, fingerprint=key.fingerprint, nonce=page[1])
             return None if ends is None or ends <= work.now else _text(work, owner, key, page[1], ends)
 
         text = attempt.write(use_up)
@@ -110,7 +110,7 @@ def _check(text: str, key: PublicKey, signature: str) -> None:
 
 def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
     revocation.refuse(work, key)
-    known = key_owners.owner_of(work.connection, key.sha256)
+    known = key_owners.owner_of(work.connection, key.fingerprint)
     holder = None if known is None else known[1]
     opened: frozenset[int] = frozenset()
     if holder is not None and holder.user_id != owner:
@@ -118,13 +118,13 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
         user_key_rows.remove_user_key(work.connection, holder.id)
     # What is left now refuses as it always does: a deploy key, a key of one's own, too many keys.
     made = user_keys.enter(work, owner, title, key)
-    fingerprint, name = key.sha256, work.actor.name
+    fingerprint, name = key.fingerprint, work.actor.name
     details = {"fingerprint": fingerprint, "proof": "signature"}
     if holder is None or holder.user_id == owner:
         work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=made.id, details=details)
         return made
     # Servers that it opened for its former holder refuse it, unless something there lets it in still.
-    propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
+    propagation.withdrawn(work, opened, [(fingerprint, key.text)], workspace_id=holder.workspace_id)
     work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
     former = users.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
     work.record(
@@ -144,7 +144,7 @@ def _text(work: Work, owner: int, key: PublicKey, nonce: str, ends: datetime) ->
     return (
         "I prove to Keyrack that this SSH key is mine.\n"
         f"user: {user.name} ({user.uid})\n"
-        f"key: {key.sha256}\n"
+        f"key: {key.fingerprint}\n"
         f"nonce: {nonce}\n"
         f"until: {ends.astimezone(UTC).strftime(_UNTIL)}\n"
     )

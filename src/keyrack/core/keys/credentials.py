@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,6 @@ from keyrack.core.lookups import own_server, require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, has_ended
-from keyrack.records import dataclass
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
@@ -76,9 +76,9 @@ def add(
                 asked.entered = new_credentials.server_left(work.connection, server_id)
             given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on {place.server.name}{given}",
+                f"Added SSH key {name} ({key.fingerprint}) for {user} on {place.server.name}{given}",
                 target_id=added.id,
-                details={"label": name, "username": user, "fingerprint": key.sha256, **event_terms.details(limits)},
+                details={"label": name, "username": user, "fingerprint": key.fingerprint} | event_terms.details(limits),
             )
             return added
 
@@ -238,7 +238,7 @@ def _place(
         server_id,
         username=username,
         label=label,
-        fingerprint=key.sha256,
+        fingerprint=key.fingerprint,
         now=instance.now,
         actor=actor,
     )
@@ -282,7 +282,7 @@ def _put(
     locked = None if place.labelled else (place.server,)
     with work.raising((server_id,), locked=locked, last=last) as revisions:
         if place.refused:
-            propagation.unrevoke(work, (server_id,), (key.sha256,))
+            propagation.unrevoke(work, (server_id,), (key.fingerprint,))
         return credentials.add_credential(
             work.connection,
             username,
@@ -290,9 +290,9 @@ def _put(
                 "server_id": server_id,
                 "system_user_id": place.account_id,
                 "label": label,
-                "public_key": key.canonical,
+                "public_key": key.text,
                 "comment": key.comment,
-                "fingerprint": key.sha256,
+                "fingerprint": key.fingerprint,
                 "key_type": key.type,
                 **terms,
                 "created_by": work.actor.user_id,

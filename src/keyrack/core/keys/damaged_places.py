@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Integer
 
 from keyrack.core import cursors
-from keyrack.records import dataclass
 from keyrack.store.sealing import access_tree, sealed
 
 _LONGEST = 500

@@ -5,6 +5,7 @@ nobody knows what was asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Table, select
@@ -17,9 +18,8 @@ from keyrack.core.lookups import require_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_canonical
+from keyrack.ssh.public_key import read_text
 from keyrack.store import tables
 from keyrack.store import tables as held
 from keyrack.store.keys import credentials, grants, user_keys
@@ -70,6 +70,8 @@ KINDS: Mapping[str, Table] = {
     "user": held.users,
     "key-source": key_sources,
     "offboarding": tables.metadata.tables["offboardings"],
+    "offboarding-git": tables.offboarding_git,
+    "offboarding-host": tables.offboarding_hosts,
     "access-request": access_requests,
     "access-request-approval": access_request_approvals,
     "request-rule": request_rules,
@@ -85,7 +87,7 @@ _TO_REMOVE: Mapping[str, str] = {
     **dict.fromkeys(("revocation", "revoked-key"), "keys:revoke"),
     **dict.fromkeys(("access-key", "authenticator", "identity", "token", "web-session"), "people:write"),
     **dict.fromkeys(("group-member", "key-source"), "people:write"),
-    "offboarding": "people:offboard",
+    **dict.fromkeys(("offboarding", "offboarding-git", "offboarding-host"), "people:offboard"),
     "access-request": "requests:approve",
     "access-request-approval": "requests:approve",
     "request-rule": "requests:rule",
@@ -256,7 +258,7 @@ def drop(work: Work, row: DamagedRow) -> None:
         sealed.drop(work.connection, KINDS[row.kind], row.key)
     else:
         sealed.accept_place(work.connection, KINDS[row.kind], row.of)
-    gone = [(read_canonical(row.public_key).sha256, row.public_key)] if row.public_key else []
+    gone = [(read_text(row.public_key).fingerprint, row.public_key)] if row.public_key else []
     propagation.withdrawn(work, row.server_ids, gone)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
 
@@ -438,6 +440,6 @@ def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> fr
 def _key(line: Any) -> str:
     """The key in a damaged row, if it is one: what is no key must never reach a host's list of refused ones."""
     try:
-        return read_canonical(line).canonical if line and isinstance(line, str) else ""
+        return read_text(line).text if line and isinstance(line, str) else ""
     except KeyProblem:
         return ""

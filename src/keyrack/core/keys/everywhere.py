@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, has_ended
-from keyrack.records import dataclass
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
 from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential
@@ -62,7 +62,7 @@ class _Wanted:
         row = held.row
         keeps = self.for_a_span or (self.temporary and self.end is None)
         return (
-            (row.fingerprint, held.username, row.temporary) == (self.key.sha256, self.username, self.temporary)
+            (row.fingerprint, held.username, row.temporary) == (self.key.fingerprint, self.username, self.temporary)
             and dict(row.restrictions) == dict(self.limits)
             and bool(row.break_glass) == self.break_glass
             and (row.expires_at == self.end or (keeps and row.expires_at is not None))
@@ -149,7 +149,7 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
         elif wanted.is_met_by(held):
             present[server.id] = held.row.id
         else:
-            same = (held.row.fingerprint, held.username) == (wanted.key.sha256, wanted.username)
+            same = (held.row.fingerprint, held.username) == (wanted.key.fingerprint, wanted.username)
             (changed if same else other).append(server)
     why = f"there is another key with the label {wanted.label!r}"
     _refuse(other, Kind.TAKEN, "label-taken", why, "Choose another label, or revoke that key first.", field="label")
@@ -174,9 +174,9 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
         end = work.now + timedelta(hours=work.instance.settings.temporary_hours)
     shared = {
         "label": wanted.label,
-        "public_key": wanted.key.canonical,
+        "public_key": wanted.key.text,
         "comment": wanted.key.comment,
-        "fingerprint": wanted.key.sha256,
+        "fingerprint": wanted.key.fingerprint,
         "key_type": wanted.key.type,
         "temporary": wanted.temporary,
         "expires_at": end,
@@ -186,15 +186,15 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
         "created_at": work.now,
     }
     with work.raising(one.id for one in servers) as revisions:
-        propagation.unrevoke(work, revisions, (wanted.key.sha256,))
+        propagation.unrevoke(work, revisions, (wanted.key.fingerprint,))
         rows = [
             {**shared, "server_id": one.id, "system_user_id": accounts[one.id], "revision": revisions[one.id]}
             for one in servers
         ]
         made = {row.server_id: row.id for row in keys_of_many.add_credentials(work.connection, rows)}
     given = event_terms.sentence_end(expires_at=end, restrictions=wanted.limits, break_glass=wanted.break_glass)
-    words = f"Added SSH key {wanted.label} ({wanted.key.sha256}) for {wanted.username}"
-    details = {"label": wanted.label, "username": wanted.username, "fingerprint": wanted.key.sha256}
+    words = f"Added SSH key {wanted.label} ({wanted.key.fingerprint}) for {wanted.username}"
+    details = {"label": wanted.label, "username": wanted.username, "fingerprint": wanted.key.fingerprint}
     details.update(event_terms.details(wanted.limits))
     work.record_each(Recorded(f"{words} on {one.name}{given}", "", made[one.id], one.id, details) for one in servers)
     work.record(f"{words} on {_count(servers)}{given}", details=details)
@@ -282,7 +282,7 @@ def replace(
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
         old = validation.fingerprint(fingerprint)
         key = validation.public_key(instance, actor.workspace_id, public_key)
-        if key.sha256 == old:
+        if key.fingerprint == old:
             raise invalid("public_key", "This is the key that is to be replaced; give another one.")
         choice = _Choice.read(chosen)
 
@@ -295,13 +295,13 @@ def replace(
                 raise missing("SSH key")
             _refuse_unfit(servers, held, key)
             left = _exchange(work, held, old, key)
-            words = f"Replaced SSH key {old} by {key.sha256}"
+            words = f"Replaced SSH key {old} by {key.fingerprint}"
             work.record_each(_recorded(one, servers[one.row.server_id].name, words) for one in held)
             still = f"; something else lets the old one in on {len(left)} of them" if left else ""
             opened = {one.row.server_id for one in held}
             work.record(
                 f"{words} on {count(len(opened), 'host')}{still}",
-                details={"fingerprint": key.sha256, "replaced": old},
+                details={"fingerprint": key.fingerprint, "replaced": old},
                 level="warning",
             )
             return tuple(
@@ -322,15 +322,15 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
     """Write the new key into credentials; answers where something else lets the old one in."""
     line = held[0].row.public_key
     with work.raising({one.row.server_id for one in held}) as revisions:
-        propagation.unrevoke(work, revisions, (key.sha256,))
+        propagation.unrevoke(work, revisions, (key.fingerprint,))
         keys_of_many.change_credentials(
             work.connection,
             held,
             revisions,
             {
-                "public_key": key.canonical,
+                "public_key": key.text,
                 "comment": key.comment,
-                "fingerprint": key.sha256,
+                "fingerprint": key.fingerprint,
                 "key_type": key.type,
                 "created_at": work.now,  # since when somebody wants this key there
                 "created_by": work.actor.user_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,9 +17,8 @@ from keyrack.core.work import Attempt
 from keyrack.errors import invalid
 from keyrack.model import Actor, has_ended
 from keyrack.policy import KeyRules
-from keyrack.records import dataclass
 from keyrack.ssh import known_private
-from keyrack.ssh.public_key import KeyProblem, read_canonical
+from keyrack.ssh.public_key import KeyProblem, read_text
 from keyrack.store.keys import findings
 from keyrack.store.keys.findings import KeyAtPlace
 
@@ -136,7 +136,7 @@ class _Question:
 
     def _weak(self, key: KeyAtPlace) -> str:
         try:
-            read = read_canonical(key.public_key)
+            read = read_text(key.public_key)
         except KeyProblem as problem:
             return str(problem)
         refusal = policy.key_problem(read, self.rules)

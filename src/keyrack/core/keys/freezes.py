@@ -7,7 +7,7 @@ What decides is a mark on the rows of servers and keys, under their seals (decis
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -22,7 +22,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
 from keyrack.store.keys import freezes, grants

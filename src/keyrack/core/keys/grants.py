@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, product
 from typing import Any, TypedDict, Unpack
@@ -17,7 +18,6 @@ from keyrack.core.lookups import own_grant, own_server, own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window, has_ended
-from keyrack.records import dataclass
 from keyrack.store.hosts import servers
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.keys.openings import Opening, files_of_accounts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +17,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.policy import KeyRules
-from keyrack.records import dataclass
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_canonical
+from keyrack.ssh.public_key import read_text
 from keyrack.store.keys import key_policy
 from keyrack.store.keys.key_policy import KeyPolicyRow
 
@@ -160,7 +159,7 @@ def _refused(rows: Iterable[tuple[str, str, Row[Any]]], rules: KeyRules) -> Iter
 def _refusal(line: str, rules: KeyRules) -> str:
     """Why a registered key could not be registered under these rules, "" where it could; its mathematics holds."""
     try:
-        problem = policy.key_problem(read_canonical(line), rules)
+        problem = policy.key_problem(read_text(line), rules)
     except KeyProblem as damaged:
         return str(damaged)
     return "" if problem is None else problem.message

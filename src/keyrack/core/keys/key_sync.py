@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +24,6 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
-from keyrack.records import dataclass
 from keyrack.ssh import fingerprint
 from keyrack.store.audit import events
 from keyrack.store.keys import key_sources

@@ -58,6 +58,9 @@ def refuse_each(
     if not prints or not revisions:
         return frozenset()
     left = still_opened(work, revisions, prints, workspace_id)
+    if work.instance.rehearses:
+        # What hosts would refuse opens nothing as it is: a row for each key on each host changes no answer.
+        return left
     entries = [
         (server_id, fingerprint, line)
         for server_id in revisions

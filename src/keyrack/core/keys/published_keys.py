@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -13,7 +14,6 @@ from keyrack.core.lookups import is_oneself
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User, UserKey
-from keyrack.records import dataclass
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.keys import key_owners
 from keyrack.store.keys import published_keys as published

@@ -6,19 +6,21 @@ is *confirmed* then, and the credential that came with it *delivered*; a *receip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
+from keyrack.core.people.users import system_actor
 from keyrack.core.words import count
-from keyrack.core.work import Attempt
+from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
-from keyrack.records import dataclass
 from keyrack.store.audit import events
+from keyrack.store.hosts import acknowledged, servers
 from keyrack.store.keys import revocations
 
 LOOKED_AT = 20_000
@@ -126,6 +128,29 @@ def of_own_key(instance: Instance, actor: Actor, key_id: int) -> Receipts:
                 () if (event := events.newest_of(connection, *done)) is None else _of_event(connection, event)
             )
         )
+
+
+def withdraw(instance: Instance, server_ids: Sequence[int]) -> None:
+    """Have hosts asked again for what others than they entered as acknowledged, so that no count takes it for true."""
+    attempt = Attempt(instance, system_actor(), "servers:write", "withdraw receipts", target_kind="server")
+
+    def change(work: Work) -> None:
+        still = acknowledged.altered(work.connection, server_ids)
+        acknowledged.withdraw(work.connection, still)
+        work.bump_revisions(still)
+        for server in servers.by_ids(work.connection, still).values():
+            work.record(
+                f"Withdrew what was entered in the database as acknowledged by {server.name}, not by its host; "
+                "the host is asked again",
+                target_id=server.id,
+                server_id=server.id,
+                workspace_id=server.workspace_id,
+                level="warning",
+            )
+        work.no_event("somebody else was quicker")
+
+    with attempt:
+        attempt.write(change)
 
 
 def _of_event(connection: Connection, event: Event) -> tuple[Receipt, ...]:

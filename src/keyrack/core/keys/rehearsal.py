@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -17,7 +17,6 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor, Server
-from keyrack.records import dataclass
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
@@ -64,7 +63,7 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
     def run(work: Work) -> None:
         work.no_event("it is undone")
         # Refusals are this attempt's to record, as the change's own go with the transaction.
-        inner = replace(within(work), refusals=Refusals())
+        inner = replace(within(work), refusals=Refusals(), rehearses=True)
         connection = work.connection
         # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
         with suppress(_Done), sealed.counting(connection), savepoint(connection):

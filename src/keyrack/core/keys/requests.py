@@ -6,6 +6,7 @@ Who asks never approves; how many approve, and for how long at most, is said by 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,6 @@ from keyrack.core.lookups import server_named, user_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.hosts import servers
 from keyrack.store.keys import requests

@@ -5,6 +5,7 @@ that it opens.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from keyrack.core import cursors, validation
@@ -13,8 +14,7 @@ from keyrack.core.keys import propagation
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
-from keyrack.records import dataclass
-from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
+from keyrack.ssh.public_key import KeyProblem, PublicKey, read_text
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
 from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.revoked_keys import RevokedKey
@@ -146,7 +146,7 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
     """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere, and for one
     whose end came, unless `readd_expired_keys` allows that.
     """
-    noted = revoked_keys.get(work.connection, work.actor.workspace_id, key.sha256)
+    noted = revoked_keys.get(work.connection, work.actor.workspace_id, key.fingerprint)
     if noted is not None:
         raise invalid(
             field,
@@ -156,7 +156,7 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
         )
     if work.instance.settings.readd_expired_keys:
         return
-    ended = expired_keys.end_of(work.connection, work.actor.workspace_id, key.sha256, work.now)
+    ended = expired_keys.end_of(work.connection, work.actor.workspace_id, key.fingerprint, work.now)
     if ended is not None:
         raise invalid(
             field,
@@ -178,7 +178,7 @@ def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]
 def _is_line_of(fingerprint: str, line: str) -> bool:
     """Whether a line is the key that it is said to be: a host's word for it is not enough."""
     try:
-        return read_canonical(line).sha256 == fingerprint
+        return read_text(line).fingerprint == fingerprint
     except KeyProblem:
         return False
 

@@ -43,7 +43,7 @@ def put(
 
         def change(work: Work) -> UserKey:
             end = validation.end(work.now, expires_at)
-            held = _standing(work, owner, key.sha256)
+            held = _standing(work, owner, key.fingerprint)
             if held is not None and (held.title, held.expires_at) == (name, end):
                 work.no_event("it stands already")
                 return held

@@ -64,10 +64,10 @@ def add(
             made = enter(work, owner, name, key, whom, end=end, looks=looks)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
-                f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})"
+                f"{actor.name} added SSH key {name or 'without a title'} ({key.fingerprint if key else 'no key'})"
                 f"{_for(whom)}{until}",
                 target_id=made.id,
-                details={"title": name, "fingerprint": key.sha256 if key else None},
+                details={"title": name, "fingerprint": key.fingerprint if key else None},
             )
             return made
 
@@ -92,7 +92,7 @@ def enter(
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
-        place = new_user_keys.place(work.connection, work.actor, owner, key.sha256, work.now, most=most)
+        place = new_user_keys.place(work.connection, work.actor, owner, key.fingerprint, work.now, most=most)
         if looks and not work.instance.joined:
             work.look_again(place.owner)
     if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
@@ -228,7 +228,7 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
 def _insert(
     work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, ids: Ids | None
 ) -> UserKey:
-    public_key = key.canonical if key else None
+    public_key = key.text if key else None
     made = user_keys.add_user_key(
         work.connection,
         {
@@ -237,7 +237,7 @@ def _insert(
             "title": title,
             "public_key": public_key,
             "comment": key.comment if key else "",
-            "fingerprint": key.sha256 if key else None,
+            "fingerprint": key.fingerprint if key else None,
             "key_type": key.type if key else None,
             "created_at": work.now,
             "expires_at": end,
@@ -245,19 +245,19 @@ def _insert(
         ids,
     )
     if key is not None:
-        claimed = key_owners.claiming_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id)
+        claimed = key_owners.claiming_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
         reached = grants.servers_of_user(work.connection, owner)
         if not claimed():
             # Somebody in another workspace took it since we looked; raising undoes our row.
             _refuse_known(work, owner, key)
             raise _taken("This key is in use.")
-        propagation.granted(work, reached, key.sha256)
+        propagation.granted(work, reached, key.fingerprint)
     return made
 
 
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     """One key leads to one identity; the refusal helps its owner and tells others no name."""
-    known = key_owners.owner_of(work.connection, key.sha256)
+    known = key_owners.owner_of(work.connection, key.fingerprint)
     if known is None:
         return
     kind, holder = known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server, User
-from keyrack.records import dataclass
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import servers
 from keyrack.store.keys import access as rows

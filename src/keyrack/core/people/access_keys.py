@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import string
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,6 @@ from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User, has_ended
-from keyrack.records import dataclass
 from keyrack.store.people import access_keys, users
 from keyrack.store.people.access_keys import AccessKeyRow, Signer
 

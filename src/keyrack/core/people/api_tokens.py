@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from keyrack import policy
@@ -15,7 +16,6 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Role, Token, User, has_ended
-from keyrack.records import dataclass
 from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 

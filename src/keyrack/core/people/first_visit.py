@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import ssh_lines, status
@@ -9,7 +11,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.keys import user_keys
 from keyrack.store.people import authenticators
 

@@ -8,7 +8,7 @@ kept with the offboarding's own sealed row, see undo in core/people/offboarding_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,11 +18,11 @@ from keyrack.core import cursors, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import user_named
+from keyrack.core.people import owners
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.records import dataclass
+from keyrack.model import Actor, Page, User, Window
 from keyrack.store import tables
 from keyrack.store.git import git_endpoints
 from keyrack.store.git.git_endpoints import GitReceipt
@@ -101,7 +101,7 @@ def preview(instance: Instance, actor: Actor, name: str) -> Going:
 
         def look(connection: Connection) -> Going:
             user = user_named(connection, actor, name)
-            _refuse_last_owner(connection, actor, user)
+            _refuse_last_owner(connection, actor, user, instance.now())
             return _going(connection, user, instance.now())
 
         return attempt.read(look)
@@ -130,7 +130,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
         def change(work: Work) -> Offboarding:
             user = user_named(work.connection, actor, name)
             refuse_exceeding(work, user)
-            _refuse_last_owner(work.connection, actor, user)
+            _refuse_last_owner(work.connection, actor, user, work.now)
             going = _going(work.connection, user, work.now)
             before = offboardings.latest_of(work.connection, user.id)
             if going.is_nothing and before is not None and before.undone_at is None:
@@ -229,13 +229,9 @@ def _git_quiet(instance: Instance) -> timedelta:
     return timedelta(seconds=instance.settings.git_stale_seconds) + 3 * ENDPOINT_SEEN_EVERY
 
 
-def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None:
-    if users.another_owner(connection, user):
-        return
-    if user.role is Role.OWNER:
-        words = f"{user.name} is the workspace's last owner; make another user owner first."
-        raise Refusal(Kind.INVALID, "last-owner", words)
-    if user.id == actor.user_id:
+def _refuse_last_owner(connection: Connection, actor: Actor, user: User, at: datetime) -> None:
+    owners.refuse_last(connection, actor, user, at)
+    if user.id == actor.user_id and not owners.is_there(connection, user):
         words = "Nobody removes themselves unless an owner is there to undo it; ask for one first."
         raise Refusal(Kind.INVALID, "no-other-owner", words)
 
@@ -307,7 +303,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
         users.change_user(connection, user.id, {"disabled_at": work.now})
     tokens.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
-    offboardings.take_away(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
+    offboardings.remove_all(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
     refusing = offboardings.refuse(connection, revisions, lines, work.now)
     number = offboardings.add(

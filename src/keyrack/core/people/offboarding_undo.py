@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Table
@@ -18,7 +18,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
-from keyrack.records import dataclass
 from keyrack.store.keys import grants as grant_rows
 from keyrack.store.keys import key_owners as key_owner_rows
 from keyrack.store.people import offboardings

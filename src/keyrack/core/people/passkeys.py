@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,6 @@ from keyrack.core.people import second_proofs
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, User
-from keyrack.records import dataclass
 from keyrack.store.people import authenticators, users, web_sessions
 
 CHALLENGE_LASTS = timedelta(minutes=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -17,7 +18,6 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
-from keyrack.records import dataclass
 from keyrack.settings import provider_rules
 from keyrack.store.people import authenticators, workspaces
 from keyrack.store.people import groups as group_rows

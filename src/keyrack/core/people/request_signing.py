@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote_from_bytes, unquote_to_bytes
-
-from keyrack.records import dataclass
 
 ALGORITHM = "SDK-HMAC-SHA256"
 SKEW = timedelta(minutes=15)

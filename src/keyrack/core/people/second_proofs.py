@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -19,7 +20,6 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
-from keyrack.records import dataclass
 from keyrack.store.people import authenticators, users
 from keyrack.store.people.authenticators import Authenticator
 

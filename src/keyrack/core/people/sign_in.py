@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -16,7 +17,6 @@ from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, User
-from keyrack.records import dataclass
 from keyrack.store.people import users
 from keyrack.store.people import workspaces as workspace_rows
 

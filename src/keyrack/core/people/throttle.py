@@ -19,11 +19,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
 from keyrack.errors import Kind, Refusal
-from keyrack.records import dataclass
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -20,7 +21,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
-from keyrack.records import dataclass
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import tokens, users, workspaces
 from keyrack.store.people.tokens import Bearer

@@ -14,7 +14,7 @@ from keyrack.core import lookups, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_user
-from keyrack.core.people import passwords, throttle
+from keyrack.core.people import owners, passwords, throttle
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
@@ -211,6 +211,15 @@ def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple
         return attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, name))
 
 
+def project(instance: Instance, actor: Actor, uid: str) -> Project:
+    """A project of the actor's workspace. Raises Refusal MISSING."""
+    with Attempt(instance, actor, "iam:self", "see a project", target_kind="project") as attempt:
+        found = attempt.read(lambda connection: workspaces.project_by_uid(connection, uid))
+        if found is None or found.workspace_id != actor.workspace_id:
+            raise missing("project")
+        return found
+
+
 def workspace_of(instance: Instance, actor: Actor) -> Workspace:
     """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
     return instance.database.read(lambda connection: workspaces.workspace(connection, actor.workspace_id))
@@ -233,7 +242,7 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
         def change(work: Work) -> User:
             user = own_user(work, user_id)
             refuse_exceeding(work, user)
-            _keep_an_owner(work, user)
+            owners.refuse_last(work.connection, work.actor, user, work.now)
             held = user_keys.keys_of_user(work.connection, user.id)
             opened = grants.servers_of_user(work.connection, user.id)
             users.remove_user(work.connection, user.id)
@@ -275,7 +284,7 @@ def _disable(work: Work, user: User) -> None:
     if user.disabled_at is not None:
         work.no_event("out already")
         return
-    _keep_an_owner(work, user)
+    owners.refuse_last(work.connection, work.actor, user, work.now)
     held = user_keys.keys_of_user(work.connection, user.id)
     opened = grants.servers_of_user(work.connection, user.id)
     users.change_user(work.connection, user.id, {"disabled_at": work.now})
@@ -309,7 +318,7 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
             policy.fitting(allowed, field="policies", held=user.policies)
             refuse_exceeding(work, user, has_keys=OWN_KEYS in policy.actions(role, allowed))
             if role is not Role.OWNER:
-                _keep_an_owner(work, user)
+                owners.refuse_last(work.connection, work.actor, user, work.now)
             users.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})
             work.record(
                 f"Made {user.name} {role.value}, with the policies {', '.join(allowed) or 'none'}; "
@@ -424,11 +433,6 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
     ]
     propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
     propagation.withdrawn(work, opened, pairs)
-
-
-def _keep_an_owner(work: Work, user: User) -> None:
-    if user.role is Role.OWNER and not users.another_owner(work.connection, user):
-        raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")
 
 
 def _leaving(keys: int, servers: int) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -20,7 +20,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, User
-from keyrack.records import dataclass
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import web_sessions
 from keyrack.store.people.web_sessions import Visitor, WebSession

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -13,7 +14,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
 from keyrack.core.people import first_visit, passwords, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
-from keyrack.records import dataclass
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.keys import grants as grant_rows
 from keyrack.store.people import tokens as token_rows

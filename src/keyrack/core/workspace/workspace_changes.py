@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from keyrack.core import validation
@@ -11,7 +11,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.workspace.workspace_text import Faults, WorkspaceFile, wrong
 from keyrack.model import Actor, User
 from keyrack.policy import KeyRules
-from keyrack.records import dataclass
 from keyrack.store.people.access_keys import AccessKeyRow
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 

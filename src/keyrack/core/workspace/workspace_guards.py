@@ -105,7 +105,7 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
     state = run.state.repositories.get(wanted.path)
     keys = {} if state is None else {key.fingerprint: key for key in run.state.deploy_keys.get(state.repository.id, ())}
     for key in wanted.deploy_keys:
-        fingerprint = validation.key_line(run.instance, key.public_key).sha256
+        fingerprint = validation.key_line(run.instance, key.public_key).fingerprint
         was = keys.pop(fingerprint, None)
         if was is not None and (was.title, was.application, was.can_push) == (key.title, key.application, key.can_push):
             continue
@@ -134,7 +134,7 @@ def compare_frozen_keys(run: Comparison) -> None:
         known = run.state.users.get(user.name)
         mine = run.state.user_keys.get(known.id, ()) if known else ()
         frozen = {key.fingerprint for key in mine if is_frozen(key, marks)}
-        wanted = [validation.key_line(run.instance, line).sha256 for line in user.frozen_keys]
+        wanted = [validation.key_line(run.instance, line).fingerprint for line in user.frozen_keys]
         prints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
     for server in run.wanted.servers:
         there = run.matched.get(server.name)

@@ -86,12 +86,12 @@ def _user_keys(run: Comparison, wanted: WantedUser) -> None:
     keys = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
     for title, line, end in wanted.keys:
         key = validation.key_line(run.instance, line)
-        there = keys.pop(key.sha256, None)
+        there = keys.pop(key.fingerprint, None)
         if there is None:
             run.check_key(line)
-            run.do(f"add SSH key {key.sha256} of {wanted.name}", _added_key(wanted, title, line, end))
+            run.do(f"add SSH key {key.fingerprint} of {wanted.name}", _added_key(wanted, title, line, end))
         elif end is not None and end != there.expires_at:
-            run.do(f"give SSH key {key.sha256} of {wanted.name} another end", _renewed(there, end))
+            run.do(f"give SSH key {key.fingerprint} of {wanted.name} another end", _renewed(there, end))
     for was in keys.values():
         run.remove(
             f"delete SSH key {was.fingerprint} of {wanted.name}",
@@ -138,7 +138,7 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 
 
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
-    fingerprint = validation.key_line(run.instance, wanted.public_key).sha256
+    fingerprint = validation.key_line(run.instance, wanted.public_key).fingerprint
     wanted_fields = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
     fields = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
     return wanted_fields == fields and wanted.break_glass == bool(was.break_glass)

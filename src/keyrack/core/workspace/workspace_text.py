@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,6 @@ from keyrack.core.people import users as people
 from keyrack.core.workspace import workspace_schema
 from keyrack.errors import Kind, Refusal
 from keyrack.model import RepositoryRole, Role
-from keyrack.records import dataclass
 from keyrack.ssh import names
 
 SHOWN_FAULTS = 20

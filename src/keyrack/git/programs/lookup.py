@@ -10,6 +10,7 @@ import struct
 import sys
 
 PATIENCE_SECONDS = 10
+LARGEST = 65_536
 
 
 def main(path: str, fingerprint: str) -> int:
@@ -22,13 +23,17 @@ def main(path: str, fingerprint: str) -> int:
             service.sendall(struct.pack(">I", len(payload)) + payload)
             with service.makefile("rb") as answers:
                 (length,) = struct.unpack(">I", answers.read(4))
-                kind, *fields = answers.read(length).split(b"\0")
+                answer = answers.read(length) if 0 < length <= LARGEST else b""
     except (OSError, ValueError, struct.error):
         return 1
+    # All of it: a service that goes away in the middle of a line has not given one.
+    if len(answer) != length or not answer.endswith(b"\0"):
+        return 1
+    kind, *fields = answer[:-1].split(b"\0")
     if kind == b"none":
         return 0
     # The last gate: whatever the answer holds, it is one line.
-    if kind != b"line" or b"\n" in fields[0] or b"\r" in fields[0]:
+    if kind != b"line" or not fields or b"\n" in fields[0] or b"\r" in fields[0]:
         return 1
     sys.stdout.buffer.write(fields[0] + b"\n")
     return 0

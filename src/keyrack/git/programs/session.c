@@ -169,12 +169,15 @@ static pid_t start_git(struct answer *answer) {
         return -1;
     memcpy(environment, answer->fields + 7, (size_t)entries * sizeof *environment);
     char **arguments = answer->fields + 7 + entries;
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork();
     if (child == 0) {
         setpgid(0, 0);
 #ifdef __linux__
         prctl(PR_SET_PDEATHSIG, SIGTERM);
 #endif
+        /* Who would stop git may have ended before it was asked to be told of that. */
+        if (getppid() != parent)
+            _exit(127);
         signal(SIGPIPE, SIG_DFL);
         /* A write beyond the limit of a file fails with words of git's, and no signal. */
         signal(SIGXFSZ, SIG_IGN);

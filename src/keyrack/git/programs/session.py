@@ -15,6 +15,7 @@ import sys
 import time
 
 ANSWER_SECONDS = 15
+LARGEST = 65_536
 LONGEST_COMMAND = 4096
 AGAIN_SECONDS = 0.5
 GRACE_SECONDS = 2.0
@@ -56,9 +57,12 @@ def ask(service: socket.socket, kind: bytes, fingerprint: str) -> list[bytes]:
 
 
 def receive(service: socket.socket) -> list[bytes]:
-    """One answer's fields; OSError when the connection broke."""
+    """One answer's fields, at least one; OSError when the connection broke, or what came is no answer."""
     (length,) = struct.unpack(">I", read_exactly(service, 4))
-    return read_exactly(service, length).split(b"\0")[:-1]
+    answer = read_exactly(service, length) if 0 < length <= LARGEST else b""
+    if not answer.endswith(b"\0"):
+        raise ConnectionError("the service's answer is none")
+    return answer.split(b"\0")[:-1]
 
 
 def read_exactly(service: socket.socket, length: int) -> bytes:
@@ -175,8 +179,8 @@ def reconnect(path: str, fingerprint: str) -> socket.socket | None:
     if answer[0] == b"go":
         return service
     service.close()
-    if answer[0] == b"refuse":
-        raise GitRefused(answer[2].decode())
+    if answer[0] == b"refuse" and len(answer) >= 3:
+        raise GitRefused(answer[2].decode(errors="replace"))
     return None
 
 
@@ -200,8 +204,8 @@ def watch(
                 continue
             try:
                 answer = receive(service)
-                if answer[0] == b"stop":
-                    return stop_git(child, answer[1].decode(), receives)
+                if answer[0] == b"stop" and len(answer) >= 2:
+                    return stop_git(child, answer[1].decode(errors="replace"), receives)
             except OSError:
                 pass
             service.close()
@@ -222,10 +226,10 @@ def main(path: str, fingerprint: str) -> int:
     except (OSError, ValueError, struct.error):
         say(AWAY)
         return TEMPORARY_FAILURE
-    if answer[0] == b"refuse":
-        say(answer[2].decode())
+    if answer[0] == b"refuse" and len(answer) >= 3:
+        say(answer[2].decode(errors="replace"))
         return int(answer[1])
-    if answer[0] != b"serve":
+    if answer[0] != b"serve" or len(answer) < 8:
         say(AWAY)
         return TEMPORARY_FAILURE
     wake, woken = os.pipe()

@@ -7,6 +7,7 @@ eighth level above them: the hash of any part of the tree takes few rows, and a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, delete, func, insert, select
 
 from keyrack.protocol import audit_tree
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.sealing.plain import encode

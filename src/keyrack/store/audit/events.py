@@ -34,12 +34,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "repositories": ("repository", "project", "deploy key"),
 }
 """What events are about, as people ask for it: the kinds of their targets."""
-_KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("actor_name", "token_name", "address", "channel", "action", "outcome", "reason"), str),
-    **dict.fromkeys(("target_kind", "summary", "level"), str),
-    **dict.fromkeys(("actor_id", "token_id", "target_id", "server_id"), int),
-    "details": dict,
-}
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -241,11 +235,10 @@ def _event(row: Row[Any]) -> Event:
 
 
 def event_record(row: Mapping[str, Any]) -> Event:
-    """An event from its columns. What SQLite lets others write in place of a text or a number is shown as unreadable,
-    or as none: it costs no other event, and what looks through the log names it.
+    """An event from its columns. Details that others wrote as something else than an object are shown as unreadable;
+    the types of all other columns are seen to where they are read (store/engine/sqlite_types.py).
     """
     values = dict(row)
-    for name, kind in _KINDS.items():
-        if not isinstance(values[name], kind):
-            values[name] = None if kind is int else {UNREADABLE: True} if kind is dict else UNREADABLE
+    if not isinstance(values["details"], dict):
+        values["details"] = {UNREADABLE: True}
     return Event(**values)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
-from keyrack.records import dataclass
 from keyrack.store.keys.requests import APPROVED, PENDING
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import receipts, sealed
 from keyrack.store.tables import (
     access_key_failures,
     access_keys,
@@ -107,8 +107,7 @@ def _key_uses(before: datetime) -> Select[Any]:
 def _revocations(before: datetime) -> Select[Any]:
     """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere.
 
-    Revoked so long ago as well: when it was confirmed is under no seal, and by it alone whoever writes to the database
-    would have Keyrack itself lift a revocation of yesterday.
+    Revoked so long ago as well, which is under the row's seal. Who wrote that it is confirmed, remove() asks.
     """
     held = revocations
     statement = select(unmanaged_keys.c.id).where(
@@ -219,6 +218,11 @@ def remove(
     keys = [row[:-1] for row in rows]
     named = tuple_(*chosen.key).in_(keys) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in keys])
     still = {tuple(row)[:-1] for row in connection.execute(chosen.old(before).where(named))}
+    if chosen.table is revocations and still:
+        # What somebody else entered as confirmed is asked for again, however old the revocation is.
+        held = connection.execute(select(revocations).where(named)).mappings()
+        proved = (row for row in map(dict, held) if receipts.when(connection, revocations, row) is not None)
+        still &= {(row["server_id"], row["fingerprint"]) for row in proved}
     if still:
         left = list(still)
         named = tuple_(*chosen.key).in_(left) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in left])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Select, Update, delete, insert, select, update
 
 from keyrack.model import LEVELS, Event
-from keyrack.records import dataclass
 from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared

@@ -70,8 +70,31 @@ def unchanged_answers(connection: Connection) -> Answers | None:
     return answers
 
 
+class _Quick:
+    """A connection of SQLAlchemy's that is in a transaction for good: what each question asks of it without the steps
+    in which SQLAlchemy answers it, and all else as ever.
+    """
+
+    __slots__ = ("_whole", "connection", "dialect", "info")
+
+    def __init__(self, whole: Connection) -> None:
+        self._whole = whole
+        self.connection = whole.connection
+        self.dialect = whole.dialect
+        self.info = whole.info
+
+    def in_transaction(self) -> bool:
+        """It is."""
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
 class AtOnce:
-    """One connection for one thread at a time, which reads one snapshot from a block's first question to its last."""
+    """One connection for one thread at a time, which reads one snapshot from a block's first question to its last, or
+    to the end of the event loop's round.
+    """
 
     def __init__(self, engine: Engine) -> None:
         """engine: whose connections read SQLite, and cannot write."""
@@ -80,7 +103,7 @@ class AtOnce:
         self._thread = 0
         self._conn: Connection | None = None
         self._raw: sqlite3.Connection | None = None
-        self._in_snapshot = False
+        self._in_snapshot = self._ends_later = False
         self._answers = Answers()
         self._version = 0
         self._looks = 0
@@ -112,13 +135,25 @@ class AtOnce:
         self._thread = threading.get_ident()
         self._looks = 0
 
-    def end(self) -> None:
-        """End a block."""
+    def end(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """End a block. later: has a function called once the event loop's round is over; the blocks of that round see
+        the same instant.
+        """
         self._thread = 0
         try:
-            self._end()
+            if later is None:
+                self._end()
+            elif self._in_snapshot and not self._ends_later:
+                self._ends_later = True
+                later(self.end_round)
         finally:
             self._used.release()
+
+    def end_round(self) -> None:
+        """Let go of the instant that blocks saw: whatever is asked from now on sees what was committed until then."""
+        with self._used:
+            self._ends_later = False
+            self._end()
 
     def read(self, question: Callable[[Connection], T]) -> T:
         """Ask within a block. Raises NotAtOnce for whatever is the matter with the database."""
@@ -164,7 +199,7 @@ class AtOnce:
             raw.set_progress_handler(self._look, STEPS)
             self._answers.clear()
             conn.info[_UNCHANGED] = self._answers
-            self._conn, self._raw, self._wanted = conn, raw, False
+            self._conn, self._raw, self._wanted = cast(Connection, _Quick(conn)), raw, False
         finally:
             self._used.release()
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection, Table, UniqueConstraint
 
-from keyrack.records import dataclass
 from keyrack.store.changes import changes
 
 REVISION = "alembic_version"

@@ -42,6 +42,8 @@ _READ_ONLY = "25006"
 _FORBIDDEN = "42501"
 # idle_in_transaction_session_timeout, transaction_timeout: of a role or server less patient than a command.
 _TIMED_OUT = ("25P03", "25P04")
+# lock_not_available: see postgresql_session.LOCK_SECONDS.
+_LOCKED = "55P03"
 # data_corrupted, index_corrupted: the server's own files.
 _DAMAGED = ("XX001", "XX002")
 # untranslatable_character: a text that the database's encoding does not have.
@@ -222,7 +224,7 @@ def migrating_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        return _connect_postgresql(arguments, named | _postgresql_arguments(), writer=True)
+        return _connect_postgresql(arguments, named | _postgresql_arguments(), writer=True, patient=True)
 
     return engine
 
@@ -240,14 +242,14 @@ def _postgresql_in_common(json_as_text: bool) -> tuple[Any, Any]:
     return dialect, LRUCache(_STATEMENTS)
 
 
-def _connect_postgresql(arguments: Any, named: Any, *, writer: bool) -> psycopg.Connection[Any]:
+def _connect_postgresql(arguments: Any, named: Any, *, writer: bool, patient: bool = False) -> psycopg.Connection[Any]:
     import psycopg
 
     from keyrack.store.engine import postgresql_session
     from keyrack.store.engine.pipeline import PipelinedConnection
 
     raw = PipelinedConnection.connect(*arguments, **named)
-    if not postgresql_session.begin(raw, writer=writer):
+    if not postgresql_session.begin(raw, writer=writer, patient=patient):
         raw.close()
         raise DatabaseRefused(postgresql_session.SHARED)
     if not writer:
@@ -362,6 +364,11 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
         return DatabaseSpoilt(
             f"The database server says that its data are damaged: {reason}. Look into its log and at its disk; a "
             "damaged index is made anew by REINDEX, a damaged table comes from a backup."
+        )
+    if getattr(cause, "sqlstate", None) == _LOCKED:
+        return DatabaseUnavailable(
+            "Another session of the database holds a lock for which Keyrack waited in vain: pg_stat_activity and "
+            "pg_locks show whose."
         )
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:

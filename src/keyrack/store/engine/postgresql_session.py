@@ -18,6 +18,8 @@ _MARKED = f"SELECT current_setting('{_MARK}', true); SET {_MARK} = 'taken'"
 _PLAIN_STRINGS = "SET standard_conforming_strings = on"
 # Whoever waits for his turn must see then what the one before him did, and not what there was as he began to wait.
 _SEES_THE_NEWEST = "SET default_transaction_isolation = 'read committed'"
+LOCK_SECONDS = 30
+"""How long a statement waits for what another session locked (LOCK TABLE, VACUUM FULL, a transaction left open)."""
 # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
 _ON_THE_DISK = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
@@ -34,10 +36,15 @@ _ENCODING = (
 )
 
 
-def begin(raw: psycopg.Connection[Any], *, writer: bool) -> bool:
-    """Set up a new session; False where another connection had it before, so that nothing set here would stay."""
+def begin(raw: psycopg.Connection[Any], *, writer: bool, patient: bool = False) -> bool:
+    """Set up a new session; False where another connection had it before, so that nothing set here would stay.
+
+    patient: it waits for a lock as long as it takes.
+    """
     raw.autocommit = True
-    settings = (_SEES_THE_NEWEST, _ON_THE_DISK) if writer else ("SET default_transaction_read_only = on",)
+    settings = [*((_SEES_THE_NEWEST, _ON_THE_DISK) if writer else ("SET default_transaction_read_only = on",))]
+    if not patient:
+        settings.append(f"SET lock_timeout = '{LOCK_SECONDS}s'")
     row = raw.execute("; ".join((_MARKED, _PLAIN_STRINGS, *settings))).fetchone()
     raw.autocommit = False
     return not (row and row[0])

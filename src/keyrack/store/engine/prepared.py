@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec
 
@@ -36,7 +36,6 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from keyrack.records import dataclass
 from keyrack.store.engine.altered import WRITE_LOST
 from keyrack.store.engine.connect import DatabaseAltered
 from keyrack.store.engine.sqlite_types import CHECKS

@@ -16,10 +16,9 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
-
-from keyrack.records import dataclass
 
 log = logging.getLogger(__name__)
 

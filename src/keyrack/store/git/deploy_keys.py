@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
 from keyrack.model import Page
-from keyrack.records import dataclass
 from keyrack.store.rows import inserted, page
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import deploy_keys, key_owners

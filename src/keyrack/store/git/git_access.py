@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, or_, select
 
 from keyrack.model import RepositoryRole, User
-from keyrack.records import dataclass
 from keyrack.store.git.repositories import Repository, record
 from keyrack.store.hosts import host_reports
 from keyrack.store.keys.terms import is_frozen

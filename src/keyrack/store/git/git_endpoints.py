@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, select, update
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import inserted
+from keyrack.store.sealing import sealed
 from keyrack.store.tables import git_endpoints, offboarding_git, offboardings
 
 
@@ -49,7 +50,7 @@ def end(connection: Connection, endpoint_id: int, at: datetime) -> None:
     connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
     held = offboarding_git
     waiting = (held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
-    connection.execute(update(held).where(*waiting).values(confirmed_at=at))
+    sealed.change(connection, held, *waiting, values={"confirmed_at": at})
 
 
 def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> None:
@@ -59,8 +60,7 @@ def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> No
         {"offboarding_id": offboarding_id, "endpoint_id": row.id, "name": row.name, "stopped": 0}
         for row in connection.execute(named.order_by(git_endpoints.c.id))
     ]
-    if rows:
-        connection.execute(insert(offboarding_git), rows)
+    sealed.insert_rows(connection, offboarding_git, rows)
 
 
 @prepared
@@ -82,7 +82,7 @@ def confirm(connection: Connection, offboarding_id: int, endpoint_id: int, at: d
     """No transfer of that person runs on an endpoint any more; stopped: how many did."""
     held = offboarding_git
     named = (held.c.offboarding_id == offboarding_id, held.c.endpoint_id == endpoint_id)
-    connection.execute(update(held).where(*named).values(confirmed_at=at, stopped=stopped))
+    sealed.change(connection, held, *named, values={"confirmed_at": at, "stopped": stopped})
 
 
 @prepared
@@ -100,6 +100,7 @@ def receipts(connection: Connection, ids: Iterable[int]) -> dict[int, list[GitRe
     """The receipts of the Git endpoints of some offboardings, by the offboarding's id."""
     found: dict[int, list[GitReceipt]] = {}
     for row in _receipts.rows(connection, list(ids)):
-        receipt = GitReceipt(row.endpoint_id, row.name, row.confirmed_at, int(row.stopped), row.seen_at)
+        at = row.confirmed_at if sealed.sound(connection, offboarding_git, row) else None
+        receipt = GitReceipt(row.endpoint_id, row.name, at, int(row.stopped), row.seen_at)
         found.setdefault(row.offboarding_id, []).append(receipt)
     return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, or_, select
 
 from keyrack.model import Page, Place, RepositoryRole, User
-from keyrack.records import dataclass
 from keyrack.store.people import users as user_rows
 from keyrack.store.rows import contains, inserted, move_on, page
 from keyrack.store.sealing import sealed

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, union
 
 from keyrack.model import Page, Place
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.sealing import sealed, sealed_sets
 from keyrack.store.tables import held_back, reported_documents

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import inserted
 from keyrack.store.sealing import sealed

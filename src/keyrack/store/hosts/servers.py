@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Place, Server, SystemUser, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
@@ -19,7 +18,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
-from keyrack.store.sealing import held_servers, sealed, sealed_sets
+from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 HAS_HOST = servers.c.agent_secret_hash.is_not(None)
@@ -573,9 +572,9 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 
 def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
-    del values["agent_secret_hash"], values["rows_sum"]
     values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
-    values["offline_then"] = reported_facts.offline(values["offline_then"])
+    values |= receipts.proved(connection, row) | {"offline_then": reported_facts.offline(values["offline_then"])}
+    del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

@@ -176,7 +176,7 @@ def sealed_credentials(
     """The credentials of a server that are in force, each with whether its row and that of its system user are as
     Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
     """
-    return _told(checked_credentials(connection, server_id, at, fingerprints))
+    return _as_delivered(checked_credentials(connection, server_id, at, fingerprints))
 
 
 def checked_credentials(
@@ -202,8 +202,8 @@ def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
-    found = _credentials_of_server.raw(connection, server_id, label, None, None)
-    return _told(_with_seals(connection, server_id, *found))
+    plan, rows = _credentials_of_server.raw(connection, server_id, label, None, None)
+    return _as_delivered(_with_seals(connection, server_id, plan, rows))
 
 
 @prepared
@@ -240,7 +240,7 @@ def _with_seals(
     ]
 
 
-def _told(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
+def _as_delivered(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
     return tuple(
         (one.credential if delivered else replace(one.credential, delivered=False), holds)
         for one, holds, delivered in checked

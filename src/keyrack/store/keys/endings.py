@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Table, case, func, select, type_coerce
 
 from keyrack.model import Credential, UserKey
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.credentials import credential_question
 from keyrack.store.keys.terms import in_force

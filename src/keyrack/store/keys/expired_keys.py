@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, CompoundSelect, Connection, Select, select, union_all
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, expired_keys, servers, user_keys

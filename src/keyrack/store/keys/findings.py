@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.tables import credentials, key_uses, servers, system_users, user_keys, users
 
@@ -95,7 +95,9 @@ def _user_keys(workspace_id: int, after: int, limit: int) -> Select[Any]:
     return (
         select(user_keys, users.c.name.label("user_name"), users.c.disabled_at)
         .join(users, users.c.id == user_keys.c.user_id)
-        .where(user_keys.c.workspace_id == workspace_id, user_keys.c.id > after, user_keys.c.public_key.is_not(None))
+        .where(user_keys.c.workspace_id == workspace_id, user_keys.c.id > after)
+        # A half of a key alone is what others wrote, and is named where altered rows are.
+        .where(user_keys.c.public_key.is_not(None), user_keys.c.fingerprint.is_not(None))
         .order_by(user_keys.c.id)
         .limit(limit)
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select, update
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.sealing import sealed_sets
 from keyrack.store.tables import credentials, freezes, servers, system_users, user_keys, users

@@ -6,13 +6,13 @@ A row that is not as Keyrack wrote it names nobody: whoever can write into the d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import UserKey
-from keyrack.records import dataclass
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.keys.user_keys import user_key_by_id

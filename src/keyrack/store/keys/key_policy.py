@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.sealing import sealed, sealed_tables
 from keyrack.store.tables import credentials, key_policies, servers, system_users, user_keys, users
@@ -70,6 +70,7 @@ def suspects(
     held = user_keys.c
     statement = (
         select(held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
+        .where(held.public_key.is_not(None), held.fingerprint.is_not(None))  # half of a key is what others wrote
         .join(users, users.c.id == held.user_id)
         .where(held.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
         .where(_suspect(held, types, rsa_characters))

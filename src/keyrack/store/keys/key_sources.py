@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import inserted
 from keyrack.store.sealing import sealed

@@ -6,12 +6,12 @@ No question here is asked once a server: what is asked of ten thousand servers t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Select, select, union
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys.grants import begun
 from keyrack.store.keys.terms import in_force

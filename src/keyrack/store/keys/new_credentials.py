@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, case, exists, func, select
 
 from keyrack.model import Actor
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.keys import ended_keys
 from keyrack.store.people.standing import Standing, asking, proofs, taken

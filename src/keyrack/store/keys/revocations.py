@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.git.deploy_keys import hold_owner
-from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.hosts import acknowledged
 from keyrack.store.per_server import per_server
-from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -99,7 +99,7 @@ def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any
 def lines_for(
     connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int
 ) -> tuple[tuple[str, str], ...]:
-    """The keys that a host is told to refuse, by fingerprint: that and the canonical line of each.
+    """The keys that a host is told to refuse, by fingerprint: that and the public key of each.
 
     At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
     and so many of the others that it has confirmed, the newest.
@@ -170,7 +170,9 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
     """
     left = _first_left.row(connection, server_id, applied_revision, most)
     until = (None, None) if left is None else (left.revision, left.fingerprint)
-    _confirm.run(connection, server_id, applied_revision, at, *until)
+    bound = (applied_revision + 1, "") if left is None else (left.revision, left.fingerprint)
+    code = receipts.confirmed(connection, revocations, server_id, at, bound)
+    _confirm.run(connection, server_id, applied_revision, at, code, *until)
     return left is not None
 
 
@@ -188,11 +190,11 @@ def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]
 
 @prepared
 def _confirm(
-    server_id: int, applied_revision: int, at: datetime, revision: int | None, fingerprint: str | None
+    server_id: int, applied_revision: int, at: datetime, code: bytes, revision: int | None, fingerprint: str | None
 ) -> Update:
-    # No seal is over this column (sealed.VOLATILE).
+    # No seal is over these columns (sealed.VOLATILE): one code for all rows says that Keyrack wrote them.
     rows = revocations
-    new = update(rows).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at)
+    new = update(rows).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at, receipt=code)
     if revision is None:
         return new
     before = and_(rows.c.revision == revision, rows.c.fingerprint < fingerprint)
@@ -209,24 +211,27 @@ def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
     """Where in a workspace a key must be refused, by server name; deleted servers last."""
     statement = (
-        select(revocations, servers.c.name, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
+        select(revocations)
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
         .order_by(servers.c.name, servers.c.id)
     )
+    rows = [dict(row) for row in connection.execute(statement).mappings()]
+    standing = acknowledged.of(connection, [row["server_id"] for row in rows])
     pending = tuple(
         Revocation(
-            server_id=row.server_id,
-            server_name=row.name,
-            fingerprint=row.fingerprint,
-            revoked_at=row.revoked_at,
-            revision=row.revision,
-            applied_revision=row.applied_revision,
-            confirmed_at=row.confirmed_at,
-            copied=row.copied_at is not None,
-            host=row.host,
+            server_id=row["server_id"],
+            server_name=standing[row["server_id"]].name,
+            fingerprint=fingerprint,
+            revoked_at=row["revoked_at"],
+            revision=row["revision"],
+            applied_revision=standing[row["server_id"]].revision,
+            confirmed_at=receipts.when(connection, revocations, row),
+            copied=standing[row["server_id"]].copied,
+            host=standing[row["server_id"]].host,
         )
-        for row in connection.execute(statement)
+        for row in rows
+        if row["server_id"] in standing
     )
     gone = (
         select(deleted_servers)
@@ -241,10 +246,10 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             fingerprint=fingerprint,
             revoked_at=row.deleted_at,
             revision=row.revision,
-            applied_revision=_applied_by_deleted(row),
-            confirmed_at=row.acknowledged_at,
+            applied_revision=_applied_by_deleted(row, at),
+            confirmed_at=at,
         )
-        for row in connection.execute(gone)
+        for row, at in _with_acknowledgements(connection, gone)
     )
 
 
@@ -252,8 +257,7 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
     """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
     ids = sorted(server_ids)
     statement = (
-        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
-        .add_columns(servers.c.copied_at, HAS_HOST.label("host"))
+        select(servers.c.id)
         .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(ids))
         .order_by(servers.c.name, servers.c.id)
     )
@@ -262,14 +266,16 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
         .where(deleted_servers.c.workspace_id == workspace_id, deleted_servers.c.server_id.in_(ids))
         .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
     )
+    mine = list(connection.execute(statement).scalars())
+    standing = acknowledged.of(connection, mine)
     return (
         *(
-            Applied(row.id, row.name, row.applied_revision, row.applied_at, row.copied_at is not None, row.host)
-            for row in connection.execute(statement)
+            Applied(number, one.name, one.revision, one.at, one.copied, one.host)
+            for number, one in ((number, standing[number]) for number in mine if number in standing)
         ),
         *(
-            Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row), row.acknowledged_at)
-            for row in connection.execute(gone)
+            Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row, at), at)
+            for row, at in _with_acknowledgements(connection, gone)
         ),
     )
 
@@ -278,9 +284,15 @@ def _name_of_deleted(row: Row[Any]) -> str:
     return f"{row.name} (deleted)"
 
 
-def _applied_by_deleted(row: Row[Any]) -> int:
+def _with_acknowledgements(connection: Connection, gone: Select[Any]) -> Iterator[tuple[Row[Any], datetime | None]]:
+    """Rows of deleted servers, each with when its host said that it obeys; never where others wrote the row."""
+    for row in connection.execute(gone):
+        yield row, row.acknowledged_at if sealed.sound(connection, deleted_servers, row) else None
+
+
+def _applied_by_deleted(row: Row[Any], at: datetime | None) -> int:
     """What it obeyed before is not kept: only whether it obeys the last document, which is above all others."""
-    return 0 if row.acknowledged_at is None else int(row.revision)
+    return 0 if at is None else int(row.revision)
 
 
 def credentials_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.model import Page, Place, Window
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page, piece_after
 from keyrack.store.sealing import sealed

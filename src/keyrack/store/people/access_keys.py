@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, delete, func, select
 
 from keyrack.model import User
-from keyrack.records import dataclass
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.people import users as user_rows
 from keyrack.store.rows import ONE_ROW

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import inserted
 from keyrack.store.sealing import sealed
@@ -98,6 +98,16 @@ def identify(connection: Connection, *, issuer: str, subject: str) -> int | None
 @prepared
 def _identity(issuer: str, subject: str) -> Select[Any]:
     return select(identities).where(identities.c.issuer == issuer, identities.c.subject == subject)
+
+
+def is_identified(connection: Connection, user_id: int) -> bool:
+    """Whether a user is known by a provider."""
+    return bool(_identities_of.rows(connection, user_id))
+
+
+@prepared
+def _identities_of(user_id: int) -> Select[Any]:
+    return select(identities.c.id).where(identities.c.user_id == user_id)
 
 
 def add_identity(connection: Connection, *, user_id: int, issuer: str, subject: str, at: datetime) -> None:

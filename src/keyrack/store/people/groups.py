@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Page, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import first, inserted, matches, paged_in_tree, pattern

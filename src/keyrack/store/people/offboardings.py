@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, Table, func, or_, select, update
 
 from keyrack.model import Page, Window
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts import acknowledged
 from keyrack.store.hosts import sessions as open_logins
+from keyrack.store.hosts.acknowledged import Acknowledged
 from keyrack.store.hosts.servers import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -56,6 +58,8 @@ KINDS = [
     "requests",
     "servers",
 ]
+
+_GONE = "gone_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,19 +267,19 @@ def unconfirmed(connection: Connection, workspace_id: int, fingerprints: Iterabl
 @prepared
 def _still_to_refuse(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     return (
-        select(revocations.c.server_id)
+        select(revocations)
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(
             servers.c.workspace_id == workspace_id,
             among(revocations.c.fingerprint, fingerprints),
-            revocations.c.confirmed_at.is_(None),
         )
     )
 
 
 def still_to_refuse(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[int]:
     """The servers whose hosts are to refuse one of these keys, and have not said that they do."""
-    return frozenset(_still_to_refuse.values(connection, workspace_id, list(fingerprints)))
+    rows = _still_to_refuse.rows(connection, workspace_id, list(fingerprints))
+    return frozenset(row.server_id for row in rows if receipts.when(connection, revocations, row) is None)
 
 
 @prepared
@@ -296,7 +300,7 @@ def made(connection: Connection, user_id: int) -> tuple[int, int]:
 # What goes, and what comes back
 
 
-def take_away(
+def remove_all(
     connection: Connection, workspace_id: int, user_id: int, fingerprints: Sequence[str], *, at: datetime, by: str
 ) -> None:
     """Delete a user's keys, grants, memberships, access keys and key sources, and credentials with one of the keys;
@@ -415,8 +419,8 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
     ]
-    if rows:
-        connection.execute(insert(offboarding_hosts), rows)
+    for some in sealed_sets.chunks(rows):
+        sealed_sets.insert_many(connection, offboarding_hosts, some)
 
 
 def mark_undone(connection: Connection, offboarding_id: int, *, at: datetime, by: str) -> None:
@@ -462,9 +466,7 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 def _hosts(ids: Iterable[int]) -> Select[Any]:
     rows = offboarding_hosts
     return (
-        select(rows, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
-        .add_columns(deleted_servers.c.acknowledged_at, deleted_servers.c.revision.label("last_revision"))
-        .outerjoin(servers, servers.c.id == rows.c.server_id)
+        select(rows, *sealed.columns(deleted_servers, _GONE))
         .outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
         .where(among(rows.c.offboarding_id, ids))
         .order_by(rows.c.name, rows.c.server_id)
@@ -474,29 +476,37 @@ def _hosts(ids: Iterable[int]) -> Select[Any]:
 def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostReceipt]]:
     """The receipts of the servers of some offboardings, by the offboarding's id."""
     by_offboarding: dict[int, list[HostReceipt]] = {}
-    for row in _hosts.rows(connection, list(ids)):
-        at = row.confirmed_at
-        # The host of a server that was deleted since has one thing left to obey, which is above all others.
-        if at is None and row.acknowledged_at is not None:
-            at = row.acknowledged_at
-        applied = row.applied_revision
-        if applied is None:
-            applied = row.last_revision if row.acknowledged_at is not None else row.revision if at is not None else 0
-        name = row.name if row.applied_revision is not None else f"{row.name} (deleted)"
-        host = row.host if row.applied_revision is not None else at is not None or row.last_revision is not None
-        by_offboarding.setdefault(row.offboarding_id, []).append(
-            HostReceipt(row.server_id, name, int(row.revision), int(applied), at, row.copied_at is not None, host)
-        )
+    rows = _hosts.rows(connection, list(ids))
+    standing = acknowledged.of(connection, {row.server_id for row in rows})
+    for row in rows:
+        by_offboarding.setdefault(row.offboarding_id, []).append(_receipt(connection, row, standing.get(row.server_id)))
     return by_offboarding
+
+
+def _receipt(connection: Connection, row: Row, server: Acknowledged | None) -> HostReceipt:
+    """What the host of a server said, if Keyrack wrote that it did; server: None for one that was deleted since."""
+    at = receipts.when(connection, offboarding_hosts, row)
+    if server is not None:
+        number = (row.server_id, row.name, int(row.revision))
+        return HostReceipt(*number, server.revision, at, server.copied, server.host)
+    # The host of a server that was deleted since has one thing left to obey, which is above all others.
+    is_noted = row[f"{_GONE}server_id"] is not None
+    obeys = is_noted and sealed.sound(connection, deleted_servers, row, _GONE)
+    last = row[f"{_GONE}acknowledged_at"] if obeys else None
+    applied = row[f"{_GONE}revision"] if last is not None else row.revision if at is not None else 0
+    at = last if at is None else at
+    host = at is not None or is_noted
+    return HostReceipt(row.server_id, f"{row.name} (deleted)", int(row.revision), int(applied), at, False, host)
 
 
 def confirm(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
     """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
-    rows = offboarding_hosts
-    waiting = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
     if _waits.row(connection, server_id, applied) is None:
         return []
-    done = update(rows).where(*waiting).values(confirmed_at=at).returning(rows.c.offboarding_id)
+    rows = offboarding_hosts
+    waiting = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
+    code = receipts.confirmed(connection, rows, server_id, at, (applied + 1, ""))
+    done = update(rows).where(*waiting).values(confirmed_at=at, receipt=code).returning(rows.c.offboarding_id)
     return list(connection.execute(done).scalars())
 
 
@@ -519,7 +529,10 @@ def _left(offboarding_id: int) -> Select[Any]:
 
 def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
     """Whether the word of some host is still waited for."""
-    return _left.row(connection, offboarding_id) is not None
+    # What is asked first is quick, and may be what others wrote: the last word of all hosts is looked at whole.
+    if _left.row(connection, offboarding_id) is not None:
+        return True
+    return any(one.host and one.at is None for one in hosts(connection, (offboarding_id,)).get(offboarding_id, ()))
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:

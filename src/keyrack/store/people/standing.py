@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, select, true
 
 from keyrack.model import Actor, RepositoryRole, Role
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.terms import in_force, token_in_force
 from keyrack.store.people.users import user_record

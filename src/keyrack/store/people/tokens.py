@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Token, User, Window
-from keyrack.records import dataclass
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.people.users import user_record

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
 from keyrack.model import Page, Role, User, Window
-from keyrack.records import dataclass
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern
@@ -97,15 +97,19 @@ def page_of_users(connection: Connection, workspace_id: int, window: Window, *, 
     return _named_users.page(connection, lambda row: row, window, workspace_id, pattern(search))
 
 
-def another_owner(connection: Connection, user: User) -> bool:
-    """Whether the workspace has an owner who is not disabled, beside this user."""
-    statement = select(users.c.id).where(
-        users.c.workspace_id == user.workspace_id,
+def other_owners(connection: Connection, user: User) -> tuple[int, ...]:
+    """The workspace's owners who are not disabled, beside this user, by their ids."""
+    return tuple(row.id for row in _other_owners.rows(connection, user.workspace_id, user.id))
+
+
+@prepared
+def _other_owners(workspace_id: int, but: int) -> Select[Any]:
+    return select(users.c.id).where(
+        users.c.workspace_id == workspace_id,
         users.c.role == Role.OWNER.value,
         users.c.disabled_at.is_(None),
-        users.c.id != user.id,
+        users.c.id != but,
     )
-    return connection.execute(statement.limit(1)).scalar() is not None
 
 
 def password_hash(connection: Connection, user_id: int) -> str | None:

@@ -58,6 +58,8 @@ TREES: Mapping[str, tuple[int, str]] = {
     "repository_names": (25, "repository_id"),
     "deleted_servers": (26, "server_id"),
     "deleted_server_keys": (27, "server_id"),
+    "offboarding_hosts": (28, "offboarding_id"),
+    "offboarding_git": (29, "offboarding_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
@@ -65,12 +67,9 @@ NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
 through everything finds both."""
 
 ROOT = 0
-_BITS = 6
-_LEVELS = 5
+_BITS, _LEVELS = 6, 5
 _WIDTH = 40  # of a place: when it was written, and its masked sum
-_LINK = 16
-_COUNTER = 8
-_SEAL_BYTES = 32
+_LINK, _COUNTER, _SEAL_BYTES = 16, 8, 32
 _MODULUS = 2**256
 _NOTHING = b"\0"
 _MOST_FITTING = 50_000

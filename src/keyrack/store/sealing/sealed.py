@@ -6,6 +6,7 @@ What a seal is, store/sealing/seals.py says; what shows that a row is missing, s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import eq
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 from sqlalchemy import BinaryExpression, BindParameter, Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.records import dataclass
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder, write_lost
 from keyrack.store.sealing import access_tree

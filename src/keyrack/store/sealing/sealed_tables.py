@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String, Table, select, tuple_
 
 from keyrack.store.engine.prepared import Prepared, among, prepared
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import access_tree, receipts, sealed
 from keyrack.store.tables import access_tree as tree
+from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
 
 AT_ONCE = 10_000
@@ -63,6 +64,33 @@ def seal_all(
         sealed.set_seals(connection, table, done, there=False)
         count += of_table + len(done)
     return count
+
+
+def seal_receipts(connection: Connection, *, counted: bool) -> int:
+    """Seal what hosts acknowledged before there were codes of receipts, and what waits for the word of hosts and Git
+    endpoints after an offboarding; how many. counted: whether other rows were counted, so that those are counted here.
+    """
+    seals, count = sealed.seals_of(connection), 0
+    for table in (servers, revocations, offboarding_hosts):
+        for rows in pieces(connection, table):
+            codes = [(row, receipts.seal_older(connection, table, row)) for row in rows]
+            count += _set(connection, table, receipts.RECEIPT, [(row, code) for row, code in codes if code is not None])
+    for table in (offboarding_hosts, offboarding_git):
+        for rows in pieces(connection, table):
+            made = [{**row, sealed.SEAL: seals.of(table, row)} for row in rows]
+            count += _set(connection, table, sealed.SEAL, [(row, row[sealed.SEAL]) for row in made])
+            for row in made if counted else ():
+                access_tree.note(connection, table, None, row)
+            access_tree.settle(connection)
+    return count
+
+
+def _set(connection: Connection, table: Table, column: str, given: Sequence[tuple[Mapping[str, Any], bytes]]) -> int:
+    """Set a column of rows; how many."""
+    named = sealed.key_names(table)
+    values = ({**{f"of_{name}": row[name] for name in named}, column: value} for row, value in given)
+    sealed.setting(table, (column,)).run_many(connection, values)
+    return len(given)
 
 
 def count_all(connection: Connection, *, since: int = 0) -> int:

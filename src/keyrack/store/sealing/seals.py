@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
-from keyrack.records import dataclass
 from keyrack.store.sealing.plain import as_digits, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
@@ -34,7 +34,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "servers": frozenset(
         {
             *("applied_revision", "applied_at", "applied_lineage", "agent_version", "os", "os_version", "seen_at"),
-            *("facts", "agent_run"),
+            *("facts", "agent_run", "receipt"),
         }
     ),
     "server_tags": frozenset(),
@@ -43,7 +43,8 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "enrolments": frozenset(),
     # Who made it is emptied by the database itself once that user is gone.
     "credentials": frozenset(("created_by", "delivered_at", "noticed_at")),
-    "revocations": frozenset(("confirmed_at",)),
+    # A receipt has a code of its own (receipts.py).
+    "revocations": frozenset(("confirmed_at", "receipt")),
     "revoked_keys": frozenset(),
     "held_back": frozenset(),
     "users": frozenset(),
@@ -64,6 +65,8 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     request_rules.name: frozenset(),
     expired_keys.name: frozenset(("user_id", "title")),
     "offboardings": frozenset(),
+    "offboarding_hosts": frozenset(("confirmed_at", "receipt")),
+    "offboarding_git": frozenset(),
     web_sessions.name: frozenset(("seen_at",)),
     authenticators.name: frozenset(("last_used_at",)),
     identities.name: frozenset(),
@@ -98,7 +101,8 @@ MOST_FOUND = 1000
 @dataclass(frozen=True, slots=True)
 class AlteredRow:
     """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
-    what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it.
+    what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it; receipt:
+    what a host is said to have acknowledged there was not written by Keyrack.
     """
 
     table: str
@@ -107,6 +111,7 @@ class AlteredRow:
     incomplete: bool = False
     older: bool = False
     missing: bool = False
+    receipt: bool = False
 
     @property
     def name(self) -> str:

@@ -150,6 +150,11 @@ def seal_column() -> Column[bytes]:
     return Column("seal", LargeBinary(32))
 
 
+def receipt_column() -> Column[bytes]:
+    """What shows that a host acknowledged it, see store/sealing/receipts.py; empty where none has."""
+    return Column("receipt", LargeBinary(160))
+
+
 def referring(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
     """The id of a row of another table, gone with that row, or emptied where `cascade` is false."""
     return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")

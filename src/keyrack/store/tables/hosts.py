@@ -16,7 +16,17 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store.tables.columns import Flag, Json, Moment, id_column, metadata, numbered, referring, seal_column
+from keyrack.store.tables.columns import (
+    Flag,
+    Json,
+    Moment,
+    id_column,
+    metadata,
+    numbered,
+    receipt_column,
+    referring,
+    seal_column,
+)
 
 servers = numbered(
     "servers",
@@ -56,6 +66,7 @@ servers = numbered(
     # The sum of the seals of all rows that belong to it (store/sealing/sealed.py); empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
     Column("frozen_at", Moment),
+    receipt_column(),
 )
 
 deleted_servers = Table(

@@ -23,6 +23,7 @@ from keyrack.store.tables.columns import (
     index_where,
     metadata,
     numbered,
+    receipt_column,
     referring,
     seal_column,
 )
@@ -126,6 +127,7 @@ revocations = Table(
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("confirmed_at", Moment),
     seal_column(),
+    receipt_column(),
     Index("ix_revocations_fingerprint", "fingerprint"),
     index_where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
 )

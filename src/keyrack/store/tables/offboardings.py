@@ -11,6 +11,7 @@ from keyrack.store.tables.columns import (
     index_where,
     metadata,
     numbered,
+    receipt_column,
     referring,
     seal_column,
 )
@@ -40,10 +41,12 @@ offboarding_hosts = Table(
     metadata,
     # The hosts of an offboarding; each says when it obeys. The server may be deleted by now.
     Column("offboarding_id", Integer, referring("offboardings"), primary_key=True),
-    Column("server_id", Integer, primary_key=True, autoincrement=False),
+    Column("server_id", Integer, primary_key=True, autoincrement=False, index=True),
     Column("name", String(255), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("confirmed_at", Moment),
+    receipt_column(),
+    seal_column(),
     index_where("ix_offboarding_hosts_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
 )
 
@@ -64,5 +67,6 @@ offboarding_git = Table(
     Column("name", String(255), nullable=False),
     Column("confirmed_at", Moment),
     Column("stopped", Integer, nullable=False),
+    seal_column(),
     index_where("ix_offboarding_git_unconfirmed", "endpoint_id", condition="confirmed_at IS NULL"),
 )

@@ -6,7 +6,6 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.git import deploy_keys
 from keyrack.core.people import users
-from keyrack.errors import missing
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
@@ -35,9 +34,7 @@ def delete_deploy_key(call: Call) -> Response:
 def list_project_deploy_keys(call: Call) -> Response:
     """List the deploy keys of a project: none, as they belong to repositories alone"""
     parameters.window(call.query)
-    uid = call.path["project_id"]
-    if all(project.uid != uid for project in users.projects(call.instance, call.actor)):
-        raise missing("project")
+    users.project(call.instance, call.actor, call.path["project_id"])
     return shapes.counted([], 0)
 
 

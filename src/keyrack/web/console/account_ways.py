@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from keyrack.core.keys.who_can import Way
-from keyrack.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

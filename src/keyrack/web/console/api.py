@@ -221,8 +221,10 @@ def _answer(page: ConsolePage, call: Call) -> Response:
             pass
     try:
         if page.asks is not None and not visit.form.flag(CONFIRMED):
-            kept = [pair for pair in visit.form.pairs() if pair[0] != safety.FIELD]
-            return visit.show("confirm.html", asked=page.asks(visit), hidden=[*kept, (CONFIRMED, "yes")])
+            first = page.asks(visit)
+            kept = [pair for pair in visit.form.pairs() if pair[0] not in (safety.FIELD, *first.fixed)]
+            hidden = [*kept, *first.fixed.items(), (CONFIRMED, "yes")]
+            return visit.show("confirm.html", asked=first, hidden=hidden)
         if page.dangerous:
             asked = again.asked(visit)
             if isinstance(asked, Response):

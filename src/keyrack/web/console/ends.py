@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from keyrack.core import lifetimes
+from keyrack.core import lifetimes, validation
 from keyrack.errors import invalid
-from keyrack.web.console.visits import Visit
+from keyrack.web.console import templates
+from keyrack.web.console.visits import Asked, Visit
 
 DATE = "date"
 ENDS = (
@@ -19,6 +21,22 @@ ENDS = (
     ("90d", "90 days"),
     (DATE, "a day and time"),
 )
+
+
+def asked(visit: Visit, title: str, before: datetime | None, words: Sequence[str], back: str, done: object) -> Asked:
+    """What another end does, before it is set: the one that the form names, as a time that stays while one reads.
+
+    before: the end until now; words: what else there is to say; done: a rehearsal of it or None. Raises Refusal
+    INVALID.
+    """
+    at = validation.end(visit.now, None, duration=chosen(visit))
+    if at is None:
+        raise invalid("ends", "Say when it ends; what has an end once keeps one.")
+    at = at.astimezone(UTC).replace(microsecond=0)
+    was = f"It ends {templates.exact(before)} until now." if before else "It has no end until now."
+    then = f"It is to end {templates.exact(at)}, and opens nothing from then on."
+    fixed = {"ends": DATE, "until": at.strftime("%Y-%m-%dT%H:%M:%S"), "zone": "UTC"}
+    return Asked(title, [was, then, *words], "Set the end", back, done, fixed, takes=False)
 
 
 def chosen(visit: Visit) -> str | None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,10 +21,20 @@ from keyrack.core.keys import changing_grants, grants, rehearsal, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
-from keyrack.records import dataclass
 from keyrack.web import bodies
 from keyrack.web.console import ends, limits, templates
-from keyrack.web.console.visits import CONFIRMED, SEEN, Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import (
+    CONFIRMED,
+    FIRST_PRESS,
+    SEEN,
+    Asked,
+    Visit,
+    change,
+    cursor_of,
+    page,
+    paged,
+    unless_changed,
+)
 
 HOSTS, PEOPLE, LISTED = 40, 50, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
@@ -300,9 +310,18 @@ def restrict(visit: Visit) -> Response:
     return visit.go("/grants", "The grant is changed: it holds from the next login on; sessions that are open go on.")
 
 
-def renew(visit: Visit) -> Response:
-    """Give a grant another end."""
-    number = visit.number("grant")
+def renewing(visit: Visit) -> Asked:
+    """What another end of a grant does."""
+    grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
+    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    words = "Hosts are told at once and end it by themselves; keys that something else lets in stay."
+    return ends.asked(
+        visit, "Another end for this grant?", grant.expires_at, [words], f"/grants/{grant.id}/renew", done
+    )
+
+
+def _renew(visit: Visit, instance: Instance) -> Grant:
+    visit, number = replace(visit, instance=instance), visit.number("grant")
 
     def seen(instance: Instance) -> str:
         end = grants.get(instance, visit.actor, number).expires_at
@@ -311,7 +330,12 @@ def renew(visit: Visit) -> Response:
     def set_end(instance: Instance) -> Grant:
         return changing_grants.renew(instance, visit.actor, number, duration=ends.chosen(visit))
 
-    made = unless_changed(visit, "grants:write", seen, set_end)
+    return unless_changed(visit, "grants:write", seen, set_end)
+
+
+def renew(visit: Visit) -> Response:
+    """Give a grant another end."""
+    made = _renew(visit, visit.instance)
     assert made.expires_at is not None
     return visit.go("/grants", f"The grant ends {templates.exact(made.expires_at)}.")
 
@@ -320,11 +344,11 @@ PAGES = (
     page("/access", access),
     page("/access.csv", as_csv, "access:read"),
     page("/access/grant", granting, "grants:write"),
-    change("/access/grant", grant, "grants:write", again=granting),
+    change("/access/grant", grant, "grants:write", again=granting, preview=FIRST_PRESS),
     page("/grants", all_grants, "grants:read"),
     page("/grants/{grant}/renew", changing, "grants:write"),
-    change("/grants/{grant}/renew", renew, "grants:write", again=changing),
-    change("/grants/{grant}/restrict", restrict, "grants:write", again=changing),
+    change("/grants/{grant}/renew", renew, "grants:write", again=changing, asks=renewing),
+    change("/grants/{grant}/restrict", restrict, "grants:write", again=changing, preview=FIRST_PRESS),
     page("/grants/{grant}/remove", taking, "grants:write"),
-    change("/grants/{grant}/remove", take, "grants:write"),
+    change("/grants/{grant}/remove", take, "grants:write", preview="/grants/{grant}/remove"),
 )

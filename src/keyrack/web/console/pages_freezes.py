@@ -9,7 +9,7 @@ from starlette.responses import Response
 from keyrack.core.keys import freezes
 from keyrack.web import bodies
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, page
+from keyrack.web.console.visits import FIRST_PRESS, Visit, change, page
 
 HERE = "/freezes"
 PER_PAGE = 50
@@ -65,7 +65,7 @@ def end(visit: Visit) -> Response:
 
 PAGES = (
     page(HERE, listed, freezes.READ),
-    change(HERE, freeze, freezes.FREEZE, again=listed),
+    change(HERE, freeze, freezes.FREEZE, again=listed, preview=FIRST_PRESS),
     page(HERE + "/{id}", show, freezes.READ),
-    change(HERE + "/{id}/end", end, freezes.FREEZE, again=show, dangerous=True),
+    change(HERE + "/{id}/end", end, freezes.FREEZE, again=show, dangerous=True, undo=HERE),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 from starlette.responses import Response
 
@@ -13,7 +14,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, rehearsal, renewals, restricting
 from keyrack.model import Credential, Server
 from keyrack.web.console import ends, limits, templates
-from keyrack.web.console.visits import SEEN, Asked, Visit, change, page, unless_changed
+from keyrack.web.console.visits import FIRST_PRESS, SEEN, Asked, Visit, change, page, unless_changed
 
 MOST = 200
 
@@ -117,8 +118,20 @@ def _end(of: Credential) -> str:
     return templates.iso(of.expires_at) if of.expires_at else ""
 
 
-def renew(visit: Visit) -> Response:
-    """Give such a key another end."""
+def renewing(visit: Visit) -> Asked:
+    """What another end of such a key does."""
+    server, number = _server(visit), visit.number("id")
+    held = credentials.get(visit.instance, visit.actor, server.id, number)
+    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    title, words = (
+        f"Another end for {held.label}?",
+        f"It opens {held.username} on {server.name}, which ends it by itself.",
+    )
+    return ends.asked(visit, title, held.expires_at, [words], f"/hosts/{server.id}/keys/{number}", done)
+
+
+def _renew(visit: Visit, instance: Instance) -> Credential:
+    visit = replace(visit, instance=instance)
     server, number = visit.number("server"), visit.number("id")
 
     def seen(instance: Instance) -> str:
@@ -128,7 +141,12 @@ def renew(visit: Visit) -> Response:
         credentials.get(instance, visit.actor, server, number)
         return renewals.credential(instance, visit.actor, number, duration=ends.chosen(visit))
 
-    made = unless_changed(visit, "credentials:write", seen, set_end)
+    return unless_changed(visit, "credentials:write", seen, set_end)
+
+
+def renew(visit: Visit) -> Response:
+    """Give such a key another end."""
+    server, made = visit.number("server"), _renew(visit, visit.instance)
     assert made.expires_at is not None
     return visit.go(f"/hosts/{server}", f"The key {made.label} ends {templates.exact(made.expires_at)}.")
 
@@ -171,8 +189,28 @@ def _named(server: Server) -> str:
     return f"{server.name} {server.address} {' '.join(server.tags)}"
 
 
-def set_named(visit: Visit) -> Response:
-    """Call a host otherwise, or say that it is elsewhere; it goes on under its id."""
+def renaming(visit: Visit) -> Asked:
+    """What another name, address or other tags of a host do."""
+    server = _server(visit)
+    done = None
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_set_named, visit))
+    form = visit.form
+    tags = " ".join(dict.fromkeys(form.text("tags").replace(",", " ").split())) or "none"
+    rows = (
+        ("Its name", server.name, form.text("name").strip()),
+        ("Where people log in", server.address, form.text("address").strip()),
+        ("Its tags", " ".join(server.tags) or "none", tags),
+    )
+    words = [f"{what}: {now}, until now {before}." for what, before, now in rows if before != now]
+    if tags != rows[2][1]:
+        words.append("Grants to a tag open the hosts that have it: who gains and who loses by that stands below.")
+    back = f"/hosts/{server.id}/change"
+    return Asked(f"Change {server.name}?", words or ["Nothing of it changes."], "Change it", back, done, takes=False)
+
+
+def _set_named(visit: Visit, instance: Instance) -> Server:
+    visit = replace(visit, instance=instance)
     number, form = visit.number("server"), visit.form
 
     def seen(instance: Instance) -> str:
@@ -188,17 +226,28 @@ def set_named(visit: Visit) -> Response:
             tags=form.text("tags").replace(",", " ").split(),
         )
 
-    made = unless_changed(visit, "servers:write", seen, run)
-    return visit.go(f"/hosts/{number}", f"{made.name} is at {made.address} from now on.")
+    return unless_changed(visit, "servers:write", seen, run)
+
+
+def set_named(visit: Visit) -> Response:
+    """Call a host otherwise, or say that it is elsewhere; it goes on under its id."""
+    made = _set_named(visit, visit.instance)
+    return visit.go(f"/hosts/{made.id}", f"{made.name} is at {made.address} from now on.")
 
 
 PAGES = (
     page("/hosts/{server}/keys", adding, "credentials:write"),
-    change("/hosts/{server}/keys", add, "credentials:write", again=adding),
+    change("/hosts/{server}/keys", add, "credentials:write", again=adding, undo="/hosts/{server}/keys/{id}/remove"),
     page("/hosts/{server}/keys/{id}", key, "credentials:read"),
-    change("/hosts/{server}/keys/{id}/renew", renew, "credentials:write", again=key),
-    change("/hosts/{server}/keys/{id}/restrict", restrict, "credentials:write", again=key),
+    change("/hosts/{server}/keys/{id}/renew", renew, "credentials:write", again=key, asks=renewing),
+    change(
+        "/hosts/{server}/keys/{id}/restrict",
+        restrict,
+        "credentials:write",
+        again=key,
+        preview=FIRST_PRESS,
+    ),
     change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write", asks=removing),
     page("/hosts/{server}/change", changing, "servers:write"),
-    change("/hosts/{server}/change", set_named, "servers:write", again=changing),
+    change("/hosts/{server}/change", set_named, "servers:write", again=changing, asks=renaming),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -11,6 +13,7 @@ from keyrack.core import lifetimes
 from keyrack.core.audit import events
 from keyrack.core.hosts import (
     facts,
+    host_keys,
     modes,
     news,
     servers,
@@ -23,13 +26,12 @@ from keyrack.core.hosts import (
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
-from keyrack.core.keys import who_can
-from keyrack.errors import Kind, Refusal
-from keyrack.model import EventFilter, Server, UnmanagedKey, span_of
+from keyrack.core.keys import rehearsal, who_can
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import EventFilter, Server, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
-from keyrack.records import dataclass
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
 
@@ -128,7 +130,7 @@ def host(visit: Visit) -> Response:
     part = visit.target if visit.is_part else ""
     given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
     if part == "state":
-        return visit.show("_host_state.html", **given)
+        return visit.show("_host_state.html", **given, **_host_keys(visit, server))
     if part == "arrival":
         return visit.show("_arrival.html", **given)
     if part == "sessions":
@@ -141,6 +143,7 @@ def host(visit: Visit) -> Response:
     return visit.show(
         "host.html",
         **given,
+        **_host_keys(visit, server),
         ways=ways,
         more=more,
         unknown=unknown,
@@ -156,6 +159,37 @@ def host(visit: Visit) -> Response:
         wanted=[name for name in sshd_settings.KEYWORDS if visit.form.flag(name)] if changed else None,
         happened=_happened(visit, server),
     )
+
+
+def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
+    """The host keys that a host shows and nobody confirmed, and those that people trust there."""
+    known = host_keys.find(visit.instance, visit.actor, str(server.id))
+    strange = [one for one in known if one.shown and not one.confirmed]
+    return {"strange": strange, "trusted": [one for one in known if one.confirmed]}
+
+
+def confirming_host_keys(visit: Visit) -> Asked:
+    """What it means to trust what a host shows now."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    held = _host_keys(visit, server)
+    if not held["strange"]:
+        raise missing("host key that nobody confirmed")
+    gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    words = [
+        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['strange'])} "
+        f"as {server.name} from then on.",
+        *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
+        "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
+        "and look at the host's own screen first.",
+    ]
+    return Asked(f"Is this the host key of {server.name}?", words, "Confirm the host key", _at(server))
+
+
+def confirm_host_keys(visit: Visit) -> Response:
+    """Have people trust what a host shows, if that is what the form showed."""
+    number, seen = visit.number("server"), visit.form.texts("fingerprint")
+    host_keys.confirm(visit.instance, visit.actor, str(number), fingerprints=seen)
+    return visit.go(f"/hosts/{number}", "People may trust the host key from now on; keyrack ssh-config has it.")
 
 
 def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, str]:
@@ -184,11 +218,29 @@ def _accounts(visit: Visit, server: Server) -> tuple[str, ...]:
     return tuple(one.username for one in system_users.find(visit.instance, visit.actor, server.id, limit=MOST).items)
 
 
+def _add_account(visit: Visit, instance: Instance) -> SystemUser:
+    name, existing = visit.form.text("username").strip(), visit.form.flag("existing")
+    return system_users.create(instance, visit.actor, visit.number("server"), username=name, existing=existing)
+
+
+def adding_account(visit: Visit) -> Asked:
+    """What adding an account does: grants that name it open it at once."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    done, name = None, visit.form.text("username").strip()
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_add_account, visit))
+    made = f"{server.name} makes the account {name}, unless it has one of that name."
+    words = [
+        f"{server.name} has {name} already, and is not asked to make it." if visit.form.flag("existing") else made,
+        "Grants and keys may name it from then on. It stays on the host when it is taken off this list.",
+    ]
+    return Asked(f"Add {name} to {server.name}?", words, "Add account", _at(server), done, takes=False)
+
+
 def add_account(visit: Visit) -> Response:
     """Add an account to a host, which makes it unless it is there already."""
     number, existing = visit.number("server"), visit.form.flag("existing")
-    name = visit.form.text("username").strip()
-    made = system_users.create(visit.instance, visit.actor, number, username=name, existing=existing)
+    made = _add_account(visit, visit.instance)
     words = "may be named by grants and keys now" if existing else "is made by the host as soon as it has heard of it"
     return visit.go(f"/hosts/{number}", f"The account {made.username} {words}.")
 
@@ -371,21 +423,38 @@ def delete(visit: Visit) -> Response:
     return visit.go("/hosts", f"{gone.name} is removed; its host is told to take Keyrack's keys away.")
 
 
+_REMOVE, _MANAGE = "/hosts/{server}/remove", "/hosts/{server}/unmanaged/{id}/manage"
+_TAKES_KEY = "/hosts/{server}/keys/{id}/remove"
 PAGES = (
     page("/hosts", hosts, "servers:read"),
-    change("/hosts", add, "servers:write", again=hosts),
+    change("/hosts", add, "servers:write", again=hosts, undo=_REMOVE),
     page("/hosts/{server}", host, "servers:read"),
-    change("/hosts/{server}/invite", invite, "servers:write"),
-    change("/hosts/{server}/accounts", add_account, "systemusers:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
-    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
+    change("/hosts/{server}/invite", invite, "servers:write", undo=_REMOVE),
+    change("/hosts/{server}/accounts", add_account, "systemusers:write", again=host, asks=adding_account),
+    change(_MANAGE, manage, "credentials:write", again=host, undo=_TAKES_KEY),
+    change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host, undo=_MANAGE),
+    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host, undo=_MANAGE),
     change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write", asks=ending_session),
     page("/hosts/{server}/enforce", enforcing, "servers:write"),
     page("/hosts/{server}/observe", stopping, "servers:write"),
-    change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),
-    change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host),
-    change("/hosts/{server}/offline", set_offline, "servers:write", again=host, dangerous=True),
-    page("/hosts/{server}/remove", deleting, "servers:write"),
-    change("/hosts/{server}/remove", delete, "servers:write", dangerous=True),
+    change(
+        "/hosts/{server}/mode",
+        set_mode,
+        "servers:write",
+        again=enforcing,
+        dangerous=True,
+        preview="/hosts/{server}/enforce",
+    ),
+    change("/hosts/{server}/host-keys", confirm_host_keys, "servers:write", again=host, asks=confirming_host_keys),
+    change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host, undo="/hosts/{server}/sshd"),
+    change(
+        "/hosts/{server}/offline",
+        set_offline,
+        "servers:write",
+        again=host,
+        dangerous=True,
+        undo="/hosts/{server}/offline",
+    ),
+    page(_REMOVE, deleting, "servers:write"),
+    change(_REMOVE, delete, "servers:write", dangerous=True, preview=_REMOVE),
 )

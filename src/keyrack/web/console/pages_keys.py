@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -29,7 +30,6 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
-from keyrack.records import dataclass
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
@@ -140,7 +140,7 @@ def check(visit: Visit) -> Response:
         key = validation.public_key(visit.instance, visit.actor.workspace_id, text)
     except Refusal as refusal:
         return visit.show("_verdict.html", key=None, wrong=refusal, art="")
-    return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.sha256))
+    return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.fingerprint))
 
 
 def add(visit: Visit) -> Response:
@@ -228,9 +228,20 @@ def _end_of(key: UserKey) -> str:
     return templates.iso(key.expires_at) if key.expires_at else ""
 
 
-def renew(visit: Visit) -> Response:
-    """Give a key another end."""
+def renewing(visit: Visit) -> Asked:
+    """What another end of a key does."""
     own, whose = _whose(visit)
+    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    ways = _shown(own, _ways(visit, whose.name if whose else visit.actor.name)).ways
+    hosts = len({way.server.name for way in ways})
+    opens = f"It opens {templates.count(hosts, 'host')} at this moment; each is told, and ends it by itself."
+    title = f"Another end for {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
+    return ends.asked(visit, title, own.expires_at, [opens], f"/keys/{quote(own.fingerprint or '')}", done)
+
+
+def _renew(visit: Visit, instance: Instance) -> UserKey:
+    own, whose = _whose(visit)
+    visit = replace(visit, instance=instance)
 
     def seen(instance: Instance) -> str:
         return _end_of(_whose(replace(visit, instance=instance))[0])
@@ -238,10 +249,30 @@ def renew(visit: Visit) -> Response:
     def set_end(instance: Instance) -> UserKey:
         return renewals.key(instance, visit.actor, own.id, duration=ends.chosen(visit))
 
-    made = unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
+    return unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
+
+
+def renew(visit: Visit) -> Response:
+    """Give a key another end."""
+    made = _renew(visit, visit.instance)
     assert made.expires_at is not None
     words = f"The key {made.title or made.fingerprint} ends {templates.exact(made.expires_at)}."
     return visit.go(f"/keys/{made.fingerprint}", words)
+
+
+def confirming(visit: Visit) -> Asked:
+    """What confirming a frozen key of one's own does."""
+    own, whose = _whose(visit)
+    if whose is not None:
+        raise missing("SSH key")
+    frozen = _shown(own, _ways(visit, visit.actor.name)).frozen
+    named = ", ".join(frozen[:10]) + (f" and {len(frozen) - 10} more" if len(frozen) > 10 else "")
+    words = [
+        f"It opens sessions again on {named}." if frozen else "It is frozen nowhere by now.",
+        f"Whoever holds it gets in: compare {own.fingerprint} with the fingerprint of the key that you have.",
+    ]
+    title = f"Is {own.title or 'this key'} in your hands alone?"
+    return Asked(title, words, "It is mine, and safe", f"/keys/{quote(own.fingerprint or '')}", takes=False)
 
 
 def confirm(visit: Visit) -> Response:
@@ -340,14 +371,21 @@ def lift(visit: Visit) -> Response:
 
 PAGES = (
     page("/keys", keys, user_keys.READ),
-    change("/keys", add, user_keys.ADD, again=keys),
-    change("/keys/check", check, user_keys.ADD),
+    change("/keys", add, user_keys.ADD, again=keys, undo="/remove-key/{fingerprint:path}"),
+    change("/keys/check", check, user_keys.ADD, keeps=False),
     page("/keys/{fingerprint:path}", key, user_keys.READ),
-    change("/renew-key/{fingerprint:path}", renew, user_keys.ADD, again=key),
-    change("/confirm-key/{fingerprint:path}", confirm, user_keys.ADD, again=key),
+    change("/renew-key/{fingerprint:path}", renew, user_keys.ADD, again=key, asks=renewing),
+    change("/confirm-key/{fingerprint:path}", confirm, user_keys.ADD, again=key, asks=confirming),
     change("/remove-key/{fingerprint:path}", remove, user_keys.DELETE, asks=removing),
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
-    change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),
+    change(
+        "/revoke/{fingerprint:path}",
+        revoke,
+        "keys:revoke",
+        again=revoking,
+        dangerous=True,
+        preview="/revoke/{fingerprint:path}",
+    ),
     page("/revoked/{fingerprint:path}", revoked, "servers:read"),
     change("/lift/{fingerprint:path}", lift, "keys:revoke", asks=lifting, dangerous=True),
 )

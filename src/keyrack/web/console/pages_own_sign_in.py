@@ -7,9 +7,9 @@ from starlette.responses import Response
 
 from keyrack.core.people import passkeys, second_proofs, users, web_sessions
 from keyrack.core.words import count
-from keyrack.errors import Kind, Refusal, invalid
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.web.console import place
-from keyrack.web.console.visits import Visit, change, page
+from keyrack.web.console.visits import Asked, Visit, change, page
 
 HERE = "/settings/sign-in"
 
@@ -89,10 +89,33 @@ def add_passkey(visit: Visit) -> Response:
     return _codes(visit, codes, f"The passkey {name} opens the console for you.")
 
 
+def renewing_codes(visit: Visit) -> Asked:
+    """What new recovery codes do."""
+    held = sum(one.kind == second_proofs.RECOVERY for one in second_proofs.mine(visit.instance, visit.actor))
+    words = f"The {count(held, 'code')} that you have left are worth nothing then; the new ones are shown once."
+    return Asked("New recovery codes?", [words], "New recovery codes", HERE)
+
+
 def renew_codes(visit: Visit) -> Response:
     """New recovery codes; the old ones are worth nothing then."""
     codes = second_proofs.renew_recovery(visit.instance, visit.actor)
     return _codes(visit, codes, "The recovery codes of before are worth nothing now.")
+
+
+def removing(visit: Visit) -> Asked:
+    """What signing in without an app or a passkey means."""
+    number = visit.form.number("id")
+    held = [one for one in second_proofs.mine(visit.instance, visit.actor) if one.kind != second_proofs.RECOVERY]
+    one = next((one for one in held if one.id == number), None)
+    if one is None:
+        raise missing("second proof")
+    left = [other.name for other in held if other.id != number]
+    words = (
+        f"{', '.join(left)} is asked beside your password as before."
+        if left
+        else "Your password alone signs in then: whoever learns it is you. Recovery codes go with it."
+    )
+    return Asked(f"Sign in without {one.name}?", [words, "It can be added anew."], f"Remove {one.name}", HERE)
 
 
 def remove(visit: Visit) -> Response:
@@ -123,12 +146,12 @@ def _codes(visit: Visit, codes: tuple[str, ...], said: str) -> Response:
 
 PAGES = (
     page(HERE, show),
-    change(f"{HERE}/password", set_password, "iam:self", again=show, hashes=True),
-    change(f"{HERE}/app", begin_app, "iam:self", dangerous=True),
-    change(f"{HERE}/app/confirm", finish_app, "iam:self", again=app_again, dangerous=True),
-    change(f"{HERE}/passkeys", add_passkey, "iam:self", again=show, dangerous=True),
-    change(f"{HERE}/codes", renew_codes, "iam:self", again=show, dangerous=True),
-    change(f"{HERE}/remove", remove, "iam:self", again=show, dangerous=True),
-    change(f"{HERE}/sessions/end", end_session, "iam:self", again=show),
-    change(f"{HERE}/sessions/others", end_others, "iam:self", again=show),
+    change(f"{HERE}/password", set_password, "iam:self", again=show, hashes=True, undo=f"{HERE}/password"),
+    change(f"{HERE}/app", begin_app, "iam:self", dangerous=True, keeps=False),
+    change(f"{HERE}/app/confirm", finish_app, "iam:self", again=app_again, dangerous=True, undo=f"{HERE}/remove"),
+    change(f"{HERE}/passkeys", add_passkey, "iam:self", again=show, dangerous=True, undo=f"{HERE}/remove"),
+    change(f"{HERE}/codes", renew_codes, "iam:self", again=show, dangerous=True, asks=renewing_codes),
+    change(f"{HERE}/remove", remove, "iam:self", again=show, dangerous=True, asks=removing),
+    change(f"{HERE}/sessions/end", end_session, "iam:self", again=show, undo="/login"),
+    change(f"{HERE}/sessions/others", end_others, "iam:self", again=show, undo="/login"),
 )

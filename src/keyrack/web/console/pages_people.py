@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
@@ -11,15 +12,17 @@ from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys import last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, users, web_sessions
+from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
 from keyrack.web.console import account_ways
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import FIRST_PRESS, Asked, Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
 MOST_WAYS = 80
+MOST_ACTIONS = 12
 CONFIRM = "confirm"
 OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 """What somebody needs to register public keys of their own, and to take them away."""
@@ -101,22 +104,54 @@ def _rights(user: User) -> str:
     return f"{user.role.value} {' '.join(user.policies)}"
 
 
-def set_rights(visit: Visit) -> Response:
+def _wanted_rights(visit: Visit, person: User) -> tuple[Role, list[str]]:
+    """The role and the policies that the form asks for."""
+    role = next((one for one in Role if one.value == visit.form.text("role")), person.role)
+    wanted = [one for one in person.policies if one not in OWN_KEYS]
+    if visit.form.flag("own_keys"):
+        wanted = list(person.policies) if _registers(person) else [*wanted, *OWN_KEYS]
+    return role, wanted
+
+
+def _set_rights(visit: Visit, instance: Instance) -> User:
     """Give a person another role, and let them register keys of their own or not; other policies stay."""
+    visit = replace(visit, instance=instance)
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
 
     def seen(instance: Instance) -> str:
         return _rights(named_people.get(instance, visit.actor, user.name))
 
     def run(instance: Instance) -> User:
-        person = named_people.get(instance, visit.actor, user.name)
-        role = next((one for one in Role if one.value == visit.form.text("role")), person.role)
-        wanted = [one for one in person.policies if one not in OWN_KEYS]
-        if visit.form.flag("own_keys"):
-            wanted = list(person.policies) if _registers(person) else [*wanted, *OWN_KEYS]
-        return users.change_rights(instance, visit.actor, user.id, role=role, policies=wanted)
+        role, policies = _wanted_rights(visit, named_people.get(instance, visit.actor, user.name))
+        return users.change_rights(instance, visit.actor, user.id, role=role, policies=policies)
 
-    made = unless_changed(visit, "people:write", seen, run)
+    return unless_changed(visit, "people:write", seen, run)
+
+
+def setting_rights(visit: Visit) -> Asked:
+    """What other rights let a person do, and do no more."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    done = None
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_set_rights, visit))
+    role, policies = _wanted_rights(visit, user)
+    before, after = policy.actions(user.role, user.policies), policy.actions(role, policies)
+    words = [f"{user.name} is {user.role.value} and {'stays that' if role is user.role else f'becomes {role.value}'}."]
+    for title, some in (("They may from then on", after - before), ("They may no longer", before - after)):
+        if some:
+            named = ", ".join(sorted(some)[:MOST_ACTIONS])
+            words.append(
+                f"{title}: {named}{f' and {len(some) - MOST_ACTIONS} more' if len(some) > MOST_ACTIONS else ''}."
+            )
+    if before == after:
+        words.append("They may do what they may already.")
+    back, takes = f"/people/{quote(user.name)}", bool(before - after)
+    return Asked(f"Other rights for {user.name}?", words, "Set the rights", back, done, takes=takes)
+
+
+def set_rights(visit: Visit) -> Response:
+    """Give a person other rights."""
+    made = _set_rights(visit, visit.instance)
     return visit.go(f"/people/{quote(made.name)}", f"{made.name} is {made.role.value} from now on.")
 
 
@@ -132,6 +167,18 @@ def end_session(visit: Visit) -> Response:
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     web_sessions.end(visit.instance, visit.actor, visit.form.number("id"), user_id=user.id)
     return visit.go(f"/people/{quote(user.name)}", f"That session of {user.name} has ended.")
+
+
+def resetting_proofs(visit: Visit) -> Asked:
+    """What taking somebody's second proofs away does."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    words = [
+        f"Their password alone signs {user.name} in then, until they add a proof again: apps, passkeys and recovery "
+        "codes of theirs are worth nothing.",
+        "Make sure that it is they who ask.",
+    ]
+    title, button = f"Take the second proofs of {user.name} away?", "Take their second proofs away"
+    return Asked(title, words, button, f"/people/{quote(user.name)}")
 
 
 def reset_proofs(visit: Visit) -> Response:
@@ -190,6 +237,24 @@ def add_group(visit: Visit) -> Response:
     return visit.go(f"/groups/{quote(made.name)}", f"The group {made.name} is there.")
 
 
+def deleting_group(visit: Visit) -> Asked:
+    """What deleting a group does."""
+    gone = groups.get(visit.instance, visit.actor, visit.path["name"])
+    done = None
+    if visit.may("access:read"):
+        done = rehearsal.rehearse(
+            visit.instance, visit.actor, lambda instance: groups.delete(instance, visit.actor, gone.name)
+        )
+    words = f"Its grants go with it; {count(len(gone.members), 'member')} of it stay people of the workspace."
+    return Asked(f"Delete the group {gone.name}?", [words], "Delete this group", f"/groups/{quote(gone.name)}", done)
+
+
+def delete_group(visit: Visit) -> Response:
+    """Delete a group."""
+    gone = groups.delete(visit.instance, visit.actor, visit.path["name"])
+    return visit.go("/people", f"The group {gone.name} is deleted, with the grants to it.")
+
+
 def _membership(visit: Visit, instance: Instance) -> groups.Group:
     name, member = visit.path["name"], visit.form.text("member").strip()
     if visit.form.flag("leaves"):
@@ -209,19 +274,35 @@ def member(visit: Visit) -> Response:
     )
 
 
+_OFFBOARD, _DELETE_GROUP = "/offboard/{name:path}", "/delete-group/{name:path}"
 PAGES = (
     page("/people", people, "people:read"),
-    change("/people", add, "people:write", again=people, hashes=True),
+    change("/people", add, "people:write", again=people, hashes=True, undo="/offboard/{name:path}"),
     page("/people/{name:path}", person, "people:read"),
-    change("/end-session/{name:path}", end_session, "people:write", again=person),
-    change("/rights/{name:path}", set_rights, "people:write", again=person, dangerous=True),
-    change("/password/{name:path}", set_password, "people:write", again=person, dangerous=True),
-    change("/reset-proofs/{name:path}", reset_proofs, "people:write", again=person, dangerous=True),
-    page("/offboard/{name:path}", going, offboarding.OFFBOARD),
-    change("/offboard/{name:path}", offboard, offboarding.OFFBOARD, again=going, dangerous=True),
+    change("/end-session/{name:path}", end_session, "people:write", again=person, undo="/login"),
+    change("/rights/{name:path}", set_rights, "people:write", again=person, dangerous=True, asks=setting_rights),
+    change(
+        "/password/{name:path}",
+        set_password,
+        "people:write",
+        again=person,
+        dangerous=True,
+        preview="/people/{name:path}",
+    ),
+    change(
+        "/reset-proofs/{name:path}",
+        reset_proofs,
+        "people:write",
+        again=person,
+        dangerous=True,
+        asks=resetting_proofs,
+    ),
+    page(_OFFBOARD, going, offboarding.OFFBOARD),
+    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD),
     page("/offboardings/{id}", receipt, "people:read"),
-    change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True),
-    change("/groups", add_group, "people:write", again=people),
+    change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True, undo=_OFFBOARD),
+    change("/groups", add_group, "people:write", again=people, undo=_DELETE_GROUP),
     page("/groups/{name:path}", group, "people:read"),
-    change("/members/{name:path}", member, "people:write", again=group),
+    change(_DELETE_GROUP, delete_group, "people:write", asks=deleting_group),
+    change("/members/{name:path}", member, "people:write", again=group, preview=FIRST_PRESS),
 )

@@ -93,5 +93,5 @@ def end_sessions(visit: Visit) -> Response:
 PAGES = (
     page("/login/oidc", begin, open=True),
     page("/login/oidc/callback", come_back, open=True),
-    change("/login/oidc/backchannel", end_sessions, "iam:self", open=True, from_outside=True),
+    change("/login/oidc/backchannel", end_sessions, "iam:self", open=True, from_outside=True, undo="/login"),
 )

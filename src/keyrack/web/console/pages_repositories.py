@@ -105,10 +105,11 @@ def remove_key(visit: Visit) -> Response:
     return visit.go(f"/repositories/{number}", f"The deploy key {gone.title} opens this repository no more.")
 
 
+_TAKES_KEY = "/repositories/{id}/keys/{number}/remove"
 PAGES = (
     page("/repositories", listed),
-    change("/repositories", add, repositories.CREATE, again=listed),
+    change("/repositories", add, repositories.CREATE, again=listed, preview="/repositories"),
     page("/repositories/{path:path}", repository, judged=True),
-    change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True),
-    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True, asks=removing_key),
+    change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True, undo=_TAKES_KEY),
+    change(_TAKES_KEY, remove_key, ANYBODY, judged=True, asks=removing_key),
 )

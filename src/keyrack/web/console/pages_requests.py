@@ -78,8 +78,8 @@ def cancel(visit: Visit) -> Response:
 
 PAGES = (
     page("/requests", listed, ASK),
-    change("/requests", ask, ASK, again=listed),
-    change("/requests/{id}/approve", approve, "requests:approve", again=listed),
-    change("/requests/{id}/refuse", refuse, "requests:approve", again=listed),
-    change("/requests/{id}/cancel", cancel, ASK, again=listed),
+    change("/requests", ask, ASK, again=listed, undo="/requests/{id}/cancel"),
+    change("/requests/{id}/approve", approve, "requests:approve", again=listed, undo="/grants/{grant}/remove"),
+    change("/requests/{id}/refuse", refuse, "requests:approve", again=listed, undo="/requests"),
+    change("/requests/{id}/cancel", cancel, ASK, again=listed, undo="/requests"),
 )

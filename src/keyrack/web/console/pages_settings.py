@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
 from keyrack.core import validation
 from keyrack.core.hosts import modes
-from keyrack.core.keys import key_policy
+from keyrack.core.instance import Instance
+from keyrack.core.keys import key_policy, rehearsal
 from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.host_document import KEEP_ALL
-from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.web import bodies
 from keyrack.web.console import templates
@@ -107,6 +108,25 @@ def _offline(visit: Visit) -> list[tuple[str, int]]:
     return [(offline_words(policy.after_seconds, policy.then), policy.hosts) for policy in policies]
 
 
+def setting_offline(visit: Visit) -> Asked:
+    """What telling all hosts with a tag does."""
+    tag = visit.form.text("tag").strip()
+    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
+
+    def told(instance: Instance) -> int:
+        return len(modes.set_offline_policy(instance, visit.actor, after_seconds=after, then=then, tag=tag))
+
+    if visit.may("access:read"):
+        hosts = templates.count(rehearsal.rehearse(visit.instance, visit.actor, told).answer, "host")
+    else:
+        hosts = "Every host"
+    words = [
+        f"{hosts} tagged {tag} without Keyrack: {offline_words(after, then)}.",
+        "What each of them did until now is replaced, and stands in the activity of the host alone.",
+    ]
+    return Asked("Tell all hosts with that tag?", words, "Tell the hosts", HERE, takes=then != KEEP_ALL)
+
+
 def set_offline(visit: Visit) -> Response:
     """Say what all hosts with a tag do when they have not reached Keyrack for a while."""
     tag = visit.form.text("tag").strip()
@@ -177,12 +197,21 @@ def revoke_token(visit: Visit) -> Response:
     return visit.go("/settings", f"The token {gone.token.name} of {gone.user.name} opens nothing any more.")
 
 
+_REVOKES, _REMOVES = "/settings/tokens/{id}/revoke", "/settings/access-keys/{key}/remove"
 PAGES = (
     page("/settings", settings),
-    change(POLICY, set_policy, "keys:rule", again=settings, dangerous=True),
-    change("/settings/offline", set_offline, "servers:write", again=settings, dangerous=True),
-    change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
-    change("/settings/access-keys", add_access_key, "iam:self", again=settings, dangerous=True, judged=True),
-    change("/settings/access-keys/{key}/remove", remove_access_key, "iam:self", judged=True, asks=removing_access_key),
-    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True, asks=revoking_token),
+    change(POLICY, set_policy, "keys:rule", again=settings, dangerous=True, preview="/settings"),
+    change("/settings/offline", set_offline, "servers:write", again=settings, dangerous=True, asks=setting_offline),
+    change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True, undo=_REVOKES),
+    change(
+        "/settings/access-keys",
+        add_access_key,
+        "iam:self",
+        again=settings,
+        dangerous=True,
+        judged=True,
+        undo=_REMOVES,
+    ),
+    change(_REMOVES, remove_access_key, "iam:self", judged=True, asks=removing_access_key),
+    change(_REVOKES, revoke_token, "iam:self", judged=True, asks=revoking_token),
 )

@@ -127,10 +127,10 @@ def _half(visit: Visit) -> tuple[str, str]:
 
 PAGES = (
     page("/login", login, open=True),
-    change("/login", enter, "iam:self", again=login, open=True, hashes=True),
-    change("/login/passkey", enter_by_passkey, "iam:self", again=login, open=True),
+    change("/login", enter, "iam:self", again=login, open=True, hashes=True, undo="/logout"),
+    change("/login/passkey", enter_by_passkey, "iam:self", again=login, open=True, undo="/logout"),
     page("/login/second", second, open=True),
-    change("/login/second", enter_code, "iam:self", again=second, open=True),
+    change("/login/second", enter_code, "iam:self", again=second, open=True, undo="/logout"),
     page("/logout", leaving),
-    change("/logout", leave, "iam:self"),
+    change("/logout", leave, "iam:self", undo="/login"),
 )

@@ -89,8 +89,8 @@ def remove(visit: Visit) -> Response:
 
 PAGES = (
     page(HERE, listed, webhooks.READ),
-    change(HERE, add, webhooks.WRITE, again=listed, dangerous=True),
+    change(HERE, add, webhooks.WRITE, again=listed, dangerous=True, undo=HERE + "/{id}/remove"),
     page(HERE + "/{id}", webhook, webhooks.READ),
-    change(HERE + "/{id}/test", test, webhooks.WRITE, again=webhook),
+    change(HERE + "/{id}/test", test, webhooks.WRITE, again=webhook, keeps=False),
     change(HERE + "/{id}/remove", remove, webhooks.WRITE, asks=removing),
 )

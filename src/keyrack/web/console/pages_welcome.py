@@ -46,6 +46,6 @@ def add_key(visit: Visit) -> Response:
 
 PAGES = (
     page(HERE, welcome),
-    change(f"{HERE}/password", set_password, "iam:self", again=welcome, hashes=True),
-    change(f"{HERE}/key", add_key, user_keys.ADD, again=welcome),
+    change(f"{HERE}/password", set_password, "iam:self", again=welcome, hashes=True, undo="/settings/sign-in/password"),
+    change(f"{HERE}/key", add_key, user_keys.ADD, again=welcome, undo="/remove-key/{fingerprint:path}"),
 )

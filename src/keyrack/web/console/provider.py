@@ -12,13 +12,13 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from keyrack.core.keys.key_sync import NoHttpAnswer
 from keyrack.core.people.provider_rules import Claims
 from keyrack.errors import Kind, Refusal
-from keyrack.records import dataclass
 from keyrack.settings import Settings
 from keyrack.web.outgoing import Outgoing
 

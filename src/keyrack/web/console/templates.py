@@ -7,6 +7,7 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
@@ -18,7 +19,6 @@ from starlette.responses import Response
 from keyrack.core import words
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
-from keyrack.records import dataclass
 from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:

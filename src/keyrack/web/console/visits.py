@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,7 +18,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.model import Page as Piece
-from keyrack.records import dataclass
 from keyrack.store.people.web_sessions import WebSession
 from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS
@@ -41,6 +41,7 @@ SEEN = "seen"
 """The field of a form that says what it showed when it was made."""
 CONFIRMED = "confirmed"
 """The field of a form by which somebody says that they saw what it does."""
+FIRST_PRESS = "the first press"
 AFTER = "after"
 """What names, in an address, the place after which a page of a list begins."""
 
@@ -241,7 +242,9 @@ class Asked:
     """What a change that cannot be taken back says of itself before it is made.
 
     title: a question; words: sentences about what it does; button: what it does, in its own words; back: where who does
-    not want it goes; done: a rehearsal of it, where it concerns who can log in (core/keys/rehearsal.py).
+    not want it goes; done: a rehearsal of it, where it concerns who can log in (core/keys/rehearsal.py); fixed: fields
+    as they are sent with the confirmation, such as an end that was shown as a time; takes: whether it takes something
+    away.
     """
 
     title: str
@@ -249,6 +252,8 @@ class Asked:
     button: str
     back: str
     done: object = None
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    takes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +264,9 @@ class ConsolePage:
     or does it needs: others get 403 before anything is asked; the core decides again. again: the page that shows the
     form with what was typed, where a change is refused; asks: what the change says before it is made, to be confirmed;
     dangerous: the person must have proven lately who they are;
+    preview: the page that says what the change does before it is made, or FIRST_PRESS where it does so itself unless
+    CONFIRMED is sent; undo: the path of the change that takes it back; keeps: False where nothing of it lasts. A change
+    has one of asks, preview and undo (decision 353);
     open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
     as a role in a repository, so that the core alone says who may; from_outside: a program sends it, which proves
     itself by what it sends, and no form of ours.
@@ -275,6 +283,9 @@ class ConsolePage:
     judged: bool = False
     from_outside: bool = False
     asks: Callable[[Visit], Asked] | None = None
+    preview: str = ""
+    undo: str = ""
+    keeps: bool = True
 
 
 def page(
@@ -296,8 +307,24 @@ def change(
     judged: bool = False,
     from_outside: bool = False,
     asks: Callable[[Visit], Asked] | None = None,
+    preview: str = "",
+    undo: str = "",
+    keeps: bool = True,
 ) -> ConsolePage:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
     return ConsolePage(
-        "POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside, asks
+        method="POST",
+        path=path,
+        handler=handler,
+        action=action,
+        again=again,
+        dangerous=dangerous,
+        open=open,
+        hashes=hashes or dangerous,
+        judged=judged,
+        from_outside=from_outside,
+        asks=asks,
+        preview=preview,
+        undo=undo,
+        keeps=keeps,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from keyrack.core import preconditions
 from keyrack.errors import invalid
-from keyrack.records import dataclass
 from keyrack.web.api import Call
 from keyrack.web.native.shapes import Answer
 

@@ -11,7 +11,7 @@ from keyrack.agent.sessions.login_log import LoggedLogin
 MOST = 1000  # logins that are kept; of those beyond, only the number is
 
 
-class UntoldLogins:
+class UnreportedLogins:
     """Logins in a batch that has a name, and those that came since: a batch stays as it is until it was answered."""
 
     def __init__(self, remembered: object = None) -> None:

@@ -1,0 +1,57 @@
+"""Whether a workspace keeps an owner who can get in, when one leaves or becomes less; must change nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core.people.second_proofs import PASSKEY
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Role, User
+from keyrack.store.people import access_keys, authenticators, tokens, users
+
+MANAGES = "people:write"
+"""What a proof must let an owner do, so that there is a way to all else."""
+
+
+def refuse_last(connection: Connection, actor: Actor, user: User, at: datetime) -> None:
+    """Refuse what takes the last owner away. Raises Refusal INVALID.
+
+    An owner who has nothing to get in with does not count, as nobody but owners may give one anything: everybody would
+    be shut out. It does where an operator asks, or Keyrack itself, who need no proof.
+    """
+    if user.role is not Role.OWNER:
+        return
+    others = users.other_owners(connection, user)
+    if not others:
+        words = f"{user.name} is the workspace's last owner; make another user owner first."
+        raise Refusal(Kind.INVALID, "last-owner", words)
+    if actor.user_id is not None and not any(_gets_in(connection, other, at) for other in others):
+        words = (
+            f"{user.name} is the last owner who can get in: no other one has a password, a passkey, an access key or a "
+            f"token that may do {MANAGES}. Give another owner one first."
+        )
+        raise Refusal(Kind.INVALID, "last-owner", words)
+
+
+def is_there(connection: Connection, user: User) -> bool:
+    """Whether the workspace has an owner who is not disabled, beside this user."""
+    return bool(users.other_owners(connection, user))
+
+
+def _gets_in(connection: Connection, user_id: int, at: datetime) -> bool:
+    if users.password_hash(connection, user_id) is not None:
+        return True
+    if authenticators.any_of_user(connection, user_id, (PASSKEY,)) or authenticators.is_identified(connection, user_id):
+        return True
+    if any(
+        key.active and MANAGES in policy.actions(Role.OWNER, (), key.scopes)
+        for key in access_keys.of_user(connection, user_id)
+    ):
+        return True
+    return any(
+        token.kind == "api" and token.is_in_force(at) and MANAGES in policy.actions(Role.OWNER, (), token.scopes)
+        for token in tokens.find_tokens(connection, user_id)
+    )

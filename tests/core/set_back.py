@@ -1,0 +1,33 @@
+"""How whoever can write to a database sets it back to before a migration; a new migration adds how it is undone."""
+
+from __future__ import annotations
+
+# By revision, the newest first: what undoes it.
+UNDO: dict[str, tuple[str, ...]] = {
+    "0365": (
+        *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
+        *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),
+        "DROP INDEX ix_offboarding_hosts_server_id",
+    ),
+    "0370": (
+        "DROP TABLE reported_documents",
+        "DROP TABLE reported_logins",
+        "CREATE TABLE told_documents (server_id INTEGER, number INTEGER, text TEXT)",
+        "CREATE TABLE told_logins (server_id INTEGER, batch TEXT, hour_from BIGINT, events INTEGER, left_out INTEGER)",
+    ),
+    "0360": tuple(f"DROP INDEX ix_{one}" for one in ("sessions_fingerprint", "web_sessions_used_at", "tokens_listed")),
+    "0355": tuple(f"ALTER TABLE {table} DROP COLUMN renewed_at" for table in ("credentials", "user_keys", "grants")),
+    "0341": ("ALTER TABLE web_sessions DROP COLUMN used_at",),
+    "0340": tuple(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("repository_names", "deleted_server_keys")),
+    "0300": ("DROP TABLE key_policies",),
+    "0285": ("DROP INDEX ix_webhook_deliveries_webhook_id_id",),
+    "0240": ("DROP TABLE older_marks",),
+    "0235": ("ALTER TABLE events DROP COLUMN seal",),
+}
+
+
+def to_before(revision: str, *, at: str) -> tuple[str, ...]:
+    """The statements that take a database to before a migration; at: the revision that it then says it is at."""
+    newest = list(UNDO)
+    undone = newest[: newest.index(revision) + 1]
+    return (*(one for name in undone for one in UNDO[name]), f"UPDATE alembic_version SET version_num = '{at}'")

@@ -1,0 +1,268 @@
+"""Who can write to the database alone makes no receipt say that a host obeys: it is named, and the host asked again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Executable, select, text, update
+
+from keyrack import app
+from keyrack.core import sealing
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, servers, status
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, receipts, revocation, user_keys
+from keyrack.core.keys.receipts import Receipt
+from keyrack.core.people import offboarding
+from keyrack.model import Server
+from keyrack.ssh.public_key import parse
+from keyrack.store.git import git_endpoints
+from keyrack.store.sealing import access_tree
+from keyrack.store.tables import deleted_servers, offboarding_git, offboarding_hosts, revocations
+from keyrack.store.tables import servers as server_rows
+from tests.core.conftest import Team
+from tests.core.damage import damaged
+from tests.core.keys_for_tests import fresh_line
+from tests.core.looking import alarms, look_through
+from tests.core.set_back import to_before
+from tests.core.test_receipts import enrol, more_servers, obey, put
+
+
+def alter(instance: Instance, *statements: Executable) -> list[Any]:
+    """Write past Keyrack, as whoever can write to the database may; answers the rows that the last one gives."""
+
+    def change(connection: Connection) -> list[Any]:
+        for statement in statements:
+            result = connection.execute(statement)
+        return list(result.mappings()) if result.returns_rows else []
+
+    return instance.database.write(change)
+
+
+def revoked(team: Team, *hosts: Server) -> str:
+    """A key that was on hosts and is revoked everywhere; its fingerprint."""
+    line = fresh_line()
+    for host in hosts:
+        put(team, host, line[-12:], line)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
+    return parse(line).fingerprint
+
+
+def of(team: Team, fingerprint: str, server: Server) -> Receipt:
+    """The receipt of one server for a revoked key."""
+    found = receipts.of_key(team.instance, team.owner, fingerprint).of
+    return next(one for one in found if one.server_id == server.id)
+
+
+def standing(team: Team) -> status.HostStatus:
+    """What is shown of the host."""
+    return status.of(team.instance, servers.get(team.instance, team.owner, team.server.id))
+
+
+def named(team: Team) -> list[str]:
+    """What alarms say of receipts."""
+    return [one for one in alarms(team) if "What a host acknowledged" in one]
+
+
+@pytest.mark.parametrize("code", ["none", "of another host", "of another time"])
+def test_a_confirmation_that_was_entered_is_none_and_the_host_is_asked_again(team: Team, code: str) -> None:
+    other = more_servers(team, 1)[0]
+    enrol(team, team.server, other)
+    first = revoked(team, team.server, other)
+    for host in (team.server, other):
+        obey(team, host)
+    assert of(team, first, team.server).done
+    assert of(team, first, other).done
+    second = revoked(team, team.server, other)
+    obey(team, other)
+    of_which = revocations.c.server_id == (team.server.id if code == "of another time" else other.id)
+    which = revocations.c.fingerprint == (first if code == "of another time" else second)
+    (kept,) = alter(team.instance, select(revocations).where(of_which, which))
+    entered = {"confirmed_at": kept["confirmed_at"], "receipt": None if code == "none" else kept["receipt"]}
+    mine = (revocations.c.server_id == team.server.id, revocations.c.fingerprint == second)
+    alter(team.instance, update(revocations).where(*mine).values(**entered))
+    assert not of(team, second, team.server).done
+    assert of(team, second, other).done
+    assert of(team, first, team.server).done
+    look_through(team.instance)
+    (alarm,) = named(team)
+    assert f"revocation {team.server.id},{second}" in alarm
+    (row,) = alter(team.instance, select(revocations).where(*mine))
+    assert row["confirmed_at"] is None, "counts and lists take it for confirmed"
+    obey(team, team.server)
+    assert of(team, second, team.server).done
+    look_through(team.instance)
+    assert len(named(team)) == 1
+    assert damaged(team.instance, team.owner) == []
+
+
+def test_a_host_does_not_obey_by_a_number_in_its_row(team: Team) -> None:
+    instance = team.instance
+    enrol(team, team.server)
+    obey(team, team.server)
+    fingerprint = revoked(team, team.server)
+    event = events.find(instance, team.owner, limit=1).items[0]
+    now = servers.get(instance, team.owner, team.server.id)
+    alter(
+        instance,
+        update(server_rows)
+        .where(server_rows.c.id == team.server.id)
+        .values(applied_revision=now.revision, applied_at=now.applied_at),
+    )
+    shown = standing(team)
+    assert (shown.applied, shown.applied_at) == (0, None)
+    assert not receipts.of_event(instance, team.owner, event.id).done
+    look_through(instance)
+    assert any(f"server {team.server.id} ({team.server.name})" in one for one in named(team))
+    obey(team, team.server)
+    assert receipts.of_event(instance, team.owner, event.id).done
+    assert of(team, fingerprint, team.server).done
+    assert standing(team).applied > now.revision
+
+
+def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its_place(team: Team) -> None:
+    instance = team.instance
+    enrol(team, team.server)
+    obey(team, team.server)
+    which = server_rows.c.id == team.server.id
+    (kept,) = alter(instance, select(server_rows).where(which))
+    enrol(team, team.server)
+    names = ("applied_revision", "applied_lineage", "applied_at", "receipt")
+    alter(instance, update(server_rows).where(which).values({name: kept[name] for name in names}))
+    assert standing(team).applied == 0
+    look_through(instance)
+    assert len(named(team)) == 1
+
+
+def leaver(team: Team, *hosts: Server) -> int:
+    """Somebody with a key on hosts leaves; the offboarding's id."""
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="one", public_key=line)
+    for host in hosts:
+        put(team, host, line[-12:], line)
+    return offboarding.offboard(team.instance, team.owner, team.member_user.name).id
+
+
+def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
+    instance = team.instance
+    other = more_servers(team, 1)[0]
+    enrol(team, team.server, other)
+    number = leaver(team, team.server, other)
+    at = instance.now()
+    mine = offboarding_hosts.c.server_id == team.server.id
+    alter(instance, update(offboarding_hosts).where(mine).values(confirmed_at=at))
+    obey(team, other)
+    done = {one.server_id: one.done for one in offboarding.get(instance, team.owner, number).hosts}
+    assert done == {team.server.id: False, other.id: True}
+    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert not any("Every host obeys" in one for one in told), "an event says what no host said"
+    look_through(instance)
+    assert any("host of an offboarding" in one for one in named(team))
+    obey(team, team.server)
+    assert all(one.done for one in offboarding.get(instance, team.owner, number).hosts)
+    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert any("Every host obeys" in one for one in told)
+
+
+@pytest.mark.parametrize("values", [{"revision": 1}, {"name": "web-9"}, None], ids=["revision", "name", "deleted"])
+def test_whose_word_an_offboarding_waits_for_is_sealed(team: Team, values: dict[str, Any] | None) -> None:
+    enrol(team, team.server)
+    number = leaver(team, team.server)
+    mine = offboarding_hosts.c.offboarding_id == number
+    change = offboarding_hosts.delete() if values is None else update(offboarding_hosts).values(**values)
+    alter(team.instance, change.where(mine))
+    (row,) = damaged(team.instance, team.owner)
+    assert row.kind == "offboarding-host"
+    assert str(number) in row.name
+
+
+def test_a_git_endpoint_confirms_by_itself(team: Team) -> None:
+    instance = team.instance
+    endpoint = instance.database.write(lambda connection: git_endpoints.begin(connection, "git-1", instance.now()))
+    number = leaver(team, team.server)
+
+    def done() -> bool:
+        (one,) = offboarding.get(instance, team.owner, number).git
+        return one.at is not None
+
+    assert not done()
+    alter(instance, update(offboarding_git).values(confirmed_at=instance.now()))
+    assert not done()
+    (row,) = damaged(instance, team.owner)
+    assert row.kind == "offboarding-git"
+    alter(instance, update(offboarding_git).values(confirmed_at=None))
+    at = instance.now()
+    instance.database.write(lambda connection: git_endpoints.confirm(connection, number, endpoint, at, 1))
+    assert done()
+
+
+def test_the_receipt_of_a_deleted_servers_host_is_its_own(team: Team) -> None:
+    enrol(team, team.server)
+    fingerprint = revoked(team, team.server)
+    servers.delete(team.instance, team.owner, team.server.id)
+    assert not of(team, fingerprint, team.server).done
+    alter(team.instance, update(deleted_servers).values(acknowledged_at=team.instance.now()))
+    assert not of(team, fingerprint, team.server).done
+
+
+BEFORE = to_before("0365", at="0370")
+
+
+@pytest.mark.parametrize("by_others", [False, True], ids=["an upgrade", "set back by others"])
+def test_receipts_from_before_count_and_those_of_a_database_set_back_do_not(team: Team, by_others: bool) -> None:
+    enrol(team, team.server)
+    fingerprint = revoked(team, team.server)
+    number = leaver(team, team.server)
+    if by_others:
+        entered = {"confirmed_at": team.instance.now()}
+        alter(team.instance, *(update(table).values(**entered) for table in (revocations, offboarding_hosts)))
+    else:
+        obey(team, team.server)
+        uncount(team.instance)
+        (team.instance.settings.data / sealing.RECEIPTS).unlink()
+    alter(team.instance, *map(text, BEFORE))
+    team.instance.database.close()
+    later = app.open_instance(team.instance.settings)
+    try:
+        assert (later.settings.data / sealing.RECEIPTS).exists()
+        (one,) = receipts.of_key(later, team.owner, fingerprint).of
+        (host,) = offboarding.get(later, team.owner, number).hosts
+        assert (one.done, host.done) == ((not by_others,) * 2)
+        names = {row.kind for row in damaged(later, team.owner)}
+        assert names == ({"offboarding-host"} if by_others else set())
+    finally:
+        later.database.close()
+
+
+def uncount(instance: Instance) -> None:
+    """Have the places of offboardings hold nothing, as before they were counted."""
+
+    def change(connection: Connection) -> None:
+        for table in (offboarding_hosts, offboarding_git):
+            for row in connection.execute(select(table)).mappings().all():
+                access_tree.note(connection, table, dict(row), None)
+
+    instance.database.write(change)
+
+
+def test_what_a_document_had_no_room_for_is_not_confirmed_with_it(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of those that were confirmed says nothing of the one that was not told yet."""
+    monkeypatch.setattr(enrolment, "MOST_UNCONFIRMED", 1)
+    monkeypatch.setattr("keyrack.core.keys.access.MOST_UNCONFIRMED", 1)
+    enrol(team, team.server)
+    lines = [fresh_line() for _ in range(2)]
+    for line in lines:
+        put(team, team.server, line[-12:], line)
+    for one in credentials.find(team.instance, team.owner, team.server.id).items:
+        credentials.delete(team.instance, team.owner, team.server.id, one.id)
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    enrolment.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
+    rows = alter(team.instance, select(revocations).order_by(revocations.c.revision))
+    assert [row["confirmed_at"] is None for row in rows] == [False, True]
+    code = {name: rows[0][name] for name in ("confirmed_at", "receipt")}
+    alter(team.instance, update(revocations).values(**code))
+    look_through(team.instance)
+    again = alter(team.instance, select(revocations).order_by(revocations.c.revision))
+    assert [row["confirmed_at"] is None for row in again] == [False, True]
