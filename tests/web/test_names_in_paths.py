@@ -87,3 +87,11 @@ def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> No
     with pytest.raises(Refusal) as refused:
         unchanged_team.apply(f'{TEAM}[[users]]\nname = "me"\nrole = "member"\n')
     assert "stands for whoever asks" in refused.value.message
+
+
+def test_no_workspace_is_one_blank_from_another(unchanged_team: Service) -> None:
+    """A blank behind a name in the file made a second workspace, and everything in it anew."""
+    for name in ("acme ", " acme", "acme\u00a0"):
+        with pytest.raises(Refusal) as refused:
+            unchanged_team.apply(f'[workspace]\nname = "{name}"\n')
+        assert "blank" in refused.value.message

@@ -439,6 +439,9 @@ class Authorizer:
             await asyncio.sleep(CHECK_EVERY_SECONDS)
             # Asked before the rights are: what is asked here is then seen by those.
             asked = await self._asked()
+            if asked is not None and not asked:
+                # Before anything is cut in this round: it may be of somebody who is named by the next one.
+                self._stopped.clear()
             running = list(self._running)
             if not running:
                 await self._say_ended(asked)
@@ -460,20 +463,19 @@ class Authorizer:
                 await self._cut(each, words)
             await self._say_ended(asked)
 
-    async def _asked(self) -> Mapping[int, int]:
-        """Whose transfers must end here (see core/git/endpoints.py), as far as the database can be asked."""
+    async def _asked(self) -> Mapping[int, int] | None:
+        """Whose transfers must end here (see core/git/endpoints.py), None where the database cannot be asked."""
         try:
             return await self._cache.ask_now(self._endpoint.asked)
         except Away:
-            return {}
+            return None
         except Exception:  # the next round asks again, and transfers go on
             log.exception("whose transfers must end was not asked")
-            return {}
+            return None
 
-    async def _say_ended(self, asked: Mapping[int, int]) -> None:
+    async def _say_ended(self, asked: Mapping[int, int] | None) -> None:
         """Say of those whose transfers were to end, and have, that they have."""
         if not asked:
-            self._stopped.clear()
             return
         running = {each.access.holder.actor.user_id for each in self._running}
         stopped = {number: self._stopped[user_id] for number, user_id in asked.items() if user_id not in running}

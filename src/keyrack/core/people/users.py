@@ -52,6 +52,8 @@ def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspac
     attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
     with attempt:
         title = validation.text(name, field="name")
+        if title != title.strip():
+            raise invalid("name", "The name of a workspace neither begins nor ends with a blank: nobody would see it.")
 
         def change(work: Work) -> Workspace:
             if workspaces.workspace_by_name(work.connection, title) is not None:
