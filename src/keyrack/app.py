@@ -21,7 +21,7 @@ COUNTED_SINCE = "0130"
 HIDDEN_SINCE = "0181"
 EVENTS_SINCE = "0235"
 DELETED_SINCE = "0340"
-RECEIPTS_SINCE = "0365"
+RECEIPTS_SINCE = "0375"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:

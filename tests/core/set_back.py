@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # By revision, the newest first: what undoes it.
 UNDO: dict[str, tuple[str, ...]] = {
-    "0365": (
+    "0375": (
         *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
         *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),
         "DROP INDEX ix_offboarding_hosts_server_id",

@@ -206,7 +206,7 @@ def test_the_receipt_of_a_deleted_servers_host_is_its_own(team: Team) -> None:
     assert not of(team, fingerprint, team.server).done
 
 
-BEFORE = to_before("0365", at="0370")
+BEFORE = to_before("0375", at="0370")
 
 
 @pytest.mark.parametrize("by_others", [False, True], ids=["an upgrade", "set back by others"])

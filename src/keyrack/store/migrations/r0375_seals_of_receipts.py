@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import Column, LargeBinary
 
-revision = "0365"
+revision = "0375"
 down_revision = "0370"
 
 
