@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,21 @@ from tests.web.test_runcloud import add as add_credential
 
 KEYS = "/api/v3/servers/1/ssh/credentials"
 LONG = text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT COUNT(*) FROM n")
+
+
+@contextmanager
+def at_once(database: Database) -> Iterator[None]:
+    """As the database has it, once the service's event loop has let go of what it read last."""
+
+    def entered() -> bool:
+        with suppress(NotAtOnce):
+            stack.enter_context(database.at_once())
+            return True
+        return False
+
+    with ExitStack() as stack:
+        wait_until(entered, "that the event loop let go of what it read")
+        yield
 
 
 @contextmanager
@@ -152,7 +167,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
     database, at = team.instance.database, team.instance.now()
 
     def seen(at: datetime) -> tuple[bool, int]:
-        with database.at_once():
+        with at_once(database):
             page = database.read(lambda c: credential_lists.find_credentials(c, 1, 1, at=at, offset=0, limit=15))
             one = database.read(lambda c: credential_rows.own_credential(c, 1, 1, 2, at))
         assert page is not None
@@ -173,7 +188,7 @@ def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch
         assert kept is not None
         return kept.records
 
-    with database.at_once():
+    with at_once(database):
         records = [database.read(partial(ask, limit)) for limit in range(1, 9)]
     assert 2 <= max(records) <= 5
 
@@ -221,7 +236,7 @@ def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
     def alter(connection: Connection) -> None:
         connection.execute(text("DELETE FROM credentials"))
 
-    with database.at_once():
+    with at_once(database):
         with pytest.raises(TookLonger):
             database.read(lambda connection: connection.execute(LONG).scalar())
         with pytest.raises(NotAtOnce):
@@ -238,7 +253,7 @@ def test_all_that_is_asked_at_once_is_of_one_instant(team: Service) -> None:
     def count(connection: Connection) -> int:
         return int(connection.execute(text("SELECT COUNT(*) FROM credentials")).scalar_one())
 
-    with database.at_once():
+    with at_once(database):
         first = database.read(count)
         writing = threading.Thread(target=lambda: add_credential(team, label="meanwhile"))
         writing.start()

@@ -117,9 +117,12 @@ class AtOnce:
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """Within it the calling thread asks by read(). Raises NotAtOnce where that cannot be now."""
+        """Within it the calling thread asks by read(), and sees an instant of its own. Raises NotAtOnce where that
+        cannot be now.
+        """
         self.begin()
         try:
+            self._end()
             yield
         finally:
             self.end()
@@ -151,9 +154,13 @@ class AtOnce:
 
     def end_round(self) -> None:
         """Let go of the instant that blocks saw: whatever is asked from now on sees what was committed until then."""
-        with self._used:
-            self._ends_later = False
-            self._end()
+        self._ends_later = False
+        # Who else is within a block ends what it sees itself; the loop waits for nobody.
+        if self._used.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._used.release()
 
     def read(self, question: Callable[[Connection], T]) -> T:
         """Ask within a block. Raises NotAtOnce for whatever is the matter with the database."""
