@@ -23,10 +23,13 @@ from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from jinja2.runtime import Context
 
 FOLDER = resources.files("keyrack.web.console")
 FOR_EVER = "public, max-age=31536000, immutable"
 STATIC = "/static"
+_CONTEXTS = "_contexts"
+"""Where a page's values have all contexts that its templates made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,15 @@ def environment() -> Environment:
     """The templates: every value is escaped, and one that nobody gave is an error rather than nothing."""
     # With the first page: most instances serve programs more than people.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2.runtime import Context
+
+    class PageContext(Context):
+        """A context that says in its page's values that it is one of them."""
+
+        def __init__(self, environment: Environment, parent: dict[str, Any], *others: Any, **named: Any) -> None:
+            super().__init__(environment, parent, *others, **named)
+            if _CONTEXTS in parent:
+                parent[_CONTEXTS].append(self)
 
     made = Environment(
         loader=FileSystemLoader(str(FOLDER.joinpath("templates"))),
@@ -79,6 +91,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    made.context_class = PageContext
     made.globals["static"] = _static_address
     made.filters["ago"] = ago
     made.filters["exact"] = exact
@@ -98,7 +111,15 @@ def environment() -> Environment:
 
 def render(name: str, values: Mapping[str, Any]) -> str:
     """A template's text."""
-    return environment().get_template(name).render(values)
+    contexts: list[Context] = []
+    try:
+        return environment().get_template(name).render({**values, _CONTEXTS: contexts})
+    finally:
+        # A context and its macros hold each other, and with them all that the page shows: tens of thousands of records
+        # that would wait for the garbage collector, which then keeps everybody waiting.
+        for context in contexts:
+            context.vars.clear()
+            context.parent.clear()
 
 
 def _static_address(name: str) -> str:
