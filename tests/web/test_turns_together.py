@@ -62,7 +62,7 @@ def written() -> Iterator[dict[str, int]]:
         prepared.listeners.remove(note)
 
 
-def titles(team: Team) -> list[str | None]:
+def titles(team: Team) -> list[str]:
     return sorted(one.title or "" for one in user_keys.find(team.instance, team.owner).items)
 
 
