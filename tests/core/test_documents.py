@@ -163,7 +163,7 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     first = checked(team)
     assert len(first) == 3
     enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
-    noted = select(tables.credentials.c.delivered_at)
+    noted = select(tables.credentials.c.acknowledged_at)
     assert None not in team.instance.database.read(lambda connection: connection.execute(noted).scalars().all())
     assert told(team)["users"] == before["users"]
     second = checked(team)

@@ -128,7 +128,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mappin
             if state != APPLIED:
                 # It can say so again and again, and whoever is root there say anything.
                 news.tell(work, gone, f"The deleted host {gone.name} did not take its last document: {words or state}")
-            elif is_last and deleted_servers.confirm(work.connection, gone.id, work.now):
+            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
                     (f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""))[: news.LONGEST],

@@ -20,8 +20,8 @@ from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.keys import access, credentials, revocations, terms
 
-# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
-MOST_UNCONFIRMED = 50_000
+# Told at once to a host that has not acknowledged them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNACKNOWLEDGED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +165,18 @@ def _entered(connection: Connection, server: Server, now: datetime, whose: Whose
     """What the server's own credentials let in."""
     fingerprints = whose.fingerprints if whose else None
     frozen_server = server.frozen_at is not None
-    for checked, holds, delivered in credentials.checked_credentials(connection, server.id, now, fingerprints):
+    for checked, holds, acknowledged in credentials.checked_credentials(connection, server.id, now, fingerprints):
         credential = checked.credential
         if not holds:
             yield Damaged("credential", credential.id)
             continue
         # A large host's document is made anew for each of its keys that changes: all other lines are the same ones.
-        line: Line | None = checked.made if delivered else None
+        line: Line | None = checked.made if acknowledged else None
         if line is None:
-            line = _line_of(credential if delivered else replace(credential, delivered=False))
+            line = _line_of(credential if acknowledged else replace(credential, acknowledged=False))
             if line is None:
                 continue
-            if delivered:
+            if acknowledged:
                 checked.made = line
         if (frozen_server or credential.frozen_at is not None) and _is_frozen(
             server, credential, glass=bool(credential.break_glass)
@@ -279,7 +279,7 @@ def _revoked(
         return (), ()
     if whose is None:
         most = instance.settings.max_revoked_keys
-        revoked = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
+        revoked = revocations.lines_for(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
     else:
         revoked = revocations.lines_of(connection, server.id, whose.fingerprints)
     for fingerprint, line in revoked:

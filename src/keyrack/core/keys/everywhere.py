@@ -334,7 +334,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
                 "key_type": key.type,
                 "created_at": work.now,  # since when somebody wants this key there
                 "created_by": work.actor.user_id,
-                "delivered_at": None,
+                "acknowledged_at": None,
             },
         )
         return propagation.refuse(work, revisions, ((old, line),))

@@ -87,7 +87,7 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
                 scope.where,
                 scope.count,
                 scope.break_glass,
-                tuple(replace(one, wanted=one.applied, at=None) for one in hosts),
+                tuple(replace(one, wanted=one.applied, acknowledged_at=None) for one in hosts),
                 user=None if person is None else person.name,
                 server=None if place is None else place.name,
             )

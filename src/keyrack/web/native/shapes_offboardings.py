@@ -123,9 +123,9 @@ class HostReceipt(Answer):
     server: Annotated[Name, about("The server.")]
     server_id: Annotated[Id, about("Its id.")]
     wanted: Annotated[Count, about("The revision that it must obey.")]
-    applied: Annotated[Count, about("The revision that it said it obeys.")]
+    applied: Annotated[Count, about("The revision that its host applied.")]
     done: Annotated[Flag, about("Whether its host obeys, or it has none.")]
-    at: Annotated[Time | None, about("When it first said so.")]
+    acknowledged_at: Annotated[Time | None, about("When its host first said that it obeys.")]
     host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
     two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
 
@@ -135,7 +135,7 @@ class GitReceipt(Answer):
 
     endpoint: Annotated[str, about("Which.", "git.example.org:2223")]
     done: Annotated[Flag, about("Whether no transfer of the person runs there.")]
-    at: Annotated[Time | None, about("Since when.")]
+    acknowledged_at: Annotated[Time | None, about("When it said so.")]
     stopped: Annotated[Count, about("How many transfers were stopped.")]
 
 
@@ -229,14 +229,19 @@ def offboarding(progress: Progress) -> Offboarding:
                 wanted=host.wanted,
                 applied=host.applied,
                 done=host.done,
-                at=time_or_null(host.at),
+                acknowledged_at=time_or_null(host.acknowledged_at),
                 host=host.host,
                 two_machines=host.two_machines,
             )
             for host in progress.hosts
         ],
         git=[
-            GitReceipt(endpoint=one.name, done=one.at is not None, at=time_or_null(one.at), stopped=one.stopped)
+            GitReceipt(
+                endpoint=one.name,
+                done=one.acknowledged_at is not None,
+                acknowledged_at=time_or_null(one.acknowledged_at),
+                stopped=one.stopped,
+            )
             for one in progress.git
         ],
     )
