@@ -193,7 +193,7 @@ def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list
     while cursor is not None:
         page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=AT_ONCE)
         for way in page.items:
-            accounts.setdefault(way.server.id, (way.server, {}))[1][way.line.username] = None
+            accounts.setdefault(way.server.id, (way.server, {}))[1][way.reason.username] = None
         cursor = page.next
     keys = instance.database.read(lambda connection: host_keys.of_servers(connection, accounts))
     return [_reachable(server, names, keys.get(server.id, ())) for server, names in accounts.values()]

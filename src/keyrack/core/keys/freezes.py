@@ -330,7 +330,7 @@ def _scope(
     glass = sum(1 for row in at if row.break_glass)
     if place is not None:
         prints_at |= {
-            line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
+            reason.fingerprint for reason in access.reasons(connection, place, instance.now())[0] if reason.fingerprint
         }
         return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
     rows = freezes.user_keys_of(connection, workspace)
