@@ -158,7 +158,7 @@ def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
         receipt | {"wanted": "-", "applied": f"{receipt['stopped']} stopped", "host": True}
         for receipt in offboarding["git"]
     ]
-    obeyed = [("server", receipt["server"], receipt) for receipt in offboarding["servers"]]
+    obeyed = [("server", receipt["server_name"], receipt) for receipt in offboarding["servers"]]
     obeyed += [("git", receipt["endpoint"], receipt) for receipt in git]
     if json_wanted:
         names = ("wanted", "applied", "done", "acknowledged_at", "host")

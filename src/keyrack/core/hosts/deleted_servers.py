@@ -30,7 +30,7 @@ MOST_TAKEN_AWAY = 1000
 MOST_REFUSED = 100_000  # its key files are empty in any case
 
 
-def bury(work: Work, server: Server, revision: int) -> bool:
+def keep(work: Work, server: Server, revision: int) -> bool:
     """Note what a server's host must still be told; the caller deletes the server. False: it has no host."""
     secret_hash = deleted_servers.secret_of(work.connection, server.id)
     if secret_hash is None:

@@ -381,7 +381,7 @@ def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, ad
 
 
 def _count(servers: Sequence[ChosenServer]) -> str:
-    return f"{len(servers)} host{'s' if len(servers) > 1 else ''}"
+    return count(len(servers), "host")
 
 
 def _names(servers: Sequence[ChosenServer]) -> str:

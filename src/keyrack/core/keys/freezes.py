@@ -30,7 +30,6 @@ from keyrack.store.keys.freezes import Freeze
 from keyrack.store.people import users
 
 FREEZE, READ = "keys:freeze", "credentials:read"
-LONGEST_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def freeze(
     Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, FREEZE, "freeze keys", target_kind="freeze") as attempt:
-        why = "" if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON)
+        why = validation.reason(reason)
 
         def change(work: Work) -> Frozen:
             scope = _scope(instance, work.connection, actor, *_named(work.connection, actor, user, server))

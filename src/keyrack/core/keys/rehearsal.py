@@ -69,11 +69,11 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         with suppress(_Done), sealed.counting(connection), savepoint(connection):
             answer = change(inner)
             concerned = sorted(changes.announced(connection))
-            after, unknown = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+            after, unknown = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
             # Of who or what the change itself makes the name is known only here.
             named_after = who_can.names_of(connection, actor, after.values())
             raise _Done
-        before, unknown_before = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+        before, unknown_before = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
         gains = [place for name, place in after.items() if name not in before]
         loses = [place for name, place in before.items() if name not in after]
         others = [
@@ -104,7 +104,7 @@ def _terms(reason: Reason) -> tuple[object, ...]:
     return reason.expires_at, None if opened_by is None else dict(opened_by.restrictions)
 
 
-def _lines(
+def _reasons(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
 ) -> tuple[dict[tuple[str, str, int], tuple[Server, Reason]], list[str]]:
     """What lets in to some servers, by account, key and server, and the servers of which nothing can be said."""

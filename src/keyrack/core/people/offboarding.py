@@ -125,7 +125,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
     where no other owner is, or FORBIDDEN for a user who may more than the actor.
     """
     with Attempt(instance, actor, OFFBOARD, "remove a person everywhere", target_kind="user") as attempt:
-        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+        why = validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
         def change(work: Work) -> Offboarding:
             user = user_named(work.connection, actor, name)
