@@ -181,7 +181,7 @@ def _out(site: Site, hosts: Fleet, alice: Person, key: Key, inside: Inside) -> N
     one = call(team, "GET", f"/offboardings/{one['id']}")
     assert one["done"]
     assert [host["server"] for host in one["servers"]] == [host.server.name for host in hosts.hosts]
-    assert all(host["at"] is not None and host["applied"] >= host["wanted"] for host in one["servers"])
+    assert all(host["acknowledged_at"] is not None and host["applied"] >= host["wanted"] for host in one["servers"])
     assert all(host["done"] for host in one["servers"])
-    assert max(one["servers"], key=lambda host: str(host["at"]))["server"] == "host-3"
+    assert max(one["servers"], key=lambda host: str(host["acknowledged_at"]))["server"] == "host-3"
     assert fingerprint_of(key.public) in [gone["fingerprint"] for gone in one["gone"]["keys"]]
