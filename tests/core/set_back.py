@@ -23,7 +23,7 @@ UNDO: dict[str, tuple[str, ...]] = {
         "CREATE INDEX ix_offboarding_hosts_unconfirmed ON offboarding_hosts (server_id, revision)"
         " WHERE confirmed_at IS NULL",
         "CREATE INDEX ix_offboarding_git_unconfirmed ON offboarding_git (endpoint_id) WHERE confirmed_at IS NULL",
-        "UPDATE daily_tallies SET what = replace(what, 'acknowledged', 'delivered') WHERE what LIKE 'acknowledged %'",
+        "UPDATE daily_tallies SET what = replace(what, 'acknowledged ', 'delivered ')",
     ),
     "0375": (
         *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),

@@ -33,6 +33,7 @@ from keyrack.store.sealing import access_tree, sealed
 from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
+from tests.core.set_back import UNDO
 from tests.services import settings_for
 from tests.store.test_migrations import connected
 
@@ -396,6 +397,8 @@ def unseal(connection: Connection, before: Inspector) -> None:
 
 def _name_as_before(connection: Connection) -> None:
     """What a later migration calls otherwise, under its former names."""
+    for statement in UNDO["0390"]:
+        connection.exec_driver_sql(statement)
     for table, old, new in NAMES.COLUMNS:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
     connection.exec_driver_sql("DROP INDEX ix_unmanaged_keys_fingerprint")
