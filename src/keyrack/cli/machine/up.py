@@ -130,7 +130,9 @@ class Demo:
         self._git_port = git_port
         self._stopping = Stopping()
         self._application = web_application(instance)
-        self._web = listening.ListeningServer(uvicorn.Config(self._application, **limits(self._settings)))
+        self._web = listening.ListeningServer(
+            uvicorn.Config(self._application, **limits(self._settings)), self._application
+        )
 
     def run(self) -> None:
         """Start everything, say how to use it, and wait until it is stopped."""
