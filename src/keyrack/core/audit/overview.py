@@ -43,7 +43,7 @@ class Overview:
     ending: list[Row]
     ending_keys: list[Row]
     undone: list[Row]
-    unconfirmed: list[Row]
+    unacknowledged: list[Row]
     requests: int
     keys: KeyCounts
     days: tuple[tuple[datetime, int, int], ...]
@@ -55,7 +55,7 @@ class Overview:
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
         hosts = self.alarms or self.unmanaged or self.silent or self.behind or self.undone
-        return not (hosts or self.ending or self.ending_keys or self.unconfirmed or self.requests)
+        return not (hosts or self.ending or self.ending_keys or self.unacknowledged or self.requests)
 
     @property
     def lags(self) -> tuple[tuple[str, int], ...]:
@@ -83,7 +83,7 @@ def _look(instance: Instance, connection: Connection, workspace: int, now: datet
         ending=rows.ending(connection, workspace, now, now + SOON),
         ending_keys=rows.ending_keys(connection, workspace, now, now + SOON),
         undone=rows.undone(connection, workspace),
-        unconfirmed=rows.unconfirmed(connection, workspace),
+        unacknowledged=rows.unacknowledged(connection, workspace),
         requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
         keys=instance.key_counts.of(connection, workspace, now),
         days=_days(connection, workspace, now),

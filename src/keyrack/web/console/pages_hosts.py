@@ -324,10 +324,10 @@ def enforcing(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, cut, unknown = _ways(visit, server)
     keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
-    managed = [(way.line.username, way.line.fingerprint) for way in ways]
+    managed = [(way.reason.username, way.reason.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(keys.items, managed)
     gained = unmanaged_keys.gaining(keys.items, managed)
-    gains = [way for way in ways if (way.line.username, way.line.fingerprint) in gained]
+    gains = [way for way in ways if (way.reason.username, way.reason.fingerprint) in gained]
     return visit.show(
         "enforce.html",
         stops=False,
@@ -380,7 +380,11 @@ def offline_words(after_seconds: int, then: str) -> str:
     """What hosts do without Keyrack, in words."""
     if not after_seconds:
         return "keys stay as they are, however long it lasts"
-    return f"after {lifetimes.written(span_of(after_seconds))} {dict(THENS).get(then, then)}"
+    return f"{_after(after_seconds)} {dict(THENS).get(then, then)}"
+
+
+def _after(seconds: int) -> str:
+    return dict(SPANS).get(str(seconds), f"after {lifetimes.written(span_of(seconds))}")
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
@@ -388,7 +392,7 @@ def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     held = str(server.offline_after_seconds)
     if held in dict(SPANS):
         return SPANS
-    return (*SPANS, (held, f"after {lifetimes.written(span_of(server.offline_after_seconds))}"))
+    return (*SPANS, (held, _after(server.offline_after_seconds)))
 
 
 def _offline(server: Server) -> str:
