@@ -175,9 +175,9 @@ def confirming_host_keys(visit: Visit) -> Asked:
     if not held["unconfirmed"]:
         raise missing("host key that nobody confirmed")
     gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    new = ", ".join(one.fingerprint for one in held["unconfirmed"])
     words = [
-        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['unconfirmed'])} "
-        f"as {server.name} from then on.",
+        f"Whoever logs in through keyrack ssh-config trusts {new} as {server.name} from then on.",
         *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
         "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
         "and look at the host's own screen first.",
