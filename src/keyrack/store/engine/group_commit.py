@@ -29,7 +29,7 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
-from keyrack.store.sealing.together import Together
+from keyrack.store.sealing.together import Gathering
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
@@ -125,12 +125,12 @@ class GroupCommit:
 
     def _make_all(self, conn: Connection) -> set[int]:
         with held_servers.holding(conn):
-            together = Together(conn)
+            together = Gathering(conn)
             announced = self._make_each(conn, together)
             together.write()
         return announced
 
-    def _make_each(self, conn: Connection, together: Together) -> set[int]:
+    def _make_each(self, conn: Connection, together: Gathering) -> set[int]:
         announced = self._make(conn, self.members[0], together)  # which may have waited long for the turn
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER:
@@ -161,7 +161,7 @@ class GroupCommit:
                 queued.foresight.forget()
                 self._looking[queued] = False
 
-    def _make(self, conn: Connection, queued: QueuedCommand, together: Together) -> set[int]:
+    def _make(self, conn: Connection, queued: QueuedCommand, together: Gathering) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
         transaction = conn.get_transaction()
         together.begin(holds=queued.foresight is not None, gathers=queued.gathers)

@@ -21,7 +21,7 @@ from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonge
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sealed
-from keyrack.store.sealing.together import Left, Together
+from keyrack.store.sealing.together import Gathering, Left
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
@@ -79,7 +79,7 @@ class Turn:
         self._back = threading.Lock()
         self._back.acquire()
         self._conn: Connection | None = None
-        self._together: Together | None = None
+        self._together: Gathering | None = None
         # What was so when the first command of the call under way began.
         self._left: Left = Left()
         self._before: set[int] = set()
@@ -113,7 +113,7 @@ class Turn:
     def run(self, command: Callable[[Connection], T], *, holds: bool = False, gathers: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        holds, gathers: see Together.begin. Raises TookLonger, and TurnLost where the transaction is lost with all that
+        holds, gathers: see Gathering.begin. Raises TookLonger, and TurnLost where the transaction is lost with all that
         was run in it.
         """
         assert self._conn is not None
@@ -197,7 +197,7 @@ class Turn:
         """Lend the connection and wait until it is back; the servers that changed. Raises what lost the transaction."""
         quick = as_quick(conn)
         with held_servers.holding(quick):
-            self._together = Together(quick)
+            self._together = Gathering(quick)
             try:
                 return self._lend(quick)
             finally:

@@ -25,7 +25,7 @@ class Left:
     places: Mapping[access_tree.Place, tuple[int | None, int]] = field(default_factory=dict)
 
 
-class Together:
+class Gathering:
     """The commands of one transaction, one after another, within held_servers.holding()."""
 
     def __init__(self, connection: Connection) -> None:
@@ -58,6 +58,7 @@ class Together:
 
     @left.setter
     def left(self, left: Left) -> None:
+        """Have this be left again."""
         held_servers.hold_again(self._connection, left.servers)
         self._places = left.places
 
