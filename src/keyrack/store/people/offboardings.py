@@ -14,7 +14,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import acknowledged
 from keyrack.store.hosts import sessions as open_logins
 from keyrack.store.hosts.acknowledged import Acknowledged
-from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.hosts.server_states import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
 from keyrack.store.keys.terms import token_in_force
