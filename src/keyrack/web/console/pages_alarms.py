@@ -31,7 +31,12 @@ def place_of(alarm: Alarm) -> str:
         return f"/hosts/{alarm.server_id}/resync"
     if alarm.server_id and alarm.code in troubles.CODES:
         return f"/hosts/{alarm.server_id}#state"
-    return "/activity?kind=alarm" if alarm.event_id is None else f"/alarms/{alarm.event_id}"
+    return "/alarms" if alarm.event_id is None else f"/alarms/{alarm.event_id}"
+
+
+def alarms(visit: Visit) -> Response:
+    """All alarms that stand, and those that were settled within a day."""
+    return visit.show("alarms.html", alarms=standing.find(visit.instance, visit.actor), place_of=place_of)
 
 
 def alarm(visit: Visit) -> Response:
@@ -174,6 +179,7 @@ def stop_source(visit: Visit) -> Response:
 
 
 PAGES = (
+    page("/alarms", alarms, "events:read"),
     page("/alarms/{id}", alarm, "events:read"),
     change("/alarms/{id}/settle", settle, "servers:write", asks=settling),
     page("/damaged", damaged, "credentials:read"),

@@ -76,7 +76,7 @@ BELOW = {
     "/renew-key": "/keys",
     "/confirm-key": "/keys",
     "/stop-source": "/people",
-    "/alarms": "/",
+    "/alarms": "/activity",
     "/damaged": "/hosts",
 }
 """Where in the rail somebody is on pages whose address begins with another word."""

@@ -36,9 +36,7 @@ class SayingServer(Answer):
 class Alarms(Answer):
     """The alarms of a workspace."""
 
-    items: Annotated[
-        list[Alarm], about("Those that stand, the newest first, then those settled within a day.")
-    ]
+    items: Annotated[list[Alarm], about("Those that stand, the newest first, then those settled within a day.")]
     saying: Annotated[list[SayingServer], about("Servers whose hosts say that something there is not as asked.")]
 
 
