@@ -157,8 +157,8 @@ def glass_broken(team: Team) -> None:
     number = team.host("glass-1").id
     line = team.line("vault")
     if not credentials.find(team.instance, KEYRACK, number, search="vault").items:
-        to = {"username": "deploy", "public_key": line}
-        credentials.add(team.instance, KEYRACK, number, label="vault", **to, break_glass=True)
+        terms: dict[str, Any] = {"username": "deploy", "public_key": line, "break_glass": True}
+        credentials.add(team.instance, KEYRACK, number, label="vault", **terms)
     at = team.instance.now().strftime("%Y-%m-%dT%H:%M:%SZ")
     used = {"fingerprint": parse(line).fingerprint, "at": at, "address": "203.0.113.7", "user": "deploy"}
     team.report("glass-1", last_used=[used])
