@@ -34,8 +34,7 @@ IN_TROUBLE = or_(
         '"sessions_unknown": "',
         '"refused": {"',
         '"why": "',
-        '"enforcement": "undone"',
-        '"enforcement": "unproven"',
+        '"enforcement": "un',  # undone, unproven, unmanaged, uninstalled: one piece, as each is looked for in all facts
     ),
     and_(servers.c.mode == "auto", _told('"shut_out": "'), ~_told('"shut_out": "nobody"')),
 )
