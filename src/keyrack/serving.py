@@ -9,6 +9,7 @@ import prometheus_client
 
 from keyrack.core import ownership, periodic
 from keyrack.core.audit import chain, retention
+from keyrack.core.clock_look import ClockLook
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
@@ -118,9 +119,10 @@ def warn_if_lossy(database: Database) -> None:
 
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
-    calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
+    calm, missing, tables, clock = retention.Calm(), MissingRows(), TableLook(), ClockLook()
 
     def tidy(_: threading.Event) -> None:
+        clock.go_on(instance)
         tables.go_on(instance)
         credentials.end_expired(instance, system_actor())
         endings.end_user_keys(instance, system_actor())

@@ -147,6 +147,19 @@ def test_who_hangs_up_waits_no_more(service: Service) -> None:
     wait_until(lambda: not rests(server), "nobody waits")
 
 
+def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Service) -> None:
+    strangers = [Host(service, f"nobody's {number}") for number in range(100)]
+    for stranger in strangers:
+        stranger.ask("revision=0&wait=30")
+        stranger.close()
+    stranger = Host(service, "nobody's")
+    stranger.ask("revision=0&wait=30")
+    assert stranger.answer()[0] == 401
+    stranger.close()
+    with resting(service, "comes-after", 0):
+        pass
+
+
 def test_a_document_that_is_large_is_told_at_rest_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_api, "LARGE_DOCUMENT", ALONE)
     with resting(service, "large", 30, large=True) as (host, server, owner, _):

@@ -150,6 +150,13 @@ class Database:
         """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
         return self.dialect == "postgresql"
 
+    def prepare_at_once(self) -> None:
+        """Open what at_once() reads by, so that the first who asks there is answered; else it is opened once somebody
+        asked in vain. By a thread that may wait. Raises DatabaseUnavailable.
+        """
+        if self._at_once is not None:
+            self._answer(self._at_once.open, again=False)
+
     @contextmanager
     def at_once(self, turn: Turn | None = None) -> Iterator[None]:
         """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.

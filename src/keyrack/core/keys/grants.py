@@ -170,6 +170,13 @@ class GrantNames:
     groups: Mapping[int, str]
     servers: Mapping[int, str]
 
+    def sentence(self, grant: Grant) -> str:
+        """What a grant says, for people: "Group ops may log in as root on hosts tagged production"."""
+        user, group = self.users.get(grant.user_id or 0, "?"), self.groups.get(grant.group_id or 0, "?")
+        who = f"Group {group}" if grant.group_id else user
+        where = f"hosts tagged {grant.tag}" if grant.tag else self.servers.get(grant.server_id or 0, "?")
+        return f"{who} may log in as {grant.system_user} on {'all hosts' if grant.all_servers else where}"
+
 
 def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> GrantNames:
     """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""

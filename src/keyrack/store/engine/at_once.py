@@ -191,7 +191,12 @@ class AtOnce:
 
     def prepare(self) -> None:
         """Open the connection where one was wanted; to be called by a thread that may wait."""
-        if not self._wanted or not self._used.acquire(blocking=False):
+        if self._wanted:
+            self.open()
+
+    def open(self) -> None:
+        """Open the connection, where there is none and nobody asks; to be called by a thread that may wait."""
+        if not self._used.acquire(blocking=False):
             return
         try:
             if self._conn is not None or self._closed:

@@ -392,7 +392,11 @@ def offline_words(after_seconds: int, then: str) -> str:
     """What hosts do without Keyrack, in words."""
     if not after_seconds:
         return "keys stay as they are, however long it lasts"
-    return f"after {lifetimes.written(span_of(after_seconds))} {dict(THENS).get(then, then)}"
+    return f"{_after(after_seconds)} {dict(THENS).get(then, then)}"
+
+
+def _after(seconds: int) -> str:
+    return dict(SPANS).get(str(seconds), f"after {lifetimes.written(span_of(seconds))}")
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
@@ -400,7 +404,7 @@ def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     held = str(server.offline_after_seconds)
     if held in dict(SPANS):
         return SPANS
-    return (*SPANS, (held, f"after {lifetimes.written(span_of(server.offline_after_seconds))}"))
+    return (*SPANS, (held, _after(server.offline_after_seconds)))
 
 
 def _offline(server: Server) -> str:

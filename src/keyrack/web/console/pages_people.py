@@ -247,8 +247,10 @@ def deleting_group(visit: Visit) -> Asked:
         done = rehearsal.rehearse(
             visit.instance, visit.actor, lambda instance: groups.delete(instance, visit.actor, gone.name)
         )
-    words = f"Its grants go with it; {count(len(gone.members), 'member')} of it stay people of the workspace."
-    return Asked(f"Delete the group {gone.name}?", [words], "Delete this group", f"/groups/{quote(gone.name)}", done)
+    words = ["The grants to it go with it."]
+    if gone.members:
+        words.append(f"Its {count(len(gone.members), 'member')} will be in it no more, and stay in the workspace.")
+    return Asked(f"Delete the group {gone.name}?", words, "Delete this group", f"/groups/{quote(gone.name)}", done)
 
 
 def delete_group(visit: Visit) -> Response:

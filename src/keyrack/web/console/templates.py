@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -95,6 +96,7 @@ def environment() -> Environment:
     made.globals["static"] = _static_address
     made.filters["ago"] = ago
     made.filters["exact"] = exact
+    made.filters["shown"] = shown
     made.filters["iso"] = iso
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
@@ -168,6 +170,11 @@ def iso(at: datetime) -> str:
 def exact(at: datetime) -> str:
     """An instant for people, to the minute, in UTC; the browser puts it into the person's zone."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def shown(at: datetime) -> Markup:
+    """The same as an element, in which the browser writes it in the zone of whoever looks."""
+    return Markup('<time datetime="{}" data-exact>{}</time>').format(iso(at), exact(at))
 
 
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (30, "day"), (12, "month"), (10_000, "year"))
