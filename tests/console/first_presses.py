@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from sqlalchemy import Connection, update
 
@@ -17,6 +18,7 @@ from keyrack.model import EventFilter, User
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.hosts import servers as server_rows
+from keyrack.store.keys import key_sources as source_rows
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.test_pages import KEYRACK
@@ -127,7 +129,10 @@ def _of_alarms(console: Service) -> Mapping[str, Example]:
     instance.database.write(change)
     alarms.raise_once(instance, host.id, "tried", "Somebody tried something")
     (told,) = events.find(instance, KEYRACK, EventFilter(server_id=host.id, kind=events.ALARM), limit=1).items
-    key_sources.put(instance, KEYRACK, "alice", "github", account="alice")
+    source = key_sources.put(instance, KEYRACK, "alice", "github", account="alice")
+    # Nobody looks there meanwhile.
+    later = {"next_at": at + timedelta(days=1)}
+    instance.database.write(lambda connection: source_rows.change(connection, source.id, later))
     return {
         "/alarms/{id}/settle": Example({"id": told.id}),
         "/damaged/remove": Example(form={"row": f"credential:{put.id}"}),
