@@ -401,7 +401,7 @@ def _tallies(made: Workspace) -> None:
         made.instance.tallies.logins(made.owner.workspace_id, (9 if at.weekday() > 4 else 64) + day * 7 % 23, at)
         for number in range(40):
             seconds = 0.4 + number * number * day * 0.37
-            made.instance.tallies.delivered(made.owner.workspace_id, seconds, at)
+            made.instance.tallies.acknowledged(made.owner.workspace_id, seconds, at)
     made.instance.tallies.write(made.instance.database, now)
 
 

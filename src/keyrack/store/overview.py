@@ -194,17 +194,17 @@ def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[An
     return statement.order_by(held.expires_at).limit(MOST + 1)
 
 
-def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:
+def unacknowledged(connection: Connection, workspace_id: int) -> list[Row]:
     """Revoked keys that hosts have not said they refuse: fingerprint, hosts (how many)."""
-    return list(_unconfirmed.rows(connection, workspace_id))
+    return list(_unacknowledged.rows(connection, workspace_id))
 
 
 @prepared
-def _unconfirmed(workspace_id: int) -> Select[Any]:
+def _unacknowledged(workspace_id: int) -> Select[Any]:
     statement = (
         select(revocations.c.fingerprint, func.count().label("hosts"))
         .join(servers, servers.c.id == revocations.c.server_id)
-        .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.confirmed_at.is_(None))
+        .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.acknowledged_at.is_(None))
     )
     return statement.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
 

@@ -171,11 +171,6 @@ class HeldContact:
         """Whose host asks."""
         return self._contact.server_id
 
-    @property
-    def is_looking(self) -> bool:
-        """Whether it is being found out how the host stands: only then there is a task."""
-        return self._looks > 0
-
     async def is_disconnected(self) -> bool:
         """Whether nobody waits any more (machines.py)."""
         return self._connection is None or self._connection.finished

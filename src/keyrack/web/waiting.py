@@ -86,7 +86,7 @@ class ContactWaiters:
                 log.exception("looking for what hosts missed failed")
                 self.wake_all()
                 continue
-            self.known.confirmed()
+            self.known.note_look()
             self._set(different)
 
     def _set(self, server_ids: frozenset[int]) -> None:

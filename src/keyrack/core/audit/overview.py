@@ -46,7 +46,7 @@ class Overview:
     behind: list[Row]
     ending: list[Row]
     ending_keys: list[Row]
-    unconfirmed: list[Row]
+    unacknowledged: list[Row]
     requests: int
     keys: KeyCounts
     days: tuple[tuple[datetime, int, int], ...]
@@ -58,7 +58,7 @@ class Overview:
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
         hosts = self.alarms.standing or self.alarms.saying or self.unmanaged or self.silent or self.behind
-        return not (hosts or self.webhooks or self.ending or self.ending_keys or self.unconfirmed or self.requests)
+        return not (hosts or self.webhooks or self.ending or self.ending_keys or self.unacknowledged or self.requests)
 
     @property
     def lags(self) -> tuple[tuple[str, int], ...]:
@@ -86,7 +86,7 @@ def _look(instance: Instance, connection: Connection, workspace: int, now: datet
         behind=rows.behind(connection, workspace),
         ending=rows.ending(connection, workspace, now, now + SOON),
         ending_keys=rows.ending_keys(connection, workspace, now, now + SOON),
-        unconfirmed=rows.unconfirmed(connection, workspace),
+        unacknowledged=rows.unacknowledged(connection, workspace),
         requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
         keys=instance.key_counts.of(connection, workspace, now),
         days=_days(connection, workspace, now),

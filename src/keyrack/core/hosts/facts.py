@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any
 
 from keyrack.core.hosts.news import raise_alarm
 from keyrack.core.hosts.news import tell as _tell
@@ -17,6 +17,7 @@ from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
+from keyrack.store.hosts.reported_facts import is_port
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
@@ -112,11 +113,6 @@ def is_undone(server: Server) -> bool:
     taken = server.facts.get(TAKEN)
     is_new = taken is None or server.facts.get("undone", taken) != taken
     return server.facts.get("enforcement") == UNDONE and is_new
-
-
-def is_port(value: object) -> TypeGuard[int]:
-    """Whether this is a number that a port has."""
-    return type(value) is int and 1 <= value <= 65_535
 
 
 def plan_of(server: Server) -> EnforcingPlan | None:

@@ -248,9 +248,9 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             # Raised before the event, which names it: so receipts tell when the host has obeyed.
-            delivered = deleted_servers.bury(work, server, work.bump_revision(server.id))
+            has_host = deleted_servers.keep(work, server, work.bump_revision(server.id))
             waits = (
-                "; its host is told at its next contact that no key of Keyrack opens it any more" if delivered else ""
+                "; its host is told at its next contact that no key of Keyrack opens it any more" if has_host else ""
             )
             work.record(f"Deleted host {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)

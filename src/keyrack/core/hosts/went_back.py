@@ -229,12 +229,12 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     rows = []
     here = set()
     refused = set(document.revoked)
-    for line in access.lines(work.connection, server, work.now)[0]:
-        here.add((line.username, line.public_key, line.options))
-        if line.key_entered_at > server.went_back_at:
-            refused.discard(line.public_key)
-        if line.entered_at <= server.went_back_at:
-            row = _held(line, of_host)
+    for reason in access.reasons(work.connection, server, work.now)[0]:
+        here.add((reason.username, reason.public_key, reason.options))
+        if reason.key_entered_at > server.went_back_at:
+            refused.discard(reason.public_key)
+        if reason.entered_at <= server.went_back_at:
+            row = _held(reason, of_host)
             if row is not None:
                 rows.append(row)
     for (username, key, options), entry in of_host.items():
@@ -251,16 +251,16 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(line: access.Line, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
-    """The row that holds a line back, or None where the host's document let it in for as long."""
-    free = of_host.get((line.username, line.public_key, ()))
-    if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):
+def _held(reason: access.Reason, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
+    """The row that holds a reason back, or None where the host's document let it in for as long."""
+    free = of_host.get((reason.username, reason.public_key, ()))
+    if free is not None and "no-touch-required" not in reason.options and _lasts(free.expires_at, reason.expires_at):
         return None
-    same = of_host.get((line.username, line.public_key, line.options))
-    if same is not None and _lasts(same.expires_at, line.expires_at):
+    same = of_host.get((reason.username, reason.public_key, reason.options))
+    if same is not None and _lasts(same.expires_at, reason.expires_at):
         return None
     until = None if same is None else same.expires_at
-    return _row(LINE, line.username, line.public_key, line.options, until, line.name)
+    return _row(LINE, reason.username, reason.public_key, reason.options, until, reason.name)
 
 
 def _row(

@@ -45,7 +45,7 @@ def revoke_everywhere(
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
         key = validation.fingerprint(fingerprint)
-        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+        why = validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
         def change(work: Work) -> RevocationOutcome:
             workspace = work.actor.workspace_id

@@ -336,10 +336,10 @@ def enforcing(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, cut, unknown = _ways(visit, server)
     keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
-    managed = [(way.line.username, way.line.fingerprint) for way in ways]
+    managed = [(way.reason.username, way.reason.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(keys.items, managed)
     gained = unmanaged_keys.gaining(keys.items, managed)
-    gains = [way for way in ways if (way.line.username, way.line.fingerprint) in gained]
+    gains = [way for way in ways if (way.reason.username, way.reason.fingerprint) in gained]
     return visit.show(
         "enforce.html",
         stops=False,

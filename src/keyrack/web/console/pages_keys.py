@@ -83,7 +83,7 @@ def _shown(key: UserKey, ways: who_can.Ways | None) -> KeyCard:
     if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
         return KeyCard(key, 0, "")
     bits = parse(key.public_key).bits
-    own = tuple(way for way in ways.items if way.line.fingerprint == key.fingerprint)
+    own = tuple(way for way in ways.items if way.reason.fingerprint == key.fingerprint)
     frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
     art = random_art(key.key_type, bits, key.fingerprint)
     return KeyCard(key, bits, art, own, ways.next is not None, tuple(frozen))
