@@ -143,13 +143,13 @@ def test_a_host_that_took_enforcing_back_may_be_left_observing(team: Team) -> No
 def test_a_host_key_that_nobody_confirmed_is_found_and_marked(team: Team) -> None:
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     found = [team.server, other]
-    assert troubles.strange_host_keys(team.instance, team.owner, found) == frozenset()
+    assert troubles.unconfirmed_host_keys(team.instance, team.owner, found) == frozenset()
     for line in (fresh_line(), fresh_line()):
         show(team, line)
-    assert troubles.strange_host_keys(team.instance, team.owner, found) == {team.server.id}
+    assert troubles.unconfirmed_host_keys(team.instance, team.owner, found) == {team.server.id}
     page = servers.find(team.instance, team.owner, state=servers.HOST_KEY)
     assert [one.name for one in page.items] == ["web-1"]
     stranger = users.system_actor(users.create_workspace(team.instance, users.system_actor(), "umbrella").id)
     assert servers.find(team.instance, stranger, state=servers.HOST_KEY).total == 0
-    assert troubles.strange_host_keys(team.instance, stranger, found) == frozenset()
+    assert troubles.unconfirmed_host_keys(team.instance, stranger, found) == frozenset()
     assert codes(replace(team, owner=stranger)) == []

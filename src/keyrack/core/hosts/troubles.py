@@ -80,12 +80,10 @@ def find(instance: Instance, connection: Connection, workspace_id: int) -> Troub
 def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
     """Those of one server; shown: its host keys."""
     found: list[Trouble] = []
-    strange = strange_among(shown)
-    if strange:
-        words = (
-            f"host {server.name} shows a host key that nobody confirmed: {', '.join(k.fingerprint for k in strange)}"
-        )
-        found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in strange)))
+    unconfirmed = unconfirmed_among(shown)
+    if unconfirmed:
+        words = f"host {server.name} shows a host key that nobody confirmed: {', '.join(k.fingerprint for k in unconfirmed)}"
+        found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
     if server.copied_at is not None:
         found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
     if server.went_back_at is not None:
@@ -104,14 +102,14 @@ def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
     return found
 
 
-def strange_among(shown: Sequence[HostKey]) -> list[HostKey]:
+def unconfirmed_among(shown: Sequence[HostKey]) -> list[HostKey]:
     """The host keys that a host shows and nobody confirmed."""
     return [key for key in shown if key.shown and not key.confirmed]
 
 
-def strange_host_keys(instance: Instance, actor: Actor, some: Sequence[Server]) -> frozenset[int]:
+def unconfirmed_host_keys(instance: Instance, actor: Actor, some: Sequence[Server]) -> frozenset[int]:
     """Which of these servers show a host key that nobody confirmed, by id. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
         ids = [server.id for server in some if server.workspace_id == actor.workspace_id]
         keys = attempt.read(lambda connection: host_key_rows.of_servers(connection, ids))
-        return frozenset(server_id for server_id, shown in keys.items() if strange_among(shown))
+        return frozenset(server_id for server_id, shown in keys.items() if unconfirmed_among(shown))

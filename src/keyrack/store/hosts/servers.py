@@ -171,14 +171,14 @@ def _find(
     silent_since: datetime | None,
     behind: bool,
     new: bool,
-    strange: bool,
+    unconfirmed: bool,
     troubled: bool,
 ) -> Select[Any]:
     statement = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
     if silent_since is not None:
         unheard = or_(servers.c.seen_at.is_(None), servers.c.seen_at < silent_since)
         statement = statement.where(servers.c.enrolled_at.is_not(None), unheard)
-    wanted = zip((behind, new, strange, troubled), server_states.CONDITIONS.values(), strict=True)
+    wanted = zip((behind, new, unconfirmed, troubled), server_states.CONDITIONS.values(), strict=True)
     statement = statement.where(*(condition for is_asked, condition in wanted if is_asked))
     if tag is not None:
         statement = statement.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
@@ -203,8 +203,8 @@ def find(
 
     silent_since: enrolled ones that were not heard of since; state: one of server_states.CONDITIONS, "" for any.
     """
-    behind, new, strange, troubled = (state == one for one in server_states.CONDITIONS)
-    of = (workspace_id, pattern(search), tag, silent_since, behind, new, strange, troubled)
+    behind, new, unconfirmed, troubled = (state == one for one in server_states.CONDITIONS)
+    of = (workspace_id, pattern(search), tag, silent_since, behind, new, unconfirmed, troubled)
     page = _find.page(connection, lambda row: _server(connection, row), Window(limit, offset, after), *of)
     tags = _tags(connection, [server.id for server in page.items])
     return page.showing(_with_tags(server, tags) for server in page.items)

@@ -67,14 +67,14 @@ QUIET = {"enforcing", "observing"}
 @dataclass(frozen=True, slots=True)
 class HostRow:
     """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open;
-    strange: it shows a host key that nobody confirmed.
+    unconfirmed: it shows a host key that nobody confirmed.
     """
 
     server: Server
     status: HostStatus
     unmanaged: int
     sessions: int
-    strange: bool
+    unconfirmed: bool
 
     @property
     def kind(self) -> str:
@@ -99,9 +99,11 @@ def hosts(visit: Visit) -> Response:
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
-    strange = troubles.strange_host_keys(visit.instance, visit.actor, piece.items)
+    unconfirmed = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
     rows = [
-        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in strange)
+        HostRow(
+            one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in unconfirmed
+        )
         for one in piece.items
     ]
     return visit.show(
@@ -176,20 +178,20 @@ def host(visit: Visit) -> Response:
 def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
     """The host keys that a host shows and nobody confirmed, and those that people trust there."""
     known = host_keys.find(visit.instance, visit.actor, str(server.id))
-    strange = troubles.strange_among(known)
-    return {"strange": strange, "wrong": troubles.of(server, known), "trusted": [one for one in known if one.confirmed]}
+    unconfirmed, trusted = troubles.unconfirmed_among(known), [one for one in known if one.confirmed]
+    return {"unconfirmed": unconfirmed, "wrong": troubles.of(server, known), "trusted": trusted}
 
 
 def confirming_host_keys(visit: Visit) -> Asked:
     """What it means to trust what a host shows now."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = _host_keys(visit, server)
-    if not held["strange"]:
+    if not held["unconfirmed"]:
         raise missing("host key that nobody confirmed")
     gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    new = ", ".join(one.fingerprint for one in held["unconfirmed"])
     words = [
-        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['strange'])} "
-        f"as {server.name} from then on.",
+        f"Whoever logs in through keyrack ssh-config trusts {new} as {server.name} from then on.",
         *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
         "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
         "and look at the host's own screen first.",
