@@ -82,7 +82,8 @@ def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
     found: list[Trouble] = []
     unconfirmed = unconfirmed_among(shown)
     if unconfirmed:
-        words = f"host {server.name} shows a host key that nobody confirmed: {', '.join(k.fingerprint for k in unconfirmed)}"
+        named = ", ".join(key.fingerprint for key in unconfirmed)
+        words = f"host {server.name} shows a host key that nobody confirmed: {named}"
         found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
     if server.copied_at is not None:
         found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))

@@ -99,11 +99,9 @@ def hosts(visit: Visit) -> Response:
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
-    unconfirmed = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
+    new = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
     rows = [
-        HostRow(
-            one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in unconfirmed
-        )
+        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in new)
         for one in piece.items
     ]
     return visit.show(
