@@ -20,6 +20,7 @@ from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import user_named
 from keyrack.core.people import owners
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, User, Window
@@ -359,18 +360,18 @@ def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
 def counted(gone: Mapping[str, Any]) -> str:
     """What went, in words: 2 SSH keys, 1 grant and 3 sessions."""
     counts = (
-        (len(gone["keys"]), "SSH key", "SSH keys"),
-        (len(gone["credentials"]), "credential", "credentials"),
-        (len(gone["grants"]), "grant", "grants"),
-        (len(gone["groups"]), "group membership", "group memberships"),
-        (len(gone["repositories"]), "repository membership", "repository memberships"),
-        (len(gone["tokens"]) + gone["iam_tokens"], "token", "tokens"),
-        (len(gone["access_keys"]), "access key", "access keys"),
-        (len(gone["sessions"]), "session", "sessions"),
-        (len(gone.get("key_sources", ())), "key source", "key sources"),
-        (len(gone.get("requests", ())), "pending request", "pending requests"),
+        (len(gone["keys"]), "SSH key"),
+        (len(gone["credentials"]), "credential"),
+        (len(gone["grants"]), "grant"),
+        (len(gone["groups"]), "group membership"),
+        (len(gone["repositories"]), "repository membership"),
+        (len(gone["tokens"]) + gone["iam_tokens"], "token"),
+        (len(gone["access_keys"]), "access key"),
+        (len(gone["sessions"]), "session"),
+        (len(gone.get("key_sources", ())), "key source"),
+        (len(gone.get("requests", ())), "pending request"),
     )
-    words = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    words = [count(number, one) for number, one in counts if number]
     if len(words) < 2:
         return words[0] if words else "nothing but the account"
     return f"{', '.join(words[:-1])} and {words[-1]}"
@@ -393,9 +394,8 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
             details={"fingerprint": row.fingerprint},
             naming_revisions=False,
         )
-    count = len(going.places)
     work.record(
-        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} host{'' if count == 1 else 's'}"
+        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count(len(going.places), 'host')}"
         + (f" ({why})" if why else ""),
         target_id=going.user.id,
         level="warning",

@@ -164,20 +164,20 @@ def host(visit: Visit) -> Response:
 def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
     """The host keys that a host shows and nobody confirmed, and those that people trust there."""
     known = host_keys.find(visit.instance, visit.actor, str(server.id))
-    strange = [one for one in known if one.shown and not one.confirmed]
-    return {"strange": strange, "trusted": [one for one in known if one.confirmed]}
+    unconfirmed = [one for one in known if one.shown and not one.confirmed]
+    return {"unconfirmed": unconfirmed, "trusted": [one for one in known if one.confirmed]}
 
 
 def confirming_host_keys(visit: Visit) -> Asked:
     """What it means to trust what a host shows now."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = _host_keys(visit, server)
-    if not held["strange"]:
+    if not held["unconfirmed"]:
         raise missing("host key that nobody confirmed")
     gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    new = ", ".join(one.fingerprint for one in held["unconfirmed"])
     words = [
-        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['strange'])} "
-        f"as {server.name} from then on.",
+        f"Whoever logs in through keyrack ssh-config trusts {new} as {server.name} from then on.",
         *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
         "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
         "and look at the host's own screen first.",
