@@ -17,8 +17,8 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
+from keyrack.store import overview
 from keyrack.store.database import Database
-from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
@@ -135,7 +135,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         instance.tallies.write(instance.database, instance.now())
         calm.tidy(instance, system_actor())
         missing.go_on(instance)
-        instance.figures.behind.set(instance.database.read(servers.count_behind))
+        instance.figures.behind.set(instance.database.read(overview.count_behind))
 
     end = periodic.every(
         TIDY_EVERY_SECONDS,

@@ -102,6 +102,14 @@ def named(table: str) -> str:
     return WORDS[table]
 
 
+def row_name(words: str, number: int | str) -> str:
+    """How an alarm names a row, such as grants:5, by what it is called in words; "" where a number is no row's name."""
+    for table, called in WORDS.items():
+        if called == words and table in _HAVING_IDS and len(metadata.tables[table].primary_key) == 1:
+            return f"{table}:{number}"
+    return ""
+
+
 def use(instance: Instance) -> None:
     """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
     raised: dict[str, datetime] = {}
@@ -374,13 +382,19 @@ def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
                 server_id=server_id,
                 summary=summary,
                 level="alarm",
-                details={"row": row.name},
+                details={"row": row.name, "found": _found(row)},
             )
 
     try:
         instance.database.write(add)
     except (DatabaseUnavailable, RuntimeError):
         log.error("alarm not recorded", rows=[row.name for row in altered])
+
+
+def _found(row: AlteredRow) -> str:
+    """How a row is not as Keyrack wrote it, in a word."""
+    ways = ("missing", "older", "receipt", "incomplete")
+    return next((name for name in ways if getattr(row, name)), "changed")
 
 
 def _words(row: AlteredRow) -> str:

@@ -74,7 +74,8 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
     once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
     """
-    settings = options.settings(**given)
+    # What the APIs say of clones goes by the settings.
+    settings = options.settings(**given, git_listen=f"127.0.0.1:{git_port}")
     set_up_logging()
     with explained():
         data = settings.data.resolve()

@@ -20,6 +20,7 @@ from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Damaged, Reason
+from keyrack.core.sealing import row_name
 from keyrack.errors import Refusal
 from keyrack.logs import logger
 from keyrack.model import Server
@@ -100,7 +101,10 @@ def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | N
     if document is None:
         return None
     for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:
-        alarms.raise_once(instance, server_id, "seal-broken", f"{row.words}, until it is removed or entered again.")
+        name = row_name(row.kind, row.id)
+        details = {"row": name, "found": "changed"} if name else {}
+        words = f"{row.words}, until it is removed or entered again."
+        alarms.raise_once(instance, server_id, "seal-broken", words, details)
     text = host_document.encode(document, built.texts)
     return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
 

@@ -29,6 +29,7 @@ MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_f
 SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
 MOST_WRITERS = 20
+TAKEN = "undone_taken"  # the reason with which somebody let a host observe that had taken enforcing back
 PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
 MOST_SECTIONS, MOST_LINES = 8, 60
 SSH_PORT = "ssh_port"  # where the host's sshd listens for people
@@ -105,6 +106,13 @@ class EnforcingPlan:
 
     revision: int
     sections: Mapping[str, Sequence[str]]
+
+
+def is_undone(server: Server) -> bool:
+    """Whether a host took enforcing back, or could not begin, and nobody decided since that it may observe."""
+    taken = server.facts.get(TAKEN)
+    is_new = taken is None or server.facts.get("undone", taken) != taken
+    return server.facts.get("enforcement") == UNDONE and is_new
 
 
 def plan_of(server: Server) -> EnforcingPlan | None:

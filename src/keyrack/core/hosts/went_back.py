@@ -124,14 +124,22 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
         if server is None or (server.went_back_at is not None and server.compared_at is None):
             return
         servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
-        words = (
+        said = (
             f"The database went back: host {server.name} obeys revision {revision}, and this database, "
             f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
             f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
         )
-        alarms.record(work.connection, server, CODE, words, work.now)
+        alarms.record(work.connection, server, CODE, said, work.now)
 
     _attempt(instance, server_id).write(change)
+
+
+def words(server: Server) -> str:
+    """That a server's host knows more than this database, and what that means."""
+    what = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return f"{what}; nothing new reaches the host until it has told its last document"
+    return f"{what}; what the host refused stays refused: keyrack hosts resync {server.id}"
 
 
 def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:

@@ -175,6 +175,21 @@ def find(
         return attempt.read(question)
 
 
+def is_damaged(connection: Connection, workspace_id: int, name: str) -> bool:
+    """Whether a row is there and not as Keyrack wrote it; name: as an alarm names it, such as grants:5."""
+    table_name, _, rest = name.partition(":")
+    table = tables.metadata.tables.get(table_name)
+    if table is None or table not in sealed.TABLES:
+        return True
+    columns = list(table.primary_key)
+    parts = rest.split(",", len(columns) - 1)
+    values = [
+        int(part) if isinstance(column.type, Integer) else part for column, part in zip(columns, parts, strict=True)
+    ]
+    named = [column == value for column, value in zip(columns, values, strict=True)]
+    return any(row is not None for _, row in _of_table(connection, workspace_id, table, *named))
+
+
 def may_remove(instance: Instance, actor: Actor, name: str) -> None:
     """Nothing when the actor may remove this damaged row; raises Refusal as remove() does."""
     kind, key = _read_name(name)

@@ -14,7 +14,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import sessions as open_logins
 from keyrack.store.hosts.applied import Applied
-from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.hosts.server_states import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
 from keyrack.store.keys.terms import token_in_force

@@ -21,6 +21,7 @@ from keyrack.core.hosts import (
     sshd_settings,
     status,
     system_users,
+    troubles,
     unmanaged_keys,
 )
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
@@ -47,7 +48,14 @@ SPANS = (
     ("86400", "after a day"),
     ("604800", "after a week"),
 )
-STATES = (("", "All"), (servers.SILENT, "Silent"), (servers.BEHIND, "Behind"), (servers.NEW, "Not enrolled"))
+STATES = (
+    ("", "All"),
+    (servers.SILENT, "Silent"),
+    (servers.BEHIND, "Behind"),
+    (servers.NEW, "Not enrolled"),
+    (servers.HOST_KEY, "Host key not confirmed"),
+    (servers.PROBLEMS, "Something wrong"),
+)
 THENS = (
     (KEEP_ALL, "keys stay as they are"),
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
@@ -58,12 +66,15 @@ QUIET = {"enforcing", "observing"}
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open."""
+    """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open;
+    unconfirmed: it shows a host key that nobody confirmed.
+    """
 
     server: Server
     status: HostStatus
     unmanaged: int
     sessions: int
+    unconfirmed: bool
 
     @property
     def kind(self) -> str:
@@ -88,8 +99,9 @@ def hosts(visit: Visit) -> Response:
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
+    new = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
     rows = [
-        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
+        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in new)
         for one in piece.items
     ]
     return visit.show(
@@ -164,8 +176,8 @@ def host(visit: Visit) -> Response:
 def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
     """The host keys that a host shows and nobody confirmed, and those that people trust there."""
     known = host_keys.find(visit.instance, visit.actor, str(server.id))
-    unconfirmed = [one for one in known if one.shown and not one.confirmed]
-    return {"unconfirmed": unconfirmed, "trusted": [one for one in known if one.confirmed]}
+    unconfirmed, trusted = troubles.unconfirmed_among(known), [one for one in known if one.confirmed]
+    return {"unconfirmed": unconfirmed, "wrong": troubles.of(server, known), "trusted": trusted}
 
 
 def confirming_host_keys(visit: Visit) -> Asked:
