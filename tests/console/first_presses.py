@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
-from keyrack.core.audit import webhooks
+from sqlalchemy import Connection, update
+
+from keyrack.core.audit import alarms, events, webhooks
 from keyrack.core.git import deploy_keys, named_repositories
 from keyrack.core.hosts import enrolment, servers, sessions, system_users
-from keyrack.core.keys import credentials, freezes, grants, revocation, user_keys
+from keyrack.core.keys import credentials, freezes, grants, key_sources, revocation, user_keys
 from keyrack.core.people import access_keys, actors, api_tokens, groups, second_proofs, users
-from keyrack.model import User
+from keyrack.model import EventFilter, User
 from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from keyrack.store.hosts import servers as server_rows
+from keyrack.store.keys import key_sources as source_rows
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.test_pages import KEYRACK
@@ -103,6 +109,36 @@ def first_presses(console: Service) -> Mapping[str, Example]:
         "/settings/webhooks/{id}/remove": Example({"id": hook.id}),
         "/settings/sign-in/codes": Example(),
         "/settings/sign-in/remove": Example(form={"id": str(proof.id)}),
+        **_of_alarms(console),
+    }
+
+
+def _of_alarms(console: Service) -> Mapping[str, Example]:
+    """Those by which alarms are settled."""
+    instance = console.instance
+    host = servers.create(instance, KEYRACK, name="shop-2", address="192.0.2.79")
+    put = credentials.add(instance, KEYRACK, host.id, label="ci", username="root", public_key=fresh_line())
+    table = tables.credentials
+    past_keyrack = update(table).where(table.c.id == put.id).values(label="other")
+    at = instance.now()
+
+    def change(connection: Connection) -> None:
+        connection.execute(past_keyrack)
+        server_rows.change(connection, host.id, {"copied_at": at, "went_back_at": at})
+
+    instance.database.write(change)
+    alarms.raise_once(instance, host.id, "tried", "Somebody tried something")
+    (told,) = events.find(instance, KEYRACK, EventFilter(server_id=host.id, kind=events.ALARM), limit=1).items
+    source = key_sources.put(instance, KEYRACK, "alice", "github", account="alice")
+    # Nobody looks there meanwhile.
+    later = {"next_at": at + timedelta(days=1)}
+    instance.database.write(lambda connection: source_rows.change(connection, source.id, later))
+    return {
+        "/alarms/{id}/settle": Example({"id": told.id}),
+        "/damaged/remove": Example(form={"row": f"credential:{put.id}"}),
+        "/hosts/{server}/resync": Example({"server": host.id}, {"accept_database": "yes"}),
+        "/hosts/{server}/copy-gone": Example({"server": host.id}),
+        "/stop-source/{name:path}": Example({"name": "alice"}, {"kind": "github"}),
     }
 
 

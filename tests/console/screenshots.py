@@ -86,6 +86,7 @@ def example(service: Service, path: str) -> str:
         "revoke": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",
         "revoked": "SELECT fingerprint FROM revoked_keys ORDER BY fingerprint LIMIT 1",
         "grants": "SELECT id FROM grants ORDER BY id LIMIT 1",
+        "alarms": "SELECT id FROM events WHERE level = 'alarm' AND reason = 'break-glass' ORDER BY id DESC LIMIT 1",
         "activity": "SELECT id FROM events WHERE CAST(details AS TEXT) LIKE '%revisions%' ORDER BY id DESC LIMIT 1",
         "repositories": "SELECT id FROM repositories ORDER BY id LIMIT 1",
         "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",

@@ -79,8 +79,8 @@ class Map:
 def _cell(ways: Sequence[Way]) -> Cell | None:
     if not ways:
         return None
-    until = [way.line.expires_at for way in ways if way.line.expires_at is not None]
-    accounts = ", ".join(dict.fromkeys(way.line.username for way in ways))
+    until = [way.reason.expires_at for way in ways if way.reason.expires_at is not None]
+    accounts = ", ".join(dict.fromkeys(way.reason.username for way in ways))
     return Cell(accounts, min(until) if len(until) == len(ways) else None)
 
 
@@ -155,11 +155,11 @@ def as_csv(visit: Visit) -> Response:
                 yield _line("?", "", "", "", words, "", "")
             for (who, _), ways in sorted(shown.cells.items()):
                 for way in ways:
-                    of = way.line.credential or way.line.grant
+                    of = way.reason.credential or way.reason.grant
                     via = f"{way.kind} {of.id if of else ''}"
-                    named = (who, way.server.name, way.line.username, way.line.fingerprint, via)
+                    named = (who, way.server.name, way.reason.username, way.reason.fingerprint, via)
                     yield _line(
-                        *named, *(at.isoformat() if at else "" for at in (way.line.expires_at, way.last_used_at))
+                        *named, *(at.isoformat() if at else "" for at in (way.reason.expires_at, way.last_used_at))
                     )
             after = shown.page.after
             shown = None if after is None else _map(visit, cursors.write(after))

@@ -17,9 +17,9 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keyrack.core import words
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
+from keyrack.core.words import count
 from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def ago(at: datetime, now: datetime) -> str:
             break
         number /= size
     whole = max(1, int(number))
-    words = f"{whole} {word}{'' if whole == 1 else 's'}"
+    words = count(whole, word)
     return f"in {words}" if left > 0 else f"{words} ago"
 
 
@@ -201,8 +201,6 @@ def short_fingerprint(fingerprint: str) -> str:
     kind, colon, digest = fingerprint.partition(":")
     return fingerprint if len(digest) <= 16 else f"{kind}{colon}{digest[:8]}…{digest[-6:]}"
 
-
-count = words.count
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (

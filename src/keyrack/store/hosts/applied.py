@@ -1,4 +1,4 @@
-"""What servers' hosts acknowledged, for receipts of many at once; must decide nothing."""
+"""Which revisions servers' hosts applied, for receipts of many at once; must decide nothing."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """One server: the revision its host obeys, 0 where none is proved, and when it said so; copied: whether two
+class Applied:
+    """One server: the revision that its host applied, 0 where none is proved, and since when; copied: whether two
     machines go by its host's identity; host: whether one was ever enrolled.
     """
 
-    name: str
-    revision: int
-    at: datetime | None
-    copied: bool
-    host: bool
+    server_id: int
+    server_name: str
+    applied_revision: int
+    applied_at: datetime | None
+    copied: bool = False
+    host: bool = True
 
 
-def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Acknowledged]:
-    """By id what the hosts of these servers obey; those that are gone are missing."""
+def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
+    """By id what the hosts of these servers applied; those that are gone are missing."""
     found = {}
     for some in sealed_sets.chunks(sorted(set(server_ids))):
         for row in _rows.rows(connection, some):
@@ -37,7 +38,7 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Acknowled
             proved = sealed.seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
             host = row["agent_secret_hash"] is not None
-            found[row["id"]] = Acknowledged(row["name"], revision, at, row["copied_at"] is not None, host)
+            found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, host)
     return found
 
 
@@ -54,16 +55,16 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> list[int]:
     """
     found = {row["id"] for row in _rows.rows(connection, server_ids) if not receipts.server_holds(connection, row)}
     for table in (revocations, offboarding_hosts):
-        for row in _confirmed(table).rows(connection, server_ids):
-            if not receipts.confirms(connection, table, row):
+        for row in _acknowledged_in(table).rows(connection, server_ids):
+            if not receipts.is_acknowledged(connection, table, row):
                 found.add(row["server_id"])
     return sorted(found)
 
 
 @cache
-def _confirmed(table: Table) -> Prepared[[Sequence[int]]]:
+def _acknowledged_in(table: Table) -> Prepared[[Sequence[int]]]:
     def question(server_ids: Sequence[int]) -> Select[Any]:
-        return select(table).where(among(table.c.server_id, server_ids), table.c.confirmed_at.is_not(None))
+        return select(table).where(among(table.c.server_id, server_ids), table.c.acknowledged_at.is_not(None))
 
     return Prepared(question)
 
@@ -74,7 +75,7 @@ def withdraw(connection: Connection, server_ids: Sequence[int]) -> None:
         if not receipts.server_holds(connection, row):
             sealed.change(connection, servers, sealed.row_of(row["id"]), values=receipts.NOTHING_APPLIED)
     for table in (revocations, offboarding_hosts):
-        for row in _confirmed(table).rows(connection, server_ids):
-            if not receipts.confirms(connection, table, row):
+        for row in _acknowledged_in(table).rows(connection, server_ids):
+            if not receipts.is_acknowledged(connection, table, row):
                 key = sealed.row_of(*(row[name] for name in sealed.key_names(table)))
-                sealed.change(connection, table, key, values={"confirmed_at": None, receipts.RECEIPT: None})
+                sealed.change(connection, table, key, values={"acknowledged_at": None, receipts.RECEIPT: None})
