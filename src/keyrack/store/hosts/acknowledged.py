@@ -67,9 +67,9 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
         elif row["applied_revision"] == row["revision"] and sealed.seals_of(connection).holds(servers, row):
             obeyed[row["id"]] = (row["revision"] + 1, "")
     for table in (revocations, offboarding_hosts):
-        for row in _false(connection, table, server_ids, dict(obeyed)):
-            key = tuple(row[name] for name in sealed.key_names(table))
-            found.setdefault(row["server_id"], []).append((table, key))
+        for other in _false(connection, table, server_ids, dict(obeyed)):
+            key = tuple(other[name] for name in sealed.key_names(table))
+            found.setdefault(other["server_id"], []).append((table, key))
     return found
 
 
