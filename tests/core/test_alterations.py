@@ -517,10 +517,11 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, 
             key = {name.name: row[name.name] for name in table.primary_key}
             at = " AND ".join(f"{name} = ?" for name in key)
             given = "CAST(? AS TEXT)" if value is NO_TEXT else "?"
-            set_it = f"UPDATE {table.name} SET {column} = {given} WHERE {at}"
+            # What stands there already is no alteration: an empty list is kept as the text "[]".
+            set_it = f"UPDATE {table.name} SET {column} = {given} WHERE {at} AND {column} IS NOT {given}"
             try:
                 with connection.begin_nested():
-                    changed = connection.exec_driver_sql(set_it, (value, *key.values())).rowcount
+                    changed = connection.exec_driver_sql(set_it, (value, *key.values(), value)).rowcount
             except DBAPIError:
                 changed = 0
             if changed:

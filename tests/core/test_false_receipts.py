@@ -136,6 +136,49 @@ def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its
     assert len(named(team)) == 1
 
 
+@pytest.mark.parametrize("newest", [True, False], ids=["of what it obeys", "of what came before"])
+def test_a_receipt_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
+    """It shows by the revision that the host obeys, or, where more was written since, by what it acknowledged after it."""
+    instance = team.instance
+    other = more_servers(team, 1)[0]
+    enrol(team, team.server, other)
+    first = revoked(team, team.server, other)
+    obey(team, team.server)
+    second = revoked(team, team.server, other)
+    obey(team, team.server)
+    if not newest:
+        put(team, team.server, "later", fresh_line())
+    look_through(instance)
+    assert named(team) == []
+    mine = (revocations.c.server_id == team.server.id, revocations.c.fingerprint == first)
+    alter(instance, update(revocations).where(*mine).values(acknowledged_at=None, receipt=None))
+    assert not of(team, first, team.server).done
+    look_through(instance)
+    (alarm,) = named(team)
+    assert f"revocation {team.server.id},{first}" in alarm
+    assert "taken away" in alarm
+    look_through(instance)
+    assert len(named(team)) == 1
+    assert not of(team, first, team.server).done
+    assert of(team, second, team.server).done
+    obey(team, team.server)
+    assert of(team, first, team.server).done
+    look_through(instance)
+    assert len(named(team)) == 1, "what waits for the other host was never acknowledged"
+    assert damaged(instance, team.owner) == []
+
+
+def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team) -> None:
+    enrol(team, team.server)
+    number = leaver(team, team.server)
+    obey(team, team.server)
+    alter(team.instance, update(offboarding_hosts).values(acknowledged_at=None, receipt=None))
+    look_through(team.instance)
+    assert any("host of an offboarding" in one for one in named(team))
+    obey(team, team.server)
+    assert all(one.done for one in offboarding.get(team.instance, team.owner, number).hosts)
+
+
 def leaver(team: Team, *hosts: Server) -> int:
     """Somebody with a key on hosts leaves; the offboarding's id."""
     line = fresh_line()
@@ -249,7 +292,7 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
     def as_then(connection: Connection) -> None:
         git_endpoints.acknowledge(connection, number, endpoint, at, 1)
         row = dict(connection.execute(select(offboarding_git)).mappings().one())
-        then = [offboarding_git.name, "confirmed_at", columns.as_microseconds(at), "endpoint_id", endpoint]
+        then = [offboarding_git.name, "acknowledged_at", columns.as_microseconds(at), "endpoint_id", endpoint]
         text_then = encode_typed([*then, "name", "git-1", "offboarding_id", number, "stopped", 1])
         assert row["seal"] == sealed.seals_of(connection).mac(text_then.encode())
         kept = dict(connection.execute(select(offboardings.c.kept)).scalar_one())

@@ -1,5 +1,5 @@
-"""Looks for rows that others deleted, and receipts that they entered, a little at a time and without anybody asking;
-must mend nothing itself.
+"""Looks for rows that others deleted, and receipts that they entered or took away, a little at a time and without
+anybody asking; must mend nothing itself.
 
 A row that was changed, or put back, is found where it is read. One that is not there any more is not read: what
 counted it is looked through for that, the tree of what decides (store/sealing/access_tree.py) and each server's sum.
@@ -63,6 +63,6 @@ class MissingRows:
         with batch(connection, some):
             for server_id in some:
                 servers.complete(connection, server_id)
-        self._false = applied.altered(connection, some)
+        self._false = sorted(applied.altered(connection, some))
         self._server = some[-1] if some else 0
         return len(some) < SERVERS

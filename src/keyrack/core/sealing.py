@@ -422,8 +422,8 @@ def _words(row: AlteredRow) -> str:
         )
     if row.receipt:
         return (
-            f"What a host acknowledged, as the {what} has it, was entered or changed in the database, not by Keyrack. "
-            "It counts for nothing, and the host is asked again."
+            f"What a host acknowledged, as the {what} has it, was entered, changed or taken away in the database, "
+            "not by Keyrack. It counts for nothing, and the host is asked again."
         )
     if row.incomplete:
         return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."

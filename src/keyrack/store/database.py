@@ -270,6 +270,13 @@ class Database:
             self._tell_broken()
         return result
 
+    @property
+    def writes_at_once(self) -> bool:
+        """Whether a command would begin now. On PostgreSQL each that waits for a workspace's turn holds a connection,
+        so what can as well be written later must not wait with them for one.
+        """
+        return self._writer.is_free
+
     def check(self) -> None:
         """Ask the database which tables it has, and have it take a change where it is not known to take any: a full
         disk and a standby still answer. Raises DatabaseUnavailable, of which DatabaseAltered names what is missing.

@@ -12,13 +12,24 @@ from typing import Any
 from keyrack import __version__
 from keyrack.web import shapes
 from keyrack.web.api import Dialect, Endpoint
+from keyrack.web.bodies import LARGEST_ID
 from keyrack.web.examples import example
 from keyrack.web.models import parameters, schemas
 from keyrack.web.shapes import Description, Schema, Shape
 
 Described = tuple[tuple[str, Dialect], ...]
 
-WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
+_TEN_DIGITS = 9_999_999_999
+WINDOW: Mapping[str, tuple[int, int]] = {
+    "page": (1, _TEN_DIGITS),
+    "perPage": (1, _TEN_DIGITS),
+    "per_page": (1, _TEN_DIGITS),
+    "offset": (0, LARGEST_ID),
+    "limit": (1, 100),
+    "page_index": (1, LARGEST_ID),
+    "page_size": (1, 100),
+}
+"""Which part of a list is asked for, where no model says it: the least and the most that is taken."""
 NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -43,7 +54,7 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
                 "responses": _responses(_description_of(dialect), endpoint, shape, known),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
-            asked = _parameters(endpoint, shape)
+            asked = _parameters(_description_of(dialect), endpoint, shape)
             if asked:
                 operation["parameters"] = asked
             if shape is not None and shape.body is not None:
@@ -105,7 +116,7 @@ def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
     return known.get(f"{dialect.name}.{name}") or known.get(f"{dialect.name}.{prefix}.{name}")
 
 
-def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
+def _parameters(description: Description, endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in NAME.findall(endpoint.path)
@@ -113,8 +124,10 @@ def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]
     if endpoint.asks is not None:
         described += parameters(endpoint.asks)
     for name in shape.query if shape is not None else ():
-        kind = "integer" if name in WINDOW else "string"
-        described.append({"name": name, "in": "query", "schema": {"type": kind}})
+        schema: Schema = {"type": "integer" if name in WINDOW else "string"}
+        if name in WINDOW and description.refuses_pages:
+            schema["minimum"], schema["maximum"] = WINDOW[name]
+        described.append({"name": name, "in": "query", "schema": schema})
     return described
 
 

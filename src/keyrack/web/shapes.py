@@ -25,7 +25,8 @@ class Description:
 
     title: what it is; scheme: how callers prove who they are, as OpenAPI says it; schemas: by their names, such as
     "runcloud.Server"; shapes: by the API's name and the handler's, with the prefix between where two versions name
-    their handlers alike; error: the schema of a refusal, gateway: likewise where something before the API refuses.
+    their handlers alike; error: the schema of a refusal, gateway: likewise where something before the API refuses;
+    refuses_pages: whether it refuses what is no number of a page, else that counts as not sent.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Description:
     shapes: Mapping[str, Shape]
     error: str
     gateway: str | None = None
+    refuses_pages: bool = True
 
 
 TEXT: Schema = {"type": "string"}

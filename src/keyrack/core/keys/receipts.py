@@ -134,17 +134,18 @@ def of_own_key(instance: Instance, actor: Actor, key_id: int) -> Receipts:
 
 
 def withdraw(instance: Instance, server_ids: Sequence[int]) -> None:
-    """Have hosts asked again for what others than they entered as acknowledged, so that no count takes it for true."""
+    """Have hosts asked again for what others entered as acknowledged by them, so that no count takes it for true, and
+    for what others took away.
+    """
     attempt = Attempt(instance, system_actor(), "servers:write", "withdraw receipts", target_kind="server")
 
     def change(work: Work) -> None:
         still = applied_revisions.altered(work.connection, server_ids)
-        applied_revisions.withdraw(work.connection, still)
-        work.bump_revisions(still)
+        applied_revisions.withdraw(work.connection, still, work.bump_revisions(still))
         for server in servers.by_ids(work.connection, still).values():
             work.record(
-                f"Withdrew what was entered in the database as acknowledged by {server.name}, not by its host; "
-                "the host is asked again",
+                f"Withdrew what was entered or taken away in the database as acknowledged by {server.name}, not by its "
+                "host; the host is asked again",
                 target_id=server.id,
                 server_id=server.id,
                 workspace_id=server.workspace_id,

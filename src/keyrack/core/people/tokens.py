@@ -103,6 +103,8 @@ def _note_use(instance: Instance, token: Token) -> None:
     # One that was noted in the future, before the clock was set back, is noted anew.
     if token.last_used_at is not None and timedelta(0) <= at - token.last_used_at < USE_NOTED_EVERY:
         return
+    if not instance.database.writes_at_once:
+        return  # who only looks does not wait for those who change something
     try:
         instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))
     except DatabaseUnavailable:

@@ -201,7 +201,7 @@ def _in_force(instance: Instance, visitor: Visitor) -> bool:
 def _note_seen(instance: Instance, session: WebSession) -> None:
     """Note that a session is in use, at most once a minute; what cannot be noted just now is noted later."""
     at = instance.now()
-    if at - session.seen_at < SEEN_EVERY:
+    if at - session.seen_at < SEEN_EVERY or not instance.database.writes_at_once:
         return
     try:
         instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"used_at": at}))

@@ -65,6 +65,11 @@ class Pool:
         finally:
             self._give_back(conn, era)
 
+    @property
+    def has_free(self) -> bool:
+        """Whether one would be lent at once."""
+        return bool(self._free)
+
     def close(self) -> None:
         """Close what is free now, and what is lent as soon as it comes back."""
         with self._mutex:

@@ -89,9 +89,18 @@ class PostgresqlWriter:
         result: T = me.result
         return result
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a command of this thread or fiber would begin at once."""
+        return self._pool_here.has_free
+
+    @property
+    def _pool_here(self) -> Pool:
+        return self._pool if fibers.current() is None else self._for_fibers
+
     def _alone(self, command: Command[T], turn: int | None) -> T:
         attempt = 0
-        pool = self._pool if fibers.current() is None else self._for_fibers
+        pool = self._pool_here
         while True:
             attempt += 1
             try:

@@ -52,6 +52,9 @@ class SqliteWriter:
         self._stumbled = ""
         self._next: WaitingCommand | Turn | None = None
 
+    is_free = True
+    """Commands wait for each other alone, and not for what others hold."""
+
     def run(self, command: Command, turn: int | None = None, foresight: object = None, gathers: bool = False) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -49,16 +49,50 @@ def _rows(server_ids: Sequence[int]) -> Select[Any]:
     return select(*sealed_sets.locked_columns(), *told).where(among(servers.c.id, server_ids))
 
 
-def altered(connection: Connection, server_ids: Sequence[int]) -> list[int]:
-    """Those of these servers of which others entered or changed a receipt: theirs, or of what they are to refuse or of
-    who was removed. Each such row is remembered, so that an alarm names it.
+Found = dict[int, list[tuple[Table, tuple[Any, ...]]]]
+"""By server the rows, each by its table and key, of which others entered, changed or took away a receipt."""
+
+
+def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
+    """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
+    such row is remembered, so that an alarm names it.
+
+    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so that
+    nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
     """
-    found = {row["id"] for row in _rows.rows(connection, server_ids) if not receipts.server_holds(connection, row)}
+    found: Found = {}
+    obeyed: dict[int, receipts.Until] = {}
+    for row in _rows.rows(connection, server_ids):
+        if not receipts.server_holds(connection, row):
+            found[row["id"]] = [(servers, (row["id"],))]
+        elif row["applied_revision"] == row["revision"] and sealed.seals_of(connection).holds(servers, row):
+            obeyed[row["id"]] = (row["revision"] + 1, "")
     for table in (revocations, offboarding_hosts):
-        for row in _acknowledged_in(table).rows(connection, server_ids):
-            if not receipts.is_acknowledged(connection, table, row):
-                found.add(row["server_id"])
-    return sorted(found)
+        for other in _false(connection, table, server_ids, dict(obeyed)):
+            key = tuple(other[name] for name in sealed.key_names(table))
+            found.setdefault(other["server_id"], []).append((table, key))
+    return found
+
+
+def _false(
+    connection: Connection, table: Table, server_ids: Sequence[int], until: dict[int, receipts.Until]
+) -> Iterator[Mapping[str, Any]]:
+    """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a server
+    waits before, as far as it is known already.
+    """
+    for row in _acknowledged_in(table).rows(connection, server_ids):
+        bound = receipts.acknowledged_until(connection, table, row)
+        if bound is None:
+            yield row
+        else:
+            until[row["server_id"]] = max(until.get(row["server_id"], bound), bound)
+    if not until:
+        return
+    for row in _waiting(table).rows(connection, server_ids, max(until.values())[0]):
+        bound = until.get(row["server_id"])
+        if bound is not None and receipts.place(row) < bound and sealed.sound(connection, table, row):
+            receipts.note(connection, table, row)
+            yield row
 
 
 @cache
@@ -69,13 +103,22 @@ def _acknowledged_in(table: Table) -> Prepared[[Sequence[int]]]:
     return Prepared(question)
 
 
-def withdraw(connection: Connection, server_ids: Sequence[int]) -> None:
-    """Have what others entered as acknowledged by the hosts of these servers be waited for again."""
-    for row in _rows.rows(connection, server_ids):
-        if not receipts.server_holds(connection, row):
-            sealed.change(connection, servers, sealed.row_of(row["id"]), values=receipts.NOTHING_APPLIED)
-    for table in (revocations, offboarding_hosts):
-        for row in _acknowledged_in(table).rows(connection, server_ids):
-            if not receipts.is_acknowledged(connection, table, row):
-                key = sealed.row_of(*(row[name] for name in sealed.key_names(table)))
-                sealed.change(connection, table, key, values={"acknowledged_at": None, receipts.RECEIPT: None})
+@cache
+def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
+    def question(server_ids: Sequence[int], most: int) -> Select[Any]:
+        waits = (table.c.acknowledged_at.is_(None), table.c.revision <= most)
+        return select(table).where(among(table.c.server_id, server_ids), *waits)
+
+    return Prepared(question)
+
+
+def withdraw(connection: Connection, found: Found, revisions: Mapping[int, int]) -> None:
+    """Have what others entered as acknowledged, or took away, be waited for again; revisions: of each server the one
+    that its host is asked for now, so that what waits is not before what it acknowledged.
+    """
+    for server_id, rows in found.items():
+        for table, key in rows:
+            values = {"acknowledged_at": None, receipts.RECEIPT: None, "revision": revisions[server_id]}
+            sealed.change(
+                connection, table, sealed.row_of(*key), values=receipts.NOTHING_APPLIED if table is servers else values
+            )

@@ -1,10 +1,10 @@
 """What shows that a host acknowledged something: a keyed code beside it; must write no row and decide about nobody.
 
 A report is written without the row that it concerns being sealed anew, so each receipt has a code of its own, made
-once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's
-mark and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each
-row's own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more
-than the host did. One that is taken away says less: the host is waited for again.
+once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's mark
+and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each row's
+own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more than
+the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py).
 """
 
 from __future__ import annotations
@@ -93,15 +93,25 @@ def when(connection: Connection, table: Table, row: Mapping[str, Any]) -> dateti
 
 def is_acknowledged(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Whether Keyrack wrote that a row is acknowledged; otherwise that is remembered. Nothing is said of its seal."""
+    return acknowledged_until(connection, table, row) is not None
+
+
+def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, Any]) -> Until | None:
+    """As is_acknowledged: before what the report that acknowledged this row acknowledged all; None where none did."""
     code, of = row[RECEIPT], (table, row["server_id"], row["acknowledged_at"])
     if isinstance(code, bytes) and len(code) > _CODE:
         bound = code[_CODE:]
         if _same(code[:_CODE], lambda: _of_acknowledged(seals_of(connection), *of, bound)):
             revision, _, fingerprint = bound.decode().partition(" ")
-            if (row["revision"], row.get("fingerprint", "")) < (int(revision), fingerprint):
-                return True
+            if place(row) < (until := (int(revision), fingerprint)):
+                return until
     note(connection, table, row)
-    return False
+    return None
+
+
+def place(row: Mapping[str, Any]) -> Until:
+    """Where a row that a host is to acknowledge stands among all of that host."""
+    return row["revision"], row.get("fingerprint", "")
 
 
 def _same(code: Any, reckon: Any) -> bool:
@@ -112,7 +122,7 @@ def _same(code: Any, reckon: Any) -> bool:
 
 
 def note(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Remember a row whose receipt others entered or changed."""
+    """Remember a row whose receipt others entered, changed or took away."""
     values = {name: row[name] for name in (column.name for column in table.c) if name in row}
     key = tuple(row[column.name] for column in table.primary_key)
     seals_of(connection).note_altered(AlteredRow(table.name, key, values, receipt=True))

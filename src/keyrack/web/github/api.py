@@ -88,6 +88,7 @@ DIALECT = Dialect(
         schemas=shapes.SCHEMAS,
         shapes=shapes.SHAPES,
         error="github.Error",
+        refuses_pages=False,
     ),
     shows_quota=True,
 )

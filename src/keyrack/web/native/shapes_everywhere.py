@@ -46,7 +46,9 @@ class KeyForMany(KeyRequest):
     publicKey: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]  # noqa: N815 — the call's own word
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
     temporary: Annotated[bool, about("Whether it ends by itself after the instance's hours.", False)] = False
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
+    ] = None
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
@@ -56,7 +58,7 @@ class RevokedOnMany(Request):
     """A key to take from many servers; by its fingerprint or by its label."""
 
     fingerprint: Annotated[Fingerprint | None, about("The key, as ssh-keygen -l prints it; or label.")] = None
-    label: Annotated[str | None, about("What it is called on the servers; or fingerprint.", "deploy bot")] = None
+    label: Annotated[str | None, about("What it is called on the servers; or fingerprint.", None)] = None
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
 
 

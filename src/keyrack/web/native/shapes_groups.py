@@ -54,7 +54,9 @@ class NewOwnKey(KeyRequest):
 
     title: Annotated[str | None, about("What it is called.", "laptop")] = None
     public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
+    ] = None
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
@@ -63,7 +65,7 @@ class WantedKey(KeyRequest):
 
     title: Annotated[str | None, about("What it is called.", "laptop")] = None
     public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone; none for no end.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone; none for no end.", None)] = None
 
 
 class OwnKey(Answer):

@@ -49,7 +49,9 @@ class NewCredential(KeyRequest):
     username: Annotated[str, about("As which system user it logs in.", "deploy")]
     public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
     temporary: Annotated[bool, about("Whether the offline policy drop-temporary drops it.", False)] = False
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
+    ] = None
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
@@ -62,14 +64,14 @@ class Acceptance(Request):
     username: Annotated[
         str | None, about("As which system user; needed where the key counts for every account.", "deploy")
     ] = None
-    expires_at: Annotated[End | None, about("When it ends; none for the end that its line has.")] = None
+    expires_at: Annotated[End | None, about("When it ends; none for the end that its line has.", None)] = None
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
 class Renewal(Request):
     """Another end, under the same id; one of both."""
 
-    expires_at: Annotated[End | None, about("When it ends from now on: a time with its zone, or a span.")] = None
+    expires_at: Annotated[End | None, about("When it ends from now on: a time with its zone, or a span.", None)] = None
     duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
 
 

@@ -36,7 +36,9 @@ class WantedGrant(Request):
     all: Annotated[bool, about("Whether all servers of the workspace are meant, now and later.", False)] = False
     system_user: Annotated[str, about("As which system user.", "deploy")]
     starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
+    ] = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
@@ -52,7 +54,9 @@ class GrantChange(Request):
     """What is to change of a grant; what is left out stays."""
 
     restrictions: Annotated[Restrictions | None, about("All that the keys are restricted to; {} for nothing.")] = None
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; null for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; null for no end.", None)
+    ] = None
     duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
     reason: Annotated[str | None, about("Why, for those who ask later; null for none.", "release 12")] = None
 
@@ -103,7 +107,9 @@ class WantedToken(Request):
 
     name: Annotated[str, about("What it is called.", "ci")]
     scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
-    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    expires_at: Annotated[
+        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
+    ] = None
     user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
 
 
