@@ -138,7 +138,7 @@ def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its
 
 @pytest.mark.parametrize("newest", [True, False], ids=["of what it obeys", "of what came before"])
 def test_a_receipt_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
-    """It shows by the revision that the host obeys, or, where more was written since, by what it acknowledged after it."""
+    """It shows by the revision that the host obeys, or, where more was written since, by what it acknowledged then."""
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
@@ -292,7 +292,7 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
     def as_then(connection: Connection) -> None:
         git_endpoints.acknowledge(connection, number, endpoint, at, 1)
         row = dict(connection.execute(select(offboarding_git)).mappings().one())
-        then = [offboarding_git.name, "acknowledged_at", columns.as_microseconds(at), "endpoint_id", endpoint]
+        then = [offboarding_git.name, "confirmed_at", columns.as_microseconds(at), "endpoint_id", endpoint]
         text_then = encode_typed([*then, "name", "git-1", "offboarding_id", number, "stopped", 1])
         assert row["seal"] == sealed.seals_of(connection).mac(text_then.encode())
         kept = dict(connection.execute(select(offboardings.c.kept)).scalar_one())

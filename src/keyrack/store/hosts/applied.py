@@ -57,8 +57,8 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
     such row is remembered, so that an alarm names it.
 
-    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so that
-    nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
+    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so
+    that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
     """
     found: Found = {}
     obeyed: dict[int, receipts.Until] = {}
@@ -77,8 +77,8 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
 def _false(
     connection: Connection, table: Table, server_ids: Sequence[int], until: dict[int, receipts.Until]
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a server
-    waits before, as far as it is known already.
+    """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a
+    server waits before, as far as it is known already.
     """
     for row in _acknowledged_in(table).rows(connection, server_ids):
         bound = receipts.acknowledged_until(connection, table, row)

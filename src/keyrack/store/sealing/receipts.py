@@ -1,10 +1,10 @@
 """What shows that a host acknowledged something: a keyed code beside it; must write no row and decide about nobody.
 
 A report is written without the row that it concerns being sealed anew, so each receipt has a code of its own, made
-once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's mark
-and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each row's
-own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more than
-the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py).
+once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's
+mark and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each
+row's own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more
+than the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py).
 """
 
 from __future__ import annotations
