@@ -364,7 +364,7 @@ def _alarms(made: Workspace) -> None:
     now = servers.get(made.instance, made.owner, long.id)
     enrolment.report(made.instance, now, {"revision": 1, "state": "refused", "problems": [why]})
     at = made.instance.now()
-    copied, astray, damaged = (made.hosts[place][0] for place in (9, 6, 8))
+    copied, astray, damaged = (made.hosts[place % len(made.hosts)][0] for place in (9, 6, 8))
     put = credentials.add(
         made.instance, made.owner, damaged.id, label="backup", username="root", public_key=fresh_line("backup")
     )

@@ -42,4 +42,6 @@ def test_every_call_is_in_a_transcript() -> None:
         for call in dialect.endpoints if dialect.name in DIALECTS else ():
             pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape((prefix + call.path).rstrip("/")))
             known = any(method == call.method and re.fullmatch(pattern, path) for method, path in played)
-            assert known or call.path.endswith("/privatekey/verify"), f"{call.method} {prefix}{call.path}"
+            # Of groups there are none, so that nothing of theirs is ever answered.
+            none = call.path.endswith("/privatekey/verify") or call.path.startswith("/groups/")
+            assert known or none, f"{call.method} {prefix}{call.path}"

@@ -27,12 +27,14 @@ BODIES: tuple[Any, ...] = (
 
 
 def of_others(service: Service) -> dict[str, list[Any]]:
-    """All rows that decide but those of the host's own server, on either database."""
+    """All rows that decide but those of the host's own server, on either database; not when another host was heard of,
+    which is noted some seconds later.
+    """
 
     def rows(connection: Connection) -> dict[str, list[Any]]:
         return {
             name: [
-                tuple(row)
+                tuple(value for column, value in row._mapping.items() if column != "seen_at")
                 for row in connection.execute(text(f"SELECT * FROM {name} ORDER BY 1, 2"))
                 if not (name == "servers" and row[0] == 1)
             ]
