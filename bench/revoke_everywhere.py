@@ -87,8 +87,8 @@ def rounds_of(hosts: Fleet, scratch: Path, rounds: int) -> None:
         while not receipts.of_key(hosts.instance, hosts.actor, fingerprint_of(key.public)).done:
             time.sleep(0.005)
         found = receipts.of_key(hosts.instance, hosts.actor, fingerprint_of(key.public)).of
-        first = min(event.at for event in found if event.at)
-        acknowledged += [(event.at - first).total_seconds() for event in found if event.at]
+        first = min(one.acknowledged_at for one in found if one.acknowledged_at)
+        acknowledged += [(one.acknowledged_at - first).total_seconds() for one in found if one.acknowledged_at]
     print(f"{len(hosts.hosts)} hosts, {rounds} rounds, one key revoked everywhere by one action")
     show("the action itself, durable", action)
     show("revoke -> a host refuses the key (each host)", each)

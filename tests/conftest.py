@@ -38,7 +38,9 @@ SLOW = {
     *("web/test_native_order.py", "core/test_alterations.py", "ssh/test_properties.py"),
     *("test_leftovers.py", "test_ready_programs.py", "test_workers.py"),
 }
-ORDER = ("login", "agent", "crash", "git", "console", "cli", "test_layers.py", "store", "core", "web")
+# PROGRAMS: the files of this folder itself, which start much for a few tests.
+PROGRAMS = "*.py"
+ORDER = ("login", "agent", "crash", "git", "console", "cli", PROGRAMS, "store", "ssh", "core", "web")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,11 +104,15 @@ def _folder(path: Path) -> str:
     return path.relative_to(Path(__file__).parent).parts[0]
 
 
-def _place(item: pytest.Item, *, are_being_made: bool) -> int:
+def _place(item: pytest.Item, *, are_being_made: bool) -> tuple[int, bool]:
+    """That of its folder, and there behind what takes long."""
     folder = _folder(item.path)
+    if folder.endswith(".py"):
+        folder = PROGRAMS
     if are_being_made and _boots(item):
         folder = "store"  # the first that needs little
-    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+    is_slow = str(item.path.relative_to(Path(__file__).parent)) in SLOW
+    return ORDER.index(folder) if folder in ORDER else len(ORDER), not is_slow
 
 
 def _boots(item: pytest.Item) -> bool:

@@ -56,9 +56,27 @@ def test_dies():
 def test_leaves_badly(badly_left):
     pass
 """,
+    "test_borrowed.py": """
+import os
+import pytest
+
+@pytest.mark.parametrize("number", range(9))
+def test_what_stands_elsewhere_is_shared_too(lent, number):
+    assert lent == os.getpid()
+
+@pytest.mark.parametrize("number", range(9))
+def test_no_others_of_the_file_need_wait_for_it(number):
+    print("by", os.getpid())
+""",
     "conftest.py": """
 import os
+import pytest
 os.environ["STARTER"] = str(os.getpid())
+
+@pytest.fixture(scope="module")
+def lent():
+    with open(os.path.join(os.path.dirname(__file__), "lent"), "x"):
+        return os.getpid()
 """,
 }
 
@@ -69,7 +87,7 @@ def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path, given: tuple
         (tmp_path / name).write_text(text, "ascii")
     said = _pytest(tmp_path, *given, "-rA")
     counts = set(re.findall(r"\d+ [a-z]+", said.strip().rpartition("\n")[2]))
-    assert counts == {"2 failed", "42 passed", "1 skipped", "1 warning", "1 error"}, said
+    assert counts == {"2 failed", "60 passed", "1 skipped", "1 warning", "1 error"}, said
     assert "the process that ran it ended with -9" in said
     assert "At index 1 diff: 2 != 3" in said
     assert "said before it failed" in said

@@ -2,7 +2,7 @@
 
 To load and to collect everything takes a worker a dozen seconds of processor time: here one process does it for all.
 Which tests one worker runs, one after the other: those of a file that share what is dear, as each would else start a
-service, a browser or an sshd of its own for the few tests that it gets of the file. Who is free takes the next group.
+service, a browser or an sshd of its own for the few tests that it gets of them. Who is free takes the next group.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Generator
-from functools import cache
+from itertools import groupby
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -168,22 +167,26 @@ class _Run:
 
 
 def grouped(items: list[pytest.Item]) -> list[list[pytest.Item]]:
-    """Tests in their order, those together that one worker has to run."""
+    """Tests in their order, those together that one worker has to run; of each folder the largest groups first, so
+    that at the end no worker is at many tests while the others have none.
+    """
     groups: dict[str, list[pytest.Item]] = {}
     alone = not own_machine.can_be_taken()  # then those that share what the machine has once
     for item in items:
         module = item.getparent(pytest.Module)
-        name = str(item.path) if _shares(item.path) else item.nodeid
+        name = str(item.path) if _shares(item) else item.nodeid
         if alone and module is not None and {"accounts", "machine"} & set(vars(module.obj)):
             name = "the machine"
         groups.setdefault(name, []).append(item)
-    return list(groups.values())
+    folders = groupby(groups.values(), key=lambda group: group[0].path.parent)
+    return [group for _, folder in folders for group in sorted(folder, key=len, reverse=True)]
 
 
-@cache
-def _shares(file: Path) -> bool:
-    text = file.read_text("utf-8")
-    return file.parent.name == "console" or 'scope="module"' in text or "unchanged_team" in text
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test has what is made once for its file: a fixture, wherever that is written, or a browser."""
+    known: dict[str, Any] = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    scopes = {definitions[-1].scope for definitions in known.values() if definitions}
+    return item.path.parent.name == "console" or not scopes <= {"function", "session"}
 
 
 def _failed(

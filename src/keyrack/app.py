@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -52,27 +53,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
             ownership.check_key(database, path)
         if there is None:
             (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)  # of a database that is lost
-        then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, RECEIPTS_SINCE):
-            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE, EVENTS_SINCE, DELETED_SINCE)
-            is_sealed, is_counted, is_hidden, has_event_seals, has_deleted = (
-                migrate.knows(there, one) for one in since
-            )
-
-            def then(connection: Connection) -> None:
-                if not is_sealed:
-                    ownership.seal_older(connection, path, restoring=restoring)
-                elif not has_deleted:
-                    ownership.seal_deleted_servers(connection, path, counted=is_counted)
-                # Before all is counted, which counts these as well.
-                ownership.seal_receipts(connection, path, counted=is_counted, restoring=restoring)
-                if not is_counted:
-                    ownership.count_older(connection, path, restoring=restoring)
-                if not is_hidden:
-                    ownership.hide_older(connection, path)
-                if not has_event_seals:
-                    ownership.seal_events_from_here(connection, path, restoring=restoring)
-
+        then = None if there is None else _sealing_older(there, path, restoring=restoring)
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)
         sealing.use(instance)
@@ -84,3 +65,33 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     except BaseException:
         database.close()
         raise
+
+
+def _sealing_older(at: str, path: Path, *, restoring: bool) -> Callable[[Connection], None] | None:
+    """What is to be sealed in a database from before it was, in the transaction that brings it up to date; None where
+    nothing is. at: the revision that it is at; path: of the instance key.
+    """
+    if migrate.knows(at, RECEIPTS_SINCE):
+        return None
+    is_sealed, is_counted, is_hidden, has_event_seals, has_deleted = (
+        migrate.knows(at, one) for one in (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE, EVENTS_SINCE, DELETED_SINCE)
+    )
+
+    def then(connection: Connection) -> None:
+        key = ownership.key_in_use(connection, path)
+        if key is None:
+            return
+        if not is_sealed:
+            sealing.first_time(connection, key, path.parent, restoring=restoring)
+        elif not has_deleted:
+            sealing.seal_deleted_servers(connection, key, counted=is_counted)
+        # Before all is counted, which counts these as well.
+        sealing.seal_receipts(connection, key, path.parent, counted=is_counted, restoring=restoring)
+        if not is_counted:
+            sealing.count_first_time(connection, key, path.parent, restoring=restoring)
+        if not is_hidden:
+            sealing.hide_first_time(connection, key)
+        if not has_event_seals:
+            sealing.note_events(connection, key, path.parent, restoring=restoring)
+
+    return then

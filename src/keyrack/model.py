@@ -200,7 +200,7 @@ class SystemUser:
 class Credential:
     """A public key with a label on a system user of a server; expires_at None means no end.
 
-    delivered: the host has said that it obeys the revision this key came with; delivered_at: since when; noticed_at:
+    acknowledged: its host applied the revision this key came with; acknowledged_at: since when; noticed_at:
     when its end was announced; renewed_at: when it got another end; break_glass: its use is an alarm; frozen_at: it
     opens nothing unless confirmed since.
     """
@@ -220,8 +220,8 @@ class Credential:
     created_by: int | None
     created_at: datetime
     revision: int
-    delivered: bool = False
-    delivered_at: datetime | None = None
+    acknowledged: bool = False
+    acknowledged_at: datetime | None = None
     noticed_at: datetime | None = None
     renewed_at: datetime | None = None
     break_glass: bool | None = None

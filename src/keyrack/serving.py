@@ -9,6 +9,7 @@ import prometheus_client
 
 from keyrack.core import ownership, periodic
 from keyrack.core.audit import chain, retention
+from keyrack.core.clock_look import ClockLook
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
@@ -16,8 +17,8 @@ from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
+from keyrack.store import overview
 from keyrack.store.database import Database
-from keyrack.store.hosts import servers
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
@@ -118,9 +119,10 @@ def warn_if_lossy(database: Database) -> None:
 
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
-    calm, missing, tables = retention.Calm(), MissingRows(), TableLook()
+    calm, missing, tables, clock = retention.Calm(), MissingRows(), TableLook(), ClockLook()
 
     def tidy(_: threading.Event) -> None:
+        clock.go_on(instance)
         tables.go_on(instance)
         credentials.end_expired(instance, system_actor())
         endings.end_user_keys(instance, system_actor())
@@ -133,7 +135,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         instance.tallies.write(instance.database, instance.now())
         calm.tidy(instance, system_actor())
         missing.go_on(instance)
-        instance.figures.behind.set(instance.database.read(servers.count_behind))
+        instance.figures.behind.set(instance.database.read(overview.count_behind))
 
     end = periodic.every(
         TIDY_EVERY_SECONDS,

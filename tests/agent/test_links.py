@@ -30,7 +30,7 @@ def canary(folder: Path) -> Path:
     return path
 
 
-def plant(kind: str, place: Path, canary: Path) -> None:
+def put_in_the_way(kind: str, place: Path, canary: Path) -> None:
     """Put something in the way."""
     if kind == "symlink":
         place.symlink_to(canary)
@@ -58,12 +58,12 @@ def obeyed(host: EnrolledHost, service: SmallService) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "dangling", "pipe"])
 @pytest.mark.parametrize("place", ["keys/deploy", "keys/stranger", "keys/.keyrack-0123456789abcdef", "revoked_keys"])
-def test_what_was_planted_is_replaced_not_followed(
+def test_what_was_put_there_is_replaced_not_followed(
     host: EnrolledHost, service: SmallService, canary: Path, kind: str, place: str
 ) -> None:
     path = host.keys.parent / place
     path.unlink(missing_ok=True)
-    plant(kind, path, canary)
+    put_in_the_way(kind, path, canary)
     assert obeyed(host, service) == ()
     assert canary.read_bytes() == CANARY
     assert not canary.with_name("not-there").exists()
@@ -79,7 +79,7 @@ def test_a_folder_in_the_way_is_told_and_all_else_is_done(
 ) -> None:
     path = host.keys.parent / place
     path.unlink(missing_ok=True)
-    plant("folder", path, canary)
+    put_in_the_way("folder", path, canary)
     wrong = obeyed(host, service)
     assert len(wrong) == 1
     assert str(path) in wrong[0]
@@ -172,7 +172,8 @@ while True:
                 pass
 """
 
-# The same for somebody who may write in the folder, as nobody but the agent's own account can: plants, and takes away.
+# The same for somebody who may write in the folder, as nobody but the agent's own account can: puts a link there, and
+# takes it away.
 # What such a one writes through a link of its own is its own doing, so it does not write.
 _OWN_DOING = ("os.rename", "os.chmod", "open(path")
 STRONGER = "\n".join(

@@ -9,6 +9,8 @@ import stat
 import struct
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from keyrack.ssh.line_key import SshdRules
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.private_sshd import USERNAME, strict_folder
+from tests.waiting import wait_until
 
 APPENDER = """
 import sys
@@ -44,6 +47,14 @@ for number in range(int(sys.argv[2])):
     os.rename(sys.argv[1] + ".new", sys.argv[1])
 print("done")
 """
+# A program that the system lets wait between opening the file and writing to it.
+SLOW_APPENDER = """
+import sys
+with open(sys.argv[1], "a") as file:
+    print("open", flush=True)
+    sys.stdin.readline()
+    file.write("# a line\\n")
+"""
 COUNT = 3000
 
 
@@ -65,6 +76,33 @@ def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: i
     assert not missing, f"{len(missing)} lines are lost"
     assert len(text) == COUNT + lines_before
     assert os.listdir(tmp_path) == ["authorized_keys"]
+
+
+def test_whoever_opened_the_file_before_is_waited_for(tmp_path: Path) -> None:
+    path, key = tmp_path / "authorized_keys", public_key()
+    path.write_text(f"{key} rogue\n# before\n", "ascii")
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_APPENDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as appender:
+        assert appender.stdout is not None
+        appender.stdout.readline()
+        opened = path.stat().st_ino
+        with ThreadPoolExecutor(1) as pool:
+            removed = pool.submit(rewrite, str(path), parse(key).fingerprint)
+            wait_until(lambda: path.stat().st_ino != opened, "the new file")
+            time.sleep(0.3)  # longer than a look alone would take
+            appender.communicate(b"go on\n")
+            removed.result(60)
+    assert path.read_text("ascii") == "# before\n# a line\n"
+    assert os.listdir(tmp_path) == ["authorized_keys"]
+
+
+def test_whoever_keeps_the_file_open_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    path, key = tmp_path / "authorized_keys", public_key()
+    path.write_text(f"{key} rogue\n# before\n", "ascii")
+    with path.open("a", encoding="ascii"):
+        rewrite(str(path), parse(key).fingerprint)
+    assert path.read_text("ascii") == "# before\n"
 
 
 def test_a_file_that_takes_its_place_meanwhile_stays(tmp_path: Path) -> None:

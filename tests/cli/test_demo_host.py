@@ -54,7 +54,7 @@ def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
         publish(service, 2)
         service.wait_for_report("applied", 2)
         assert not client.lets_in(key)
-        assert "revision 2 is in force" in host.agent_words()
+        assert "revision 2 is in force" in host._run_agent("status").stdout
 
 
 def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:

@@ -49,15 +49,15 @@ def matrix(instance: Instance) -> Ways:
         for server in servers.find(connection, 1, search="", offset=0, limit=1000).items:
             into = who_can.into(instance, connection, [server])[0]
             for way in who_can.ways_of(connection, actor, into, who_can.names_of(connection, actor, into)):
-                of = way.line.credential or way.line.grant
+                of = way.reason.credential or way.reason.grant
                 assert of is not None
                 found.add(
                     (
-                        *(server.id, server.name, server.address, way.line.username, way.line.fingerprint),
-                        *(way.kind, way.user, way.group, way.line.options, way.line.expires_at),
-                        way.line.credential and way.line.name,
-                        way.line.grant and way.line.grant.reason,
-                        way.line.break_glass,
+                        *(server.id, server.name, server.address, way.reason.username, way.reason.fingerprint),
+                        *(way.kind, way.user, way.group, way.reason.options, way.reason.expires_at),
+                        way.reason.credential and way.reason.name,
+                        way.reason.grant and way.reason.grant.reason,
+                        way.reason.break_glass,
                     )
                 )
         return found

@@ -315,7 +315,7 @@ def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path)
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")
     (told,) = listed("freeze", "show", "1")
-    assert (told["host"], told["done"], told["done_at"]) == (False, True, None)
+    assert (told["host"], told["done"], told["acknowledged_at"]) == (False, True, None)
     assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
     event = listed("audit", "list", "--search", "everywhere")[0]["id"]
     for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):

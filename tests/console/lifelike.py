@@ -10,10 +10,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from sqlalchemy import Connection, update
+
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import enrolment, modes, news, servers, system_users
+from keyrack.core.hosts import documents, enrolment, modes, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
@@ -22,6 +24,9 @@ from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
 from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from keyrack.store.hosts import held_back
+from keyrack.store.hosts import servers as server_rows
 from tests.core.keys_for_tests import fresh_line
 
 NAMES = Path(__file__).parents[1] / "data" / "names.jsonl"
@@ -355,8 +360,37 @@ def _alarms(made: Workspace) -> None:
         now = servers.get(made.instance, made.owner, another.id)
         enrolment.report(made.instance, now, {"host_keys": {"port": 22, "keys": [fresh_line()]}})
     key = parse(fresh_line("root")).fingerprint
-    said = f"host {long.name} refused a document that was not signed by the key that it trusts, {key}"
-    alarms.raise_once(made.instance, long.id, news.REFUSED_CODE, said)
+    why = f"it was not signed by the key that it trusts, {key}"
+    now = servers.get(made.instance, made.owner, long.id)
+    enrolment.report(made.instance, now, {"revision": 1, "state": "refused", "problems": [why]})
+    at = made.instance.now()
+    copied, astray, damaged = (made.hosts[place][0] for place in (9, 6, 8))
+    put = credentials.add(
+        made.instance, made.owner, damaged.id, label="backup", username="root", public_key=fresh_line("backup")
+    )
+    rows = tables.credentials
+    past_keyrack = update(rows).where(rows.c.id == put.id).values(label="other")
+
+    def change(connection: Connection) -> None:
+        seat = {"name": "shop-image", "address": "198.51.100.17"}
+        facts = {**copied.facts, "seat": {**seat, "copy": {**seat, "address": "198.51.100.91"}}}
+        server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
+        server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
+        held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])
+        connection.execute(past_keyrack)
+
+    made.instance.database.write(change)
+    documents.signed(made.instance, damaged.id)
+    words = f"glass broken: {made.people[2].name} logged in as root on {damaged.name} from 203.0.113.7"
+    alarms.raise_once(made.instance, damaged.id, "break-glass", words)
+
+
+def _held(kind: str, at: datetime) -> dict[str, Any]:
+    """What a host refused, or had, before its database went back."""
+    line = fresh_line("laptop")
+    of = {"kind": kind, "username": "" if kind == "revoked" else "deploy", "name": "laptop", "until": None}
+    key = {"public_key": parse(line).text, "fingerprint": parse(line).fingerprint, "options": []}
+    return {**of, **key, "since": at, "revision": 9, "decided_at": None}
 
 
 def _tallies(made: Workspace) -> None:
@@ -367,7 +401,7 @@ def _tallies(made: Workspace) -> None:
         made.instance.tallies.logins(made.owner.workspace_id, (9 if at.weekday() > 4 else 64) + day * 7 % 23, at)
         for number in range(40):
             seconds = 0.4 + number * number * day * 0.37
-            made.instance.tallies.delivered(made.owner.workspace_id, seconds, at)
+            made.instance.tallies.acknowledged(made.owner.workspace_id, seconds, at)
     made.instance.tallies.write(made.instance.database, now)
 
 

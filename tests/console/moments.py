@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,6 +39,12 @@ def _one(service: Service, question: str, **values: object) -> str:
     return str(service.instance.database.read(lambda connection: connection.execute(text(question), values).scalar()))
 
 
+def _settles(page: Page) -> None:
+    """Asks to settle the alarm that stands first among those that people settle."""
+    page.get_by_role("link", name=re.compile(r": glass broken")).click()
+    _sends(page, "It is settled")
+
+
 def moments(service: Service) -> list[Moment]:
     """All of them, in the lifelike workspace."""
     members = "SELECT name FROM users WHERE role = 'member' AND disabled_at IS NULL ORDER BY id LIMIT 1 OFFSET :nth"
@@ -46,6 +53,8 @@ def moments(service: Service) -> list[Moment]:
     frozen = _one(service, "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 8")
     long_host = _one(service, "SELECT id FROM servers WHERE name = :name", name=LONG)
     another = _one(service, "SELECT server_id FROM host_keys WHERE shown AND NOT confirmed LIMIT 1")
+    copied = _one(service, "SELECT id FROM servers WHERE copied_at IS NOT NULL LIMIT 1")
+    astray = _one(service, "SELECT id FROM servers WHERE went_back_at IS NOT NULL LIMIT 1")
     granted = _one(service, "SELECT server_id FROM grants WHERE server_id IS NOT NULL ORDER BY id LIMIT 1")
     waits = _one(service, "SELECT id FROM servers WHERE enrolled_at IS NULL ORDER BY id LIMIT 1")
     long_person = _one(service, "SELECT name FROM users WHERE name LIKE 'maximiliane%'")
@@ -68,6 +77,13 @@ def moments(service: Service) -> list[Moment]:
         Moment("frozen-keys", "/keys", frozen),
         Moment("host-long-name", f"/hosts/{long_host}"),
         Moment("host-key-unconfirmed", f"/hosts/{another}"),
+        Moment("host-copied", f"/hosts/{copied}"),
+        Moment("host-copy-gone", f"/hosts/{copied}", does=lambda page: _sends(page, "Its copy is gone")),
+        Moment("host-refusing", f"/hosts/{long_host}"),
+        Moment("host-went-back", f"/hosts/{astray}"),
+        Moment("resync-of-a-host", f"/hosts/{astray}/resync"),
+        Moment("hosts-host-key", "/hosts?state=host-key"),
+        Moment("alarm-settling", "/", does=_settles),
         Moment("host-key-confirming", f"/hosts/{another}", does=lambda page: _sends(page, "Confirm the host key")),
         Moment("host-waits", f"/hosts/{waits}"),
         Moment("person-long-name", f"/people/{long_person}"),

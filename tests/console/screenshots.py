@@ -8,18 +8,19 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Connection, text
 
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.live import STREAM
 from tests.console import lifelike
 from tests.console.conftest import ARGUMENTS, CHROMIUM, COOKIE, session_of
+from tests.console.first_presses import AT_FIRST, first_presses
 from tests.console.moments import EMPTY, Moment, make_empty, moments
 from tests.services import Service, running, settings_for
 
@@ -85,6 +86,7 @@ def example(service: Service, path: str) -> str:
         "revoke": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",
         "revoked": "SELECT fingerprint FROM revoked_keys ORDER BY fingerprint LIMIT 1",
         "grants": "SELECT id FROM grants ORDER BY id LIMIT 1",
+        "alarms": "SELECT id FROM events WHERE level = 'alarm' AND reason = 'break-glass' ORDER BY id DESC LIMIT 1",
         "activity": "SELECT id FROM events WHERE CAST(details AS TEXT) LIKE '%revisions%' ORDER BY id DESC LIMIT 1",
         "repositories": "SELECT id FROM repositories ORDER BY id LIMIT 1",
         "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
@@ -115,11 +117,45 @@ def take(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
                 for path, address in addresses(service).items()
             ]
             taken = _take(folder, service, browser, [*shown, *moments(service)], only)
+        with instance_to_look_at() as service:
+            presses = first_presses(service)
+            shown = [
+                Moment(
+                    f"first press {page.path}",
+                    "/",
+                    does=_sends_form(presses[page.path].address(page), presses[page.path].form),
+                )
+                for page in AT_FIRST
+            ]
+            taken += _take(folder, service, browser, shown, only)
         with empty_instance() as service:
             shown = [Moment(f"empty {address}", address) for address in EMPTY]
             taken += _take(folder, service, browser, shown, only)
         browser.close()
     return taken
+
+
+def _sends_form(path: str, fields: Mapping[str, str]) -> Callable[[Page], None]:
+    """What sends a change's form, as the page that has it would; path: where to."""
+    script = """([path, fields]) => {
+        const form = document.createElement('form')
+        form.method = 'post'
+        form.action = path
+        const csrf = document.querySelector('input[name="csrf"]').value
+        for (const [name, value] of Object.entries({ csrf, ...fields })) {
+            const input = document.createElement('input')
+            Object.assign(input, { type: 'hidden', name, value })
+            form.append(input)
+        }
+        document.body.append(form)
+        form.submit()
+    }"""
+
+    def does(page: Page) -> None:
+        with page.expect_navigation():
+            page.evaluate(script, [path, dict(fields)])
+
+    return does
 
 
 def _take(

@@ -207,7 +207,7 @@ def test_a_look_leads_back_to_what_was_written_and_nothing_is_given_twice(
     expect(page.get_by_label("Their name")).to_have_value("bob")
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
-    expect(page.locator("#messages")).to_contain_text("bob can log in as deploy")
+    expect(page.locator("#messages")).to_contain_text("bob may log in as deploy")
     # Back in the browser is the form, as nobody wrote in it, and no page of the browser's own.
     page.go_back()
     expect(page.get_by_role("heading", name="Grant access")).to_be_visible()

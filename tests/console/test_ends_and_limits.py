@@ -49,7 +49,7 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     page.get_by_label("Forwarding to these places alone").fill("db.internal:5432")
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
-    expect(page.locator("#messages")).to_contain_text("alice can log in as deploy on web-1")
+    expect(page.locator("#messages")).to_contain_text("alice may log in as deploy on web-1")
     told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
     assert at in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 
 from keyrack.core.keys import grants, user_keys
-from keyrack.core.keys.access import Line
+from keyrack.core.keys.access import Reason
 from keyrack.core.people import users
 from keyrack.core.people.users import system_actor
 from tests.console.conftest import COOKIE, session_of
@@ -26,4 +26,4 @@ def test_a_page_leaves_nothing_of_what_it_showed(console: Service) -> None:
         with collected() as found:
             for path in ("/access", "/access?view=list", "/people/alice"):
                 assert "alice" in client.get(path).text
-    assert not [one for one in found if isinstance(one, Line)]
+    assert not [one for one in found if isinstance(one, Reason)]

@@ -418,7 +418,7 @@ def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Servi
     made = servers.create(console.instance, KEYRACK, name="vault", address="192.0.2.70", tags=["vault"])
     olga.send("/settings/offline", tag="vault", after="300", then="drop-all", confirmed="yes")
     assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
-    assert "after 5min no key of Keyrack" in olga.see("/settings")
+    assert "after 5 minutes no key of Keyrack" in olga.see("/settings")
 
 
 def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service, people: dict[str, Person]) -> None:

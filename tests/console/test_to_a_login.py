@@ -178,7 +178,7 @@ def test_a_key_opens_a_login_and_remove_ends_it(
     page.get_by_label("Account").fill(USERNAME)
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
-    expect(page.locator("#messages")).to_contain_text(f"alice can log in as {USERNAME} on {HOST}")
+    expect(page.locator("#messages")).to_contain_text(f"alice may log in as {USERNAME} on {HOST}")
     assert not standing_host.lets_in(key)
 
     page.context.clear_cookies()

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 # By revision, the newest first: what undoes it.
 UNDO: dict[str, tuple[str, ...]] = {
+    "0390": (
+        *(
+            f"ALTER TABLE {table} RENAME COLUMN acknowledged_at TO {name}"
+            for table, name in (
+                ("credentials", "delivered_at"),
+                ("revocations", "confirmed_at"),
+                ("offboarding_hosts", "confirmed_at"),
+                ("offboarding_git", "confirmed_at"),
+            )
+        ),
+        *(
+            f"DROP INDEX ix_{table}_unacknowledged"
+            for table in ("credentials", "revocations", "offboarding_hosts", "offboarding_git")
+        ),
+        "CREATE INDEX ix_credentials_undelivered ON credentials (server_id, revision) WHERE delivered_at IS NULL",
+        "CREATE INDEX ix_revocations_unconfirmed ON revocations (server_id, revision) WHERE confirmed_at IS NULL",
+        "CREATE INDEX ix_offboarding_hosts_unconfirmed ON offboarding_hosts (server_id, revision)"
+        " WHERE confirmed_at IS NULL",
+        "CREATE INDEX ix_offboarding_git_unconfirmed ON offboarding_git (endpoint_id) WHERE confirmed_at IS NULL",
+        "UPDATE daily_tallies SET what = replace(what, 'acknowledged ', 'delivered ')",
+    ),
     "0375": (
         *(f"ALTER TABLE {table} DROP COLUMN receipt" for table in ("servers", "revocations", "offboarding_hosts")),
         *(f"ALTER TABLE {table} DROP COLUMN seal" for table in ("offboarding_hosts", "offboarding_git")),

@@ -66,10 +66,10 @@ def test_all_at_once_is_as_each_by_itself(team: Team) -> None:
     hosts_of_every_kind(team)
     each, together = both(team)
     assert each == together
-    assert sum(len(one.lines) for one in each) > 40
+    assert sum(len(one.reasons) for one in each) > 40
     each_later, together_later = both(team, later=timedelta(minutes=6))
     assert each_later == together_later
-    assert sum(len(one.lines) for one in each_later) < sum(len(one.lines) for one in each)
+    assert sum(len(one.reasons) for one in each_later) < sum(len(one.reasons) for one in each)
 
 
 def test_a_row_that_is_not_keyracks_opens_nothing_at_once_either(team: Team) -> None:
@@ -84,9 +84,9 @@ def test_a_row_that_is_not_keyracks_opens_nothing_at_once_either(team: Team) -> 
 
     def ask(connection: Any) -> tuple[Any, Any]:
         found, now = servers_of(team, connection), instance.now()
-        each = [access.lines(connection, one, now) for one in found]
+        each = [access.reasons(connection, one, now) for one in found]
         with batch(connection, [one.id for one in found]):
-            return each, [access.lines(connection, one, now) for one in found]
+            return each, [access.reasons(connection, one, now) for one in found]
 
     each, together = instance.database.read(ask)
     assert each == together

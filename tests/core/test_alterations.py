@@ -72,7 +72,7 @@ class World:
                 ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
         with contextlib.suppress(Refusal):
             found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
-            ways += ["who can" for way in found.items if way.line.public_key == parse(self.evil).text]
+            ways += ["who can" for way in found.items if way.reason.public_key == parse(self.evil).text]
         with contextlib.suppress(Refusal):
             tokens.authenticate(instance, self.token, address="203.0.113.1", channel="test")
             ways.append("token")

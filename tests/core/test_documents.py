@@ -89,7 +89,7 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
     assert told(team)["revoked"] == [parse(line).text]
 
 
-@pytest.mark.parametrize("kind", ["credential", "user key", "grant", "planted"])
+@pytest.mark.parametrize("kind", ["credential", "user key", "grant", "entered"])
 def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, kind: str) -> None:
     add(team, "a", fresh_line())
     good, gone = fresh_line(), fresh_line()
@@ -105,10 +105,10 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
         .values(public_key=evil.text, fingerprint=evil.fingerprint),
         "user key": update(tables.user_keys).values(public_key=evil.text, fingerprint=evil.fingerprint),
         "grant": update(tables.grants).values(system_user="root"),
-        "planted": insert(tables.credentials).values(
+        "entered": insert(tables.credentials).values(
             server_id=team.server.id,
             system_user_id=team.deploy.id,
-            label="planted",
+            label="entered",
             public_key=evil.text,
             comment="",
             fingerprint=evil.fingerprint,
@@ -163,7 +163,7 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     first = checked(team)
     assert len(first) == 3
     enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
-    noted = select(tables.credentials.c.delivered_at)
+    noted = select(tables.credentials.c.acknowledged_at)
     assert None not in team.instance.database.read(lambda connection: connection.execute(noted).scalars().all())
     assert told(team)["users"] == before["users"]
     second = checked(team)

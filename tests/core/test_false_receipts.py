@@ -14,12 +14,13 @@ from keyrack.core.hosts import documents, enrolment, servers, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, receipts, revocation, user_keys
 from keyrack.core.keys.receipts import Receipt
-from keyrack.core.people import offboarding
+from keyrack.core.people import offboarding, offboarding_undo
 from keyrack.model import Server
 from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
-from keyrack.store.sealing import access_tree
-from keyrack.store.tables import deleted_servers, offboarding_git, offboarding_hosts, revocations
+from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
 from tests.core.conftest import Team
 from tests.core.damage import damaged
@@ -66,7 +67,7 @@ def named(team: Team) -> list[str]:
 
 
 @pytest.mark.parametrize("code", ["none", "of another host", "of another time"])
-def test_a_confirmation_that_was_entered_is_none_and_the_host_is_asked_again(team: Team, code: str) -> None:
+def test_an_acknowledgement_that_was_entered_is_none_and_the_host_is_asked_again(team: Team, code: str) -> None:
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
     first = revoked(team, team.server, other)
@@ -79,7 +80,7 @@ def test_a_confirmation_that_was_entered_is_none_and_the_host_is_asked_again(tea
     of_which = revocations.c.server_id == (team.server.id if code == "of another time" else other.id)
     which = revocations.c.fingerprint == (first if code == "of another time" else second)
     (kept,) = alter(team.instance, select(revocations).where(of_which, which))
-    entered = {"confirmed_at": kept["confirmed_at"], "receipt": None if code == "none" else kept["receipt"]}
+    entered = {"acknowledged_at": kept["acknowledged_at"], "receipt": None if code == "none" else kept["receipt"]}
     mine = (revocations.c.server_id == team.server.id, revocations.c.fingerprint == second)
     alter(team.instance, update(revocations).where(*mine).values(**entered))
     assert not of(team, second, team.server).done
@@ -89,7 +90,7 @@ def test_a_confirmation_that_was_entered_is_none_and_the_host_is_asked_again(tea
     (alarm,) = named(team)
     assert f"revocation {team.server.id},{second}" in alarm
     (row,) = alter(team.instance, select(revocations).where(*mine))
-    assert row["confirmed_at"] is None, "counts and lists take it for confirmed"
+    assert row["acknowledged_at"] is None, "counts and lists take it for acknowledged"
     obey(team, team.server)
     assert of(team, second, team.server).done
     look_through(team.instance)
@@ -136,8 +137,8 @@ def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its
 
 
 @pytest.mark.parametrize("newest", [True, False], ids=["of what it obeys", "of what came before"])
-def test_a_confirmation_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
-    """It shows by the revision that the host obeys, or, where more was written since, by what it confirmed after it."""
+def test_an_acknowledgement_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
+    """It shows by the revision that the host obeys, or, where more was written since, by what it acknowledged after it."""
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
@@ -150,7 +151,7 @@ def test_a_confirmation_that_was_taken_away_is_named_and_the_host_is_asked_again
     look_through(instance)
     assert named(team) == []
     mine = (revocations.c.server_id == team.server.id, revocations.c.fingerprint == first)
-    alter(instance, update(revocations).where(*mine).values(confirmed_at=None, receipt=None))
+    alter(instance, update(revocations).where(*mine).values(acknowledged_at=None, receipt=None))
     assert not of(team, first, team.server).done
     look_through(instance)
     (alarm,) = named(team)
@@ -163,7 +164,7 @@ def test_a_confirmation_that_was_taken_away_is_named_and_the_host_is_asked_again
     obey(team, team.server)
     assert of(team, first, team.server).done
     look_through(instance)
-    assert len(named(team)) == 1, "what waits for the other host was never confirmed"
+    assert len(named(team)) == 1, "what waits for the other host was never acknowledged"
     assert damaged(instance, team.owner) == []
 
 
@@ -171,7 +172,7 @@ def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team)
     enrol(team, team.server)
     number = leaver(team, team.server)
     obey(team, team.server)
-    alter(team.instance, update(offboarding_hosts).values(confirmed_at=None, receipt=None))
+    alter(team.instance, update(offboarding_hosts).values(acknowledged_at=None, receipt=None))
     look_through(team.instance)
     assert any("host of an offboarding" in one for one in named(team))
     obey(team, team.server)
@@ -194,7 +195,7 @@ def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
     number = leaver(team, team.server, other)
     at = instance.now()
     mine = offboarding_hosts.c.server_id == team.server.id
-    alter(instance, update(offboarding_hosts).where(mine).values(confirmed_at=at))
+    alter(instance, update(offboarding_hosts).where(mine).values(acknowledged_at=at))
     obey(team, other)
     done = {one.server_id: one.done for one in offboarding.get(instance, team.owner, number).hosts}
     assert done == {team.server.id: False, other.id: True}
@@ -220,23 +221,23 @@ def test_whose_word_an_offboarding_waits_for_is_sealed(team: Team, values: dict[
     assert str(number) in row.name
 
 
-def test_a_git_endpoint_confirms_by_itself(team: Team) -> None:
+def test_a_git_endpoint_acknowledges_by_itself(team: Team) -> None:
     instance = team.instance
     endpoint = instance.database.write(lambda connection: git_endpoints.begin(connection, "git-1", instance.now()))
     number = leaver(team, team.server)
 
     def done() -> bool:
         (one,) = offboarding.get(instance, team.owner, number).git
-        return one.at is not None
+        return one.acknowledged_at is not None
 
     assert not done()
-    alter(instance, update(offboarding_git).values(confirmed_at=instance.now()))
+    alter(instance, update(offboarding_git).values(acknowledged_at=instance.now()))
     assert not done()
     (row,) = damaged(instance, team.owner)
     assert row.kind == "offboarding-git"
-    alter(instance, update(offboarding_git).values(confirmed_at=None))
+    alter(instance, update(offboarding_git).values(acknowledged_at=None))
     at = instance.now()
-    instance.database.write(lambda connection: git_endpoints.confirm(connection, number, endpoint, at, 1))
+    instance.database.write(lambda connection: git_endpoints.acknowledge(connection, number, endpoint, at, 1))
     assert done()
 
 
@@ -258,7 +259,7 @@ def test_receipts_from_before_count_and_those_of_a_database_set_back_do_not(team
     fingerprint = revoked(team, team.server)
     number = leaver(team, team.server)
     if by_others:
-        entered = {"confirmed_at": team.instance.now()}
+        entered = {"acknowledged_at": team.instance.now()}
         alter(team.instance, *(update(table).values(**entered) for table in (revocations, offboarding_hosts)))
     else:
         obey(team, team.server)
@@ -278,6 +279,43 @@ def test_receipts_from_before_count_and_those_of_a_database_set_back_do_not(team
         later.database.close()
 
 
+def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team: Team) -> None:
+    instance = team.instance
+    enrol(team, team.server)
+    endpoint = instance.database.write(lambda connection: git_endpoints.begin(connection, "git-1", instance.now()))
+    fingerprint = revoked(team, team.server)
+    number, at = leaver(team, team.server), instance.now()
+    put(team, team.server, "stays", fresh_line())
+    obey(team, team.server)
+    told_before = credentials.find(instance, team.owner, team.server.id).items
+
+    def as_then(connection: Connection) -> None:
+        git_endpoints.acknowledge(connection, number, endpoint, at, 1)
+        row = dict(connection.execute(select(offboarding_git)).mappings().one())
+        then = [offboarding_git.name, "confirmed_at", columns.as_microseconds(at), "endpoint_id", endpoint]
+        text_then = encode_typed([*then, "name", "git-1", "offboarding_id", number, "stopped", 1])
+        assert row["seal"] == sealed.seals_of(connection).mac(text_then.encode())
+        kept = dict(connection.execute(select(offboardings.c.kept)).scalar_one())
+        rows = [{name: row[name] for name in row if name != "acknowledged_at"} for row in kept["credentials"]]
+        kept["credentials"] = [{**row, "delivered_at": columns.as_microseconds(at)} for row in rows]
+        sealed.change(connection, offboardings, sealed.row_of(number), values={"kept": kept})
+
+    instance.database.write(as_then)
+    alter(instance, *map(text, to_before("0390", at="0375")))
+    instance.database.close()
+    later = app.open_instance(instance.settings)
+    try:
+        assert receipts.of_key(later, team.owner, fingerprint).done
+        assert offboarding.get(later, team.owner, number).done
+        assert credentials.find(later, team.owner, team.server.id).items == told_before
+        assert damaged(later, team.owner) == []
+        assert offboarding_undo.undo(later, team.owner, number).back["credentials"] == 1
+        came_back = credentials.find(later, team.owner, team.server.id).items
+        assert sorted(one.acknowledged for one in came_back) == [False, True]
+    finally:
+        later.database.close()
+
+
 def uncount(instance: Instance) -> None:
     """Have the places of offboardings hold nothing, as before they were counted."""
 
@@ -289,10 +327,12 @@ def uncount(instance: Instance) -> None:
     instance.database.write(change)
 
 
-def test_what_a_document_had_no_room_for_is_not_confirmed_with_it(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of those that were confirmed says nothing of the one that was not told yet."""
-    monkeypatch.setattr(enrolment, "MOST_UNCONFIRMED", 1)
-    monkeypatch.setattr("keyrack.core.keys.access.MOST_UNCONFIRMED", 1)
+def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of those that were acknowledged says nothing of the one that was not told yet."""
+    monkeypatch.setattr(enrolment, "MOST_UNACKNOWLEDGED", 1)
+    monkeypatch.setattr("keyrack.core.keys.access.MOST_UNACKNOWLEDGED", 1)
     enrol(team, team.server)
     lines = [fresh_line() for _ in range(2)]
     for line in lines:
@@ -303,9 +343,9 @@ def test_what_a_document_had_no_room_for_is_not_confirmed_with_it(team: Team, mo
     assert signed is not None
     enrolment.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
     rows = alter(team.instance, select(revocations).order_by(revocations.c.revision))
-    assert [row["confirmed_at"] is None for row in rows] == [False, True]
-    code = {name: rows[0][name] for name in ("confirmed_at", "receipt")}
+    assert [row["acknowledged_at"] is None for row in rows] == [False, True]
+    code = {name: rows[0][name] for name in ("acknowledged_at", "receipt")}
     alter(team.instance, update(revocations).values(**code))
     look_through(team.instance)
     again = alter(team.instance, select(revocations).order_by(revocations.c.revision))
-    assert [row["confirmed_at"] is None for row in again] == [False, True]
+    assert [row["acknowledged_at"] is None for row in again] == [False, True]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from keyrack.core.hosts import servers as core_servers
 from keyrack.core.hosts import system_users
-from keyrack.core.keys import credentials
+from keyrack.core.keys import credentials, user_keys
 from keyrack.errors import Refusal
 from keyrack.model import Credential
 from keyrack.store import tables
@@ -24,6 +24,7 @@ from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 from keyrack.store.hosts import lineage, servers
 from keyrack.store.keys import revocations
 from keyrack.store.sealing import sealed
+from keyrack.store.sealing.seals import Seen
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -122,6 +123,37 @@ def test_a_server_is_written_once_for_those_that_follow_each_other(
     assert len(written) <= 3, "the first one, and the others"
     assert sorted(one.revision for one in found) == list(range(found[0].revision, found[0].revision + 12))
     assert revision(at_work) == max(one.revision for one in found)
+    assert is_whole(at_work)
+
+
+def test_the_tree_is_written_once_for_keys_of_users_that_come_together(
+    at_work: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside a command that reads it, of which one was refused, and one on a server in between."""
+    written: list[str] = []
+
+    def noted(statement: str, _values: Any) -> None:
+        if "INTO access_tree" in statement:
+            written.append(statement)
+
+    def entering(title: str, line: str = "") -> Callable[[], Any]:
+        key = line or fresh_line()
+        return lambda: user_keys.add(at_work.instance, at_work.owner, title=title, public_key=key)
+
+    line = fresh_line()
+    calls = [entering("mine", line), *(entering(f"own-{number}") for number in range(8)), adding(at_work, "a")]
+    monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
+    found = at_once(at_work, *calls, entering("again", line), entering("last"))
+    monkeypatch.undo()
+    assert [type(one).__name__ for one in found] == [*["UserKey"] * 9, "Credential", "Refusal", "UserKey"]
+    assert len(written) == 1
+
+    def hold(connection: Connection) -> bool:
+        keys = connection.execute(select(tables.user_keys)).mappings().all()
+        return len(keys) == 10 and all(sealed.holds(connection, tables.user_keys, key) for key in keys)
+
+    at_work.instance.database.seals.seen = Seen()
+    assert at_work.instance.database.read(hold)
     assert is_whole(at_work)
 
 

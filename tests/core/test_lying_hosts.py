@@ -69,9 +69,9 @@ def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tupl
     host.obey()
     assert receipts.of_key(team.instance, team.owner, fingerprint).done
     late = credentials.get(team.instance, team.owner, server.id, add(team, "late", fresh_line()))
-    assert not late.delivered
+    assert not late.acknowledged
     host.obey()
-    assert credentials.get(team.instance, team.owner, server.id, late.id).delivered
+    assert credentials.get(team.instance, team.owner, server.id, late.id).acknowledged
     assert len(alarms(team)) <= 1
 
 

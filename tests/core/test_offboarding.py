@@ -163,12 +163,14 @@ def test_the_receipt_fills_until_the_last_host_obeys(team: Team) -> None:
     obey(team, alice.hosts[2])
     progress = offboarding.get(instance, owner, made.id)
     assert (progress.done, progress.words) == (False, "done on 2 of 3 servers; not yet on host-1; 1 has no host")
-    at = {one.server_name: one.at for one in progress.hosts}
+    at = {one.server_name: one.acknowledged_at for one in progress.hosts}
     obey(team, alice.hosts[1])
     progress = offboarding.get(instance, owner, made.id)
     assert progress.done
     assert all(one.applied >= one.wanted > 0 for one in progress.hosts if one.host)
-    assert {one.server_name: one.at for one in progress.hosts} == at | {"host-1": progress.hosts[1].at}
+    assert {one.server_name: one.acknowledged_at for one in progress.hosts} == at | {
+        "host-1": progress.hosts[1].acknowledged_at
+    }
     assert events.find(instance, owner, limit=1).items[0].summary == "Every host obeys that alice is gone"
 
 

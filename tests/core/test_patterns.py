@@ -78,7 +78,7 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
     instance, owner, alice = team.instance, team.owner, team.member_user
     text = '[workspace]\nname = "acme"\n[[users]]\nname = "%s"\n%s\n'
     token = 'tokens = [{ name = "ci", token = "a-token-of-alice", scopes = ["server:read"] }]'
-    doors: tuple[Callable[[], object], ...] = (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: users.create_user(instance, owner, name="x", role=Role.MEMBER, policies=["server:read"]),
         lambda: users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["server:read"]),
         lambda: tokens.create(instance, owner, alice, name="x", scopes=["server:read"]),
@@ -88,9 +88,9 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
         lambda: workspace_file.apply(instance, text % ("alice", token), {}),
         lambda: webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["server:read"]),
     )
-    for door in doors:
+    for call in calls:
         with pytest.raises(Refusal, match="server:read fits no action; the nearest are servers:read") as refused:
-            door()
+            call()
         assert refused.value.kind is Kind.INVALID
     webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["sessions:login", "git:*"])
     with pytest.raises(Refusal, match="nonsense fits no action; there are servers:read, servers:write"):

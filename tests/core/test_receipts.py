@@ -103,7 +103,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     assert found.words == "done on 2 of 5 servers; not yet on more-1, more-2, more-3"
     event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]
     assert receipts.of_event(team.instance, team.owner, event.id).words == found.words
-    at = {receipt.server_id: receipt.at for receipt in found.of}
+    at = {receipt.server_id: receipt.acknowledged_at for receipt in found.of}
     for server in everywhere:
         put(team, server, "b", fresh_line())
         obey(team, server)
@@ -111,7 +111,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     assert later.done
     assert later.words == "done on 5 of 5 servers"
     # The time is that of the first word, not of the last.
-    assert {receipt.server_id: receipt.at for receipt in later.of}[team.server.id] == at[team.server.id]
+    assert {receipt.server_id: receipt.acknowledged_at for receipt in later.of}[team.server.id] == at[team.server.id]
 
 
 def test_a_leaver_is_gone_with_receipts(team: Team) -> None:
@@ -153,12 +153,12 @@ def test_a_server_without_a_host_is_not_waited_for_anywhere(team: Team) -> None:
         }
 
     assert found() == {"done on 0 of 1 server; not yet on more-0; 1 has no host"}
-    assert [row.hosts for row in overview.look(instance, owner).unconfirmed] == [1]
+    assert [row.hosts for row in overview.look(instance, owner).unacknowledged] == [1]
     obey(team, with_host)
     assert found() == {"done on 1 of 1 server; 1 has no host"}
     assert offboarding.get(instance, owner, removed.id).done
     assert events.find(instance, owner, limit=1).items[0].summary == "Every host obeys that alice is gone"
-    assert overview.look(instance, owner).unconfirmed == []
+    assert overview.look(instance, owner).unacknowledged == []
     enrol(team, team.server)
     assert found() == {"done on 1 of 2 servers; not yet on web-1"}
     obey(team, team.server)

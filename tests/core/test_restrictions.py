@@ -71,7 +71,7 @@ def test_a_keys_restrictions_are_changed_under_its_id(team: Team) -> None:
     credential = add(team, "a", fresh_line(), restrictions={"sources": ["10.0.0.0/8"]})
     before = credential.revision
     changed = restricting.credential(team.instance, team.owner, credential.id, {"command": "/bin/backup"})
-    assert (changed.id, dict(changed.restrictions), changed.delivered) == (
+    assert (changed.id, dict(changed.restrictions), changed.acknowledged) == (
         credential.id,
         {"command": "/bin/backup"},
         False,

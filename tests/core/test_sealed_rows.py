@@ -33,6 +33,7 @@ from keyrack.store.sealing import access_tree, sealed
 from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
+from tests.core.set_back import UNDO
 from tests.services import settings_for
 from tests.store.test_migrations import connected
 
@@ -219,8 +220,8 @@ def test_a_token_is_its_users_with_what_it_was_given(world: World) -> None:
     secret_hash = world.team.instance.key.hash_token("mallory's own secret")
     row = world.team.instance.database.read(lambda connection: connection.execute(select(held)).mappings().first())
     assert row is not None
-    planted = {**row, "id": 99, "user_id": olga, "secret_hash": secret_hash}
-    world.alter(insert(held).values(**planted))
+    entered = {**row, "id": 99, "user_id": olga, "secret_hash": secret_hash}
+    world.alter(insert(held).values(**entered))
     assert world.role("mallory's own secret") is None
     assert any("token 99" in words for words in world.alarms())
 
@@ -238,7 +239,7 @@ def test_a_revoked_token_and_an_access_key_switched_off_do_not_come_back(world: 
     assert any(f"access key {world.access_key[0]}" in words for words in world.alarms())
 
 
-def planted(world: World, kind: str) -> Any:
+def entered(world: World, kind: str) -> Any:
     """A row that mallory enters to get onto the server."""
     seal = b"m" * 32
     at = world.mallory.created_at
@@ -267,7 +268,7 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
             world.team.instance, world.team.owner, 1, label="laptop", username="deploy", public_key=world.key
         )
     assert world.opened() == {"deploy": [parse(world.key).text]}
-    world.alter(planted(world, kind))
+    world.alter(entered(world, kind))
     after = world.opened()
     assert {key for keys in after.values() for key in keys} <= {parse(world.key).text}
     assert set(after) <= {"deploy"}
@@ -281,14 +282,14 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
 
 def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
     team = world.team
-    planted_tag, edited_tag = (
+    entered_tag, edited_tag = (
         servers.create(team.instance, team.owner, name=name, address="192.0.2.12", tags=("db",)).id
         for name in ("db-1", "db-2")
     )
-    world.alter(insert(tables.server_tags).values(server_id=planted_tag, tag="web", seal=b"m" * 32))
+    world.alter(insert(tables.server_tags).values(server_id=entered_tag, tag="web", seal=b"m" * 32))
     mine = tables.server_tags.c.server_id == edited_tag
     world.alter(update(tables.server_tags).where(mine).values(tag="web"))
-    for number, tags in ((planted_tag, ("db",)), (edited_tag, ())):
+    for number, tags in ((entered_tag, ("db",)), (edited_tag, ())):
         signed = documents.signed(team.instance, number)
         assert signed is not None
         assert json.loads(signed.text)["users"] == {}
@@ -396,6 +397,8 @@ def unseal(connection: Connection, before: Inspector) -> None:
 
 def _name_as_before(connection: Connection) -> None:
     """What a later migration calls otherwise, under its former names."""
+    for statement in UNDO["0390"]:
+        connection.exec_driver_sql(statement)
     for table, old, new in NAMES.COLUMNS:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
     connection.exec_driver_sql("DROP INDEX ix_unmanaged_keys_fingerprint")

@@ -81,14 +81,14 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     # The host obeys a revision in between: the second key is still on its way.
     enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied"})
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
-    assert (found[first].delivered, found[second].delivered) == (True, False)
-    assert found[second].delivered_at is None
-    since = found[first].delivered_at
+    assert (found[first].acknowledged, found[second].acknowledged) == (True, False)
+    assert found[second].acknowledged_at is None
+    since = found[first].acknowledged_at
     assert since is not None
     obey(team)
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
-    assert found[first].delivered_at == since
-    assert found[second].delivered
+    assert found[first].acknowledged_at == since
+    assert found[second].acknowledged
     enrolment.report(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
     third = add("third")
-    assert not credentials.get(team.instance, team.owner, team.server.id, third).delivered
+    assert not credentials.get(team.instance, team.owner, team.server.id, third).acknowledged

@@ -93,12 +93,12 @@ def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, mo
     assert "is missing" in outcome(old).problem
 
 
-def test_a_revocation_that_somebody_entered_as_confirmed_long_ago_stays(team: Team) -> None:
+def test_a_revocation_that_somebody_entered_as_acknowledged_long_ago_stays(team: Team) -> None:
     """Nor one of long ago: a host that was off all the time would let the key in."""
     line = fresh_line()
     credentials.delete(team.instance, team.owner, team.server.id, put(team, line, "laptop"))
     long_ago = team.instance.now() - 9999 * DAY
-    alter = update(tables.revocations).values(confirmed_at=long_ago)
+    alter = update(tables.revocations).values(acknowledged_at=long_ago)
     team.instance.database.write(lambda connection: connection.execute(alter))
     assert clear(team.instance).get("revocations") is None
     signed = documents.signed(team.instance, team.server.id)
@@ -116,8 +116,8 @@ def clear_once(instance: Instance) -> dict[str, int]:
     return dict(retention.tidy(instance, system_actor()))
 
 
-def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:
-    old, unconfirmed, everywhere, by_hand = (fresh_line() for _ in range(4))
+def test_an_acknowledged_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:
+    old, unacknowledged, everywhere, by_hand = (fresh_line() for _ in range(4))
     for line in (old, everywhere, by_hand):
         put(team, line, line[-20:])
     for number in [one.id for one in credentials.find(team.instance, team.owner, team.server.id).items]:
@@ -126,16 +126,16 @@ def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team
     revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).fingerprint)
     enrolment.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
     obey(team)
-    credentials.delete(team.instance, team.owner, team.server.id, put(team, unconfirmed, "u"))
+    credentials.delete(team.instance, team.owner, team.server.id, put(team, unacknowledged, "u"))
     assert clear(later(team.instance, 399 * DAY)).get("revocations") is None
     assert clear(later(team.instance, 401 * DAY))["revocations"] == 1
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     refused = set(host_document.decode(signed.text).revoked)
-    assert refused == {parse(line).text for line in (unconfirmed, everywhere, by_hand)}
+    assert refused == {parse(line).text for line in (unacknowledged, everywhere, by_hand)}
 
 
-def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
+def fill(team: Team, count: int, acknowledged: datetime | None) -> set[str]:
     """Have the team's server refuse so many keys; their lines."""
     lines = {fresh_line() for _ in range(count)}
     values = [
@@ -145,7 +145,7 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
             "public_key": line,
             "revoked_at": team.instance.now(),
             "revision": 1,
-            "confirmed_at": confirmed,
+            "acknowledged_at": acknowledged,
         }
         for line in lines
     ]
@@ -155,9 +155,9 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (access, enrolment):
-        monkeypatch.setattr(module, "MOST_UNCONFIRMED", 30)
+        monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
-    unconfirmed = fill(team, 70, None)
+    unacknowledged = fill(team, 70, None)
     bounded = replace(team.instance, settings=team.instance.settings.model_copy(update={"max_revoked_keys": 100}))
     told: set[str] = set()
     for _ in range(4):
@@ -170,12 +170,14 @@ def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, mon
         enrolment.report(bounded, team.server, {"revision": signed.revision, "state": "applied"})
         assert before - waiting(team) <= 30
     assert waiting(team) == 0
-    assert unconfirmed <= told
+    assert unacknowledged <= told
 
 
 def waiting(team: Team) -> int:
     """How many revocations the host has not confirmed."""
-    statement = select(func.count()).select_from(tables.revocations).where(tables.revocations.c.confirmed_at.is_(None))
+    statement = (
+        select(func.count()).select_from(tables.revocations).where(tables.revocations.c.acknowledged_at.is_(None))
+    )
     return team.instance.database.read(lambda c: c.execute(statement).scalar_one())
 
 

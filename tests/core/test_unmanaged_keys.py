@@ -334,13 +334,13 @@ def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: 
 
 def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
     tell(team)
-    planted = entry(fresh_line("planted"), username="root", path="/root/.ssh/authorized_keys")
-    tell(team, planted)
+    by_hand = entry(fresh_line("by_hand"), username="root", path="/root/.ssh/authorized_keys")
+    tell(team, by_hand)
     (told,) = (summary for summary in told_events(team) if summary.startswith("Found"))
-    for part in (planted["fingerprint"], "root", planted["path"]):
+    for part in (by_hand["fingerprint"], "root", by_hand["path"]):
         assert part in told
     many = [entry(fresh_line(), path=f"/home/deploy/{number}", in_force=number % 2 == 1) for number in range(40)]
-    tell(team, planted, *many)
+    tell(team, by_hand, *many)
     named = [summary for summary in told_events(team) if summary.startswith("Found by hand")]
     assert len(named) == 21
     assert "Found 20 more keys by hand on web-1, 0 of which let somebody in" in told_events(team)

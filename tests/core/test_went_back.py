@@ -188,9 +188,9 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     assert credential.revision == host.revision
     server = servers.get(team.instance, team.owner, team.server.id)
     enrolment.report(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
-    assert not credentials.get(team.instance, team.owner, team.server.id, added).delivered
+    assert not credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
     host.obey()
-    assert credentials.get(team.instance, team.owner, team.server.id, added).delivered
+    assert credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -30,6 +30,9 @@ from tests.services import Service
 from tests.waiting import wait_until
 
 ACCOUNTS = ("krone", "krtwo", "krthree", "krfour", "krfive")
+ACCOUNT_FILES = ("passwd", "shadow", "group", "gshadow")
+_ADDED: dict[str, dict[str, str]] = {}  # the lines that useradd wrote of a name, by file
+_HOMES: dict[str, int] = {}  # and the modes of the homes
 
 
 @contextlib.contextmanager
@@ -49,10 +52,7 @@ def set_home(name: str, home: Path) -> None:
     passwd = Path("/etc/passwd")
     lines = [line.split(":") for line in passwd.read_text("utf-8").splitlines()]
     changed = [[*line[:5], str(home), *line[6:]] if line[0] == name else line for line in lines]
-    fresh = passwd.with_name("passwd.fresh")
-    fresh.write_text("".join(":".join(line) + "\n" for line in changed), "utf-8")
-    fresh.chmod(0o644)
-    fresh.replace(passwd)
+    _replace(passwd, "".join(":".join(line) + "\n" for line in changed))
 
 
 @contextlib.contextmanager
@@ -67,11 +67,68 @@ def _made(names: Sequence[str]) -> Iterator[None]:
     remove_accounts(names)
     try:
         for name in names:
-            # "*": no password, yet not locked.
-            subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", name], check=True, capture_output=True)
+            _add(name)
         yield
     finally:
-        remove_accounts(names)
+        for name in names:
+            if _is_as_made(name):
+                _take_away(name)
+            else:
+                remove_accounts([name])
+
+
+def _add(name: str) -> None:
+    """By useradd; once it has done so on this machine of ours alone, as it did: an account costs little then."""
+    lines = _ADDED.get(name)
+    if lines is None or int(lines["passwd"].split(":")[2]) in {one.pw_uid for one in pwd.getpwall()}:
+        # "*": no password, yet not locked.
+        subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", name], check=True, capture_output=True)
+        if own_machine.taken:
+            _ADDED[name] = {file: _line(file, name) for file in ACCOUNT_FILES}
+            _HOMES[name] = Path("/home", name).stat().st_mode & 0o7777
+        return
+    for file, line in lines.items():
+        with Path("/etc", file).open("a") as appended:
+            appended.write(line)
+    home, account = Path("/home", name), pwd.getpwnam(name)
+    shutil.copytree("/etc/skel", home, symlinks=True)
+    home.chmod(_HOMES[name])
+    for path in (home, *home.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def _is_as_made(name: str) -> bool:
+    """Whether _add() made an account, and nobody changed it since or put it into another group."""
+    if name not in _ADDED or any(_line(file, name) != line for file, line in _ADDED[name].items()):
+        return False
+    groups = Path("/etc/group").read_text("utf-8").splitlines()
+    return not any(name in line.split(":")[3].split(",") for line in groups)
+
+
+def _take_away(name: str) -> None:
+    """What userdel does to an account that is as it was made."""
+    for file, line in _ADDED[name].items():
+        path = Path("/etc", file)
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        _replace(path, "".join(one for one in lines if one != line))
+    shutil.rmtree(Path("/home", name), ignore_errors=True)
+    Path("/var/mail", name).unlink(missing_ok=True)
+
+
+def _line(file: str, name: str) -> str:
+    """What a file of accounts says of a name; "" for nothing."""
+    lines = Path("/etc", file).read_text("utf-8").splitlines(keepends=True)
+    return next((line for line in lines if line.startswith(f"{name}:")), "")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put another text into a file that others read meanwhile; owner and mode stay."""
+    fresh, status = path.with_name(f"{path.name}.fresh"), path.stat()
+    fresh.touch(0o600)
+    fresh.write_text(text, "utf-8")
+    os.chown(fresh, status.st_uid, status.st_gid)
+    fresh.chmod(status.st_mode & 0o7777)
+    fresh.replace(path)
 
 
 def remove_accounts(names: Sequence[str]) -> None:

@@ -28,9 +28,9 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
     with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (_, client):
         credential = put(good, "good")
         client.wait_until_open(good)
-        planted = parse(evil.public)
+        entered = parse(evil.public)
         row = tables.credentials.c.id == credential
-        values = {"public_key": planted.text, "fingerprint": planted.fingerprint}
+        values = {"public_key": entered.text, "fingerprint": entered.fingerprint}
         instance.database.write(
             lambda connection: connection.execute(update(tables.credentials).where(row).values(**values))
         )

@@ -180,8 +180,8 @@ def _out(site: Site, hosts: Fleet, alice: Person, key: Key, inside: Inside) -> N
     assert not off.client.lets_in(key)
     one = call(team, "GET", f"/offboardings/{one['id']}")
     assert one["done"]
-    assert [host["server"] for host in one["servers"]] == [host.server.name for host in hosts.hosts]
-    assert all(host["at"] is not None and host["applied"] >= host["wanted"] for host in one["servers"])
+    assert [host["server_name"] for host in one["servers"]] == [host.server.name for host in hosts.hosts]
+    assert all(host["acknowledged_at"] is not None and host["applied"] >= host["wanted"] for host in one["servers"])
     assert all(host["done"] for host in one["servers"])
-    assert max(one["servers"], key=lambda host: str(host["at"]))["server"] == "host-3"
+    assert max(one["servers"], key=lambda host: str(host["acknowledged_at"]))["server_name"] == "host-3"
     assert fingerprint_of(key.public) in [gone["fingerprint"] for gone in one["gone"]["keys"]]

@@ -397,12 +397,12 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     hand = Key.make(tmp_path / "hand")
     with host.pausing_agent():
         with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
-            file.write(f"{hand.public} planted\n")
+            file.write(f"{hand.public} by-hand\n")
         assert host.client.lets_in(hand, "krone")
     host.client.wait_until_closed(hand, "krone")
-    wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
-    found = next(one for one in scene.found() if one.comment == "planted")
-    unmanaged_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="planted after all")
+    wait_until(lambda: "by-hand" in {one.comment for one in scene.found()}, "the key in the service")
+    found = next(one for one in scene.found() if one.comment == "by-hand")
+    unmanaged_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="by-hand after all")
     host.client.wait_until_open(hand, "krone")
 
 

@@ -93,6 +93,9 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         wait_until(
             lambda: plain_http.get(asked, headers=headers).json()["kernelVersion"] == os.uname().release, "facts"
         )
+        repositories = f"{facts['url']}/v4/user/repositories"
+        (shown,) = plain_http.get(repositories, headers={"X-Auth-Token": facts["token"]}).json()
+        assert shown["ssh_url_to_repo"] == facts["git_url"]
         _clone_and_push(demo, tmp_path)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login by the admin's grant")
         # The same key is put on the account once more and taken away: it stays open, and that is said.

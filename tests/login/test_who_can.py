@@ -103,12 +103,12 @@ class Case:
         cells: set[Cell] = set()
         for host in HOSTS:
             for way in who_can.find(self.instance, self.actor, server=host, limit=1000).items:
-                opened_by = way.line.credential or way.line.grant
+                opened_by = way.reason.credential or way.reason.grant
                 assert opened_by is not None
                 assert way.user is not None
                 sources = opened_by.restrictions.get("sources", ["*"])
                 fitting = [ELSEWHERE] if sources == [ELSEWHERE] else ["127.0.0.1"] if len(sources) > 1 else ADDRESSES
-                cells |= {(way.user, host, way.line.username, address) for address in fitting}
+                cells |= {(way.user, host, way.reason.username, address) for address in fitting}
         return cells
 
 
@@ -143,6 +143,6 @@ def test_what_is_answered_is_what_opens_in_every_cell(team: Service, tmp_path: P
         assert 20 < len(opened) < len(cells) / 2
         for name in PEOPLE:
             ways = who_can.find(case.instance, case.actor, user=name, limit=1000).items
-            assert {(way.server.name, way.line.username) for way in ways if way.server.name in HOSTS} == {
+            assert {(way.server.name, way.reason.username) for way in ways if way.server.name in HOSTS} == {
                 (host, account) for person, host, account, _ in answered if person == name
             }

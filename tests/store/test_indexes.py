@@ -21,7 +21,7 @@ from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
 from keyrack.store.git import deploy_keys, repositories
-from keyrack.store.hosts import acknowledged, host_reports, unmanaged_keys
+from keyrack.store.hosts import applied, host_reports, unmanaged_keys
 from keyrack.store.keys import (
     break_glass,
     credential_lists,
@@ -66,10 +66,10 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),
     "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
-    "confirm revocations": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
-    "what hosts acknowledged": lambda c: acknowledged.altered(c, [1]),
-    "what a host refuses": lambda c: revocations.lines_for(c, 1, unconfirmed=10, confirmed=10),
-    "note a delivery": lambda c: credentials.note_delivery(c, 1, 5, NOW),
+    "acknowledge revocations": lambda c: revocations.acknowledge(c, 1, 5, NOW, most=10),
+    "what hosts acknowledged": lambda c: applied.altered(c, [1]),
+    "what a host refuses": lambda c: revocations.lines_for(c, 1, unacknowledged=10, acknowledged=10),
+    "acknowledge credentials": lambda c: credentials.acknowledge(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
     "requests that nobody decided": lambda c: requests.lapsing(c, NOW, 500),
     "requests that are over": lambda c: requests.over(c, NOW, 200),

@@ -43,14 +43,14 @@ FILLED: tuple[tuple[Table, int], ...] = (
     (tables.web_sessions, ROWS),
 )
 # Empty in some rows; here in none, as in most of a table that has grown.
-TOLD = ("fingerprint", "public_key", "delivered_at", "confirmed_at", "user_key_id", "used_at")
+TOLD = ("fingerprint", "public_key", "acknowledged_at", "user_key_id", "used_at")
 HOSTS = tuple(range(1, 11))
 
 
 def _documents(connection: Connection) -> None:
     with per_server.batch(connection, HOSTS):
         credentials.sealed_credentials(connection, 1, NOW)
-        revocations.lines_for(connection, 1, unconfirmed=10, confirmed=10)
+        revocations.lines_for(connection, 1, unacknowledged=10, acknowledged=10)
         sums.fits(connection, 1)
 
 
@@ -59,8 +59,8 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "how hosts stand": lambda c: servers.standings(c, HOSTS),
     "servers of reports": lambda c: servers.by_ids(c, HOSTS, locked=True),
     "what waits for hosts' word": lambda c: host_reports.awaited(c, HOSTS),
-    "a delivery": lambda c: credentials.note_delivery(c, 1, 5, NOW),
-    "a confirmation": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
+    "acknowledge credentials": lambda c: credentials.acknowledge(c, 1, 5, NOW),
+    "acknowledge revocations": lambda c: revocations.acknowledge(c, 1, 5, NOW, most=10),
     "documents of many hosts": _documents,
     "one credential": lambda c: credentials.get_credential(c, 1, 1, NOW),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),

@@ -193,6 +193,11 @@ def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch
     assert 2 <= max(records) <= 5
 
 
+def test_who_asks_first_is_answered_at_once_too(tmp_path: Path) -> None:
+    with running(settings_for(tmp_path / "data", "")) as service, service.instance.database.at_once():
+        assert service.instance.database.read(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
+
+
 def test_what_is_not_known_to_be_short_is_answered_by_a_thread(team: Service) -> None:
     with askers() as seen:
         assert team.call("GET", "/api/v3/servers/1/ssh/sessions", token="token-of-olga").status_code == 200

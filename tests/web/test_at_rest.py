@@ -71,7 +71,7 @@ class Host:
 def rests(server: Server) -> bool:
     """Whether a server's host is held by its connection, and no task does anything for it."""
     held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
-    return bool(held) and not any(one.is_looking for one in held)
+    return bool(held) and not any(one._looks for one in held)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,19 @@ def test_who_hangs_up_waits_no_more(service: Service) -> None:
     with resting(service, "hangs-up", 30) as (_, server, _, _):
         pass
     wait_until(lambda: not rests(server), "nobody waits")
+
+
+def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Service) -> None:
+    strangers = [Host(service, f"nobody's {number}") for number in range(100)]
+    for stranger in strangers:
+        stranger.ask("revision=0&wait=30")
+        stranger.close()
+    stranger = Host(service, "nobody's")
+    stranger.ask("revision=0&wait=30")
+    assert stranger.answer()[0] == 401
+    stranger.close()
+    with resting(service, "comes-after", 0):
+        pass
 
 
 def test_a_document_that_is_large_is_told_at_rest_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_a_role_that_is_no_number_is_refused(team: Service, role: object) -> Non
     assert (answer.status_code, answer.json()["status"]) == (400, "failed")
 
 
-def test_text_that_is_none_is_refused_at_every_door(held: Service) -> None:
+def test_text_that_is_none_is_refused_everywhere(held: Service) -> None:
     olga = {"Authorization": "Bearer token-of-olga", "X-Auth-Token": "token-of-olga"}
     key = "AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
     sign_in = '{"auth": {"identity": {"methods": ["password"], "password": {"user": %s}}}}'

@@ -112,6 +112,15 @@ def test_what_one_sees_is_what_one_is_a_member_of(forge: Service) -> None:
             assert not_there.status_code == status, (path, token)
 
 
+@pytest.mark.parametrize(("method", "more"), [("GET", ""), ("POST", "/check-key")])
+def test_there_are_no_groups(forge: Service, method: str, more: str) -> None:
+    path = f"/v4/groups/7/deploy-keys{more}"
+    body = {"key": fresh_line()} if more else None
+    assert refused(call(forge, method, path, json=body)) == (404, "CH.000404")
+    assert refused(forge.call(method, path, json=body)) == (401, "DEV.00000001")
+    assert refused(call(forge, method, path, "no token", json=body))[0] == 401
+
+
 def test_projects(forge: Service) -> None:
     project = "aa2d97d7e62c4b7da3ffdfc11551f878"
     body = {"name": "tools", "project_uuid": project, "visibility_level": 10}

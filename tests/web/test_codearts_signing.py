@@ -135,7 +135,7 @@ def test_wrong_secret_unknown_id_and_a_header_twice(team: Service, key: AccessKe
 @pytest.mark.parametrize(
     "path", ["/v4/user/keys", "/v1/users/sshkey", "/v2/projects/repositories", "/v3/projects", "/v5/caller-identity"]
 )
-def test_every_door_takes_signatures(team: Service, key: AccessKey, path: str) -> None:
+def test_every_api_takes_signatures(team: Service, key: AccessKey, path: str) -> None:
     assert call(team, key, path=path).status_code == 200
     refused(call(team, replace(key, secret="wrong"), path=path))
 

@@ -15,7 +15,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 OLGA = "token-of-olga"
-DOORS: dict[str, Any] = {
+CALLS: dict[str, Any] = {
     "key": lambda instance, actor: user_keys.add(instance, actor, title="t", public_key=fresh_line()),
     "source": lambda instance, actor: key_sources.put(instance, actor, "alice", "github", account="octocat"),
     "access key": lambda instance, actor: access_keys.create(instance, actor),
@@ -27,24 +27,24 @@ DOORS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_call_of_somebody_deleted_since_is_refused(team_on_each: Service, door: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_of_somebody_deleted_since_is_refused(team_on_each: Service, call: str) -> None:
     team = team_on_each
     actor = tokens.authenticate(team.instance, "token-of-alice", address="192.0.2.1", channel="native")
     assert team.call("DELETE", "/api/keyrack/v1/people/alice", token=OLGA).status_code == 204
     with pytest.raises(Refusal) as refused:
-        DOORS[door](team.instance, actor)
+        CALLS[call](team.instance, actor)
     assert refused.value.kind in (Kind.UNAUTHENTICATED, Kind.MISSING)
 
 
-@pytest.mark.parametrize("door", [one for one in DOORS if one != "request"])
-def test_a_call_of_a_leaver_leaves_nothing(team_on_each: Service, door: str) -> None:
+@pytest.mark.parametrize("call", [one for one in CALLS if one != "request"])
+def test_a_call_of_a_leaver_leaves_nothing(team_on_each: Service, call: str) -> None:
     team = team_on_each
     actor = tokens.authenticate(team.instance, "token-of-alice", address="192.0.2.1", channel="native")
     gone = team.call("POST", "/api/keyrack/v1/people/alice/offboard", token=OLGA, json={})
     assert gone.status_code == 202
     with pytest.raises(Refusal) as refused:
-        DOORS[door](team.instance, replace(actor))
+        CALLS[call](team.instance, replace(actor))
     assert refused.value.code == "user-disabled"
 
 

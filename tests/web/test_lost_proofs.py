@@ -20,7 +20,7 @@ from keyrack.store.database import Database
 from keyrack.store.people import tokens as token_rows
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
-from tests.web.test_lost_rights import ADA, DEPLOY, DOORS, NATIVE, OLGA, WITH_ADA, done
+from tests.web.test_lost_rights import ADA, CALLS, DEPLOY, NATIVE, OLGA, WITH_ADA, done
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ def test_a_call_whose_proof_ends_on_its_way_changes_nothing(team: Service, way: 
     actor, happening = ENDS[way](team)
     happening()
     before = done(team)
-    for door, call in DOORS.items():
+    for name, call in CALLS.items():
         with pytest.raises(Refusal) as refused:
             call(team.instance, actor)
-        assert refused.value.kind is Kind.UNAUTHENTICATED, door
+        assert refused.value.kind is Kind.UNAUTHENTICATED, name
     assert done(team) == before
 
 
@@ -141,15 +141,15 @@ def test_a_call_whose_proof_ends_on_its_way_changes_nothing(team: Service, way: 
 def test_also_where_it_ends_after_all_checks(team: Service, way: str) -> None:
     actor, happening = ENDS[way](team)
     with pytest.raises(Refusal) as refused:
-        DOORS["credential"](between(team.instance, happening), actor)
+        CALLS["credential"](between(team.instance, happening), actor)
     assert refused.value.kind is Kind.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("way", ENDS)
 def test_while_it_holds_the_call_is_done(team: Service, way: str) -> None:
     actor, _ = ENDS[way](team)
-    DOORS["credential"](team.instance, actor)
-    DOORS["grant"](team.instance, actor)
+    CALLS["credential"](team.instance, actor)
+    CALLS["grant"](team.instance, actor)
 
 
 OWN_KEYS: dict[str, Callable[[Instance, Actor], object]] = {
@@ -161,9 +161,9 @@ OWN_KEYS: dict[str, Callable[[Instance, Actor], object]] = {
 }
 
 
-@pytest.mark.parametrize("door", OWN_KEYS)
+@pytest.mark.parametrize("call", OWN_KEYS)
 @pytest.mark.parametrize("lost", ["right", "token", "nothing"])
-def test_who_loses_the_right_to_keys_of_their_own_on_the_way_gets_none(team: Service, door: str, lost: str) -> None:
+def test_who_loses_the_right_to_keys_of_their_own_on_the_way_gets_none(team: Service, call: str, lost: str) -> None:
     actor = by_token(team, "token-of-alice")
 
     def happening() -> None:
@@ -175,10 +175,10 @@ def test_who_loses_the_right_to_keys_of_their_own_on_the_way_gets_none(team: Ser
 
     instance = between(team.instance, happening)
     if lost == "nothing":
-        OWN_KEYS[door](instance, actor)
+        OWN_KEYS[call](instance, actor)
         return
     with pytest.raises(Refusal) as refused:
-        OWN_KEYS[door](instance, actor)
+        OWN_KEYS[call](instance, actor)
     assert refused.value.kind is (Kind.FORBIDDEN if lost == "right" else Kind.UNAUTHENTICATED)
 
 
@@ -194,9 +194,9 @@ MEMBERS: dict[str, Callable[[Instance, Actor, int, str], object]] = {
 }
 
 
-@pytest.mark.parametrize("door", MEMBERS)
+@pytest.mark.parametrize("call", MEMBERS)
 @pytest.mark.parametrize("lost", ["membership", "role", "nothing"])
-def test_who_is_no_member_any_more_changes_nothing_of_a_repository(team: Service, door: str, lost: str) -> None:
+def test_who_is_no_member_any_more_changes_nothing_of_a_repository(team: Service, call: str, lost: str) -> None:
     path = f"{NATIVE}/repositories"
     body: dict[str, Any] = {"path": "acme/site", "members": {"mallory": "admin"}}
     number = team.call("PUT", path, token=OLGA, json=body).raise_for_status().json()["id"]
@@ -208,10 +208,10 @@ def test_who_is_no_member_any_more_changes_nothing_of_a_repository(team: Service
     actor, instance = by_token(team, "token-of-mallory"), between(team.instance, happening)
     bob = _user(team, "bob").uid
     if lost == "nothing":
-        MEMBERS[door](instance, actor, number, bob)
+        MEMBERS[call](instance, actor, number, bob)
         return
     with pytest.raises(Refusal) as refused:
-        MEMBERS[door](instance, actor, number, bob)
+        MEMBERS[call](instance, actor, number, bob)
     assert refused.value.kind is Kind.FORBIDDEN
 
 

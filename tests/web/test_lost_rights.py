@@ -36,7 +36,7 @@ def _everywhere(instance: Instance, actor: Actor) -> object:
     return everywhere.add(instance, actor, ["web-1"], label="e", username="deploy", public_key=fresh_line())
 
 
-DOORS: dict[str, Callable[[Instance, Actor], object]] = {
+CALLS: dict[str, Callable[[Instance, Actor], object]] = {
     "credential": lambda instance, actor: credentials.add(
         instance, actor, 1, label="l", username="deploy", public_key=fresh_line()
     ),
@@ -74,29 +74,29 @@ def ada(team: Service) -> Actor:
     return tokens.authenticate(team.instance, ADA, address="192.0.2.1", channel="native")
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_call_of_an_admin_who_is_none_any_more_changes_nothing(team: Service, door: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_of_an_admin_who_is_none_any_more_changes_nothing(team: Service, call: str) -> None:
     actor = ada(team)
     assert team.call("PATCH", f"{NATIVE}/people/ada", token=OLGA, json={"role": "member"}).status_code == 200
     before = done(team)
     with pytest.raises(Refusal) as refused:
-        DOORS[door](team.instance, actor)
+        CALLS[call](team.instance, actor)
     assert refused.value.kind is Kind.FORBIDDEN
     assert done(team) == before
 
 
-@pytest.mark.parametrize("door", ["credential", "grant", "rights"])
-def test_a_call_of_an_admin_who_is_shut_out_changes_nothing(team: Service, door: str) -> None:
+@pytest.mark.parametrize("call", ["credential", "grant", "rights"])
+def test_a_call_of_an_admin_who_is_shut_out_changes_nothing(team: Service, call: str) -> None:
     actor = ada(team)
     assert team.call("PATCH", f"{NATIVE}/people/ada", token=OLGA, json={"disabled": True}).status_code == 200
     with pytest.raises(Refusal) as refused:
-        DOORS[door](team.instance, actor)
+        CALLS[call](team.instance, actor)
     assert refused.value.kind is Kind.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_without_that_it_is_done(team: Service, door: str) -> None:
-    DOORS[door](team.instance, ada(team))
+@pytest.mark.parametrize("call", CALLS)
+def test_without_that_it_is_done(team: Service, call: str) -> None:
+    CALLS[call](team.instance, ada(team))
 
 
 @pytest.mark.parametrize("change", [{"role": "member"}, {"disabled": True}])

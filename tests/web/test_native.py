@@ -151,7 +151,7 @@ def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     tell(team)
     receipts = call(team, "GET", f"/keys/receipts?fingerprint={fingerprint}")
     assert receipts["done"]
-    assert receipts["servers"][0]["at"].endswith("Z")
+    assert receipts["servers"][0]["acknowledged_at"].endswith("Z")
     assert call(team, "GET", f"/events/{event['id']}/receipts")["done"]
 
 

@@ -135,8 +135,8 @@ def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
     assert begun.revision > before.revision
     assert parse(line).text in begun.text
     (way,) = who_can.find(late, users.system_actor(1), user="alice").items
-    assert way.line.grant is not None
-    assert way.line.grant.id == made["id"]
+    assert way.reason.grant is not None
+    assert way.reason.grant.id == made["id"]
 
 
 def test_an_account_that_a_server_lacks_is_told(team: Service) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from keyrack.cli.audit_proof import export_command, verify_command
-from keyrack.cli.changes import dash, moment
+from keyrack.cli.changes import dash, moment, tell
 from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, reached
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json
+from keyrack.cli.output.tables import as_json, as_json_object, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
@@ -106,6 +106,46 @@ def _stream(events: Iterator[dict[str, Any]]) -> None:
         click.echo(f"{mark}\n{json.dumps(one)}", nl=False)
         mark = ","
     click.echo("[]" if mark == "[" else "\n]")
+
+
+@command.command(name="alarms")
+@as_json
+@either
+def list_alarms(json_wanted: bool, **given: Any) -> None:
+    """List the alarms that stand, with what settles each, and those that were settled within a day."""
+    with reached(given) as calls:
+        found = calls.ask("GET", "/alarms")
+    rows = [
+        (dash(one["event"]), dash(one["since"]), _standing(one), one["words"], one["way_out"]) for one in found["items"]
+    ]
+    rows += [("-", "-", "stands", f"{one['server']}: {one['words']}", "Mend it there.") for one in found["saying"]]
+    if json_wanted or not rows:
+        table(("EVENT", "SINCE", "STATE", "WORDS", "WAY OUT"), rows, json_wanted)
+        return
+    for event, since, state, words, way_out in rows:
+        say(f"{event:>8}  {since}  {state}: {words}")
+        if state == "stands":
+            say(f"          {way_out}")
+
+
+def _standing(one: dict[str, Any]) -> str:
+    if not one["settled"]:
+        return "stands"
+    return f"settled by {one['settled_by']}" if one["settled_by"] else "settled"
+
+
+@command.command(name="settle")
+@click.argument("event", metavar="EVENT", type=click.IntRange(min=1))
+@as_json_object
+@either
+def settle_alarm(event: int, json_wanted: bool, **given: Any) -> None:
+    """Say that an alarm is settled which nothing else can tell to be over, such as broken glass.
+
+    EVENT is the id that `keyrack audit alarms` shows. Raised again, it is an alarm again.
+    """
+    with reached(given) as calls, known("`keyrack audit alarms` shows which there are."):
+        answer = calls.ask("POST", f"/alarms/{event}/settle")
+    tell(answer, f"Settled: {answer['words']}", json_wanted)
 
 
 command.add_command(verify_command)

@@ -67,6 +67,8 @@ EXAMPLES = {
     "webhooks deliveries": "1 --limit 20",
     "webhooks list": "",
     "webhooks test": "1",
+    "audit alarms": "",
+    "audit settle": "4711",
     "audit list": "--since 2026-01-01 --person alice",
     "audit verify": "--data /var/lib/keyrack",
     "audit export": "audit.jsonl --data /var/lib/keyrack",

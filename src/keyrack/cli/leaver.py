@@ -158,10 +158,10 @@ def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
         receipt | {"wanted": "-", "applied": f"{receipt['stopped']} stopped", "host": True}
         for receipt in offboarding["git"]
     ]
-    obeyed = [("server", receipt["server"], receipt) for receipt in offboarding["servers"]]
+    obeyed = [("server", receipt["server_name"], receipt) for receipt in offboarding["servers"]]
     obeyed += [("git", receipt["endpoint"], receipt) for receipt in git]
     if json_wanted:
-        names = ("wanted", "applied", "done", "at", "host")
+        names = ("wanted", "applied", "done", "acknowledged_at", "host")
         receipts = [
             {"kind": kind, "name": name} | {field: receipt[field] for field in names} for kind, name, receipt in obeyed
         ]
@@ -170,7 +170,7 @@ def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
         )
         return
     rows = [(kind, name, receipt["wanted"], receipt["applied"], state(receipt)) for kind, name, receipt in obeyed]
-    table(("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), rows)
+    table(("KIND", "NAME", "WANTED", "APPLIED", "ACKNOWLEDGED"), rows)
     say(offboarding["words"])
 
 

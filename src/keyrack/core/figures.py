@@ -58,10 +58,9 @@ class Figures:
                 self.__dict__.update(_made(self.done))
         return self.__dict__[name]
 
-    def delivered(self, seconds: list[float]) -> None:
-        """Count a delivery that took the last of these seconds, if there is one."""
-        for taken in seconds[-1:]:
-            self.delivery.observe(taken)
+    def acknowledged(self, seconds: float) -> None:
+        """Count an acknowledgement that came so long after the change."""
+        self.delivery.observe(seconds)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

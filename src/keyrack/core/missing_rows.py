@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.keys import receipts
-from keyrack.store.hosts import acknowledged, servers
+from keyrack.store.hosts import applied, servers
 from keyrack.store.per_server import batch
 from keyrack.store.sealing import access_tree, sealed_tables
 
@@ -63,6 +63,6 @@ class MissingRows:
         with batch(connection, some):
             for server_id in some:
                 servers.complete(connection, server_id)
-        self._false = sorted(acknowledged.altered(connection, some))
+        self._false = sorted(applied.altered(connection, some))
         self._server = some[-1] if some else 0
         return len(some) < SERVERS

@@ -89,49 +89,19 @@ def open_as_owner(database: Database, path: Path, with_key: Callable[[InstanceKe
     return instance
 
 
-def seal_older(connection: Connection, path: Path, *, restoring: bool) -> None:
-    """Seal the rows of a database from before rows were sealed, with the key that it belongs to. Raises ForeignKey."""
+def key_in_use(connection: Connection, path: Path) -> InstanceKey | None:
+    """The key with which the rows of a database that is brought up to date are sealed; None where it is not in use yet.
+
+    Raises ForeignKey where the one at this path is not the database's.
+    """
     if not instance_facts.is_in_use(connection):
-        return
+        return None
     key = InstanceKey.load(path)
     noted = instance_facts.key_fingerprint(connection)
     _refuse_other(noted, key, path)
     if noted is None and not _fits(connection, key):
         raise _unfit(path, key)
-    sealing.first_time(connection, key, path.parent, restoring=restoring)
-
-
-def seal_deleted_servers(connection: Connection, path: Path, *, counted: bool) -> None:
-    """Seal what is noted of deleted servers in a database from before that was sealed like all else; counted: whether
-    its rows were counted already.
-    """
-    if instance_facts.is_in_use(connection):
-        sealing.seal_deleted_servers(connection, InstanceKey.load(path), counted=counted)
-
-
-def count_older(connection: Connection, path: Path, *, restoring: bool) -> None:
-    """Count the rows of a database from before rows were counted, with the key that it belongs to."""
-    if instance_facts.is_in_use(connection):
-        sealing.count_first_time(connection, InstanceKey.load(path), path.parent, restoring=restoring)
-
-
-def hide_older(connection: Connection, path: Path) -> None:
-    """Hide the sums of servers' rows in a database from before they were hidden."""
-    if instance_facts.is_in_use(connection):
-        sealing.hide_first_time(connection, InstanceKey.load(path))
-
-
-def seal_events_from_here(connection: Connection, path: Path, *, restoring: bool) -> None:
-    """Note which events of a database from before events had seals have none."""
-    if instance_facts.is_in_use(connection):
-        sealing.note_events(connection, InstanceKey.load(path), path.parent, restoring=restoring)
-
-
-def seal_receipts(connection: Connection, path: Path, *, counted: bool, restoring: bool) -> None:
-    """Seal what hosts acknowledged in a database from before that was; counted: whether other rows were counted."""
-    if instance_facts.is_in_use(connection):
-        key = InstanceKey.load(path)
-        sealing.seal_receipts(connection, key, path.parent, counted=counted, restoring=restoring)
+    return key
 
 
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:

@@ -102,6 +102,14 @@ def named(table: str) -> str:
     return WORDS[table]
 
 
+def row_name(words: str, number: int | str) -> str:
+    """How an alarm names a row, such as grants:5, by what it is called in words; "" where a number is no row's name."""
+    for table, called in WORDS.items():
+        if called == words and table in _HAVING_IDS and len(metadata.tables[table].primary_key) == 1:
+            return f"{table}:{number}"
+    return ""
+
+
 def use(instance: Instance) -> None:
     """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
     raised: dict[str, datetime] = {}
@@ -127,15 +135,26 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     if (folder / MARK).exists() and not restoring:
         log.error("this database is from before its rows were sealed; none counts until it is sealed again")
         return
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    _lend(connection, key)
     count = sealed_tables.seal_all(
         connection, lambda table, row: _held_before(connection, key, table, row), lambda words: log.info(words)
     )
     count += seal_deleted_servers(connection, key, counted=False)
     log.info("rows that decide about access are sealed from now on", rows=count)
     instance_facts.mark_as_sealed(connection, _proof(key))
+
+
+def _seals(key: InstanceKey) -> sealed.Seals:
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    return seals
+
+
+def _lend(connection: Connection, key: InstanceKey) -> sealed.Seals:
+    """Have a connection, on which a database is brought up, seal and check rows with this key."""
+    seals = _seals(key)
+    sealed.lend(connection, seals)
+    return seals
 
 
 def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: bool) -> int:
@@ -145,9 +164,7 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
     Only what the seal of the former kind holds for, and where nothing is counted yet: a database that is set back by
     others gets nothing sealed, or counted, a second time.
     """
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    seals = _lend(connection, key)
     rows = 0
     for gone in list(sealed_tables.every(connection, deleted_servers)):
         number = gone["server_id"]
@@ -176,9 +193,7 @@ def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, 
     if (folder / COUNTED).exists() and not restoring:
         log.error("this database is from before its rows were counted; none counts until they are counted again")
         return
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    _lend(connection, key)
     log.info("rows that decide about access are counted from now on", rows=sealed_tables.count_all(connection))
 
 
@@ -186,9 +201,7 @@ def hide_first_time(connection: Connection, key: InstanceKey) -> None:
     """Hide the sums of servers' rows in a database that was brought up from a version that did not, in that same
     transaction. A sum that does not fit stays as it is, so that nothing is made good by it.
     """
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    _lend(connection, key)
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
@@ -204,9 +217,7 @@ def note_events(connection: Connection, key: InstanceKey, folder: Path, *, resto
             file=str(folder / EVENTS),
         )
         return
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    _lend(connection, key)
     event_seals.begin(connection)
 
 
@@ -226,9 +237,7 @@ def seal_receipts(
             file=str(folder / RECEIPTS),
         )
         return
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    sealed.lend(connection, seals)
+    _lend(connection, key)
     rows = sealed_tables.seal_receipts(connection, counted=counted)
     log.info("what hosts acknowledge is sealed from now on", rows=rows)
 
@@ -300,16 +309,14 @@ def _put(mark: Path, words: str) -> None:
 
 def holds(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
     """Whether a row carries a seal of this key, of the present kind or the former one."""
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    return seals.holds(table, row) or row["seal"] == _former(key, table, row)
+    return _seals(key).holds(table, row) or row["seal"] == _former(key, table, row)
 
 
 def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
     """Whether a row of an older database may be sealed: four kinds had seals, and keep what these say."""
     if table is credentials:
-        named = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
-        row = {**row, "username": connection.execute(named).scalar()}
+        username = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
+        row = {**row, "username": connection.execute(username).scalar()}
     if table in (deleted_servers, deleted_server_keys, repository_names):
         return False  # sealed below, or written by nobody of ours
     if table not in (credentials, user_keys, grants, deploy_keys):
@@ -375,13 +382,19 @@ def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
                 server_id=server_id,
                 summary=summary,
                 level="alarm",
-                details={"row": row.name},
+                details={"row": row.name, "found": _found(row)},
             )
 
     try:
         instance.database.write(add)
     except (DatabaseUnavailable, RuntimeError):
         log.error("alarm not recorded", rows=[row.name for row in altered])
+
+
+def _found(row: AlteredRow) -> str:
+    """How a row is not as Keyrack wrote it, in a word."""
+    ways = ("missing", "older", "receipt", "incomplete")
+    return next((name for name in ways if getattr(row, name)), "changed")
 
 
 def _words(row: AlteredRow) -> str:

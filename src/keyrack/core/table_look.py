@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
 from keyrack.core.audit import alarms
 from keyrack.core.instance import Instance
 from keyrack.logs import logger
@@ -35,7 +37,7 @@ class TableLook:
         if (now := self._clock()) < self._next:
             return
         self._next = now + PAUSE_SECONDS
-        problems = (*in_the_way(instance), *instance.database.read(catalogue.unlinked))
+        problems = instance.database.read(lambda connection: on_tables(instance, connection))
         if not problems:
             self._told = ()
         elif problems != self._told or now - self._told_at >= alarms.AGAIN_AFTER.total_seconds():
@@ -47,8 +49,17 @@ def in_the_way(instance: Instance) -> tuple[str, ...]:
     """What others put on our tables that may keep or change what is written or read, in words, without what the
     settings name as the operator's own. Raises DatabaseUnavailable.
     """
+    return instance.database.read(lambda connection: _foreign(instance, connection))
+
+
+def on_tables(instance: Instance, connection: Connection) -> tuple[str, ...]:
+    """The same, and which keys of our tables are missing."""
+    return (*_foreign(instance, connection), *catalogue.unlinked(connection))
+
+
+def _foreign(instance: Instance, connection: Connection) -> tuple[str, ...]:
     known = {name.strip() for name in instance.settings.known_triggers.split(",")}
-    return tuple(str(one) for one in instance.database.read(catalogue.foreign) if one.name not in known)
+    return tuple(str(one) for one in catalogue.foreign(connection) if one.name not in known)
 
 
 def in_verifying(problems: tuple[str, ...]) -> str:

@@ -27,7 +27,12 @@ class _Joined:
         return question(self._connection)
 
     def write(
-        self, command: Callable[[Connection], T], *, turn: int | None = None, foresight: Foresight | None = None
+        self,
+        command: Callable[[Connection], T],
+        *,
+        turn: int | None = None,
+        foresight: Foresight | None = None,
+        gathers: bool = False,
     ) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
         with sealed.counting(self._connection), savepoint(self._connection):

@@ -20,6 +20,7 @@ from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
 KEEP: Final = object()
 """What a caller gives for a field that is to stay as it is."""
 LONGEST_TITLE = 255
+LONGEST_REASON = 1000
 LONGEST_LIFE = timedelta(days=3650)
 
 
@@ -93,6 +94,11 @@ def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:
     if problem is not None:
         raise invalid(field, problem)
     return str(value)
+
+
+def reason(value: object, *, maximum: int = LONGEST_REASON) -> str:
+    """Why something is done, for those who ask later; "" where nobody says why. Raises Refusal INVALID."""
+    return "" if value in (None, "") else text(value, field="reason", maximum=maximum)
 
 
 def called(value: object) -> str:

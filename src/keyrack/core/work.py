@@ -218,9 +218,16 @@ class Attempt:
         """Answer a question to the database; no event is left."""
         return self.instance.database.read(question)
 
-    def write(self, command: Callable[[Work], T], *, looks: bool = False, foresight: Foresight | None = None) -> T:
+    def write(
+        self,
+        command: Callable[[Work], T],
+        *,
+        looks: bool = False,
+        foresight: Foresight | None = None,
+        gathers: bool = False,
+    ) -> T:
         """Run a command; returns once it is durable. looks: it asks by itself whether the actor still may, and calls
-        Work.look_again, or needs not. foresight: what it asks before all else.
+        Work.look_again, or needs not. foresight, gathers: see Database.write.
 
         Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
         command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
@@ -243,12 +250,12 @@ class Attempt:
         turn = self.actor.workspace_id
         for _ in range(RACES):
             try:
-                return self.instance.database.write(run, turn=turn, foresight=foresight)
+                return self.instance.database.write(run, turn=turn, foresight=foresight, gathers=gathers)
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
                 self._refuse_who_is_gone()
-        return self.instance.database.write(run, turn=turn, foresight=foresight)
+        return self.instance.database.write(run, turn=turn, foresight=foresight, gathers=gathers)
 
     def _refuse_who_is_gone(self) -> None:
         """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""

@@ -124,11 +124,6 @@ class GitHost:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
 
-    def write_log(self) -> None:
-        """Write the events that wait to be written, which otherwise happens twice a second."""
-        if self.authorizer is not None:
-            self.authorizer.log.write()
-
     @property
     def running(self) -> int:
         """How many clones, fetches and pushes are under way."""

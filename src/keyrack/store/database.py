@@ -150,27 +150,45 @@ class Database:
         """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
         return self.dialect == "postgresql"
 
+    def prepare_at_once(self) -> None:
+        """Open what at_once() reads by, so that the first who asks there is answered; else it is opened once somebody
+        asked in vain. By a thread that may wait. Raises DatabaseUnavailable.
+        """
+        if self._at_once is not None:
+            self._answer(self._at_once.open, again=False)
+
     @contextmanager
-    def at_once(self, turn: Turn | None = None) -> Iterator[None]:
+    def at_once(
+        self, turn: Turn | None = None, later: Callable[[Callable[[], None]], object] | None = None
+    ) -> Iterator[None]:
         """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
 
         All that is read is of one instant. Raises NotAtOnce, within as well, where somebody would have to wait, where
         more is asked than is answered in a few milliseconds, where anything is written, where a row does not hold, and
         always on PostgreSQL; nothing was changed then, and the same may be asked by a thread that may wait.
         turn: it may write, in this turn, which this thread has begun; what it wrote is on the disk once the turn ended.
+        later: as for answer_at_once.
         """
-        if self._at_once is None:
+        at_once = self._at_once
+        if at_once is None:
             raise NotAtOnce("the database is elsewhere")
-        with self._at_once.block():
+        at_once.begin(anew=later is None)
+        try:
             if turn is None:
                 yield
                 return
-            with turn.call():
-                self._turn = turn
-                try:
-                    yield
-                finally:
-                    self._turn = None
+            turn.begin_call()
+            self._turn = turn
+            try:
+                yield
+            except NotAtOnce:
+                turn.undo_call()
+                raise
+            finally:
+                self._turn = None
+                turn.end_call()
+        finally:
+            at_once.end(later)
 
     def answer_at_once(self, call: Callable[[], T], later: Callable[[Callable[[], None]], object] | None = None) -> T:
         """What a call answers that is made within at_once().
@@ -207,7 +225,14 @@ class Database:
         self._outage.answered()
         return result
 
-    def write(self, command: Question[T], *, turn: int | None = None, foresight: Foresight | None = None) -> T:
+    def write(
+        self,
+        command: Question[T],
+        *,
+        turn: int | None = None,
+        foresight: Foresight | None = None,
+        gathers: bool = False,
+    ) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
 
         Whatever the command raises reaches the caller, and then nothing of it stays. The command must do
@@ -222,17 +247,21 @@ class Database:
         would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
         commands out of five.)
         foresight: what it asks before all else, which may be asked ahead where several are committed together.
+        gathers: what it changes in the tree may be written with what those change that are committed together with it
+        (store/sealing/together.py).
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:
                 raise NotAtOnce("it must be durable")
-            result = self._turn.run(command)
+            result = self._turn.run(command, holds=foresight is not None, gathers=gathers)
             if self.seals.unreported:
                 raise NotAtOnce("an alarm is to be written")
             return result
         fiber, noted = fibers.current(), commits.get()
         try:
-            result = self._answer(lambda: self._writer.run(command, turn, foresight), again=False, changes=True)
+            result = self._answer(
+                lambda: self._writer.run(command, turn, foresight, gathers), again=False, changes=True
+            )
             if fiber is not None:
                 fiber.wrote = True
             if noted is not None:

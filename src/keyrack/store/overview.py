@@ -10,10 +10,9 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Select,
-    Text,
     and_,
     case,
-    cast,
+    exists,
     func,
     literal_column,
     or_,
@@ -22,38 +21,99 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.hosts import server_states
+from keyrack.store.hosts.server_states import HAS_HOST, IN_TROUBLE, STRANGE_HOST_KEY
 from keyrack.store.tables import (
     IS_ALARM,
     credentials,
     events,
+    key_sources,
     revocations,
     servers,
     system_users,
     unmanaged_keys,
     user_keys,
     users,
+    webhook_deliveries,
+    webhooks,
 )
 
 MOST = 20
 """So many of a kind are named; how many there are is counted."""
 MOST_BEHIND = 1000
+MOST_ALARMS = 1000
+"""So many of the newest are looked at, whether they still stand."""
 NEWEST = 20_000
 """So many of the newest events are counted by day: what there is before them costs nothing."""
 
 
 def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Alarms since an instant, the newest first: id, at, summary, server_id."""
+    """Alarms since an instant, the newest first, at most MOST_ALARMS: id, at, summary, actor_name, reason, server_id,
+    target_kind, target_id, details.
+    """
     return list(_alarms.rows(connection, workspace_id, since))
 
 
 @prepared
 def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
     held = events.c
-    statement = select(held.id, held.at, held.summary, held.server_id)
+    of = (held.id, held.at, held.summary, held.actor_name, held.reason, held.server_id)
+    statement = select(*of, held.target_kind, held.target_id, held.details)
     statement = statement.where(held.workspace_id == workspace_id, text(IS_ALARM), held.at >= since)
-    return statement.order_by(held.id.desc()).limit(MOST + 1)
+    return statement.order_by(held.id.desc()).limit(MOST_ALARMS)
+
+
+def troubled(connection: Connection, workspace_id: int) -> list[int]:
+    """The ids of the hosts with which something may be wrong, by name, at most MOST_BEHIND: each has more to be asked
+    of its record.
+    """
+    return [row.id for row in _troubled.rows(connection, workspace_id)]
+
+
+@prepared
+def _troubled(workspace_id: int) -> Select[Any]:
+    wanted = or_(IN_TROUBLE, STRANGE_HOST_KEY)
+    statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id, wanted)
+    return statement.order_by(servers.c.name).limit(MOST_BEHIND)
+
+
+def failing_sources(connection: Connection, workspace_id: int, states: Sequence[str]) -> list[Row]:
+    """Accounts elsewhere that keys are no longer taken from, in one of these states, by the user's name: id, state,
+    words, checked_at, user.
+    """
+    return list(_failing_sources.rows(connection, workspace_id, states))
+
+
+@prepared
+def _failing_sources(workspace_id: int, states: Sequence[str]) -> Select[Any]:
+    held = key_sources.c
+    statement = select(held.id, held.state, held.words, held.checked_at, users.c.name.label("user"))
+    statement = statement.join(users, users.c.id == held.user_id).where(
+        held.workspace_id == workspace_id, users.c.disabled_at.is_(None), among(held.state, states)
+    )
+    return statement.order_by(users.c.name, held.id).limit(MOST_BEHIND)
+
+
+def failing_webhooks(connection: Connection, workspace_id: int) -> list[Row]:
+    """Webhooks whose receiver took nothing since something could not be sent there: id, url, since, waiting (how many
+    were tried in vain).
+    """
+    return list(_failing_webhooks.rows(connection, workspace_id))
+
+
+@prepared
+def _failing_webhooks(workspace_id: int) -> Select[Any]:
+    sent, later = webhook_deliveries, webhook_deliveries.alias()
+    taken = exists().where(
+        later.c.webhook_id == sent.c.webhook_id, later.c.id > sent.c.id, later.c.state == "delivered"
+    )
+    in_vain = and_(sent.c.state != "delivered", sent.c.attempts > 0)
+    statement = select(
+        webhooks.c.id, webhooks.c.url, func.min(sent.c.created_at).label("since"), func.count().label("waiting")
+    ).join(webhooks, webhooks.c.id == sent.c.webhook_id)
+    statement = statement.where(webhooks.c.workspace_id == workspace_id, webhooks.c.active.is_(True), in_vain, ~taken)
+    return statement.group_by(webhooks.c.id, webhooks.c.url).order_by(webhooks.c.id)
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
@@ -83,12 +143,18 @@ def behind(connection: Connection, workspace_id: int) -> list[Row]:
 @prepared
 def _behind(workspace_id: int) -> Select[Any]:
     of = (servers.c.id, servers.c.name, servers.c.revision, servers.c.applied_revision)
-    wanted = (
-        servers.c.workspace_id == workspace_id,
-        servers.c.enrolled_at.is_not(None),
-        servers.c.applied_revision < servers.c.revision,
-    )
+    wanted = (servers.c.workspace_id == workspace_id, server_states.CONDITIONS[server_states.BEHIND])
     return select(*of).where(*wanted).order_by(servers.c.name).limit(MOST_BEHIND)
+
+
+def count_behind(connection: Connection) -> int:
+    """How many enrolled hosts of all workspaces do not obey their newest revision yet."""
+    return int(_count_behind.value(connection))
+
+
+@prepared
+def _count_behind() -> Select[Any]:
+    return select(func.count()).where(server_states.CONDITIONS[server_states.BEHIND])
 
 
 def ending(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
@@ -128,29 +194,17 @@ def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[An
     return statement.order_by(held.expires_at).limit(MOST + 1)
 
 
-def undone(connection: Connection, workspace_id: int) -> list[Row]:
-    """Hosts that took enforcing back by themselves: id, name."""
-    return list(_undone.rows(connection, workspace_id))
-
-
-@prepared
-def _undone(workspace_id: int) -> Select[Any]:
-    took_back = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
-    statement = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, took_back)
-    return statement.order_by(servers.c.name).limit(MOST_BEHIND)
-
-
-def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:
+def unacknowledged(connection: Connection, workspace_id: int) -> list[Row]:
     """Revoked keys that hosts have not said they refuse: fingerprint, hosts (how many)."""
-    return list(_unconfirmed.rows(connection, workspace_id))
+    return list(_unacknowledged.rows(connection, workspace_id))
 
 
 @prepared
-def _unconfirmed(workspace_id: int) -> Select[Any]:
+def _unacknowledged(workspace_id: int) -> Select[Any]:
     statement = (
         select(revocations.c.fingerprint, func.count().label("hosts"))
         .join(servers, servers.c.id == revocations.c.server_id)
-        .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.confirmed_at.is_(None))
+        .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.acknowledged_at.is_(None))
     )
     return statement.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 PREFIX = "/agent"
 DOCUMENT = PREFIX + "/v1/document"
+QUESTION = b"GET %b?" % DOCUMENT.encode()
+"""How an agent's question for its document begins."""
 LONGEST_WAIT = 50.0
 # Hosts whose documents are made by one piece of work; and from which size, in bytes, one is made by itself, so that
 # nobody waits for it.
@@ -134,18 +137,30 @@ class _AgentCalls:
         self._limit = limit
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
-        self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER)
+        # The interpreter runs one thread at a time: each more that computes takes as much again from the event loop.
+        # Reports wait for their commit most of the time.
+        threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
+        self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
         self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(
-            partial(enrolment.authenticate_together, instance), MOST_TOGETHER
+            partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
         )
         # Who waits for a document is served before it is noted who has one.
         self._reports: Together[_Report, bool] = Together(
-            self._take_reports, MOST_TOGETHER // 2, after=lambda: self._contacts.waiting
+            self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
         self.at_rest = AtRest(
-            ContactParts(instance, waiting, self._machines, last_seen, limit, self._look_together, LONGEST_WAIT)
+            ContactParts(
+                instance,
+                waiting,
+                self._machines,
+                last_seen,
+                limit,
+                self._look_together,
+                LONGEST_WAIT,
+                sharing.slices,
+            )
         )
 
     async def enrol(self, request: Request) -> Response:

@@ -27,6 +27,7 @@ from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 from keyrack.web.paths import Paths
 from keyrack.web.shapes import Description
+from keyrack.web.slices import Slices
 from keyrack.web.turns import Turns
 
 ANSWER = "keyrack.answer"
@@ -178,11 +179,14 @@ def fault() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all APIs share: who called lately, the threads that answer, and the turns in which is written."""
+    """What all APIs share: who called lately, the threads that answer, the turns in which is written, and the slices
+    of the event loop's rounds that agents get.
+    """
 
     turns: Turns
     callers: Callers = field(default_factory=Callers)
     scheduler: FairScheduler = field(default_factory=FairScheduler)
+    slices: Slices = field(default_factory=Slices)
 
 
 def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIApp:

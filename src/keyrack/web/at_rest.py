@@ -17,10 +17,12 @@ from keyrack.core.hosts import copies
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
+from keyrack.core.people.throttle import network
 from keyrack.web import request_ids
 from keyrack.web.machines import HEADER, Machines
-from keyrack.web.protocol import BoundedProtocol
+from keyrack.web.protocol import BoundedProtocol, HeldRequest
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.slices import Slices
 from keyrack.web.waiting import ContactWaiters
 
 RESTED = "rested"
@@ -48,6 +50,7 @@ class ContactParts:
     limit: RateLimit
     look: Callable[[Contact], Awaitable[ContactAnswer | None]]
     longest_wait: float
+    slices: Slices
 
 
 class AtRest:
@@ -57,15 +60,27 @@ class AtRest:
         self._parts = parts
         self.note: Callable[[int], None] = lambda status: None
 
-    def hold(self, connection: BoundedProtocol) -> HeldContact | None:
-        """Hold the request whose head a connection just got, until there is something to say; None: it is another."""
+    def hold(self, connection: BoundedProtocol) -> HeldRequest | None:
+        """Hold the request whose head a connection just got, until there is something to say, or until it is its turn
+        to go the ordinary way; None: it is another.
+        """
         match = _QUESTION.fullmatch(connection.url)
         if match is None or self._parts.waiting.closing:
             return None
         found = _read(connection.headers)
         if found is None:
             return None
-        secret, machine, packs = found
+        return self._held(connection, match, *found) or self._delayed(connection)
+
+    def _delayed(self, connection: BoundedProtocol) -> DelayedContact:
+        delayed = DelayedContact(connection)
+        client = connection.client
+        self._parts.slices.begin(network(client[0] if client else ""), delayed.go_on)
+        return delayed
+
+    def _held(
+        self, connection: BoundedProtocol, match: re.Match[bytes], secret: str, machine: str | None, packs: bool
+    ) -> HeldContact | None:
         identity = None if machine is None else copies.read(machine)
         run = "" if identity is None else identity.run
         revision, lineage, audit, wait = match.groups(b"")
@@ -105,6 +120,27 @@ def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, str | None, bool] | 
     return (secret.decode("latin-1"), machine, packs) if secret else None
 
 
+class DelayedContact:
+    """One question that goes the ordinary way once it is its turn: of a thousand hosts that come at once, each has no
+    more than its parsed head until then.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        self._connection: BoundedProtocol | None = connection
+
+    def drop(self) -> None:
+        """The connection was lost, or is to be closed."""
+        self._connection = None
+
+    def go_on(self) -> None:
+        """It is its turn."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.go_on({})
+
+
 class HeldContact:
     """One question that is held."""
 
@@ -134,11 +170,6 @@ class HeldContact:
     def server_id(self) -> int:
         """Whose host asks."""
         return self._contact.server_id
-
-    @property
-    def is_looking(self) -> bool:
-        """Whether it is being found out how the host stands: only then there is a task."""
-        return self._looks > 0
 
     async def is_disconnected(self) -> bool:
         """Whether nobody waits any more (machines.py)."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from keyrack.errors import Kind, Refusal
@@ -87,16 +87,17 @@ async def read(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes; raises Refusal TOO_LARGE beyond it, before reading on."""
     check_length(request, limit)
     chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_long(limit)
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise malformed("The body ended before its announced length.", "body-cut-off") from None
-    return b"".join(chunks)
+    size, more = 0, True
+    while more:  # beside Starlette's stream(), a generator that the event loop keeps a list of
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise malformed("The body ended before its announced length.", "body-cut-off")
+        chunk = message.get("body", b"")
+        size, more = size + len(chunk), message.get("more_body", False)
+        if size > limit:
+            raise _too_long(limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_long(limit: int) -> Refusal:

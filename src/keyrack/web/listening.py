@@ -1,8 +1,10 @@
-"""Takes several new connections in each round of the event loop; must know nothing of what is asked.
+"""Takes several new connections in each round of the event loop, and those of agents by slices; must decide nothing
+about a call.
 
 libuv, on which uvloop is built, takes one a round from a socket that listens (since 1.45). A round lasts tens of
 milliseconds while many are served, so who came behind a thousand hosts would wait for a thousand rounds before a word
-of theirs is read. So after each connection we look ourselves whether more wait (decision 234).
+of theirs is read. So after each connection we look ourselves whether more wait (decision 234). What a connection takes
+is mostly what is made around it: where it has brought an agent's question that is done once it is its turn.
 """
 
 from __future__ import annotations
@@ -10,23 +12,44 @@ from __future__ import annotations
 import asyncio
 import socket
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
+from keyrack.core.people.throttle import network
+from keyrack.web.slices import Slices
+
 AT_ONCE = 256
 """Connections in a round, so that those who are connected are served meanwhile."""
+LOOKED_AT = 64
+"""So many bytes at most of what a connection has brought are looked at before it is connected."""
+
+
+class AgentsApplication(Protocol):
+    """An application that agents ask, too."""
+
+    slices: Slices
+
+    def is_agents(self, beginning: bytes) -> bool:
+        """Whether what a connection brought begins as an agent's question does."""
 
 
 class ListeningServer(uvicorn.Server):
-    """uvicorn's server, which looks for more connections after each that came."""
+    """uvicorn's server, which looks for more connections after each that came. application: what it serves, where
+    agents ask that too.
+    """
 
     _looks = False
+
+    def __init__(self, config: uvicorn.Config, application: AgentsApplication | None = None) -> None:
+        super().__init__(config)
+        self._application = application
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called once the event loop runs; sockets: that listen already."""
         self._loop = asyncio.get_running_loop()
         self._own: list[socket.socket] = []
+        self._delayed: set[socket.socket] = set()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._protocol = self.config.http_protocol_class
         self.config.http_protocol_class = self._came  # type: ignore[assignment]
@@ -38,28 +61,53 @@ class ListeningServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called when the service stops."""
-        for own in self._own:
+        for own in (*self._own, *self._delayed):
             own.close()
         self._own.clear()
+        self._delayed.clear()
         await super().shutdown(sockets)
 
     def _came(self, **given: Any) -> asyncio.Protocol:
         """The protocol of a new connection; given: as uvicorn gives it."""
+        self._look_soon(given)
+        return self._protocol(**given)
+
+    def _look_soon(self, given: dict[str, Any]) -> None:
         if not self._looks:
             self._looks = True
             self._loop.call_soon(self._look, given)
-        return self._protocol(**given)
 
     def _look(self, given: dict[str, Any]) -> None:
         self._looks = False
         for own in self._own:
             for _ in range(AT_ONCE):
                 try:
-                    connection, _address = own.accept()
+                    connection, address = own.accept()
                 except OSError:
                     break  # none waits, or there is no room for one, which libuv sees as well
                 connection.setblocking(False)
-                made = self._loop.connect_accepted_socket(partial(self._came, **given), connection)
-                task = self._loop.create_task(made)
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
+                if self._application is None or not self._application.is_agents(_brought(connection)):
+                    self._connect(connection, given)
+                    continue
+                self._delayed.add(connection)
+                self._application.slices.begin(network(address[0]), partial(self._connect_delayed, connection, given))
+                self._look_soon(given)
+
+    def _connect_delayed(self, connection: socket.socket, given: dict[str, Any]) -> None:
+        if connection in self._delayed:  # else the service stops
+            self._delayed.remove(connection)
+            self._connect(connection, given)
+
+    def _connect(self, connection: socket.socket, given: dict[str, Any]) -> None:
+        made = self._loop.connect_accepted_socket(partial(self._came, **given), connection)
+        task = self._loop.create_task(made)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+
+def _brought(connection: socket.socket) -> bytes:
+    """The beginning of what a connection has brought, which stays there to be read."""
+    try:
+        return connection.recv(LOOKED_AT, socket.MSG_PEEK)
+    except OSError:  # nothing yet, or it is gone, which is seen where it is read
+        return b""

@@ -49,6 +49,7 @@ from keyrack.web.protocol import WHOLE, Hold, WholeAnswer
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
+from keyrack.web.slices import Slices
 from keyrack.web.turns import Turns
 from keyrack.web.waiting import ContactWaiters
 
@@ -93,8 +94,11 @@ class Service:
     No redirect ever leaves from here: programs written for the contracts read one as an empty success.
     """
 
-    def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
+    def __init__(
+        self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies, slices: Slices
+    ) -> None:
         self.let_go = let_go
+        self.slices = slices
         self.note: Note | None = None
         self.hold: Hold | None = None
         """Takes requests that are held by their connection (protocol.py)."""
@@ -102,6 +106,10 @@ class Service:
         longest_first = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._mounts = [(prefix, prefix + "/", app) for prefix, app in longest_first]
         self._otherwise = otherwise
+
+    def is_agents(self, beginning: bytes) -> bool:
+        """Whether what a connection brought begins as an agent's question does (listening.py)."""
+        return beginning.startswith(agent_api.QUESTION)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -181,7 +189,8 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     Its `let_go()`, called from any thread before the server stops, sends waiting agents and open pages away, so
     that stopping does not wait for them.
     """
-    waiting, live = ContactWaiters(), Live(instance)
+    sharing = Sharing(Turns(instance.database))
+    waiting, live = ContactWaiters(sharing.slices), Live(instance)
 
     def let_go() -> None:
         waiting.let_go()
@@ -193,6 +202,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         live.start()
         _let_go_on_signals(let_go)
         deaf = instance.database.listen(waiting.wake)
+        instance.database.prepare_at_once()
         stop = on_start()
 
         async def changed() -> frozenset[int]:
@@ -208,7 +218,6 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
             let_go()
             await run_in_threadpool(stop)
 
-    sharing = Sharing(Turns(instance.database))
     limit = RateLimit(instance.settings.rate_limit)
     agents, resting = agent_api.application(instance, waiting, last_seen, limit, sharing)
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
@@ -222,7 +231,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     root.router.redirect_slashes = False
     root.router.default = _for_people(pages, root.router.default)
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
-    service = Service(mounts, root, let_go, proxies)
+    service = Service(mounts, root, let_go, proxies, sharing.slices)
     note = service.note = Notes(instance).note
     resting.note = lambda status: note({"path": agent_api.DOCUMENT}, agent_api.PREFIX, status)
     service.hold = resting.hold

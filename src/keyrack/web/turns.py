@@ -98,29 +98,29 @@ class Turns:
 
     def _slice(self, turn: Turn, ran: list[_Call], end: float) -> None:
         """Make calls for a while, and go on after the event loop's next round; the turn ends where none wait."""
-        goes_on = False
+        goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
             until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST
             while self._waiting and len(ran) < MOST and (len(ran) < fewest or time.monotonic() < until):
                 call = self._waiting.popleft()
                 if not call.future.done():
                     ran.append(call)
-                    self._try(turn, call)
+                    self._try(turn, call, later)
             goes_on = bool(self._waiting) and len(ran) < MOST and time.monotonic() < end
         finally:
             if not goes_on:
                 self._give_back(turn)
         if goes_on:
-            asyncio.get_running_loop().call_soon(self._slice, turn, ran, end)
+            later(self._slice, turn, ran, end)
 
     def _give_back(self, turn: Turn) -> None:
         turn.give_back()
         self._asked = False
         self._ask()
 
-    def _try(self, turn: Turn, call: _Call) -> None:
+    def _try(self, turn: Turn, call: _Call, later: Callable[[Callable[[], None]], object]) -> None:
         try:
-            with self._database.at_once(turn):
+            with self._database.at_once(turn, later):
                 call.result = call.run()
         except Exception as error:  # raised for who made the call
             call.error = error

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from keyrack.core.hosts.contacts import LOOK_AGAIN, Known
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.web.slices import MOST_STEPS, Slices
 
 log = logger("keyrack")
 
@@ -19,8 +21,10 @@ log = logger("keyrack")
 class ContactWaiters:
     """Who waits for which server, woken from any thread after a commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, slices: Slices) -> None:
+        """slices: in which many are woken."""
         self.known = Known()
+        self._slices = slices
         self._waiters: dict[int, set[asyncio.Future[None]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
@@ -82,15 +86,23 @@ class ContactWaiters:
                 log.exception("looking for what hosts missed failed")
                 self.wake_all()
                 continue
-            self.known.confirmed()
+            self.known.note_look()
             self._set(different)
 
     def _set(self, server_ids: frozenset[int]) -> None:
+        if len(server_ids) <= MOST_STEPS:
+            for server_id in server_ids:
+                self._wake(server_id)
+            return
         for server_id in server_ids:
-            self.known.forget(server_id)
-            for waiter in self._waiters.get(server_id, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._slices.begin(("host", server_id), partial(self._wake, server_id))
+
+    def _wake(self, server_id: int) -> None:
+        # What was noted of it until now may be of before the change.
+        self.known.forget(server_id)
+        for waiter in self._waiters.get(server_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 async def within(waiter: asyncio.Future[None], seconds: float) -> bool:

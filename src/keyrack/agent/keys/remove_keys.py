@@ -2,16 +2,18 @@
 
 Somebody may write to the file meanwhile. What is put in its place is exchanged for it in one step, and what then turns
 out to have been there since is kept: a line that was appended is appended again, and where another file had taken its
-place, that one is put back. What a program writes into the old file after that, through a descriptor that it opened
-before, is lost; so it would be with every editor.
+place, that one is put back. Whoever opened the old file to write is waited for, a while. What is written into it after
+that is lost; so it would be with every editor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
+import signal
 import stat
 import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
@@ -26,7 +28,10 @@ from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
 LARGEST = 8 * 1024 * 1024
 _TRIES = 20
-_SETTLE_SECONDS = 0.05  # for a program that opened the old file a moment ago
+_SETTLE_SECONDS = (
+    0.05  # for a program that opened the old file a moment ago, where it is not known whether there is one
+)
+_WRITERS_SECONDS = 2.0  # for those of which that is known
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RIGHTS = "system.posix_acl_access"
 _OWNERS, _DONE = b"owner's", b"done"
@@ -185,8 +190,9 @@ def _keep_what_came(
             _put_back(replaced, real, made)
             raise _ChangedMeanwhile
     kept = len(before)
-    for pause in (0.0, _SETTLE_SECONDS):
-        time.sleep(pause)
+    for waits in (False, True):
+        if waits:
+            _wait_for_writers(old)
         data = _read(old).data
         if data[:kept] != before[:kept] and replaced is not None:
             _put_back(replaced, real, made)
@@ -199,6 +205,27 @@ def _keep_what_came(
             finally:
                 os.close(descriptor)
             before, kept = data, len(data)
+
+
+def _wait_for_writers(descriptor: int) -> None:
+    """Until nobody has a file open to write, or some seconds are over; it has no name any more that others open it by.
+
+    A lease to read is given while there is no writer (fcntl(2)). Where none can be had, a moment must do.
+    """
+    until = time.monotonic() + _WRITERS_SECONDS
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # that it is broken is of no interest
+        while True:
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return
+            time.sleep(_SETTLE_SECONDS)
+    except (AttributeError, OSError):
+        time.sleep(_SETTLE_SECONDS)
 
 
 def _sync(folder: str) -> None:

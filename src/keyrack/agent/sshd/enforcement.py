@@ -406,7 +406,7 @@ class Enforcement:
 
     def _watch(self, document: HostDocument) -> None:
         """During the trial: undo when logins break; end it when the minute is over and all is well."""
-        if not self.sshd.greets(3.0):
+        if not self.sshd.greets(GREETING_SECONDS):
             self._undo("sshd greets nobody any more")
         elif time.monotonic() - self._tried_at >= self._trial:
             shown = self._proof.show(self._check.look(document))

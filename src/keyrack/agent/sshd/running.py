@@ -72,7 +72,8 @@ class RunningSshd:
         """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
         would. UNKNOWN where nothing says it.
         """
-        versions = [_version_of(*program) for program in map(_program_of, self._processes()) if program is not None]
+        self._look()
+        versions = [_version_of(*program) for program in map(_program_of, self._sshds()) if program is not None]
         if not versions:
             program = programs.find("sshd")
             versions = [] if program is None else [_version_of(program, file_stamp.stamp(program))]
@@ -81,8 +82,9 @@ class RunningSshd:
 
     def zone(self) -> TimeZone:
         """The zone that it reads a time in which names none."""
-        pids = self._processes()
+        self._look()
         if self._zone is None:
+            pids = self._sshds()
             near = {pid: listener.near for listener in self._listeners for pid in listener.sshds}
             zones = [_zone_of(pid, near[pid]) for pid in pids]
             if not pids and any(listener.is_systemds for listener in self._listeners):
@@ -92,9 +94,10 @@ class RunningSshd:
 
     def arguments(self) -> Tuple[str, ...]:
         """What its command line says beside its files, as arguments for another sshd that is asked in its place."""
-        pids = self._processes()
+        self._look()
         known = self._arguments
         if known is None:
+            pids = self._sshds()
             given = command_line.of(pids[0]) if pids else command_line.CommandLine()
             if not pids and any(listener.is_systemds for listener in self._listeners):
                 units = (_command_line_of_unit(unit) for unit in _UNITS)
@@ -102,9 +105,12 @@ class RunningSshd:
             known = self._arguments = given.settings
         return known
 
-    def _processes(self) -> List[int]:
+    def _look(self) -> None:
+        """Forget what was known where others listen now. Asked dozens of times a look, so no more than that."""
         if not self._listeners or not listening.still(self._listeners):
             self._listeners, self._zone, self._arguments = self._find(), None, None
+
+    def _sshds(self) -> List[int]:
         return sorted({pid for listener in self._listeners for pid in listener.sshds})
 
 

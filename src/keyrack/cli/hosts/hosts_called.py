@@ -161,7 +161,7 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
         rows = []
         for key in calls.every(to("servers", reference, "credentials")):
             seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else "-"
-            state = "delivered" if key["delivered"] else "on its way"
+            state = "acknowledged" if key["acknowledged"] else "on its way"
             rows.append(
                 (
                     key["id"],

@@ -125,10 +125,6 @@ class DemoHost:
                 end(self._agent)
                 self._agent = None
 
-    def agent_words(self) -> str:
-        """What the agent says about itself: its `status`."""
-        return self._run_agent("status").stdout
-
     @property
     def _pids(self) -> Path:
         return self.directory / "running"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
 import click
@@ -14,6 +11,7 @@ from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.opened import refuse_none
 from keyrack.cli.machine.serve import set_up_logging
+from keyrack.cli.machine.stopping import Stopping
 from keyrack.git.host import GitHost
 from keyrack.private_sshd import PrivateSshdError
 
@@ -34,13 +32,7 @@ def command(**given: Any) -> None:
     with explained():
         refuse_none(settings)
         instance = open_instance(settings)
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = Stopping()
     git_host = None
     try:
         git_host = GitHost(instance, port=int(port), address=host.strip("[]"))

@@ -63,7 +63,7 @@ def serve(settings: Settings) -> None:
         return
     application = open_application(settings)
     click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
-    service = listening.ListeningServer(uvicorn.Config(application, **limits(settings)))
+    service = listening.ListeningServer(uvicorn.Config(application, **limits(settings)), application)
     with suppress(KeyboardInterrupt):  # Ctrl-C ended it in order, and is raised once more for whoever waits for that
         service.run()
     if not service.started:

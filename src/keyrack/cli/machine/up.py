@@ -8,12 +8,10 @@ import json
 import os
 import pwd
 import shlex
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -27,6 +25,7 @@ from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.operator import operator
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.cli.machine.serve import check_free, limits, set_up_logging
+from keyrack.cli.machine.stopping import Stopping
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
@@ -75,7 +74,8 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
     once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
     """
-    settings = options.settings(**given)
+    # What the APIs say of clones goes by the settings.
+    settings = options.settings(**given, git_listen=f"127.0.0.1:{git_port}")
     set_up_logging()
     with explained():
         data = settings.data.resolve()
@@ -129,15 +129,15 @@ class Demo:
         self._data = instance.settings.data.resolve()
         self._sshd_port = sshd_port
         self._git_port = git_port
-        self._stopping = threading.Event()
+        self._stopping = Stopping()
         self._application = web_application(instance)
-        self._web = listening.ListeningServer(uvicorn.Config(self._application, **limits(self._settings)))
+        self._web = listening.ListeningServer(
+            uvicorn.Config(self._application, **limits(self._settings)), self._application
+        )
 
     def run(self) -> None:
         """Start everything, say how to use it, and wait until it is stopped."""
         before = self._put_aside()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
         web = threading.Thread(target=self._serve, name="web")
         web.start()
         host = None
@@ -189,10 +189,7 @@ class Demo:
         try:
             self._web.run()
         finally:
-            self._stopping.set()
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping.set()
+            self._stopping.tell()
 
     def _start_host(self, host: DemoHost, admin: FirstAdmin, server: Server) -> None:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
@@ -221,7 +218,7 @@ class Demo:
     def _wait_for(self, what: str, ready: Any) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
-            if self._stopping.is_set():
+            if self._stopping.is_told():
                 raise click.ClickException("Stopped before it was ready.")
             if time.monotonic() > deadline:
                 raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")

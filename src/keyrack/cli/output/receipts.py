@@ -12,24 +12,24 @@ def state(one: Mapping[str, Any]) -> str:
     """Since when a host obeys, or why that cannot be said; one: a receipt as the API has it."""
     if not one["host"]:
         return "no host"
-    return str(one["at"]) if one["done"] else "not yet"
+    return str(one["acknowledged_at"]) if one["done"] else "not yet"
 
 
 def show(servers: Iterable[Mapping[str, Any]]) -> None:
     """The receipts as a table."""
     rows = [(one["server_name"], one["wanted"], one["applied"], state(one)) for one in servers]
-    table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
+    table(("SERVER", "WANTED", "APPLIED", "ACKNOWLEDGED"), rows)
 
 
 def objects(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The receipts as JSON has them; done_at: null until the host obeys."""
+    """The receipts as JSON has them; acknowledged_at: null until the host obeys."""
     return [
         {
             "server": one["server_name"],
             "wanted": one["wanted"],
             "applied": one["applied"],
             "done": one["done"],
-            "done_at": one["at"] if one["done"] else None,
+            "acknowledged_at": one["acknowledged_at"] if one["done"] else None,
             "host": one["host"],
         }
         for one in servers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -22,8 +23,10 @@ MOST_AN_HOUR = 50
 log = logger("keyrack")
 
 
-def raise_once(instance: Instance, server_id: int, code: str, words: str) -> None:
-    """Raise an alarm about a server, unless the same was raised within the last hour. code: the event's reason."""
+def raise_once(
+    instance: Instance, server_id: int, code: str, words: str, details: Mapping[str, str] | None = None
+) -> None:
+    """Raise an alarm about a server, unless the same was raised within the last hour. code, details: of the event."""
     now = instance.now()
 
     def is_known(connection: Connection) -> bool:
@@ -31,7 +34,9 @@ def raise_once(instance: Instance, server_id: int, code: str, words: str) -> Non
 
     def add(connection: Connection) -> bool:
         server = servers.by_id(connection, server_id)
-        return server is not None and not is_known(connection) and record(connection, server, code, words, now)
+        if server is None or is_known(connection):
+            return False
+        return record(connection, server, code, words, now, details)
 
     try:
         if not instance.database.read(is_known) and instance.database.write(add):
@@ -72,7 +77,14 @@ def raise_about_database(instance: Instance, code: str, summary: str) -> bool:
     return not instance.database.read(is_known) and instance.database.write(add)
 
 
-def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> bool:
+def record(
+    connection: Connection,
+    server: Server,
+    code: str,
+    words: str,
+    now: datetime,
+    details: Mapping[str, str] | None = None,
+) -> bool:
     """Leave the event of an alarm, in the transaction of what it is about; whether there is one.
 
     Beyond MOST_AN_HOUR with one code of a server there is one more, which says so: what a host tells may be new each
@@ -95,7 +107,7 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
         server_id=server.id,
         summary=_summary(words),
         level="alarm",
-        details={},
+        details=details or {},
     )
     return True
 

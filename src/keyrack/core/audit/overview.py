@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
 
+from keyrack.core.audit import standing
 from keyrack.core.audit.key_counts import KeyCounts
+from keyrack.core.audit.standing import Alarms
 from keyrack.core.audit.tallies import DELAYS, LATER, LOGIN, day_of, within
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
@@ -20,7 +22,7 @@ from keyrack.store.engine.prepared import Row
 from keyrack.store.keys import requests
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SOON, LATELY = timedelta(days=7), timedelta(days=1)
+SOON = timedelta(days=7)
 DAYS = 30
 LAGS = ((1, "1 change"), (5, "2 to 5 changes"), (20, "6 to 20 changes"))
 """How far behind hosts are, as they are counted: up to so many changes; what is beyond is FAR."""
@@ -30,20 +32,21 @@ DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour",
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Rows as store/overview.py has them. alarms: of the last day; requests: how many wait; keys: the users' keys,
+    """Rows as store/overview.py has them. alarms: those that stand, those settled lately, and what other hosts say;
+    webhooks: those whose receivers take nothing; requests: how many wait; keys: the users' keys,
     counted a minute ago at most; days: per day of the last month, or of its end where more happened than is counted,
     the oldest first, how much was done and how much refused; logins: that hosts told of, per day of the last month;
     delays: how long hosts took to obey what was decided in that time, how often each.
     """
 
-    alarms: list[Row]
+    alarms: Alarms
+    webhooks: list[Row]
     unmanaged: list[Row]
     silent: list[Row]
     behind: list[Row]
     ending: list[Row]
     ending_keys: list[Row]
-    undone: list[Row]
-    unconfirmed: list[Row]
+    unacknowledged: list[Row]
     requests: int
     keys: KeyCounts
     days: tuple[tuple[datetime, int, int], ...]
@@ -54,8 +57,8 @@ class Overview:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
-        hosts = self.alarms or self.unmanaged or self.silent or self.behind or self.undone
-        return not (hosts or self.ending or self.ending_keys or self.unconfirmed or self.requests)
+        hosts = self.alarms.standing or self.alarms.saying or self.unmanaged or self.silent or self.behind
+        return not (hosts or self.webhooks or self.ending or self.ending_keys or self.unacknowledged or self.requests)
 
     @property
     def lags(self) -> tuple[tuple[str, int], ...]:
@@ -76,14 +79,14 @@ def look(instance: Instance, actor: Actor) -> Overview:
 def _look(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
     logins, delays = _tallies(connection, workspace, now)
     return Overview(
-        alarms=rows.alarms(connection, workspace, now - LATELY),
+        alarms=standing.look(instance, connection, workspace),
+        webhooks=rows.failing_webhooks(connection, workspace),
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),
         behind=rows.behind(connection, workspace),
         ending=rows.ending(connection, workspace, now, now + SOON),
         ending_keys=rows.ending_keys(connection, workspace, now, now + SOON),
-        undone=rows.undone(connection, workspace),
-        unconfirmed=rows.unconfirmed(connection, workspace),
+        unacknowledged=rows.unacknowledged(connection, workspace),
         requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
         keys=instance.key_counts.of(connection, workspace, now),
         days=_days(connection, workspace, now),

@@ -18,7 +18,7 @@ from keyrack.store.database import Database, DatabaseUnavailable
 LOGIN = "login"
 DELAYS = (1, 10, 60, 3600, 86_400)
 """Seconds within which a host obeyed: each delay counts for the shortest that it kept."""
-LATER = "delivered later"
+LATER = "acknowledged later"
 KEPT_DAYS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -26,8 +26,8 @@ log = logger("keyrack")
 
 
 def within(seconds: int) -> str:
-    """What a delivery within so many seconds of DELAYS is counted as."""
-    return f"delivered in {seconds} s"
+    """What an acknowledgement within so many seconds of DELAYS is counted as."""
+    return f"acknowledged in {seconds} s"
 
 
 def day_of(at: datetime) -> int:
@@ -48,8 +48,8 @@ class Tallies:
         if number:
             self._count((workspace_id, day_of(at), LOGIN), number)
 
-    def delivered(self, workspace_id: int, seconds: float, at: datetime) -> None:
-        """Count a delivery that took so long."""
+    def acknowledged(self, workspace_id: int, seconds: float, at: datetime) -> None:
+        """Count an acknowledgement that came so long after the change."""
         kept = next((within(most) for most in DELAYS if seconds <= most), LATER)
         self._count((workspace_id, day_of(at), kept), 1)
 

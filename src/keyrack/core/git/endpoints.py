@@ -44,7 +44,7 @@ class GitEndpoint:
 
         def note(connection: Connection) -> None:
             for offboarding_id, count in stopped.items():
-                git_endpoints.confirm(connection, offboarding_id, number, now, count)
+                git_endpoints.acknowledge(connection, offboarding_id, number, now, count)
 
         self._instance.database.write(note)
 

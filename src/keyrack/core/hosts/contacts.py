@@ -192,7 +192,7 @@ class Known:
         """What is known of each server now, to be looked at again."""
         return dict(self._standings)
 
-    def confirmed(self) -> None:
+    def note_look(self) -> None:
         """All that is known was looked at."""
         self._looked_at = self._clock()
 

@@ -189,7 +189,7 @@ def _take_seat(
     seat = server.facts.get(SEAT) or {}
     runs = seat.get("before") or []
     mine = {**asdict(identity), "address": address, "at": arrived.timestamp()}
-    if identity.run in runs and arrived.timestamp() < seat.get("at", 0) + LATE.total_seconds():
+    if identity.run in runs and abs(arrived.timestamp() - seat.get("at", 0)) < LATE.total_seconds():
         return Refusal(Kind.UNAVAILABLE, "seat-unsure", "Another run of this agent began just now.", retry_after=1)
     if identity.run in runs or _is_another_machine(seat, identity):
         return _note_copy(work, server, seat, mine)

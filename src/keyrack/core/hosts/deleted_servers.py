@@ -30,7 +30,7 @@ MOST_TAKEN_AWAY = 1000
 MOST_REFUSED = 100_000  # its key files are empty in any case
 
 
-def bury(work: Work, server: Server, revision: int) -> bool:
+def keep(work: Work, server: Server, revision: int) -> bool:
     """Note what a server's host must still be told; the caller deletes the server. False: it has no host."""
     secret_hash = deleted_servers.secret_of(work.connection, server.id)
     if secret_hash is None:
@@ -128,7 +128,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mappin
             if state != APPLIED:
                 # It can say so again and again, and whoever is root there say anything.
                 news.tell(work, gone, f"The deleted host {gone.name} did not take its last document: {words or state}")
-            elif is_last and deleted_servers.confirm(work.connection, gone.id, work.now):
+            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
                     (f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""))[: news.LONGEST],

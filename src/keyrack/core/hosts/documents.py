@@ -19,7 +19,8 @@ from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.keys.access import Damaged, Line
+from keyrack.core.keys.access import Damaged, Reason
+from keyrack.core.sealing import row_name
 from keyrack.errors import Refusal
 from keyrack.logs import logger
 from keyrack.model import Server
@@ -56,7 +57,7 @@ Built = BuiltDocument | Refusal
 
 
 class _Entry(NamedTuple):
-    """What is made of a line once, and kept with it."""
+    """What is made of a reason once, and kept with it."""
 
     key: AuthorizedKey
     text: str
@@ -100,7 +101,10 @@ def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | N
     if document is None:
         return None
     for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:
-        alarms.raise_once(instance, server_id, "seal-broken", f"{row.words}, until it is removed or entered again.")
+        name = row_name(row.kind, row.id)
+        details = {"row": name, "found": "changed"} if name else {}
+        words = f"{row.words}, until it is removed or entered again."
+        alarms.raise_once(instance, server_id, "seal-broken", words, details)
     text = host_document.encode(document, built.texts)
     return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
 
@@ -112,12 +116,12 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
     damaged = (*(Damaged("password of system user", user.id) for user in damaged_accounts), *decision.damaged)
     if decision.held_back:
         wanted = _accounts_without(connection, server, wanted, decision.held_back)
-    users, texts = _by_account(decision.lines)
+    users, texts = _by_account(decision.reasons)
     frozen, _ = _by_account(decision.frozen)
     glass: dict[str, dict[str, None]] = {}
-    for line in decision.lines:
-        if line.break_glass:
-            glass.setdefault(line.username, {})[line.public_key] = None
+    for reason in decision.reasons:
+        if reason.break_glass:
+            glass.setdefault(reason.username, {})[reason.public_key] = None
     document = HostDocument(
         host=server.host,
         revision=server.revision,
@@ -154,47 +158,48 @@ def _accounts_without(
     return kept
 
 
-def _by_account(lines: Iterable[Line]) -> tuple[dict[str, list[AuthorizedKey]], dict[str, list[str]]]:
-    """The keys of lines, and the text of each, by the name of their account, in their order."""
+def _by_account(reasons: Iterable[Reason]) -> tuple[dict[str, list[AuthorizedKey]], dict[str, list[str]]]:
+    """The keys that reasons open to, and the text of each, by the name of their account, in their order."""
     keys: dict[str, list[AuthorizedKey]] = {}
     texts: dict[str, list[str]] = {}
-    for username, some in groupby(widest(lines), attrgetter("username")):
-        entries = [_entry(line) for line in some]
+    for username, some in groupby(widest(reasons), attrgetter("username")):
+        entries = [_entry(reason) for reason in some]
         keys[username] = [entry.key for entry in entries]
         texts[username] = [entry.text for entry in entries]
     return keys, texts
 
 
-def _entry(line: Line) -> _Entry:
-    made: list[_Entry] = line.made
+def _entry(reason: Reason) -> _Entry:
+    made: list[_Entry] = reason.made
     if not made:
-        key = AuthorizedKey(line.public_key, line.expires_at, line.options, line.name)
+        key = AuthorizedKey(reason.public_key, reason.expires_at, reason.options, reason.name)
         made.append(_Entry(key, host_document.key_text(key)))
     return made[0]
 
 
-def widest(lines: Iterable[Line]) -> list[Line]:
-    """The lines of each key on a system user, without those that defeat another one's end or are of no use.
+def widest(reasons: Iterable[Reason]) -> list[Reason]:
+    """The reasons that become lines of sshd's files, in their order: those of each key on a system user, without those
+    that defeat another one's end or are of no use.
 
     sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
     lines with the same options are one, the one that ends last; a line without options that lasts as long makes a
     line with options pointless; and the others stand in the order of what they allow, the widest first, so that
     each counts until its own end and no narrow one hides a wider one.
     """
-    best: dict[tuple[str, str, tuple[str, ...]], Line] = {}
-    for line in lines:
-        place = (line.username, line.public_key, line.options)
+    best: dict[tuple[str, str, tuple[str, ...]], Reason] = {}
+    for reason in reasons:
+        place = (reason.username, reason.public_key, reason.options)
         known = best.get(place)
-        if known is None or _later(line.expires_at, known.expires_at):
-            best[place] = line
+        if known is None or _later(reason.expires_at, known.expires_at):
+            best[place] = reason
     kept = []
-    for (username, public_key, limits), line in best.items():
+    for (username, public_key, limits), reason in best.items():
         free = best.get((username, public_key, ())) if limits else None
-        if free is None or "no-touch-required" in limits or _later(line.expires_at, free.expires_at):
-            kept.append(line)
+        if free is None or "no-touch-required" in limits or _later(reason.expires_at, free.expires_at):
+            kept.append(reason)
     # In two steps, and by one text, which takes a quarter of the time: no name of an account holds a NUL.
-    kept.sort(key=lambda line: _narrowness(line.options) if line.options else _WIDEST)
-    kept.sort(key=lambda line: f"{line.username}\0{line.public_key}")
+    kept.sort(key=lambda reason: _narrowness(reason.options) if reason.options else _WIDEST)
+    kept.sort(key=lambda reason: f"{reason.username}\0{reason.public_key}")
     return kept
 
 

@@ -16,7 +16,7 @@ from keyrack.core.hosts import copies, deleted_servers, host_keys, news, reports
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.keys.access import MOST_UNCONFIRMED
+from keyrack.core.keys.access import MOST_UNACKNOWLEDGED
 from keyrack.core.people import offboarding, throttle
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
@@ -256,8 +256,8 @@ def _count(instance: Instance, server: Server, judged: _JudgedReport, delay: flo
     now = instance.now()
     instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in judged.logins), now)
     if delay is not None:
-        instance.figures.delivered([delay])
-        instance.tallies.delivered(server.workspace_id, delay, now)
+        instance.figures.acknowledged(delay)
+        instance.tallies.acknowledged(server.workspace_id, delay, now)
 
 
 def _attempt(instance: Instance, server: Server) -> Attempt:
@@ -362,7 +362,7 @@ def _take(
     if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
         values |= receipts.applied(work.connection, now.id, now.enrolled_at, applied, lineage, work.now)
         delay = (work.now - now.updated_at).total_seconds()
-        _note_applied(work, now.id, applied, awaited)
+        _acknowledge(work, now.id, applied, awaited)
     if (version := _fact(body, "agent_version")) is not None:
         values["agent_version"] = version
     if judged.host_keys is not None:
@@ -373,17 +373,17 @@ def _take(
     return values, delay
 
 
-def _note_applied(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
-    """Note what a host obeys for whatever waited for its word."""
-    if host_reports.DELIVERIES in awaited:
-        credentials.note_delivery(work.connection, server_id, applied, work.now)
+def _acknowledge(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
+    """Note with whatever waited for it that its host applied this revision."""
+    if host_reports.CREDENTIALS in awaited:
+        credentials.acknowledge(work.connection, server_id, applied, work.now)
     # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
-    if host_reports.REFUSALS in awaited and revocations.confirm(
-        work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED
+    if host_reports.REVOCATIONS in awaited and revocations.acknowledge(
+        work.connection, server_id, applied, work.now, most=MOST_UNACKNOWLEDGED
     ):
         work.bump_revision(server_id)
-    elif host_reports.REMOVALS in awaited:
-        offboarding.confirm(work, server_id, applied)
+    elif host_reports.OFFBOARDINGS in awaited:
+        offboarding.acknowledge(work, server_id, applied)
 
 
 def _not_applied(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any
 
 from keyrack.core.hosts.news import raise_alarm
 from keyrack.core.hosts.news import tell as _tell
@@ -17,6 +17,7 @@ from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
+from keyrack.store.hosts.reported_facts import is_port
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
@@ -28,6 +29,7 @@ MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_f
 SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
 MOST_WRITERS = 20
+TAKEN = "undone_taken"  # the reason with which somebody let a host observe that had taken enforcing back
 PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
 MOST_SECTIONS, MOST_LINES = 8, 60
 SSH_PORT = "ssh_port"  # where the host's sshd listens for people
@@ -106,9 +108,11 @@ class EnforcingPlan:
     sections: Mapping[str, Sequence[str]]
 
 
-def is_port(value: object) -> TypeGuard[int]:
-    """Whether this is a number that a port has."""
-    return type(value) is int and 1 <= value <= 65_535
+def is_undone(server: Server) -> bool:
+    """Whether a host took enforcing back, or could not begin, and nobody decided since that it may observe."""
+    taken = server.facts.get(TAKEN)
+    is_new = taken is None or server.facts.get("undone", taken) != taken
+    return server.facts.get("enforcement") == UNDONE and is_new
 
 
 def plan_of(server: Server) -> EnforcingPlan | None:

@@ -24,6 +24,7 @@ from keyrack.ssh import public_key
 from keyrack.store.hosts import host_keys
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.hosts.host_keys import HostKey
+from keyrack.store.hosts.reported_facts import is_port
 
 MOST = 16
 AT_ONCE = 200
@@ -62,7 +63,7 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
         return None
     port = said.get("port") if isinstance(said, Mapping) else None
     lines = said.get("keys") if isinstance(said, Mapping) else None
-    if type(port) is not int or not 1 <= port <= 65_535 or not isinstance(lines, list) or len(lines) > MOST:
+    if not is_port(port) or not isinstance(lines, list) or len(lines) > MOST:
         raise invalid("host_keys", f"This takes a port and at most {MOST} keys.")
     keys: dict[str, str] = {}
     for line in lines:
@@ -193,7 +194,7 @@ def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list
     while cursor is not None:
         page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=AT_ONCE)
         for way in page.items:
-            accounts.setdefault(way.server.id, (way.server, {}))[1][way.line.username] = None
+            accounts.setdefault(way.server.id, (way.server, {}))[1][way.reason.username] = None
         cursor = page.next
     keys = instance.database.read(lambda connection: host_keys.of_servers(connection, accounts))
     return [_reachable(server, names, keys.get(server.id, ())) for server, names in accounts.values()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
+from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE, TAKEN, UNDONE
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
@@ -43,7 +43,10 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             # Why it was undone the last time is of no matter any more.
-            facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
+            facts = {name: fact for name, fact in server.facts.items() if name not in ("undone", TAKEN)}
+            if mode == OBSERVE and server.facts.get("enforcement") == UNDONE:
+                # The host goes on saying so, as it would not enforce before somebody asks anew.
+                facts[TAKEN] = server.facts.get("undone", server.facts.get(TAKEN, ""))
             servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
             work.bump_revision(server.id)
             work.record(f"Host {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning")

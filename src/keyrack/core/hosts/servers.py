@@ -26,11 +26,18 @@ from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import deleted_servers as deleted_rows
 from keyrack.store.hosts import servers
+from keyrack.store.hosts.server_states import BEHIND as BEHIND
+from keyrack.store.hosts.server_states import HOST_KEY as HOST_KEY
+from keyrack.store.hosts.server_states import NEW as NEW
+from keyrack.store.hosts.server_states import PROBLEMS as PROBLEMS
 from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
-STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
-"""Not heard of lately; not obeying the newest document yet; not enrolled yet."""
+SILENT = "silent"
+STATES = (SILENT, BEHIND, NEW, HOST_KEY, PROBLEMS)
+"""Not heard of lately; not obeying the newest document yet; not enrolled yet; showing a host key that nobody confirmed;
+with something wrong there, by its own word or as two machines go by its identity or the database went back.
+"""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
 # A name whose last part is a number reads as an IPv4 address to everything else (URL Standard, 3.5).
@@ -153,8 +160,7 @@ def find(
                 actor.workspace_id,
                 search=search,
                 silent_since=instance.now() - ONLINE if state == SILENT else None,
-                behind=state == BEHIND,
-                enrolled=state != NEW,
+                state="" if state == SILENT else state,
                 offset=offset,
                 limit=limit,
                 after=after,
@@ -242,9 +248,9 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             # Raised before the event, which names it: so receipts tell when the host has obeyed.
-            delivered = deleted_servers.bury(work, server, work.bump_revision(server.id))
+            has_host = deleted_servers.keep(work, server, work.bump_revision(server.id))
             waits = (
-                "; its host is told at its next contact that no key of Keyrack opens it any more" if delivered else ""
+                "; its host is told at its next contact that no key of Keyrack opens it any more" if has_host else ""
             )
             work.record(f"Deleted host {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from keyrack.core.hosts.facts import SSH_PORT, is_port
+from keyrack.core.hosts.facts import SSH_PORT
 from keyrack.model import Server
+from keyrack.store.hosts.reported_facts import is_port
 
 USUAL_PORT = 22
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen, news, refused_logins
+from keyrack.core.hosts import copies, last_seen, news, refused_logins, went_back
 from keyrack.core.hosts.facts import (
     AUTO,
     ENFORCE,
@@ -19,6 +19,7 @@ from keyrack.core.hosts.facts import (
     UNINSTALLED,
     UNMANAGED,
     UNPROVEN,
+    is_undone,
 )
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
@@ -103,12 +104,7 @@ def _copied(server: Server) -> tuple[str, ...]:
 
 
 def _went_back(server: Server) -> tuple[str, ...]:
-    if server.went_back_at is None:
-        return ()
-    words = "the host obeyed what this database does not know, so the database went back"
-    if server.compared_at is None:
-        return (f"{words}; nothing new reaches the host until it has told its last document",)
-    return (f"{words}; what the host refused stays refused: keyrack hosts resync {server.id}",)
+    return () if server.went_back_at is None else (went_back.words(server),)
 
 
 def _state(server: Server, enforcement: str, online: bool) -> str:
@@ -122,7 +118,7 @@ def _state(server: Server, enforcement: str, online: bool) -> str:
         return "silent"
     if enforcement == TRYING:
         return "trying to enforce"
-    if enforcement == UNDONE:
+    if is_undone(server):
         return "enforcing undone"
     if enforcement == UNMANAGED:
         return "key files only"

@@ -124,14 +124,22 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
         if server is None or (server.went_back_at is not None and server.compared_at is None):
             return
         servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
-        words = (
+        said = (
             f"The database went back: host {server.name} obeys revision {revision}, and this database, "
             f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
             f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
         )
-        alarms.record(work.connection, server, CODE, words, work.now)
+        alarms.record(work.connection, server, CODE, said, work.now)
 
     _attempt(instance, server_id).write(change)
+
+
+def words(server: Server) -> str:
+    """That a server's host knows more than this database, and what that means."""
+    what = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return f"{what}; nothing new reaches the host until it has told its last document"
+    return f"{what}; what the host refused stays refused: keyrack hosts resync {server.id}"
 
 
 def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
@@ -221,12 +229,12 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     rows = []
     here = set()
     refused = set(document.revoked)
-    for line in access.lines(work.connection, server, work.now)[0]:
-        here.add((line.username, line.public_key, line.options))
-        if line.key_entered_at > server.went_back_at:
-            refused.discard(line.public_key)
-        if line.entered_at <= server.went_back_at:
-            row = _held(line, of_host)
+    for reason in access.reasons(work.connection, server, work.now)[0]:
+        here.add((reason.username, reason.public_key, reason.options))
+        if reason.key_entered_at > server.went_back_at:
+            refused.discard(reason.public_key)
+        if reason.entered_at <= server.went_back_at:
+            row = _held(reason, of_host)
             if row is not None:
                 rows.append(row)
     for (username, key, options), entry in of_host.items():
@@ -243,16 +251,16 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(line: access.Line, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
-    """The row that holds a line back, or None where the host's document let it in for as long."""
-    free = of_host.get((line.username, line.public_key, ()))
-    if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):
+def _held(reason: access.Reason, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
+    """The row that holds a reason back, or None where the host's document let it in for as long."""
+    free = of_host.get((reason.username, reason.public_key, ()))
+    if free is not None and "no-touch-required" not in reason.options and _lasts(free.expires_at, reason.expires_at):
         return None
-    same = of_host.get((line.username, line.public_key, line.options))
-    if same is not None and _lasts(same.expires_at, line.expires_at):
+    same = of_host.get((reason.username, reason.public_key, reason.options))
+    if same is not None and _lasts(same.expires_at, reason.expires_at):
         return None
     until = None if same is None else same.expires_at
-    return _row(LINE, line.username, line.public_key, line.options, until, line.name)
+    return _row(LINE, reason.username, reason.public_key, reason.options, until, reason.name)
 
 
 def _row(

@@ -20,16 +20,16 @@ from keyrack.ssh.fingerprint import of_line
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.keys import access, credentials, revocations, terms
 
-# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
-MOST_UNCONFIRMED = 50_000
+# Told at once to a host that has not acknowledged them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNACKNOWLEDGED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Reason:
     """One reason for one key to stand on one system user.
 
     entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
-    credential, or grant and user_key: what makes it. made: what a document makes of this very line, kept with it.
+    credential, or grant and user_key: what makes it. made: what a document makes of this very reason, kept with it.
     """
 
     username: str
@@ -82,16 +82,16 @@ class Whose:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who can log in on a server. lines: every way in; revoked: what the host refuses whatever else lets it in, by
+    """Who can log in on a server. reasons: every way in; revoked: what the host refuses whatever else lets it in, by
     type and base64; damaged: rows left out; held_back: what a database that went back would do, and does not; frozen:
     ways in that open no new session until somebody confirms their keys.
     """
 
-    lines: tuple[Line, ...]
+    reasons: tuple[Reason, ...]
     revoked: tuple[str, ...]
     damaged: tuple[Damaged, ...]
     held_back: tuple[held_back.HeldBack, ...] = ()
-    frozen: tuple[Line, ...] = ()
+    frozen: tuple[Reason, ...] = ()
 
 
 def decide(
@@ -117,8 +117,8 @@ def decide(
             f"Rows of {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
             "for it, and its host keeps to what it was told last.",
         )
-    entered, damaged = lines(connection, server, now, whose)
-    known = {line.fingerprint for line in entered} if ways_alone else None
+    entered, damaged = reasons(connection, server, now, whose)
+    known = {reason.fingerprint for reason in entered} if ways_alone else None
     revoked, damaged_revocations = _revoked(instance, connection, server, whose, known)
     held: tuple[held_back.HeldBack, ...] = ()
     if server.compared_at is not None:
@@ -131,9 +131,9 @@ def decide(
                 "signed for it.",
             )
         entered = tuple(_without_held_back(entered, held))
-    frozen = tuple(line for line in entered if line.frozen)
+    frozen = tuple(reason for reason in entered if reason.frozen)
     if frozen:
-        entered = tuple(line for line in entered if not line.frozen)
+        entered = tuple(reason for reason in entered if not reason.frozen)
     return Decision(entered, revoked, (*damaged, *damaged_revocations), held, frozen)
 
 
@@ -147,50 +147,50 @@ def changed(server: Server) -> Refusal:
     )
 
 
-def lines(
+def reasons(
     connection: Connection, server: Server, now: datetime, whose: Whose | None = None
-) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
+) -> tuple[tuple[Reason, ...], tuple[Damaged, ...]]:
     """All that lets a key in on a server, or the keys of one user, from rows whose seals hold, and the others."""
-    sound: list[Line] = []
+    sound: list[Reason] = []
     damaged: list[Damaged] = []
     for row in (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose)):
-        if type(row) is Line:
+        if type(row) is Reason:
             sound.append(row)
         elif isinstance(row, Damaged):
             damaged.append(row)
     return tuple(sound), tuple(damaged)
 
 
-def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
+def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Reason | Damaged]:
     """What the server's own credentials let in."""
     fingerprints = whose.fingerprints if whose else None
     frozen_server = server.frozen_at is not None
-    for checked, holds, delivered in credentials.checked_credentials(connection, server.id, now, fingerprints):
+    for checked, holds, acknowledged in credentials.checked_credentials(connection, server.id, now, fingerprints):
         credential = checked.credential
         if not holds:
             yield Damaged("credential", credential.id)
             continue
-        # A large host's document is made anew for each of its keys that changes: all other lines are the same ones.
-        line: Line | None = checked.made if delivered else None
-        if line is None:
-            line = _line_of(credential if delivered else replace(credential, delivered=False))
-            if line is None:
+        # A large host's document is made anew for each of its keys that changes: all other reasons are the same ones.
+        reason: Reason | None = checked.made if acknowledged else None
+        if reason is None:
+            reason = _reason_of(credential if acknowledged else replace(credential, acknowledged=False))
+            if reason is None:
                 continue
-            if delivered:
-                checked.made = line
+            if acknowledged:
+                checked.made = reason
         if (frozen_server or credential.frozen_at is not None) and _is_frozen(
             server, credential, glass=bool(credential.break_glass)
         ):
-            line = replace(line, frozen=True)
-        yield line
+            reason = replace(reason, frozen=True)
+        yield reason
 
 
-def _line_of(credential: Credential) -> Line | None:
+def _reason_of(credential: Credential) -> Reason | None:
     """What a credential lets in while nothing is frozen; None where its key cannot obey its restrictions."""
     limits = options_of(credential.restrictions, credential.key_type)
     if limits is None:
         return None
-    return Line(
+    return Reason(
         username=credential.username,
         public_key=credential.public_key,
         options=limits,
@@ -202,7 +202,7 @@ def _line_of(credential: Credential) -> Line | None:
     )
 
 
-def _granted(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
+def _granted(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Reason | Damaged]:
     """What grants let in."""
     for granted in access.granted_keys(
         connection, server.id, server.workspace_id, now, whose.user_id if whose else None
@@ -217,7 +217,7 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
         limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
-        yield Line(
+        yield Reason(
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
@@ -246,20 +246,20 @@ def _first(end: datetime | None, other: datetime | None) -> datetime | None:
     return min(end, other)
 
 
-def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
-    """The lines without what the host refused before the database went back and nobody entered again since."""
+def _without_held_back(found: Iterable[Reason], held: Iterable[held_back.HeldBack]) -> Iterator[Reason]:
+    """The reasons without what the host refused before the database went back and nobody entered again since."""
     refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
     by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
-    for line in found:
-        since = refused.get(line.public_key)
-        if since is not None and line.key_entered_at <= since:
+    for reason in found:
+        since = refused.get(reason.public_key)
+        if since is not None and reason.key_entered_at <= since:
             continue
-        row = by_line.get((line.username, line.public_key, line.options))
-        if row is None or line.entered_at > row.since:
-            yield line
+        row = by_line.get((reason.username, reason.public_key, reason.options))
+        if row is None or reason.entered_at > row.since:
+            yield reason
         elif row.until is not None:
-            ends = row.until if line.expires_at is None else min(row.until, line.expires_at)
-            yield replace(line, expires_at=ends)
+            ends = row.until if reason.expires_at is None else min(row.until, reason.expires_at)
+            yield replace(reason, expires_at=ends)
 
 
 def _revoked(
@@ -279,7 +279,7 @@ def _revoked(
         return (), ()
     if whose is None:
         most = instance.settings.max_revoked_keys
-        revoked = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
+        revoked = revocations.lines_for(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
     else:
         revoked = revocations.lines_of(connection, server.id, whose.fingerprints)
     for fingerprint, line in revoked:

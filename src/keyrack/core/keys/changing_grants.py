@@ -7,8 +7,8 @@ from typing import Any
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import event_terms, propagation
-from keyrack.core.keys.grants import LONGEST_REASON, held_keys
+from keyrack.core.keys import event_terms
+from keyrack.core.keys.grants import let_in
 from keyrack.core.lookups import own_grant
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
@@ -38,8 +38,7 @@ def change(
         if restrictions is not KEEP:
             values["restrictions"] = validation.restrictions(restrictions)
         if reason is not KEEP:
-            empty = reason in (None, "")
-            values["reason"] = None if empty else validation.text(reason, field="reason", maximum=LONGEST_REASON)
+            values["reason"] = validation.reason(reason) or None
         if expires_at is not KEEP or duration is not None:
             wanted = None if expires_at is KEEP else expires_at
             values["expires_at"] = validation.end(instance.now(), wanted, duration=duration)
@@ -72,8 +71,7 @@ def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
         return grant
     grants.change_grant(work.connection, grant.id, other, at=work.now)
     if grant.has_begun(work.now) and other.keys() != {"reason"}:
-        opened = grants.servers_of_grant(work.connection, grant)
-        propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
+        let_in(work, grant)
     words = ", ".join(_words(name, value, _of(grant, name)) for name, value in other.items())
     work.record(
         f"Changed grant {grant.id} of the login as {grant.system_user}: {words}",

@@ -75,8 +75,8 @@ def claim(
         owner = user_keys.person(actor)
         name = None if title is None else validation.text(title, field="title")
         key = validation.public_key(instance, actor.workspace_id, public_key)
-        page = _NONCE.search(challenge) if isinstance(challenge, str) and len(challenge) < 10_000 else None
-        if page is None:
+        nonce = _NONCE.search(challenge) if isinstance(challenge, str) and len(challenge) < 10_000 else None
+        if nonce is None:
             raise invalid("challenge", "challenge takes the text that POST /keys/challenge answered.")
         if not isinstance(signature, str):
             raise invalid("signature", "signature takes the text of the .sig file.")
@@ -84,8 +84,8 @@ def claim(
         # Used up for itself: a wrong signature is no second try.
         def use_up(work: Work) -> str | None:
             work.no_event("a challenge is used once, whatever comes of it")
-            ends = challenges.take(work.connection, user_id=owner, fingerprint=key.fingerprint, nonce=page[1])
-            return None if ends is None or ends <= work.now else _text(work, owner, key, page[1], ends)
+            ends = challenges.take(work.connection, user_id=owner, fingerprint=key.fingerprint, nonce=nonce[1])
+            return None if ends is None or ends <= work.now else _text(work, owner, key, nonce[1], ends)
 
         text = attempt.write(use_up)
         if text is None:

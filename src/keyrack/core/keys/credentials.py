@@ -82,7 +82,7 @@ def add(
             )
             return added
 
-        return attempt.write(change, looks=True, foresight=asked)
+        return attempt.write(change, looks=True, foresight=asked, gathers=True)
 
 
 def check_server(instance: Instance, actor: Actor, server_id: int) -> None:

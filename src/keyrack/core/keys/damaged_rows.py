@@ -21,60 +21,48 @@ from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_text
 from keyrack.store import tables
-from keyrack.store import tables as held
 from keyrack.store.keys import credentials, grants, user_keys
 from keyrack.store.people import workspaces
 from keyrack.store.per_server import batch
 from keyrack.store.sealing import access_tree, sealed, sealed_tables
-from keyrack.store.tables import (
-    access_request_approvals,
-    access_requests,
-    authenticators,
-    expired_keys,
-    host_keys,
-    identities,
-    key_sources,
-    request_rules,
-    web_sessions,
-)
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
 KINDS: Mapping[str, Table] = {
-    CREDENTIAL: held.credentials,
-    GRANT: held.grants,
-    USER_KEY: held.user_keys,
-    "access-key": held.access_keys,
-    "deleted-server": held.deleted_servers,
-    "deleted-server-key": held.deleted_server_keys,
-    "deploy-key": held.deploy_keys,
-    "enrolment": held.enrolments,
-    "group": held.groups,
-    "group-member": held.group_members,
-    "held-back": held.held_back,
-    "host-key": host_keys,
-    "project": held.projects,
-    "removed-account": held.removed_accounts,
-    "repository": held.repositories,
-    "repository-member": held.repository_members,
-    "revocation": held.revocations,
-    "authenticator": authenticators,
-    "expired-key": expired_keys,
-    "former-path": held.repository_names,
-    "identity": identities,
-    "web-session": web_sessions,
-    "revoked-key": held.revoked_keys,
-    "server": held.servers,
-    "system-user": held.system_users,
-    "tag": held.server_tags,
-    "token": held.tokens,
-    "user": held.users,
-    "key-source": key_sources,
-    "offboarding": tables.metadata.tables["offboardings"],
+    CREDENTIAL: tables.credentials,
+    GRANT: tables.grants,
+    USER_KEY: tables.user_keys,
+    "access-key": tables.access_keys,
+    "deleted-server": tables.deleted_servers,
+    "deleted-server-key": tables.deleted_server_keys,
+    "deploy-key": tables.deploy_keys,
+    "enrolment": tables.enrolments,
+    "group": tables.groups,
+    "group-member": tables.group_members,
+    "held-back": tables.held_back,
+    "host-key": tables.host_keys,
+    "project": tables.projects,
+    "removed-account": tables.removed_accounts,
+    "repository": tables.repositories,
+    "repository-member": tables.repository_members,
+    "revocation": tables.revocations,
+    "authenticator": tables.authenticators,
+    "expired-key": tables.expired_keys,
+    "former-path": tables.repository_names,
+    "identity": tables.identities,
+    "web-session": tables.web_sessions,
+    "revoked-key": tables.revoked_keys,
+    "server": tables.servers,
+    "system-user": tables.system_users,
+    "tag": tables.server_tags,
+    "token": tables.tokens,
+    "user": tables.users,
+    "key-source": tables.key_sources,
+    "offboarding": tables.offboardings,
     "offboarding-git": tables.offboarding_git,
     "offboarding-host": tables.offboarding_hosts,
-    "access-request": access_requests,
-    "access-request-approval": access_request_approvals,
-    "request-rule": request_rules,
+    "access-request": tables.access_requests,
+    "access-request-approval": tables.access_request_approvals,
+    "request-rule": tables.request_rules,
     "key-policy": tables.key_policies,
 }
 _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
@@ -176,7 +164,7 @@ def find(
             last = began
             looked = 0
             for place, row in _looked_at(connection, actor.workspace_id, began):
-                looked += OF_A_SERVER if place.table == held.servers.name else 1
+                looked += OF_A_SERVER if place.table == tables.servers.name else 1
                 if row is not None and (server_id is None or server_id in row.server_ids):
                     found.append(row)
                 last = place
@@ -185,6 +173,21 @@ def find(
             return DamagedPage(tuple(found), None)
 
         return attempt.read(question)
+
+
+def is_damaged(connection: Connection, workspace_id: int, name: str) -> bool:
+    """Whether a row is there and not as Keyrack wrote it; name: as an alarm names it, such as grants:5."""
+    table_name, _, rest = name.partition(":")
+    table = tables.metadata.tables.get(table_name)
+    if table is None or table not in sealed.TABLES:
+        return True
+    columns = list(table.primary_key)
+    parts = rest.split(",", len(columns) - 1)
+    values = [
+        int(part) if isinstance(column.type, Integer) else part for column, part in zip(columns, parts, strict=True)
+    ]
+    named = [column == value for column, value in zip(columns, values, strict=True)]
+    return any(row is not None for _, row in _of_table(connection, workspace_id, table, *named))
 
 
 def may_remove(instance: Instance, actor: Actor, name: str) -> None:
@@ -369,7 +372,7 @@ def _belonging(table: Table) -> str:
 def _of_table(
     connection: Connection, workspace_id: int, table: Table, *where: Any, after: Sequence[Any] = ()
 ) -> Iterator[Looked]:
-    own, at_once = belongs(table, workspace_id), SERVERS_AT_ONCE if table is held.servers else AT_ONCE
+    own, at_once = belongs(table, workspace_id), SERVERS_AT_ONCE if table is tables.servers else AT_ONCE
     for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
         for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
             place = RowPlace(table.name, tuple(row[column.name] for column in table.primary_key))
@@ -378,7 +381,7 @@ def _of_table(
 
 def _fitting(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Of each row whether it is as Keyrack wrote it last, and of a server whether its rows are all there."""
-    if table is not held.servers:
+    if table is not tables.servers:
         return [sealed.holds(connection, table, row) and access_tree.fits(connection, table, row) for row in rows]
     with batch(connection, [row["id"] for row in rows]):
         return [sealed.holds(connection, table, row) and sealed.fits(connection, row["id"]) for row in rows]
@@ -392,8 +395,8 @@ def belongs(table: Table, workspace_id: int) -> Any:
     """
     if "workspace_id" in table.c:
         return table.c.workspace_id == workspace_id
-    if table is held.deleted_server_keys:
-        gone = held.deleted_servers
+    if table is tables.deleted_server_keys:
+        gone = tables.deleted_servers
         return (table.c.server_id + 0).in_(select(gone.c.server_id).where(gone.c.workspace_id == workspace_id))
     for column, owner in sealing.OWNERS:
         if column in table.c:
@@ -404,7 +407,7 @@ def belongs(table: Table, workspace_id: int) -> Any:
 
 def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> DamagedRow:
     key = tuple(row[column.name] for column in table.primary_key)
-    public_key = _key(row["public_key"]) if table in (held.credentials, held.user_keys) else ""
+    public_key = _key(row["public_key"]) if table in (tables.credentials, tables.user_keys) else ""
     return DamagedRow(_KIND_OF[table.name], key, _what(row), _servers(connection, table, row), public_key)
 
 
@@ -420,17 +423,17 @@ def _what(row: Mapping[str, Any]) -> str:
 
 def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> frozenset[int]:
     """The servers whose documents a row changes."""
-    if table in (held.deleted_servers, held.deleted_server_keys):
+    if table in (tables.deleted_servers, tables.deleted_server_keys):
         return frozenset()
-    if table is held.servers:
+    if table is tables.servers:
         return frozenset((row["id"],))
-    if table is held.grants:
+    if table is tables.grants:
         return grants.servers_of_grant(connection, grants.grant_of(row))
-    if table is held.user_keys or table is held.group_members:
+    if table is tables.user_keys or table is tables.group_members:
         return grants.servers_of_user(connection, row["user_id"])
-    if table is held.users:
+    if table is tables.users:
         return grants.servers_of_user(connection, row["id"])
-    if table is held.groups:
+    if table is tables.groups:
         return frozenset[int]().union(
             *(grants.servers_of_grant(connection, grant) for grant in grants.grants_of_group(connection, row["id"]))
         )

@@ -334,7 +334,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
                 "key_type": key.type,
                 "created_at": work.now,  # since when somebody wants this key there
                 "created_by": work.actor.user_id,
-                "delivered_at": None,
+                "acknowledged_at": None,
             },
         )
         return propagation.refuse(work, revisions, ((old, line),))
@@ -381,7 +381,7 @@ def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, ad
 
 
 def _count(servers: Sequence[ChosenServer]) -> str:
-    return f"{len(servers)} host{'s' if len(servers) > 1 else ''}"
+    return count(len(servers), "host")
 
 
 def _names(servers: Sequence[ChosenServer]) -> str:

@@ -30,7 +30,6 @@ from keyrack.store.keys.freezes import Freeze
 from keyrack.store.people import users
 
 FREEZE, READ = "keys:freeze", "credentials:read"
-LONGEST_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
                 scope.where,
                 scope.count,
                 scope.break_glass,
-                tuple(replace(one, wanted=one.applied, at=None) for one in hosts),
+                tuple(replace(one, wanted=one.applied, acknowledged_at=None) for one in hosts),
                 user=None if person is None else person.name,
                 server=None if place is None else place.name,
             )
@@ -104,7 +103,7 @@ def freeze(
     Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, FREEZE, "freeze keys", target_kind="freeze") as attempt:
-        why = "" if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON)
+        why = validation.reason(reason)
 
         def change(work: Work) -> Frozen:
             scope = _scope(instance, work.connection, actor, *_named(work.connection, actor, user, server))
@@ -330,7 +329,7 @@ def _scope(
     glass = sum(1 for row in at if row.break_glass)
     if place is not None:
         prints_at |= {
-            line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
+            reason.fingerprint for reason in access.reasons(connection, place, instance.now())[0] if reason.fingerprint
         }
         return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
     rows = freezes.user_keys_of(connection, workspace)

@@ -26,7 +26,6 @@ from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
 
 MOST_LOOKED = 20
-LONGEST_REASON = 1000
 BEGUN_AT_ONCE = 50
 
 
@@ -73,7 +72,6 @@ def give(
         _refuse_unclear(user_id, group_id, server_id, tag, all_servers=all_servers)
         now = instance.now()
         start, end = when(now, terms.get("starts_at"), terms.get("expires_at"), terms.get("duration"))
-        reason = terms.get("reason")
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -86,7 +84,7 @@ def give(
             "break_glass": terms.get("break_glass") or None,
             "all_servers": all_servers or None,
             "starts_at": start,
-            "reason": None if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON),
+            "reason": validation.reason(terms.get("reason")) or None,
         }
 
         def change(work: Work) -> Grant:
@@ -96,7 +94,7 @@ def give(
             quotas.refuse_more(work, "grant")
             grant = own_grant(work, grants.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
-                _open(work, grant)
+                let_in(work, grant)
             work.record(
                 f"Let {who} log in as {grant.system_user} on {_where(work, grant)}{_terms(grant)}",
                 target_id=grant.id,
@@ -124,7 +122,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
                 before = dict(work.bumped)
                 work.bumped.clear()
                 if not has_ended(grant.expires_at, work.now):
-                    _open(work, grant)
+                    let_in(work, grant)
                 work.record(
                     f"Grant {grant.id} of the login as {grant.system_user} began",
                     target_id=grant.id,
@@ -169,6 +167,13 @@ class GrantNames:
     users: Mapping[int, str]
     groups: Mapping[int, str]
     servers: Mapping[int, str]
+
+    def sentence(self, grant: Grant) -> str:
+        """What a grant says, for people: "Group ops may log in as root on hosts tagged production"."""
+        user, group = self.users.get(grant.user_id or 0, "?"), self.groups.get(grant.group_id or 0, "?")
+        who = f"Group {group}" if grant.group_id else user
+        where = f"hosts tagged {grant.tag}" if grant.tag else self.servers.get(grant.server_id or 0, "?")
+        return f"{who} may log in as {grant.system_user} on {'all hosts' if grant.all_servers else where}"
 
 
 def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> GrantNames:
@@ -305,7 +310,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
             # What has not begun is on no host, so that none has to refuse anything for it.
             begun = grant.has_begun(work.now)
             opened = grants.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
-            held = held_keys(work, grant)
+            held = _held_keys(work, grant)
             where = _where(work, grant)
             grants.remove_grant(work.connection, grant.id)
             left = propagation.withdrawn(work, opened, held)
@@ -350,10 +355,10 @@ def _still_open(
     return tuple(dict.fromkeys(opening for some in found for opening in some))
 
 
-def _open(work: Work, grant: Grant) -> None:
-    """Have the hosts that a grant opens let its keys in."""
+def let_in(work: Work, grant: Grant) -> None:
+    """Have the hosts that a grant is for let its keys in, within a unit of work."""
     opened = grants.servers_of_grant(work.connection, grant)
-    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
+    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in _held_keys(work, grant)))
 
 
 def _refuse_unnamed(**named: object) -> None:
@@ -403,7 +408,7 @@ def _terms(grant: Grant) -> str:
     return terms + (f" ({grant.reason})" if grant.reason else "")
 
 
-def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
+def _held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
     """The keys a grant delivers: pairs of fingerprint and public key."""
     if grant.user_id is not None:
         user_ids = frozenset((grant.user_id,))
@@ -454,6 +459,5 @@ def open_for(
         "reason": reason,
     }
     grant = own_grant(work, grants.add_grant(work.connection, values))
-    opened = grants.servers_of_grant(work.connection, grant)
-    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
+    let_in(work, grant)
     return grant

@@ -29,8 +29,8 @@ def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
     """The sources of a user, by name. Raises Refusal MISSING or FORBIDDEN."""
     action = user_keys.READ if is_oneself(actor, name) else "people:read"
     with Attempt(instance, actor, action, "see where a user's keys come from", target_kind=_KIND) as attempt:
-        sources = attempt.read(lambda connection: user_named(connection, actor, name))
-        return attempt.read(lambda connection: key_sources.of_user(connection, sources.id))
+        user = attempt.read(lambda connection: user_named(connection, actor, name))
+        return attempt.read(lambda connection: key_sources.of_user(connection, user.id))
 
 
 def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:

@@ -65,6 +65,11 @@ class _Ended(Exception):
         self.state, self.words, self.wait = state, words, wait
 
 
+def longest_wait(instance: Instance) -> timedelta:
+    """How long a source waits at most until it is looked at again."""
+    return max(timedelta(minutes=instance.settings.key_source_minutes), LONGEST_WAIT)
+
+
 def sync_due(instance: Instance, ask: Ask) -> int:
     """Look at the sources that are due; answers how many. Each is looked at by one process alone."""
     now = instance.now()

@@ -1,7 +1,8 @@
 """How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes.
 
-The words for what hosts say, everywhere: a host *applied* a revision; what raised that revision, such as a revocation,
-is *confirmed* then, and the credential that came with it *delivered*; a *receipt* shows this for one host.
+The words for what hosts say, everywhere: a host *applied* a revision, and *acknowledged* with that whatever came with
+it: a credential, a revocation, that somebody was removed. A *receipt* shows this for one host, and a keyed code beside
+it in the database that Keyrack wrote it (store/sealing/receipts.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
 from keyrack.store.audit import events
-from keyrack.store.hosts import acknowledged, servers
+from keyrack.store.hosts import applied as applied_revisions
+from keyrack.store.hosts import servers
 from keyrack.store.keys import revocations
 
 LOOKED_AT = 20_000
@@ -29,20 +31,21 @@ LOOKED_AT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One server: the revision that carries the change, the one its host said it obeys, and since when.
+    """One server: the revision that carries the change, the one its host applied, and since when.
 
     host: whether it has one; where none was ever enrolled there is nothing to obey, and nobody to wait for.
 
     two_machines: whether two go by its host's identity now, so that neither is handed anything or believed.
 
-    at: when the host said so; for an event the time of the last revision it applied, which may be a later one.
+    acknowledged_at: when the host said so; for an event the time of the last revision it applied, which may be a later
+    one.
     """
 
     server_id: int
     server_name: str
     wanted: int
     applied: int
-    at: datetime | None
+    acknowledged_at: datetime | None
     two_machines: bool = False
     host: bool = True
 
@@ -50,7 +53,7 @@ class Receipt:
     def done(self) -> bool:
         """Whether nothing is waited for: the host has said that it obeys the change, or there is no host."""
         # A copy of the host has said nothing: whoever spoke, spoke for one machine.
-        return not self.host or (self.at is not None and not self.two_machines)
+        return not self.host or (self.acknowledged_at is not None and not self.two_machines)
 
     @property
     def name(self) -> str:
@@ -94,7 +97,7 @@ def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
                 one.server_name,
                 one.revision,
                 one.applied_revision,
-                one.confirmed_at,
+                one.acknowledged_at,
                 one.copied,
                 one.host,
             )
@@ -137,8 +140,8 @@ def withdraw(instance: Instance, server_ids: Sequence[int]) -> None:
     attempt = Attempt(instance, system_actor(), "servers:write", "withdraw receipts", target_kind="server")
 
     def change(work: Work) -> None:
-        still = acknowledged.altered(work.connection, server_ids)
-        acknowledged.withdraw(work.connection, still, work.bump_revisions(still))
+        still = applied_revisions.altered(work.connection, server_ids)
+        applied_revisions.withdraw(work.connection, still, work.bump_revisions(still))
         for server in servers.by_ids(work.connection, still).values():
             work.record(
                 f"Withdrew what was entered or taken away in the database as acknowledged by {server.name}, not by its "

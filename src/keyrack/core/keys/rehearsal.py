@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from keyrack.core.audit.refusals import Refusals
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
-from keyrack.core.keys.access import Line
+from keyrack.core.keys.access import Reason
 from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -69,11 +69,11 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         with suppress(_Done), sealed.counting(connection), savepoint(connection):
             answer = change(inner)
             concerned = sorted(changes.announced(connection))
-            after, unknown = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+            after, unknown = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
             # Of who or what the change itself makes the name is known only here.
             named_after = who_can.names_of(connection, actor, after.values())
             raise _Done
-        before, unknown_before = _lines(instance, connection, actor, concerned[:MOST_SERVERS])
+        before, unknown_before = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
         gains = [place for name, place in after.items() if name not in before]
         loses = [place for name, place in before.items() if name not in after]
         others = [
@@ -99,17 +99,17 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
     raise RuntimeError("a rehearsal ended without an answer")
 
 
-def _terms(line: Line) -> tuple[object, ...]:
-    opened_by = line.credential or line.grant
-    return line.expires_at, None if opened_by is None else dict(opened_by.restrictions)
+def _terms(reason: Reason) -> tuple[object, ...]:
+    opened_by = reason.credential or reason.grant
+    return reason.expires_at, None if opened_by is None else dict(opened_by.restrictions)
 
 
-def _lines(
+def _reasons(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
-) -> tuple[dict[tuple[str, str, int], tuple[Server, Line]], list[str]]:
+) -> tuple[dict[tuple[str, str, int], tuple[Server, Reason]], list[str]]:
     """What lets in to some servers, by account, key and server, and the servers of which nothing can be said."""
     named = servers.by_ids(connection, server_ids).values()
     own = [one for one in named if one.workspace_id == actor.workspace_id]
     found, unknown = who_can.into(instance, connection, own)
-    by_place = {(line.username, line.fingerprint, server.id): (server, line) for server, line in found}
+    by_place = {(reason.username, reason.fingerprint, server.id): (server, reason) for server, reason in found}
     return by_place, [server.name for server, _ in unknown]

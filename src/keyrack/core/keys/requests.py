@@ -41,7 +41,6 @@ MOST_A_DAY = 200
 """Of one user: what is asked for and cancelled at once stays as long as the log."""
 MOST_RULES = 200
 AT_ONCE = 200
-LONGEST_REASON = 1000
 MOST_APPROVERS = 2
 
 
@@ -73,7 +72,7 @@ def ask(
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
         account = validation.account(system_user, field="system_user")
-        why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
+        why = validation.text(reason, field="reason", maximum=validation.LONGEST_REASON)
         if (server is None) == (tag is None):
             raise invalid("server", "Name either a server or a tag.")
         lasting = validation.lifetime(duration, field="duration")
@@ -242,7 +241,7 @@ def deny(instance: Instance, actor: Actor, request_id: int, *, word: object = No
 
 
 def _word(word: object) -> str | None:
-    return None if word in (None, "") else validation.text(word, field="reason", maximum=LONGEST_REASON)
+    return validation.reason(word) or None
 
 
 def cancel(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:

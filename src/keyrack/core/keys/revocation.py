@@ -11,6 +11,7 @@ from datetime import datetime
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
@@ -45,7 +46,7 @@ def revoke_everywhere(
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
         key = validation.fingerprint(fingerprint)
-        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+        why = validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
         def change(work: Work) -> RevocationOutcome:
             workspace = work.actor.workspace_id
@@ -72,7 +73,7 @@ def revoke_everywhere(
             _record(work, key, on_servers, of_users)
             work.record(
                 f"Revoked key {key} everywhere: {_counted(len(on_servers), len(of_users), repositories)}, "
-                f"on {len(opened)} host{'' if len(opened) == 1 else 's'}" + (f" ({why})" if why else ""),
+                f"on {count(len(opened), 'host')}" + (f" ({why})" if why else ""),
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )

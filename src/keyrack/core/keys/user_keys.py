@@ -72,7 +72,7 @@ def add(
             return made
 
         # One's own right to a key is looked at with what is in the key's way.
-        return attempt.write(change, looks=looks)
+        return attempt.write(change, looks=looks, gathers=looks)
 
 
 def enter(

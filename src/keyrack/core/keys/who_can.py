@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.keys.access import Decision, Line, Whose
+from keyrack.core.keys.access import Decision, Reason, Whose
 from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
@@ -32,14 +32,14 @@ _PLACE = (int, str, str, str, int)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in: as a system user of a server, with a key, by a credential or a grant, which the line names.
+    """One way in: as a system user of a server, with a key, for a reason: a credential or a grant.
 
     user: whose key it is, None where no user registered it; group: through which the grant lets the user in; tag:
     the server's, for which the grant is; last_used_at: of the key on this server, as which system user ever.
     """
 
     server: Server
-    line: Line
+    reason: Reason
     user: str | None
     group: str | None
     last_used_at: datetime | None
@@ -47,9 +47,9 @@ class Way:
     @property
     def kind(self) -> Literal["credential", "grant", "group"]:
         """What opens it: credential, grant (to a user) or group."""
-        if self.line.grant is None:
+        if self.reason.grant is None:
             return "credential"
-        return "grant" if self.line.grant.group_id is None else "group"
+        return "grant" if self.reason.grant.group_id is None else "group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Ways:
     items: tuple[Way, ...]
     next: str | None
     unknown: tuple[str, ...]
-    frozen: tuple[tuple[Server, Line], ...] = ()
+    frozen: tuple[tuple[Server, Reason], ...] = ()
     note: str | None = None
 
 
@@ -83,24 +83,24 @@ class AccessMap:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the users and the groups are called that lines in are for, and who registered the keys of credentials."""
+    """What the users and the groups are called that reasons are for, and who registered the keys of credentials."""
 
     users: Mapping[int, str]
     groups: Mapping[int, str]
     owners: Mapping[str, str]
 
-    def user(self, line: Line) -> str | None:
+    def user(self, reason: Reason) -> str | None:
         """Whose key it is, None where no user registered it."""
-        key = line.user_key
-        return self.owners.get(line.fingerprint) if key is None else self.users.get(key.user_id)
+        key = reason.user_key
+        return self.owners.get(reason.fingerprint) if key is None else self.users.get(key.user_id)
 
-    def way(self, server: Server, line: Line, last_used_at: datetime | None) -> Way:
-        """A line as people ask for it."""
-        group = line.grant.group_id if line.grant else None
+    def way(self, server: Server, reason: Reason, last_used_at: datetime | None) -> Way:
+        """A reason with the names that people know."""
+        group = reason.grant.group_id if reason.grant else None
         return Way(
             server=server,
-            line=line,
-            user=self.user(line),
+            reason=reason,
+            user=self.user(reason),
             group=None if group is None else self.groups.get(group),
             last_used_at=last_used_at,
         )
@@ -160,7 +160,7 @@ def of_hosts(
             )
             access_map, unknown = into(instance, connection, page.items, account)
             names = names_of(connection, actor, access_map)
-            by_person: dict[str | None, list[tuple[Server, Line]]] = {}
+            by_person: dict[str | None, list[tuple[Server, Reason]]] = {}
             for place in access_map:
                 who = names.user(place[1])
                 if users is None or who in users:
@@ -175,12 +175,12 @@ def of_hosts(
 
 def into(
     instance: Instance, connection: Connection, hosts: Iterable[Server], account: str | None = None
-) -> tuple[list[tuple[Server, Line]], tuple[tuple[Server, str], ...]]:
-    """All lines that let in to some servers, and those of which nothing can be said, and why; within a question that
+) -> tuple[list[tuple[Server, Reason]], tuple[tuple[Server, str], ...]]:
+    """All reasons that let in to some servers, and those of which nothing can be said, and why; within a question that
     somebody asks already, which writes nothing meanwhile. account: as this one alone.
     """
     places, now = list(hosts), instance.now()
-    found: list[tuple[Server, Line]] = []
+    found: list[tuple[Server, Reason]] = []
     unknown: list[tuple[Server, str]] = []
     with batch(connection, [server.id for server in places]):
         for server in places:
@@ -215,8 +215,8 @@ def _find(
             rows.servers_with_credentials(connection, actor.workspace_id, whose.fingerprints, now)
             | grants.servers_of_user(connection, whose.user_id)
         )
-    found: list[tuple[Server, Line]] = []
-    frozen: list[tuple[Server, Line]] = []
+    found: list[tuple[Server, Reason]] = []
+    frozen: list[tuple[Server, Reason]] = []
     unknown: list[str] = []
     for server_id in places:
         if after is not None and server_id < after[0]:
@@ -227,7 +227,7 @@ def _find(
         try:
             decision = access.decide(instance, connection, one, now, whose, ways_alone=True)
             found += _in_order(one, decision, account, after)
-            frozen += ((one, line) for line in decision.frozen if whose is not None)
+            frozen += ((one, reason) for reason in decision.frozen if whose is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
                 raise
@@ -252,51 +252,56 @@ def _no_account(connection: Connection, server: Server | None, account: str) -> 
 
 def _of_server(
     instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
-) -> list[tuple[Server, Line]]:
+) -> list[tuple[Server, Reason]]:
     """All ways into a server, in order."""
     return _in_order(server, access.decide(instance, connection, server, now, ways_alone=True), account, None)
 
 
 def _in_order(
     server: Server, decision: Decision, account: str | None, after: tuple[Any, ...] | None
-) -> list[tuple[Server, Line]]:
+) -> list[tuple[Server, Reason]]:
     """The ways into a server, in order, after a place in it."""
     refused = {of_line(line) for line in decision.revoked}
     ways = [
-        (server, line)
-        for line in decision.lines
-        if line.fingerprint not in refused and account in (None, line.username)
+        (server, reason)
+        for reason in decision.reasons
+        if reason.fingerprint not in refused and account in (None, reason.username)
     ]
     ways.sort(key=lambda way: _place(*way))
     return [way for way in ways if after is None or _place(*way) > after]
 
 
-def _place(server: Server, line: Line) -> tuple[int, str, str, str, int]:
-    of = line.credential or line.grant
+def _place(server: Server, reason: Reason) -> tuple[int, str, str, str, int]:
+    of = reason.credential or reason.grant
     assert of is not None
-    return server.id, line.username, line.fingerprint, type(of).__name__, of.id
+    return server.id, reason.username, reason.fingerprint, type(of).__name__, of.id
 
 
-def names_of(connection: Connection, actor: Actor, entries: Iterable[tuple[Server, Line]]) -> Names:
-    """What is called what, of some lines."""
-    lines = [line for _, line in entries]
-    entered = sorted({line.fingerprint for line in lines if line.credential})
+def names_of(connection: Connection, actor: Actor, entries: Iterable[tuple[Server, Reason]]) -> Names:
+    """What is called what, of some reasons."""
+    reasons = [reason for _, reason in entries]
+    entered = sorted({reason.fingerprint for reason in reasons if reason.credential})
     return Names(
-        users=user_rows.user_names(connection, {line.user_key.user_id for line in lines if line.user_key}),
+        users=user_rows.user_names(connection, {reason.user_key.user_id for reason in reasons if reason.user_key}),
         groups=group_rows.group_names(
-            connection, {line.grant.group_id for line in lines if line.grant and line.grant.group_id}
+            connection, {reason.grant.group_id for reason in reasons if reason.grant and reason.grant.group_id}
         ),
         owners=key_owners.names(connection, actor.workspace_id, entered),
     )
 
 
 def ways_of(
-    connection: Connection, actor: Actor, lines: Sequence[tuple[Server, Line]], names: Names, *, last_uses: bool = True
+    connection: Connection,
+    actor: Actor,
+    reasons: Sequence[tuple[Server, Reason]],
+    names: Names,
+    *,
+    last_uses: bool = True,
 ) -> Iterator[Way]:
-    """The lines with the names, and the last uses where these are asked for."""
-    used = _last_uses(connection, actor, {line.fingerprint for _, line in lines}) if last_uses else {}
-    for server, line in lines:
-        yield names.way(server, line, used.get((server.id, line.fingerprint)))
+    """The reasons with the names, and the last uses where these are asked for."""
+    used = _last_uses(connection, actor, {reason.fingerprint for _, reason in reasons}) if last_uses else {}
+    for server, reason in reasons:
+        yield names.way(server, reason, used.get((server.id, reason.fingerprint)))
 
 
 def _last_uses(

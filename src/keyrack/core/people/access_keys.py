@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import string
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -140,15 +140,8 @@ def _count_failure(instance: Instance, signer: Signer, *, address: str, channel:
 
 
 def _actor(signer: Signer, *, address: str, channel: str) -> Actor:
-    return replace(
-        actors.of_user(signer.user, address=address, channel=channel),
-        scopes=signer.key.scopes,
-        token_name=f"access key {signer.key.id}",
-        access_key=signer.key.id,
-        temporary=signer.key.security_token_hash is not None,
-        project=signer.key.project,
-        ends_at=signer.key.expires_at,
-    )
+    name = f"access key {signer.key.id}"
+    return actors.of_access_key(signer.user, signer.key, token_name=name, address=address, channel=channel)
 
 
 def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, description: object = "") -> AccessKey:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from keyrack import policy
 from keyrack.model import Actor, Token, User
+from keyrack.store.people.access_keys import AccessKeyRow
 
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
@@ -37,6 +38,19 @@ def of_token(user: User, token: Token, *, address: str, channel: str) -> Actor:
         project=project,
         # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
         ends_at=token.expires_at if token.kind == "api" else None,
+    )
+
+
+def of_access_key(user: User, key: AccessKeyRow, *, token_name: str, address: str, channel: str) -> Actor:
+    """The actor that a user is when calling with an access key; token_name: what events call it."""
+    return replace(
+        of_user(user, address=address, channel=channel),
+        scopes=key.scopes,
+        token_name=token_name,
+        access_key=key.id,
+        temporary=key.security_token_hash is not None,
+        project=key.project,
+        ends_at=key.expires_at,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 
 from cryptography.exceptions import InvalidTag
 
@@ -59,14 +58,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
     row, user = signer.key, signer.user
     if not row.active or has_ended(row.expires_at, instance.now()):
         raise _not_in_force()
-    return replace(
-        actors.of_user(user, address=address, channel=channel),
-        scopes=row.scopes,
-        token_name=row.id,
-        access_key=row.id,
-        project=row.project,
-        ends_at=row.expires_at,
-    )
+    return actors.of_access_key(user, row, token_name=row.id, address=address, channel=channel)
 
 
 def _is_secret(instance: Instance, encrypted: bytes | None, key_id: str, secret: str) -> bool:

@@ -47,7 +47,7 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
     found = who_can.find(instance, actor, user=actor.name, limit=50) if count else None
     lines: dict[str, FirstLogin] = {}
     for way in found.items if found else ():
-        text = ssh_lines.line(way.server, way.line.username)
+        text = ssh_lines.line(way.server, way.reason.username)
         there = way.server.applied_revision >= way.server.revision
         lines.setdefault(text, FirstLogin(way.server.name, text, there, status.opens(way.server)))
     return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])

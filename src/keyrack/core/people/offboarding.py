@@ -20,6 +20,7 @@ from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import user_named
 from keyrack.core.people import owners
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, User, Window
@@ -59,19 +60,19 @@ class Progress:
     @property
     def done(self) -> bool:
         """Whether every host and Git endpoint has said that it obeys."""
-        return Receipts(self.hosts).done and all(one.at is not None for one in self.git)
+        return Receipts(self.hosts).done and all(one.acknowledged_at is not None for one in self.git)
 
     @property
     def words(self) -> str:
         """Such as: done on 2 of 3 servers; not yet on web-1."""
         words = Receipts(self.hosts).words
-        git = [one.name for one in self.git if one.at is None]
+        git = [one.name for one in self.git if one.acknowledged_at is None]
         return words + (f"; Git not yet at {', '.join(git)}" if git else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; unconfirmed: deleted
+    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; unacknowledged: deleted
     servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many keys of others the
     person added, which stay.
     """
@@ -80,7 +81,7 @@ class Going:
     held: HeldAccess
     gone: Mapping[str, Any]
     places: tuple[ReachedServer, ...]
-    unconfirmed: tuple[tuple[int, str, int], ...]
+    unacknowledged: tuple[tuple[int, str, int], ...]
     deploy_keys: int
     credentials: int
 
@@ -125,7 +126,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
     where no other owner is, or FORBIDDEN for a user who may more than the actor.
     """
     with Attempt(instance, actor, OFFBOARD, "remove a person everywhere", target_kind="user") as attempt:
-        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+        why = validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
         def change(work: Work) -> Offboarding:
             user = user_named(work.connection, actor, name)
@@ -173,9 +174,9 @@ def find(
         return attempt.read(look)
 
 
-def confirm(work: Work, server_id: int, applied: int) -> None:
+def acknowledge(work: Work, server_id: int, applied: int) -> None:
     """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
-    for offboarding_id in offboardings.confirm(work.connection, server_id, applied, work.now):
+    for offboarding_id in offboardings.acknowledge(work.connection, server_id, applied, work.now):
         offboarding = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
         if offboarding is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
             work.record(
@@ -211,7 +212,7 @@ def _of_host(receipt: HostReceipt) -> Receipt:
         receipt.server_name,
         receipt.wanted,
         receipt.applied,
-        receipt.at,
+        receipt.acknowledged_at,
         receipt.copied,
         receipt.host,
     )
@@ -219,9 +220,9 @@ def _of_host(receipt: HostReceipt) -> Receipt:
 
 def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitReceipt:
     """A Git endpoint's receipt; one that died, or lost the database, has nothing running once it was silent so long."""
-    if receipt.at is not None or receipt.seen_at is None or receipt.seen_at + quiet > instance.now():
+    if receipt.acknowledged_at is not None or receipt.seen_at is None or receipt.seen_at + quiet > instance.now():
         return receipt
-    return replace(receipt, at=receipt.seen_at + quiet)
+    return replace(receipt, acknowledged_at=receipt.seen_at + quiet)
 
 
 def _git_quiet(instance: Instance) -> timedelta:
@@ -244,7 +245,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
     # What was taken from the person before, and no host has said that it is gone.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
     places = offboardings.places(connection, user.workspace_id, reached)
-    unconfirmed = offboardings.unconfirmed(connection, user.workspace_id, fingerprints)
+    unacknowledged = offboardings.unacknowledged(connection, user.workspace_id, fingerprints)
     deploy_keys, credentials = offboardings.made(connection, user.id)
     own = sum(1 for row in held.credentials if row.created_by == user.id)
     return Going(
@@ -252,7 +253,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
         held=held,
         gone=_shown(held, places),
         places=places,
-        unconfirmed=tuple((row.server_id, row.name, row.revision) for row in unconfirmed),
+        unacknowledged=tuple((row.server_id, row.name, row.revision) for row in unacknowledged),
         deploy_keys=deploy_keys,
         credentials=credentials - own,
     )
@@ -321,7 +322,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
         },
     )
     servers = [(place.id, place.name, revisions[place.id]) for place in going.places]
-    offboardings.add_hosts(connection, number, (*servers, *going.unconfirmed))
+    offboardings.add_hosts(connection, number, (*servers, *going.unacknowledged))
     git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
     _record(work, going, number, why)
     made = offboardings.get(connection, user.workspace_id, number)
@@ -359,18 +360,18 @@ def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
 def counted(gone: Mapping[str, Any]) -> str:
     """What went, in words: 2 SSH keys, 1 grant and 3 sessions."""
     counts = (
-        (len(gone["keys"]), "SSH key", "SSH keys"),
-        (len(gone["credentials"]), "credential", "credentials"),
-        (len(gone["grants"]), "grant", "grants"),
-        (len(gone["groups"]), "group membership", "group memberships"),
-        (len(gone["repositories"]), "repository membership", "repository memberships"),
-        (len(gone["tokens"]) + gone["iam_tokens"], "token", "tokens"),
-        (len(gone["access_keys"]), "access key", "access keys"),
-        (len(gone["sessions"]), "session", "sessions"),
-        (len(gone.get("key_sources", ())), "key source", "key sources"),
-        (len(gone.get("requests", ())), "pending request", "pending requests"),
+        (len(gone["keys"]), "SSH key"),
+        (len(gone["credentials"]), "credential"),
+        (len(gone["grants"]), "grant"),
+        (len(gone["groups"]), "group membership"),
+        (len(gone["repositories"]), "repository membership"),
+        (len(gone["tokens"]) + gone["iam_tokens"], "token"),
+        (len(gone["access_keys"]), "access key"),
+        (len(gone["sessions"]), "session"),
+        (len(gone.get("key_sources", ())), "key source"),
+        (len(gone.get("requests", ())), "pending request"),
     )
-    words = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    words = [count(number, one) for number, one in counts if number]
     if len(words) < 2:
         return words[0] if words else "nothing but the account"
     return f"{', '.join(words[:-1])} and {words[-1]}"
@@ -393,9 +394,8 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
             details={"fingerprint": row.fingerprint},
             naming_revisions=False,
         )
-    count = len(going.places)
     work.record(
-        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} host{'' if count == 1 else 's'}"
+        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count(len(going.places), 'host')}"
         + (f" ({why})" if why else ""),
         target_id=going.user.id,
         level="warning",

@@ -221,7 +221,7 @@ def _bring_back(work: Work, offboarding: Offboarding, user: User, returning: _Re
             **row,
             "created_by": row["created_by"] if row["created_by"] in makers else None,
             "revision": revisions[row["server_id"]],
-            "delivered_at": None,
+            "acknowledged_at": None,
         }
         for row in rows["credentials"]
     ]
@@ -230,9 +230,11 @@ def _bring_back(work: Work, offboarding: Offboarding, user: User, returning: _Re
 
 def _read(table: Table, row: Mapping[str, Any]) -> Row:
     """A row from the JSON that it was kept as."""
+    # Older ones may name columns that there are no more: what hosts said of a row is not brought back with it.
     return {
         name: EPOCH + value * MICROSECOND if value is not None and isinstance(table.c[name].type, Moment) else value
         for name, value in row.items()
+        if name in table.c
     }
 
 

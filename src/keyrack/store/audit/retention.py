@@ -105,9 +105,9 @@ def _key_uses(before: datetime) -> Select[Any]:
 
 
 def _revocations(before: datetime) -> Select[Any]:
-    """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere.
+    """What a host has acknowledged so long ago, does not find in its files, and nobody revoked everywhere.
 
-    Revoked so long ago as well, which is under the row's seal. Who wrote that it is confirmed, remove() asks.
+    Revoked so long ago as well, which is under the row's seal. Who wrote that it is acknowledged, remove() asks.
     """
     held = revocations
     statement = select(unmanaged_keys.c.id).where(
@@ -124,7 +124,7 @@ def _revocations(before: datetime) -> Select[Any]:
     return (
         select(held.c.server_id, held.c.fingerprint, servers.c.workspace_id)
         .join(servers, servers.c.id == held.c.server_id)
-        .where(held.c.confirmed_at < before, held.c.revoked_at < before, ~statement.exists(), ~everywhere.exists())
+        .where(held.c.acknowledged_at < before, held.c.revoked_at < before, ~statement.exists(), ~everywhere.exists())
     )
 
 
@@ -219,7 +219,7 @@ def remove(
     named = tuple_(*chosen.key).in_(keys) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in keys])
     still = {tuple(row)[:-1] for row in connection.execute(chosen.old(before).where(named))}
     if chosen.table is revocations and still:
-        # What somebody else entered as confirmed is asked for again, however old the revocation is.
+        # What somebody else entered as acknowledged is asked for again, however old the revocation is.
         held = connection.execute(select(revocations).where(named)).mappings()
         proved = (row for row in map(dict, held) if receipts.when(connection, revocations, row) is not None)
         still &= {(row["server_id"], row["fingerprint"]) for row in proved}

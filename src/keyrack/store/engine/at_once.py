@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from keyrack.store.engine.connect import is_damage
+from keyrack.store.engine.quick import as_quick
 
 T = TypeVar("T")
 
@@ -70,27 +71,6 @@ def unchanged_answers(connection: Connection) -> Answers | None:
     return answers
 
 
-class _Quick:
-    """A connection of SQLAlchemy's that is in a transaction for good: what each question asks of it without the steps
-    in which SQLAlchemy answers it, and all else as ever.
-    """
-
-    __slots__ = ("_whole", "connection", "dialect", "info")
-
-    def __init__(self, whole: Connection) -> None:
-        self._whole = whole
-        self.connection = whole.connection
-        self.dialect = whole.dialect
-        self.info = whole.info
-
-    def in_transaction(self) -> bool:
-        """It is."""
-        return True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-
 class AtOnce:
     """One connection for one thread at a time, which reads one snapshot from a block's first question to its last, or
     to the end of the event loop's round.
@@ -115,20 +95,10 @@ class AtOnce:
         """Whether the calling thread is inside a block."""
         return self._thread == threading.get_ident()
 
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        """Within it the calling thread asks by read(), and sees an instant of its own. Raises NotAtOnce where that
-        cannot be now.
+    def begin(self, *, anew: bool = False) -> None:
+        """Begin a block, which end() ends, and within which the calling thread asks by read(). anew: what it sees is an
+        instant of its own. Raises NotAtOnce, and then there is none to be ended.
         """
-        self.begin()
-        try:
-            self._end()
-            yield
-        finally:
-            self.end()
-
-    def begin(self) -> None:
-        """Begin a block, which end() ends. Raises NotAtOnce where there is none to be ended."""
         if not self._used.acquire(blocking=False):
             raise NotAtOnce("another thread asks")
         if self._conn is None or self._closed:
@@ -137,6 +107,8 @@ class AtOnce:
             raise NotAtOnce("there is no connection yet")
         self._thread = threading.get_ident()
         self._looks = 0
+        if anew:
+            self._end()
 
     def end(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
         """End a block. later: has a function called once the event loop's round is over; the blocks of that round see
@@ -191,7 +163,12 @@ class AtOnce:
 
     def prepare(self) -> None:
         """Open the connection where one was wanted; to be called by a thread that may wait."""
-        if not self._wanted or not self._used.acquire(blocking=False):
+        if self._wanted:
+            self.open()
+
+    def open(self) -> None:
+        """Open the connection, where there is none and nobody asks; to be called by a thread that may wait."""
+        if not self._used.acquire(blocking=False):
             return
         try:
             if self._conn is not None or self._closed:
@@ -206,7 +183,7 @@ class AtOnce:
             raw.set_progress_handler(self._look, STEPS)
             self._answers.clear()
             conn.info[_UNCHANGED] = self._answers
-            self._conn, self._raw, self._wanted = cast(Connection, _Quick(conn)), raw, False
+            self._conn, self._raw, self._wanted = as_quick(conn), raw, False
         finally:
             self._used.release()
 

@@ -27,7 +27,9 @@ from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
-from keyrack.store.sealing import held_servers, sealed
+from keyrack.store.engine.quick import as_quick
+from keyrack.store.sealing import held_servers
+from keyrack.store.sealing.together import Gathering
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
@@ -58,8 +60,15 @@ class Foresight(Protocol):
 class QueuedCommand:
     """A command that a fiber wants made, and what comes of it."""
 
-    def __init__(self, command: Callable[[Connection], Any], fiber: Fiber, foresight: Foresight | None = None) -> None:
-        self.command, self.fiber, self.foresight = command, fiber, foresight
+    def __init__(
+        self,
+        command: Callable[[Connection], Any],
+        fiber: Fiber,
+        foresight: Foresight | None = None,
+        gathers: bool = False,
+    ) -> None:
+        """foresight, gathers: see Database.write."""
+        self.command, self.fiber, self.foresight, self.gathers = command, fiber, foresight, gathers
         self.context = contextvars.copy_context()
         self.came = fibers.signal()
         self.leads = False
@@ -104,7 +113,8 @@ class GroupCommit:
     def _commit_all(self) -> dict[int, int]:
         ahead = False
         try:
-            with self._pool.lend() as conn, committed(conn):
+            with self._pool.lend() as whole, committed(whole):
+                conn = as_quick(whole)
                 lock_workspace(conn, self._turn)
                 announced = self._make_all(conn)
                 recorded = changes.record_on_postgresql(conn, announced) if announced else dict
@@ -115,12 +125,13 @@ class GroupCommit:
 
     def _make_all(self, conn: Connection) -> set[int]:
         with held_servers.holding(conn):
-            announced = self._make_each(conn)
-            held_servers.write(conn)
+            together = Gathering(conn)
+            announced = self._make_each(conn, together)
+            together.write()
         return announced
 
-    def _make_each(self, conn: Connection) -> set[int]:
-        announced = self._make(conn, self.members[0])  # which may have waited long for the turn
+    def _make_each(self, conn: Connection, together: Gathering) -> set[int]:
+        announced = self._make(conn, self.members[0], together)  # which may have waited long for the turn
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER:
             if time.monotonic() < until:
@@ -128,7 +139,7 @@ class GroupCommit:
             elif not self._looking.get(self._queue[0], False):
                 break
             self.members.append(self._queue.popleft())
-            announced |= self._make(conn, self.members[-1])
+            announced |= self._make(conn, self.members[-1], together)
             if len(self.members) % SENT_EACH == 0:
                 send(conn)
         return announced
@@ -150,17 +161,16 @@ class GroupCommit:
                 queued.foresight.forget()
                 self._looking[queued] = False
 
-    def _make(self, conn: Connection, queued: QueuedCommand) -> set[int]:
+    def _make(self, conn: Connection, queued: QueuedCommand, together: Gathering) -> set[int]:
         """Make one so that it leaves all or nothing; what it announced."""
         transaction = conn.get_transaction()
-        held_servers.let(conn, queued.foresight is not None)
+        together.begin(holds=queued.foresight is not None, gathers=queued.gathers)
         before = self._wrote(conn)
         keep_short(conn, not queued.fiber.wrote)
         changes.begin_announcing(conn)
-        sealed.begin_counting(conn)
         try:
             queued.result = queued.context.run(queued.command, conn)
-            sealed.settle(conn)
+            together.settle()
         except DBAPIError as error:
             # It may be of what an earlier one told.
             raise _Lost from error

@@ -59,15 +59,17 @@ class PostgresqlWriter:
         self._patience = patience
         self._queues: dict[tuple[object, int], deque[QueuedCommand]] = {}
 
-    def run(self, command: Command[T], turn: int | None = None, foresight: Foresight | None = None) -> T:
+    def run(
+        self, command: Command[T], turn: int | None = None, foresight: Foresight | None = None, gathers: bool = False
+    ) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        turn, foresight: see Database.write. Fibers that want the same turn are committed together.
+        turn, foresight, gathers: see Database.write. Fibers that want the same turn are committed together.
         """
         fiber = fibers.current()
         if fiber is None or turn is None:
             return self._alone(command, turn)
-        me = QueuedCommand(command, fiber, foresight)
+        me = QueuedCommand(command, fiber, foresight, gathers)
         queue = self._queues.get((fiber.loop, turn))
         if queue is None:
             self._queues[fiber.loop, turn] = deque()

@@ -1,14 +1,15 @@
 """Commands inside the transaction of the thread that writes to SQLite; must not know what they do.
 
-A command runs in a savepoint, on the writer's thread or on another one that the connection is lent to: a turn.
+A command runs in a savepoint, on the writer's thread or on another one that the connection is lent to: a turn, whose
+commands may leave to its end what is written once for all of them (store/sealing/together.py).
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -18,7 +19,9 @@ from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
-from keyrack.store.sealing import sealed
+from keyrack.store.engine.quick import as_quick
+from keyrack.store.sealing import held_servers, sealed
+from keyrack.store.sealing.together import Gathering, Left
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
@@ -76,6 +79,10 @@ class Turn:
         self._back = threading.Lock()
         self._back.acquire()
         self._conn: Connection | None = None
+        self._together: Gathering | None = None
+        # What was so when the first command of the call under way began.
+        self._left: Left = Left()
+        self._before: set[int] = set()
         self._taken = False
         self._touched: set[int] = set()
         self._looks = 0
@@ -103,18 +110,32 @@ class Turn:
             driver_connection(self._conn).set_progress_handler(self._look, STEPS)
         return self._taken
 
-    def run(self, command: Callable[[Connection], T]) -> T:
+    def run(self, command: Callable[[Connection], T], *, holds: bool = False, gathers: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        Raises TookLonger, and TurnLost where the transaction is lost with all that was run in it.
+        holds, gathers: see Gathering.begin. Raises TookLonger, and TurnLost where the transaction is lost with all that
+        was run in it.
         """
         assert self._conn is not None
+        assert self._together is not None
         if self._lost is not None:
             raise TurnLost
         waiting = WaitingCommand(command)
-        self.wrote = True
+        left = self._together.left
+        if not self.wrote:
+            # The first one of a call is undone as the call is: a savepoint for both.
+            driver_connection(self._conn).execute("SAVEPOINT call")
+            self.wrote, self._left, self._before, name = True, left, set(self._touched), "call"
+        else:
+            driver_connection(self._conn).execute("SAVEPOINT command")
+            name = "command"
         try:
-            self._touched |= run_in_savepoint(self._conn, waiting)
+            self._together.begin(holds=holds, gathers=gathers)
+            self._touched |= _run(self._conn, waiting, self._together.settle)
+            if waiting.error is not None:
+                self._undo(name, left)
+            if name == "command":
+                driver_connection(self._conn).execute("RELEASE command")
         except BaseException as error:
             self._lost = error
             raise TurnLost from error
@@ -132,27 +153,32 @@ class Turn:
         finally:
             failed = cause = None  # as in WaitingCommand.outcome
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """A block whose commands are undone, all of them, where it ends by NotAtOnce."""
+    def begin_call(self) -> None:
+        """Begin what undo_call() undoes as one, and end_call() ends."""
         if self._lost is not None or self._conn is None:
             raise TurnLost
-        raw = driver_connection(self._conn)
         keep_short(self._conn, True)
-        before = set(self._touched)
         self._looks = 0
         self.wrote = False
-        raw.execute("SAVEPOINT call")
-        try:
-            yield
-        except NotAtOnce:
-            if self._lost is None:
-                raw.execute("ROLLBACK TO call")
-            self._touched = before
-            raise
-        finally:
-            if self._lost is None:
-                raw.execute("RELEASE call")
+
+    def undo_call(self) -> None:
+        """Undo all commands since the call began."""
+        if self._lost is None and self.wrote:
+            self._undo("call", self._left)
+            self._touched = self._before
+
+    def end_call(self) -> None:
+        """End the call."""
+        if self._lost is None and self.wrote:
+            assert self._conn is not None
+            driver_connection(self._conn).execute("RELEASE call")
+
+    def _undo(self, savepoint: str, left: Left) -> None:
+        """Go back to a savepoint, and to what was left to the end then."""
+        assert self._conn is not None
+        assert self._together is not None
+        driver_connection(self._conn).execute(f"ROLLBACK TO {savepoint}")
+        self._together.left = left
 
     def give_back(self) -> None:
         """Have the writer commit."""
@@ -169,21 +195,38 @@ class Turn:
 
     def go(self, conn: Connection) -> set[int]:
         """Lend the connection and wait until it is back; the servers that changed. Raises what lost the transaction."""
+        quick = as_quick(conn)
+        with held_servers.holding(quick):
+            self._together = Gathering(quick)
+            try:
+                return self._lend(quick)
+            finally:
+                self._conn = self._together = None
+
+    def _lend(self, conn: Connection) -> set[int]:
+        assert self._together is not None
         self._conn = conn
         try:
             self._lent(self)
         except RuntimeError:
-            self._conn = None  # whoever asked is gone, with the event loop
-            return set()
+            return set()  # whoever asked is gone, with the event loop
         if not self._back.acquire(timeout=PATIENCE_SECONDS):
             with self._mutex:
                 if not self._taken:
                     self._conn = None
                     return set()
             self._back.acquire()
-        self._conn = None
         if self._lost is not None:
             raise self._lost
+        unreported = sealed.seals_of(conn).unreported
+        before = len(unreported)
+        try:
+            self._together.write()
+            if len(unreported) > before:
+                raise NotAtOnce("an alarm is to be written")
+        except BaseException as error:
+            self._lost = error
+            raise
         return self._touched
 
     def finish(self) -> None:
@@ -196,23 +239,30 @@ class Turn:
 def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:
     """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
     raw = driver_connection(conn)
-    transaction = conn.get_transaction()
     raw.execute("SAVEPOINT command")
-    changes.begin_announcing(conn)
     sealed.begin_counting(conn)
+    announced = _run(conn, waiting, lambda: sealed.settle(conn))
+    if waiting.error is not None:
+        raw.execute("ROLLBACK TO command")
+    raw.execute("RELEASE command")
+    return announced
+
+
+def _run(conn: Connection, waiting: WaitingCommand, settle: Callable[[], None]) -> set[int]:
+    """Run one command; what it announced. Where it failed the caller undoes it. Raises if the batch is lost."""
+    transaction = conn.get_transaction()
+    changes.begin_announcing(conn)
     try:
         waiting.result = waiting.command(conn)
-        sealed.settle(conn)
+        settle()
     except BaseException as error:  # the command's own: raised for who gave it, and the batch goes on
         waiting.error = error
     announced = changes.end_announcing(conn)
-    if conn.get_transaction() is not transaction or not raw.in_transaction:
+    if conn.get_transaction() is not transaction or not driver_connection(conn).in_transaction:
         # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
         raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
-    if waiting.error is not None and is_damage(waiting.error):
+    if waiting.error is None:
+        return announced
+    if is_damage(waiting.error):
         raise waiting.error  # nothing more goes into this file
-    if waiting.error is not None:
-        raw.execute("ROLLBACK TO command")
-        announced = set()
-    raw.execute("RELEASE command")
-    return announced
+    return set()

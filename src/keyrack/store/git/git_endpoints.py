@@ -1,4 +1,4 @@
-"""Questions about the processes that serve Git, and which confirmed that a person is gone; must decide nothing."""
+"""Questions about the processes that serve Git, and which acknowledged that a person is gone; must decide nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GitReceipt:
 
     endpoint_id: int
     name: str
-    at: datetime | None
+    acknowledged_at: datetime | None
     stopped: int
     seen_at: datetime | None = None
 
@@ -49,8 +49,8 @@ def end(connection: Connection, endpoint_id: int, at: datetime) -> None:
     """It has ended: nothing runs there any more."""
     connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
     held = offboarding_git
-    waiting = (held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
-    sealed.change(connection, held, *waiting, values={"confirmed_at": at})
+    waiting = (held.c.endpoint_id == endpoint_id, held.c.acknowledged_at.is_(None))
+    sealed.change(connection, held, *waiting, values={"acknowledged_at": at})
 
 
 def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> None:
@@ -69,7 +69,7 @@ def _asked_of(endpoint_id: int) -> Select[Any]:
     return (
         select(held.c.offboarding_id, offboardings.c.user_id)
         .join(offboardings, offboardings.c.id == held.c.offboarding_id)
-        .where(held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
+        .where(held.c.endpoint_id == endpoint_id, held.c.acknowledged_at.is_(None))
     )
 
 
@@ -78,11 +78,11 @@ def asked_of(connection: Connection, endpoint_id: int) -> dict[int, int]:
     return {row.offboarding_id: row.user_id for row in _asked_of.rows(connection, endpoint_id)}
 
 
-def confirm(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
+def acknowledge(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
     """No transfer of that person runs on an endpoint any more; stopped: how many did."""
     held = offboarding_git
     named = (held.c.offboarding_id == offboarding_id, held.c.endpoint_id == endpoint_id)
-    sealed.change(connection, held, *named, values={"confirmed_at": at, "stopped": stopped})
+    sealed.change(connection, held, *named, values={"acknowledged_at": at, "stopped": stopped})
 
 
 @prepared
@@ -100,7 +100,7 @@ def receipts(connection: Connection, ids: Iterable[int]) -> dict[int, list[GitRe
     """The receipts of the Git endpoints of some offboardings, by the offboarding's id."""
     found: dict[int, list[GitReceipt]] = {}
     for row in _receipts.rows(connection, list(ids)):
-        at = row.confirmed_at if sealed.sound(connection, offboarding_git, row) else None
+        at = row.acknowledged_at if sealed.sound(connection, offboarding_git, row) else None
         receipt = GitReceipt(row.endpoint_id, row.name, at, int(row.stopped), row.seen_at)
         found.setdefault(row.offboarding_id, []).append(receipt)
     return found

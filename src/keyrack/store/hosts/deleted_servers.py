@@ -115,7 +115,7 @@ def ids_named(connection: Connection, workspace_id: int, name: str) -> list[int]
     return list(connection.execute(statement).scalars())
 
 
-def confirm(connection: Connection, server_id: int, at: datetime) -> bool:
+def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
     """Note that a deleted server's host obeys its last document; False when it said so before."""
     waiting = (deleted_servers.c.server_id == server_id, deleted_servers.c.acknowledged_at.is_(None))
     return bool(sealed.change(connection, deleted_servers, *waiting, values={"acknowledged_at": at}))

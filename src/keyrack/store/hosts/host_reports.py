@@ -49,12 +49,12 @@ def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
     return statement.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
 
 
-DELIVERIES, REFUSALS, REMOVALS = "deliveries", "refusals", "removals"
-"""What may wait for a host's word: keys for when they came into force there, keys it is to refuse, people removed."""
+CREDENTIALS, REVOCATIONS, OFFBOARDINGS = "credentials", "revocations", "offboardings"
+"""What may wait for a host's acknowledgement."""
 
 
 def awaited(connection: Connection, server_ids: Iterable[int]) -> dict[int, frozenset[str]]:
-    """What waits for the word of these servers' hosts; those for which nothing does are missing."""
+    """What waits for the acknowledgement of these servers' hosts; those for which nothing does are missing."""
     found: dict[int, set[str]] = {}
     for row in _awaited.rows(connection, tuple(server_ids)):
         found.setdefault(row["server_id"], set()).add(row["what"])
@@ -68,9 +68,9 @@ def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
         return mine.where(among(table.c.server_id, server_ids), column.is_(None)).distinct()
 
     return union_all(
-        waiting(DELIVERIES, credentials, credentials.c.delivered_at),
-        waiting(REFUSALS, revocations, revocations.c.confirmed_at),
-        waiting(REMOVALS, offboarding_hosts, offboarding_hosts.c.confirmed_at),
+        waiting(CREDENTIALS, credentials, credentials.c.acknowledged_at),
+        waiting(REVOCATIONS, revocations, revocations.c.acknowledged_at),
+        waiting(OFFBOARDINGS, offboarding_hosts, offboarding_hosts.c.acknowledged_at),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
@@ -51,7 +51,8 @@ def _is_machine(value: Any) -> bool:
         return False
 
 
-def _is_port(value: Any) -> bool:
+def is_port(value: object) -> TypeGuard[int]:
+    """Whether this is a number that a port has."""
     return type(value) is int and 1 <= value <= 65_535
 
 
@@ -63,7 +64,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "problems": _is_list,
     "refused": _is_refusal,
     "seat": _is_seat,
-    "ssh_port": _is_port,
+    "ssh_port": is_port,
     "sshd": _is_object,
     "writers": _is_list,
 }

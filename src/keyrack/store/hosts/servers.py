@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.model import Page, Place, Server, SystemUser, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.hosts import lineage, reported_facts
+from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
 from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
-
-HAS_HOST = servers.c.agent_secret_hash.is_not(None)
-"""Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
 
 MOST_KEPT = 10_000
 
@@ -168,16 +165,21 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
 
 @paged
 def _find(
-    workspace_id: int, sought: str | None, tag: str | None, silent_since: datetime | None, behind: bool, enrolled: bool
+    workspace_id: int,
+    sought: str | None,
+    tag: str | None,
+    silent_since: datetime | None,
+    behind: bool,
+    new: bool,
+    unconfirmed: bool,
+    troubled: bool,
 ) -> Select[Any]:
     statement = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
-    if not enrolled:
-        statement = statement.where(servers.c.enrolled_at.is_(None))
     if silent_since is not None:
         unheard = or_(servers.c.seen_at.is_(None), servers.c.seen_at < silent_since)
         statement = statement.where(servers.c.enrolled_at.is_not(None), unheard)
-    if behind:
-        statement = statement.where(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision)
+    wanted = zip((behind, new, unconfirmed, troubled), server_states.CONDITIONS.values(), strict=True)
+    statement = statement.where(*(condition for is_asked, condition in wanted if is_asked))
     if tag is not None:
         statement = statement.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
@@ -192,19 +194,18 @@ def find(
     search: str = "",
     tag: str | None = None,
     silent_since: datetime | None = None,
-    behind: bool = False,
-    enrolled: bool = True,
+    state: str = "",
     offset: int,
     limit: int,
     after: Place | None = None,
 ) -> Page[Server]:
     """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have.
 
-    silent_since: enrolled ones that were not heard of since; behind: those that do not obey their newest document;
-    enrolled: False for those alone that wait for their host.
+    silent_since: enrolled ones that were not heard of since; state: one of server_states.CONDITIONS, "" for any.
     """
-    window, chosen = Window(limit, offset, after), (tag, silent_since, behind, enrolled)
-    page = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), *chosen)
+    behind, new, unconfirmed, troubled = (state == one for one in server_states.CONDITIONS)
+    of = (workspace_id, pattern(search), tag, silent_since, behind, new, unconfirmed, troubled)
+    page = _find.page(connection, lambda row: _server(connection, row), Window(limit, offset, after), *of)
     tags = _tags(connection, [server.id for server in page.items])
     return page.showing(_with_tags(server, tags) for server in page.items)
 
@@ -222,18 +223,6 @@ def change_each(connection: Connection, changes: Mapping[int, Mapping[str, Any]]
 def remove(connection: Connection, server_id: int) -> None:
     """Delete a server with all that hangs on it."""
     sealed.remove(connection, servers, sealed.row_of(server_id))
-
-
-def count_behind(connection: Connection) -> int:
-    """How many enrolled hosts do not obey their newest revision yet."""
-    return int(_count_behind.value(connection))
-
-
-@prepared
-def _count_behind() -> Select[Any]:
-    return select(func.count()).where(
-        servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision
-    )
 
 
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:

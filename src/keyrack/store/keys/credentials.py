@@ -22,14 +22,14 @@ from keyrack.store.tables import (
 )
 from keyrack.store.unchanged import kept
 
-_DELIVERED = "delivered"
+_ACKNOWLEDGED = "acknowledged"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 2 kB each."""
 
 _columns: tuple[Any, ...] = (
     *credentials.c,
     system_users.c.username,
-    (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+    (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
 )
 _credential = (
     select(*_columns)
@@ -39,9 +39,9 @@ _credential = (
 # Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
 _to_check = (
     select(
-        *(column for column in credentials.c if column.name != "delivered_at"),
+        *(column for column in credentials.c if column.name != "acknowledged_at"),
         system_users.c.username,
-        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
+        (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
     )
     .join(system_users, system_users.c.id == credentials.c.system_user_id)
     .join(servers, servers.c.id == credentials.c.server_id)
@@ -66,7 +66,7 @@ def add_credential(
     number: what was reserved for it.
     """
     (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
-    return Credential(**sealed.unsealed(row), username=username, delivered=False)
+    return Credential(**sealed.unsealed(row), username=username, acknowledged=False)
 
 
 def _one_in_force(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
@@ -124,17 +124,19 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
     return tuple(_credential_record(row) for row in _credentials_of_system_user.rows(connection, system_user_id))
 
 
-def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
-    """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
-    _note_delivery.run(connection, server_id, revision, at)
+def acknowledge(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
+    """A host applied a revision: since now it acknowledges the keys up to that one, unless it did already."""
+    _acknowledge.run(connection, server_id, revision, at)
 
 
 @prepared
-def _note_delivery(server_id: int, revision: int, at: datetime) -> Update:
+def _acknowledge(server_id: int, revision: int, at: datetime) -> Update:
     # No seal is over this column (sealed.VOLATILE).
     held = credentials
-    new = update(held).where(held.c.server_id == server_id, held.c.revision <= revision, held.c.delivered_at.is_(None))
-    return new.values(delivered_at=at)
+    new = update(held).where(
+        held.c.server_id == server_id, held.c.revision <= revision, held.c.acknowledged_at.is_(None)
+    )
+    return new.values(acknowledged_at=at)
 
 
 @prepared
@@ -152,7 +154,7 @@ def restrict_credential(
     connection: Connection, credential_id: int, restrictions: Mapping[str, Any], revision: int
 ) -> None:
     """Let a credential do something else from a revision on, of which its host has said nothing yet."""
-    values = {"restrictions": dict(restrictions), "revision": revision, "delivered_at": None}
+    values = {"restrictions": dict(restrictions), "revision": revision, "acknowledged_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
 
 
@@ -176,7 +178,7 @@ def sealed_credentials(
     """The credentials of a server that are in force, each with whether its row and that of its system user are as
     Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
     """
-    return _as_delivered(checked_credentials(connection, server_id, at, fingerprints))
+    return _as_acknowledged(checked_credentials(connection, server_id, at, fingerprints))
 
 
 def checked_credentials(
@@ -203,7 +205,7 @@ def credentials_with_seals(
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
     plan, rows = _credentials_of_server.raw(connection, server_id, label, None, None)
-    return _as_delivered(_with_seals(connection, server_id, plan, rows))
+    return _as_acknowledged(_with_seals(connection, server_id, plan, rows))
 
 
 @prepared
@@ -230,8 +232,8 @@ def _with_seals(
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
     # Whether a host was told follows from its server's row: it would change for all of them with each word of the host.
-    assert plan.names[-1] == _DELIVERED
-    reads = tuple(read for read in plan.reads if read[0] != _DELIVERED)
+    assert plan.names[-1] == _ACKNOWLEDGED
+    reads = tuple(read for read in plan.reads if read[0] != _ACKNOWLEDGED)
     apart = replace(plan, names=plan.names[:-1], reads=reads)
     checked = _checked_credentials.of(connection, apart, [values[:-1] for values in rows])
     return [
@@ -240,10 +242,10 @@ def _with_seals(
     ]
 
 
-def _as_delivered(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
+def _as_acknowledged(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
     return tuple(
-        (one.credential if delivered else replace(one.credential, delivered=False), holds)
-        for one, holds, delivered in checked
+        (one.credential if acknowledged else replace(one.credential, acknowledged=False), holds)
+        for one, holds, acknowledged in checked
     )
 
 
@@ -255,7 +257,7 @@ credential_records = Records(lambda connection, row: _credential_record(row))
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
     lambda connection, row: CheckedCredential(
-        _credential_record(Row({**row, _DELIVERED: True})),
+        _credential_record(Row({**row, _ACKNOWLEDGED: True})),
         sealed.holds(connection, credentials, row),
     ),
     keep=lambda checked: checked.holds,

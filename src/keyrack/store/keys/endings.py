@@ -59,7 +59,7 @@ def user_key(connection: Connection, key_id: int, at: datetime) -> UserKey | Non
 
 def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int, *, at: datetime) -> None:
     """Give a credential another end, of which nobody was told yet."""
-    values = {**_renewed(end, at), "revision": revision, "delivered_at": None}
+    values = {**_renewed(end, at), "revision": revision, "acknowledged_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
 
 

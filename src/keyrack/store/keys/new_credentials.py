@@ -92,8 +92,9 @@ class PlaceAhead:
         if told is not None and within is connection.get_transaction():
             row = next(iter(told.wait(connection)), None)
         else:
-            held_servers.write(connection)
-            row, server = _place.row(connection, *self._question(connection)), {}
+            # Those before it may have left the server's row to be written later.
+            server = held_servers.held(connection, self._server_id) or {}
+            row = _place.row(connection, *self._question(connection))
         if row is None:
             return None
         account, labelled, refused, ended = (row.pop(name) for name in ("account_id", "labelled", "refused", "ended"))

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, del
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.git.deploy_keys import hold_owner
-from keyrack.store.hosts import acknowledged
+from keyrack.store.hosts import applied as applied_revisions
+from keyrack.store.hosts.applied import Applied
 from keyrack.store.per_server import per_server
 from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.tables import (
@@ -34,7 +35,7 @@ Places = Mapping[int, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A key that a host must refuse. confirmed_at: when it first said that it does; None while it has not; host:
+    """A key that a host must refuse. acknowledged_at: when it first said that it does; None while it has not; host:
     whether the server has one.
     """
 
@@ -44,19 +45,7 @@ class Revocation:
     revoked_at: datetime
     revision: int
     applied_revision: int
-    confirmed_at: datetime | None
-    copied: bool = False
-    host: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What a server said it obeys; host: whether it has one."""
-
-    server_id: int
-    server_name: str
-    applied_revision: int
-    applied_at: datetime | None
+    acknowledged_at: datetime | None
     copied: bool = False
     host: bool = True
 
@@ -97,18 +86,18 @@ def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any
 
 
 def lines_for(
-    connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int
+    connection: Connection, server_id: int, *, unacknowledged: int, acknowledged: int
 ) -> tuple[tuple[str, str], ...]:
     """The keys that a host is told to refuse, by fingerprint: that and the public key of each.
 
-    At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
-    and so many of the others that it has confirmed, the newest.
+    At most so many that it has not acknowledged, the oldest; what it has acknowledged and still finds in files of its
+    own; and so many of the others that it has acknowledged, the newest.
     """
     lines: dict[str, str] = {}
     for rows in (
-        _waiting.rows(connection, server_id, unconfirmed),
-        _by_hand.rows(connection, server_id, unconfirmed),
-        _newest.rows(connection, server_id, confirmed),
+        _waiting.rows(connection, server_id, unacknowledged),
+        _by_hand.rows(connection, server_id, unacknowledged),
+        _newest.rows(connection, server_id, acknowledged),
     ):
         for row in rows:
             # One that is not as Keyrack wrote it counts: it can only refuse.
@@ -143,13 +132,13 @@ def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: C
 @per_server
 def _waiting(server_ids: Iterable[int], most: int) -> Select[Any]:
     rows = revocations
-    return _first(server_ids, most, (rows.c.revision, rows.c.fingerprint), rows.c.confirmed_at.is_(None))
+    return _first(server_ids, most, (rows.c.revision, rows.c.fingerprint), rows.c.acknowledged_at.is_(None))
 
 
 @per_server
 def _newest(server_ids: Iterable[int], most: int) -> Select[Any]:
     rows = revocations
-    return _first(server_ids, most, (rows.c.revision.desc(), rows.c.fingerprint), rows.c.confirmed_at.is_not(None))
+    return _first(server_ids, most, (rows.c.revision.desc(), rows.c.fingerprint), rows.c.acknowledged_at.is_not(None))
 
 
 @per_server
@@ -160,10 +149,10 @@ def _by_hand(server_ids: Iterable[int], most: int) -> Select[Any]:
         unmanaged.c.fingerprint == rows.c.fingerprint,
         unmanaged.c.state != "gone",
     )
-    return _first(server_ids, most, (rows.c.fingerprint,), rows.c.confirmed_at.is_not(None), here)
+    return _first(server_ids, most, (rows.c.fingerprint,), rows.c.acknowledged_at.is_not(None), here)
 
 
-def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
+def acknowledge(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
     """Note that a host obeys what is at most at this revision; most: how many a document carries, the oldest.
 
     True when there were more: they are still to be told.
@@ -171,30 +160,30 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
     left = _first_left.row(connection, server_id, applied_revision, most)
     until = (None, None) if left is None else (left.revision, left.fingerprint)
     bound = (applied_revision + 1, "") if left is None else (left.revision, left.fingerprint)
-    code = receipts.confirmed(connection, revocations, server_id, at, bound)
-    _confirm.run(connection, server_id, applied_revision, at, code, *until)
+    code = receipts.acknowledged(connection, revocations, server_id, at, bound)
+    _acknowledge.run(connection, server_id, applied_revision, at, code, *until)
     return left is not None
 
 
-def _unconfirmed(server_id: int, applied_revision: int) -> ColumnElement[bool]:
+def _unacknowledged(server_id: int, applied_revision: int) -> ColumnElement[bool]:
     rows = revocations
-    return and_(rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied_revision)
+    return and_(rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied_revision)
 
 
 @prepared
 def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]:
     rows = revocations
-    waiting = select(rows.c.revision, rows.c.fingerprint).where(_unconfirmed(server_id, applied_revision))
+    waiting = select(rows.c.revision, rows.c.fingerprint).where(_unacknowledged(server_id, applied_revision))
     return waiting.order_by(rows.c.revision, rows.c.fingerprint).offset(most).limit(1)
 
 
 @prepared
-def _confirm(
+def _acknowledge(
     server_id: int, applied_revision: int, at: datetime, code: bytes, revision: int | None, fingerprint: str | None
 ) -> Update:
     # No seal is over these columns (sealed.VOLATILE): one code for all rows says that Keyrack wrote them.
     rows = revocations
-    new = update(rows).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at, receipt=code)
+    new = update(rows).where(_unacknowledged(server_id, applied_revision)).values(acknowledged_at=at, receipt=code)
     if revision is None:
         return new
     before = and_(rows.c.revision == revision, rows.c.fingerprint < fingerprint)
@@ -217,16 +206,16 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
         .order_by(servers.c.name, servers.c.id)
     )
     rows = [dict(row) for row in connection.execute(statement).mappings()]
-    standing = acknowledged.of(connection, [row["server_id"] for row in rows])
+    standing = applied_revisions.of(connection, [row["server_id"] for row in rows])
     pending = tuple(
         Revocation(
             server_id=row["server_id"],
-            server_name=standing[row["server_id"]].name,
+            server_name=standing[row["server_id"]].server_name,
             fingerprint=fingerprint,
             revoked_at=row["revoked_at"],
             revision=row["revision"],
-            applied_revision=standing[row["server_id"]].revision,
-            confirmed_at=receipts.when(connection, revocations, row),
+            applied_revision=standing[row["server_id"]].applied_revision,
+            acknowledged_at=receipts.when(connection, revocations, row),
             copied=standing[row["server_id"]].copied,
             host=standing[row["server_id"]].host,
         )
@@ -247,14 +236,14 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             revoked_at=row.deleted_at,
             revision=row.revision,
             applied_revision=_applied_by_deleted(row, at),
-            confirmed_at=at,
+            acknowledged_at=at,
         )
         for row, at in _with_acknowledgements(connection, gone)
     )
 
 
 def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]) -> tuple[Applied, ...]:
-    """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
+    """What the hosts of these servers of a workspace applied, by name; deleted ones last, while they are remembered."""
     ids = sorted(server_ids)
     statement = (
         select(servers.c.id)
@@ -267,12 +256,9 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
         .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
     )
     mine = list(connection.execute(statement).scalars())
-    standing = acknowledged.of(connection, mine)
+    standing = applied_revisions.of(connection, mine)
     return (
-        *(
-            Applied(number, one.name, one.revision, one.at, one.copied, one.host)
-            for number, one in ((number, standing[number]) for number in mine if number in standing)
-        ),
+        *(standing[number] for number in mine if number in standing),
         *(
             Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row, at), at)
             for row, at in _with_acknowledgements(connection, gone)
@@ -285,7 +271,7 @@ def _name_of_deleted(row: Row[Any]) -> str:
 
 
 def _with_acknowledgements(connection: Connection, gone: Select[Any]) -> Iterator[tuple[Row[Any], datetime | None]]:
-    """Rows of deleted servers, each with when its host said that it obeys; never where others wrote the row."""
+    """Rows of deleted servers, each with when its host acknowledged that; never where others wrote the row."""
     for row in connection.execute(gone):
         yield row, row.acknowledged_at if sealed.sound(connection, deleted_servers, row) else None
 

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Select, Table, func, or_, select, update
 
 from keyrack.model import Page, Window
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.hosts import acknowledged
+from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import sessions as open_logins
-from keyrack.store.hosts.acknowledged import Acknowledged
-from keyrack.store.hosts.servers import HAS_HOST
+from keyrack.store.hosts.applied import Applied
+from keyrack.store.hosts.server_states import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
 from keyrack.store.keys.terms import token_in_force
@@ -86,7 +86,7 @@ class Offboarding:
 
 @dataclass(frozen=True, slots=True)
 class HostReceipt:
-    """One server of an offboarding: the revision that carries it, the one its host obeys, when that first said so.
+    """One server of an offboarding: the revision that carries it, the one its host obeys, when that acknowledged it.
 
     copied: whether two machines go by its host's identity; host: whether it has one.
     """
@@ -95,7 +95,7 @@ class HostReceipt:
     server_name: str
     wanted: int
     applied: int
-    at: datetime | None
+    acknowledged_at: datetime | None
     copied: bool
     host: bool
 
@@ -245,7 +245,7 @@ def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tup
 
 
 @prepared
-def _unconfirmed(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
+def _unacknowledged(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     return (
         select(deleted_servers.c.server_id, deleted_servers.c.name, deleted_servers.c.revision)
         .join(deleted_server_keys, deleted_server_keys.c.server_id == deleted_servers.c.server_id)
@@ -259,9 +259,9 @@ def _unconfirmed(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     )
 
 
-def unconfirmed(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
+def unacknowledged(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
     """Deleted servers whose hosts have not said that they refuse these keys: server_id, name, revision."""
-    return tuple(_unconfirmed.rows(connection, workspace_id, list(fingerprints)))
+    return tuple(_unacknowledged.rows(connection, workspace_id, list(fingerprints)))
 
 
 @prepared
@@ -477,18 +477,18 @@ def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostRece
     """The receipts of the servers of some offboardings, by the offboarding's id."""
     by_offboarding: dict[int, list[HostReceipt]] = {}
     rows = _hosts.rows(connection, list(ids))
-    standing = acknowledged.of(connection, {row.server_id for row in rows})
+    standing = applied_revisions.of(connection, {row.server_id for row in rows})
     for row in rows:
         by_offboarding.setdefault(row.offboarding_id, []).append(_receipt(connection, row, standing.get(row.server_id)))
     return by_offboarding
 
 
-def _receipt(connection: Connection, row: Row, server: Acknowledged | None) -> HostReceipt:
+def _receipt(connection: Connection, row: Row, server: Applied | None) -> HostReceipt:
     """What the host of a server said, if Keyrack wrote that it did; server: None for one that was deleted since."""
     at = receipts.when(connection, offboarding_hosts, row)
     if server is not None:
         number = (row.server_id, row.name, int(row.revision))
-        return HostReceipt(*number, server.revision, at, server.copied, server.host)
+        return HostReceipt(*number, server.applied_revision, at, server.copied, server.host)
     # The host of a server that was deleted since has one thing left to obey, which is above all others.
     is_noted = row[f"{_GONE}server_id"] is not None
     obeys = is_noted and sealed.sound(connection, deleted_servers, row, _GONE)
@@ -499,28 +499,28 @@ def _receipt(connection: Connection, row: Row, server: Acknowledged | None) -> H
     return HostReceipt(row.server_id, f"{row.name} (deleted)", int(row.revision), int(applied), at, False, host)
 
 
-def confirm(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
+def acknowledge(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
     """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
     if _waits.row(connection, server_id, applied) is None:
         return []
     rows = offboarding_hosts
-    waiting = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
-    code = receipts.confirmed(connection, rows, server_id, at, (applied + 1, ""))
-    done = update(rows).where(*waiting).values(confirmed_at=at, receipt=code).returning(rows.c.offboarding_id)
+    waiting = (rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied)
+    code = receipts.acknowledged(connection, rows, server_id, at, (applied + 1, ""))
+    done = update(rows).where(*waiting).values(acknowledged_at=at, receipt=code).returning(rows.c.offboarding_id)
     return list(connection.execute(done).scalars())
 
 
 @prepared
 def _waits(server_id: int, applied: int) -> Select[Any]:
     rows = offboarding_hosts
-    mine = (rows.c.server_id == server_id, rows.c.confirmed_at.is_(None), rows.c.revision <= applied)
+    mine = (rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied)
     return select(rows.c.offboarding_id).where(*mine).limit(1)
 
 
 @prepared
 def _left(offboarding_id: int) -> Select[Any]:
     rows = offboarding_hosts
-    waiting = select(rows.c.server_id).where(rows.c.offboarding_id == offboarding_id, rows.c.confirmed_at.is_(None))
+    waiting = select(rows.c.server_id).where(rows.c.offboarding_id == offboarding_id, rows.c.acknowledged_at.is_(None))
     waiting = waiting.outerjoin(servers, servers.c.id == rows.c.server_id)
     # A server that was deleted is remembered where it had a host.
     waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
@@ -532,7 +532,9 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
     # What is asked first is quick, and may be what others wrote: the last word of all hosts is looked at whole.
     if _left.row(connection, offboarding_id) is not None:
         return True
-    return any(one.host and one.at is None for one in hosts(connection, (offboarding_id,)).get(offboarding_id, ()))
+    return any(
+        one.host and one.acknowledged_at is None for one in hosts(connection, (offboarding_id,)).get(offboarding_id, ())
+    )
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:

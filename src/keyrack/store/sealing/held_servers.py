@@ -21,13 +21,13 @@ from keyrack.store.sealing import sealed_sets, sums
 _HELD = "keyrack held servers"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Raised:
     before: Row
     row: Row
     """What it is to be; its sum and seal are made as it is written."""
     columns: tuple[str, ...]
-    added: int = 0
+    added: int
 
 
 @dataclass(slots=True)
@@ -66,21 +66,33 @@ def may_hold(connection: Connection) -> bool:
 
 def hold(connection: Connection, before: Row, values: Mapping[str, Any]) -> None:
     """Set columns of a server later, with what was counted of its rows; before: as it was read, locked, or as held."""
-    rows = connection.info[_HELD].rows
-    raised: _Raised | None = rows.get(before["id"])
-    if raised is None:
-        raised = rows[before["id"]] = _Raised(before, Row(before), tuple(values))
-    elif raised.row["revision"] != before["revision"]:
+    number, rows = before["id"], connection.info[_HELD].rows
+    last: _Raised | None = rows.get(number)
+    if last is not None and last.row["revision"] != before["revision"]:
         raise RuntimeError("A server's row was held, and read without it.")
-    raised.row.update(values)
-    raised.added += sums.taken(connection, before["id"])
+    added = sums.taken(connection, number)
+    # As new ones each time, so that what is held now can be held again (as_held).
+    if last is None:
+        rows[number] = _Raised(before, Row({**before, **values}), tuple(values), added)
+    else:
+        rows[number] = _Raised(last.before, Row({**last.row, **values}), last.columns, last.added + added)
 
 
 def held(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
-    """A server's row as it is held; it goes on as this very object, and has its seal once it is written."""
-    rows: Mapping[int, _Raised] = connection.info[_HELD].rows
-    raised = rows.get(server_id)
+    """A server's row as it is held; this very object has its seal once it is written, unless it was held anew."""
+    held: _Held | None = connection.info.get(_HELD)
+    raised = None if held is None else held.rows.get(server_id)
     return None if raised is None else raised.row
+
+
+def as_held(connection: Connection) -> Mapping[int, Any]:
+    """All that is held, to be held again where what comes next is undone."""
+    return dict(connection.info[_HELD].rows)
+
+
+def hold_again(connection: Connection, rows: Mapping[int, Any]) -> None:
+    """Go back to what was held, where the database goes back to what it was then."""
+    connection.info[_HELD].rows = dict(rows)
 
 
 def write(connection: Connection) -> None:

@@ -1,10 +1,10 @@
 """What shows that a host acknowledged something: a keyed code beside it; must write no row and decide about nobody.
 
 A report is written without the row that it concerns being sealed anew, so each receipt has a code of its own, made
-once for all rows that a report confirms. Of a server it is over the revision that its host applied, the revision's mark
-and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each row's
-own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more than
-the host did. One that is taken away shows by what the same host confirmed after it (store/hosts/acknowledged.py).
+once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's
+mark and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each
+row's own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more
+than the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOTHING_APPLIED: Mapping[str, Any] = {
 _APPLIED = ("applied_revision", "applied_lineage", "applied_at")
 _CODE = 32
 Until = tuple[int, str]
-"""A revision and a fingerprint: what stands before both is confirmed."""
+"""A revision and a fingerprint: what stands before both is acknowledged."""
 
 
 def applied(
@@ -71,37 +71,37 @@ def proved(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     return {} if server_holds(connection, row) else dict(NOTHING_APPLIED)
 
 
-def confirmed(connection: Connection, table: Table, server_id: int, at: datetime, until: Until) -> bytes:
-    """The code beside all rows of a table that a host's report confirms; until: where they end, itself not included."""
+def acknowledged(connection: Connection, table: Table, server_id: int, at: datetime, until: Until) -> bytes:
+    """The code beside all rows of a table that a host's report acknowledges; until: where they end, without itself."""
     bound = f"{until[0]} {until[1]}".encode()
-    return _of_confirmed(seals_of(connection), table, server_id, at, bound) + bound
+    return _of_acknowledged(seals_of(connection), table, server_id, at, bound) + bound
 
 
-def _of_confirmed(seals: Seals, table: Table, server_id: int, at: datetime, bound: bytes) -> bytes:
+def _of_acknowledged(seals: Seals, table: Table, server_id: int, at: datetime, bound: bytes) -> bytes:
     return seals.mac(f"a receipt in {table.name} {server_id} {as_microseconds(at)} ".encode() + bound)
 
 
 def when(connection: Connection, table: Table, row: Mapping[str, Any]) -> datetime | None:
-    """When a host confirmed what a row asks of it; None where it has not, or Keyrack did not write that it did, which
-    is remembered, so that an alarm names it. row: with all columns of the table.
+    """When a host acknowledged what a row asks of it; None where it has not, or Keyrack did not write that it did,
+    which is remembered, so that an alarm names it. row: with all columns of the table.
     """
-    at: datetime | None = row["confirmed_at"]
+    at: datetime | None = row["acknowledged_at"]
     if at is None or not sealed.sound(connection, table, row):
         return None
-    return at if confirms(connection, table, row) else None
+    return at if is_acknowledged(connection, table, row) else None
 
 
-def confirms(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether Keyrack wrote that a row is confirmed; otherwise that is remembered. Nothing is said of its seal."""
-    return confirmed_until(connection, table, row) is not None
+def is_acknowledged(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether Keyrack wrote that a row is acknowledged; otherwise that is remembered. Nothing is said of its seal."""
+    return acknowledged_until(connection, table, row) is not None
 
 
-def confirmed_until(connection: Connection, table: Table, row: Mapping[str, Any]) -> Until | None:
-    """As confirms: before what all rows were confirmed by the report that confirmed this one, None where none did."""
-    code, of = row[RECEIPT], (table, row["server_id"], row["confirmed_at"])
+def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, Any]) -> Until | None:
+    """As is_acknowledged, by before what the report that acknowledged this row acknowledged all; None where none did."""
+    code, of = row[RECEIPT], (table, row["server_id"], row["acknowledged_at"])
     if isinstance(code, bytes) and len(code) > _CODE:
         bound = code[_CODE:]
-        if _same(code[:_CODE], lambda: _of_confirmed(seals_of(connection), *of, bound)):
+        if _same(code[:_CODE], lambda: _of_acknowledged(seals_of(connection), *of, bound)):
             revision, _, fingerprint = bound.decode().partition(" ")
             if place(row) < (until := (int(revision), fingerprint)):
                 return until
@@ -110,7 +110,7 @@ def confirmed_until(connection: Connection, table: Table, row: Mapping[str, Any]
 
 
 def place(row: Mapping[str, Any]) -> Until:
-    """Where a row that a host is to confirm stands among all of that host."""
+    """Where a row that a host is to acknowledge stands among all of that host."""
     return row["revision"], row.get("fingerprint", "")
 
 
@@ -133,6 +133,6 @@ def seal_older(connection: Connection, table: Table, row: Mapping[str, Any]) -> 
     if table is servers:
         blank = all(row[name] == NOTHING_APPLIED[name] for name in _APPLIED)
         return None if blank else _of_server(seals_of(connection), row)
-    if row["confirmed_at"] is None:
+    if row["acknowledged_at"] is None:
         return None
-    return confirmed(connection, table, row["server_id"], row["confirmed_at"], (row["revision"] + 1, ""))
+    return acknowledged(connection, table, row["server_id"], row["acknowledged_at"], (row["revision"] + 1, ""))

@@ -42,9 +42,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "removed_accounts": frozenset(),
     "enrolments": frozenset(),
     # Who made it is emptied by the database itself once that user is gone.
-    "credentials": frozenset(("created_by", "delivered_at", "noticed_at")),
+    "credentials": frozenset(("created_by", "acknowledged_at", "noticed_at")),
     # A receipt has a code of its own (receipts.py).
-    "revocations": frozenset(("confirmed_at", "receipt")),
+    "revocations": frozenset(("acknowledged_at", "receipt")),
     "revoked_keys": frozenset(),
     "held_back": frozenset(),
     "users": frozenset(),
@@ -65,7 +65,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     request_rules.name: frozenset(),
     expired_keys.name: frozenset(("user_id", "title")),
     "offboardings": frozenset(),
-    "offboarding_hosts": frozenset(("confirmed_at", "receipt")),
+    "offboarding_hosts": frozenset(("acknowledged_at", "receipt")),
     "offboarding_git": frozenset(),
     web_sessions.name: frozenset(("seen_at",)),
     authenticators.name: frozenset(("last_used_at",)),
@@ -258,11 +258,19 @@ def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
     return next((sealed_as for kind, sealed_as in kinds if isinstance(column.type, kind)), None)
 
 
-# Per table: the columns under its seal, and what their values go through.
-_SEALED: Mapping[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
+# What columns were called when the first seals were made over them, which name them so.
+_SEALED_NAMES: Mapping[tuple[str, str], str] = {("offboarding_git", "acknowledged_at"): "confirmed_at"}
+
+
+def _sealed_name(column: Column[Any]) -> str:
+    return _SEALED_NAMES.get((column.table.name, column.name), column.name)
+
+
+# Per table: the columns under its seal, each with its name there, and what their values go through.
+_SEALED: Mapping[str, tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] = {
     table.name: tuple(
-        (column.name, _sealed_as(column))
-        for column in sorted(table.c, key=lambda column: column.name)
+        (column.name, _sealed_name(column), _sealed_as(column))
+        for column in sorted(table.c, key=_sealed_name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
     for table in TABLES
@@ -274,16 +282,16 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
     all rows there are, breaks no seal.
     """
     parts: list[Any] = [table.name]
-    for name, sealed_as in _SEALED[table.name]:
+    for name, sealed_name, sealed_as in _SEALED[table.name]:
         value = values[name]
         if value is not None:
-            parts += (name, value if sealed_as is None else sealed_as(value))
+            parts += (sealed_name, value if sealed_as is None else sealed_as(value))
     return encode_typed(parts).encode()
 
 
 def column_names(table: Table) -> tuple[str, ...]:
     """The columns under a table's seal."""
-    return tuple(name for name, _ in _SEALED[table.name])
+    return tuple(name for name, *_ in _SEALED[table.name])
 
 
 def is_sealed(column: Column[Any]) -> bool:

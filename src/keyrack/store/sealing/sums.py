@@ -33,12 +33,16 @@ _PENDING = "keyrack sums"
 _RAISED = "keyrack servers"
 
 
-def begin_counting(connection: Connection) -> None:
-    """Start a command's counts afresh."""
+def begin_counting(
+    connection: Connection, noted: Mapping[access_tree.Place, tuple[int | None, int]] | None = None
+) -> None:
+    """Start a command's counts afresh; noted: what commands before it left to be counted in the tree."""
     info = connection.info
     info[_PENDING] = {}
     info[_RAISED] = {}
     access_tree.begin(connection, reads=False)
+    if noted:
+        access_tree.put_pending(info, noted)
 
 
 @contextmanager
@@ -57,6 +61,13 @@ def counting(connection: Connection) -> Iterator[None]:
 
 def settle(connection: Connection) -> None:
     """Bring what a command changed into the sums of the servers concerned and into the tree, before it is committed."""
+    settle_servers(connection)
+    access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
+    begin_counting(connection)
+
+
+def settle_servers(connection: Connection) -> None:
+    """The same for the sums alone."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
     written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
@@ -72,9 +83,8 @@ def settle(connection: Connection) -> None:
             new = {**row, "of_id": number, "rows_sum": sum_of(connection, row)}
             new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
             given.append(new)
-    setting(table, ("rows_sum", SEAL), there=True).run_many(connection, given)
-    access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
-    begin_counting(connection)
+    if given:
+        setting(table, ("rows_sum", SEAL), there=True).run_many(connection, given)
 
 
 @prepared

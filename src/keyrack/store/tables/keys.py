@@ -47,7 +47,7 @@ credentials = numbered(
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
-    Column("delivered_at", Moment),
+    Column("acknowledged_at", Moment),
     Column("noticed_at", Moment),
     Column("renewed_at", Moment),
     Column("break_glass", Flag),
@@ -56,7 +56,7 @@ credentials = numbered(
     UniqueConstraint("server_id", "label"),
     Index("ix_credentials_server_id_id", "server_id", "id"),
     Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
-    index_where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
+    index_where("ix_credentials_unacknowledged", "server_id", "revision", condition="acknowledged_at IS NULL"),
     index_where("ix_credentials_unnoticed", "expires_at", condition=UNNOTICED),
 )
 
@@ -125,11 +125,11 @@ revocations = Table(
     Column("revoked_at", Moment, nullable=False),
     # The revision that carries it, and when the host first said that it obeys that one or a later one.
     Column("revision", BigInteger, nullable=False, server_default="0"),
-    Column("confirmed_at", Moment),
+    Column("acknowledged_at", Moment),
     seal_column(),
     receipt_column(),
     Index("ix_revocations_fingerprint", "fingerprint"),
-    index_where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
+    index_where("ix_revocations_unacknowledged", "server_id", "revision", condition="acknowledged_at IS NULL"),
 )
 
 revoked_keys = Table(

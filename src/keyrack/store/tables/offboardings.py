@@ -1,4 +1,4 @@
-"""The tables of people who were removed everywhere, and of who has confirmed it; must hold no question."""
+"""The tables of people who were removed everywhere, and of who has acknowledged it; must hold no question."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ offboarding_hosts = Table(
     Column("server_id", Integer, primary_key=True, autoincrement=False, index=True),
     Column("name", String(255), nullable=False),
     Column("revision", BigInteger, nullable=False),
-    Column("confirmed_at", Moment),
+    Column("acknowledged_at", Moment),
     receipt_column(),
     seal_column(),
-    index_where("ix_offboarding_hosts_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
+    index_where("ix_offboarding_hosts_unacknowledged", "server_id", "revision", condition="acknowledged_at IS NULL"),
 )
 
 git_endpoints = numbered(
@@ -65,8 +65,8 @@ offboarding_git = Table(
     Column("offboarding_id", Integer, referring("offboardings"), primary_key=True),
     Column("endpoint_id", Integer, primary_key=True, autoincrement=False),
     Column("name", String(255), nullable=False),
-    Column("confirmed_at", Moment),
+    Column("acknowledged_at", Moment),
     Column("stopped", Integer, nullable=False),
     seal_column(),
-    index_where("ix_offboarding_git_unconfirmed", "endpoint_id", condition="confirmed_at IS NULL"),
+    index_where("ix_offboarding_git_unacknowledged", "endpoint_id", condition="acknowledged_at IS NULL"),
 )

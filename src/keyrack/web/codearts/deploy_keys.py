@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.git import deploy_keys
 from keyrack.core.people import users
+from keyrack.errors import missing
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
@@ -38,9 +39,22 @@ def list_project_deploy_keys(call: Call) -> Response:
     return shapes.counted([], 0)
 
 
+def list_group_deploy_keys(call: Call) -> Response:
+    """List the deploy keys of a group: there are no groups"""
+    parameters.window(call.query)
+    raise missing("group")
+
+
+def check_group_deploy_key(call: Call) -> Response:
+    """Say whether a key is a group's deploy key already: there are no groups"""
+    raise missing("group")
+
+
 ENDPOINTS = (
     Endpoint("GET", PATH, list_deploy_keys),
     Endpoint("POST", PATH + "/check-key", check_deploy_key),
     Endpoint("DELETE", PATH + "/{key_id}", delete_deploy_key),
     Endpoint("GET", "/projects/{project_id}/deploy-keys", list_project_deploy_keys),
+    Endpoint("GET", "/groups/{group_id}/deploy-keys", list_group_deploy_keys),
+    Endpoint("POST", "/groups/{group_id}/deploy-keys/check-key", check_group_deploy_key),
 )

@@ -141,6 +141,8 @@ SHAPES: dict[str, Shape] = {
     "codearts.check_deploy_key": Shape(record({"exists": YES_OR_NO}), record({"key": TEXT})),
     f"{_V4}.delete_deploy_key": Shape(None, status=204),
     "codearts.list_project_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
+    "codearts.list_group_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
+    "codearts.check_group_deploy_key": Shape(record({"exists": YES_OR_NO}), record({"key": TEXT})),
     f"{_V1}.add_ssh_key": Shape(_envelope(named("codearts.UserKeyOfV1")), _KEY_OF_V1),
     "codearts.list_ssh_keys": Shape(_envelope(record({"total": WHOLE, "sshkey": many(named("codearts.UserKeyOfV1"))}))),
     f"{_V1}.delete_ssh_key": Shape(_envelope(TEXT)),

@@ -30,8 +30,9 @@ def of(ways: Iterable[Way]) -> list[AccountWays]:
     """Ways in by place, in the order in which they come."""
     found: dict[Hashable, list[Way]] = {}
     for way in ways:
-        line, reason = way.line, way.line.grant or way.line.credential
-        # A key that ends before the others do has a line of its own.
-        place = (way.user, way.server.id, line.username, way.kind, reason.id if reason else 0, line.expires_at)
+        reason, opened_by = way.reason, way.reason.grant or way.reason.credential
+        # A key that ends before the others do has a row of its own.
+        number = opened_by.id if opened_by else 0
+        place = (way.user, way.server.id, reason.username, way.kind, number, reason.expires_at)
         found.setdefault(place, []).append(way)
     return [AccountWays(tuple(some)) for some in found.values()]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from markupsafe import Markup
+
 from keyrack.core import lifetimes, validation
 from keyrack.errors import invalid
 from keyrack.web.console import templates
@@ -23,20 +25,23 @@ ENDS = (
 )
 
 
-def asked(visit: Visit, title: str, before: datetime | None, words: Sequence[str], back: str, done: object) -> Asked:
+def asked(
+    visit: Visit, title: str, before: datetime | None, words: Sequence[str], back: str, done: object, *, what: str = ""
+) -> Asked:
     """What another end does, before it is set: the one that the form names, as a time that stays while one reads.
 
-    before: the end until now; words: what else there is to say; done: a rehearsal of it or None. Raises Refusal
-    INVALID.
+    before: the end until now; words: what else there is to say; done: a rehearsal of it or None; what: that which ends,
+    where the title does not name it. Raises Refusal INVALID.
     """
     at = validation.end(visit.now, None, duration=chosen(visit))
     if at is None:
         raise invalid("ends", "Say when it ends; what has an end once keeps one.")
     at = at.astimezone(UTC).replace(microsecond=0)
-    was = f"It ends {templates.exact(before)} until now." if before else "It has no end until now."
-    then = f"It is to end {templates.exact(at)}, and opens nothing from then on."
+    was = Markup("Until now it ends {}.").format(templates.shown(before)) if before else "It has no end until now."
+    then = Markup("It is to end {}, and opens nothing from then on.").format(templates.shown(at))
     fixed = {"ends": DATE, "until": at.strftime("%Y-%m-%dT%H:%M:%S"), "zone": "UTC"}
-    return Asked(title, [was, then, *words], "Set the end", back, done, fixed, takes=False)
+    said = [*([f"{what}."] if what else ()), was, then, *words]
+    return Asked(title, said, "Set the end", back, done, fixed, takes=False)
 
 
 def chosen(visit: Visit) -> str | None:

@@ -79,8 +79,8 @@ class Map:
 def _cell(ways: Sequence[Way]) -> Cell | None:
     if not ways:
         return None
-    until = [way.line.expires_at for way in ways if way.line.expires_at is not None]
-    accounts = ", ".join(dict.fromkeys(way.line.username for way in ways))
+    until = [way.reason.expires_at for way in ways if way.reason.expires_at is not None]
+    accounts = ", ".join(dict.fromkeys(way.reason.username for way in ways))
     return Cell(accounts, min(until) if len(until) == len(ways) else None)
 
 
@@ -155,11 +155,11 @@ def as_csv(visit: Visit) -> Response:
                 yield _line("?", "", "", "", words, "", "")
             for (who, _), ways in sorted(shown.cells.items()):
                 for way in ways:
-                    of = way.line.credential or way.line.grant
+                    of = way.reason.credential or way.reason.grant
                     via = f"{way.kind} {of.id if of else ''}"
-                    named = (who, way.server.name, way.line.username, way.line.fingerprint, via)
+                    named = (who, way.server.name, way.reason.username, way.reason.fingerprint, via)
                     yield _line(
-                        *named, *(at.isoformat() if at else "" for at in (way.line.expires_at, way.last_used_at))
+                        *named, *(at.isoformat() if at else "" for at in (way.reason.expires_at, way.last_used_at))
                     )
             after = shown.page.after
             shown = None if after is None else _map(visit, cursors.write(after))
@@ -223,11 +223,19 @@ def grant(visit: Visit) -> Response:
     if not visit.form.flag("confirmed"):
         done = rehearsal.rehearse(visit.instance, visit.actor, partial(_give, visit))
         hidden: list[tuple[str, Any]] = [(name, visit.form.text(name)) for name in FIELDS]
-        return visit.show("grant_preview.html", done=done, hidden=[*hidden, ("confirmed", "yes")])
-    _give(visit, visit.instance)
-    place = "all hosts" if visit.form.text("where") == "all" else visit.form.text("place")
-    words = f"{visit.form.text('name')} can log in as {visit.form.text('system_user')} on {place}."
-    return visit.go("/access", words)
+        return visit.show(
+            "grant_preview.html",
+            grant=done.answer,
+            named=grants.names(visit.instance, visit.actor, [done.answer], written=True),
+            rules=limits.said(done.answer.restrictions),
+            done=done,
+            hidden=[*hidden, ("confirmed", "yes")],
+        )
+    return visit.go("/access", f"{_sentence(visit, _give(visit, visit.instance))}.")
+
+
+def _sentence(visit: Visit, grant: Grant) -> str:
+    return grants.names(visit.instance, visit.actor, [grant], written=True).sentence(grant)
 
 
 def all_grants(visit: Visit) -> Response:
@@ -300,7 +308,7 @@ def restrict(visit: Visit) -> Response:
         return visit.show(
             "restrict_preview.html",
             title="Change a grant",
-            words="",
+            words=f"{_sentence(visit, grant)}.",
             rows=rows,
             done=done,
             back=f"/grants/{number}/renew",
@@ -315,9 +323,8 @@ def renewing(visit: Visit) -> Asked:
     grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
     done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
     words = "Hosts are told at once and end it by themselves; keys that something else lets in stay."
-    return ends.asked(
-        visit, "Another end for this grant?", grant.expires_at, [words], f"/grants/{grant.id}/renew", done
-    )
+    title, back = "Another end for this grant?", f"/grants/{grant.id}/renew"
+    return ends.asked(visit, title, grant.expires_at, [words], back, done, what=_sentence(visit, grant))
 
 
 def _renew(visit: Visit, instance: Instance) -> Grant:

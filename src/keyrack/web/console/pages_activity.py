@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
 
-from keyrack.core.audit import chain, events
+from keyrack.core.audit import chain, events, standing
 from keyrack.core.keys import receipts
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Event, EventFilter
@@ -83,6 +83,7 @@ def activity(visit: Visit) -> Response:
         first=f"/activity?{urlencode(kept)}" if before else "",
         next=further,
         # A page that is not full, though more follows: so many were looked through.
+        week=visit.now - standing.KEPT,
         looked_through=events.LOOKED_THROUGH if further and len(shown) < PER_PAGE else 0,
     )
 

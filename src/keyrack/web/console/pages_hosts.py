@@ -21,6 +21,7 @@ from keyrack.core.hosts import (
     sshd_settings,
     status,
     system_users,
+    troubles,
     unmanaged_keys,
 )
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
@@ -47,7 +48,14 @@ SPANS = (
     ("86400", "after a day"),
     ("604800", "after a week"),
 )
-STATES = (("", "All"), (servers.SILENT, "Silent"), (servers.BEHIND, "Behind"), (servers.NEW, "Not enrolled"))
+STATES = (
+    ("", "All"),
+    (servers.SILENT, "Silent"),
+    (servers.BEHIND, "Behind"),
+    (servers.NEW, "Not enrolled"),
+    (servers.HOST_KEY, "Host key not confirmed"),
+    (servers.PROBLEMS, "Something wrong"),
+)
 THENS = (
     (KEEP_ALL, "keys stay as they are"),
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
@@ -58,12 +66,15 @@ QUIET = {"enforcing", "observing"}
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open."""
+    """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open;
+    unconfirmed: it shows a host key that nobody confirmed.
+    """
 
     server: Server
     status: HostStatus
     unmanaged: int
     sessions: int
+    unconfirmed: bool
 
     @property
     def kind(self) -> str:
@@ -88,8 +99,9 @@ def hosts(visit: Visit) -> Response:
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
+    new = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
     rows = [
-        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
+        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0), one.id in new)
         for one in piece.items
     ]
     return visit.show(
@@ -164,20 +176,20 @@ def host(visit: Visit) -> Response:
 def _host_keys(visit: Visit, server: Server) -> dict[str, Any]:
     """The host keys that a host shows and nobody confirmed, and those that people trust there."""
     known = host_keys.find(visit.instance, visit.actor, str(server.id))
-    strange = [one for one in known if one.shown and not one.confirmed]
-    return {"strange": strange, "trusted": [one for one in known if one.confirmed]}
+    unconfirmed, trusted = troubles.unconfirmed_among(known), [one for one in known if one.confirmed]
+    return {"unconfirmed": unconfirmed, "wrong": troubles.of(server, known), "trusted": trusted}
 
 
 def confirming_host_keys(visit: Visit) -> Asked:
     """What it means to trust what a host shows now."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = _host_keys(visit, server)
-    if not held["strange"]:
+    if not held["unconfirmed"]:
         raise missing("host key that nobody confirmed")
     gone = [one.fingerprint for one in held["trusted"] if not one.shown]
+    new = ", ".join(one.fingerprint for one in held["unconfirmed"])
     words = [
-        f"Whoever logs in through keyrack ssh-config trusts {', '.join(one.fingerprint for one in held['strange'])} "
-        f"as {server.name} from then on.",
+        f"Whoever logs in through keyrack ssh-config trusts {new} as {server.name} from then on.",
         *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
         "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
         "and look at the host's own screen first.",
@@ -324,10 +336,10 @@ def enforcing(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, cut, unknown = _ways(visit, server)
     keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
-    managed = [(way.line.username, way.line.fingerprint) for way in ways]
+    managed = [(way.reason.username, way.reason.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(keys.items, managed)
     gained = unmanaged_keys.gaining(keys.items, managed)
-    gains = [way for way in ways if (way.line.username, way.line.fingerprint) in gained]
+    gains = [way for way in ways if (way.reason.username, way.reason.fingerprint) in gained]
     return visit.show(
         "enforce.html",
         stops=False,
@@ -380,7 +392,11 @@ def offline_words(after_seconds: int, then: str) -> str:
     """What hosts do without Keyrack, in words."""
     if not after_seconds:
         return "keys stay as they are, however long it lasts"
-    return f"after {lifetimes.written(span_of(after_seconds))} {dict(THENS).get(then, then)}"
+    return f"{_after(after_seconds)} {dict(THENS).get(then, then)}"
+
+
+def _after(seconds: int) -> str:
+    return dict(SPANS).get(str(seconds), f"after {lifetimes.written(span_of(seconds))}")
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:
@@ -388,7 +404,7 @@ def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     held = str(server.offline_after_seconds)
     if held in dict(SPANS):
         return SPANS
-    return (*SPANS, (held, f"after {lifetimes.written(span_of(server.offline_after_seconds))}"))
+    return (*SPANS, (held, _after(server.offline_after_seconds)))
 
 
 def _offline(server: Server) -> str:

@@ -28,6 +28,7 @@ from keyrack.core.keys import (
 )
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
+from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
 from keyrack.ssh.public_key import parse
@@ -83,7 +84,7 @@ def _shown(key: UserKey, ways: who_can.Ways | None) -> KeyCard:
     if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
         return KeyCard(key, 0, "")
     bits = parse(key.public_key).bits
-    own = tuple(way for way in ways.items if way.line.fingerprint == key.fingerprint)
+    own = tuple(way for way in ways.items if way.reason.fingerprint == key.fingerprint)
     frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
     art = random_art(key.key_type, bits, key.fingerprint)
     return KeyCard(key, bits, art, own, ways.next is not None, tuple(frozen))
@@ -234,7 +235,7 @@ def renewing(visit: Visit) -> Asked:
     done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
     ways = _shown(own, _ways(visit, whose.name if whose else visit.actor.name)).ways
     hosts = len({way.server.name for way in ways})
-    opens = f"It opens {templates.count(hosts, 'host')} at this moment; each is told, and ends it by itself."
+    opens = f"It opens {count(hosts, 'host')} at this moment; each is told, and ends it by itself."
     title = f"Another end for {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
     return ends.asked(visit, title, own.expires_at, [opens], f"/keys/{quote(own.fingerprint or '')}", done)
 
@@ -294,7 +295,7 @@ def removing(visit: Visit) -> Asked:
     named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
     opened = f"It opens {named} for you." if hosts else "It opens no host at this moment."
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
-    button = f"Remove this key from {templates.count(len(hosts), 'host')}" if hosts else "Remove this key"
+    button = f"Remove this key from {count(len(hosts), 'host')}" if hosts else "Remove this key"
     title = f"Remove your key {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
     return Asked(title, [opened, words], button, f"/keys/{quote(own.fingerprint or '')}")
 
@@ -332,7 +333,7 @@ def revoke(visit: Visit) -> Response:
     done = revocation.revoke_everywhere(
         visit.instance, visit.actor, visit.path["fingerprint"], reason=visit.form.text("reason")
     )
-    hosts = f"{len(done.revisions)} host{'' if len(done.revisions) == 1 else 's'}"
+    hosts = count(len(done.revisions), "host")
     return visit.go(f"/revoked/{done.fingerprint}", f"The key is revoked; {hosts} must refuse it.")
 
 

@@ -11,6 +11,7 @@ from keyrack.core.audit import overview as core
 from keyrack.core.hosts import servers
 from keyrack.core.keys import user_keys, who_can
 from keyrack.web.console import charts
+from keyrack.web.console.pages_alarms import place_of
 from keyrack.web.console.visits import Visit, page
 
 Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
@@ -25,7 +26,9 @@ def overview(visit: Visit) -> Response:
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
     state = core.look(visit.instance, visit.actor)
-    return visit.show("overview.html", state=state, charts=_charts(state), first_steps=_is_new(visit))
+    return visit.show(
+        "overview.html", state=state, place_of=place_of, charts=_charts(state), first_steps=_is_new(visit)
+    )
 
 
 def _is_new(visit: Visit) -> bool:

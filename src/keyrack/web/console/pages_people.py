@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.keys import last_uses, rehearsal, user_keys, who_can
+from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, users, web_sessions
 from keyrack.core.words import count
 from keyrack.errors import invalid
@@ -77,6 +77,8 @@ def person(visit: Visit) -> Response:
         user=user,
         keys=keys.items,
         used=used,
+        sources=key_sources.find(visit.instance, visit.actor, user.name),
+        failing=key_sync.ALARMS,
         places=account_ways.of(ways),
         more=more,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
@@ -245,8 +247,10 @@ def deleting_group(visit: Visit) -> Asked:
         done = rehearsal.rehearse(
             visit.instance, visit.actor, lambda instance: groups.delete(instance, visit.actor, gone.name)
         )
-    words = f"Its grants go with it; {count(len(gone.members), 'member')} of it stay people of the workspace."
-    return Asked(f"Delete the group {gone.name}?", [words], "Delete this group", f"/groups/{quote(gone.name)}", done)
+    words = ["The grants to it go with it."]
+    if gone.members:
+        words.append(f"Its {count(len(gone.members), 'member')} will be in it no more, and stay in the workspace.")
+    return Asked(f"Delete the group {gone.name}?", words, "Delete this group", f"/groups/{quote(gone.name)}", done)
 
 
 def delete_group(visit: Visit) -> Response:

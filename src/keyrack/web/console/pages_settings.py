@@ -12,6 +12,7 @@ from keyrack.core.hosts import modes
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy, rehearsal
 from keyrack.core.people import access_keys, api_tokens, tokens
+from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.host_document import KEEP_ALL
 from keyrack.settings import Settings
@@ -117,7 +118,7 @@ def setting_offline(visit: Visit) -> Asked:
         return len(modes.set_offline_policy(instance, visit.actor, after_seconds=after, then=then, tag=tag))
 
     if visit.may("access:read"):
-        hosts = templates.count(rehearsal.rehearse(visit.instance, visit.actor, told).answer, "host")
+        hosts = count(rehearsal.rehearse(visit.instance, visit.actor, told).answer, "host")
     else:
         hosts = "Every host"
     words = [
@@ -132,7 +133,7 @@ def set_offline(visit: Visit) -> Response:
     tag = visit.form.text("tag").strip()
     after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
     policies = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
-    words = f"{len(policies)} host{'' if len(policies) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
+    words = f"{count(len(policies), 'host')} tagged {tag}: {offline_words(after, then)}."
     return visit.go("/settings", words)
 
 

@@ -13,12 +13,13 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keyrack.core import words
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
+from keyrack.core.words import count
 from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def environment() -> Environment:
     made.globals["static"] = _static_address
     made.filters["ago"] = ago
     made.filters["exact"] = exact
+    made.filters["shown"] = shown
     made.filters["iso"] = iso
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
@@ -170,6 +172,11 @@ def exact(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def shown(at: datetime) -> Markup:
+    """The same as an element, in which the browser writes it in the zone of whoever looks."""
+    return Markup('<time datetime="{}" data-exact>{}</time>').format(iso(at), exact(at))
+
+
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (30, "day"), (12, "month"), (10_000, "year"))
 
 
@@ -185,7 +192,7 @@ def ago(at: datetime, now: datetime) -> str:
             break
         number /= size
     whole = max(1, int(number))
-    words = f"{whole} {word}{'' if whole == 1 else 's'}"
+    words = count(whole, word)
     return f"in {words}" if left > 0 else f"{words} ago"
 
 
@@ -194,8 +201,6 @@ def short_fingerprint(fingerprint: str) -> str:
     kind, colon, digest = fingerprint.partition(":")
     return fingerprint if len(digest) <= 16 else f"{kind}{colon}{digest[:8]}…{digest[-6:]}"
 
-
-count = words.count
 
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (

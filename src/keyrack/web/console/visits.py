@@ -75,6 +75,9 @@ BELOW = {
     "/remove-key": "/keys",
     "/renew-key": "/keys",
     "/confirm-key": "/keys",
+    "/stop-source": "/people",
+    "/alarms": "/activity",
+    "/damaged": "/hosts",
 }
 """Where in the rail somebody is on pages whose address begins with another word."""
 

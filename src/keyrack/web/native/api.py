@@ -13,6 +13,7 @@ from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS, Dialect, address_of
 from keyrack.web.native import (
     access,
+    alarms,
     claims,
     credentials,
     damaged_rows,
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *resync.ENDPOINTS,
     *revocations.ENDPOINTS,
     *damaged_rows.ENDPOINTS,
+    *alarms.ENDPOINTS,
     *events.ENDPOINTS,
     *grants.ENDPOINTS,
     *access.ENDPOINTS,

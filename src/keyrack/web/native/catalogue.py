@@ -19,6 +19,7 @@ from keyrack.web.api import Call, Endpoint
 # Where the calls are whose paths begin so; tests hold it true.
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
+    "alarms": ("alarms",),
     "audit": ("events",),
     "credentials": ("credentials", "everywhere", "renewals", "freezes"),
     "damaged-rows": ("damaged_rows",),

@@ -135,28 +135,28 @@ def access(ways_in: WaysIn) -> Access:
 
 
 def _way(way: WayIn) -> Way:
-    line = way.line
-    opened_by = line.credential or line.grant
+    reason = way.reason
+    opened_by = reason.credential or reason.grant
     assert opened_by is not None
-    grant = line.grant
+    grant = reason.grant
     return Way(
         user=way.user,
-        system_user=line.username,
+        system_user=reason.username,
         server=way.server.name,
         server_id=way.server.id,
         via=Via(
             kind=way.kind,
             id=opened_by.id,
-            label=line.credential.label if line.credential else None,
+            label=reason.credential.label if reason.credential else None,
             group=way.group,
             tag=grant.tag if grant else None,
             all=bool(grant and grant.all_servers),
             reason=grant.reason if grant else None,
-            break_glass=line.break_glass,
+            break_glass=reason.break_glass,
         ),
-        fingerprint=line.fingerprint,
+        fingerprint=reason.fingerprint,
         restrictions=dict(opened_by.restrictions),
-        expires_at=time_or_null(line.expires_at),
+        expires_at=time_or_null(reason.expires_at),
         last_used_at=time_or_null(way.last_used_at),
-        refused=refused_logins.of(way.server).why(line.username, line.fingerprint),
+        refused=refused_logins.of(way.server).why(reason.username, reason.fingerprint),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from keyrack.core.keys.freezes import Frozen
@@ -21,7 +20,7 @@ from keyrack.web.native.shapes import (
     time,
     time_or_null,
 )
-from keyrack.web.native.shapes_keys import Receipt
+from keyrack.web.native.shapes_keys import Receipt, receipt
 
 
 class NewFreeze(Request):
@@ -106,5 +105,5 @@ def progress(record: Frozen) -> FreezeProgress:
         done=record.done,
         words=record.words,
         break_glass=record.break_glass,
-        servers=[Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in record.servers],
+        servers=[receipt(one) for one in record.servers],
     )

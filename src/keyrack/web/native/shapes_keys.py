@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.refused_logins import RefusedLogins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
+from keyrack.core.keys.receipts import Receipt as ReceiptRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
 from keyrack.core.keys.revocation import RevocationOutcome
 from keyrack.model import Credential as CredentialRecord
@@ -142,10 +143,10 @@ class Credential(Answer):
 class ListedCredential(Credential):
     """A key on a system user of a server, with its last use there."""
 
-    untagged: ClassVar[frozenset[str]] = frozenset({"delivered", "last_used_at", "last_used_from", "refused"})
+    untagged: ClassVar[frozenset[str]] = frozenset({"acknowledged", "last_used_at", "last_used_from", "refused"})
 
     temporary: Annotated[Flag, about("Whether the offline policy drop-temporary drops it.")]
-    delivered: Annotated[Flag, about("Whether the host said that it obeys the revision that it came with.")]
+    acknowledged: Annotated[Flag, about("Whether its host applied the revision that it came with.")]
     created_at: Annotated[Time, about("When it was put there.")]
     last_used_at: Annotated[Time | None, about("When somebody last logged in with it there.")]
     last_used_from: Annotated[str | None, about("From where that was.", "198.51.100.3")]
@@ -221,8 +222,8 @@ class Receipt(Answer):
     server_id: Annotated[Id, about("The server.")]
     server_name: Annotated[Name, about("Its name.")]
     wanted: Annotated[Count, about("The revision that carries the change.")]
-    applied: Annotated[Count, about("The revision that its host said it obeys.")]
-    at: Annotated[Time | None, about("Since when.")]
+    applied: Annotated[Count, about("The revision that its host applied.")]
+    acknowledged_at: Annotated[Time | None, about("Since when its host obeys the change, by its word.")]
     done: Annotated[Flag, about("Whether its host obeys the change, or it has none.")]
     host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
     two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
@@ -319,7 +320,7 @@ def listed_credential(one: CredentialRecord, logins: RefusedLogins, used: tuple[
         revision=one.revision,
         refused=logins.why(one.username, one.fingerprint),
         temporary=one.temporary,
-        delivered=one.delivered,
+        acknowledged=one.acknowledged,
         created_at=time(one.created_at),
         last_used_at=time(used[0].at) if used else None,
         last_used_from=used[0].address if used else None,
@@ -365,8 +366,12 @@ def revoked_key(noted: RevokedKeyRecord) -> RevokedKey:
 
 def receipts(record: ReceiptsRecord) -> Receipts:
     """How far a change has come."""
-    servers = [Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in record.of]
-    return Receipts(done=record.done, words=record.words, servers=servers)
+    return Receipts(done=record.done, words=record.words, servers=[receipt(one) for one in record.of])
+
+
+def receipt(one: ReceiptRecord) -> Receipt:
+    """How far a change has come on one server."""
+    return Receipt(**asdict(one) | {"acknowledged_at": time_or_null(one.acknowledged_at), "done": one.done})
 
 
 def damaged_row(row: DamagedRecord) -> DamagedRow:

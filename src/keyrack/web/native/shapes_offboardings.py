@@ -21,6 +21,7 @@ from keyrack.web.native.shapes import (
     time,
     time_or_null,
 )
+from keyrack.web.native.shapes_keys import Receipt, receipt
 
 
 class Offboard(Request):
@@ -117,25 +118,12 @@ class Stays(Answer):
     credentials: Annotated[Count, about("Credentials with keys of others that the person added.")]
 
 
-class HostReceipt(Answer):
-    """How far one server is."""
-
-    server: Annotated[Name, about("The server.")]
-    server_id: Annotated[Id, about("Its id.")]
-    wanted: Annotated[Count, about("The revision that it must obey.")]
-    applied: Annotated[Count, about("The revision that it said it obeys.")]
-    done: Annotated[Flag, about("Whether its host obeys, or it has none.")]
-    at: Annotated[Time | None, about("When it first said so.")]
-    host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
-    two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
-
-
 class GitReceipt(Answer):
     """How far one Git endpoint is: nothing new begins from the call on, and it says when what ran has ended."""
 
     endpoint: Annotated[str, about("Which.", "git.example.org:2223")]
     done: Annotated[Flag, about("Whether no transfer of the person runs there.")]
-    at: Annotated[Time | None, about("Since when.")]
+    acknowledged_at: Annotated[Time | None, about("When it said so.")]
     stopped: Annotated[Count, about("How many transfers were stopped.")]
 
 
@@ -156,7 +144,7 @@ class Offboarding(Answer):
     gone: Annotated[Gone, about("What went, or would go.")]
     gone_words: Annotated[str, about("The same in words.", "2 SSH keys, 1 grant and 3 sessions")]
     stays: Annotated[Stays | None, about("In a preview: what stays, for somebody to look at.")]
-    servers: Annotated[list[HostReceipt], about("How far each server is.")]
+    servers: Annotated[list[Receipt], about("How far each server is.")]
     git: Annotated[list[GitReceipt], about("How far each Git endpoint is.")]
 
 
@@ -222,21 +210,14 @@ def offboarding(progress: Progress) -> Offboarding:
         gone=_gone(one.gone),
         gone_words=went(one),
         stays=None,
-        servers=[
-            HostReceipt(
-                server=host.server_name,
-                server_id=host.server_id,
-                wanted=host.wanted,
-                applied=host.applied,
-                done=host.done,
-                at=time_or_null(host.at),
-                host=host.host,
-                two_machines=host.two_machines,
-            )
-            for host in progress.hosts
-        ],
+        servers=[receipt(host) for host in progress.hosts],
         git=[
-            GitReceipt(endpoint=one.name, done=one.at is not None, at=time_or_null(one.at), stopped=one.stopped)
+            GitReceipt(
+                endpoint=one.name,
+                done=one.acknowledged_at is not None,
+                acknowledged_at=time_or_null(one.acknowledged_at),
+                stopped=one.stopped,
+            )
             for one in progress.git
         ],
     )

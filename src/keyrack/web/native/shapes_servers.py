@@ -110,7 +110,7 @@ class Server(Answer):
     enforcement: Annotated[str, about("What its host says it does; empty while it said nothing.", "enforce")]
     undone: Annotated[str, about("Why its host took enforcing back, if it did.", "")]
     wanted: Annotated[Count, about("The revision that it is to obey.")]
-    applied: Annotated[Count, about("The revision that it said it obeys.")]
+    applied: Annotated[Count, about("The revision that its host applied.")]
     applied_at: Annotated[Time | None, about("Since when it obeys that one.")]
     seen_at: Annotated[Time | None, about("When its agent was heard of last.")]
     online: Annotated[Flag, about("Whether its agent is in contact.")]

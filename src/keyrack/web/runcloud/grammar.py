@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from keyrack.web.api import Call
 
 T = TypeVar("T")
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 PER_PAGE = 15
 MOST_PER_PAGE = 40
 
@@ -122,7 +124,9 @@ def is_v2(call: Call) -> bool:
 
 def is_alpha_dash(text: str) -> bool:
     """Laravel's alpha_dash: letters, marks and digits of any script, - and _."""
-    return all(character in "-_" or unicodedata.category(character)[0] in "LMN" for character in text)
+    return _PLAIN.fullmatch(text) is not None or all(
+        character in "-_" or unicodedata.category(character)[0] in "LMN" for character in text
+    )
 
 
 def window(call: Call) -> dict[str, Any]:

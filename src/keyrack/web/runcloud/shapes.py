@@ -179,8 +179,8 @@ def credential(call: Call, credential: Credential) -> dict[str, Any]:
         "created_at": date(credential.created_at),
         "fingerprint": credential.fingerprint,
         "expires_at": date_or_none(credential.expires_at),
-        "state": "delivered" if credential.delivered else "pending",
-        "delivered_at": date_or_none(credential.delivered_at if credential.delivered else None),
+        "state": "delivered" if credential.acknowledged else "pending",
+        "delivered_at": date_or_none(credential.acknowledged_at if credential.acknowledged else None),
     }
 
 

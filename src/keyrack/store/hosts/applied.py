@@ -1,4 +1,4 @@
-"""What servers' hosts acknowledged, for receipts of many at once; must decide nothing."""
+"""Which revisions servers' hosts applied, for receipts of many at once; must decide nothing."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """One server: the revision its host obeys, 0 where none is proved, and when it said so; copied: whether two
+class Applied:
+    """One server: the revision that its host applied, 0 where none is proved, and since when; copied: whether two
     machines go by its host's identity; host: whether one was ever enrolled.
     """
 
-    name: str
-    revision: int
-    at: datetime | None
-    copied: bool
-    host: bool
+    server_id: int
+    server_name: str
+    applied_revision: int
+    applied_at: datetime | None
+    copied: bool = False
+    host: bool = True
 
 
-def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Acknowledged]:
-    """By id what the hosts of these servers obey; those that are gone are missing."""
+def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
+    """By id what the hosts of these servers applied; those that are gone are missing."""
     found = {}
     for some in sealed_sets.chunks(sorted(set(server_ids))):
         for row in _rows.rows(connection, some):
@@ -37,7 +38,7 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Acknowled
             proved = sealed.seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
             host = row["agent_secret_hash"] is not None
-            found[row["id"]] = Acknowledged(row["name"], revision, at, row["copied_at"] is not None, host)
+            found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, host)
     return found
 
 
@@ -56,7 +57,7 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
     such row is remembered, so that an alarm names it.
 
-    A receipt that was taken away shows by the others: a host confirms all that waits for it up to some point, so that
+    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so that
     nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
     """
     found: Found = {}
@@ -76,11 +77,11 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
 def _false(
     connection: Connection, table: Table, server_ids: Sequence[int], until: dict[int, receipts.Until]
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows that others said are confirmed, and those of which they took that away; until: what no row of a server
-    waits before, as far as it is known already.
+    """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a
+    server waits before, as far as it is known already.
     """
-    for row in _confirmed(table).rows(connection, server_ids):
-        bound = receipts.confirmed_until(connection, table, row)
+    for row in _acknowledged_in(table).rows(connection, server_ids):
+        bound = receipts.acknowledged_until(connection, table, row)
         if bound is None:
             yield row
         else:
@@ -95,9 +96,9 @@ def _false(
 
 
 @cache
-def _confirmed(table: Table) -> Prepared[[Sequence[int]]]:
+def _acknowledged_in(table: Table) -> Prepared[[Sequence[int]]]:
     def question(server_ids: Sequence[int]) -> Select[Any]:
-        return select(table).where(among(table.c.server_id, server_ids), table.c.confirmed_at.is_not(None))
+        return select(table).where(among(table.c.server_id, server_ids), table.c.acknowledged_at.is_not(None))
 
     return Prepared(question)
 
@@ -105,7 +106,7 @@ def _confirmed(table: Table) -> Prepared[[Sequence[int]]]:
 @cache
 def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
     def question(server_ids: Sequence[int], most: int) -> Select[Any]:
-        waits = (table.c.confirmed_at.is_(None), table.c.revision <= most)
+        waits = (table.c.acknowledged_at.is_(None), table.c.revision <= most)
         return select(table).where(among(table.c.server_id, server_ids), *waits)
 
     return Prepared(question)
@@ -113,11 +114,11 @@ def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
 
 def withdraw(connection: Connection, found: Found, revisions: Mapping[int, int]) -> None:
     """Have what others entered as acknowledged, or took away, be waited for again; revisions: of each server the one
-    that its host is asked for now, so that what waits is not before what it confirmed.
+    that its host is asked for now, so that what waits is not before what it acknowledged.
     """
     for server_id, rows in found.items():
         for table, key in rows:
-            values = {"confirmed_at": None, receipts.RECEIPT: None, "revision": revisions[server_id]}
+            values = {"acknowledged_at": None, receipts.RECEIPT: None, "revision": revisions[server_id]}
             sealed.change(
                 connection, table, sealed.row_of(*key), values=receipts.NOTHING_APPLIED if table is servers else values
             )

@@ -1,0 +1,274 @@
+"""Which alarms still stand, and which were settled: by what they are about, or by somebody who says so where nothing
+that Keyrack holds can tell; must never change an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from keyrack.core import table_look
+from keyrack.core.hosts import break_glass, news, troubles
+from keyrack.core.instance import Instance
+from keyrack.core.keys import damaged_rows
+from keyrack.core.keys.key_sync import ALARMS as SOURCE_STATES
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor
+from keyrack.store import overview as rows
+from keyrack.store.engine.prepared import Row
+
+KEPT = timedelta(days=7)
+"""So long an alarm waits for somebody to settle it where nothing tells that it is over."""
+LATELY = timedelta(days=1)
+"""So long it is said that an alarm was settled."""
+ALARM = "alarm"
+"""What an event is about by which somebody settled one."""
+SEAL, TABLES = "seal-broken", table_look.REASON
+SOURCE = "key-source-"
+FOUND_IN_ITS_PLACE = ("changed", "older")
+"""What sealing.py says of a row that is there, so that it can be looked at again."""
+WAYS_OUT: Mapping[str, str] = {
+    "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
+    news.REFUSED_CODE: "Paste the installation line there again.",
+    news.FAILED_CODE: "Mend there what is in the way; the host tries again by itself.",
+    "audit-log-rewritten": "Find out whether somebody restored a backup; then enrol the host's agent anew.",
+    "enforcing-undone": "Mend there what the host says, then enforce again.",
+    "machine-copied": "Enrol one of the two machines anew, or say that the copy is gone.",
+    "database-went-back": "Decide what stays refused there.",
+    SEAL: "Find out who writes to the database. Then remove the row, enter it again, or seal it as it stands.",
+    TABLES: "Drop what was put on the tables, or name it in known_triggers; it is looked at twice a minute.",
+    "audit-broken": "Find out who writes to the database: `keyrack audit verify` names the first wrong record.",
+    break_glass.CODE: "End the login if nobody of yours is in, and ask whoever it was.",
+}
+"""By the kind of an alarm what settles it, in words."""
+OTHERWISE = "Find out what it was, then say here that it is settled."
+SOURCE_WAY_OUT = "Name the account that is theirs now, or stop taking keys from it."
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What was raised as an alarm, and whether it stands. code: the reason of its events; words: without "Alarm";
+    since: None where it was raised before KEPT; last_at: when it was raised last; event_id: its newest event, None
+    where that is gone; times: how often it was raised; server_id, user, row, session: what it is about, where it is
+    about one; settled_at, settled_by: None and "" where it is over by itself.
+    """
+
+    code: str
+    words: str
+    since: datetime | None
+    event_id: int | None = None
+    times: int = 1
+    server_id: int | None = None
+    user: str = ""
+    row: str = ""
+    session: int | None = None
+    last_at: datetime | None = None
+    settled: bool = False
+    settled_at: datetime | None = None
+    settled_by: str = ""
+
+    @property
+    def way_out(self) -> str:
+        """What settles it, in words."""
+        return SOURCE_WAY_OUT if self.code.startswith(SOURCE) else WAYS_OUT.get(self.code, OTHERWISE)
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether nothing but somebody's word settles it."""
+        return not (self.code in troubles.CODES or self.code == TABLES or self.code.startswith(SOURCE))
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """standing: what needs somebody, the newest first; settled: what was, and was raised or settled within LATELY;
+    saying: the hosts that say what is not as asked there, each with its first words.
+    """
+
+    standing: tuple[Alarm, ...]
+    settled: tuple[Alarm, ...]
+    saying: tuple[tuple[int, str, str], ...]
+
+
+def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
+    """The alarms of a workspace."""
+    now = instance.now()
+    raised = rows.alarms(connection, workspace_id, now - KEPT)
+    newest = {(row.reason, row.server_id): row for row in reversed(raised)}
+    wrong = troubles.find(instance, connection, workspace_id)
+    standing = [_of_host(one, newest.get((one.code, one.server.id))) for one in wrong.alarms]
+    standing += _of_sources(connection, workspace_id, raised)
+    others = _told(raised, _Still(instance, connection, workspace_id, wrong))
+    settled = [one for one in others if one.settled and (one.settled_at or one.last_at or now) > now - LATELY]
+    standing += [one for one in others if not one.settled]
+    standing.sort(key=lambda one: one.since or now - KEPT, reverse=True)
+    saying = tuple((server.id, server.name, words) for server, words in wrong.saying)
+    return Alarms(tuple(standing), tuple(settled), saying)
+
+
+def find(instance: Instance, actor: Actor) -> Alarms:
+    """The alarms of the actor's workspace. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "events:read", "see alarms", target_kind="event") as attempt:
+        return attempt.read(lambda connection: look(instance, connection, actor.workspace_id))
+
+
+def get(instance: Instance, actor: Actor, event_id: int) -> Alarm:
+    """The alarm that an event told of, as it stands. Raises Refusal MISSING where it is none, or older than KEPT."""
+    with Attempt(instance, actor, "events:read", "see an alarm", target_kind="event", target_id=event_id) as attempt:
+        return attempt.read(lambda connection: _one(instance, connection, actor.workspace_id, event_id))
+
+
+def may_settle(instance: Instance, actor: Actor, event_id: int) -> None:
+    """Nothing when the actor may settle this alarm; raises Refusal as settle() does, but for what it is about."""
+    with _settling(instance, actor, event_id) as attempt:
+        attempt.read(lambda connection: _one(instance, connection, actor.workspace_id, event_id))
+
+
+def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
+    """Say that an alarm is settled, for all to see; the same words raised later are an alarm again.
+
+    Raises Refusal MISSING, or TAKEN where what it is about tells that by itself.
+    """
+    with _settling(instance, actor, event_id) as attempt:
+
+        def change(work: Work) -> Alarm:
+            alarm = _one(work.instance, work.connection, work.actor.workspace_id, event_id)
+            if not alarm.is_for_people:
+                words = f"This alarm ends once what it is about is settled. {alarm.way_out}"
+                raise Refusal(Kind.TAKEN, "alarm-stands", words)
+            if alarm.settled:
+                work.no_event("it is settled already")
+                return alarm
+            work.record(
+                f"Settled the alarm: {alarm.words}",
+                target_kind=ALARM,
+                target_id=alarm.event_id,
+                server_id=alarm.server_id,
+                level="alarm",
+            )
+            return _one(work.instance, work.connection, work.actor.workspace_id, event_id)
+
+        return attempt.write(change)
+
+
+def _settling(instance: Instance, actor: Actor, event_id: int) -> Attempt:
+    return Attempt(instance, actor, "servers:write", "settle an alarm", target_kind="event", target_id=event_id)
+
+
+def _one(instance: Instance, connection: Connection, workspace_id: int, event_id: int) -> Alarm:
+    raised = rows.alarms(connection, workspace_id, instance.now() - KEPT)
+    named = next((row for row in raised if row.id == event_id and row.target_kind != ALARM), None)
+    if named is None:
+        raise missing("alarm")
+    alike = [row for row in raised if row.target_kind == ALARM or _alike(row) == _alike(named)]
+    return _told(alike, _Still(instance, connection, workspace_id), by_state=True)[0]
+
+
+def _of_host(trouble: troubles.Trouble, event: Row | None) -> Alarm:
+    since = trouble.since or (None if event is None else event.at)
+    number = None if event is None else event.id
+    return Alarm(trouble.code, trouble.words, since, number, server_id=trouble.server.id)
+
+
+def _of_sources(connection: Connection, workspace_id: int, raised: Iterable[Row]) -> list[Alarm]:
+    events = {row.target_id: row for row in raised if row.reason.startswith(SOURCE)}
+    found = []
+    for source in rows.failing_sources(connection, workspace_id, SOURCE_STATES):
+        event = events.get(source.id)
+        words = f"keys of {source.user} are no longer kept in step: {source.words}"
+        since = source.checked_at if event is None else event.at
+        number = None if event is None else event.id
+        found.append(Alarm(f"{SOURCE}{source.state}", words, since, number, user=source.user))
+    return found
+
+
+def _alike(row: Row) -> tuple[object, ...]:
+    """What is the same of an alarm that is raised again and again."""
+    if named := (row.details or {}).get("row"):
+        return row.reason, named
+    return row.reason, row.server_id, row.target_id if row.reason.startswith(SOURCE) else row.summary
+
+
+def _told(raised: Iterable[Row], still: _Still, *, by_state: bool = False) -> list[Alarm]:
+    """The alarms that events tell of, each once, the newest first. by_state: also those that stand as long as the
+    record of what they are about says so; without it these are there only if that is over.
+    """
+    settled: dict[int, Row] = {}
+    kinds: dict[tuple[object, ...], list[Row]] = {}
+    for row in raised:
+        if row.target_kind == ALARM:
+            settled.setdefault(row.target_id, row)
+        else:
+            kinds.setdefault(_alike(row), []).append(row)
+    found = []
+    for some in kinds.values():
+        first = some[0]
+        by = next((settled[row.id] for row in some if row.id in settled), None)
+        if by is not None and by.id < first.id:
+            by = None  # it was raised again
+        alarm = Alarm(
+            first.reason,
+            first.summary.removeprefix("Alarm: "),
+            some[-1].at,
+            first.id,
+            len(some),
+            first.server_id,
+            still.user(first),
+            str((first.details or {}).get("row") or ""),
+            (first.details or {}).get("session"),
+            first.at,
+            settled_at=None if by is None else by.at,
+            settled_by="" if by is None else by.actor_name,
+        )
+        stands = by is None and still.stands(first)
+        if stands and not alarm.is_for_people and first.reason != TABLES and not by_state:
+            continue
+        found.append(replace(alarm, settled=not stands))
+    return found
+
+
+class _Still:
+    """Whether what an alarm is about is as the alarm says, asked once each."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        connection: Connection,
+        workspace_id: int,
+        wrong: troubles.Troubles | None = None,
+    ) -> None:
+        self._instance, self._connection, self._workspace = instance, connection, workspace_id
+        self._wrong = wrong
+        self._sources: dict[int, Row] | None = None
+
+    def stands(self, row: Row) -> bool:
+        if row.reason in troubles.CODES:
+            return any((one.code, one.server.id) == (row.reason, row.server_id) for one in self._of_hosts())
+        if row.reason.startswith(SOURCE):
+            source = self._of_users().get(row.target_id)
+            return source is not None and f"{SOURCE}{source.state}" == row.reason
+        if row.reason == TABLES:
+            return bool(table_look.on_tables(self._instance, self._connection))
+        details = row.details or {}
+        if row.reason == SEAL and details.get("row") and details.get("found") in FOUND_IN_ITS_PLACE:
+            return damaged_rows.is_damaged(self._connection, self._workspace, details["row"])
+        return True
+
+    def user(self, row: Row) -> str:
+        """Whose keys an alarm is about, where their account is no longer kept in step."""
+        source = self._of_users().get(row.target_id) if row.reason.startswith(SOURCE) else None
+        return "" if source is None else str(source.user)
+
+    def _of_hosts(self) -> tuple[troubles.Trouble, ...]:
+        if self._wrong is None:
+            self._wrong = troubles.find(self._instance, self._connection, self._workspace)
+        return self._wrong.alarms
+
+    def _of_users(self) -> dict[int, Row]:
+        if self._sources is None:
+            found = rows.failing_sources(self._connection, self._workspace, SOURCE_STATES)
+            self._sources = {row.id: row for row in found}
+        return self._sources

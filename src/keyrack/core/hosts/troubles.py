@@ -1,0 +1,116 @@
+"""What is wrong with hosts at this moment, by their records: what was an alarm stands here until it is settled; must
+change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import copies, host_keys, news, status, went_back
+from keyrack.core.hosts.facts import REWRITTEN_CODE, UNDONE_CODE, UNPROVEN, is_undone
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.model import Actor, Server
+from keyrack.protocol import audit_tree
+from keyrack.store import overview as rows
+from keyrack.store.hosts import host_keys as host_key_rows
+from keyrack.store.hosts import servers
+from keyrack.store.hosts.host_keys import HostKey
+
+CODES = frozenset(
+    (
+        host_keys.CHANGED,
+        news.REFUSED_CODE,
+        news.FAILED_CODE,
+        REWRITTEN_CODE,
+        UNDONE_CODE,
+        copies.CODE,
+        went_back.CODE,
+    )
+)
+"""The reasons of alarms that stand as long as a host's record says so, however long ago they were raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """That an alarm about a host stands. code: one of CODES; words: what is wrong, without "Alarm"; problem: the
+    same on a page of the host, as status.HostStatus has it among problems; since: None where
+    the record does not say.
+    """
+
+    code: str
+    server: Server
+    words: str
+    problem: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """What is wrong with a workspace's hosts: what is an alarm, and which other hosts say what is not as asked there,
+    each with its first words.
+    """
+
+    alarms: tuple[Trouble, ...]
+    saying: tuple[tuple[Server, str], ...]
+
+
+def find(instance: Instance, connection: Connection, workspace_id: int) -> Troubles:
+    """Those of a workspace, by the hosts' names."""
+    ids = rows.troubled(connection, workspace_id)
+    known = servers.by_ids(connection, ids)
+    shown = host_key_rows.of_servers(connection, ids)
+    alarms: list[Trouble] = []
+    saying: list[tuple[Server, str]] = []
+    for server in (known[one] for one in ids if one in known):
+        standing = of(server, shown.get(server.id, ()))
+        alarms += standing
+        words = () if standing else status.of(instance, server).problems
+        if not words and server.facts.get("enforcement") == UNPROVEN:
+            words = ("its sshd does not show that it enforces",)
+        if words:
+            saying.append((server, words[0]))
+    return Troubles(tuple(alarms), tuple(saying))
+
+
+def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
+    """Those of one server; shown: its host keys."""
+    found: list[Trouble] = []
+    unconfirmed = unconfirmed_among(shown)
+    if unconfirmed:
+        named = ", ".join(key.fingerprint for key in unconfirmed)
+        words = f"host {server.name} shows a host key that nobody confirmed: {named}"
+        found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
+    if server.copied_at is not None:
+        found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
+    if server.went_back_at is not None:
+        words = went_back.words(server)
+        found.append(Trouble(went_back.CODE, server, f"{server.name}: {words}", words, server.went_back_at))
+    for words in news.standing_refusal(server.facts):
+        is_whole = bool(server.facts[news.REFUSED].get("whole", True))
+        found.append(Trouble(news.REFUSED_CODE if is_whole else news.FAILED_CODE, server, words, words))
+    for words in filter(audit_tree.says_rewritten, map(str, server.facts.get("problems") or ())):
+        said = f"host {server.name} does not find the audit log as it was: {words}"
+        found.append(Trouble(REWRITTEN_CODE, server, said, words))
+    if is_undone(server):
+        what = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
+        words = f"{what}: {server.facts.get('undone') or 'no reason given'}"
+        found.append(Trouble(UNDONE_CODE, server, words, words))
+    return found
+
+
+def unconfirmed_among(shown: Sequence[HostKey]) -> list[HostKey]:
+    """The host keys that a host shows and nobody confirmed."""
+    return [key for key in shown if key.shown and not key.confirmed]
+
+
+def unconfirmed_host_keys(instance: Instance, actor: Actor, some: Sequence[Server]) -> frozenset[int]:
+    """Which of these servers show a host key that nobody confirmed, by id. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
+        ids = [server.id for server in some if server.workspace_id == actor.workspace_id]
+        keys = attempt.read(lambda connection: host_key_rows.of_servers(connection, ids))
+        return frozenset(server_id for server_id, shown in keys.items() if unconfirmed_among(shown))

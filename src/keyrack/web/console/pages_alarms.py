@@ -1,0 +1,191 @@
+"""Where alarms are settled: one alarm, rows that others changed, a host that knows more than the database, two machines
+with one identity, an account elsewhere; must hold no rule of its own.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from keyrack.core.audit import standing
+from keyrack.core.audit.standing import Alarm
+from keyrack.core.hosts import copies, resync, servers, troubles, went_back
+from keyrack.core.keys import damaged_rows, key_sources
+from keyrack.errors import missing
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page
+
+KINDS = {
+    "line": "a way in that the database has, held back",
+    "revoked": "stays revoked there",
+    "lost": "was there, and the database lost it",
+    "account": "an account that is left as it is",
+}
+
+
+def place_of(alarm: Alarm) -> str:
+    """The page on which an alarm is settled."""
+    if alarm.user:
+        return f"/people/{quote(alarm.user)}#elsewhere"
+    if alarm.server_id and alarm.code == went_back.CODE:
+        return f"/hosts/{alarm.server_id}/resync"
+    if alarm.server_id and alarm.code in troubles.CODES:
+        return f"/hosts/{alarm.server_id}#state"
+    return "/alarms" if alarm.event_id is None else f"/alarms/{alarm.event_id}"
+
+
+def alarms(visit: Visit) -> Response:
+    """All alarms that stand, and those that were settled within a day."""
+    return visit.show("alarms.html", alarms=standing.find(visit.instance, visit.actor), place_of=place_of)
+
+
+def alarm(visit: Visit) -> Response:
+    """One alarm: whether it stands, and what settles it."""
+    number = visit.number("id")
+    shown = standing.get(visit.instance, visit.actor, number)
+    place, on = place_of(shown), shown.server_id
+    there = on is not None and visit.may("servers:read") and servers.has(visit.instance, visit.actor, on)
+    host = servers.get(visit.instance, visit.actor, on).name if on is not None and there else ""
+    elsewhere = "" if place.startswith("/alarms/") else place
+    return visit.show("alarm.html", alarm=shown, elsewhere=elsewhere, number=number, host=host)
+
+
+def settling(visit: Visit) -> Asked:
+    """What it means to settle an alarm."""
+    number = visit.number("id")
+    standing.may_settle(visit.instance, visit.actor, number)
+    shown = standing.get(visit.instance, visit.actor, number)
+    words = [
+        f"{shown.words.rstrip('.')}.",
+        "Everybody sees that you settled it; it stays in Activity. Raised again, it is an alarm again.",
+    ]
+    return Asked("Is this alarm settled?", words, "It is settled", f"/alarms/{number}", takes=False)
+
+
+def settle(visit: Visit) -> Response:
+    """Say that an alarm is settled."""
+    standing.settle(visit.instance, visit.actor, visit.number("id"))
+    return visit.go("/", "The alarm is settled.")
+
+
+def damaged(visit: Visit) -> Response:
+    """Rows that are not as Keyrack wrote them."""
+    found = damaged_rows.find(visit.instance, visit.actor, cursor=cursor_of(visit))
+    here = "/damaged"
+    onward = f"{here}?after={quote(found.next)}" if found.next else ""
+    return visit.show(
+        "damaged.html",
+        rows=found.items,
+        owning=damaged_rows.OWNING,
+        first=here if cursor_of(visit) else "",
+        next=onward,
+    )
+
+
+def removing_damaged(visit: Visit) -> Asked:
+    """What removing a damaged row does."""
+    name = visit.form.text("row")
+    damaged_rows.may_remove(visit.instance, visit.actor, name)
+    words = [
+        f"The row {name} is taken out of the database, and the key in it, if it has one, is refused where it stood.",
+        "Nobody at Keyrack entered what it says now. Whoever needs it gets it anew, as usual.",
+    ]
+    return Asked(f"Remove the damaged row {name}?", words, f"Remove {name}", "/damaged")
+
+
+def remove_damaged(visit: Visit) -> Response:
+    """Take a damaged row away."""
+    gone = damaged_rows.remove(visit.instance, visit.actor, visit.form.text("row"))
+    return visit.go("/damaged", f"The damaged row {gone.name} is removed.")
+
+
+def difference(visit: Visit) -> Response:
+    """What a host refused or had that the database does not say."""
+    found = resync.difference(visit.instance, visit.actor, visit.number("server"), cursor=cursor_of(visit))
+    here = f"/hosts/{found.server.id}/resync"
+    return visit.show(
+        "resync.html",
+        found=found,
+        server=found.server,
+        kinds=KINDS,
+        first=here if cursor_of(visit) else "",
+        next=f"{here}?after={quote(found.next)}" if found.next else "",
+    )
+
+
+def deciding(visit: Visit) -> Asked:
+    """What a decision about what is held back does."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    back, let_in = f"/hosts/{server.id}/resync", visit.form.texts("let_in")
+    if visit.form.flag("accept_database"):
+        words = [
+            f"Nothing is held back on {server.name} any more: what the database says counts, also where the host "
+            "refused it. Keys that were revoked after the backup was made open it again.",
+        ]
+        return Asked(f"Let {server.name} obey the database?", words, "Hold nothing back", back)
+    kept = f"What {server.name} refused before the database went back stays refused there, for good."
+    words = [kept, *([f"Let in again: {', '.join(let_in)}."] if let_in else [])]
+    button = f"Let in {len(let_in)} and refuse the rest" if let_in else "Keep it refused"
+    return Asked(f"What {server.name} refused stays refused?", words, button, back, takes=bool(let_in))
+
+
+def decide(visit: Visit) -> Response:
+    """Decide on what is held back on a host."""
+    number, form = visit.number("server"), visit.form
+    resync.decide(
+        visit.instance,
+        visit.actor,
+        number,
+        let_in=form.texts("let_in"),
+        accept_database=form.flag("accept_database"),
+    )
+    return visit.go(f"/hosts/{number}", "It is decided what this host obeys; it is told so.")
+
+
+def going_on(visit: Visit) -> Asked:
+    """What it means to go on with one of two machines."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    if server.copied_at is None:
+        raise missing("copy of this host")
+    words = [
+        f"{server.name} goes on with the machine that asks next: it gets documents, and its word counts.",
+        "Is the other one still there, that is noticed again, and neither gets anything.",
+    ]
+    return Asked(f"Is the copy of {server.name} gone?", words, "The copy is gone", f"/hosts/{server.id}", takes=False)
+
+
+def go_on(visit: Visit) -> Response:
+    """Go on with a host whose copy is gone."""
+    server = copies.settle(visit.instance, visit.actor, visit.number("server"))
+    return visit.go(f"/hosts/{server.id}", f"{server.name} goes on with the machine that asks next.")
+
+
+def stopping_source(visit: Visit) -> Asked:
+    """What it means to take no more keys from an account elsewhere."""
+    name, kind = visit.path["name"], visit.form.text("kind")
+    source = key_sources.get(visit.instance, visit.actor, name, kind)
+    words = [
+        f"No keys of {source.account} at {source.url} are added for {name} any more, and none is taken away with them.",
+        f"Keys that {name} has here stay, and go on opening what they open.",
+    ]
+    return Asked(f"Take no more keys from {source.account}?", words, "Take no more keys", f"/people/{quote(name)}")
+
+
+def stop_source(visit: Visit) -> Response:
+    """Take no more keys from an account elsewhere."""
+    name = visit.path["name"]
+    gone = key_sources.delete(visit.instance, visit.actor, name, visit.form.text("kind"))
+    return visit.go(f"/people/{quote(name)}", f"Keys of {gone.account} at {gone.url} are taken no more.")
+
+
+PAGES = (
+    page("/alarms", alarms, "events:read"),
+    page("/alarms/{id}", alarm, "events:read"),
+    change("/alarms/{id}/settle", settle, "servers:write", asks=settling),
+    page("/damaged", damaged, "credentials:read"),
+    change("/damaged/remove", remove_damaged, "credentials:write", asks=removing_damaged, dangerous=True),
+    page("/hosts/{server}/resync", difference, "servers:read"),
+    change("/hosts/{server}/resync", decide, "keys:revoke", asks=deciding, dangerous=True),
+    change("/hosts/{server}/copy-gone", go_on, "servers:write", asks=going_on),
+    change("/stop-source/{name:path}", stop_source, "people:write", asks=stopping_source),
+)
