@@ -372,7 +372,7 @@ class Run:
         if mode.is_positive and status in (400, 422) and _asks_for_a_page(operation):
             wrong("what is as described is refused")
         # GitHub takes what is no number of a page for not sent, and so do we; RunCloud an empty one, as frameworks do.
-        unsent = _asks_for_a_page(operation) and (api == "github" or "" in _queried(answer.request.url))
+        unsent = _asks_for_a_page(operation) and (api == "github" or "" in _queried(answer.request.url or ""))
         refused = mode.is_negative and who == OWNER and not unsent
         for failure in _failures(case, answer, CHECKS + ([negative_data_rejection] if refused else [])):
             wrong(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")

@@ -57,8 +57,8 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
     such row is remembered, so that an alarm names it.
 
-    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so that
-    nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
+    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so
+    that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
     """
     found: Found = {}
     obeyed: dict[int, receipts.Until] = {}
