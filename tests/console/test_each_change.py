@@ -71,7 +71,8 @@ def test_the_first_press_shows_what_it_does_and_does_nothing(
     path = example.address(page)
     before = kept(console)
     shown = olga.send(path, 200, **example.form)
-    assert kept(console) == before
+    after = kept(console)
+    assert [(name, before[name], rows) for name, rows in after.items() if rows != before[name]] == []
     assert 'name="confirmed" value="yes"' in shown
     assert f'action="{path}"' in shown.replace("%3A", ":")
     for name, value in example.form.items():

@@ -137,8 +137,8 @@ def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its
 
 
 @pytest.mark.parametrize("newest", [True, False], ids=["of what it obeys", "of what came before"])
-def test_an_acknowledgement_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
-    """It shows by the revision that the host obeys, or, where more was written since, by what came after it."""
+def test_a_receipt_that_was_taken_away_is_named_and_the_host_is_asked_again(team: Team, newest: bool) -> None:
+    """It shows by the revision that the host obeys, or, where more was written since, by what it acknowledged then."""
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)

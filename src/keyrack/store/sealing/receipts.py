@@ -97,7 +97,7 @@ def is_acknowledged(connection: Connection, table: Table, row: Mapping[str, Any]
 
 
 def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, Any]) -> Until | None:
-    """As is_acknowledged: the end of what the report that acknowledged this row acknowledged; None where none did."""
+    """As is_acknowledged: before what the report that acknowledged this row acknowledged all; None where none did."""
     code, of = row[RECEIPT], (table, row["server_id"], row["acknowledged_at"])
     if isinstance(code, bytes) and len(code) > _CODE:
         bound = code[_CODE:]
