@@ -61,6 +61,8 @@ MEMBERS_MAY = {
         ("DELETE", "/api/v3/user/keys/{key_id}"),
         ("POST", "/api/v4/user/keys"),
         ("DELETE", "/api/v4/user/keys/{key_id}"),
+        ("POST", "/api/v4/users/{user}/keys"),
+        ("DELETE", "/api/v4/users/{user}/keys/{key_id}"),
         ("POST", "/v4/user/keys"),
         ("DELETE", "/v4/user/keys/{key_id}"),
         ("POST", "/v1/users/sshkey"),
