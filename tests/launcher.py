@@ -8,6 +8,7 @@ ends when nobody can ask any more.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -19,6 +20,7 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 import time
 import types
 from typing import Any
@@ -98,6 +100,23 @@ def run_text(text: str) -> None:
     exec(compile(text, "<string>", "exec"), vars(main))
 
 
+def end(status: int) -> None:
+    """What Python does at its end that others see; then, without taking all modules apart, the end itself.
+
+    That writes to nearly every page that is shared with who was forked, and takes most of a short command. Where what
+    was printed cannot be written, it returns, for Python to say so.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except OSError:
+        sys.exit(status)
+    os._exit(status & 0xFF)
+
+
 if __name__ == "__main__":
     if not sys.flags.isolated:
         del sys.path[0]  # this file's folder
@@ -108,7 +127,14 @@ if __name__ == "__main__":
     gc.freeze()
     program = sys.argv[3]
     wait_for_one(socket.socket(fileno=int(sys.argv[2])), program)
-    if sys.flags.isolated:
-        run_text(sys.orig_argv[3])
-    else:
-        runpy._run_module_as_main(program)  # type: ignore[attr-defined]
+    status: object = None
+    try:
+        if sys.flags.isolated:
+            run_text(sys.orig_argv[3])
+        else:
+            runpy._run_module_as_main(program)  # type: ignore[attr-defined]
+    except SystemExit as ended:
+        status = ended.code
+        if not (status is None or isinstance(status, int)):
+            raise
+    end(0 if status is None else int(status))  # type: ignore[call-overload]

@@ -29,6 +29,31 @@ def by_python(words: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", 'exec "$@"', "sh", *words]
 
 
+# What others see of an end: a thread that is waited for, what was registered, what was printed last.
+ENDING = """\
+import atexit, sys, threading, time
+from keyrack.agent.cli import main
+atexit.register(print, "registered")
+threading.Thread(target=lambda: (time.sleep(0.2), print("waited for"))).start()
+print("last", end="")
+sys.exit({status})
+"""
+
+
+@pytest.mark.parametrize("file", ["out", "/dev/full"])
+@pytest.mark.parametrize("status", ["0", "3", "-1", "300", "None", "'words'"])
+def test_its_end_is_that_of_what_python_starts(status: str, file: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-c", ENDING.format(status=status)]
+    ends = []
+    for given in (command, by_python(command)):
+        with (tmp_path / file).open("wb") as out:
+            ended = subprocess.run(given, stdout=out, stderr=subprocess.PIPE, check=False, timeout=60)
+        said = (tmp_path / file).read_bytes() if file == "out" else b""
+        # Of what could not be printed Python names the file, which one that is forked has opened itself.
+        ends.append((ended.returncode, said, ended.stderr.split(b"\n")[-2:]))
+    assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize(
     "words",
     [
