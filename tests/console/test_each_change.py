@@ -28,6 +28,8 @@ GETS = {page.path for page in PAGES if page.method == "GET"}
 NOTED = {"web_sessions", "audit_checkpoints", "audit_leaves", "daily_tallies", "instance_facts"}
 # How far events were sent.
 NOTED |= {"webhooks", "webhook_deliveries"}
+# How the rows of other tables are sealed, brought up to date beside requests.
+NOTED |= {"access_tree"}
 
 
 def kept(console: Service) -> dict[str, str]:

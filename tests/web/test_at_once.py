@@ -86,11 +86,14 @@ def other_than_before(team: Service) -> None:
 def test_a_short_read_is_handed_to_no_thread(team: Service) -> None:
     for path in (KEYS, f"{KEYS}/1", "/v4/user/keys"):
         headers = {"X-Auth-Token": "token-of-olga"}
-        team.call("GET", path, token="token-of-olga", headers=headers)
-        other_than_before(team)
-        with askers() as seen:
-            assert team.call("GET", path, token="token-of-olga", headers=headers).status_code == 200
-        assert len({name for name in seen if name != "tidy"}) == 1
+        for _ in range(20):  # the service's own work beside requests, every second, asks as well
+            team.call("GET", path, token="token-of-olga", headers=headers)
+            other_than_before(team)
+            with askers() as seen:
+                assert team.call("GET", path, token="token-of-olga", headers=headers).status_code == 200
+            if len(seen) == 1:
+                break
+        assert len(seen) == 1
         assert not [name for name in seen if name.startswith("keyrack-call")], path
 
 
