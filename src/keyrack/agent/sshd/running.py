@@ -36,7 +36,7 @@ _UNITS_OF_CONNECTIONS = ("ssh@keyrack.service", "sshd@keyrack.service")
 _UNITS = ("ssh.service", "sshd.service", *_UNITS_OF_CONNECTIONS)
 _ARGUMENTS = re.compile(r"argv\[\]=(.*?) ; ")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_TRIES = 5
+_TRIES = 30  # a busy host may run us too late for most of them; one takes some milliseconds
 _CATCH_SECONDS = 2.0
 
 
