@@ -30,7 +30,7 @@ ALARM = "alarm"
 SEAL, TABLES = "seal-broken", table_look.REASON
 SOURCE = "key-source-"
 FOUND_IN_ITS_PLACE = ("changed", "older")
-"""What sealing.py says of a row that is there, so that it can be looked at again."""
+"""What altered_rows.py says of a row that is there, so that it can be looked at again."""
 WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
     news.REFUSED_CODE: "Paste the installation line there again.",
