@@ -90,7 +90,7 @@ class AtRest:
         server_id = known.server_of(secret_hash, int(revision), mark, run)
         is_current = server_id is not None
         if server_id is None:
-            server_id = known.seat_of(secret_hash, run)
+            server_id = known.server_of_secret(secret_hash, run)
         seconds = min(float(wait), self._parts.longest_wait)
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
@@ -248,5 +248,5 @@ class HeldContact:
                 known.note(contact, answer.standing)
             return
         if is_newest:
-            known.note_seat(contact, answer.standing)
+            known.note_run(contact, answer.standing)
         self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)

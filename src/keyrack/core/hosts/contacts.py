@@ -133,8 +133,8 @@ class Known:
         self._clock = clock
         self._servers: dict[bytes, int] = {}
         self._standings: dict[int, tuple[bytes, RevisionState]] = {}
-        self._seats: dict[bytes, tuple[int, str | None]] = {}
-        self._seated: dict[int, bytes] = {}
+        self._runs: dict[bytes, tuple[int, str | None]] = {}
+        self._secrets: dict[int, bytes] = {}
         self._looked_at = float("-inf")
 
     def note(self, contact: Contact, standing: RevisionState) -> None:
@@ -143,7 +143,7 @@ class Known:
             self.forget_all()
         if not self._standings:
             self._looked_at = self._clock()
-        self.note_seat(contact, standing)
+        self.note_run(contact, standing)
         self._servers[contact.secret_hash] = contact.server_id
         self._standings[contact.server_id] = contact.secret_hash, standing
 
@@ -158,26 +158,26 @@ class Known:
         is_current = known[1].revision == revision and _is_plain(known[1], revision, lineage, run)
         return server_id if is_current else None
 
-    def note_seat(self, contact: Contact, standing: RevisionState) -> None:
+    def note_run(self, contact: Contact, standing: RevisionState) -> None:
         """A host's secret is its server's, as was just read, and its run the one that is known."""
-        if len(self._seats) >= MOST_KNOWN:
+        if len(self._runs) >= MOST_KNOWN:
             self.forget_all()
-        self._seats[contact.secret_hash] = contact.server_id, standing.agent_run
-        self._seated[contact.server_id] = contact.secret_hash
+        self._runs[contact.secret_hash] = contact.server_id, standing.agent_run
+        self._secrets[contact.server_id] = contact.secret_hash
 
-    def seat_of(self, secret_hash: bytes, run: str = "") -> int | None:
+    def server_of_secret(self, secret_hash: bytes, run: str = "") -> int | None:
         """Whose secret this was a moment ago, and nothing else was heard since; None: not known.
 
         It is no proof: whoever acts on it looks in the database whether it is so still.
         """
-        server_id, seated = self._seats.get(secret_hash, (None, None))
-        return server_id if run in ("", seated) else None
+        server_id, last_run = self._runs.get(secret_hash, (None, None))
+        return server_id if run in ("", last_run) else None
 
     def forget(self, server_id: int) -> None:
         """Something about a server changed."""
-        secret_hash = self._seated.pop(server_id, None)
+        secret_hash = self._secrets.pop(server_id, None)
         if secret_hash is not None:
-            self._seats.pop(secret_hash, None)
+            self._runs.pop(secret_hash, None)
         known = self._standings.pop(server_id, None)
         if known is not None:
             self._servers.pop(known[0], None)
@@ -186,8 +186,8 @@ class Known:
         """Nothing is known any more."""
         self._standings.clear()
         self._servers.clear()
-        self._seats.clear()
-        self._seated.clear()
+        self._runs.clear()
+        self._secrets.clear()
 
     def all(self) -> dict[int, tuple[bytes, RevisionState]]:
         """What is known of each server now, to be looked at again."""
