@@ -156,7 +156,7 @@ class HeldContact:
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection.loop  # looking for the one that runs asks the system each time
         self._deadline = self._loop.time() + seconds
         self._timer = self._loop.call_later(seconds, self._over)
         self._waiter: asyncio.Future[None] | None = None

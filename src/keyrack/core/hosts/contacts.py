@@ -82,11 +82,11 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     return [_answer(contact, standings, signed, checkpoints) for contact in contacts]
 
 
-def _is_plain(standing: RevisionState, contact: Contact) -> bool:
+def _is_plain(standing: RevisionState, revision: int, lineage: str, run: str) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
     is_settled = standing.went_back_at is None or standing.compared_at is not None
-    is_alone = standing.copied_at is None and contact.run in ("", standing.agent_run)
-    return is_settled and is_alone and went_back.is_known(standing, contact.revision, contact.lineage)
+    is_alone = standing.copied_at is None and run in ("", standing.agent_run)
+    return is_settled and is_alone and went_back.is_known(standing, revision, lineage)
 
 
 def _is_behind(standings: dict[int, tuple[bytes | None, RevisionState]], contact: Contact) -> bool:
@@ -94,7 +94,7 @@ def _is_behind(standings: dict[int, tuple[bytes | None, RevisionState]], contact
     return (
         standing is not None
         and secret_hash == contact.secret_hash
-        and _is_plain(standing, contact)
+        and _is_plain(standing, contact.revision, contact.lineage, contact.run)
         and standing.revision != contact.revision
     )
 
@@ -106,7 +106,9 @@ def _answer(
     checkpoints: Mapping[int, dict[str, Any]],
 ) -> ContactAnswer | Exception:
     secret_hash, standing = standings.get(contact.server_id, (None, None))
-    if standing is None or secret_hash != contact.secret_hash or not _is_plain(standing, contact):
+    if standing is None or secret_hash != contact.secret_hash:
+        return ContactAnswer(None)
+    if not _is_plain(standing, contact.revision, contact.lineage, contact.run):
         return ContactAnswer(None)
     if standing.revision == contact.revision:
         return ContactAnswer(standing)
@@ -153,8 +155,7 @@ class Known:
             return None
         if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
             return None
-        contact = Contact(server_id, secret_hash, revision, lineage, run=run)
-        is_current = known[1].revision == revision and _is_plain(known[1], contact)
+        is_current = known[1].revision == revision and _is_plain(known[1], revision, lineage, run)
         return server_id if is_current else None
 
     def note_run(self, contact: Contact, standing: RevisionState) -> None:
