@@ -66,7 +66,7 @@ PARTS = (
     ),
     of_bench("beside", "Beside authorized_keys written by hand", "beside.py", "5", "3"),
     of_bench("side-by-side", "Side by side with what people would pick instead", "side_by_side.py", "5", "2"),
-    of_bench("day", "A day of a fleet in some minutes", "day.py", "10000 5 50", "20 0.5 10", 10),
+    of_bench("day", "A day of a fleet in some minutes", "day.py", "10000 20 50", "20 0.5 10", 27),
     of_bench("kills-sqlite", "SIGKILL of a random process, SQLite", "kills.py", "sqlite 400", "sqlite 10", 10),
     of_bench(
         "kills-postgresql",
