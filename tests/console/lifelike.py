@@ -372,8 +372,8 @@ def _alarms(made: Workspace) -> None:
     past_keyrack = update(rows).where(rows.c.id == put.id).values(label="other")
 
     def change(connection: Connection) -> None:
-        seat = {"name": "shop-image", "address": "198.51.100.17"}
-        facts = {**copied.facts, "seat": {**seat, "copy": {**seat, "address": "198.51.100.91"}}}
+        machine = {"name": "shop-image", "address": "198.51.100.17"}
+        facts = {**copied.facts, "seat": {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
         server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
         held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])

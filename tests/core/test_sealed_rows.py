@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, Inspector, create_engine, delete, insert, inspect, select, text, update
 
 from keyrack import app
+from keyrack.core.altered_rows import WORDS
 from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents, enrolment, modes, servers
@@ -23,7 +24,7 @@ from keyrack.core.keys import credentials, damaged_rows, grants, revocation, use
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.sealing import COUNTED, MARK, WORDS
+from keyrack.core.sealing import COUNTED, MARK
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse

@@ -213,7 +213,7 @@ def _of_host(receipt: HostReceipt) -> Receipt:
         receipt.wanted,
         receipt.applied,
         receipt.acknowledged_at,
-        receipt.copied,
+        receipt.two_machines,
         receipt.host,
     )
 

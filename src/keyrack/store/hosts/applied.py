@@ -17,7 +17,7 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One server: the revision that its host applied, 0 where none is proved, and since when; copied: whether two
+    """One server: the revision that its host applied, 0 where none is proved, and since when; two_machines: whether two
     machines go by its host's identity; host: whether one was ever enrolled.
     """
 
@@ -25,7 +25,7 @@ class Applied:
     server_name: str
     applied_revision: int
     applied_at: datetime | None
-    copied: bool = False
+    two_machines: bool = False
     host: bool = True
 
 
