@@ -398,7 +398,7 @@ def unseal(connection: Connection, before: Inspector) -> None:
 
 def _name_as_before(connection: Connection) -> None:
     """What a later migration calls otherwise, under its former names."""
-    for statement in UNDO["0390"]:
+    for statement in (*UNDO["0405"], *UNDO["0390"]):
         connection.exec_driver_sql(statement)
     for table, old, new in NAMES.COLUMNS:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
