@@ -26,6 +26,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from beside import ends, session
+from running import CANNOT
 
 from keyrack.core.hosts import modes
 from keyrack.core.keys import credentials
@@ -241,8 +242,8 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print("|", " | ".join(HEAD), "|\n" + "|---" * len(HEAD) + "|")
     if not (SYSTEMS / "directory").is_dir():
-        print("| all | not measured: make the Debian for it: `sh scripts/hosts.sh directory` |" + " |" * 5)
-        return 1
+        print("make the Debian for it first: `sh scripts/hosts.sh directory`", file=sys.stderr)
+        return CANNOT
     settings = SETTINGS.replace("AllowGroups root deploy", "AllowGroups root deploy git")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

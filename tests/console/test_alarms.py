@@ -453,9 +453,12 @@ def test_what_needs_somebody_leads_to_where_it_is_settled_and_is_gone_then(
     signed_in(page, "olga").goto("/")
     said = sentence(page, kind.says, "Needs somebody")
     expect(said).to_have_count(1)
+    expect(said).not_to_contain_text("keyrack hosts")
+    assert said.locator("a.button").get_attribute("aria-label") not in (None, "", "Look", "Decide", "Renew")
     said.locator("a.button").click()
     main = page.get_by_role("main")
     expect(main).to_contain_text(kind.names)
+    assert "keyrack hosts" not in " ".join(main.locator(".notice").all_inner_texts())
     role, way = kind.way
     if role:
         expect(main.get_by_role(role, name=way).first).to_be_visible()  # type: ignore[arg-type]

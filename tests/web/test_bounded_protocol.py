@@ -162,6 +162,39 @@ def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest
             client.close()
 
 
+@pytest.mark.parametrize(
+    "request_text", ["GET /healthz HTTP/1.1\r\nHost: x\r\n", "POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n"]
+)
+def test_who_breaks_off_in_a_later_head_is_cut_off(
+    team: Service, monkeypatch: pytest.MonkeyPatch, request_text: str
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    with connected(team) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in connection.recv(65536)
+        connection.sendall(request_text.encode())
+        began = time.monotonic()
+        assert told(connection) == b""
+    assert time.monotonic() - began < 7, "that was the bound of a connection without a request"
+
+
+def test_a_request_that_came_whole_takes_no_timer(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = []
+    real = protocol.BoundedProtocol._within
+
+    def within(self: protocol.BoundedProtocol, seconds: float | None) -> None:
+        if not self._parses and seconds is not None:
+            timers.append(seconds)
+        real(self, seconds)
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "_within", within)
+    with connected(team) as connection:
+        for _ in range(5):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in connection.recv(65536)
+    assert timers == [protocol.HEAD_SECONDS], "only that of the connection, before its first request"
+
+
 def test_requests_sent_ahead_are_answered_in_their_order(team: Service) -> None:
     with connected(team) as connection:
         ahead = b"".join(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" for _ in range(10))

@@ -90,7 +90,7 @@ class AtRest:
         server_id = known.server_of(secret_hash, int(revision), mark, run)
         is_current = server_id is not None
         if server_id is None:
-            server_id = known.seat_of(secret_hash, run)
+            server_id = known.server_of_secret(secret_hash, run)
         seconds = min(float(wait), self._parts.longest_wait)
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
@@ -156,7 +156,7 @@ class HeldContact:
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection.loop  # looking for the one that runs asks the system each time
         self._deadline = self._loop.time() + seconds
         self._timer = self._loop.call_later(seconds, self._over)
         self._waiter: asyncio.Future[None] | None = None
@@ -248,5 +248,5 @@ class HeldContact:
                 known.note(contact, answer.standing)
             return
         if is_newest:
-            known.note_seat(contact, answer.standing)
+            known.note_run(contact, answer.standing)
         self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)
