@@ -31,7 +31,7 @@ from running import CANNOT
 from keyrack.core.hosts import modes
 from keyrack.core.keys import credentials
 from tests.login.debian_host import SYSTEMS
-from tests.login.directory import SETTINGS, Directory
+from tests.login.ldap_directory import SETTINGS, LdapDirectory
 from tests.login.private_sshd import Key, strict_folder
 from tests.login.test_debian_releases import KEYRACK, SERVER, Scene, scene_on, shorten_the_trial
 from tests.services import TEAM, running, settings_for
@@ -104,7 +104,7 @@ class ByDirectory(Way):
     def __init__(self, scene: Scene, folder: Path) -> None:
         super().__init__(scene, folder)
         self.other = Key.make(folder / "nobodys")
-        self.directory = Directory(scene.host)
+        self.directory = LdapDirectory(scene.host)
         self.directory.begin({NAME: self.other.public})
 
     def grant(self) -> None:

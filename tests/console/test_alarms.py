@@ -5,9 +5,11 @@ is settled, and then it is gone, and said as settled.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from tests.console.conftest import SignedIn
 from tests.console.keyboard import Keyboard
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
-from tests.services import Service
+from tests.services import Service, running, settings_for
 
 KEYRACK = users.system_actor(1)
 RUNS = {one: f"run={one * 16}; boot=; machine=; keys=; starts=1; lane=follow; number=1; name={one}" for one in "ab"}
@@ -420,6 +422,15 @@ KINDS = {
     ),
     "behind": Kind(behind, "behind-1", "behind-1", ("link", "behind-1"), (tell("behind-1"),), is_told=False),
 }
+
+
+@pytest.fixture(scope="module")
+def console(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that looks at no account elsewhere by itself: it would find another state than a test brings about."""
+    folder = tmp_path_factory.mktemp("console") / "data"
+    shutil.copytree(team_folder, folder)
+    with running(settings_for(folder, "", key_source_minutes=0)) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from datetime import datetime
 from keyrack import policy
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.people import access_keys, tokens, users
+from keyrack.core.people import access_keys, groups, tokens, users
 from keyrack.core.validation import KEEP
 from keyrack.core.workspace.workspace_changes import Comparison, Execution, PlannedChanges, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
@@ -306,9 +306,9 @@ def _groups(comparison: Comparison) -> None:
 
 def _put_in(execution: Execution, name: str, members: Iterable[str], *, exactly: bool = False) -> None:
     user_ids = [execution.users[member].id for member in members]
-    users.ensure_group(execution.instance, execution.actor, name=name, user_ids=user_ids, exactly=exactly)
+    groups.ensure(execution.instance, execution.actor, name=name, user_ids=user_ids, exactly=exactly)
     if name not in execution.groups:
-        execution.groups[name] = users.group_id(execution.instance, execution.actor, name)
+        execution.groups[name] = groups.id_of(execution.instance, execution.actor, name)
 
 
 def _server(comparison: Comparison, wanted: WantedServer) -> None:
