@@ -50,7 +50,7 @@ def of_bench(
 
 PARTS = (
     of_bench("hostile", "Requests that no program of good will sends", "hostile.py"),
-    of_bench("generated", "Every call that is described, with generated input", "generated.py", "1", "1 40 sqlite", 12),
+    of_bench("generated", "Every call that is described, with generated input", "generated.py", "2", "1 40 sqlite", 12),
     of_bench("changed-keys", "Keys changed by chance, beside ssh-keygen", "mutations.py", "1000000", "5000"),
     of_bench("fuzzing", "Everything that reads what strangers write, fuzzed", "fuzz.py", "12", "5"),
     of_bench("network", "The network between service and host", "bad_network.py", "9", "9"),

@@ -20,6 +20,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
 from tests.core.conftest import Team
@@ -232,6 +233,26 @@ def test_no_receipt_is_missed_of_a_host_that_gave_none(team: Team) -> None:
     look_through(instance)
     assert named(team) == []
     assert damaged(instance, team.owner) == []
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["from before its first", "from before its newest"])
+def test_an_older_copy_that_is_put_back_misses_no_receipt(team: Team, first: bool) -> None:
+    """A copy has what the host acknowledged by then, and that it did."""
+    instance = team.instance
+    enrol(team, team.server)
+    if not first:
+        obey(team, team.server)
+        revoked(team, team.server)
+    counted = (revocations, access_tree_rows)
+    (then,) = alter(instance, select(server_rows).where(server_rows.c.id == team.server.id))
+    older = {table: alter(instance, select(table)) for table in counted}
+    obey(team, team.server)
+    look_through(instance)
+    alter(instance, update(server_rows).where(server_rows.c.id == team.server.id).values(**then))
+    for table in counted:
+        alter(instance, table.delete(), *(table.insert().values(**row) for row in older[table]))
+    look_through(instance)
+    assert named(team) == []
 
 
 def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team) -> None:

@@ -65,7 +65,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     def question(
         connection: Connection,
     ) -> tuple[dict[int, tuple[bytes | None, RevisionState]], dict[int, documents.Built]]:
-        standings = servers.standings(connection, {contact.server_id for contact in contacts})
+        standings = servers.revision_states(connection, {contact.server_id for contact in contacts})
         behind = {contact.server_id for contact in contacts if _is_behind(standings, contact)}
         return standings, documents.build(instance, connection, sorted(behind))
 
@@ -204,7 +204,7 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
     different: list[int] = []
     for at in range(0, len(ids), _AT_ONCE):
         some = ids[at : at + _AT_ONCE]
-        standings = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
+        standings = instance.database.read(lambda connection, some=some: servers.revision_states(connection, some))  # type: ignore[misc]
         for server_id in some:
             secret_hash, standing = standings.get(server_id, (None, None))
             before = known[server_id]

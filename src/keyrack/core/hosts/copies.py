@@ -80,8 +80,8 @@ def check(server: Server) -> None:
 
 def is_last_run(instance: Instance, server_id: int, run: str) -> bool:
     """Whether nothing is to be noted about a run that asks for a server. run: empty where that is not told."""
-    standing = instance.database.read(lambda connection: servers.standing(connection, server_id))
-    return standing is None or (standing.copied_at is None and run in ("", standing.agent_run))
+    state = instance.database.read(lambda connection: servers.revision_state(connection, server_id))
+    return state is None or (state.copied_at is None and run in ("", state.agent_run))
 
 
 def contact(
