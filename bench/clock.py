@@ -28,7 +28,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.cli.machine.demo_host import DemoHost
-from keyrack.core.audit import chain, verify
+from keyrack.core.audit import chain, verify_log
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import utc_now
 from keyrack.core.keys import credentials, revocation
@@ -148,7 +148,7 @@ def one_case(place: Place, whose: str, hours: int, seconds: float) -> list[str]:
     instance = place.service.instance
     while chain.extend(instance):
         pass
-    problem = verify.database(instance, users.system_actor(1)).problem
+    problem = verify_log.verify(instance, users.system_actor(1)).problem
     ended = "**opened after it**" if late else "refused before it" if early else "refused after it"
     times = f"{opened:.1f} s | {refused:.1f} s | {opened_again:.1f} s | {refused_again:.1f} s"
     log = problem or "whole"

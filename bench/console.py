@@ -25,7 +25,7 @@ from keyrack.cli.machine.serve import be_quick_to_switch
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.people import groups, users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -133,8 +133,8 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
     add(tables.server_tags, tags)
     for number in range(TEAMS):
         members = [user["id"] for user in people[number * TEAM : number * TEAM + TEAM]]
-        users.ensure_group(instance, owner, name=f"team-{number}", user_ids=members)
-        group = users.group_id(instance, owner, f"team-{number}")
+        groups.ensure(instance, owner, name=f"team-{number}", user_ids=members)
+        group = groups.id_of(instance, owner, f"team-{number}")
         grants.give(instance, owner, group_id=group, tag=f"tag-{number}", system_user="deploy")
     return made[7]["id"], parse(line).fingerprint
 

@@ -99,10 +99,10 @@ def of_hosts(name: str, before: str, aim: str, unit: str = "s") -> Figure:
 
 
 GROUPS = (
-    Group("api-sqlite", ("api.py", "sqlite", "1.5", "12"), API, ("sqlite", "0.5", "2"), most_minutes=8),
+    Group("api-sqlite", ("api.py", "sqlite", "1.5", "8"), API, ("sqlite", "0.5", "2"), most_minutes=8),
     Group(
         "api-postgresql",
-        ("api.py", "postgresql", "1.5", "12"),
+        ("api.py", "postgresql", "1.5", "8"),
         ON_POSTGRESQL,
         ("postgresql", "0.5", "2"),
         most_minutes=8,

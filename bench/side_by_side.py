@@ -26,11 +26,12 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from beside import ends, session
+from running import CANNOT
 
 from keyrack.core.hosts import modes
 from keyrack.core.keys import credentials
 from tests.login.debian_host import SYSTEMS
-from tests.login.directory import SETTINGS, Directory
+from tests.login.ldap_directory import SETTINGS, LdapDirectory
 from tests.login.private_sshd import Key, strict_folder
 from tests.login.test_debian_releases import KEYRACK, SERVER, Scene, scene_on, shorten_the_trial
 from tests.services import TEAM, running, settings_for
@@ -103,7 +104,7 @@ class ByDirectory(Way):
     def __init__(self, scene: Scene, folder: Path) -> None:
         super().__init__(scene, folder)
         self.other = Key.make(folder / "nobodys")
-        self.directory = Directory(scene.host)
+        self.directory = LdapDirectory(scene.host)
         self.directory.begin({NAME: self.other.public})
 
     def grant(self) -> None:
@@ -241,8 +242,8 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print("|", " | ".join(HEAD), "|\n" + "|---" * len(HEAD) + "|")
     if not (SYSTEMS / "directory").is_dir():
-        print("| all | not measured: make the Debian for it: `sh scripts/hosts.sh directory` |" + " |" * 5)
-        return 1
+        print("make the Debian for it first: `sh scripts/hosts.sh directory`", file=sys.stderr)
+        return CANNOT
     settings = SETTINGS.replace("AllowGroups root deploy", "AllowGroups root deploy git")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -2,7 +2,8 @@
 
     .venv/bin/python bench/whole.py [--afresh|--try]                 (make figures)
 
-For a machine with nothing else to do; it takes less than an hour, what is timed first. What is done is kept beside the
+For a machine with nothing else to do; it takes about an hour, of which the fleet's day is twenty minutes; what is timed
+comes first. What is done is kept beside the
 virtual environment (`.venv/figures-run.json`): stopped, it goes on with what is missing, as long as the commit is the
 same; --afresh, another commit, or a run that was whole, begins anew. Each part is ended when it takes too long, and the
 next one goes on. The page says of the run when, of which commit, on what machine, and how long each part took; a part

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from keyrack.core import ownership, sealing
+from keyrack.core import altered_rows, ownership, sealing
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
@@ -56,7 +56,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         then = None if there is None else _sealing_older(there, path, restoring=restoring)
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)
-        sealing.use(instance)
+        altered_rows.watch(instance)
         sealing.note(database, instance.key, settings.data)
         sealing.note_counted(database, settings.data)
         sealing.note_event_seals(settings.data)

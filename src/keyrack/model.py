@@ -171,6 +171,8 @@ class Server:
     sound: bool = True
     # Keys that were there then open no new session on it until somebody confirms them (core/keys/freezes.py).
     frozen_at: datetime | None = None
+    # When its host said for the first time since it was enrolled that it obeys something.
+    first_applied_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

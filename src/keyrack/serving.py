@@ -119,7 +119,7 @@ def warn_if_lossy(database: Database) -> None:
 
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
-    calm, missing, tables, clock = retention.Calm(), MissingRows(), TableLook(), ClockLook()
+    tidying, missing, tables, clock = retention.TidyTimer(), MissingRows(), TableLook(), ClockLook()
 
     def tidy(_: threading.Event) -> None:
         clock.go_on(instance)
@@ -133,7 +133,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         last_seen.write(instance)
         instance.refusals.write(instance.database)
         instance.tallies.write(instance.database, instance.now())
-        calm.tidy(instance, system_actor())
+        tidying.tidy(instance, system_actor())
         missing.go_on(instance)
         instance.figures.behind.set(instance.database.read(overview.count_behind))
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
-from keyrack.core.audit import exports
+from keyrack.core.audit import verify_export
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ ALTERED: dict[str, Callable[[bytes], bytes]] = {
         [*lines(whole)[:3], lines(whole)[3].replace(b"summary", b"summ\xffry"), *lines(whole)[4:]]
     ),
     "line 3 is longer than any of an export": lambda whole: (
-        b"".join(lines(whole)[:2]) + b'{"' + b"x" * exports.LONGEST_LINE + b'": 1}\n'
+        b"".join(lines(whole)[:2]) + b'{"' + b"x" * verify_export.LONGEST_LINE + b'": 1}\n'
     ),
     "line 2 is not of an export": lambda whole: b"".join(line for line in lines(whole) for _ in (1, 2)),
     "line 1 is not the first line of an export": lambda whole: b"".join(reversed(lines(whole))),

@@ -143,7 +143,7 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
 
 
 def test_sessions(team: Service) -> None:
-    seat = {
+    session = {
         "server_id": 1,
         "host_session": "s1",
         "username": "deploy",
@@ -152,7 +152,7 @@ def test_sessions(team: Service) -> None:
         "started_at": team.instance.now(),
         "ending": False,
     }
-    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(seat)))
+    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(session)))
     row = good(team, "sessions", "web-1").splitlines()[1].split()
     assert row[1:3] == ["deploy", "198.51.100.9"]
     good(team, "end-session", "web-1", row[0])

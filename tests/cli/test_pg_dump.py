@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keyrack import app
 from keyrack.core import ownership
-from keyrack.core.audit import chain, events, verify
+from keyrack.core.audit import chain, events, verify_log
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
@@ -96,7 +96,7 @@ def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster:
         assert damaged(again, team.owner) == []
         told = events.find(again, team.owner, limit=100).items
         assert any(one.level == "alarm" and "went back" in one.summary for one in told), [one.summary for one in told]
-        assert verify.database(again, system_actor(channel="cli")).problem == ""
+        assert verify_log.verify(again, system_actor(channel="cli")).problem == ""
         servers.create(again, team.owner, name="goes-on", address="192.0.2.9")
         names = {one.name for one in servers.find(again, team.owner).items}
         assert "goes-on" in names

@@ -19,7 +19,7 @@ from keyrack.core.hosts import documents, enrolment, modes, servers, system_user
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
-from keyrack.core.people import access_keys, actors, api_tokens, offboarding, users
+from keyrack.core.people import access_keys, actors, api_tokens, groups, offboarding, users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
@@ -170,7 +170,7 @@ def _people(made: Workspace, count: int) -> None:
         if key is not None:
             made.lines.setdefault(user.id, []).append(line)
     for name, members in (("ops", made.people[:6]), ("developers", made.people[4:22]), ("on-call", made.people[2:5])):
-        users.ensure_group(made.instance, made.owner, name=name, user_ids=[user.id for user in members])
+        groups.ensure(made.instance, made.owner, name=name, user_ids=[user.id for user in members])
 
 
 def _standing(at: datetime) -> Callable[[], datetime]:
@@ -199,7 +199,7 @@ def _hosts(made: Workspace, count: int) -> None:
 
 def _grants(made: Workspace) -> None:
     now = made.instance.now()
-    group_ids = [users.group_id(made.instance, made.owner, name) for name in ("ops", "developers", "on-call")]
+    group_ids = [groups.id_of(made.instance, made.owner, name) for name in ("ops", "developers", "on-call")]
     grants.give(made.instance, made.owner, group_id=group_ids[0], tag="production", system_user="root")
     grants.give(made.instance, made.owner, group_id=group_ids[1], tag="web", system_user="deploy")
     grants.give(
@@ -372,8 +372,8 @@ def _alarms(made: Workspace) -> None:
     past_keyrack = update(rows).where(rows.c.id == put.id).values(label="other")
 
     def change(connection: Connection) -> None:
-        seat = {"name": "shop-image", "address": "198.51.100.17"}
-        facts = {**copied.facts, "seat": {**seat, "copy": {**seat, "address": "198.51.100.91"}}}
+        machine = {"name": "shop-image", "address": "198.51.100.17"}
+        facts = {**copied.facts, "seat": {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
         server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
         held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])

@@ -5,9 +5,11 @@ is settled, and then it is gone, and said as settled.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from tests.console.conftest import SignedIn
 from tests.console.keyboard import Keyboard
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
-from tests.services import Service
+from tests.services import Service, running, settings_for
 
 KEYRACK = users.system_actor(1)
 RUNS = {one: f"run={one * 16}; boot=; machine=; keys=; starts=1; lane=follow; number=1; name={one}" for one in "ab"}
@@ -423,6 +425,15 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
+def console(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that looks at no account elsewhere by itself: it would find another state than a test brings about."""
+    folder = tmp_path_factory.mktemp("console") / "data"
+    shutil.copytree(team_folder, folder)
+    with running(settings_for(folder, "", key_source_minutes=0)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
 def team(console: Service) -> Team:
     """The service, in which each kind is brought about once."""
     return Team(console)
@@ -442,9 +453,12 @@ def test_what_needs_somebody_leads_to_where_it_is_settled_and_is_gone_then(
     signed_in(page, "olga").goto("/")
     said = sentence(page, kind.says, "Needs somebody")
     expect(said).to_have_count(1)
+    expect(said).not_to_contain_text("keyrack hosts")
+    assert said.locator("a.button").get_attribute("aria-label") not in (None, "", "Look", "Decide", "Renew")
     said.locator("a.button").click()
     main = page.get_by_role("main")
     expect(main).to_contain_text(kind.names)
+    assert "keyrack hosts" not in " ".join(main.locator(".notice").all_inner_texts())
     role, way = kind.way
     if role:
         expect(main.get_by_role(role, name=way).first).to_be_visible()  # type: ignore[arg-type]

@@ -197,14 +197,14 @@ def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypat
         claims = provider_rules.Claims("https://id.example.org", name, name, ("staff", "operations"), None)
         provider_rules.sign_in(console.instance, claims, address="192.0.2.1", browser="")
 
-    ensure = users.ensure_group
+    ensure = groups.ensure
 
     def late(*given: Any, **named: Any) -> bool:
-        monkeypatch.setattr(users, "ensure_group", ensure)
+        monkeypatch.setattr(groups, "ensure", ensure)
         come("second")
         return ensure(*given, **named)
 
-    monkeypatch.setattr(users, "ensure_group", late)
+    monkeypatch.setattr(groups, "ensure", late)
     come("first")
     assert set(groups.get(console.instance, users.system_actor(1), "ops").members) >= {"first", "second"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # By revision, the newest first: what undoes it.
 UNDO: dict[str, tuple[str, ...]] = {
+    "0405": ("ALTER TABLE servers DROP COLUMN first_applied_at",),
     "0390": (
         *(
             f"ALTER TABLE {table} RENAME COLUMN acknowledged_at TO {name}"

@@ -11,7 +11,7 @@ from sqlalchemy import insert, text
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import access, grants, user_keys, who_can
 from keyrack.core.keys.access import Decision
-from keyrack.core.people import users
+from keyrack.core.people import groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.engine import prepared
@@ -34,8 +34,8 @@ def hosts_of_every_kind(team: Team) -> None:
     for who, _ in [*made, (team.member, team.member_user)]:
         for title in ("laptop", "phone"):
             user_keys.add(instance, who, title=title, public_key=fresh_line())
-    users.ensure_group(instance, owner, name="ops", user_ids=[user.id for _, user in made[:3]])
-    ops = users.group_id(instance, owner, "ops")
+    groups.ensure(instance, owner, name="ops", user_ids=[user.id for _, user in made[:3]])
+    ops = groups.id_of(instance, owner, "ops")
     soon = instance.now() + timedelta(minutes=5)
     grants.give(instance, owner, group_id=ops, tag="odd", system_user="deploy")
     grants.give(instance, owner, group_id=ops, tag="tag-1", system_user="deploy", expires_at=soon)

@@ -21,7 +21,7 @@ from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, grants, requests, revocation, user_keys, who_can
-from keyrack.core.people import access_keys, basic_access, tokens
+from keyrack.core.people import access_keys, basic_access, groups, tokens
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, User
@@ -97,8 +97,8 @@ def world(team: Team) -> World:
     operator = people.system_actor(owner.workspace_id)
     mallory_actor, mallory = actor(instance, owner.workspace_id, "mallory", Role.MEMBER, "codeartsrepo::*")
     user_keys.add(instance, team.member, title="laptop", public_key=fresh_line())
-    people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id, mallory.id])
-    group = people.group_id(instance, owner, "ops")
+    groups.ensure(instance, owner, name="ops", user_ids=[team.member_user.id, mallory.id])
+    group = groups.id_of(instance, owner, "ops")
     grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
     mine = grants.give(instance, owner, user_id=mallory.id, tag="web", system_user="deploy")
     people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
@@ -124,7 +124,7 @@ def world(team: Team) -> World:
     older = instance.database.read(rows_of)
     (hers,) = [one for one in credentials.find(instance, owner, team.server.id).items if one.label == "hers"]
     credentials.delete(instance, owner, team.server.id, hers.id)
-    people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id])
+    groups.ensure(instance, owner, name="ops", user_ids=[team.member_user.id])
     grants.take_back(instance, owner, mine.id)
     repositories.remove_member(instance, owner, repository.id, user_uid=mallory.uid)
     strangers = make_team(instance, "umbrella")

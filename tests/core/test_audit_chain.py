@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from keyrack import app
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import StateFolder
-from keyrack.core.audit import chain, events, exports, retention, verify
+from keyrack.core.audit import chain, events, export, retention, verify_export, verify_log
 from keyrack.core.hosts import contacts, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
@@ -47,8 +47,8 @@ def chained(instance: Instance) -> None:
         pass
 
 
-def outcome(instance: Instance) -> exports.Verification:
-    return verify.database(instance, OPERATOR)
+def outcome(instance: Instance) -> verify_export.Verification:
+    return verify_log.verify(instance, OPERATOR)
 
 
 def alter(instance: Instance, statement: Any) -> None:
@@ -147,14 +147,14 @@ def test_each_alteration_of_a_record_is_named(log: Team) -> None:
 
 def test_an_export_is_verified_without_the_database(log: Team) -> None:
     instance = log.instance
-    lines = list(verify.export(instance, OPERATOR))
+    lines = list(export.lines(instance, OPERATOR))
     by_key = lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE)  # noqa: E731
-    fine = exports.exported(lines, by_key)
+    fine = verify_export.verify(lines, by_key)
     assert fine.problem == ""
     assert fine.records == json.loads(lines[0])["records"] == len(rows(instance))
 
     def problem(changed: list[str]) -> str:
-        return exports.exported(changed, by_key).problem
+        return verify_export.verify(changed, by_key).problem
 
     altered = json.loads(lines[5])
     altered["record"]["summary"] = "nothing"
@@ -170,7 +170,7 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     forged = {"block": lines[-2], "signature": "x"}
     assert "not signed" in problem([*lines[:-2], json.dumps(forged), lines[-1]])
     assert problem([*lines[:5], "{", *lines[5:]]) == "line 6 is not of an export"
-    assert exports.exported(lines, lambda text, signature: False).problem != ""
+    assert verify_export.verify(lines, lambda text, signature: False).problem != ""
 
 
 def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
@@ -180,14 +180,14 @@ def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
     instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 500))
     chained(instance)
-    lines = list(verify.export(instance, OPERATOR))
-    head, block = lines[0], exports.BLOCK
+    lines = list(export.lines(instance, OPERATOR))
+    head, block = lines[0], verify_export.BLOCK
     first, first_hashes, second = lines[1 : block + 1], lines[block + 1], lines[block + 2 : 2 * block + 2]
     rest = lines[block + 2 :]
     by_key = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
 
     def problem(changed: list[str]) -> str:
-        return exports.exported(changed, by_key, key=instance.key.public_line).problem
+        return verify_export.verify(changed, by_key, key=instance.key.public_line).problem
 
     def edited(line: str, **fields: Any) -> str:
         return json.dumps({**json.loads(line), **fields})
@@ -224,7 +224,7 @@ def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
     assert older is not None
     servers.create(instance, log.owner, name="later", address="192.0.2.9")
     chained(instance)
-    newer = list(verify.export(instance, OPERATOR))
+    newer = list(export.lines(instance, OPERATOR))
     assert problem(newer) == ""
     changed = [*newer[:-1], json.dumps({"checkpoint": older.text, "signature": older.signature})]
     assert problem(changed).startswith("the checkpoint is an older one")
@@ -333,9 +333,9 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
     found = outcome(instance)
     assert found.problem == ""
     assert found.pruned == before
-    lines = list(verify.export(instance, OPERATOR))
+    lines = list(export.lines(instance, OPERATOR))
     assert (
-        exports.exported(lines, lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE))
+        verify_export.verify(lines, lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE))
         == found
     )
     # The event that says so cannot be made to say more.
@@ -576,15 +576,18 @@ def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(lo
     by_key = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
 
     def problems() -> tuple[str, str]:
-        lines = list(verify.export(instance, OPERATOR))
-        found = verify.database(instance, OPERATOR, witnesses=seen), exports.exported(lines, by_key, witnesses=seen)
+        lines = list(export.lines(instance, OPERATOR))
+        found = (
+            verify_log.verify(instance, OPERATOR, witnesses=seen),
+            verify_export.verify(lines, by_key, witnesses=seen),
+        )
         return found[0].problem, found[1].problem
 
     servers.create(instance, log.owner, name="and-later", address="192.0.2.9")
     chained(instance)
     assert problems() == ("", "")
     strange = (replace(seen[0], text=kept["checkpoint"].replace("size", "Size")),)
-    assert "not signed" in verify.database(instance, OPERATOR, witnesses=strange).problem
+    assert "not signed" in verify_log.verify(instance, OPERATOR, witnesses=strange).problem
 
     size = audit_tree.read(kept["checkpoint"]).size
     rewrite(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, servers, system_users
 from keyrack.core.keys import credentials, everywhere, grants, revocation, user_keys
-from keyrack.core.people import users
+from keyrack.core.people import groups, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter
 from keyrack.protocol import host_document
@@ -168,7 +168,7 @@ def test_what_a_grant_still_opens_is_told_and_not_refused(team: Team) -> None:
     more_servers(team, 2)
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="mine", public_key=line)
-    users.ensure_group(team.instance, team.owner, name="devs", user_ids=[team.member_user.id])
+    groups.ensure(team.instance, team.owner, name="devs", user_ids=[team.member_user.id])
     grants.give_named(team.instance, team.owner, group="devs", server="web-2", system_user="deploy")
     grants.give_named(team.instance, team.owner, user="alice", server="web-3", system_user="deploy")
     add(team, line)

@@ -20,6 +20,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
 from tests.core.conftest import Team
@@ -168,6 +169,92 @@ def test_a_receipt_that_was_taken_away_is_named_and_the_host_is_asked_again(team
     assert damaged(instance, team.owner) == []
 
 
+NOTHING = {"applied_revision": 0, "applied_lineage": "", "applied_at": None, "receipt": None}
+
+
+def take_all_away(team: Team, host: Server) -> None:
+    """Empty every receipt of a host, and what its server's row says that it obeys."""
+    emptied = {"acknowledged_at": None, "receipt": None}
+    tables = (revocations, offboarding_hosts)
+    rows = [update(table).where(table.c.server_id == host.id).values(**emptied) for table in tables]
+    alter(team.instance, *rows, update(server_rows).where(server_rows.c.id == host.id).values(**NOTHING))
+
+
+def test_all_receipts_of_a_host_taken_away_at_once_are_named_and_the_host_is_asked_again(team: Team) -> None:
+    """Also where it is done again, and by whoever takes that there was one away too."""
+    instance = team.instance
+    other = more_servers(team, 1)[0]
+    enrol(team, team.server, other)
+    number = leaver(team, team.server, other)
+    fingerprint = revoked(team, team.server, other)
+    obey(team, team.server)
+    obey(team, other)
+    look_through(instance)
+    assert named(team) == []
+    take_all_away(team, team.server)
+    asked = servers.get(instance, team.owner, team.server.id).revision
+    assert not of(team, fingerprint, team.server).done
+    look_through(instance)
+    (alarm,) = named(team)
+    assert f"server {team.server.id} ({team.server.name})" in alarm
+    assert servers.get(instance, team.owner, team.server.id).revision == asked + 1
+    look_through(instance)
+    look_through(instance)
+    assert len(named(team)) == 1, "the host is asked again, and nothing else is missing"
+    assert servers.get(instance, team.owner, team.server.id).revision == asked + 1
+    obey(team, team.server)
+    assert of(team, fingerprint, team.server).done
+    assert offboarding.get(instance, team.owner, number).done
+    assert damaged(instance, team.owner) == []
+    take_all_away(team, team.server)
+    of_which = server_rows.c.id == team.server.id
+    alter(instance, update(server_rows).where(of_which).values(first_applied_at=None))
+    look_through(instance)
+    assert [row.kind for row in damaged(instance, team.owner)] == ["server"]
+
+
+def test_no_receipt_is_missed_of_a_host_that_gave_none(team: Team) -> None:
+    """A new host, one under another name, and one that is enrolled in the place of another, or after its server's."""
+    instance = team.instance
+    enrol(team, team.server)
+    look_through(instance)
+    obey(team, team.server)
+    servers.rename(instance, team.owner, team.server.id, name="another-name")
+    look_through(instance)
+    enrol(team, team.server)
+    revoked(team, team.server)
+    look_through(instance)
+    enrolment.report(instance, team.server, {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
+    look_through(instance)
+    obey(team, team.server)
+    servers.delete(instance, team.owner, team.server.id)
+    again = servers.create(instance, team.owner, name="another-name", address="192.0.2.20")
+    enrol(team, again)
+    look_through(instance)
+    assert named(team) == []
+    assert damaged(instance, team.owner) == []
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["from before its first", "from before its newest"])
+def test_an_older_copy_that_is_put_back_misses_no_receipt(team: Team, first: bool) -> None:
+    """A copy has what the host acknowledged by then, and that it did."""
+    instance = team.instance
+    enrol(team, team.server)
+    if not first:
+        obey(team, team.server)
+        revoked(team, team.server)
+    counted = (revocations, access_tree_rows)
+    (then,) = alter(instance, select(server_rows).where(server_rows.c.id == team.server.id))
+    older = {table: alter(instance, select(table)) for table in counted}
+    obey(team, team.server)
+    look_through(instance)
+    alter(instance, update(server_rows).where(server_rows.c.id == team.server.id).values(**then))
+    for table in counted:
+        alter(instance, table.delete(), *(table.insert().values(**row) for row in older[table]))
+    look_through(instance)
+    assert named(team) == []
+
+
 def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team) -> None:
     enrol(team, team.server)
     number = leaver(team, team.server)
@@ -263,6 +350,7 @@ def test_receipts_from_before_count_and_those_of_a_database_set_back_do_not(team
         alter(team.instance, *(update(table).values(**entered) for table in (revocations, offboarding_hosts)))
     else:
         obey(team, team.server)
+        forget_the_first(team.instance)
         uncount(team.instance)
         (team.instance.settings.data / sealing.RECEIPTS).unlink()
     alter(team.instance, *map(text, BEFORE))
@@ -301,6 +389,7 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
         sealed.change(connection, offboardings, sealed.row_of(number), values={"kept": kept})
 
     instance.database.write(as_then)
+    forget_the_first(instance)
     alter(instance, *map(text, to_before("0390", at="0375")))
     instance.database.close()
     later = app.open_instance(instance.settings)
@@ -314,6 +403,12 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
         assert sorted(one.acknowledged for one in came_back) == [False, True]
     finally:
         later.database.close()
+
+
+def forget_the_first(instance: Instance) -> None:
+    """Have servers' rows know nothing of a first receipt, as before they did."""
+    nothing = {"first_applied_at": None}
+    instance.database.write(lambda connection: sealed.change(connection, server_rows, values=nothing))
 
 
 def uncount(instance: Instance) -> None:

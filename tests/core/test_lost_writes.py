@@ -8,7 +8,7 @@ from sqlalchemy import Connection, event, insert, select
 from keyrack.core.hosts import sessions as host_sessions
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, everywhere, revocation
-from keyrack.core.people import users as people
+from keyrack.core.people import groups
 from keyrack.ssh.public_key import parse
 from keyrack.store.engine.connect import DatabaseAltered
 from keyrack.store.sealing import sealed
@@ -66,10 +66,10 @@ def test_a_delete_that_did_not_happen_is_not_acknowledged(team: Team) -> None:
 def test_what_is_deleted_by_a_condition_and_stays_is_not_acknowledged(team: Team) -> None:
     """As membership of a group, or all sessions of somebody who signs out everywhere."""
     group = {"name": "ops", "user_ids": [team.member_user.id]}
-    people.ensure_group(team.instance, team.owner, **group)  # type: ignore[arg-type]
+    groups.ensure(team.instance, team.owner, **group)  # type: ignore[arg-type]
     swallow(team.instance, "DELETE", "group_members")
     with pytest.raises(DatabaseAltered, match="did not make it"):
-        people.ensure_group(team.instance, team.owner, name="ops", user_ids=[])
+        groups.ensure(team.instance, team.owner, name="ops", user_ids=[])
     with pytest.raises(DatabaseAltered, match="did not make it"):
         team.instance.database.write(lambda connection: sealed.remove(connection, users, users.c.name == "alice"))
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete
 
 from keyrack.core.git import repositories
 from keyrack.core.keys import damaged_rows, revocation, user_keys
-from keyrack.core.people import access_keys, users
+from keyrack.core.people import access_keys, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -31,7 +31,7 @@ def names(team: Team) -> list[str]:
         access_keys.create(instance, owner)
         key = user_keys.add(instance, owner, title="lost", public_key=fresh_line())
         revocation.revoke_everywhere(instance, owner, key.fingerprint)
-    users.ensure_group(instance, owner, name="crew", user_ids=[one.id for one in people])
+    groups.ensure(instance, owner, name="crew", user_ids=[one.id for one in people])
     repositories.ensure(instance, owner, path="acme/site", members={one.id: "developer" for one in people})
     assert damaged(instance, owner) == []
     for table in SHARED:

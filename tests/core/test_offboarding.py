@@ -23,7 +23,7 @@ from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, grants, key_sources, requests, revocation, user_keys
-from keyrack.core.people import access_keys, offboarding, offboarding_undo, tokens, users
+from keyrack.core.people import access_keys, groups, offboarding, offboarding_undo, tokens, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, Server
 from keyrack.protocol import host_document
@@ -72,8 +72,8 @@ class Alice:
         self.hosts = [host(team, f"host-{number}") for number in range(3)]
         user = team.member_user
         grants.give(instance, owner, user_id=user.id, server_id=self.hosts[0].id, system_user="deploy")
-        users.ensure_group(instance, owner, name="ops", user_ids=[user.id])
-        ops = users.group_id(instance, owner, "ops")
+        groups.ensure(instance, owner, name="ops", user_ids=[user.id])
+        ops = groups.id_of(instance, owner, "ops")
         grants.give(instance, owner, group_id=ops, tag="web", system_user="root")
         for number in (0, 2):
             credentials.add(

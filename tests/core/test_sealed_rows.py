@@ -16,14 +16,15 @@ import pytest
 from sqlalchemy import Connection, Inspector, create_engine, delete, insert, inspect, select, text, update
 
 from keyrack import app
+from keyrack.core.altered_rows import WORDS
 from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents, enrolment, modes, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
-from keyrack.core.people import access_keys, basic_access, tokens
+from keyrack.core.people import access_keys, basic_access, groups, tokens
 from keyrack.core.people import users as people
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.sealing import COUNTED, MARK, WORDS
+from keyrack.core.sealing import COUNTED, MARK
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
@@ -95,8 +96,8 @@ def world(team: Team) -> World:
     key, evil = fresh_line(), fresh_line()
     user_keys.add(instance, team.member, title="laptop", public_key=key)
     user_keys.add(instance, mallory_actor, title="laptop", public_key=evil)
-    people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id])
-    group = people.group_id(instance, owner, "ops")
+    groups.ensure(instance, owner, name="ops", user_ids=[team.member_user.id])
+    group = groups.id_of(instance, owner, "ops")
     grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
     people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
     repository = repositories.create(instance, owner, name="site", project_uid=PROJECT)
@@ -397,7 +398,7 @@ def unseal(connection: Connection, before: Inspector) -> None:
 
 def _name_as_before(connection: Connection) -> None:
     """What a later migration calls otherwise, under its former names."""
-    for statement in UNDO["0390"]:
+    for statement in (*UNDO["0405"], *UNDO["0390"]):
         connection.exec_driver_sql(statement)
     for table, old, new in NAMES.COLUMNS:
         connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from keyrack.core.audit.sinks import LATE, MOST_MARKS, Sinks
+from keyrack.core.audit.outgoing_events import LATE
+from keyrack.core.audit.sinks import MOST_MARKS, Sinks
 from keyrack.core.people import groups
 from keyrack.store.audit import events
 from keyrack.store.tables import events as event_rows

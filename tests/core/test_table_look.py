@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from keyrack.core.audit import events, verify
+from keyrack.core.audit import events, verify_log
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.table_look import TableLook, in_the_way
@@ -34,7 +34,7 @@ def test_a_trigger_is_an_alarm_and_has_verifying_fail(team: Team) -> None:
     (summary,) = look(team)
     assert "trigger evil on tokens" in summary
     assert look(team) == [summary]  # once an hour, whichever process looks
-    assert "trigger evil on tokens" in verify.database(team.instance, system_actor()).problem
+    assert "trigger evil on tokens" in verify_log.verify(team.instance, system_actor()).problem
     add(team, "laptop")  # nothing is stopped for it
     assert labels(team) == ["laptop"]
 
@@ -44,7 +44,7 @@ def test_a_trigger_that_an_operator_names_is_none(team: Team) -> None:
     settings = team.instance.settings.model_copy(update={"known_triggers": "mine, evil"})
     known = replace(team.instance, settings=settings)
     assert in_the_way(known) == ()
-    assert verify.database(known, system_actor()).problem == ""
+    assert verify_log.verify(known, system_actor()).problem == ""
 
 
 NAMED = {
@@ -113,5 +113,5 @@ def test_what_an_operator_may_add_is_no_alarm(team: Team) -> None:
             "CREATE PUBLICATION ours FOR ALL TABLES",
         )
     assert look(team) == []
-    assert verify.database(team.instance, system_actor()).problem == ""
+    assert verify_log.verify(team.instance, system_actor()).problem == ""
     team.instance.database.check()

@@ -259,20 +259,20 @@ def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
     team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
     total = rows(team.instance, tables.events)
     clock = [0.0]
-    calm = retention.Calm(lambda: clock[0])
-    calm.tidy(team.instance, system_actor())
+    timer = retention.TidyTimer(lambda: clock[0])
+    timer.tidy(team.instance, system_actor())
     assert total - 3 <= rows(team.instance, tables.events) < total
     for _ in range(total):
-        calm.tidy(team.instance, system_actor())
+        timer.tidy(team.instance, system_actor())
     old = select(func.count()).select_from(tables.events).where(tables.events.c.at == long_ago)
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) == 0
     # Nothing more to do for an hour.
     team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
-    calm.tidy(team.instance, system_actor())
+    timer.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) > 0
     clock[0] = 3601.0
-    calm.tidy(team.instance, system_actor())
+    timer.tidy(team.instance, system_actor())
     left = team.instance.database.read(lambda c: c.execute(old).scalar_one())
     for _ in range(50):
-        calm.tidy(team.instance, system_actor())
+        timer.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) < max(left, 1)

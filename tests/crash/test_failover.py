@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from keyrack import app
-from keyrack.core.audit import chain, verify
+from keyrack.core.audit import chain, verify_log
 from keyrack.core.people.users import system_actor
 from tests.crash.test_kill import OLGA, Killed, _added_labels, _all_keys, public_line
 from tests.plain_http import PLAIN
@@ -113,6 +113,6 @@ def test_the_standby_takes_over_with_all_that_was_acknowledged(
         assert killed.acknowledged.keys() <= _added_labels(instance)
         while chain.extend(instance):
             pass
-        assert verify.database(instance, system_actor(channel="cli")).problem == ""
+        assert verify_log.verify(instance, system_actor(channel="cli")).problem == ""
     finally:
         instance.database.close()

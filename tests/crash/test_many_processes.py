@@ -27,8 +27,8 @@ from keyrack.core.people import users as people
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
 from keyrack.store.keys.revoked_keys import RevokedKey
+from tests.crash.acknowledged_writes import AcknowledgedWrites
 from tests.crash.many_processes import ManyProcesses, children_of
-from tests.crash.newest import Newest
 from tests.postgres import Cluster
 from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
@@ -49,7 +49,7 @@ def begin(folder: Path, database: str, services: int) -> ManyProcesses:
     return ManyProcesses(folder, database, services)
 
 
-def kill_at_random(many: ManyProcesses, newest: Newest, rounds: int) -> None:
+def kill_at_random(many: ManyProcesses, newest: AcknowledgedWrites, rounds: int) -> None:
     """SIGKILL one after the other; what was acknowledged since the last kill is looked up after each."""
     for _ in range(rounds):
         before = len(many.acknowledged)
@@ -81,10 +81,10 @@ def test_on_postgresql_which_is_killed_too(durable_cluster: Cluster, tmp_path: P
 
 
 @contextlib.contextmanager
-def under_way(folder: Path, database: str, services: int) -> Iterator[tuple[ManyProcesses, Newest]]:
+def under_way(folder: Path, database: str, services: int) -> Iterator[tuple[ManyProcesses, AcknowledgedWrites]]:
     """All of them at work; when they have been stopped, everything that was acknowledged is looked up once more."""
     many = begin(folder, database, services)
-    newest = Newest(app.open_instance(settings_for(folder / "data", database)))
+    newest = AcknowledgedWrites(app.open_instance(settings_for(folder / "data", database)))
     with contextlib.closing(newest):
         try:
             many.start()

@@ -12,7 +12,7 @@ import pytest
 
 from keyrack.core.hosts import modes, system_users, unmanaged_keys
 from keyrack.core.keys import credentials
-from tests.login.directory import COMMAND, HOMES, SETTINGS, Directory
+from tests.login.ldap_directory import COMMAND, HOMES, SETTINGS, LdapDirectory
 from tests.login.private_sshd import Key
 from tests.login.test_debian_releases import KEYRACK, SERVER, Scene, scene_on, shorten_the_trial
 from tests.services import Service
@@ -29,7 +29,7 @@ class OfDirectory:
         self.scene = scene
         self.theirs = {name: Key.make(scene.folder / name) for name in NAMES}
         self.ours = {name: Key.make(scene.folder / f"{name}-ours") for name in NAMES}
-        self.directory = Directory(scene.host)
+        self.directory = LdapDirectory(scene.host)
 
     def gets_in(self, keys: dict[str, Key]) -> list[bool]:
         return [self.scene.host.client.lets_in(keys[name], name) for name in NAMES]

@@ -422,7 +422,7 @@ def test_a_service_goes_on_beside_a_later_versions_migration(database_url: str, 
 
     def used(conn: Connection) -> int:
         workspaces.add_workspace(conn, uid=uuid4().hex, name=uuid4().hex, at=datetime.now(UTC))
-        assert servers.standings(conn, (1, 2)) is not None
+        assert servers.revision_states(conn, (1, 2)) is not None
         return len(workspaces.workspaces_by_name(conn))
 
     with Database.open(database_url) as older, ThreadPoolExecutor(1) as pool:

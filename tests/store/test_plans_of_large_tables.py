@@ -56,7 +56,7 @@ def _documents(connection: Connection) -> None:
 
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "who proves itself": lambda c: servers.by_agent_secrets(c, [b"one", b"two"]),
-    "how hosts stand": lambda c: servers.standings(c, HOSTS),
+    "how hosts stand": lambda c: servers.revision_states(c, HOSTS),
     "servers of reports": lambda c: servers.by_ids(c, HOSTS, locked=True),
     "what waits for hosts' word": lambda c: host_reports.awaited(c, HOSTS),
     "acknowledge credentials": lambda c: credentials.acknowledge(c, 1, 5, NOW),

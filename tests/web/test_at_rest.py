@@ -18,7 +18,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import tokens
 from keyrack.model import Actor, Server
 from keyrack.web import agent_api
-from keyrack.web.at_rest import HeldContact
+from keyrack.web.at_rest import TOGETHER, HeldContact
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -139,6 +139,15 @@ def test_who_heard_of_nothing_is_told_so_in_time(service: Service) -> None:
         host.ask(f"revision={revision}&wait=1")
         assert host.answer()[0] == 204
         assert service.instance.figures.requests.labels("/agent", "2xx")._value.get() == before + 1
+
+
+def test_waits_that_end_at_about_the_same_time_end_together(service: Service) -> None:
+    with resting(service, "together-1", 30) as (_, one, _, _), resting(service, "together-2", 30) as (_, other, _, _):
+        held = [who for who in gc.get_objects() if isinstance(who, HeldContact)]
+        ends = [who._timer.when() for who in held if who.server_id in (one.id, other.id)]
+        steps = [end / TOGETHER for end in ends]
+    assert len(steps) == 2
+    assert all(abs(step - round(step)) < 0.05 for step in steps), "each end is one that others have, too"
 
 
 def test_who_hangs_up_waits_no_more(service: Service) -> None:

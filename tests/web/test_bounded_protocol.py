@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def told(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         said += piece
     return said
+
+
+def sockets() -> int:
+    """How many this process has open: no files, of which a service that has just begun opens more by and by."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count
 
 
 @pytest.mark.parametrize("size", [1_000_001, 10_000_000])
@@ -146,7 +156,7 @@ def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest
     monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.5)
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 60.0)
     assert team.call("GET", "/healthz").status_code == 200
-    before = len(os.listdir("/proc/self/fd"))
+    before = sockets()
     clients = [connected(team, room=4096) for _ in range(20)]
     try:
         for client in clients:
@@ -154,12 +164,45 @@ def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest
         # This process holds both ends of each connection; in the end only the clients' own may be left.
         most = before + len(clients) + 8
         deadline = time.monotonic() + 30
-        while len(os.listdir("/proc/self/fd")) > most and time.monotonic() < deadline:
+        while sockets() > most and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(os.listdir("/proc/self/fd")) <= most, "they are still served"
+        assert sockets() <= most, "they are still served"
     finally:
         for client in clients:
             client.close()
+
+
+@pytest.mark.parametrize(
+    "request_text", ["GET /healthz HTTP/1.1\r\nHost: x\r\n", "POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n"]
+)
+def test_who_breaks_off_in_a_later_head_is_cut_off(
+    team: Service, monkeypatch: pytest.MonkeyPatch, request_text: str
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    with connected(team) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in connection.recv(65536)
+        connection.sendall(request_text.encode())
+        began = time.monotonic()
+        assert told(connection) == b""
+    assert time.monotonic() - began < 7, "that was the bound of a connection without a request"
+
+
+def test_a_request_that_came_whole_takes_no_timer(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = []
+    real = protocol.BoundedProtocol._within
+
+    def within(self: protocol.BoundedProtocol, seconds: float | None) -> None:
+        if not self._parses and seconds is not None:
+            timers.append(seconds)
+        real(self, seconds)
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "_within", within)
+    with connected(team) as connection:
+        for _ in range(5):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in connection.recv(65536)
+    assert timers == [protocol.HEAD_SECONDS], "only that of the connection, before its first request"
 
 
 def test_requests_sent_ahead_are_answered_in_their_order(team: Service) -> None:

@@ -182,3 +182,26 @@ def test_a_visibility_is_one_of_three_whole_numbers(forge: Service, level: Any) 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "CH.010001"), answer.text
     del new["visibility_level"]
     assert call(forge, "POST", "/v1/repositories", "token-of-olga", json=new).status_code == 200, "it made none"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("key_title", "x" * 256, "key_title: This is longer than 255 characters."),
+        ("application", "x" * 256, "application: This is longer than 255 characters."),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/repositories/1/deploy_keys", "/v2/repositories/1/deploy-keys"])
+def test_a_refused_field_is_named_as_the_call_has_it(
+    forge: Service, path: str, field: str, value: str, words: str
+) -> None:
+    body = {"application": "ci", "can_push": False, "key": fresh_line(), "key_title": "ci", field: value}
+    answer = call(forge, "POST", path, "token-of-alice", json=body)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, words)
+
+
+def test_a_repository_that_cannot_be_called_so_is_refused_by_its_name(forge: Service) -> None:
+    new = {"name": "-site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878"}
+    answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("A repository's name has letters, digits")

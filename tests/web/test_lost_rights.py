@@ -12,7 +12,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, everywhere, grants, requests, revocation, user_keys
-from keyrack.core.people import api_tokens, tokens, users
+from keyrack.core.people import api_tokens, groups, tokens, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[[Instance, Actor], object]] = {
     "user": lambda instance, actor: users.create_user(instance, actor, name="new", role=Role.MEMBER),
     "admin": lambda instance, actor: users.create_user(instance, actor, name="new", role=Role.ADMIN),
     "rights": lambda instance, actor: users.change_rights(instance, actor, 3, role=Role.ADMIN, policies=()),
-    "group": lambda instance, actor: users.ensure_group(instance, actor, name="g", user_ids=[3]),
+    "group": lambda instance, actor: groups.ensure(instance, actor, name="g", user_ids=[3]),
     "key of another": lambda instance, actor: user_keys.add(
         instance, actor, title="t", public_key=fresh_line(), user_id=3
     ),

@@ -170,7 +170,7 @@ def test_a_revocation_whose_answer_was_lost_may_be_sent_again(team: Service) -> 
 
 
 def test_sessions(team: Service) -> None:
-    seat = {
+    session = {
         "server_id": 1,
         "host_session": "s1",
         "username": "deploy",
@@ -179,7 +179,7 @@ def test_sessions(team: Service) -> None:
         "started_at": team.instance.now(),
         "ending": False,
     }
-    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(seat)))
+    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(session)))
     listed = call(team, "GET", "/servers/web-1/sessions")["items"]
     assert [(one["username"], one["ending"]) for one in listed] == [("deploy", False)]
     assert call(team, "DELETE", f"/servers/web-1/sessions/{listed[0]['id']}", status=202)["ending"] is True

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column
 
-from keyrack.core.people import users
+from keyrack.core.people import groups, users
 from keyrack.errors import Kind, Refusal
 from keyrack.store import room
 from tests.core.keys_for_tests import fresh_line
@@ -73,9 +73,9 @@ def test_groups_and_projects_are_bounded_too(team: Service, monkeypatch: pytest.
     for kind in ("group", "project"):
         monkeypatch.setitem(room.MOST, kind, (room.MOST[kind][0], 1))
     keyrack = users.system_actor(1)
-    users.ensure_group(team.instance, keyrack, name="ops", user_ids=())
+    groups.ensure(team.instance, keyrack, name="ops", user_ids=())
     with pytest.raises(Refusal) as refused:
-        users.ensure_group(team.instance, keyrack, name="more", user_ids=())
+        groups.ensure(team.instance, keyrack, name="more", user_ids=())
     assert refused.value.kind is Kind.LIMIT
     with pytest.raises(Refusal) as refused:
         users.ensure_project(team.instance, keyrack, name="more", uid=None)

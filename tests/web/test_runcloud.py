@@ -224,3 +224,45 @@ def test_v2_names_the_system_user_by_number(team: Service) -> None:
     path = f"/ssh/credentials/{added['id']}"
     assert "user_id" not in team.call("GET", "/api/v3/servers/1" + path, token="token-of-olga").json()
     assert team.call("DELETE", "/api/v2/servers/1" + path, token="token-of-olga").json()["user_id"] == users[0]["id"]
+
+
+def test_all_wrong_fields_are_named_whoever_finds_them(team: Service) -> None:
+    assert add(team).status_code == 200
+    taken, missing = "The label has already been taken.", "The server has no system user of that name."
+    for fields, named in (
+        ({"publicKey": "ssh-ed25519 AAAA"}, ["label", "publicKey"]),
+        ({"publicKey": OTHER["line"], "username": "nobody-here"}, ["label", "username"]),
+        ({"publicKey": ..., "username": "nobody-here"}, ["label", "username", "publicKey"]),
+        ({"publicKey": 17, "temporary": 2}, ["label", "publicKey", "temporary"]),
+    ):
+        errors = add(team, **fields).json()["errors"]
+        assert list(errors) == named, fields
+        assert errors["label"] == [taken]
+        assert "username" not in errors or errors["username"][0].startswith(missing)
+    refused = team.call("GET", "/api/keyrack/v1/events?kind=refused", token="token-of-olga").json()["items"]
+    assert len(refused) == 3  # the last two are the same, and counted as one
+    # Whoever may not add keys there, or names no server of theirs, hears of no label.
+    assert add(team, token="token-of-mallory", publicKey=17).status_code == 403
+    assert add(team, token="token-of-victor", publicKey=17).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (
+            "/servers",
+            {"name": "x" * 300, "ipAddress": "two words", "provider": "a\nb"},
+            ["name", "ipAddress", "provider"],
+        ),
+        ("/servers", {"name": "x" * 300, "provider": 5}, ["name", "ipAddress", "provider"]),
+        ("/servers/1/users", {"username": "-x", "password": "short"}, ["username", "password"]),
+        ("/servers/1/users", {"password": "short"}, ["username", "password"]),
+    ],
+)
+def test_all_wrong_fields_of_servers_and_users_are_named(
+    unchanged_team: Service, path: str, body: dict[str, Any], named: list[str]
+) -> None:
+    answer = unchanged_team.call("POST", f"/api/v3{path}", token="token-of-olga", json=body)
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == named
+    assert answer.json()["message"] == answer.json()["errors"][named[0]][0]

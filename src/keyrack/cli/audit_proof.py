@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from keyrack.cli import options
 from keyrack.cli.connection.opened import opened
 from keyrack.cli.files import LARGEST_KEY, text_of
-from keyrack.core.audit import chain, exports, verify
+from keyrack.core.audit import chain, export, verify_export, verify_log
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
 from keyrack.protocol import audit_tree
@@ -27,7 +27,7 @@ from keyrack.store.audit.audit_log import Signed
 EVERY = 100_000
 
 
-def _progress(what: str) -> exports.OnProgress:
+def _progress(what: str) -> verify_export.OnProgress:
     """Say now and then how far it is, on standard error."""
     said = 0
 
@@ -68,13 +68,13 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
     kept = [_witness(path) for path in witnesses]
     if exported is None:
         with opened(given) as instance:
-            outcome = verify.database(instance, system_actor(channel="cli"), _progress("looked at"), kept)
+            outcome = verify_log.verify(instance, system_actor(channel="cli"), _progress("looked at"), kept)
     else:
         signed, line = _by_key(trusted, given)
         try:
             with exported.open("rb") if str(exported) != "-" else nullcontext(sys.stdin.buffer) as file:
-                outcome = exports.exported(exports.lines_of(file), signed, _progress("looked at"), kept, line)
-        except exports.NoExport as error:
+                outcome = verify_export.verify(verify_export.lines_of(file), signed, _progress("looked at"), kept, line)
+        except verify_export.NotAnExport as error:
             raise click.ClickException(f"{exported} is no export of an audit log: {error}.") from None
         except OSError as error:
             raise click.ClickException(f"{exported} cannot be read: {error.strerror}.") from None
@@ -98,7 +98,7 @@ def _witness(path: Path) -> Signed:
         raise click.UsageError(f"--witness: {path} holds no checkpoint.") from None
 
 
-def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[exports.Verified, str]:
+def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[verify_export.Verified, str]:
     """What checks signatures by the key that is named, or by this instance's own; and that key's line."""
     if trusted is None:
         path = options.settings(**given).data / "instance.key"
@@ -136,7 +136,7 @@ def export_command(file: Path, **given: Any) -> None:
     with opened(given) as instance:
         while chain.extend(instance):
             pass
-        lines = verify.export(instance, system_actor(channel="cli"), _progress("written"))
+        lines = export.lines(instance, system_actor(channel="cli"), _progress("written"))
         if str(file) == "-":
             for line in lines:
                 click.echo(line)

@@ -29,7 +29,7 @@ SERVERS = 16
 
 
 class MissingRows:
-    """Goes through all that is counted, again and again; what is missing becomes an alarm (core/sealing.py)."""
+    """Goes through all that is counted, again and again; what is missing becomes an alarm (core/altered_rows.py)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,5 +1,5 @@
-"""Seals an instance's rows, once those of a database from before there were seals, and names those that do not hold;
-must never seal by itself what the key's own mark says is sealed already.
+"""Seals the rows of a database from before there were seals, once; must never seal by itself what the key's own mark
+says is sealed already.
 
 The mark lies beside the instance key, where whoever can write to the database alone does not come: emptying the
 seals, or what the database says of itself, gets nobody's rows sealed a second time.
@@ -10,29 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.people.users import system_actor
 from keyrack.logs import logger
 from keyrack.store import instance_facts
-from keyrack.store.audit import events
-from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.people import workspaces
+from keyrack.store.database import Database
 from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, sums
-from keyrack.store.sealing.sealed import AlteredRow
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
     deleted_servers,
     deploy_keys,
     grants,
-    metadata,
     repository_names,
     system_users,
     user_keys,
@@ -44,86 +38,6 @@ MARK = "instance.key.sealed"
 COUNTED = "instance.key.counted"
 EVENTS = "instance.key.events"
 RECEIPTS = "instance.key.receipts"
-AGAIN_AFTER = timedelta(hours=1)
-WORDS: Mapping[str, str] = {
-    "users": "user",
-    "groups": "group",
-    "group_members": "group member",
-    "tokens": "token",
-    "access_keys": "access key",
-    "servers": "server",
-    "server_tags": "tag of server",
-    "system_users": "system user",
-    "removed_accounts": "removed account",
-    "enrolments": "enrolment token",
-    "credentials": "credential",
-    "user_keys": "user key",
-    "grants": "grant",
-    "revocations": "revocation",
-    "revoked_keys": "key revoked everywhere",
-    "expired_keys": "key whose end came",
-    "held_back": "held back entry",
-    "projects": "project",
-    "repositories": "repository",
-    "repository_members": "repository member",
-    "deploy_keys": "deploy key",
-    "repository_names": "former path of repository",
-    "deleted_servers": "deleted server",
-    "deleted_server_keys": "key of deleted server",
-    "access_requests": "request for access",
-    "access_request_approvals": "approval of a request",
-    "request_rules": "rule of requests",
-    "offboardings": "offboarding",
-    "offboarding_hosts": "host of an offboarding",
-    "offboarding_git": "Git endpoint of an offboarding",
-    "key_policies": "policy of keys",
-    "key_sources": "account elsewhere",
-    "web_sessions": "session of a browser",
-    "authenticators": "second factor",
-    "identities": "identity at a provider",
-    "host_keys": "host key",
-    "access_tree": "count of what decides",
-}
-# Rows that only refuse count although they do not hold, and no document is signed without the server's own.
-_REFUSING = frozenset(("revocations", "revoked_keys", "expired_keys", "held_back"))
-OWNERS = (
-    ("offboarding_id", "offboardings"),  # first: its server may be deleted by now
-    ("server_id", "servers"),
-    ("user_id", "users"),
-    ("group_id", "groups"),
-    ("repository_id", "repositories"),
-)
-_HAVING_IDS = frozenset(WORDS) - {"access_tree"}
-MOST_REMEMBERED = 10_000
-
-
-def named(table: str) -> str:
-    """What a row of a table is called, in words."""
-    return WORDS[table]
-
-
-def row_name(words: str, number: int | str) -> str:
-    """How an alarm names a row, such as grants:5, by what it is called in words; "" where a number is no row's name."""
-    for table, called in WORDS.items():
-        if called == words and table in _HAVING_IDS and len(metadata.tables[table].primary_key) == 1:
-            return f"{table}:{number}"
-    return ""
-
-
-def use(instance: Instance) -> None:
-    """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
-    raised: dict[str, datetime] = {}
-
-    def on_altered(altered: tuple[AlteredRow, ...]) -> None:
-        since = instance.now() - AGAIN_AFTER
-        new = [row for row in altered if raised.get(_words(row), since) <= since]
-        if new:
-            if len(raised) > MOST_REMEMBERED:
-                raised.clear()
-            raised.update((_words(row), instance.now()) for row in new)
-            _alarm(instance, new)
-
-    instance.database.seal_with(instance.key.seal_row, on_altered)
 
 
 def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
@@ -356,91 +270,3 @@ def _moment(value: datetime | None) -> str:
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
-    """One alarm an hour for a row, in the log of the workspace it says it is of."""
-    now = instance.now()
-
-    def add(connection: Connection) -> None:
-        for row in altered:
-            words = _words(row)
-            summary = f"Alarm: {words}"
-            workspace_id, server_id = place(connection, row.table, row.values)
-            if events.was_raised_in(connection, workspace_id, "seal-broken", summary, now - AGAIN_AFTER):
-                continue
-            log.error("alarm", row=row.name, reason=words)
-            events.add(
-                connection,
-                system_actor(workspace_id, channel="agent"),
-                at=now,
-                action="servers:write",
-                outcome="refused",
-                reason="seal-broken",
-                target_kind=named(row.table),
-                target_id=row.key[0] if isinstance(row.key[0], int) and row.table in _HAVING_IDS else None,
-                server_id=server_id,
-                summary=summary,
-                level="alarm",
-                details={"row": row.name, "found": _found(row)},
-            )
-
-    try:
-        instance.database.write(add)
-    except (DatabaseUnavailable, RuntimeError):
-        log.error("alarm not recorded", rows=[row.name for row in altered])
-
-
-def _found(row: AlteredRow) -> str:
-    """How a row is not as Keyrack wrote it, in a word."""
-    ways = ("missing", "older", "receipt", "incomplete")
-    return next((name for name in ways if getattr(row, name)), "changed")
-
-
-def _words(row: AlteredRow) -> str:
-    called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
-    what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
-    if row.table == "access_tree" and row.older:
-        return (
-            "What decides about access was put back in the database to an older state, all of it. If nobody restored "
-            "a copy, somebody else did; each host goes on refusing what it refused."
-        )
-    if row.table == "access_tree":
-        return (
-            f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "
-            "What it counted counts for nothing, until it is sealed again."
-        )
-    if row.missing:
-        return (
-            f"The {what}, or one that is counted with it, was deleted in the database, not by Keyrack, and counts for "
-            "nothing any more. Make it again, or let that stand: `keyrack hosts damaged`."
-        )
-    if row.older:
-        return (
-            f"The {what} is not the newest that Keyrack wrote: it, or one that is counted with it, was put back or "
-            "deleted in the database. It counts for nothing, until it is removed or sealed again."
-        )
-    if row.receipt:
-        return (
-            f"What a host acknowledged, as the {what} has it, was entered, changed or taken away in the database, "
-            "not by Keyrack. It counts for nothing, and the host is asked again."
-        )
-    if row.incomplete:
-        return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."
-    meaning = "It counts all the same, as it only refuses" if row.table in _REFUSING else "It counts for nothing"
-    return f"The {what} was changed in the database, not by Keyrack. {meaning}, until it is removed or sealed again."
-
-
-def place(connection: Connection, table: str, values: Mapping[str, Any]) -> tuple[int, int | None]:
-    """The workspace that a row says it is of, or the first there is; and its server, where it is of one."""
-    server_id = values["id"] if table == "servers" else values.get("server_id")
-    workspace_id = values.get("workspace_id")
-    for column, owner in OWNERS:
-        if workspace_id is None and values.get(column) is not None:
-            held = metadata.tables[owner]
-            question = select(held.c.workspace_id).where(held.c.id == values[column])
-            workspace_id = connection.execute(question).scalar()
-    known = [workspace.id for workspace in workspaces.workspaces_by_name(connection)]
-    if workspace_id not in known:
-        workspace_id = min(known, default=0)
-    return workspace_id, server_id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from keyrack import policy
 from keyrack.core import lifetimes
@@ -44,6 +44,18 @@ def public_key(
     if refusal is not None:
         raise Refusal(refusal.kind, refusal.code, refusal.message, field=field)
     return key
+
+
+def refusals(*judged: tuple[object, Callable[[Any], object]]) -> tuple[Refusal, ...]:
+    """What rules refuse of the values that each is for, all of it; None is left out."""
+    found = []
+    for value, rule in judged:
+        try:
+            if value is not None:
+                rule(value)
+        except Refusal as refusal:
+            found.append(refusal)
+    return tuple(found)
 
 
 def key_line(instance: Instance, line: object, *, field: str = "public_key") -> PublicKey:

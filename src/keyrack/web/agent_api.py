@@ -202,12 +202,12 @@ class _AgentCalls:
         is_current = server_id is not None and rested is None
         if server_id is None:
             # Who it was a moment ago: what it is handed is read together with its secret.
-            server_id = self._waiting.known.seat_of(secret_hash, run)
+            server_id = self._waiting.known.server_of_secret(secret_hash, run)
         if server_id is None:
             server, caller = await self._host(request)
             server_id = server.id
             if isinstance(server, Server):
-                await self._machines.seat(request, server, identity, caller)
+                await self._machines.note_run(request, server, identity, caller)
         if rested is None:
             count(self._limit, request, ("host", server_id))
             if (answer := self._machines.repeated(server_id, identity)) is not None:
@@ -224,7 +224,7 @@ class _AgentCalls:
                         await self._machines.hold(server_id, run, _caller_of(server_id))
                         answer = await self._look(request, contact, waiter)
                         if answer is _SEAT:
-                            await self._machines.take_seat(request, server_id, identity, _caller_of(server_id))
+                            await self._machines.note_new_run(request, server_id, identity, _caller_of(server_id))
                             continue
                         if answer is not None:
                             return answer
@@ -256,7 +256,7 @@ class _AgentCalls:
                 self._waiting.known.note(contact, answer.standing)
             return None
         if not waiter.done():
-            self._waiting.known.note_seat(contact, answer.standing)
+            self._waiting.known.note_run(contact, answer.standing)
         self._last_seen.saw(server_id)
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
@@ -275,7 +275,7 @@ class _AgentCalls:
         instance, server_id = self._instance, contact.server_id
         self._waiting.known.forget(server_id)
         await self._host(request)
-        if not await self._scheduler.run(caller, partial(copies.is_seated, instance, server_id, contact.run)):
+        if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
             return _SEAT
         look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
@@ -296,7 +296,7 @@ class _AgentCalls:
         sender = machines.identity_of(request)
         secret, run = _secret(request), "" if sender is None else sender.run
         server: Server | DeletedServer | None = None
-        server_id = self._waiting.known.seat_of(self._instance.key.hash_token(secret), run)
+        server_id = self._waiting.known.server_of_secret(self._instance.key.hash_token(secret), run)
         if server_id is None or bodies.may_be(request, LONG_BODY):
             server, _ = await self._host(request)
             server_id = server.id
@@ -304,7 +304,7 @@ class _AgentCalls:
         if (repeated := self._machines.repeated(server_id, sender)) is not None:
             return repeated
         if isinstance(server, Server):
-            await self._machines.seat(request, server, sender, caller)
+            await self._machines.note_run(request, server, sender, caller)
         content = await self._report_body(request, server_id, caller)
         if server is None:
             report = _Report(content, (secret, address_of(request)), server_id, run)
@@ -314,7 +314,7 @@ class _AgentCalls:
             self._waiting.known.forget(server_id)
             server, caller = await self._host(request)
             if isinstance(server, Server):
-                await self._machines.seat(request, server, sender, caller)
+                await self._machines.note_run(request, server, sender, caller)
         if len(content) < LONG_BODY:
             await self._reports.ask(caller.name, _Report(content, server=server))
         else:
@@ -369,7 +369,7 @@ class _AgentCalls:
         """A piece of what a host obeys, which the service does not know any more."""
         server, caller = await self._host(request)
         if isinstance(server, Server):
-            await self._machines.seat(request, server, machines.identity_of(request), caller)
+            await self._machines.note_run(request, server, machines.identity_of(request), caller)
         count(self._limit, request, ("host", server.id))
         bodies.check_encoding(request)
         async with self._scheduler.reading(caller, long=bodies.may_be(request, LONG_BODY)):

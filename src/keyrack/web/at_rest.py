@@ -9,6 +9,7 @@ together with all others; what it takes more than a document in one piece goes t
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from keyrack.web.rate_limit import RateLimit
 from keyrack.web.slices import Slices
 from keyrack.web.waiting import ContactWaiters
 
+TOGETHER = 0.05
+"""Seconds: waits that end within so many end together, at most so much later than asked. Were each answered by itself,
+most of its time would go into fetching anew what others have driven from the processor's caches meanwhile.
+"""
 RESTED = "rested"
 """Where a request's state keeps what was found of it while it was held: its server, and until when it may wait."""
 # As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
@@ -90,7 +95,7 @@ class AtRest:
         server_id = known.server_of(secret_hash, int(revision), mark, run)
         is_current = server_id is not None
         if server_id is None:
-            server_id = known.seat_of(secret_hash, run)
+            server_id = known.server_of_secret(secret_hash, run)
         seconds = min(float(wait), self._parts.longest_wait)
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
@@ -156,9 +161,9 @@ class HeldContact:
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection
-        self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + seconds
-        self._timer = self._loop.call_later(seconds, self._over)
+        self._loop = connection.loop  # looking for the one that runs asks the system each time
+        self._deadline = math.ceil((self._loop.time() + seconds) / TOGETHER) * TOGETHER
+        self._timer = self._loop.call_at(self._deadline, self._over)
         self._waiter: asyncio.Future[None] | None = None
         self._looks = 0
         parts.last_seen.saw(contact.server_id)
@@ -248,5 +253,5 @@ class HeldContact:
                 known.note(contact, answer.standing)
             return
         if is_newest:
-            known.note_seat(contact, answer.standing)
+            known.note_run(contact, answer.standing)
         self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import copies
-from keyrack.core.hosts.copies import ReportedIdentity, Seat
+from keyrack.core.hosts.copies import AgentRun, ReportedIdentity
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.web.api import address_of
@@ -84,13 +84,15 @@ class Machines:
         self._numbers[place] = identity.run, identity.number
         return None
 
-    async def seat(self, request: Request, server: Server, identity: ReportedIdentity | None, caller: Caller) -> None:
+    async def note_run(
+        self, request: Request, server: Server, identity: ReportedIdentity | None, caller: Caller
+    ) -> None:
         """Note who asks, where that is news. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
         if server.copied_at is None and (identity is None or identity.run == server.agent_run):
             return
-        await self.take_seat(request, server.id, identity, caller)
+        await self.note_new_run(request, server.id, identity, caller)
 
-    async def take_seat(
+    async def note_new_run(
         self, request: Request, server_id: int, identity: ReportedIdentity | None, caller: Caller
     ) -> None:
         """The same where nothing is known of the server's last run."""
@@ -99,8 +101,8 @@ class Machines:
         note = partial(
             copies.contact, self._instance, server_id, identity, address=address_of(request), arrived=arrived
         )
-        seat = await self._scheduler.run(caller, note)
-        if seat is Seat.NEW_WHILE_SEEN or (seat is Seat.NEW and others):
+        run = await self._scheduler.run(caller, note)
+        if run is AgentRun.NEW_WHILE_SEEN or (run is AgentRun.NEW and others):
             self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD
 
     def is_held(self, server_id: int, run: str) -> bool:
@@ -113,11 +115,11 @@ class Machines:
             return
         _, until = self._held[server_id]
         loop = asyncio.get_running_loop()
-        seated = partial(copies.is_seated, self._instance, server_id, run)
+        is_last_run = partial(copies.is_last_run, self._instance, server_id, run)
         while loop.time() < until and not self._waiting.closing:
             waiter = self._waiting.listen(server_id)
             try:
-                if not await self._scheduler.run(caller, seated):
+                if not await self._scheduler.run(caller, is_last_run):
                     break
                 await within(waiter, until - loop.time())
             finally:

@@ -27,6 +27,8 @@ LARGEST_DISCARDED = 32 * 1024 * 1024
 MOST_PIPELINED = 32
 # A name, an address, or one in brackets, and a port (RFC 3986, 3.2.2); nothing where a target has no authority.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+# Looked up once: each look at a member of HTTPStatus is a call, and thousands of hosts are answered without a body.
+WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 WHOLE = "keyrack.whole"
 """Where a request's scope has its WholeAnswer."""
 # Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.
@@ -103,9 +105,6 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._discarded > LARGEST_DISCARDED:
                 self._wire.abort()
             return
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if self._deadline is None and not busy:
-            self._within(HEAD_SECONDS)
         # Bytes that are neither whole headers nor body: the parser keeps them in memory until they make sense.
         self._head_bytes += len(data)
         if self._head_bytes > LARGEST_HEAD + len(data):
@@ -114,7 +113,10 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self.send_400_response("The request's head is too long.")
             return
+        busy = self.cycle is not None and not self.cycle.response_complete
         self._parses = True
+        if self._deadline is None and not busy:
+            self._within(HEAD_SECONDS)
         try:
             super().data_received(data)
         finally:
@@ -194,10 +196,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.finished:
             return
         named = [*self.server_state.default_headers, *headers]
-        if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        if status not in WITHOUT_BODY:
             named.append((b"content-length", b"%d" % len(body)))
         lines = [b"%b: %b\r\n" % header for header in named]
-        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        # At once: to keep the head for a body that is here already takes another round of the event loop.
+        cast(_ClosedByProtocol, self.transport).write_at_once(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
         self.on_response_complete()
 
     def keep(self, task: asyncio.Task[None]) -> None:

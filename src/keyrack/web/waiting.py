@@ -54,7 +54,9 @@ class ContactWaiters:
 
         Listen before looking at the revision: what is announced between the look and the wait is kept.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The loop that is known already: looking for the one that runs asks the system each time.
+        loop = self._loop or asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.setdefault(server_id, set()).add(waiter)
         return waiter
 

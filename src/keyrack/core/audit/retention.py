@@ -94,7 +94,7 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
                 removed = retention.remove(work.connection, kind, before, rows) if rows else set()
                 if kind == "events" and removed:
                     # Who verifies the chain knows by this, which is in it, that these are not missing, and those which
-                    # stayed among them are (core/audit/verify.py).
+                    # stayed among them are (core/audit/verify_log.py).
                     numbers = sorted(int(key[0]) for key in removed)
                     until["events_until"] = numbers[-1]
                     if kept := retention.kept_among(work.connection, numbers):
@@ -114,7 +114,7 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
         return attempt.write(change)
 
 
-class Calm:
+class TidyTimer:
     """Tidies now and then for a service: every hour, and more often only as long as something is left."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -12,13 +12,13 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from datetime import UTC, timedelta
+from datetime import UTC
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from keyrack.core.audit.webhooks import fields
+from keyrack.core.audit.outgoing_events import fields, is_settled
 from keyrack.core.instance import Instance
 from keyrack.logs import logger
 from keyrack.model import Event
@@ -28,8 +28,6 @@ from keyrack.store.audit import events
 log = logger("keyrack")
 
 AT_ONCE = 500
-LATE = timedelta(seconds=30)
-"""PostgreSQL may show an event after one with a larger id; so long events are looked for again."""
 SECONDS = 5.0
 LONGEST_DATAGRAM = 8000
 FACILITY = 13  # log audit
@@ -104,7 +102,7 @@ class Sinks:
                 return count
             seen.update(map(_mark_of, fresh))
             count += len(fresh)
-            settled = [event for event in found if self._is_settled(event)]
+            settled = [event for event in found if is_settled(self._instance, event)]
             # What is not noted stays seen, so that none goes twice as long as this process lives.
             if settled and self._noted(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
@@ -112,10 +110,6 @@ class Sinks:
             if len(found) < AT_ONCE:
                 return count
             after = found[-1].id
-
-    def _is_settled(self, event: Event) -> bool:
-        is_sqlite = self._instance.settings.database_url.startswith("sqlite")
-        return is_sqlite or event.at < self._instance.now() - LATE
 
     def _say(self, words: str) -> None:
         if words != self._said:

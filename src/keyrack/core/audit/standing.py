@@ -30,7 +30,7 @@ ALARM = "alarm"
 SEAL, TABLES = "seal-broken", table_look.REASON
 SOURCE = "key-source-"
 FOUND_IN_ITS_PLACE = ("changed", "older")
-"""What sealing.py says of a row that is there, so that it can be looked at again."""
+"""What altered_rows.py says of a row that is there, so that it can be looked at again."""
 WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
     news.REFUSED_CODE: "Paste the installation line there again.",
@@ -101,7 +101,7 @@ def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarm
     wrong = troubles.find(instance, connection, workspace_id)
     standing = [_of_host(one, newest.get((one.code, one.server.id))) for one in wrong.alarms]
     standing += _of_sources(connection, workspace_id, raised)
-    others = _told(raised, _Still(instance, connection, workspace_id, wrong))
+    others = _told(raised, _Current(instance, connection, workspace_id, wrong))
     settled = [one for one in others if one.settled and (one.settled_at or one.last_at or now) > now - LATELY]
     standing += [one for one in others if not one.settled]
     standing.sort(key=lambda one: one.since or now - KEPT, reverse=True)
@@ -164,7 +164,7 @@ def _one(instance: Instance, connection: Connection, workspace_id: int, event_id
     if named is None:
         raise missing("alarm")
     alike = [row for row in raised if row.target_kind == ALARM or _alike(row) == _alike(named)]
-    return _told(alike, _Still(instance, connection, workspace_id), by_state=True)[0]
+    return _told(alike, _Current(instance, connection, workspace_id), by_state=True)[0]
 
 
 def _of_host(trouble: troubles.Trouble, event: Row | None) -> Alarm:
@@ -192,7 +192,7 @@ def _alike(row: Row) -> tuple[object, ...]:
     return row.reason, row.server_id, row.target_id if row.reason.startswith(SOURCE) else row.summary
 
 
-def _told(raised: Iterable[Row], still: _Still, *, by_state: bool = False) -> list[Alarm]:
+def _told(raised: Iterable[Row], current: _Current, *, by_state: bool = False) -> list[Alarm]:
     """The alarms that events tell of, each once, the newest first. by_state: also those that stand as long as the
     record of what they are about says so; without it these are there only if that is over.
     """
@@ -216,21 +216,21 @@ def _told(raised: Iterable[Row], still: _Still, *, by_state: bool = False) -> li
             first.id,
             len(some),
             first.server_id,
-            still.user(first),
+            current.user(first),
             str((first.details or {}).get("row") or ""),
             (first.details or {}).get("session"),
             first.at,
             settled_at=None if by is None else by.at,
             settled_by="" if by is None else by.actor_name,
         )
-        stands = by is None and still.stands(first)
+        stands = by is None and current.stands(first)
         if stands and not alarm.is_for_people and first.reason != TABLES and not by_state:
             continue
         found.append(replace(alarm, settled=not stands))
     return found
 
 
-class _Still:
+class _Current:
     """Whether what an alarm is about is as the alarm says, asked once each."""
 
     def __init__(

@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
 from keyrack import policy
+from keyrack.core.audit import outgoing_events
 from keyrack.core.instance import Instance
 from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
 from keyrack.core.private_addresses import is_private_host
@@ -37,8 +38,6 @@ WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 
 """After each failed attempt; three days in all, then it is given up."""
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=14)
-LATE = timedelta(seconds=30)
-"""PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
 AT_ONCE = 500
 CLEARED_AT_ONCE = 1000
 DAMAGED = "It was changed in the database, not by Keyrack: nothing is sent until its secret is set anew."
@@ -213,7 +212,7 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
 
     while waiting := instance.database.read(look):
         wanted = [event.id for event in waiting if _wants(webhook, event)]
-        settled = [event.id for event in waiting if not _is_postgresql(instance) or event.at < now - LATE]
+        settled = [event.id for event in waiting if outgoing_events.is_settled(instance, event)]
 
         def write(connection: Connection, wanted: list[int] = wanted, settled: list[int] = settled) -> None:
             webhooks.enqueue(connection, webhook.id, wanted, now)
@@ -224,10 +223,6 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
             instance.database.write(write)
         count, after = count + len(wanted), waiting[-1].id
     return count
-
-
-def _is_postgresql(instance: Instance) -> bool:
-    return instance.settings.database_url.startswith("postgresql")
 
 
 def _wants(webhook: Webhook, event: Event) -> bool:
@@ -346,29 +341,7 @@ def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, A
         payload["checkpoint"] = {"text": newest.text, "signature": newest.signature}
     if event is None:
         return {**payload, "type": "test", "event": None}
-    return {**payload, "type": "event", "event": fields(event)}
-
-
-def fields(event: Event) -> dict[str, Any]:
-    """An event for programs outside."""
-    return {
-        "id": event.id,
-        "at": event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "workspace_id": event.workspace_id,
-        "actor": event.actor_name,
-        "token": event.token_name,
-        "address": event.address,
-        "channel": event.channel,
-        "action": event.action,
-        "outcome": event.outcome,
-        "reason": event.reason,
-        "target_kind": event.target_kind,
-        "target_id": event.target_id,
-        "server_id": event.server_id,
-        "summary": event.summary,
-        "level": event.level,
-        "details": dict(event.details),
-    }
+    return {**payload, "type": "event", "event": outgoing_events.fields(event)}
 
 
 def _wanted(

@@ -46,7 +46,7 @@ class PushedRefs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _GitEvent:
     actor: Actor
     at: datetime
     action: str
@@ -64,7 +64,7 @@ class GitLog:
         self._instance = instance
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._entries: deque[_Entry] = deque()
+        self._entries: deque[_GitEvent] = deque()
         self._uses: dict[str, tuple[datetime, str]] = {}
         self._deploy_uses: dict[int, datetime] = {}
         self._lost = 0
@@ -188,7 +188,7 @@ class GitLog:
         summary: str,
         details: dict[str, str],
     ) -> None:
-        entry = _Entry(actor, self._instance.now(), action, outcome, reason, repository_id, summary, details)
+        entry = _GitEvent(actor, self._instance.now(), action, outcome, reason, repository_id, summary, details)
         with self._lock:
             self._entries.append(entry)
             self._forget_oldest()
@@ -199,7 +199,7 @@ class GitLog:
             self._lost += 1
 
 
-def _write_event(connection: Connection, entry: _Entry) -> None:
+def _write_event(connection: Connection, entry: _GitEvent) -> None:
     events.add(
         connection,
         entry.actor,

@@ -35,13 +35,17 @@ PATH = re.compile(r"(?=.{3,255}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za
 
 def path_of(value: object) -> str:
     """A repository's path, e.g. acme/site; raises Refusal INVALID."""
-    if isinstance(value, str) and PATH.fullmatch(value) and not value.endswith((".git", ".lock", ".")):
+    if isinstance(value, str) and _is_path(value):
         return value
     raise invalid(
         "path",
         "A repository's path is GROUP/NAME: letters, digits, dots, dashes and underscores, "
         "no part starting with a dot or dash, and no .git at the end.",
     )
+
+
+def _is_path(text: str) -> bool:
+    return PATH.fullmatch(text) is not None and not text.endswith((".git", ".lock", "."))
 
 
 def visibility_of(value: object) -> int:
@@ -80,8 +84,8 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
         granted = policy.lent(role, known.visibility)
         entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=known.id)
         # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
-        is_path = isinstance(repository, str)
-        if is_path or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
+        by_uid = isinstance(repository, str)
+        if by_uid or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
             return known, entitled
     if _works_with_repositories(actor, member):
         raise missing("repository")
@@ -109,7 +113,13 @@ def create(
             raise invalid("name", "A repository's name is one text without a slash.")
         level = visibility_of(visibility)
         project = _project(attempt, actor, project_uid)
-        path = path_of(f"{project.uid}/{name}")
+        path = f"{project.uid}/{name}"
+        if not _is_path(path):
+            raise invalid(
+                "name",
+                "A repository's name has letters, digits, dots, dashes and underscores, does not start with a dot or "
+                "dash, and has no .git at the end.",
+            )
 
         def change(work: Work) -> Repository:
             if repositories.by_path(work.connection, path) is not None:
@@ -258,7 +268,7 @@ def set_member(
                 raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
             if not new and before is None:
                 raise missing("member")
-            _refuse_more(entitled, user.id, before, wanted)
+            _refuse_exceeding(entitled, user.id, before, wanted)
             repositories.set_member(work.connection, _own(work, target.id).id, user.id, wanted, work.now)
             work.record(
                 f"Made {user.name} {wanted.value} of repository {target.path}",
@@ -444,7 +454,7 @@ def _add(
     return repositories.add(work.connection, values)
 
 
-def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
+def _refuse_exceeding(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
     """Nobody makes somebody more of a repository than one may oneself, nor oneself more than one is."""
     more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
     order = tuple(RepositoryRole)

@@ -1,4 +1,6 @@
-"""The bare repositories on disk: where each lies, and making one; must decide nothing about who may use it."""
+"""The bare repositories on disk: where each lies, made, its HEAD set, removed long after it was deleted; must decide
+nothing about who may use it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,8 @@ FIRST_MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository; it is as old as that is known."""
 AT_ONCE = 1000
 BRANCHES = "refs/heads/"
+USUAL_BRANCHES = ("main", "master", "trunk", "develop")
+"""Names that default branches often have, the most likely first."""
 
 
 def root_of(data: Path) -> Path:
@@ -67,9 +71,6 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
     return folder
 
 
-_USUAL = ("main", "master", "trunk", "develop")  # of default branches
-
-
 def first_branch(folder: Path, changed: str) -> str | None:
     """The branch that a repository's HEAD is to name after a push: the first new one, where HEAD's own is not there. Of
     several at once, as who moves a repository here sends them, a usual name comes first.
@@ -89,7 +90,7 @@ def first_branch(folder: Path, changed: str) -> str | None:
         old, new, ref = (*line.split(" ", 2), "", "")[:3]
         if ref.startswith(BRANCHES) and new.strip("0") and not old.strip("0"):
             made.append(ref.removeprefix(BRANCHES))
-    return next((name for name in _USUAL if name in made), next(iter(made), None))
+    return next((name for name in USUAL_BRANCHES if name in made), next(iter(made), None))
 
 
 def point_head(folder: Path, branch: str) -> None:

@@ -22,18 +22,7 @@ def hash_for_host(password: object) -> str:
     Every libc's crypt(3) knows this form, and OpenSSL's own program makes it. Raises Refusal INVALID for the
     password, UNAVAILABLE without openssl.
     """
-    if not isinstance(password, str):
-        raise invalid("password", "A password is text.")
-    try:
-        content = password.encode()
-    except UnicodeEncodeError:
-        raise invalid("password", "The password holds a character that cannot be typed at a login.") from None
-    if any(unicodedata.category(character) == "Cc" for character in password):
-        raise invalid("password", "The password holds a line break or another control character.")
-    if len(password) < SHORTEST:
-        raise invalid("password", f"A password has at least {SHORTEST} characters.", "password-short")
-    if len(content) > LONGEST_BYTES:
-        raise invalid("password", f"A password has at most {LONGEST_BYTES} bytes.", "password-long")
+    content = as_bytes(password)
     with _turns:
         try:
             # Through standard input: arguments can be read by every account of the machine.
@@ -50,6 +39,23 @@ def hash_for_host(password: object) -> str:
     if ended.returncode != 0 or not hashed.startswith("$6$"):
         raise _no_openssl()
     return hashed
+
+
+def as_bytes(password: object) -> bytes:
+    """A password that a host may be given, as its bytes. Raises Refusal INVALID."""
+    if not isinstance(password, str):
+        raise invalid("password", "A password is text.")
+    try:
+        content = password.encode()
+    except UnicodeEncodeError:
+        raise invalid("password", "The password holds a character that cannot be typed at a login.") from None
+    if any(unicodedata.category(character) == "Cc" for character in password):
+        raise invalid("password", "The password holds a line break or another control character.")
+    if len(password) < SHORTEST:
+        raise invalid("password", f"A password has at least {SHORTEST} characters.", "password-short")
+    if len(content) > LONGEST_BYTES:
+        raise invalid("password", f"A password has at most {LONGEST_BYTES} bytes.", "password-long")
+    return content
 
 
 def _no_openssl() -> Refusal:

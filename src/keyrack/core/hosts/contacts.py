@@ -65,7 +65,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     def question(
         connection: Connection,
     ) -> tuple[dict[int, tuple[bytes | None, RevisionState]], dict[int, documents.Built]]:
-        standings = servers.standings(connection, {contact.server_id for contact in contacts})
+        standings = servers.revision_states(connection, {contact.server_id for contact in contacts})
         behind = {contact.server_id for contact in contacts if _is_behind(standings, contact)}
         return standings, documents.build(instance, connection, sorted(behind))
 
@@ -82,11 +82,11 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     return [_answer(contact, standings, signed, checkpoints) for contact in contacts]
 
 
-def _is_plain(standing: RevisionState, contact: Contact) -> bool:
+def _is_plain(standing: RevisionState, revision: int, lineage: str, run: str) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
     is_settled = standing.went_back_at is None or standing.compared_at is not None
-    is_alone = standing.copied_at is None and contact.run in ("", standing.agent_run)
-    return is_settled and is_alone and went_back.is_known(standing, contact.revision, contact.lineage)
+    is_alone = standing.copied_at is None and run in ("", standing.agent_run)
+    return is_settled and is_alone and went_back.is_known(standing, revision, lineage)
 
 
 def _is_behind(standings: dict[int, tuple[bytes | None, RevisionState]], contact: Contact) -> bool:
@@ -94,7 +94,7 @@ def _is_behind(standings: dict[int, tuple[bytes | None, RevisionState]], contact
     return (
         standing is not None
         and secret_hash == contact.secret_hash
-        and _is_plain(standing, contact)
+        and _is_plain(standing, contact.revision, contact.lineage, contact.run)
         and standing.revision != contact.revision
     )
 
@@ -106,7 +106,9 @@ def _answer(
     checkpoints: Mapping[int, dict[str, Any]],
 ) -> ContactAnswer | Exception:
     secret_hash, standing = standings.get(contact.server_id, (None, None))
-    if standing is None or secret_hash != contact.secret_hash or not _is_plain(standing, contact):
+    if standing is None or secret_hash != contact.secret_hash:
+        return ContactAnswer(None)
+    if not _is_plain(standing, contact.revision, contact.lineage, contact.run):
         return ContactAnswer(None)
     if standing.revision == contact.revision:
         return ContactAnswer(standing)
@@ -131,8 +133,8 @@ class Known:
         self._clock = clock
         self._servers: dict[bytes, int] = {}
         self._standings: dict[int, tuple[bytes, RevisionState]] = {}
-        self._seats: dict[bytes, tuple[int, str | None]] = {}
-        self._seated: dict[int, bytes] = {}
+        self._runs: dict[bytes, tuple[int, str | None]] = {}
+        self._secrets: dict[int, bytes] = {}
         self._looked_at = float("-inf")
 
     def note(self, contact: Contact, standing: RevisionState) -> None:
@@ -141,7 +143,7 @@ class Known:
             self.forget_all()
         if not self._standings:
             self._looked_at = self._clock()
-        self.note_seat(contact, standing)
+        self.note_run(contact, standing)
         self._servers[contact.secret_hash] = contact.server_id
         self._standings[contact.server_id] = contact.secret_hash, standing
 
@@ -153,30 +155,29 @@ class Known:
             return None
         if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
             return None
-        contact = Contact(server_id, secret_hash, revision, lineage, run=run)
-        is_current = known[1].revision == revision and _is_plain(known[1], contact)
+        is_current = known[1].revision == revision and _is_plain(known[1], revision, lineage, run)
         return server_id if is_current else None
 
-    def note_seat(self, contact: Contact, standing: RevisionState) -> None:
+    def note_run(self, contact: Contact, standing: RevisionState) -> None:
         """A host's secret is its server's, as was just read, and its run the one that is known."""
-        if len(self._seats) >= MOST_KNOWN:
+        if len(self._runs) >= MOST_KNOWN:
             self.forget_all()
-        self._seats[contact.secret_hash] = contact.server_id, standing.agent_run
-        self._seated[contact.server_id] = contact.secret_hash
+        self._runs[contact.secret_hash] = contact.server_id, standing.agent_run
+        self._secrets[contact.server_id] = contact.secret_hash
 
-    def seat_of(self, secret_hash: bytes, run: str = "") -> int | None:
+    def server_of_secret(self, secret_hash: bytes, run: str = "") -> int | None:
         """Whose secret this was a moment ago, and nothing else was heard since; None: not known.
 
         It is no proof: whoever acts on it looks in the database whether it is so still.
         """
-        server_id, seated = self._seats.get(secret_hash, (None, None))
-        return server_id if run in ("", seated) else None
+        server_id, last_run = self._runs.get(secret_hash, (None, None))
+        return server_id if run in ("", last_run) else None
 
     def forget(self, server_id: int) -> None:
         """Something about a server changed."""
-        secret_hash = self._seated.pop(server_id, None)
+        secret_hash = self._secrets.pop(server_id, None)
         if secret_hash is not None:
-            self._seats.pop(secret_hash, None)
+            self._runs.pop(secret_hash, None)
         known = self._standings.pop(server_id, None)
         if known is not None:
             self._servers.pop(known[0], None)
@@ -185,8 +186,8 @@ class Known:
         """Nothing is known any more."""
         self._standings.clear()
         self._servers.clear()
-        self._seats.clear()
-        self._seated.clear()
+        self._runs.clear()
+        self._secrets.clear()
 
     def all(self) -> dict[int, tuple[bytes, RevisionState]]:
         """What is known of each server now, to be looked at again."""
@@ -203,7 +204,7 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
     different: list[int] = []
     for at in range(0, len(ids), _AT_ONCE):
         some = ids[at : at + _AT_ONCE]
-        standings = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
+        standings = instance.database.read(lambda connection, some=some: servers.revision_states(connection, some))  # type: ignore[misc]
         for server_id in some:
             secret_hash, standing = standings.get(server_id, (None, None))
             before = known[server_id]

@@ -33,7 +33,7 @@ LATE = timedelta(seconds=0.5)
 SEEN = timedelta(seconds=60)
 """Whoever asked so lately may be at work still, and is given the time to say so before the other gets a document."""
 MOST_RUNS = 8
-SEAT = "seat"  # among a server's facts: whose run is the last one, and which were before it
+LAST_RUN = "seat"  # this fact of a server, as rows call it: the run that asked last, and those before it
 
 _HEADER = re.compile(
     r"run=([0-9a-f]{16}); boot=([0-9a-f]{0,16}); machine=([0-9a-f]{0,16}); keys=([0-9a-f]{0,16}); "
@@ -55,7 +55,7 @@ class ReportedIdentity:
     name: str
 
 
-class Seat(Enum):
+class AgentRun(Enum):
     """Who asks, as far as is known."""
 
     SAME = "the run that asked before"
@@ -78,33 +78,33 @@ def check(server: Server) -> None:
         raise _refusal(server)
 
 
-def is_seated(instance: Instance, server_id: int, run: str) -> bool:
+def is_last_run(instance: Instance, server_id: int, run: str) -> bool:
     """Whether nothing is to be noted about a run that asks for a server. run: empty where that is not told."""
-    standing = instance.database.read(lambda connection: servers.standing(connection, server_id))
-    return standing is None or (standing.copied_at is None and run in ("", standing.agent_run))
+    state = instance.database.read(lambda connection: servers.revision_state(connection, server_id))
+    return state is None or (state.copied_at is None and run in ("", state.agent_run))
 
 
 def contact(
     instance: Instance, server_id: int, identity: ReportedIdentity | None, *, address: str, arrived: datetime
-) -> Seat:
+) -> AgentRun:
     """Note whose run asks. Raises Refusal TAKEN where two machines go by one identity, and UNAVAILABLE where that
     cannot be told yet.
     """
     known = instance.database.read(lambda connection: servers.by_id(connection, server_id))
     if known is None or (identity is not None and identity.run == known.agent_run and known.copied_at is None):
-        return Seat.SAME
+        return AgentRun.SAME
     check(known)
     if identity is None:
-        return Seat.SAME
+        return AgentRun.SAME
 
-    def change(work: Work) -> Seat | Refusal:
+    def change(work: Work) -> AgentRun | Refusal:
         work.no_event("the alarm is the event")
         server = servers.by_id(work.connection, server_id)
         if server is None or (server.agent_run == identity.run and server.copied_at is None):
-            return Seat.SAME
+            return AgentRun.SAME
         if server.copied_at is not None:
             return _refusal(server)
-        return _take_seat(work, server, identity, address, arrived)
+        return _note_run(work, server, identity, address, arrived)
 
     attempt = Attempt(
         instance,
@@ -115,10 +115,10 @@ def contact(
         target_id=server_id,
         server_id=server_id,
     )
-    seat = attempt.write(change)
-    if isinstance(seat, Refusal):
-        raise seat
-    return seat
+    answer = attempt.write(change)
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
 
 
 def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
@@ -167,15 +167,15 @@ def free(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "agent_run": None,
         "copied_at": None,
-        "facts": {name: fact for name, fact in facts.items() if name != SEAT},
+        "facts": {name: fact for name, fact in facts.items() if name != LAST_RUN},
     }
 
 
 def words(server: Server) -> str:
     """That two machines are one server's, who they are, and what to do."""
-    seat = server.facts.get(SEAT) or {}
-    other = seat.get("copy") or {}
-    who = " and ".join(_who(one) for one in (seat, other) if one)
+    last = server.facts.get(LAST_RUN) or {}
+    other = last.get("copy") or {}
+    who = " and ".join(_who(one) for one in (last, other) if one)
     return (
         f"two machines use the identity of {server.name} ({who}): one is a copy of the other. Neither gets "
         f"documents, and no receipt counts. On the one that is {server.name}, paste the line of `keyrack hosts enrol "
@@ -183,37 +183,37 @@ def words(server: Server) -> str:
     )
 
 
-def _take_seat(
+def _note_run(
     work: Work, server: Server, identity: ReportedIdentity, address: str, arrived: datetime
-) -> Seat | Refusal:
-    seat = server.facts.get(SEAT) or {}
-    runs = seat.get("before") or []
+) -> AgentRun | Refusal:
+    last = server.facts.get(LAST_RUN) or {}
+    runs = last.get("before") or []
     mine = {**asdict(identity), "address": address, "at": arrived.timestamp()}
-    if identity.run in runs and abs(arrived.timestamp() - seat.get("at", 0)) < LATE.total_seconds():
-        return Refusal(Kind.UNAVAILABLE, "seat-unsure", "Another run of this agent began just now.", retry_after=1)
-    if identity.run in runs or _is_another_machine(seat, identity):
-        return _note_copy(work, server, seat, mine)
-    if seat and identity.starts <= seat.get("starts", 0) and identity.boot != seat.get("boot"):
+    if identity.run in runs and abs(arrived.timestamp() - last.get("at", 0)) < LATE.total_seconds():
+        return Refusal(Kind.UNAVAILABLE, "run-unsure", "Another run of this agent began just now.", retry_after=1)
+    if identity.run in runs or _is_another_machine(last, identity):
+        return _note_copy(work, server, last, mine)
+    if last and identity.starts <= last.get("starts", 0) and identity.boot != last.get("boot"):
         news.tell(
             work,
             server,
             f"Host {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
             "was started; should both be at work, that will be noticed",
         )
-    elif seat and (words_of := _changed(seat, identity)):
+    elif last and (words_of := _changed(last, identity)):
         news.tell(work, server, f"Host {server.name} has {words_of} than before")
     if server.agent_run:
         mine["before"] = [*runs, server.agent_run][-MOST_RUNS:]
-    values = {"agent_run": identity.run, "facts": {**server.facts, SEAT: mine}}
+    values = {"agent_run": identity.run, "facts": {**server.facts, LAST_RUN: mine}}
     servers.change(work.connection, server.id, values)
     announce(work.connection, server.id)
-    suspicious = identity.boot != seat.get("boot") or identity.starts <= seat.get("starts", 0)
+    suspicious = identity.boot != last.get("boot") or identity.starts <= last.get("starts", 0)
     lately = server.seen_at is not None and work.now - server.seen_at < SEEN
-    return Seat.NEW_WHILE_SEEN if seat and suspicious and lately else Seat.NEW
+    return AgentRun.NEW_WHILE_SEEN if last and suspicious and lately else AgentRun.NEW
 
 
-def _note_copy(work: Work, server: Server, seat: Mapping[str, Any], mine: Mapping[str, Any]) -> Refusal:
-    facts = {**server.facts, SEAT: {**seat, "copy": dict(mine)}}
+def _note_copy(work: Work, server: Server, last: Mapping[str, Any], mine: Mapping[str, Any]) -> Refusal:
+    facts = {**server.facts, LAST_RUN: {**last, "copy": dict(mine)}}
     servers.change(work.connection, server.id, {"copied_at": work.now, "facts": facts})
     announce(work.connection, server.id)
     now = servers.by_id(work.connection, server.id)
@@ -222,22 +222,22 @@ def _note_copy(work: Work, server: Server, seat: Mapping[str, Any], mine: Mappin
     return _refusal(now)
 
 
-def _is_another_machine(seat: Mapping[str, Any], identity: ReportedIdentity) -> bool:
+def _is_another_machine(last: Mapping[str, Any], identity: ReportedIdentity) -> bool:
     """Whether both marks of the machine are known, and others than before."""
     return all(
-        seat.get(name) and mark and seat[name] != mark
+        last.get(name) and mark and last[name] != mark
         for name, mark in (("machine", identity.machine), ("keys", identity.keys))
     )
 
 
-def _changed(seat: Mapping[str, Any], identity: ReportedIdentity) -> str:
-    if seat.get("machine") and identity.machine and seat["machine"] != identity.machine:
+def _changed(last: Mapping[str, Any], identity: ReportedIdentity) -> str:
+    if last.get("machine") and identity.machine and last["machine"] != identity.machine:
         return "another machine id"
-    return "other host keys" if seat.get("keys") and identity.keys and seat["keys"] != identity.keys else ""
+    return "other host keys" if last.get("keys") and identity.keys and last["keys"] != identity.keys else ""
 
 
-def _who(seat: Mapping[str, Any]) -> str:
-    return f"{seat.get('name') or 'without a name'} at {seat.get('address') or 'an unknown address'}"
+def _who(machine: Mapping[str, Any]) -> str:
+    return f"{machine.get('name') or 'without a name'} at {machine.get('address') or 'an unknown address'}"
 
 
 def _refusal(server: Server) -> Refusal:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from keyrack.core.altered_rows import row_name
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts, deleted_servers
 from keyrack.core.hosts.facts import AUTO, OBSERVE
@@ -20,7 +21,6 @@ from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Damaged, Reason
-from keyrack.core.sealing import row_name
 from keyrack.errors import Refusal
 from keyrack.logs import logger
 from keyrack.model import Server

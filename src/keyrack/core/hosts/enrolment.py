@@ -361,6 +361,8 @@ def _take(
     is_new = state == APPLIED and now.applied_revision < applied
     if is_new and lineage is not None and went_back.knows(work.connection, now, applied, lineage):
         values |= receipts.applied(work.connection, now.id, now.enrolled_at, applied, lineage, work.now)
+        if now.first_applied_at is None:  # under the seal, so it is written once alone
+            values["first_applied_at"] = work.now
         delay = (work.now - now.updated_at).total_seconds()
         _acknowledge(work, now.id, applied, awaited)
     if (version := _fact(body, "agent_version")) is not None:

@@ -8,6 +8,7 @@ import secrets
 import shlex
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -330,6 +331,15 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             return own_server(work, server.id)
 
         return attempt.write(change)
+
+
+def wrong_fields(*, name: object = None, address: object = None, provider: object = None) -> tuple[Refusal, ...]:
+    """All that create() would refuse of these fields, for callers that tell it together; None is left out."""
+    return validation.refusals(
+        (name, partial(validation.text, field="name")),
+        (address, host_address),
+        (provider, partial(validation.text, field="provider")),
+    )
 
 
 def host_address(value: object) -> str:

@@ -66,7 +66,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
         offline_after_seconds=server.offline_after_seconds,
         offline_then=server.offline_then,
         problems=(
-            *_copied(server),
+            *_two_machines(server),
             *refused_logins.of(server).closed_accounts(),
             *_went_back(server),
             *news.standing_refusal(facts),
@@ -99,7 +99,7 @@ def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def _copied(server: Server) -> tuple[str, ...]:
+def _two_machines(server: Server) -> tuple[str, ...]:
     return () if server.copied_at is None else (copies.words(server),)
 
 

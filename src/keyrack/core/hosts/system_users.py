@@ -115,6 +115,11 @@ def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
     return instance.database.read(look)
 
 
+def wrong_fields(*, username: object = None, password: object = None) -> tuple[Refusal, ...]:
+    """All that create() would refuse of these fields, for callers that tell it together; None is left out."""
+    return validation.refusals((username, validation.username), (password, account_passwords.as_bytes))
+
+
 def find(
     instance: Instance,
     actor: Actor,

@@ -55,54 +55,54 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
     """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
 
     def look(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
-        standing = servers.standing(connection, server_id)
-        if standing is None:
+        state = servers.revision_state(connection, server_id)
+        if state is None:
             return deleted_servers.get(connection, server_id), False
-        return standing, gave_out(connection, server_id, standing, revision, lineage)
+        return state, gave_out(connection, server_id, state, revision, lineage)
 
-    standing, is_ours = instance.database.read(look)
-    if standing is None:
+    state, is_ours = instance.database.read(look)
+    if state is None:
         return HostRevision.GONE
-    if isinstance(standing, DeletedServer):
-        return _deleted(instance, standing, revision, lineage)
+    if isinstance(state, DeletedServer):
+        return _deleted(instance, state, revision, lineage)
     if not is_ours:
         return HostRevision.ASTRAY
-    if standing.went_back_at is not None and standing.compared_at is None:
+    if state.went_back_at is not None and state.compared_at is None:
         if revision and not lineage:
             return HostRevision.ASTRAY
         _settle(instance, server_id)
-    return HostRevision.CURRENT if standing.revision == revision else HostRevision.NEWER
+    return HostRevision.CURRENT if state.revision == revision else HostRevision.NEWER
 
 
 def knows(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, by a server's record."""
-    standing = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
-    return gave_out(connection, server.id, standing, revision, lineage)
+    state = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
+    return gave_out(connection, server.id, state, revision, lineage)
 
 
-def gave_out(connection: Connection, server_id: int, standing: RevisionState, revision: int, lineage: str) -> bool:
+def gave_out(connection: Connection, server_id: int, state: RevisionState, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, however long ago.
 
     A host that is only far behind must not be taken for one that knows more: what it has not yet would be held back.
     """
-    if is_known(standing, revision, lineage):
+    if is_known(state, revision, lineage):
         return True
-    return revision <= standing.revision and marks.had(connection, server_id, revision, lineage)
+    return revision <= state.revision and marks.had(connection, server_id, revision, lineage)
 
 
-def is_known(standing: RevisionState, revision: int, lineage: str) -> bool:
+def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
     """The same as far as a server's row tells: it has the marks of the last revisions, and of the one that the host
     last said it obeys. No: perhaps it was long ago (gave_out).
     """
-    if revision > standing.revision:
+    if revision > state.revision:
         return False
     if not revision or not lineage:
         return True
-    if revision == standing.applied_revision and lineage == standing.applied_lineage:
+    if revision == state.applied_revision and lineage == state.applied_lineage:
         return True
-    if lineage == standing.told_lineage:
+    if lineage == state.told_lineage:
         return True  # a lost database gave it out, and what that means is known by now
-    return marks.has(standing.lineage, standing.revision, revision, lineage)
+    return marks.has(state.lineage, state.revision, revision, lineage)
 
 
 def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
@@ -195,9 +195,9 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
         if now is None or now.went_back_at is None or now.compared_at is not None:
             work.no_event("it was compared already, or the server is gone")
             return
-        standing = servers.standing(work.connection, server.id)
-        assert standing is not None
-        if document.lineage and gave_out(work.connection, server.id, standing, document.revision, document.lineage):
+        state = servers.revision_state(work.connection, server.id)
+        assert state is not None
+        if document.lineage and gave_out(work.connection, server.id, state, document.revision, document.lineage):
             servers.change(work.connection, server.id, {"went_back_at": None})
             work.no_event("the database knows what its host obeys: nothing was lost for it")
             return
@@ -339,8 +339,8 @@ def _settle(instance: Instance, server_id: int) -> None:
 
     def change(work: Work) -> None:
         work.no_event("nothing was lost for this host")
-        standing = servers.standing(work.connection, server_id)
-        if standing is not None and standing.compared_at is None:
+        state = servers.revision_state(work.connection, server_id)
+        if state is not None and state.compared_at is None:
             servers.change(work.connection, server_id, {"went_back_at": None})
 
     _attempt(instance, server_id).write(change)

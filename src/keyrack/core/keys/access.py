@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack.core.altered_rows import named
 from keyrack.core.instance import Instance
-from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Credential, Grant, Server, UserKey
 from keyrack.ssh import options

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
+from keyrack import policy
 from keyrack.core import cursors, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, openings, propagation, revocation
@@ -21,6 +24,8 @@ from keyrack.store.keys.new_credentials import CredentialPlace, PlaceAhead
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
+
+T = TypeVar("T")
 
 SWEEP_AT_ONCE = 500
 
@@ -83,6 +88,50 @@ def add(
             return added
 
         return attempt.write(change, looks=True, foresight=asked, gathers=True)
+
+
+def wrong_fields(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    label: object = None,
+    username: object = None,
+    public_key: object = None,
+) -> tuple[Refusal, ...]:
+    """All that add() would refuse of these fields, for callers that tell it together; None is left out.
+
+    What is on the server is told to those alone who may add keys there.
+    """
+    found: list[Refusal] = []
+
+    def accepts(value: object, rule: Callable[[], T]) -> T | None:
+        if value is None:
+            return None
+        try:
+            return rule()
+        except Refusal as refusal:
+            found.append(refusal)
+            return None
+
+    name = accepts(label, lambda: validation.text(label, field="label"))
+    user = accepts(username, lambda: validation.account(username))
+    key = accepts(public_key, lambda: validation.public_key(instance, actor.workspace_id, public_key))
+
+    def in_the_way(connection: Connection) -> list[Refusal]:
+        server = servers.by_id(connection, server_id)
+        if server is None or server.workspace_id != actor.workspace_id:
+            return []
+        held = () if name is None else credentials.credentials_with_seals(connection, server_id, label=name)
+        taken = any(holds and not has_ended(one.expires_at, instance.now()) for one, holds in held)
+        lacking = user is not None and servers.system_user_by_name(connection, server_id, user) is None
+        refused = None if key is None else revocation.refusal_of(instance, connection, actor, key)
+        said = (_label_taken() if taken else None, _no_system_user() if lacking else None, refused)
+        return [refusal for refusal in said if refusal is not None]
+
+    if policy.may(actor, "credentials:write") is None:
+        found += instance.database.read(in_the_way)
+    return tuple(found)
 
 
 def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
@@ -266,12 +315,7 @@ def _put(
     if place.ended:
         revocation.refuse(work, key)
     if place.account_id is None:
-        raise Refusal(
-            Kind.INVALID,
-            "system-user-missing",
-            "The server has no system user of that name. Create it first, or use another.",
-            field="username",
-        )
+        raise _no_system_user()
     server_id = place.server.id
     if place.labelled:
         _free_label(work, server_id, label)
@@ -329,6 +373,15 @@ def _free_label(work: Work, server_id: int, label: str) -> None:
         damaged_rows.drop(work, unsound)
         return
     if not has_ended(holder.expires_at, work.now):
-        raise Refusal(Kind.TAKEN, "label-taken", "Another key on this server has that label.", field="label")
+        raise _label_taken()
     credentials.remove_credential(work.connection, holder.id)
     _record_end(work, holder)
+
+
+def _label_taken() -> Refusal:
+    return Refusal(Kind.TAKEN, "label-taken", "Another key on this server has that label.", field="label")
+
+
+def _no_system_user() -> Refusal:
+    words = "The server has no system user of that name. Create it first, or use another."
+    return Refusal(Kind.INVALID, "system-user-missing", words, field="username")

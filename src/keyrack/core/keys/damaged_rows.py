@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, Table, select
 
-from keyrack.core import sealing
+from keyrack.core import altered_rows
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_places, propagation
 from keyrack.core.keys.damaged_places import RowPlace
@@ -344,7 +344,7 @@ def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iter
     if not begin:
         for name, node in access_tree.broken_nodes(connection):
             if node > index:
-                of = f" of {sealing.named(name)}s" if name else ""
+                of = f" of {altered_rows.named(name)}s" if name else ""
                 words = f"the count{of} was changed in the database, not by Keyrack"
                 yield RowPlace("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
     counted = [table for table in sealed.TABLES if table.name in access_tree.TREES]
@@ -398,7 +398,7 @@ def belongs(table: Table, workspace_id: int) -> Any:
     if table is tables.deleted_server_keys:
         gone = tables.deleted_servers
         return (table.c.server_id + 0).in_(select(gone.c.server_id).where(gone.c.workspace_id == workspace_id))
-    for column, owner in sealing.OWNERS:
+    for column, owner in altered_rows.OWNERS:
         if column in table.c:
             owning: Table = tables.metadata.tables[owner]
             return (table.c[column] + 0).in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))

@@ -98,7 +98,7 @@ def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
                 one.revision,
                 one.applied_revision,
                 one.acknowledged_at,
-                one.copied,
+                one.two_machines,
                 one.host,
             )
             for one in revocations.of_key(connection, actor.workspace_id, fingerprint)
@@ -171,7 +171,9 @@ def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int,
     for server in revocations.applied(connection, workspace_id, wanted):
         revision, applied = wanted[server.server_id], server.applied_revision
         at = server.applied_at if applied >= revision else None
-        found.append(Receipt(server.server_id, server.server_name, revision, applied, at, server.copied, server.host))
+        found.append(
+            Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.host)
+        )
     return tuple(found)
 
 

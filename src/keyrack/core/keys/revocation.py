@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import Refusal, invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_text
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
@@ -147,24 +149,34 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
     """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere, and for one
     whose end came, unless `readd_expired_keys` allows that.
     """
-    noted = revoked_keys.get(work.connection, work.actor.workspace_id, key.fingerprint)
+    refusal = refusal_of(work.instance, work.connection, work.actor, key, field=field)
+    if refusal is not None:
+        raise refusal
+
+
+def refusal_of(
+    instance: Instance, connection: Connection, actor: Actor, key: PublicKey, *, field: str = "public_key"
+) -> Refusal | None:
+    """What refuse() would raise of a key, or None."""
+    noted = revoked_keys.get(connection, actor.workspace_id, key.fingerprint)
     if noted is not None:
-        raise invalid(
+        return invalid(
             field,
             f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was revoked "
             "by mistake, an owner or admin of the workspace can lift that.",
             "key-revoked",
         )
-    if work.instance.settings.readd_expired_keys:
-        return
-    ended = expired_keys.end_of(work.connection, work.actor.workspace_id, key.fingerprint, work.now)
+    if instance.settings.readd_expired_keys:
+        return None
+    ended = expired_keys.end_of(connection, actor.workspace_id, key.fingerprint, instance.now())
     if ended is not None:
-        raise invalid(
+        return invalid(
             field,
             f"This key reached its end on {ended:%Y-%m-%d} and is not taken again. Make a new key pair, and renew the "
             "next one before it ends; the setting readd_expired_keys would allow it.",
             "key-expired",
         )
+    return None
 
 
 def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Groups as people name them: list, show, make, empty, delete; must leave what a change means for hosts to users.py."""
+"""Groups: list, show, make, change, delete, and what that means for the hosts of their grants; must change no user."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors
+from keyrack import policy
+from keyrack.core import cursors, quotas, validation
 from keyrack.core.instance import Instance
-from keyrack.core.lookups import group_named, user_named
-from keyrack.core.people import users
+from keyrack.core.keys import propagation
+from keyrack.core.lookups import group_named, own_user, user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, User, Window
-from keyrack.store.people import groups
+from keyrack.store.keys import grants, user_keys
+from keyrack.store.people import groups, users
 
 _Change = Callable[[Instance, Connection], None]
 
@@ -67,6 +69,57 @@ def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
         return attempt.read(question)
 
 
+def ensure(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int], exactly: bool = True) -> bool:
+    """Make a group exist with these users; False when it did already.
+
+    exactly: others leave it; else they stay. Who changes a group that carries grants changes who may log in, which
+    takes grants:write too. Raises Refusal.
+    """
+    attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
+    with attempt:
+        title = validation.called(name)
+        named = frozenset(user_ids)
+
+        def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
+            number = groups.group_id(connection, actor.workspace_id, title)
+            return number, groups.group_member_ids(connection, number) if number else frozenset()
+
+        number, members = attempt.read(held)
+        if number is None:
+            validation.name(name)
+        if number is not None and members == (named if exactly else named | members):
+            return False
+
+        def change(work: Work) -> bool:
+            group, before = held(work.connection)
+            made = group is None
+            if group is None:
+                quotas.refuse_more(work, "group")
+                group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
+            wanted = named if exactly else named | before
+            for user_id in wanted - before:
+                own_user(work, user_id)
+            groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
+            _regroup(work, group, wanted ^ before)
+            names = users.user_names(work.connection, wanted ^ before)
+            changes = [
+                f"{words} {_some(names[user_id] for user_id in ids)}"
+                for words, ids in (("added", wanted - before), ("took out", before - wanted))
+                if ids
+            ]
+            doing = "Made group" if made else "Changed group"
+            work.record(f"{doing} {title}: {'; '.join(changes) or 'nobody in it'}", target_id=group)
+            return True
+
+        return attempt.write(change)
+
+
+def id_of(instance: Instance, actor: Actor, name: str) -> int:
+    """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
+        return attempt.read(lambda connection: group_named(connection, actor, name)).id
+
+
 def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | None) -> Group:
     """Make a group exist, with exactly these users; None leaves those who are in it.
 
@@ -75,7 +128,7 @@ def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | No
 
     def change(within_: Instance, connection: Connection) -> None:
         ids = [user_named(connection, actor, one, field="members").id for one in dict.fromkeys(members or ())]
-        users.ensure_group(within_, actor, name=name, user_ids=ids, exactly=members is not None)
+        ensure(within_, actor, name=name, user_ids=ids, exactly=members is not None)
 
     return _changed(instance, actor, name, "set a group", change, there=False)
 
@@ -84,7 +137,7 @@ def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     """Put a user into a group; nothing changes for one who is in it. Raises Refusal MISSING or FORBIDDEN."""
 
     def change(within_: Instance, connection: Connection) -> None:
-        users.ensure_group(within_, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
+        ensure(within_, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
 
     return _changed(instance, actor, name, "put a user into a group", change)
 
@@ -104,7 +157,7 @@ def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Gro
         held = groups.group_member_ids(connection, group.id)
         if gone not in held:
             raise missing("member")
-        users.ensure_group(within_, actor, name=name, user_ids=held - {gone})
+        ensure(within_, actor, name=name, user_ids=held - {gone})
 
     return _changed(instance, actor, name, "take a user out of a group", change)
 
@@ -119,7 +172,7 @@ def delete(instance: Instance, actor: Actor, name: str) -> Group:
         def run(work: Work) -> Group:
             group = _get(work.connection, actor, name)
             # Emptied first, which tells the hosts; its grants then let nobody in.
-            users.ensure_group(within(work), actor, name=name, user_ids=())
+            ensure(within(work), actor, name=name, user_ids=())
             groups.remove(work.connection, group.id)
             work.record(f"Deleted group {group.name}", target_id=group.id, level="warning")
             return group
@@ -158,3 +211,30 @@ def _get(connection: Connection, actor: Actor, name: str) -> Group:
 
 def _record(connection: Connection, row: groups.GroupRow) -> Group:
     return Group(row.id, row.name, row.created_at, groups.member_names(connection, row.id))
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names in order, the first hundred of many."""
+    ordered = sorted(names)
+    rest = len(ordered) - 100
+    return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
+    """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
+    opened: set[int] = set()
+    for grant in grants.grants_of_group(work.connection, group):
+        opened |= grants.servers_of_grant(work.connection, grant)
+        refusal = policy.may(work.actor, "grants:write")
+        if refusal is not None:
+            raise refusal
+    if not opened:
+        return
+    pairs = [
+        (key.fingerprint, key.public_key)
+        for user_id in sorted(user_ids)
+        for key in user_keys.keys_of_user(work.connection, user_id)
+        if key.fingerprint and key.public_key
+    ]
+    propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
+    propagation.withdrawn(work, opened, pairs)

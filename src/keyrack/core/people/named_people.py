@@ -17,9 +17,6 @@ from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store.people import users as user_rows
 
-ME = "me"
-"""Stands in paths for whoever asks, so nobody is called so."""
-
 
 def find(
     instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50, cursor: str | None = None
@@ -69,7 +66,7 @@ def put(
             if user is None:
                 if not make:
                     raise missing("user")
-                if name == ME:
+                if name == users.ONESELF:
                     raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
                 user = users.create_user(joined, actor, name=name, role=role or Role.MEMBER, policies=policies or ())
             else:

@@ -71,10 +71,10 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
-    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; unacknowledged: deleted
-    servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many keys of others the
-    person added, which stay.
+class OffboardingPlan:
+    """What goes with a person who is removed. gone: as it is shown, by kind; places: the servers concerned;
+    unacknowledged: deleted servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how
+    many keys of others the person added, which stay.
     """
 
     user: User
@@ -96,14 +96,14 @@ class Going:
         return self.user.disabled_at is not None and not any(self.gone.values())
 
 
-def preview(instance: Instance, actor: Actor, name: str) -> Going:
+def preview(instance: Instance, actor: Actor, name: str) -> OffboardingPlan:
     """What would go if a person was removed now; changes nothing. Raises Refusal as offboard does."""
     with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
 
-        def look(connection: Connection) -> Going:
+        def look(connection: Connection) -> OffboardingPlan:
             user = user_named(connection, actor, name)
             _refuse_last_owner(connection, actor, user, instance.now())
-            return _going(connection, user, instance.now())
+            return _plan(connection, user, instance.now())
 
         return attempt.read(look)
 
@@ -113,7 +113,7 @@ def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
         def look(connection: Connection) -> dict[str, Any]:
-            return dict(_going(connection, user_named(connection, actor, name), instance.now()).gone)
+            return dict(_plan(connection, user_named(connection, actor, name), instance.now()).gone)
 
         return attempt.read(look)
 
@@ -132,13 +132,13 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
             user = user_named(work.connection, actor, name)
             refuse_exceeding(work, user)
             _refuse_last_owner(work.connection, actor, user, work.now)
-            going = _going(work.connection, user, work.now)
+            plan = _plan(work.connection, user, work.now)
             before = offboardings.latest_of(work.connection, user.id)
-            if going.is_nothing and before is not None and before.undone_at is None:
+            if plan.is_nothing and before is not None and before.undone_at is None:
                 work.no_event("gone already")
                 return before
             quotas.refuse_more(work, "offboarding")
-            return _remove(work, going, why)
+            return _remove(work, plan, why)
 
         return attempt.write(change)
 
@@ -213,7 +213,7 @@ def _of_host(receipt: HostReceipt) -> Receipt:
         receipt.wanted,
         receipt.applied,
         receipt.acknowledged_at,
-        receipt.copied,
+        receipt.two_machines,
         receipt.host,
     )
 
@@ -237,7 +237,7 @@ def _refuse_last_owner(connection: Connection, actor: Actor, user: User, at: dat
         raise Refusal(Kind.INVALID, "no-other-owner", words)
 
 
-def _going(connection: Connection, user: User, at: datetime) -> Going:
+def _plan(connection: Connection, user: User, at: datetime) -> OffboardingPlan:
     held = offboardings.held(connection, user.workspace_id, user.id, at)
     fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
     reached = set(grants.servers_of_user(connection, user.id))
@@ -248,7 +248,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
     unacknowledged = offboardings.unacknowledged(connection, user.workspace_id, fingerprints)
     deploy_keys, credentials = offboardings.made(connection, user.id)
     own = sum(1 for row in held.credentials if row.created_by == user.id)
-    return Going(
+    return OffboardingPlan(
         user=user,
         held=held,
         gone=_shown(held, places),
@@ -297,15 +297,15 @@ def _shown(held: HeldAccess, places: Iterable[ReachedServer]) -> dict[str, Any]:
     }
 
 
-def _remove(work: Work, going: Going, why: str) -> Offboarding:
-    connection, user, lines = work.connection, going.user, going.lines
-    kept = _kept(connection, going)
+def _remove(work: Work, plan: OffboardingPlan, why: str) -> Offboarding:
+    connection, user, lines = work.connection, plan.user, plan.lines
+    kept = _kept(connection, plan)
     if user.disabled_at is None:
         users.change_user(connection, user.id, {"disabled_at": work.now})
     tokens.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
     offboardings.remove_all(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
-    revisions = {place.id: work.bump_revision(place.id) for place in going.places}
+    revisions = {place.id: work.bump_revision(place.id) for place in plan.places}
     refusing = offboardings.refuse(connection, revisions, lines, work.now)
     number = offboardings.add(
         connection,
@@ -317,22 +317,22 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
             "reason": why,
             "at": work.now,
             "undo_until": work.now + timedelta(hours=work.instance.settings.leaver_undo_hours),
-            "gone": dict(going.gone),
+            "gone": dict(plan.gone),
             "kept": {**kept, "servers": sorted(refusing)},
         },
     )
-    servers = [(place.id, place.name, revisions[place.id]) for place in going.places]
-    offboardings.add_hosts(connection, number, (*servers, *going.unacknowledged))
+    servers = [(place.id, place.name, revisions[place.id]) for place in plan.places]
+    offboardings.add_hosts(connection, number, (*servers, *plan.unacknowledged))
     git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
-    _record(work, going, number, why)
+    _record(work, plan, number, why)
     made = offboardings.get(connection, user.workspace_id, number)
     assert made is not None
     return made
 
 
-def _kept(connection: Connection, going: Going) -> dict[str, Any]:
+def _kept(connection: Connection, plan: OffboardingPlan) -> dict[str, Any]:
     """The rows that can come back, as Keyrack wrote them: nobody's alteration comes back sealed."""
-    held = going.held
+    held = plan.held
     rows = {
         "user_keys": held.keys,
         "credentials": held.credentials,
@@ -341,7 +341,7 @@ def _kept(connection: Connection, going: Going) -> dict[str, Any]:
         "repository_members": held.repositories,
     }
     return {
-        "enabled": going.user.disabled_at is None,
+        "enabled": plan.user.disabled_at is None,
         **{
             name: [_plain(TABLES[name], row) for row in found if sealed.holds(connection, TABLES[name], row)]
             for name, found in rows.items()
@@ -382,11 +382,11 @@ def went(record: Offboarding) -> str:
     return counted(record.gone) if record.sound else "not known, as the record of it was altered in the database"
 
 
-def _record(work: Work, going: Going, number: int, why: str) -> None:
+def _record(work: Work, plan: OffboardingPlan, number: int, why: str) -> None:
     """An event for each credential, whose server's history it is; and one for all."""
-    for row in going.held.credentials:
+    for row in plan.held.credentials:
         work.record(
-            f"Deleted SSH key {row.label} of {going.user.name} from {row.server_name}, as {going.user.name} "
+            f"Deleted SSH key {row.label} of {plan.user.name} from {row.server_name}, as {plan.user.name} "
             "was removed everywhere",
             target_kind="credential",
             target_id=row.id,
@@ -395,9 +395,9 @@ def _record(work: Work, going: Going, number: int, why: str) -> None:
             naming_revisions=False,
         )
     work.record(
-        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count(len(going.places), 'host')}"
+        f"Removed {plan.user.name} everywhere: {counted(plan.gone)}, on {count(len(plan.places), 'host')}"
         + (f" ({why})" if why else ""),
-        target_id=going.user.id,
+        target_id=plan.user.id,
         level="warning",
-        details={"offboarding": number, "reason": why, "fingerprints": sorted(going.lines)},
+        details={"offboarding": number, "reason": why, "fingerprints": sorted(plan.lines)},
     )

@@ -51,8 +51,8 @@ class UndoneOffboarding:
 
 
 @dataclass(slots=True)
-class _Return:
-    """What comes back, and why some of it does not."""
+class _RestoredRows:
+    """The rows that come back, and why some do not."""
 
     rows: dict[str, list[Row]]
     left: list[str] = field(default_factory=list)
@@ -77,22 +77,22 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
                 raise missing("offboarding")
             user = _undoable(work, offboarding)
             refuse_exceeding(work, user)
-            returning = _returning(work, offboarding)
-            _refuse_giving(work, returning)
-            _bring_back(work, offboarding, user, returning)
+            restored = _restorable(work, offboarding)
+            _refuse_giving(work, restored)
+            _bring_back(work, offboarding, user, restored)
             offboardings.mark_undone(work.connection, offboarding.id, at=work.now, by=work.actor.name)
             undone = offboardings.get(work.connection, actor.workspace_id, offboarding.id)
             assert undone is not None
-            left = f"; not brought back: {'; '.join(returning.left)}" if returning.left else ""
+            left = f"; not brought back: {'; '.join(restored.left)}" if restored.left else ""
             work.record(
-                f"Undid that {user.name} was removed everywhere: {_counted(returning)} came back{left}. Tokens, access "
+                f"Undid that {user.name} was removed everywhere: {_counted(restored)} came back{left}. Tokens, access "
                 "keys and sessions stay ended",
                 target_id=user.id,
                 level="warning",
                 details={"offboarding": offboarding.id},
             )
             return UndoneOffboarding(
-                undone, {name: len(rows) for name, rows in returning.rows.items()}, tuple(returning.left)
+                undone, {name: len(rows) for name, rows in restored.rows.items()}, tuple(restored.left)
             )
 
         return attempt.write(change)
@@ -124,75 +124,77 @@ def _undoable(work: Work, offboarding: Offboarding) -> User:
     return user
 
 
-def _returning(work: Work, offboarding: Offboarding) -> _Return:
+def _restorable(work: Work, offboarding: Offboarding) -> _RestoredRows:
     """The rows that were kept, without those whose place is gone or taken."""
     connection = work.connection
-    returning = _Return({name: [_read(table, row) for row in offboarding.kept[name]] for name, table in TABLES.items()})
-    rows = returning.rows
+    restored = _RestoredRows(
+        {name: [_read(table, row) for row in offboarding.kept[name]] for name, table in TABLES.items()}
+    )
+    rows = restored.rows
     fingerprints = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
     revoked = offboardings.revoked_everywhere(connection, offboarding.workspace_id, fingerprints)
     taken = offboardings.present(connection, key_owners, "fingerprint", fingerprints)
     for name in ("user_keys", "credentials"):
-        returning.keep(
+        restored.keep(
             name, lambda row: row["fingerprint"] not in revoked, lambda row: f"{row['fingerprint']} was revoked since"
         )
-    returning.keep(
+    restored.keep(
         "user_keys", lambda row: row["fingerprint"] not in taken, lambda row: f"{row['fingerprint']} is in use since"
     )
     for name in ("grants", "credentials"):
         at = {row["server_id"] for row in rows[name]} - {None}
         there = offboardings.present(connection, servers, "id", at) | {None}
-        returning.keep(
+        restored.keep(
             name,
             lambda row, there=there: row["server_id"] in there,  # type: ignore[misc]
             lambda row, name=name: f"a {name[:-1]} of a host that was deleted",  # type: ignore[misc]
         )
-        returning.keep(
+        restored.keep(
             name,
             lambda row: row["expires_at"] is None or row["expires_at"] > work.now,
             lambda row, name=name: f"a {name[:-1]} that has ended",  # type: ignore[misc]
         )
     accounts = {row["system_user_id"] for row in rows["credentials"]}
     there = offboardings.present(connection, system_users, "id", accounts)
-    returning.keep(
+    restored.keep(
         "credentials",
         lambda row: row["system_user_id"] in there,
         lambda row: f"the credential {row['label']}, whose system user was deleted",
     )
     labels = offboardings.labels(connection, (row["server_id"] for row in rows["credentials"]))
-    returning.keep(
+    restored.keep(
         "credentials",
         lambda row: (row["server_id"], row["label"]) not in labels,
         lambda row: f"the credential {row['label']}, as another one has that label since",
     )
-    _memberships(work, offboarding, returning)
-    return returning
+    _memberships(work, offboarding, restored)
+    return restored
 
 
-def _memberships(work: Work, offboarding: Offboarding, returning: _Return) -> None:
+def _memberships(work: Work, offboarding: Offboarding, restored: _RestoredRows) -> None:
     """Without groups and repositories that are gone, or of which somebody made the person a member since."""
     connection = work.connection
     for table, place, column, word in (
         (group_members, groups, "group_id", "group"),
         (repository_members, repositories, "repository_id", "repository"),
     ):
-        ids = {row[column] for row in returning.rows[table.name]}
+        ids = {row[column] for row in restored.rows[table.name]}
         there = offboardings.present(connection, place, "id", ids)
         member = offboardings.memberships(connection, table, column, offboarding.user_id)
-        returning.keep(
+        restored.keep(
             table.name,
             lambda row, there=there, column=column: row[column] in there,  # type: ignore[misc]
             lambda row, word=word: f"the membership of a {word} that was deleted",  # type: ignore[misc]
         )
-        returning.rows[table.name] = [row for row in returning.rows[table.name] if row[column] not in member]
+        restored.rows[table.name] = [row for row in restored.rows[table.name] if row[column] not in member]
 
 
-def _refuse_giving(work: Work, returning: _Return) -> None:
+def _refuse_giving(work: Work, restored: _RestoredRows) -> None:
     """Nobody gives by undoing what they may not give otherwise."""
     needed = {
-        "grants:write": returning.rows["grants"] or returning.rows["group_members"],
-        "credentials:write": returning.rows["credentials"],
-        ADD_MEMBERS: returning.rows["repository_members"],
+        "grants:write": restored.rows["grants"] or restored.rows["group_members"],
+        "credentials:write": restored.rows["credentials"],
+        ADD_MEMBERS: restored.rows["repository_members"],
     }
     for action, rows in needed.items():
         refusal = policy.may(work.actor, action) if rows else None
@@ -200,8 +202,8 @@ def _refuse_giving(work: Work, returning: _Return) -> None:
             raise refusal
 
 
-def _bring_back(work: Work, offboarding: Offboarding, user: User, returning: _Return) -> None:
-    connection, rows = work.connection, returning.rows
+def _bring_back(work: Work, offboarding: Offboarding, user: User, restored: _RestoredRows) -> None:
+    connection, rows = work.connection, restored.rows
     if offboarding.kept["enabled"]:
         user_rows.change_user(connection, user.id, {"disabled_at": None})
     offboardings.put_back(connection, user_keys, rows["user_keys"])
@@ -238,8 +240,8 @@ def _read(table: Table, row: Mapping[str, Any]) -> Row:
     }
 
 
-def _counted(returning: _Return) -> str:
-    rows = returning.rows
+def _counted(restored: _RestoredRows) -> str:
+    rows = restored.rows
     members = len(rows["group_members"]) + len(rows["repository_members"])
     return (
         f"{count(len(rows['user_keys']), 'SSH key')}, {count(len(rows['credentials']), 'credential')}, "

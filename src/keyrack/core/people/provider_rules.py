@@ -176,7 +176,7 @@ def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
             continue
         # By this user alone: who enters the group meanwhile stays in it.
         if inside:
-            users.ensure_group(instance, actor, name=ours, user_ids=(user.id,), exactly=False)
+            groups.ensure(instance, actor, name=ours, user_ids=(user.id,), exactly=False)
             continue
         try:
             groups.remove_member(instance, actor, ours, user.name)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
-from keyrack.core.people import carried, throttle
+from keyrack.core.people import browser_state, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -78,14 +78,14 @@ def ways(instance: Instance, actor: Actor) -> SecondProofs:
 def begin_totp(instance: Instance, actor: Actor) -> CodesEnrolment:
     """A new key for an app; nothing is kept until a code of it is entered."""
     secret = base64.b32encode(secrets.token_bytes(20)).decode()
-    kept = carried.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
+    kept = browser_state.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
     label = quote(f"Keyrack:{actor.name}")
     return CodesEnrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", kept)
 
 
 def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | None:
     """An enrolment again, None for one that is too old or somebody else's."""
-    begun = carried.unpack(instance, f"totp of {actor.user_id}", text)
+    begun = browser_state.unpack(instance, f"totp of {actor.user_id}", text)
     if begun is None:
         return None
     label = quote(f"Keyrack:{actor.name}")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import carried, passkeys, second_proofs, throttle, tokens, web_sessions
+from keyrack.core.people import browser_state, passkeys, second_proofs, throttle, tokens, web_sessions
 from keyrack.core.people.passkeys import Browser
 from keyrack.core.people.tokens import SignIn
 from keyrack.core.people.web_sessions import NewWebSession
@@ -26,34 +26,36 @@ PURPOSE = "second proof"
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class PendingSignIn:
     """A password was right, and a second proof is asked; carried: what the browser brings back with it."""
 
     carried: str
 
 
-def by_password(instance: Instance, name: str, password: str, *, address: str, browser: str) -> NewWebSession | Half:
+def by_password(
+    instance: Instance, name: str, password: str, *, address: str, browser: str
+) -> NewWebSession | PendingSignIn:
     """Begin a session for a user name and a password, or say that a second proof is asked.
 
     name: of a user of the first workspace; "name@workspace" names one of another. Raises Refusal UNAUTHENTICATED, in
     the same words and after the same work whatever was wrong, or THROTTLED.
     """
 
-    def begin(work: Work, user: User) -> NewWebSession | Half:
+    def begin(work: Work, user: User) -> NewWebSession | PendingSignIn:
         if second_proofs.is_asked(work, user):
             work.no_event("the second proof is still asked")
             proven = instance.key.hash_token(second_proofs.held_password(work, user) or "").hex()
             held = {"user": user.id, "proven": proven}
-            return Half(carried.pack(instance, PURPOSE, held, lasts=SECOND_LASTS))
+            return PendingSignIn(browser_state.pack(instance, PURPOSE, held, lasts=SECOND_LASTS))
         return web_sessions.begin(work, user, method="password", browser=browser)
 
     who = instance.database.read(lambda connection: _named(connection, name[:LONGEST_NAME], password))
     return tokens.by_password(instance, who, begin, address=address, channel=web_sessions.CHANNEL)
 
 
-def half_of(instance: Instance, text: str) -> int | None:
+def pending(instance: Instance, text: str) -> int | None:
     """The id of the user whose password was right; None where it was not, or too long ago."""
-    held = carried.unpack(instance, PURPOSE, text)
+    held = browser_state.unpack(instance, PURPOSE, text)
     return None if held is None else int(held["user"])
 
 
@@ -106,7 +108,7 @@ def _second(
     instance: Instance, text: str, address: str, browser: str, check: Callable[[Work, User], str]
 ) -> NewWebSession:
     ended = Refusal(Kind.UNAUTHENTICATED, "sign-in-ended", "This took too long; begin with your password again.")
-    held = carried.unpack(instance, PURPOSE, text)
+    held = browser_state.unpack(instance, PURPOSE, text)
     if held is None:
         raise ended
     user = instance.database.read(lambda connection: users.user(connection, int(held["user"])))

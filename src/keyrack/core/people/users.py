@@ -1,4 +1,4 @@
-"""Workspaces, users and groups: create and change them; must keep an owner in every workspace."""
+"""Workspaces, projects and users: create and change them; must keep an owner in every workspace."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
-
-from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core import lookups, quotas, validation
@@ -21,7 +19,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
 from keyrack.store.keys import grants, user_keys
-from keyrack.store.people import access_keys, authenticators, groups, tokens, users, web_sessions, workspaces
+from keyrack.store.people import access_keys, authenticators, tokens, users, web_sessions, workspaces
 from keyrack.store.people.authenticators import OWN_PASSWORD
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
@@ -355,86 +353,6 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
             return True
 
         return attempt.write(change)
-
-
-def ensure_group(
-    instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int], exactly: bool = True
-) -> bool:
-    """Make a group exist with these users; False when it did already.
-
-    exactly: others leave it; else they stay. Who changes a group that carries grants changes who may log in, which
-    takes grants:write too. Raises Refusal.
-    """
-    attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
-    with attempt:
-        title = validation.called(name)
-        named = frozenset(user_ids)
-
-        def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
-            number = groups.group_id(connection, actor.workspace_id, title)
-            return number, groups.group_member_ids(connection, number) if number else frozenset()
-
-        number, members = attempt.read(held)
-        if number is None:
-            validation.name(name)
-        if number is not None and members == (named if exactly else named | members):
-            return False
-
-        def change(work: Work) -> bool:
-            group, before = held(work.connection)
-            made = group is None
-            if group is None:
-                quotas.refuse_more(work, "group")
-                group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
-            wanted = named if exactly else named | before
-            for user_id in wanted - before:
-                own_user(work, user_id)
-            groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
-            _regroup(work, group, wanted ^ before)
-            names = users.user_names(work.connection, wanted ^ before)
-            changes = [
-                f"{words} {_some(names[user_id] for user_id in ids)}"
-                for words, ids in (("added", wanted - before), ("took out", before - wanted))
-                if ids
-            ]
-            doing = "Made group" if made else "Changed group"
-            work.record(f"{doing} {title}: {'; '.join(changes) or 'nobody in it'}", target_id=group)
-            return True
-
-        return attempt.write(change)
-
-
-def group_id(instance: Instance, actor: Actor, name: str) -> int:
-    """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
-    with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
-        return attempt.read(lambda connection: lookups.group_named(connection, actor, name)).id
-
-
-def _some(names: Iterable[str]) -> str:
-    """Names in order, the first hundred of many."""
-    ordered = sorted(names)
-    rest = len(ordered) - 100
-    return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
-    """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
-    opened: set[int] = set()
-    for grant in grants.grants_of_group(work.connection, group):
-        opened |= grants.servers_of_grant(work.connection, grant)
-        refusal = policy.may(work.actor, "grants:write")
-        if refusal is not None:
-            raise refusal
-    if not opened:
-        return
-    pairs = [
-        (key.fingerprint, key.public_key)
-        for user_id in sorted(user_ids)
-        for key in user_keys.keys_of_user(work.connection, user_id)
-        if key.fingerprint and key.public_key
-    ]
-    propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
-    propagation.withdrawn(work, opened, pairs)
 
 
 def _leaving(keys: int, servers: int) -> str:

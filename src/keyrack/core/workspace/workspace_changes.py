@@ -16,7 +16,7 @@ from keyrack.store.workspace_state import ServerState, State, TokenRow
 
 
 @dataclass(slots=True)
-class Doing:
+class Execution:
     """A plan being carried out: by whom, where, and the ids of what there is by name, also of what was just made."""
 
     instance: Instance
@@ -32,7 +32,7 @@ class Change:
     """One thing to do, in words that name it."""
 
     words: str
-    run: Callable[[Doing], object]
+    run: Callable[[Execution], object]
 
 
 @dataclass(slots=True)
@@ -96,11 +96,11 @@ class Comparison:
         """Raise Refusal INVALID for what is no key that is accepted once this is carried out."""
         validation.public_key(self.instance, self.workspace_id, line, rules=self.key_rules)
 
-    def do(self, words: str, run: Callable[[Doing], object]) -> None:
+    def do(self, words: str, run: Callable[[Execution], object]) -> None:
         """One more change."""
         self.plan.changes.append(Change(words, run))
 
-    def remove(self, words: str, run: Callable[[Doing], object]) -> None:
+    def remove(self, words: str, run: Callable[[Execution], object]) -> None:
         """One more change where removals are asked for; otherwise it is named and left."""
         if self.prune:
             self.do(words, run)

@@ -13,7 +13,7 @@ from keyrack.core.people import passwords, users
 from keyrack.core.together import within
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
-from keyrack.core.workspace.workspace_changes import Doing, PlannedChanges
+from keyrack.core.workspace.workspace_changes import Execution, PlannedChanges
 from keyrack.core.workspace.workspace_plan import compare
 from keyrack.core.workspace.workspace_text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
@@ -172,7 +172,7 @@ def _hashed(due: Mapping[str, str]) -> dict[str, str]:
 
 
 def _carry_out(work: Work, state: State, plan: PlannedChanges, hashed: Mapping[str, str]) -> None:
-    doing = Doing(
+    execution = Execution(
         instance=within(work),
         actor=work.actor,
         users=dict(state.users),
@@ -182,12 +182,12 @@ def _carry_out(work: Work, state: State, plan: PlannedChanges, hashed: Mapping[s
     )
     for number, change in enumerate(plan.changes, 1):
         try:
-            change.run(doing)
+            change.run(execution)
         except Refusal as refusal:
             words = f"Nothing was applied: change {number}, {change.words}: {refusal.message}"
             raise Refusal(refusal.kind, refusal.code, words, field=refusal.field) from None
     work.record(
         f"Applied a workspace file: {count(len(plan.changes), 'change')}",
-        workspace_id=doing.actor.workspace_id,
+        workspace_id=execution.actor.workspace_id,
         level="info",
     )

@@ -7,38 +7,38 @@ from datetime import datetime
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import grants
-from keyrack.core.workspace.workspace_changes import Comparison, Doing, refuse_unknown
+from keyrack.core.workspace.workspace_changes import Comparison, Execution, refuse_unknown
 from keyrack.core.workspace.workspace_text import WantedGrant, wrong
 from keyrack.model import Grant, has_ended
 
 
-def compare_grants(run: Comparison) -> None:
+def compare_grants(comparison: Comparison) -> None:
     """Add to the plan what brings the grants to what the file says."""
-    name = _Names(run)
+    name = _Names(comparison)
     by_key: dict[_Key, list[Grant]] = {}
-    for grant in run.state.grants:
-        if not has_ended(grant.expires_at, run.at):
+    for grant in comparison.state.grants:
+        if not has_ended(grant.expires_at, comparison.at):
             by_key.setdefault(name.of(grant), []).append(grant)
     damaged: dict[_Key, list[Grant]] = {}
-    for grant in run.state.damaged_grants:
+    for grant in comparison.state.damaged_grants:
         damaged.setdefault(name.of(grant), []).append(grant)
     wanted_by_key: dict[_Key, list[WantedGrant]] = {}
     ended: set[_Key] = set()
-    for wanted in run.wanted.grants:
-        with run.faults.noted():
+    for wanted in comparison.wanted.grants:
+        with comparison.faults.noted():
             name.refuse_unknown(wanted)
-        if has_ended(wanted.expires_at, run.at):
+        if has_ended(wanted.expires_at, comparison.at):
             ended.add(_key(wanted))  # one in force is a removal below
             continue
         wanted_by_key.setdefault(_key(wanted), []).append(wanted)
     for key, several in wanted_by_key.items():
-        _grants(run, several, by_key.get(key, []))
+        _grants(comparison, several, by_key.get(key, []))
         for grant in damaged.pop(key, ()):
-            run.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
+            comparison.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
     for key, same in by_key.items():
         if key not in wanted_by_key and (key in ended or key[0] in name.subjects or key[1] in name.places):
             for grant in same:
-                run.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
+                comparison.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
 
 
 _Key = tuple[str, str, str]
@@ -53,12 +53,12 @@ def _key(wanted: WantedGrant) -> _Key:
 class _Names:
     """Names of what grants join, as the file has them, and what of it the file declares."""
 
-    def __init__(self, run: Comparison) -> None:
-        wanted, state = run.wanted, run.state
+    def __init__(self, comparison: Comparison) -> None:
+        wanted, state = comparison.wanted, comparison.state
         self._users = {user.id: name for name, user in state.users.items()}
         self._groups = {number: name for name, number in state.groups.items()}
         self._servers = {server.id: server.name for server in state.servers.values()}
-        self._servers |= {server.id: name for name, server in run.matched.items()}
+        self._servers |= {server.id: name for name, server in comparison.matched.items()}
         self.subjects = {f"user {user.name}" for user in wanted.users}
         self.subjects |= {f"group {group.name}" for group in wanted.groups}
         self.places = {f"server {server.name}" for server in wanted.servers}
@@ -69,14 +69,14 @@ class _Names:
         self._at: dict[str, set[str]] = {}
         self._twice: set[str] = set()
         self._tags_to_come = set(wanted.tags)
-        moved = {server.id for server in run.matched.values()}
+        moved = {server.id for server in comparison.matched.values()}
         for server in state.servers.values():
             if server.id not in moved:
                 self._note(server.name, server.tags, server.accounts)
         for one in wanted.servers:
-            known = run.matched.get(one.name)
+            known = comparison.matched.get(one.name)
             accounts = known.accounts if known else set(servers.FIRST_SYSTEM_USERS)
-            tags = set() if known is None or run.prune else known.tags
+            tags = set() if known is None or comparison.prune else known.tags
             self._note(one.name, tags | set(one.tags), accounts | set(one.accounts))
 
     def _note(self, name: str, tags: Iterable[str], accounts: set[str]) -> None:
@@ -116,13 +116,13 @@ class _Names:
             )
 
 
-def _grants(run: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
+def _grants(comparison: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
     """What brings the grants of one subject to one place and account to those that the file has of it."""
     others = list(known)
     new = []
     # Those with a reason first: one that says nothing of it takes any that is left.
     for one in sorted(wanted, key=lambda one: one.reason is None):
-        same = [grant for grant in others if _terms_of(run, grant, one) == _terms(run, one)]
+        same = [grant for grant in others if _terms_of(comparison, grant, one) == _terms(comparison, one)]
         if not same:
             new.append(one)
             continue
@@ -133,37 +133,37 @@ def _grants(run: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> N
         end = "" if one.expires_at is None else f" until {one.expires_at:%Y-%m-%dT%H:%M:%S%z}"
         limits = f" with {', '.join(sorted(one.restrictions))}" if one.restrictions else ""
         words = "change the login of" if others else "let in"
-        run.do(f"{words} {one.words}{end}{limits}", lambda doing, one=one: _give(doing, one))  # type: ignore[misc]
+        comparison.do(f"{words} {one.words}{end}{limits}", lambda execution, one=one: _give(execution, one))  # type: ignore[misc]
     for old in others:
         if new:
             # In place of another end: given anew first, so that nothing leaves the host that is to stay.
-            run.do(f"end the former terms of {wanted[0].words}", _take_back(old))
+            comparison.do(f"end the former terms of {wanted[0].words}", _take_back(old))
         else:
-            run.remove(f"take back another login of {wanted[0].words}, on other terms", _take_back(old))
+            comparison.remove(f"take back another login of {wanted[0].words}, on other terms", _take_back(old))
 
 
 _Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None, bool]
 
 
-def _terms(run: Comparison, wanted: WantedGrant) -> _Terms:
+def _terms(comparison: Comparison, wanted: WantedGrant) -> _Terms:
     """A start that came already is none; what the file does not say of the reason does not count."""
-    start = None if wanted.starts_at is None or wanted.starts_at <= run.at else wanted.starts_at
+    start = None if wanted.starts_at is None or wanted.starts_at <= comparison.at else wanted.starts_at
     return start, wanted.expires_at, dict(wanted.restrictions), wanted.reason, wanted.break_glass
 
 
-def _terms_of(run: Comparison, grant: Grant, wanted: WantedGrant) -> _Terms:
-    start = None if grant.has_begun(run.at) else grant.starts_at
+def _terms_of(comparison: Comparison, grant: Grant, wanted: WantedGrant) -> _Terms:
+    start = None if grant.has_begun(comparison.at) else grant.starts_at
     reason = None if wanted.reason is None else grant.reason
     return start, grant.expires_at, dict(grant.restrictions), reason, bool(grant.break_glass)
 
 
-def _give(doing: Doing, wanted: WantedGrant) -> None:
+def _give(execution: Execution, wanted: WantedGrant) -> None:
     grants.give(
-        doing.instance,
-        doing.actor,
-        user_id=None if wanted.user is None else doing.users[wanted.user].id,
-        group_id=None if wanted.group is None else doing.groups[wanted.group],
-        server_id=None if wanted.server is None else doing.servers[wanted.server],
+        execution.instance,
+        execution.actor,
+        user_id=None if wanted.user is None else execution.users[wanted.user].id,
+        group_id=None if wanted.group is None else execution.groups[wanted.group],
+        server_id=None if wanted.server is None else execution.servers[wanted.server],
         tag=wanted.tag,
         all_servers=wanted.all,
         system_user=wanted.system_user,
@@ -175,5 +175,5 @@ def _give(doing: Doing, wanted: WantedGrant) -> None:
     )
 
 
-def _take_back(grant: Grant) -> Callable[[Doing], object]:
-    return lambda doing: grants.take_back(doing.instance, doing.actor, grant.id)
+def _take_back(grant: Grant) -> Callable[[Execution], object]:
+    return lambda execution: grants.take_back(execution.instance, execution.actor, grant.id)

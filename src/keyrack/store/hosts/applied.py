@@ -17,7 +17,7 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One server: the revision that its host applied, 0 where none is proved, and since when; copied: whether two
+    """One server: the revision that its host applied, 0 where none is proved, and since when; two_machines: whether two
     machines go by its host's identity; host: whether one was ever enrolled.
     """
 
@@ -25,7 +25,7 @@ class Applied:
     server_name: str
     applied_revision: int
     applied_at: datetime | None
-    copied: bool = False
+    two_machines: bool = False
     host: bool = True
 
 
@@ -45,7 +45,7 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
 @prepared
 def _rows(server_ids: Sequence[int]) -> Select[Any]:
     # Not the facts, which are long.
-    told = (servers.c[name] for name in receipts.NOTHING_APPLIED)
+    told = (servers.c[name] for name in receipts.NOTHING_APPLIED if name in sealed.VOLATILE[servers.name])
     return select(*sealed_sets.locked_columns(), *told).where(among(servers.c.id, server_ids))
 
 
@@ -58,7 +58,8 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     such row is remembered, so that an alarm names it.
 
     A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so
-    that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits.
+    that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits. All of
+    a host at once show by its server's row, which knows that there was one.
     """
     found: Found = {}
     obeyed: dict[int, receipts.Until] = {}

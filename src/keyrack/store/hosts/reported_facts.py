@@ -36,7 +36,7 @@ def _is_refusal(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("words"), str) and isinstance(value.get("count"), int)
 
 
-def _is_seat(value: Any) -> bool:
+def _is_run(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(value.get(one, 0), int | float) for one in ("at", "starts")):
         return False
     return isinstance(value.get("before") or [], list) and isinstance(value.get("copy") or {}, dict)
@@ -63,7 +63,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "plan": _is_plan,
     "problems": _is_list,
     "refused": _is_refusal,
-    "seat": _is_seat,
+    "seat": _is_run,
     "ssh_port": is_port,
     "sshd": _is_object,
     "writers": _is_list,

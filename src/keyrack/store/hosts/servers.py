@@ -292,22 +292,22 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
     return int(raised["revision"])
 
 
-def standing(connection: Connection, server_id: int) -> RevisionState | None:
-    """Where a server stands now, or None when it is gone."""
-    return standings(connection, (server_id,)).get(server_id, (None, None))[1]
+def revision_state(connection: Connection, server_id: int) -> RevisionState | None:
+    """What a server is to obey and obeys now, or None when it is gone."""
+    return revision_states(connection, (server_id,)).get(server_id, (None, None))[1]
 
 
-def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, RevisionState]]:
-    """Where these servers stand now, each with what is known of its agent's secret; those that are gone are missing."""
+def revision_states(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, RevisionState]]:
+    """The same of many servers, each with the hash of its agent's secret; those that are gone are missing."""
     by_server = {}
-    for row in _standings.rows(connection, tuple(server_ids)):
+    for row in _revision_states.rows(connection, tuple(server_ids)):
         server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
         by_server[server_id] = secret_hash, RevisionState(**row)
     return by_server
 
 
 @prepared
-def _standings(server_ids: Iterable[int]) -> Select[Any]:
+def _revision_states(server_ids: Iterable[int]) -> Select[Any]:
     columns = (servers.c[name] for name in RevisionState.__slots__)
     return select(servers.c.id, servers.c.agent_secret_hash, *columns).where(among(servers.c.id, server_ids))
 

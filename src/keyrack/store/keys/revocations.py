@@ -46,7 +46,7 @@ class Revocation:
     revision: int
     applied_revision: int
     acknowledged_at: datetime | None
-    copied: bool = False
+    two_machines: bool = False
     host: bool = True
 
 
@@ -216,7 +216,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             revision=row["revision"],
             applied_revision=standing[row["server_id"]].applied_revision,
             acknowledged_at=receipts.when(connection, revocations, row),
-            copied=standing[row["server_id"]].copied,
+            two_machines=standing[row["server_id"]].two_machines,
             host=standing[row["server_id"]].host,
         )
         for row in rows

@@ -88,7 +88,7 @@ class Offboarding:
 class HostReceipt:
     """One server of an offboarding: the revision that carries it, the one its host obeys, when that acknowledged it.
 
-    copied: whether two machines go by its host's identity; host: whether it has one.
+    two_machines: whether two machines go by its host's identity; host: whether it has one.
     """
 
     server_id: int
@@ -96,7 +96,7 @@ class HostReceipt:
     wanted: int
     applied: int
     acknowledged_at: datetime | None
-    copied: bool
+    two_machines: bool
     host: bool
 
 
@@ -488,7 +488,7 @@ def _receipt(connection: Connection, row: Row, server: Applied | None) -> HostRe
     at = receipts.when(connection, offboarding_hosts, row)
     if server is not None:
         number = (row.server_id, row.name, int(row.revision))
-        return HostReceipt(*number, server.applied_revision, at, server.copied, server.host)
+        return HostReceipt(*number, server.applied_revision, at, server.two_machines, server.host)
     # The host of a server that was deleted since has one thing left to obey, which is above all others.
     is_noted = row[f"{_GONE}server_id"] is not None
     obeys = is_noted and sealed.sound(connection, deleted_servers, row, _GONE)

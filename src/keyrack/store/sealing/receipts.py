@@ -4,7 +4,8 @@ A report is written without the row that it concerns being sealed anew, so each 
 once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's
 mark and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each
 row's own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more
-than the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py).
+than the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py);
+all of a host at once show by its server's row, which has under its seal that there was one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ NOTHING_APPLIED: Mapping[str, Any] = {
     "applied_lineage": "",
     "applied_at": None,
     RECEIPT: None,
+    "first_applied_at": None,
 }
 """A server whose host has acknowledged nothing."""
 _APPLIED = ("applied_revision", "applied_lineage", "applied_at")
@@ -59,8 +61,9 @@ def server_holds(connection: Connection, row: Mapping[str, Any]) -> bool:
     an alarm names it, and counts as nothing. row: with all columns of the table.
     """
     if all(row[name] == NOTHING_APPLIED[name] for name in _APPLIED):
-        return True
-    if _same(row[RECEIPT], lambda: _of_server(seals_of(connection), row)):
+        if row["first_applied_at"] is None:
+            return True
+    elif _same(row[RECEIPT], lambda: _of_server(seals_of(connection), row)):
         return True
     note(connection, servers, row)
     return False

@@ -67,6 +67,9 @@ servers = numbered(
     Column("rows_sum", LargeBinary(32)),
     Column("frozen_at", Moment),
     receipt_column(),
+    # When its host acknowledged a revision for the first time since it was enrolled: under the seal, so that it shows
+    # where all that the host acknowledged was taken away.
+    Column("first_applied_at", Moment),
 )
 
 deleted_servers = Table(

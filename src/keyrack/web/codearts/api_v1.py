@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +14,12 @@ from keyrack.web import bodies
 from keyrack.web.api import Dialect
 from keyrack.web.codearts import deploy_keys_v1, members_v1, repositories_v1, user_keys_v1
 from keyrack.web.codearts.api import DESCRIBED
-from keyrack.web.codearts.refusals import UNKNOWN_API, status_and_code, words
+from keyrack.web.codearts.refusals import SPELLINGS, UNKNOWN_API, status_and_code, words
 from keyrack.web.iam import authentication
 
 EMPTY_OR_KNOWN = "CH.080002"
 KEY_NOT_VALID = "40"
+OF_DEPLOY_KEYS = re.compile("/deploy[_-]keys(/|$)")
 
 V1_ENDPOINTS = (
     *user_keys_v1.ENDPOINTS,
@@ -41,7 +43,9 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         code = EMPTY_OR_KNOWN
     elif refusal.kind is Kind.INVALID and refusal.field == "public_key" and "/users/sshkey" in request.url.path:
         code = KEY_NOT_VALID
-    return bodies.retried(_failed(status, code, words(refusal)), refusal)
+    of_deploy_key = OF_DEPLOY_KEYS.search(request.url.path) is not None
+    spellings = deploy_keys_v1.SPELLINGS if of_deploy_key else SPELLINGS
+    return bodies.retried(_failed(status, code, words(refusal, spellings)), refusal)
 
 
 def unknown_path(request: Request) -> Response:

@@ -7,7 +7,9 @@ from starlette.responses import Response
 from keyrack.core.git import deploy_keys
 from keyrack.errors import invalid
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.codearts import parameters, shapes
+from keyrack.web.codearts import parameters, refusals, shapes
+
+SPELLINGS = {**refusals.SPELLINGS, "title": "key_title"}
 
 
 def add_deploy_key(call: Call) -> Response:

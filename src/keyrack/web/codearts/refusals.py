@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keyrack.errors import Kind, Refusal
 
 NOT_IN_FORCE = "token-not-in-force"
@@ -24,9 +26,16 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
 }
 
 
-def words(refusal: Refusal) -> str:
-    """What is said of a refusal. These shapes have no place for the field, so that words that say "this" name it."""
-    field = {"public_key": "key"}.get(refusal.field or "", refusal.field or "")
+SPELLINGS = {"public_key": "key"}
+"""The core's names of fields that calls have under another name."""
+
+
+def words(refusal: Refusal, spellings: Mapping[str, str] = SPELLINGS) -> str:
+    """What is said of a refusal. These shapes have no place for the field, so that words that say "this" name it.
+
+    spellings: as SPELLINGS, of the call.
+    """
+    field = spellings.get(refusal.field or "", refusal.field or "")
     if refusal.kind is Kind.INVALID and field not in ("", "key") and refusal.message.startswith("This "):
         return f"{field}: {refusal.message}"
     return refusal.message

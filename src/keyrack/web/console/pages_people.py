@@ -49,8 +49,6 @@ def add(visit: Visit) -> Response:
     role = next((one for one in Role if one.value == visit.form.text("role")), None)
     if not name:
         raise invalid("name", "Say what the person is called.")
-    if name == named_people.ME:
-        raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
     made = users.create_user(
         visit.instance,
         visit.actor,
@@ -193,7 +191,7 @@ def reset_proofs(visit: Visit) -> Response:
 def going(visit: Visit) -> Response:
     """What goes with a person, before anything does."""
     preview = offboarding.preview(visit.instance, visit.actor, visit.path["name"])
-    return visit.show("offboard.html", going=preview, counted=offboarding.counted(preview.gone))
+    return visit.show("offboard.html", plan=preview, counted=offboarding.counted(preview.gone))
 
 
 def offboard(visit: Visit) -> Response:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from keyrack.core.instance import Instance
-from keyrack.core.people import carried, provider_rules
+from keyrack.core.people import browser_state, provider_rules
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.web.api import address_of
 from keyrack.web.console import pages_sign_in, safety
@@ -40,7 +40,7 @@ def begin(visit: Visit) -> Response:
     linking = visit.actor.user_id if visit.session and visit.query.get("link") else None
     held = {"state": begun.state, "nonce": begun.nonce, "verifier": begun.verifier, "link": linking}
     onward = "/settings/sign-in" if linking else safety.local_path(visit.query.get("next", "") or "/")
-    value = safety.with_path(carried.pack(visit.instance, PURPOSE, held, lasts=LASTS), onward)
+    value = safety.with_path(browser_state.pack(visit.instance, PURPOSE, held, lasts=LASTS), onward)
     response = RedirectResponse(begun.address, 303)
     safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=900)
     return response
@@ -49,7 +49,7 @@ def begin(visit: Visit) -> Response:
 def come_back(visit: Visit) -> Response:
     """Back from the provider, with its code."""
     text, onward = safety.without_path(safety.cookie(visit.instance, visit.request, safety.STEP))
-    held = carried.unpack(visit.instance, PURPOSE, text)
+    held = browser_state.unpack(visit.instance, PURPOSE, text)
     begun_elsewhere = Refusal(
         Kind.UNAUTHENTICATED,
         "sign-in-elsewhere",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from keyrack.core.people import first_visit, passkeys, sign_in, web_sessions
-from keyrack.core.people.sign_in import Half
+from keyrack.core.people.sign_in import PendingSignIn
 from keyrack.errors import Kind, Refusal
 from keyrack.web.api import address_of
 from keyrack.web.console import place, safety
@@ -45,7 +45,7 @@ def enter(visit: Visit) -> Response:
             raise
         # The form asks for no domain, as other APIs do.
         raise Refusal(refusal.kind, refusal.code, "The user name or the password is wrong.") from None
-    if isinstance(begun, Half):
+    if isinstance(begun, PendingSignIn):
         response = visit.go("/login/second")
         value = safety.with_path(begun.carried, _onward(visit))
         safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=600)
@@ -58,8 +58,8 @@ def enter(visit: Visit) -> Response:
 
 def second(visit: Visit) -> Response:
     """The form for the second proof."""
-    carried, onward = _half(visit)
-    number = sign_in.half_of(visit.instance, carried)
+    carried, onward = _pending(visit)
+    number = sign_in.pending(visit.instance, carried)
     if number is None:
         return visit.go("/login")
     here = place.of(visit)
@@ -69,7 +69,7 @@ def second(visit: Visit) -> Response:
 
 def enter_code(visit: Visit) -> Response:
     """Sign in by the second proof."""
-    carried, onward = _half(visit)
+    carried, onward = _pending(visit)
     address, browser = address_of(visit.request), _browser(visit)
     answer, here = visit.form.text("answer"), place.of(visit)
     if answer and here is not None:
@@ -120,7 +120,7 @@ def _browser(visit: Visit) -> str:
     return visit.request.headers.get("user-agent", "")
 
 
-def _half(visit: Visit) -> tuple[str, str]:
+def _pending(visit: Visit) -> tuple[str, str]:
     """What the browser carried from the password, and where it wanted to go."""
     return safety.without_path(safety.cookie(visit.instance, visit.request, safety.STEP))
 

@@ -32,7 +32,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "key-policy": ("key_policy",),
     "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
     "offboardings": ("offboardings",),
-    "people": ("groups", "key_sources", "offboardings", "user_keys"),
+    "people": ("people", "key_sources", "offboardings", "user_keys"),
     "rehearsals": ("rehearsals",),
     "repositories": ("repositories",),
     "request-rules": ("requests",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyrack.core.keys import changing_grants, grants, standing_grants
 from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
-from keyrack.web.native import shapes_people as shapes
+from keyrack.web.native import shapes_grants as shapes
 from keyrack.web.native.calls import endpoint
 from keyrack.web.native.shapes import Window
 

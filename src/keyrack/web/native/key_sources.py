@@ -43,14 +43,13 @@ def _may_change(call: Call) -> None:
     key_sources.may_change(call.instance, call.actor, call.path["name"], own=own)
 
 
-OWN = "codeartsrepo::createUserSSHkey"
 ENDPOINTS = (
     endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
     endpoint(
         "POST",
         "/people/{name}/key-sources/sync",
         sync_key_sources,
-        OWN,
+        user_keys.ADD,
         answers=shapes.KeySources,
         first=_may_change,
     ),
@@ -59,10 +58,10 @@ ENDPOINTS = (
         "PUT",
         "/people/{name}/key-sources/{kind}",
         put_key_source,
-        OWN,
+        user_keys.ADD,
         takes=shapes.NewKeySource,
         answers=shapes.KeySource,
         first=_may_change,
     ),
-    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN, first=_may_change),
+    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, user_keys.ADD, first=_may_change),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyrack.core.hosts import refused_logins
 from keyrack.core.keys import changing_grants, grants, renewals, user_keys
 from keyrack.web.api import Call
-from keyrack.web.native import shapes_groups, shapes_keys, shapes_people
+from keyrack.web.native import shapes_grants, shapes_keys, shapes_people
 from keyrack.web.native.calls import endpoint
 from keyrack.web.native.shapes_keys import Renewal
 
@@ -19,18 +19,18 @@ def renew_credential(call: Call, new: Renewal) -> shapes_keys.Credential:
     return shapes_keys.credential(made, logins)
 
 
-def renew_key(call: Call, new: Renewal) -> shapes_groups.OwnKey:
+def renew_key(call: Call, new: Renewal) -> shapes_people.OwnKey:
     """Give a user's key another end, under the same id"""
     made = renewals.key(call.instance, call.actor, call.ids["key"], expires_at=new.expires_at, duration=new.duration)
-    return shapes_groups.own_key(made)
+    return shapes_people.own_key(made)
 
 
-def renew_grant(call: Call, new: Renewal) -> shapes_people.Grant:
+def renew_grant(call: Call, new: Renewal) -> shapes_grants.Grant:
     """Give a grant another end, under the same id"""
     made = changing_grants.renew(
         call.instance, call.actor, call.ids["grant"], expires_at=new.expires_at, duration=new.duration
     )
-    return shapes_people.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
+    return shapes_grants.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
 
 
 ENDPOINTS = (
@@ -49,8 +49,8 @@ ENDPOINTS = (
         renew_key,
         user_keys.ADD,
         takes=Renewal,
-        answers=shapes_groups.OwnKey,
+        answers=shapes_people.OwnKey,
         first=lambda call: renewals.may_renew_key(call.instance, call.actor, call.ids["key"]),
     ),
-    endpoint("POST", "/grants/{grant}/renew", renew_grant, "grants:write", takes=Renewal, answers=shapes_people.Grant),
+    endpoint("POST", "/grants/{grant}/renew", renew_grant, "grants:write", takes=Renewal, answers=shapes_grants.Grant),
 )

@@ -45,7 +45,10 @@ class KeyForMany(KeyRequest):
     username: Annotated[str, about("As which system user it logs in on each.", "deploy")]
     publicKey: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]  # noqa: N815 — the call's own word
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
-    temporary: Annotated[bool, about("Whether it ends by itself after the instance's hours.", False)] = False
+    temporary: Annotated[
+        bool,
+        about("Whether it ends after the instance's hours where no end is given, and drop-temporary drops it.", False),
+    ] = False
     expires_at: Annotated[
         End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
     ] = None

@@ -45,10 +45,13 @@ from keyrack.web.native.shapes import (
 class NewCredential(KeyRequest):
     """A key for a system user of a server."""
 
-    label: Annotated[str, about("What the key is called; one of its kind on a system user.", "laptop")]
+    label: Annotated[str, about("What the key is called; one of its kind on a server.", "laptop")]
     username: Annotated[str, about("As which system user it logs in.", "deploy")]
     public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
-    temporary: Annotated[bool, about("Whether the offline policy drop-temporary drops it.", False)] = False
+    temporary: Annotated[
+        bool,
+        about("Whether it ends after the instance's hours where no end is given, and drop-temporary drops it.", False),
+    ] = False
     expires_at: Annotated[
         End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
     ] = None
@@ -248,7 +251,7 @@ class DamagedRowsAsked(Query):
 class DamagedRow(Answer):
     """A row that is not as Keyrack wrote it."""
 
-    row: Annotated[str, about("Its name.", "grant:1")]
+    row: Annotated[str, about("Its name.", "grants:1")]
     what: Annotated[str, about("What it says now.", "grant of user alice as root on server web-1")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from keyrack.core.people.offboarding import Going, Progress, counted, went
+from keyrack.core.people.offboarding import OffboardingPlan, Progress, counted, went
 from keyrack.core.people.offboarding_undo import UndoneOffboarding
 from keyrack.web.native.shapes import (
     Answer,
@@ -170,12 +170,12 @@ def _gone(gone: Any) -> Gone:
     return Gone.model_validate({"key_sources": [], "requests": [], **gone})
 
 
-def preview(going: Going) -> Offboarding:
+def preview(plan: OffboardingPlan) -> Offboarding:
     """What would go with a person."""
     return Offboarding(
         id=None,
         preview=True,
-        user=going.user.name,
+        user=plan.user.name,
         done=False,
         words="nothing was changed",
         asked_by="",
@@ -184,9 +184,9 @@ def preview(going: Going) -> Offboarding:
         undo_until=None,
         undone_at=None,
         undone_by=None,
-        gone=_gone(going.gone),
-        gone_words=counted(going.gone),
-        stays=Stays(deploy_keys=going.deploy_keys, credentials=going.credentials),
+        gone=_gone(plan.gone),
+        gone_words=counted(plan.gone),
+        stays=Stays(deploy_keys=plan.deploy_keys, credentials=plan.credentials),
         servers=[],
         git=[],
     )

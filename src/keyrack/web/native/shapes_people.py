@@ -1,227 +1,116 @@
-"""Grants and API tokens: what calls take and answer; must call no use case."""
+"""Users and their own keys: what calls take and answer; must call no use case, and holds no secret."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Literal
 
-from keyrack.core.keys.grants import Given, GrantNames
-from keyrack.core.people.api_tokens import NewApiToken
-from keyrack.model import Grant as GrantRecord
-from keyrack.store.people.tokens import Bearer
+from keyrack.model import User
+from keyrack.model import UserKey as UserKeyRecord
 from keyrack.web.native.shapes import (
     Answer,
     End,
+    Fingerprint,
     Flag,
     Id,
+    KeyRequest,
     Listed,
-    Moment,
-    PerPage,
-    Query,
+    PublicKey,
     Request,
-    Restrictions,
     Time,
     about,
     time,
     time_or_null,
 )
 
+RoleName = Literal["owner", "admin", "member", "auditor"]
 
-class WantedGrant(Request):
-    """Who may log in where: a user or a group, on a server, on servers with a tag or on all."""
 
-    user: Annotated[str | None, about("A user, by name; or name a group.", "alice")] = None
-    group: Annotated[str | None, about("A group, by name.", None)] = None
-    server: Annotated[str | int | None, about("A server, by name or id; or name a tag.", "web-1")] = None
-    tag: Annotated[str | None, about("All servers with this tag, now and later.", None)] = None
-    all: Annotated[bool, about("Whether all servers of the workspace are meant, now and later.", False)] = False
-    system_user: Annotated[str, about("As which system user.", "deploy")]
-    starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
+KindName = Literal["person", "service"]
+
+
+class PersonChange(Request):
+    """A user as wanted; what is left out stays, or is what a new user has."""
+
+    role: Annotated[RoleName | None, about("What the user is: an auditor reads everything.", "member")] = None
+    kind: Annotated[KindName | None, about("A person, or a program.", "person")] = None
+    policies: Annotated[list[str] | None, about("What else the user may, as patterns.", ["codeartsrepo::*"])] = None
+    disabled: Annotated[bool | None, about("Whether the user is shut out.", False)] = None
+
+
+class Person(Answer):
+    """A user."""
+
+    id: Annotated[Id, about("Its id.")]
+    name: Annotated[str, about("The name.", "alice")]
+    role: Annotated[RoleName, about("What the user is.", "member")]
+    kind: Annotated[KindName, about("A person, or a program.", "person")]
+    policies: Annotated[list[str], about("What else the user may.", ["codeartsrepo::*"])]
+    disabled: Annotated[Flag, about("Whether the user is shut out.")]
+    disabled_at: Annotated[Time | None, about("Since when the user is shut out.", None)]
+    created_at: Annotated[Time, about("Since when there is the user.")]
+
+
+class NewOwnKey(KeyRequest):
+    """A key of one's own."""
+
+    title: Annotated[str | None, about("What it is called.", "laptop")] = None
+    public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
     expires_at: Annotated[
         End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
     ] = None
-    restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
-    reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
-    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
-
-
-class NewGrant(WantedGrant):
-    """A grant to give, for a while from now on where it says for how long."""
-
     duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
-class GrantChange(Request):
-    """What is to change of a grant; what is left out stays."""
+class WantedKey(KeyRequest):
+    """A key that a user is to have."""
 
-    restrictions: Annotated[Restrictions | None, about("All that the keys are restricted to; {} for nothing.")] = None
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; null for no end.", None)
-    ] = None
-    duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
-    reason: Annotated[str | None, about("Why, for those who ask later; null for none.", "release 12")] = None
+    title: Annotated[str | None, about("What it is called.", "laptop")] = None
+    public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone; none for no end.", None)] = None
 
 
-class Grant(Answer):
-    """Who may log in where."""
+class OwnKey(Answer):
+    """A key of one's own."""
 
     id: Annotated[Id, about("Its id.")]
-    user: Annotated[str | None, about("The user.", "alice")]
-    group: Annotated[str | None, about("The group.", None)]
-    server: Annotated[str | None, about("The server.", "web-1")]
-    server_id: Annotated[Id | None, about("The server's id.")]
-    tag: Annotated[str | None, about("The tag.", None)]
-    all: Annotated[Flag, about("Whether it is for all servers of the workspace.")]
-    system_user: Annotated[str, about("As which system user.", "deploy")]
-    starts_at: Annotated[Time | None, about("When it begins; null for when it was given.")]
+    title: Annotated[str | None, about("What it is called.", "laptop")]
+    fingerprint: Annotated[Fingerprint | None, about("Its fingerprint.")]
+    public_key: Annotated[PublicKey | None, about("The key as it was registered.")]
+    created_at: Annotated[Time, about("When it was registered.")]
     expires_at: Annotated[Time | None, about("When it ends.")]
-    restrictions: Annotated[Restrictions, about("What the keys may do; {} for everything.")]
-    reason: Annotated[str | None, about("Why it was given.", "release 12")]
-    break_glass: Annotated[Flag, about("Whether its use is an alarm.")]
-    created_at: Annotated[Time, about("When it was given.")]
+    frozen: Annotated[Flag, about("Whether it opens nothing new until it is confirmed.")]
 
 
-class GivenGrant(Grant):
-    """A grant that was given just now."""
-
-    untagged: ClassVar[frozenset[str]] = frozenset({"note"})
-
-    note: Annotated[str | None, about("What to know: that it opens nothing yet, or that there is the same.", None)]
+class PersonPage(Listed[Person]):
+    """A page of users."""
 
 
-class Token(Answer):
-    """A token of the API, never its secret."""
-
-    untagged: ClassVar[frozenset[str]] = frozenset({"last_used_at"})
-
-    id: Annotated[Id, about("Its id.")]
-    name: Annotated[str, about("What it is called.", "ci")]
-    user: Annotated[str, about("Whose it is.", "alice")]
-    scopes: Annotated[list[str], about("What it may be used for.", ["servers:*"])]
-    created_at: Annotated[Time, about("When it was made.")]
-    expires_at: Annotated[Time | None, about("When it ends.")]
-    last_used_at: Annotated[Time | None, about("When it was last used, to the hour.")]
+class OwnKeyPage(Listed[OwnKey]):
+    """A page of keys."""
 
 
-class WantedToken(Request):
-    """A token that is to stand."""
-
-    name: Annotated[str, about("What it is called.", "ci")]
-    scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
-    user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
-
-
-class NewToken(WantedToken):
-    """A token to be made."""
-
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
-
-
-class Rotation(Request):
-    """How a token gets a new secret."""
-
-    overlap: Annotated[str, about("For how long the old one goes on, such as 24h; 0s for not at all.", "24h")] = "0s"
-
-
-class MadeToken(Token):
-    """A new token, with its secret, which is shown this once."""
-
-    untagged: ClassVar[frozenset[str]] = Token.untagged | {"token", "replaces", "replaced_ends_at"}
-
-    token: Annotated[str, about("The token itself. It is shown this once.", "kr_EXAMPLE")]
-    replaces: Annotated[Id | None, about("The id of the token that it takes the place of, if it does.")]
-    replaced_ends_at: Annotated[Time | None, about("When that one ends.")]
-
-
-class StandingToken(Token):
-    """A token that stands, with its secret where it was made just now."""
-
-    untagged: ClassVar[frozenset[str]] = Token.untagged | {"token"}
-
-    token: Annotated[str | None, about("The token itself, where this call made it. It is shown this once.", None)]
-
-
-class GrantPage(Listed[Grant]):
-    """A page of grants."""
-
-
-class TokenPage(Listed[Token]):
-    """A page of tokens."""
-
-
-class TokenOfInstance(Token):
-    """A token of the API of one of all workspaces."""
-
-    workspace: Annotated[str, about("In which workspace.", "acme")]
-
-
-class InstanceTokenPage(Listed[TokenOfInstance]):
-    """A page of the tokens of all workspaces."""
-
-
-class InstanceTokensAsked(Query):
-    """Which part of the tokens of all workspaces."""
-
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
-
-
-def token_of_instance(bearer: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:
-    """A token of one of all workspaces; workspaces: their names."""
-    return TokenOfInstance(**token(bearer).model_dump(), workspace=workspaces.get(bearer.token.workspace_id, "?"))
-
-
-def grant(given: GrantRecord, names: GrantNames) -> Grant:
-    """A grant; names: of the users, groups and servers that grants name."""
-    return Grant(
-        id=given.id,
-        user=names.users.get(given.user_id or 0),
-        group=names.groups.get(given.group_id or 0),
-        server=names.servers.get(given.server_id or 0),
-        server_id=given.server_id,
-        tag=given.tag,
-        all=bool(given.all_servers),
-        system_user=given.system_user,
-        starts_at=time_or_null(given.starts_at),
-        expires_at=time_or_null(given.expires_at),
-        restrictions=dict(given.restrictions),
-        reason=given.reason,
-        break_glass=bool(given.break_glass),
-        created_at=time(given.created_at),
+def person(user: User) -> Person:
+    """A user."""
+    return Person(
+        id=user.id,
+        name=user.name,
+        role=user.role.value,
+        kind="service" if user.kind == "service" else "person",
+        policies=list(user.policies),
+        disabled=user.disabled_at is not None,
+        disabled_at=time_or_null(user.disabled_at),
+        created_at=time(user.created_at),
     )
 
 
-def given_grant(made: Given, names: GrantNames) -> GivenGrant:
-    """A grant that was given just now, with what is to be known of it."""
-    return GivenGrant(**grant(made.grant, names).model_dump(), note=made.note)
-
-
-def token(bearer: Bearer) -> Token:
-    """A token of the API."""
-    held = bearer.token
-    return Token(
-        id=held.id,
-        name=held.name,
-        user=bearer.user.name,
-        scopes=list(held.scopes),
-        created_at=time(held.created_at),
-        expires_at=time_or_null(held.expires_at),
-        last_used_at=time_or_null(held.last_used_at),
-    )
-
-
-def standing_token(record: NewApiToken) -> StandingToken:
-    """A token that stands."""
-    return StandingToken(**token(record.bearer).model_dump(), token=record.secret or None)
-
-
-def made_token(made: NewApiToken) -> MadeToken:
-    """A new token, this once with its secret."""
-    return MadeToken(
-        **token(made.bearer).model_dump(),
-        token=made.secret,
-        replaces=None if made.replaced is None else made.replaced.id,
-        replaced_ends_at=None if made.replaced is None else time_or_null(made.replaced.expires_at),
+def own_key(key: UserKeyRecord) -> OwnKey:
+    """A key of one's own."""
+    return OwnKey(
+        id=key.id,
+        title=key.title,
+        fingerprint=key.fingerprint,
+        public_key=key.line,
+        created_at=time(key.created_at),
+        expires_at=time_or_null(key.expires_at),
+        frozen=key.frozen,
     )

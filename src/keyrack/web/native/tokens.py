@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyrack.core.people import api_tokens, tokens
 from keyrack.web.api import Call
-from keyrack.web.native import shapes_people as shapes
+from keyrack.web.native import shapes_tokens as shapes
 from keyrack.web.native.calls import endpoint
 from keyrack.web.native.shapes import Window
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyrack.core.keys import last_uses, standing_user_keys, user_keys
 from keyrack.web.api import Call
-from keyrack.web.native import shapes_groups, shapes_keys
+from keyrack.web.native import shapes_keys, shapes_people
 from keyrack.web.native.calls import endpoint
 from keyrack.web.native.shapes import Window
 
@@ -19,12 +19,12 @@ def list_keys_of_person(call: Call, asked: Window) -> shapes_keys.UserKeyPage:
     return _page(call, call.path["person"], asked)
 
 
-def put_own_key(call: Call, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+def put_own_key(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
     """Have a key of one's own, the one that there is or a new one"""
     return _put(call, None, wanted)
 
 
-def put_key_of_person(call: Call, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+def put_key_of_person(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
     """Let a user have a key, the one that there is or a new one"""
     return _put(call, call.path["person"], wanted)
 
@@ -41,7 +41,7 @@ def _page(call: Call, user: str | None, asked: Window) -> shapes_keys.UserKeyPag
     )
 
 
-def _put(call: Call, person: str | None, wanted: shapes_groups.WantedKey) -> shapes_groups.OwnKey:
+def _put(call: Call, person: str | None, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
     made = standing_user_keys.put(
         call.instance,
         call.actor,
@@ -50,7 +50,7 @@ def _put(call: Call, person: str | None, wanted: shapes_groups.WantedKey) -> sha
         public_key=wanted.public_key,
         expires_at=wanted.expires_at,
     )
-    return shapes_groups.own_key(made)
+    return shapes_people.own_key(made)
 
 
 OWN, OF_PERSON = "/people/me/keys", "/people/{person}/keys"
@@ -68,8 +68,8 @@ ENDPOINTS = (
         OWN,
         put_own_key,
         user_keys.ADD,
-        takes=shapes_groups.WantedKey,
-        answers=shapes_groups.OwnKey,
+        takes=shapes_people.WantedKey,
+        answers=shapes_people.OwnKey,
         shown_at="/people/me/keys/{id}",
     ),
     endpoint("GET", OF_PERSON, list_keys_of_person, "people:read", asks=Window, answers=shapes_keys.UserKeyPage),
@@ -78,8 +78,8 @@ ENDPOINTS = (
         OF_PERSON,
         put_key_of_person,
         "people:write",
-        takes=shapes_groups.WantedKey,
-        answers=shapes_groups.OwnKey,
+        takes=shapes_people.WantedKey,
+        answers=shapes_people.OwnKey,
     ),
     endpoint(
         "DELETE",

@@ -49,11 +49,11 @@ def _in_order(endpoint: Endpoint) -> Endpoint:
     def answered(call: Call) -> Response:
         try:
             return endpoint.handler(call)
-        except Unprocessable as refusal:
-            raise refuse_call(
-                call.instance, call.actor, endpoint.action, refusal, there=partial(_is_there, call)
-            ) from None
         except Refusal as refusal:
+            if isinstance(refusal, Unprocessable) and not refusal.recorded:
+                raise refuse_call(
+                    call.instance, call.actor, endpoint.action, refusal, there=partial(_is_there, call)
+                ) from None
             if refusal.kind is not Kind.INVALID:
                 raise
             if endpoint.action and policy.may(call.actor, endpoint.action) is not None:

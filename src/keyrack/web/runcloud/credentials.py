@@ -6,7 +6,6 @@ from functools import partial
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core import validation
 from keyrack.core.keys import credentials, openings
 from keyrack.web import answers
 from keyrack.web.api import Call, Endpoint
@@ -30,19 +29,11 @@ def add_credential(call: Call) -> Response:
     username = fields.text("username")
     public_key = fields.text("publicKey")
     temporary = fields.boolean("temporary", default=False)
-    if not fields.good:
-        # The core would not be asked any more, and its words on the other fields belong into the same answer.
-        fields.accepts("username", validation.account)
-        fields.accepts("publicKey", partial(validation.public_key, call.instance, call.actor.workspace_id))
-    fields.check()
-    credential = credentials.add(
-        call.instance,
-        call.actor,
-        call.ids["serverId"],
-        label=label,
-        username=username,
-        public_key=public_key,
-        temporary=temporary,
+    add = partial(credentials.add, call.instance, call.actor, call.ids["serverId"])
+    wrong = partial(credentials.wrong_fields, call.instance, call.actor, call.ids["serverId"])
+    credential = fields.through(
+        partial(add, label=label, username=username, public_key=public_key, temporary=temporary),
+        partial(wrong, label=label or None, username=username or None, public_key=public_key or None),
     )
     return answers.JsonAnswer(shapes.credential(call, credential))
 

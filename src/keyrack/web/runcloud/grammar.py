@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -42,12 +42,15 @@ FORM_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 class Unprocessable(Refusal):
-    """Fields that cannot be accepted, all of them at once; errors: field -> texts, in the order they were read."""
+    """Fields that cannot be accepted, all of them at once; errors: field -> texts, in the order they were read;
+    recorded: whether the core refused one of them itself, and left an event.
+    """
 
-    def __init__(self, errors: Mapping[str, list[str]]) -> None:
+    def __init__(self, errors: Mapping[str, list[str]], *, recorded: bool) -> None:
         first = next(iter(errors))
         super().__init__(Kind.INVALID, "invalid", errors[first][0], field=first)
         self.errors = dict(errors)
+        self.recorded = recorded
 
 
 class Fields:
@@ -56,9 +59,11 @@ class Fields:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._errors: dict[str, list[str]] = {}
+        self._read: list[str] = []
 
     def text(self, name: str) -> str:
         """A field that must be there and be text."""
+        self._read.append(name)
         value = self._call.body.get(name)
         if value is None or value == "":
             self.wrong(name, f"The {name} field is required.")
@@ -66,11 +71,13 @@ class Fields:
 
     def text_or_none(self, name: str) -> str | None:
         """A field that may be missing, null or empty, which is all the same."""
+        self._read.append(name)
         value = self._call.body.get(name)
         return None if value is None or value == "" else self._as_text(name, value)
 
     def boolean(self, name: str, *, default: bool) -> bool:
         """true or false; in a form also 1 and 0, which is what forms have for it."""
+        self._read.append(name)
         value = self._call.body.get(name, default)
         if self._call.strings and isinstance(value, str):
             value = FORM_BOOLEANS.get(value, value)
@@ -87,23 +94,36 @@ class Fields:
         """Note what is wrong with a field."""
         self._errors.setdefault(name, []).append(text)
 
-    def accepts(self, name: str, rule: Callable[[Any], object]) -> None:
-        """Let one of the core's rules judge a field that was fine so far."""
-        if name not in self._errors:
-            try:
-                rule(self._call.body[name])
-            except Refusal as refusal:
-                self.wrong(name, words(refusal))
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing was wrong so far."""
-        return not self._errors
-
-    def check(self) -> None:
-        """Raise Unprocessable if anything was wrong."""
+    def through(self, use_case: Callable[[], T], wrong: Callable[[], Iterable[Refusal]]) -> T:
+        """What a use case answers. Where fields were wrong before it, or it refuses one, which it does for the first
+        that it finds, Unprocessable is raised with all that `wrong`, asked then, finds as well.
+        """
         if self._errors:
-            raise Unprocessable(self._errors)
+            self._refused(wrong())
+            self.check()
+        try:
+            return use_case()
+        except Refusal as refusal:
+            if refusal.kind not in (Kind.INVALID, Kind.TAKEN):
+                raise
+            self._refused((refusal, *wrong()))
+            self.check(recorded=True)
+            raise
+
+    def check(self, *, recorded: bool = False) -> None:
+        """Raise Unprocessable if anything was wrong; recorded: as it has it."""
+        if self._errors:
+            order = {name: place for place, name in enumerate(self._read)}
+            errors = sorted(self._errors.items(), key=lambda error: order.get(error[0], len(order)))
+            raise Unprocessable(dict(errors), recorded=recorded)
+
+    def _refused(self, refusals: Iterable[Refusal]) -> None:
+        """Note what the core says of fields that were fine so far."""
+        noted = set(self._errors)
+        for refusal in refusals:
+            name = SPELLINGS.get(refusal.field or "body", refusal.field or "body")
+            if name not in noted and words(refusal) not in self._errors.get(name, ()):
+                self.wrong(name, words(refusal))
 
     def _as_text(self, name: str, value: Any) -> str:
         if isinstance(value, str) or value is None:

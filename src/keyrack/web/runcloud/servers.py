@@ -46,10 +46,10 @@ def create_server(call: Call) -> Response:
     fields = Fields(call)
     name, address = fields.text("name"), fields.text("ipAddress")
     provider = fields.text_or_none("provider")
-    if not fields.good:
-        fields.accepts("ipAddress", servers.host_address)
-    fields.check()
-    server = servers.create(call.instance, call.actor, name=name, address=address, provider=provider)
+    server = fields.through(
+        partial(servers.create, call.instance, call.actor, name=name, address=address, provider=provider),
+        partial(servers.wrong_fields, name=name or None, address=address or None, provider=provider),
+    )
     return JSONResponse(shapes.server(call.instance, server))
 
 

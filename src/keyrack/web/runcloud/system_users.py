@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import system_users
@@ -25,8 +27,11 @@ def create_system_user(call: Call) -> Response:
     fields = Fields(call)
     username = fields.text("username")
     password = fields.text_or_none("password")
-    fields.check()
-    user = system_users.create(call.instance, call.actor, call.ids["serverId"], username=username, password=password)
+    create = partial(system_users.create, call.instance, call.actor, call.ids["serverId"])
+    user = fields.through(
+        partial(create, username=username, password=password),
+        partial(system_users.wrong_fields, username=username or None, password=password),
+    )
     return JSONResponse(shapes.system_user(user))
 
 

@@ -49,7 +49,7 @@ cache_credentials = true
 """
 
 
-class Directory:
+class LdapDirectory:
     """The directory of one host."""
 
     def __init__(self, host: DebianHost) -> None:

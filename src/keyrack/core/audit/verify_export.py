@@ -1,5 +1,5 @@
-"""Looks through an export of the audit log for what was changed in it; needs neither database nor instance, and must
-mend nothing.
+"""Verifies an export of the audit log: what was changed in it; needs neither database nor instance, and must mend
+nothing.
 
 An export is lines of JSON: a head, a record each, after each block of records their signed hashes, and last the signed
 checkpoint. The first record that is not as it was is named, as everything after it may follow from it.
@@ -22,7 +22,7 @@ MOST_WAITING = 8 * BLOCK
 """So many records without signed hashes are too many, whoever wrote them."""
 LONGEST_LINE = 16 * 1024 * 1024
 """In bytes. A record, and the hashes of a block, are far below."""
-_NONE = {
+_OTHER_FORMATS = {
     b"\x1f\x8b": "it is packed by gzip; unpack it before: gzip -dc FILE | keyrack audit verify --export -",
     b"(\xb5/\xfd": "it is packed by zstd; unpack it before: zstd -dc FILE | keyrack audit verify --export -",
     b"\xfd7zXZ": "it is packed by xz; unpack it before: xz -dc FILE | keyrack audit verify --export -",
@@ -32,14 +32,14 @@ _NONE = {
     b"\xfe\xff": "it is UTF-16, as a shell of Windows writes it; an export is UTF-8",
     b"SQLite format 3": "it is a database, and no export of one",
 }
-"""How a file begins that is none, and what it is."""
+"""How a file begins that is no export, and what it is."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Verified = Callable[[str, str], bool]
 """Whether a text has this signature, for the audit log."""
 OnProgress = Callable[[int], None]
 
 
-class NoExport(ValueError):
+class NotAnExport(ValueError):
     """A file is no export at all, so that nothing can be said of a log."""
 
 
@@ -96,33 +96,33 @@ def unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
 def lines_of(file: BinaryIO) -> Iterator[str]:
     """The lines of a file, without what an editor puts before and behind them; what is no UTF-8 stays to be found.
 
-    Never more of it is in memory than LONGEST_LINE. Raises NoExport with words.
+    Never more of it is in memory than LONGEST_LINE. Raises NotAnExport with words.
     """
     line = file.readline(LONGEST_LINE + 1)
     if not line:
-        raise NoExport("it is empty")
-    for beginning, what in _NONE.items():
+        raise NotAnExport("it is empty")
+    for beginning, what in _OTHER_FORMATS.items():
         if line.startswith(beginning):
-            raise NoExport(what)
+            raise NotAnExport(what)
     line = line.removeprefix(_BYTE_ORDER_MARK)
     while line:
         yield line.decode("utf-8", "surrogateescape")
         line = file.readline(LONGEST_LINE + 1)
 
 
-def exported(
+def verify(
     lines: Iterable[str],
     signed: Verified,
     on_progress: OnProgress = lambda count: None,
     witnesses: Sequence[Signed] = (),
     key: str = "",
 ) -> Verification:
-    """Look through an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
+    """Verify an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
     witnesses: checkpoints that the log must go on from.
     """
     if problem := unsigned(witnesses, signed):
         return Verification(0, 0, problem)
-    reading = _Reading(signed, on_progress, KnownCheckpoints((), witnesses), key)
+    reading = _ExportReader(signed, on_progress, KnownCheckpoints((), witnesses), key)
     with_ends = False
     for number, line in enumerate(lines, start=1):
         with_ends = line.endswith("\n") if number == 1 else with_ends
@@ -162,8 +162,8 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-class _Reading:
-    """How far an export was looked through."""
+class _ExportReader:
+    """Reads an export line by line, and knows how far it is as it was."""
 
     def __init__(self, signed: Verified, on_progress: OnProgress, marks: KnownCheckpoints, key: str) -> None:
         self.tree, self.pruned = audit_tree.Frontier(), 0

@@ -17,7 +17,7 @@ AT_ONCE = 500
 OVERLAP = 2_000
 
 
-class Newest:
+class AcknowledgedWrites:
     """Looks with an instance of its own, as one more process would; closes it at the end."""
 
     def __init__(self, instance: Instance) -> None:

@@ -1,14 +1,12 @@
-"""Looks through the audit log in the database for what was changed, and writes exports of it; must mend nothing.
+"""Verifies the audit log in the database: what was changed in it; must mend nothing.
 
 The first record that is not as it was is named, as everything after it may follow from it. Each event has a seal, and
-each place in the chain one of its own; an export holds the hashes of each block of records, signed, so that a copy of
-it can be looked through by whoever knows the public key, without database and service (exports.py).
+each place in the chain one of its own.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,8 +15,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import table_look
-from keyrack.core.audit import chain, exports
-from keyrack.core.audit.exports import KnownCheckpoints, OnProgress, Verification, unsigned
+from keyrack.core.audit import chain
+from keyrack.core.audit.verify_export import KnownCheckpoints, OnProgress, Verification, unsigned
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
@@ -27,13 +25,12 @@ from keyrack.protocol.audit_tree import CheckpointProblem
 from keyrack.store.audit import audit_log
 from keyrack.store.audit.audit_log import Chained, Signed
 from keyrack.store.sealing import event_seals
-from keyrack.store.sealing.plain import encode
 
 
-def database(
+def verify(
     instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None, witnesses: Sequence[Signed] = ()
 ) -> Verification:
-    """Look through the log in the database; on_progress: hears how many records were looked at.
+    """Verify the log in the database; on_progress: hears how many records were looked at.
 
     witnesses: checkpoints kept elsewhere, that this log must go on from.
     """
@@ -46,7 +43,7 @@ def database(
         if problem := unsigned(witnesses, by_instance):
             return Verification(0, 0, problem)
         marks = KnownCheckpoints(attempt.read(audit_log.checkpoints), witnesses)
-        deleted = attempt.read(_deleted)
+        deleted = attempt.read(deleted_events)
         tree, parts, pruned = audit_tree.Frontier(), audit_log.TreeParts(), 0
         while True:
             first = tree.size
@@ -110,7 +107,7 @@ def _signed(instance: Instance, connection: Connection) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Deleted:
+class DeletedEvents:
     """Events that were deleted after they were kept long enough, as sound events in the chain say: all up to one, and
     of those that were not deleted in their order, up to which, and the first and last of those that stayed.
     """
@@ -119,13 +116,15 @@ class _Deleted:
     out_of_order: Sequence[tuple[int, Sequence[tuple[int, int]]]]
 
     def __contains__(self, event_id: int) -> bool:
+        """Whether an event was deleted so."""
         return event_id <= self.until or any(
             event_id <= until and not any(first <= event_id <= last for first, last in kept)
             for until, kept in self.out_of_order
         )
 
 
-def _deleted(connection: Connection) -> _Deleted:
+def deleted_events(connection: Connection) -> DeletedEvents:
+    """The events that the chain says were deleted for their age."""
     whole, out_of_order = 0, []
     for place in audit_log.places_of(connection, "instance:tidy"):
         if place.record is not None and place.sound and audit_tree.leaf(audit_log.text_of(place.record)) == place.hash:
@@ -135,10 +134,10 @@ def _deleted(connection: Connection) -> _Deleted:
                 out_of_order.append((until, [(first, last) for first, last in kept]))
             else:
                 whole = max(whole, until)
-    return _Deleted(whole, out_of_order)
+    return DeletedEvents(whole, out_of_order)
 
 
-def _wrong(place: Chained, expected: int, deleted: _Deleted) -> str:
+def _wrong(place: Chained, expected: int, deleted: DeletedEvents) -> str:
     """What is wrong with a place."""
     if place.position != expected:
         return f"the record at place {expected} is missing"
@@ -149,40 +148,3 @@ def _wrong(place: Chained, expected: int, deleted: _Deleted) -> str:
     if audit_tree.leaf(audit_log.text_of(place.record)) != place.hash:
         return f"event {place.event_id}, at place {expected}, was altered"
     return ""
-
-
-def export(instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None) -> Iterator[str]:
-    """The log as lines of JSON: a record each, after each block of them its hashes, signed, and last the checkpoint."""
-    with Attempt(instance, actor, "instance:tidy", "export the audit log", target_kind="event") as attempt:
-        newest = attempt.read(audit_log.newest)
-        deleted = attempt.read(_deleted)
-        size = 0 if newest is None else audit_tree.read(newest.text).size
-        yield json.dumps({"keyrack": "audit log", "key": instance.key.public_line, "records": size})
-        block: list[Chained] = []
-        position = 0
-        while position < size:
-            places = attempt.read(lambda connection, at=position: list(audit_log.places(connection, at)))  # type: ignore[misc]
-            for place in places[: size - position]:
-                record = None if place.record is None else json.loads(audit_log.text_of(place.record))
-                yield encode({"event": place.event_id, "place": place.position, "record": record})
-                block.append(place)
-                if len(block) == exports.BLOCK:
-                    yield _block(instance, place.position + 1, block, deleted)
-                    block = []
-            position += len(places[: size - position])
-            on_progress(position)
-            if not places:
-                break  # whoever verifies it is told what is missing
-        if block:
-            yield _block(instance, position, block, deleted)
-        if newest is not None:
-            yield json.dumps({"checkpoint": newest.text, "signature": newest.signature})
-
-
-def _block(instance: Instance, end: int, block: list[Chained], deleted: _Deleted) -> str:
-    """The signed hashes of some records; gone: by place the events that were deleted after they were kept long enough,
-    so that a record that others take out of an export is not taken for one of them.
-    """
-    gone = {str(one.position): one.event_id for one in block if one.record is None and one.event_id in deleted}
-    text = encode({"first": end - len(block), "gone": gone, "hashes": [one.hash.hex() for one in block]})
-    return json.dumps({"block": text, "signature": instance.key.sign(text, audit_tree.NAMESPACE)})

@@ -1,0 +1,105 @@
+"""What a workspace file says of repositories, compared with the workspace; must change nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyrack.core import validation
+from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.workspace.workspace_changes import Comparison, Execution, refuse_unknown, some
+from keyrack.core.workspace.workspace_text import (
+    WantedDeployKey,
+    WantedRepository,
+    wrong,
+)
+from keyrack.store.git.deploy_keys import DeployKey
+
+
+def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None:
+    """Add to the plan what brings a repository, its members and its protection to what the file says."""
+    refuse_unknown(wanted.place, "user", (name for name in wanted.members if name not in comparison.people_there))
+    state = comparison.state.repositories.get(wanted.path)
+    held = {comparison.user_names[user_id]: role for user_id, role in state.members.items()} if state else {}
+    if state is None:
+        for other in comparison.state.known_repositories:
+            if other.path == wanted.path:
+                raise wrong(wanted.place, "the path is another workspace's")
+            if other.id == wanted.id:
+                raise wrong(wanted.place, f"the id {wanted.id} is another repository's")
+    elif wanted.id not in (None, state.repository.id):
+        raise wrong(wanted.place, f"the repository has the id {state.repository.id}, which cannot be changed")
+    changed = {name: role for name, role in wanted.members.items() if held.get(name) is not role}
+    if state is None or changed:
+        roles = ", ".join(f"{name} {role.value}" for name, role in changed.items())
+        comparison.do(
+            f"{'create' if state is None else 'change'} repository {wanted.path}: {roles or 'no members'}",
+            lambda execution: _set_members(execution, wanted, exactly=False),
+        )
+    gone = sorted(held.keys() - wanted.members.keys())
+    if gone:
+        comparison.remove(
+            f"take {some(gone)} out of repository {wanted.path}",
+            lambda execution: _set_members(execution, wanted, exactly=True),
+        )
+    before = (state.repository.visibility, state.repository.protect_default) if state else (0, False)
+    after = (
+        before[0] if wanted.visibility is None else wanted.visibility,
+        before[1] if wanted.protect_default is None else wanted.protect_default,
+    )
+    if before != after:
+        comparison.do(
+            f"change repository {wanted.path}: visibility {after[0]}, protect_default {str(after[1]).lower()}",
+            lambda execution: repositories.change_at(
+                execution.instance, execution.actor, wanted.path, visibility=after[0], protect_default=after[1]
+            ),
+        )
+
+
+def compare_deploy_keys(comparison: Comparison, wanted: WantedRepository) -> None:
+    """Add to the plan what brings a repository's deploy keys to what the file says."""
+    if not wanted.has_deploy_keys:
+        return
+    state = comparison.state.repositories.get(wanted.path)
+    keys = (
+        {}
+        if state is None
+        else {key.fingerprint: key for key in comparison.state.deploy_keys.get(state.repository.id, ())}
+    )
+    for key in wanted.deploy_keys:
+        fingerprint = validation.key_line(comparison.instance, key.public_key).fingerprint
+        was = keys.pop(fingerprint, None)
+        if was is not None and (was.title, was.application, was.can_push) == (key.title, key.application, key.can_push):
+            continue
+        comparison.check_key(key.public_key)
+        if was is not None:
+            comparison.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
+        comparison.do(f"add deploy key {key.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, key))
+    for was in keys.values():
+        comparison.remove(f"delete deploy key {was.title} of {wanted.path}", _deleted(was))
+
+
+def _set_members(execution: Execution, wanted: WantedRepository, *, exactly: bool) -> None:
+    repositories.ensure(
+        execution.instance,
+        execution.actor,
+        path=wanted.path,
+        repository_id=wanted.id,
+        members={execution.users[name].id: role.value for name, role in wanted.members.items()},
+        exactly=exactly,
+    )
+
+
+def _added(path: str, wanted: WantedDeployKey) -> Callable[[Execution], object]:
+    return lambda execution: deploy_keys.add(
+        execution.instance,
+        execution.actor,
+        repositories.at(execution.instance, execution.actor, path).id,
+        title=wanted.title,
+        public_key=wanted.public_key,
+        application=wanted.application,
+        can_push=wanted.can_push,
+    )
+
+
+def _deleted(was: DeployKey) -> Callable[[Execution], object]:
+    return lambda execution: deploy_keys.delete(execution.instance, execution.actor, was.repository_id, was.id)
