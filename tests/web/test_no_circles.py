@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, text
 from starlette.requests import Request
 
 from keyrack.store.engine.shared_reads import LoneConnection
@@ -64,3 +65,12 @@ def test_a_look_leaves_no_circle(team: Service, number: int) -> None:
         for _ in range(5):
             assert team.call("GET", f"{KEYS}/{number}", token="token-of-olga").status_code in (200, 404)
     assert not [one for one in found if isinstance(one, (Request, LoneConnection, BaseException))]
+
+
+def test_a_question_of_two_statements_leaves_no_circle(team: Service) -> None:
+    def two(conn: Connection) -> int:
+        return int(conn.execute(text("SELECT 1")).scalar_one() + conn.execute(text("SELECT 2")).scalar_one())
+
+    with collected() as found:
+        assert team.instance.database.read(two) == 3
+    assert not [one for one in found if isinstance(one, BaseException)]

@@ -59,7 +59,8 @@ class PostgresqlReader:
                     result = self._ask_one(conn, question)
                     self._passed.pop(code, None)
                     return result
-                except MoreThanOne:
+                except MoreThanOne as wanted:
+                    wanted.__traceback__ = None  # a frame of SQLAlchemy's in it holds the error: a circle
                     self._pass_over(code)
             with conn.begin():
                 access_tree.begin(conn, reads=True)
