@@ -151,6 +151,36 @@ def test_no_large_table_is_read_whole(database: Database, name: str) -> None:
         assert not re.search(rf"(SCAN|Seq Scan on) ({LARGE})\b", one), one
 
 
+class _Undone(Exception):
+    """Ends a transaction of which nothing is to stay."""
+
+
+@pytest.mark.parametrize("limit", [30, 200])  # which nobody else asks for here: those plans are of other rows
+def test_a_page_is_not_planned_at_each_call(database: Database, limit: int) -> None:
+    """To plan it takes PostgreSQL longer than to read it, and it does so as long as it thinks that this pays."""
+    if database.dialect != "postgresql":
+        pytest.skip("SQLite plans a statement as it prepares it")
+    counted = (
+        "SELECT coalesce(sum(custom_plans), 0) FROM pg_prepared_statements"
+        " WHERE statement LIKE 'SELECT credentials.id%%LIMIT%%'"
+    )
+    plans: list[int] = []
+
+    def asked_often(connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE credentials SET server_id = 1")
+        connection.exec_driver_sql("ANALYZE credentials")
+        plans.append(connection.exec_driver_sql(counted).scalar_one())
+        for _ in range(12):
+            credential_lists.find_credentials(connection, 1, 1, at=NOW, offset=0, limit=limit)
+        plans.append(connection.exec_driver_sql(counted).scalar_one())
+        raise _Undone
+
+    with pytest.raises(_Undone):
+        database.write(asked_often)
+    before, after = plans
+    assert after - before == 5  # as many as PostgreSQL makes before it compares
+
+
 @pytest.mark.parametrize("name", ["credentials", "user_keys", "revocations", "system_users", "server_tags"])
 def test_a_look_through_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
     table = tables.metadata.tables[name]

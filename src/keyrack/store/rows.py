@@ -13,7 +13,7 @@ from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
 from keyrack.store import counts
-from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, placeholder
+from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, page_size, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.sealing import access_tree, sealed
 
@@ -109,7 +109,7 @@ class Paged(Generic[P]):
         marked = self._in_tree and not any(isinstance(one, str) for one in args)
         of = (self, *args, *kwargs.items())
         before = counts.known(connection, of) if marked else counts.NOT_COUNTED
-        bounds = {"offset": offset, "limit": limit, "handed_in": before.mark if marked else None}
+        bounds = {"offset": offset or None, "limit": page_size(limit), "handed_in": before.mark if marked else None}
         plan, rows = self._rows.raw(connection, *args, **bounds, **kwargs)
         if rows:
             mark, total = rows[0][-2:]

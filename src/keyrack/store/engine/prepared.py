@@ -25,10 +25,12 @@ from sqlalchemy import (
     Dialect,
     Executable,
     Insert,
+    Integer,
     LargeBinary,
     String,
     Text,
     bindparam,
+    literal_column,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -103,6 +105,25 @@ def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
 
 
 _NOTHING: Any = object()  # is no value
+
+
+class Written(int):
+    """A number that stands in the statement itself, which is another one for each such number: for the few usual ones.
+
+    What a plan that PostgreSQL keeps does not know of a statement it guesses; of a limit, that it is a tenth of all
+    there is. Such a plan looks dear, so that the server plans at each call, which takes longer than a page does.
+    """
+
+    __slots__ = ()
+
+
+USUAL_SIZES = frozenset({10, 15, 20, 25, 30, 40, 50, 100, 200})
+"""Rows of a page as nearly everybody asks for them."""
+
+
+def page_size(limit: int) -> int:
+    """The limit of a page, for a prepared question: a usual one stands in the statement."""
+    return Written(limit) if limit in USUAL_SIZES else limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +293,7 @@ class Statement:
 
 
 class Prepared(Generic[P]):
-    """A question whose statement is made once; arguments that are None, True or False choose between statements."""
+    """A question whose statement is made once; arguments that are None, a bool or Written choose among several."""
 
     def __init__(self, make: Callable[P, Executable]) -> None:
         self.__doc__ = make.__doc__
@@ -329,8 +350,7 @@ class Prepared(Generic[P]):
         return given
 
     def _statement(self, given: Mapping[str, Any]) -> Statement:
-        values = given.values()
-        shape = tuple([value if value is None or value is True or value is False else _BOUND for value in values])
+        shape = tuple([value if type(value) in _CHOOSING else _BOUND for value in given.values()])
         statement = self._statements.get(shape)
         if statement is None:
             with self._lock:
@@ -338,8 +358,8 @@ class Prepared(Generic[P]):
         return statement
 
     def _made(self, given: Mapping[str, Any]) -> Executable:
-        arguments: dict[str, Any] = {
-            name: value if value is None or isinstance(value, bool) else bindparam(_PREFIX + name)
+        arguments = {
+            name: _in_the_statement(value) if type(value) in _CHOOSING else bindparam(_PREFIX + name)
             for name, value in given.items()
         }
         make: Callable[..., Executable] = self._make
@@ -347,6 +367,13 @@ class Prepared(Generic[P]):
 
 
 _BOUND = object()
+_CHOOSING = frozenset({type(None), bool, Written})
+
+
+def _in_the_statement(value: Any) -> Any:
+    return literal_column(str(int(value)), Integer) if isinstance(value, Written) else value
+
+
 listeners: list[Callable[[str, Any], None]] = []
 """Each is called with a statement and its values before it runs: tests count them, and look at their plans.
 
@@ -357,8 +384,8 @@ Of the module, as statements are too: they are prepared when it is imported, bef
 def prepared(make: Callable[P, Executable]) -> Prepared[P]:
     """A question that is prepared once: make answers its statement, and must use its arguments as values alone.
 
-    An argument that is None, True or False is handed in as it is, so that it may decide what the statement says; lists
-    are compared by `among`.
+    An argument that is None, True or False is handed in as it is, so that it may decide what the statement says, and
+    one that is Written as that number; lists are compared by `among`.
     """
     return Prepared(make)
 

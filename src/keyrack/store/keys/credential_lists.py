@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, literal, or_, select, true
+from sqlalchemy import Connection, Select, func, literal, or_, select, true, type_coerce
 
 from keyrack.model import Credential, Page, Place, Window
 from keyrack.store import counts
-from keyrack.store.engine.prepared import prepared
+from keyrack.store.engine.prepared import page_size, prepared
 from keyrack.store.keys.credentials import credential_columns, credential_question, credential_records
 from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import matches, pattern, piece_after
 from keyrack.store.sealing import sums
 from keyrack.store.tables import credentials, servers, system_users
+from keyrack.store.tables.columns import EPOCH, Moment
 from keyrack.store.unchanged import kept
 
 
@@ -33,20 +34,23 @@ def _page_of_credentials(
     workspace_id: int,
     at: datetime,
     sought: str | None,
-    offset: int,
+    offset: int | None,
     limit: int,
     handed_in: bytes | None,
 ) -> Select[Any]:
     """The rows of a page, and beside each how many there are: for a server of this workspace, with one row, that has no
     credential, where there is none, and no row for any other server.
     """
-    chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery()
+    chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery("page")
     every = select(func.count()).select_from(credentials).where(credentials.c.server_id == server_id)
     if sought is not None:
         every = select(func.count()).select_from(_ids(server_id, at, sought).subquery())
     # Those that have ended are few, and an index has them; to look at each one's end would take longer.
     ended = select(func.count()).select_from(credentials)
-    ended = ended.where(credentials.c.server_id == server_id, credentials.c.expires_at <= at).correlate(None)
+    # With a beginning, and the time asked for: of both kinds of plans PostgreSQL thinks then that few have ended.
+    now = select(type_coerce(at, Moment)).scalar_subquery()
+    ended = ended.where(credentials.c.server_id == server_id, credentials.c.expires_at.between(EPOCH, now))
+    ended = ended.correlate(None)
     apart = literal(0) if sought is not None else ended.scalar_subquery()
     beside = (*counts.columns(servers.c.rows_sum, handed_in, every), apart.label("ended"))
     return (
@@ -120,7 +124,10 @@ def _find_credentials(
     of = ("credentials", server_id)
     before = counts.known(connection, of) if sought is None else counts.NOT_COUNTED
     handed_in = before.mark if sought is None else None
-    plan, rows = _page_of_credentials.raw(connection, server_id, workspace_id, at, sought, offset, limit, handed_in)
+    size = page_size(limit)
+    plan, rows = _page_of_credentials.raw(
+        connection, server_id, workspace_id, at, sought, offset or None, size, handed_in
+    )
     if not rows:
         return None
     *_, mark, total, ended = rows[0]
