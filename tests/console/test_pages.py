@@ -580,4 +580,4 @@ def test_who_may_only_read_is_offered_to_look(console: Service, people: dict[str
         assert "for access" in page
         assert "soon over" in page
         assert (">Renew</a>" in page) is offered
-        assert ('href="/requests">Look' in page) is offered, "who may not ask may not see that page"
+        assert ('aria-label="Look at the requests"' in page) is offered, "who may not ask may not see that page"

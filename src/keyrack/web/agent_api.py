@@ -108,7 +108,7 @@ def application(
 
 
 # In place of an answer: who asks took another run's place, or may be a copy.
-_SEAT = Response(status_code=409)
+_NEW_RUN = Response(status_code=409)
 _NOTHING_NEW = Response(status_code=204)
 
 
@@ -223,7 +223,7 @@ class _AgentCalls:
                     if not is_current:
                         await self._machines.hold(server_id, run, _caller_of(server_id))
                         answer = await self._look(request, contact, waiter)
-                        if answer is _SEAT:
+                        if answer is _NEW_RUN:
                             await self._machines.note_new_run(request, server_id, identity, _caller_of(server_id))
                             continue
                         if answer is not None:
@@ -276,7 +276,7 @@ class _AgentCalls:
         self._waiting.known.forget(server_id)
         await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
-            return _SEAT
+            return _NEW_RUN
         look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
