@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Optional, Protocol, cast
@@ -299,17 +298,14 @@ class WholeAnswer:
     __slots__ = ("_cycle",)
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        # Weak, as the cycle has this in its scope: each call else left a circle, and of one that waited long the
-        # garbage collector finds that only when it looks through all there is.
-        self._cycle = weakref.ref(cycle)
+        self._cycle = cycle
 
     @property
     def can_be_written(self) -> bool:
         """Whether there is nothing to wait for and nothing special about it."""
-        cycle = self._cycle()
+        cycle = self._cycle
         return (
-            cycle is not None
-            and cycle.keep_alive
+            cycle.keep_alive
             and not (cycle.response_started or cycle.disconnected or cycle.flow.write_paused)
             and cycle.scope["method"] != "HEAD"
         )
@@ -318,8 +314,7 @@ class WholeAnswer:
         """Write it; headers: Content-Length among them, unless there is no body. Raises ValueError for a line's end
         within one.
         """
-        cycle = self._cycle()
-        assert cycle is not None, "it is written while the request is answered"
+        cycle = self._cycle
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
         head = b"".join(lines)
         if not (head.count(b"\n") == head.count(b"\r") == len(lines)) or b"\0" in head:
