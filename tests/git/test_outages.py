@@ -88,6 +88,7 @@ def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: 
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)
         fill(site, alice, "acme/site", LONG)
+        wait_until(lambda: site.host.running == 0, "what was pushed to be over")
         with ThreadPoolExecutor(1) as pool:
             slow = alice.folder / "slow"
             under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
+import uvloop
 from sqlalchemy import text
 
-from keyrack.store.engine import group_commit, prepared
+from keyrack.store.engine import fibers, group_commit, prepared
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -128,6 +131,35 @@ def test_connections_that_broke_are_replaced(team: Service, url: str) -> None:
     assert got(team).status_code == 200
     assert added(team, "after-the-break").status_code == 200
     assert added(team, "after-the-break").status_code == 422
+
+
+def test_who_waits_is_told_all_of_a_connection_that_is_reset() -> None:
+    """A server that is killed with a question unread resets the connection, its last answer still to be read."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    read: list[bytes] = []
+
+    def until_it_ends(watch: fibers.DescriptorWatch) -> None:
+        while not read or read[-1]:
+            watch.until_readable(cast(fibers.Fiber, fibers.current()))
+            with suppress(ConnectionResetError):
+                read.append(ours.recv(3))
+
+    async def waited() -> None:
+        loop = asyncio.get_running_loop()
+        watch = fibers.DescriptorWatch(loop, ours.fileno(), lambda: None)
+        _, ended = fibers.begin(lambda: until_it_ends(watch), loop)
+        ours.send(b"a question that nobody reads")
+        theirs.send(b"answer")
+        theirs.close()
+        try:
+            await asyncio.wait_for(ended, 10)
+        finally:
+            watch.end()
+
+    with ours:
+        uvloop.run(waited())
+    assert read == [b"ans", b"wer", b""]
 
 
 def test_many_at_once_get_their_own_answers(team: Service) -> None:

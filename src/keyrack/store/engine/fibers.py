@@ -9,6 +9,7 @@ The event loop is spoken to outside of fibers alone: where one waits it leaves w
 from __future__ import annotations
 
 import contextvars
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -91,7 +92,9 @@ class DescriptorWatch:
     """Has an event loop look for what comes from a descriptor, of which one fiber at a time waits for it.
 
     To begin and end that for each answer takes five calls of the system, so it goes on for as long as the descriptor is
-    open.
+    open. The event loop looks at an epoll that looks at the descriptor: of one that broke, with an answer still to be
+    read, libuv tells once and then never again, and whoever reads that answer and waits for the next would wait for
+    good. Of an epoll it knows no error.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, unasked: Callable[[], None]) -> None:
@@ -100,7 +103,7 @@ class DescriptorWatch:
         self._descriptor = descriptor
         self._unasked = unasked
         self._fiber: Fiber | None = None
-        self._begun = False
+        self._epoll: select.epoll | None = None
 
     def until_readable(self, fiber: Fiber) -> None:
         """Wait until there is something to be read; for the fiber itself alone."""
@@ -109,14 +112,18 @@ class DescriptorWatch:
 
     def end(self) -> None:
         """Look no more; to be called by the loop's own thread, or when the loop runs no more."""
-        if self._begun and not self.loop.is_closed():
-            self.loop.remove_reader(self._descriptor)
-        self._begun = False
+        epoll, self._epoll = self._epoll, None
+        if epoll is None:
+            return
+        if not self.loop.is_closed():
+            self.loop.remove_reader(epoll.fileno())
+        epoll.close()
 
     def _begin(self) -> None:
-        if not self._begun:
-            self.loop.add_reader(self._descriptor, self._readable)
-            self._begun = True
+        if self._epoll is None:
+            self._epoll = select.epoll(1)
+            self._epoll.register(self._descriptor, select.EPOLLIN)
+            self.loop.add_reader(self._epoll.fileno(), self._readable)
 
     def _readable(self) -> None:
         fiber, self._fiber = self._fiber, None
