@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, insert
 
 from keyrack.store.database import Database
 from keyrack.store.engine import table_statistics
 from keyrack.store.engine.prepared import Statement, placeholder
+from keyrack.store.engine.table_statistics import TableStatistics
 from keyrack.store.tables import instance_facts
 from tests.waiting import wait_until
 
@@ -51,6 +53,21 @@ def known_rows(database: Database) -> int:
 def test_what_grew_is_looked_at(database: Database) -> None:
     grow(database, commands=8, rows=20)
     wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
+
+
+def test_what_begins_to_grow_late_is_looked_at(
+    database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes of other tables, however many there were, do not put its first look off."""
+    monkeypatch.setattr(table_statistics, "PAUSES", (0,))
+    statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
+    statistics.changed(100_000)
+    wait_until(lambda: not statistics._looking(), "the look at what others changed is over")
+    grow(database, commands=4, rows=40)
+    assert known_rows(database) == -1
+    statistics.changed(table_statistics.MOST_APART)
+    wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
+    statistics.close()
 
 
 def test_a_few_changes_are_no_reason_to_look(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK = 256
 """So many changes of this process come before the first look, twice as many before the second, and so on."""
+MOST_APART = 1024
+"""But never more from one look to the next: a table may begin to grow late, when others have grown for long, and until
+it is looked at a page of its rows sorts all that a user has.
+"""
 PAUSES = (1.5, 11.0)
 """Seconds from these changes to the look, and to one more: the server counts what a session wrote once a second, and
 the last of it after ten seconds at rest.
@@ -50,7 +54,7 @@ class TableStatistics:
             return
         with self._gate:
             if self._changes >= self._next and not self._closing.is_set() and not self._looking():
-                self._next = 2 * self._changes
+                self._next = self._changes + min(self._changes, MOST_APART)
                 self._thread = threading.Thread(target=self._look, name="keyrack-statistics", daemon=True)
                 self._thread.start()
 
