@@ -44,7 +44,7 @@ class Calls:
         began = time.monotonic()
         if kind % 3 == 0:
             self.asked.add(name)
-            status = add_credential(self.service, label=name, publicKey=fresh_line()).status_code
+            status: int = add_credential(self.service, label=name, publicKey=fresh_line()).status_code
             if status == 200:
                 self.made.add(name)
         else:

@@ -16,17 +16,20 @@ from tests.ports import free_port
 
 WAYS = ("reset", "silent", "cut off", "half closed", "ended", "garbage", "late", "slow")
 """silent: bytes are taken and go nowhere, and the end of either side is passed on; cut off: not even that, as where a
-cable is pulled: the server keeps what it had.
+cable is pulled, until each side has found out by itself.
 """
+FOUND_OUT_SECONDS = 2.0
+"""What stands for the half minute after which keepalive ends the server's side of a cable that was pulled."""
 PASSES = ""
 
 
 class FaultProxy:
     """Listens on loopback; what fails, and after how many bytes, is drawn for each connection while it misbehaves."""
 
-    def __init__(self, to: Path, seed: int) -> None:
+    def __init__(self, to: Path, seed: int, found_out: float = FOUND_OUT_SECONDS) -> None:
+        """found_out: seconds after which the server ends a connection that is cut off."""
         self.port = free_port()
-        self._to = str(to)
+        self._to, self._found_out = str(to), found_out
         self._chance = random.Random(seed)
         self._ways: tuple[str, ...] = ()
         self._old_too = True
@@ -70,7 +73,7 @@ class FaultProxy:
             except TimeoutError:
                 continue
             client.settimeout(None)
-            relay = Relay(client, self._to)
+            relay = Relay(client, self._to, self._found_out)
             if self._ways:
                 relay.fail(self._chance.choice(self._ways), self._chance.choice((0, 1, 9, 50, 400, 3000)))
             self.relays.append(relay)
@@ -80,8 +83,9 @@ class FaultProxy:
 class Relay:
     """One connection."""
 
-    def __init__(self, client: socket.socket, to: str) -> None:
-        self._client, self._to = client, to
+    def __init__(self, client: socket.socket, to: str, found_out: float) -> None:
+        self._client, self._to, self._found_out = client, to, found_out
+        self._until = float("inf")
         self._plan: tuple[str, int] | None = None  # the way, and the bytes of either direction before it
         self._failing = PASSES
         self._stopping = False
@@ -117,6 +121,8 @@ class Relay:
             (self._failing, _), self._plan = self._plan, None
             if not self._begins_to_fail(server):
                 return False
+        if time.monotonic() > self._until:
+            return False
         for key, _ in ready.select(0.05):
             one = key.fileobj
             assert isinstance(one, socket.socket)
@@ -143,6 +149,8 @@ class Relay:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif self._failing == "half closed":
             self._client.shutdown(socket.SHUT_WR)
+        elif self._failing == "cut off":
+            self._until = time.monotonic() + self._found_out
         elif self._failing == "garbage":
             self._client.sendall(os.urandom(64))
         return self._failing not in ("reset", "ended")

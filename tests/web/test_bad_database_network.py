@@ -25,7 +25,7 @@ WORKSPACE = 1
 def proxied(cluster: Any, migrated_template: str) -> Iterator[tuple[FaultProxy, str]]:
     """A database's address that leads through a proxy."""
     own = cluster.create_database(migrated_template)
-    proxy = FaultProxy(Path(cluster.folder) / ".s.PGSQL.5432", 1)
+    proxy = FaultProxy(Path(cluster.folder) / ".s.PGSQL.5432", 1, found_out=60)
     try:
         yield proxy, f"postgresql://keyrack@127.0.0.1:{proxy.port}/{psycopg.conninfo.conninfo_to_dict(own)['dbname']}"
     finally:
