@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.core.audit import chain
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.store.audit import events

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import credentials, revocation
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
@@ -118,7 +118,7 @@ def watch(client: SshClient, key: Key, until: float) -> tuple[int, int]:
 
 def one_way(service: Service, host: DemoHost, server_id: int, relay: Relay, scratch: Path, seconds: float) -> list[str]:
     """The row of the way in which the relay is about to fail: its words, and what was wrong."""
-    way, actor = scratch.name.rstrip("_"), users.system_actor(1)
+    way, actor = scratch.name.rstrip("_"), actors.system_actor(1)
     client = SshClient(host.port, host.known_hosts)
     keys = {name: Key.make(scratch / name) for name in ("stays", "ends", "revoked")}
     ends = datetime.now(UTC) + timedelta(seconds=8)
@@ -156,7 +156,7 @@ def main() -> int:
         with running(settings_for(data, f"sqlite:///{folder}/keyrack.db")) as service:
             service.apply(TEAM)
             relay = Relay(service.url)
-            actor = users.system_actor(1)
+            actor = actors.system_actor(1)
             server = servers.create(service.instance, actor, name="far-away", address="127.0.0.1")
             with suppress(Refusal):  # root is there from the start
                 system_users.create(service.instance, actor, server.id, username=USERNAME)

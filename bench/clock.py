@@ -32,7 +32,7 @@ from keyrack.core.audit import chain, verify_log
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import utc_now
 from keyrack.core.keys import credentials, revocation
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
@@ -95,7 +95,7 @@ class Place:
         self._count += 1
         key = Key.make(self.scratch / f"key-{self._count}")
         given: dict[str, Any] = {"label": f"key {self._count}", "username": USERNAME, "public_key": key.public}
-        credentials.add(self.service.instance, users.system_actor(1), self.server_id, **given, expires_at=ends)
+        credentials.add(self.service.instance, actors.system_actor(1), self.server_id, **given, expires_at=ends)
         return key
 
     def logins(self, key: Key, seconds: float) -> tuple[int, int]:
@@ -116,7 +116,7 @@ class Place:
     def refuses(self, key: Key) -> float:
         """How soon a key is refused once it is revoked."""
         began = time.monotonic()
-        revocation.revoke_everywhere(self.service.instance, users.system_actor(1), fingerprint_of(key.public))
+        revocation.revoke_everywhere(self.service.instance, actors.system_actor(1), fingerprint_of(key.public))
         self.client.wait_until_closed(key)
         return time.monotonic() - began
 
@@ -148,7 +148,7 @@ def one_case(place: Place, whose: str, hours: int, seconds: float) -> list[str]:
     instance = place.service.instance
     while chain.extend(instance):
         pass
-    problem = verify_log.verify(instance, users.system_actor(1)).problem
+    problem = verify_log.verify(instance, actors.system_actor(1)).problem
     ended = "**opened after it**" if late else "refused before it" if early else "refused after it"
     times = f"{opened:.1f} s | {refused:.1f} s | {opened_again:.1f} s | {refused_again:.1f} s"
     log = problem or "whole"
@@ -170,7 +170,7 @@ def main() -> int:
         folder, strict = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(strict_folder())
         service = stack.enter_context(running(settings_for(Path(folder) / "data", f"sqlite:///{folder}/keyrack.db")))
         service.apply(TEAM)
-        actor = users.system_actor(1)
+        actor = actors.system_actor(1)
         server = servers.create(service.instance, actor, name="off", address="127.0.0.1")
         with suppress(Refusal):  # root is there from the start
             system_users.create(service.instance, actor, server.id, username=USERNAME)

@@ -25,7 +25,7 @@ from keyrack.cli.machine.serve import be_quick_to_switch
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, user_keys
-from keyrack.core.people import groups, users
+from keyrack.core.people import actors, groups, users
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -86,7 +86,7 @@ PAGES = (
 
 def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
     """People in teams, each team let in to the hosts of its tag; the id of a host, and a fingerprint."""
-    by = users.system_actor(users.create_workspace(instance, users.system_actor(), "acme").id)
+    by = actors.system_actor(users.create_workspace(instance, actors.system_actor(), "acme").id)
     olga = users.create_user(instance, by, name="olga", role=Role.OWNER)
     owner = Actor(by.workspace_id, olga.id, "olga", Role.OWNER)
     now = instance.now()

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.services import TEAM, running, settings_for
 
@@ -56,7 +56,7 @@ def measure(rounds: int) -> None:
         if USERNAME not in ("root", "deploy"):
             path = "/api/v3/servers/1/users"
             service.call("POST", path, token="token-of-olga", json={"username": USERNAME})
-        token = servers.invite(service.instance, users.system_actor(1), 1)
+        token = servers.invite(service.instance, actors.system_actor(1), 1)
         folder = stack.enter_context(strict_folder())
         host, client = stack.enter_context(agent_host(folder, service.url, token))
         rounds_of(rounds, scratch, service.call, host.server.keys / USERNAME, client)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from tests.core.keys_for_tests import fresh_line
@@ -162,7 +162,7 @@ class Place:
         self._where = ["--data", str(folders["data"]), "--database", database]
         instance = app.open_instance(Settings(data=folders["data"], database=database))
         workspace_file.apply(instance, TEAM.replace('system_users = ["deploy"]', f'system_users = ["{USERNAME}"]'), {})
-        token = servers.invite(instance, users.system_actor(1), 1)
+        token = servers.invite(instance, actors.system_actor(1), 1)
         instance.database.close()
         self._log = (folders["log"] / "keyrack.log").open("ab")
         command = [str(KEYRACK), "serve", "--listen", self.url.removeprefix("http://"), *self._where]

@@ -39,7 +39,7 @@ AT_ONCE = 20_000
 def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[Instance, Actor, int]:
     """An instance with so many rows; its owner, and the server that has the credentials."""
     instance = app.open_instance(settings_for(folder, ""))
-    by = users.system_actor(users.create_workspace(instance, users.system_actor(), "acme").id)
+    by = actors.system_actor(users.create_workspace(instance, actors.system_actor(), "acme").id)
     user = users.create_user(instance, by, name="olga", role=Role.OWNER)
     owner = actors.of_user(user, address="203.0.113.9", channel="bench")
     server = servers.create(instance, owner, name="web-1", address="192.0.2.10")

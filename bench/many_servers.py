@@ -22,7 +22,7 @@ from keyrack import app
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import everywhere, revocation
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.model import Actor
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store.engine import prepared
@@ -35,8 +35,8 @@ from tests.services import settings_for
 
 def filled(instance: Instance, count: int) -> Actor:
     """A workspace with so many servers, each with the account deploy; who acts in it."""
-    workspace = users.create_workspace(instance, users.system_actor(), "bench")
-    actor = users.system_actor(workspace.id)
+    workspace = users.create_workspace(instance, actors.system_actor(), "bench")
+    actor = actors.system_actor(workspace.id)
     first = servers.create(instance, actor, name="web-0", address="192.0.2.1", tags=())
     at = instance.now()
 

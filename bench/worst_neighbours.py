@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.settings import Settings
 from tests.ports import free_port
 
@@ -275,7 +275,7 @@ def attack(kind: str, port: int, secret: str, until: float, answers: Any) -> Non
 def enrolled(port: int, data: Path) -> str:
     """The secret of a host that enrolled as the second server."""
     instance = app.open_instance(Settings(data=data))
-    token = servers.invite(instance, users.system_actor(1), 2)
+    token = servers.invite(instance, actors.system_actor(1), 2)
     instance.database.close()
     _, text = Caller(port, "127.0.0.1").call("POST", "/agent/v1/enroll", {}, {"token": token, "agent_version": "1"})
     return str(json.loads(text)["secret"])

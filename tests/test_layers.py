@@ -211,6 +211,29 @@ print("loaded", "open_instance", *sys.modules)
         assert not NOT_FOR_OPERATORS & set(modules), command
 
 
+# What changes users and proves who they are; a list of hosts on the data asks none of it.
+NOT_FOR_A_LIST_OF_HOSTS = {
+    *("keyrack.core.people.users", "keyrack.core.people.passwords", "keyrack.core.people.second_proofs", "argon2"),
+    *("keyrack.store.people.web_sessions", "keyrack.store.people.authenticators"),
+}
+
+
+def test_a_list_of_hosts_loads_nothing_that_changes_users(tmp_path: Path) -> None:
+    opens = """
+import sys
+from keyrack.app import open_instance
+from keyrack.settings import Settings
+import keyrack.cli.hosts.hosts_on_data
+open_instance(Settings(data=sys.argv[1])).database.close()
+print(*sys.modules)
+"""
+    asked = [sys.executable, "-c", opens, str(tmp_path)]
+    subprocess.run(asked, check=True, capture_output=True)  # makes the instance, which takes more
+    loaded = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
+    assert "keyrack.core.hosts.status" in loaded
+    assert not NOT_FOR_A_LIST_OF_HOSTS & set(loaded)
+
+
 # What the first passkey, chart or square code loads, and what makes or changes tables; megabytes each.
 NOT_AT_REST = {"webauthn", "OpenSSL", "cbor2", "leather", "segno", "unittest", "alembic"}
 

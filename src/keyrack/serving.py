@@ -14,7 +14,7 @@ from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.missing_rows import MissingRows
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
 from keyrack.store import overview

@@ -6,7 +6,7 @@ import errno
 import os
 import pwd
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,13 +18,13 @@ from keyrack.agent.system import account_names, as_account
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument, KeyRemoval
 from keyrack.protocol.report import KEY, UNREADABLE, ReportedKey
-from tests import own_machine
+from tests import leftovers, own_machine
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.network_home import BROKEN, HANGS, STALE, NetworkHome, mounted
 from tests.agent.signed_documents import HOST, ISSUED, public_key
 from tests.agent.small_service import SmallService
 from tests.agent.test_unmanaged_keys import of, put, scanner
-from tests.login.observed_host import accounts
+from tests.login.observed_host import accounts, set_home
 from tests.waiting import wait_until
 
 NEAR, FAR, FAR_TOO = "krnear", "krfar", "krfartoo"
@@ -109,17 +109,17 @@ def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: 
 
 def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> None:
     """Also where their folder is somebody's own, as a server has it that knows accounts by other numbers."""
-    homes = Path("/srv/kr-homes")
-    homes.mkdir(parents=True)
-    usual = pwd.getpwnam(FAR).pw_dir
+    homes = Path(tempfile.mkdtemp(prefix="kr-homes-", dir="/srv"))  # which all runs of tests on this machine share
+    leftovers.tell("folder", str(homes))
+    usual = Path(pwd.getpwnam(FAR).pw_dir)
     try:
-        subprocess.run(["usermod", "-d", homes / FAR, FAR], check=True)
+        set_home(FAR, homes / FAR)
         with mounted(homes, pwd.getpwnam("nobody").pw_uid, "", tmp_path):
             look = scanner(tmp_path)
             look.scan()
             assert look.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
     finally:
-        subprocess.run(["usermod", "-d", usual, FAR], check=True)
+        set_home(FAR, usual)
         homes.rmdir()
 
 

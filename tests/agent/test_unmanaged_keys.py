@@ -479,7 +479,7 @@ def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path],
     second.mkdir()
     try:
         os.chown(second, 4_000_001, 4_000_001)
-        subprocess.run(["userdel", LOUD], check=True, capture_output=True)
+        subprocess.run(["userdel", "-f", LOUD], check=True, capture_output=True)
         look = scanner(tmp_path)
         look.scan()
         unseen = {cut.path for cut in look.cut if not cut.username}

@@ -7,7 +7,7 @@ import httpx2
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.keys.access import Reason
 from keyrack.core.people import users
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN

@@ -19,6 +19,7 @@ from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.keys import credentials as credential_rows
+from keyrack.store.sealing import sealed
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 
@@ -168,6 +169,37 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     assert told(team)["users"] == before["users"]
     second = checked(team)
     assert all(second[name] is record for name, record in first.items())
+
+
+def test_nothing_is_kept_in_memory_of_keys_that_are_deleted(team: Team) -> None:
+    seals = team.instance.database.seals
+
+    def kept() -> int:
+        return sum(len(rows) for rows in seals.kept.values())
+
+    def come_and_go(number: int) -> None:
+        one = add(team, f"key-{number}", fresh_line())
+        own = user_keys.add(team.instance, team.member, title=f"key-{number}", public_key=fresh_line())
+        told(team)
+        assert one in credentials.find(team.instance, team.owner, team.server.id).items
+        assert own in user_keys.find(team.instance, team.member).items
+        credentials.delete(team.instance, team.owner, team.server.id, one.id)
+        user_keys.delete(team.instance, team.member, own.id)
+        told(team)
+
+    come_and_go(0)
+    before = kept()
+    for number in range(1, 6):
+        come_and_go(number)
+    assert kept() == before
+    there = team.instance.database.read(
+        lambda connection: {
+            seal
+            for name in sealed.OF_SERVER
+            for seal in connection.scalars(select(tables.metadata.tables[name].c.seal))
+        }
+    )
+    assert seals.summands.keys() <= there
 
 
 def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit import events, verify_log
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.table_look import TableLook, in_the_way
 from keyrack.store.engine import catalogue
 from tests.core.altering import Undo

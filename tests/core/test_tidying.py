@@ -14,7 +14,7 @@ from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, credentials, freezes, requests, revocation
 from keyrack.core.people import offboarding
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables

@@ -18,7 +18,7 @@ import pytest
 
 from keyrack import app
 from keyrack.core.audit import chain, verify_log
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from tests.crash.test_kill import OLGA, Killed, _added_labels, _all_keys, public_line
 from tests.plain_http import PLAIN
 from tests.postgres import Cluster, database_name, find_programs

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,25 @@ def test_what_is_no_answer_starts_no_git(programs: dict[str, list[str]], tmp_pat
     assert served.returncode == 75
     assert served.stdout == b""
     assert served.stderr == b"Keyrack: Git is not available at the moment; try again.\n"
+
+
+def test_git_is_stopped_where_the_service_stands_still(programs: dict[str, list[str]], tmp_path: Path) -> None:
+    """It may be away for no time here; who is asked again and says nothing either is not there."""
+    path = tmp_path / "socket"
+    fields = (b"serve", b"0", b"", b"0", b"0", b"0", b"0", b"/bin/sleep", b"200")
+    payload = b"".join(field + b"\0" for field in fields)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        began = time.monotonic()
+        with subprocess.Popen([*programs["session"], str(path), "SHA256:x"], stderr=subprocess.PIPE) as session:
+            asking, _ = listener.accept()
+            with asking:
+                asking.recv(65536)
+                asking.sendall(len(payload).to_bytes(4, "big") + payload)
+                time.sleep(1)
+                asking.sendall(b"\0\0\0\x03go\0")
+                said = session.communicate(timeout=120)[1]
+    assert session.returncode == 77
+    assert b"your rights cannot be confirmed at the moment" in said
+    assert time.monotonic() - began > 25, "what it heard counts, and is no end"

@@ -300,14 +300,13 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("statement", ALTERED)
-def test_what_somebody_took_away_is_named_and_not_made_anew(bare_url: str, statement: str) -> None:
-    migrate.upgrade(bare_url)
-    with connected(bare_url) as conn:
+def test_what_somebody_took_away_is_named_and_not_made_anew(database_url: str, statement: str) -> None:
+    with connected(database_url) as conn:
         conn.execute(text(statement))
         left = set(inspect(conn).get_table_names())
     with pytest.raises(DatabaseAltered, match=ALTERED[statement]):
-        migrate.upgrade(bare_url)
-    with connected(bare_url) as conn:
+        migrate.upgrade(database_url)
+    with connected(database_url) as conn:
         assert set(inspect(conn).get_table_names()) == left
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text, update
 
 from keyrack import app
 from keyrack.core.keys import credentials
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.store import tables, unchanged
 from keyrack.store.database import Database, NotAtOnce, TookLonger
 from keyrack.store.engine import prepared

@@ -12,7 +12,7 @@ import pytest
 from keyrack.core.hosts import documents
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line

@@ -141,7 +141,7 @@ def test_who_waits_is_told_all_of_a_connection_that_is_reset() -> None:
 
     def until_it_ends(watch: fibers.DescriptorWatch) -> None:
         while not read or read[-1]:
-            watch.until_readable(cast(fibers.Fiber, fibers.current()))
+            watch.until_readable(cast(fibers.Fiber, fibers.current()), 10)
             with suppress(ConnectionResetError):
                 read.append(ours.recv(3))
 

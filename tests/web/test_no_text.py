@@ -10,7 +10,7 @@ import pytest
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import damaged_rows
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.services import running, settings_for

@@ -23,7 +23,7 @@ from keyrack.cli.main import main
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.webhooks import DueDeliveries
 from keyrack.core.keys.key_sync import HttpAnswer
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.store.audit import events
 from keyrack.store.audit import webhooks as stored
 from keyrack.store.tables import events as event_rows

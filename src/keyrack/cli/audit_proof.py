@@ -17,7 +17,7 @@ from keyrack.cli.connection.opened import opened
 from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.core.audit import chain, export, verify_export, verify_log
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.protocol import audit_tree
 from keyrack.ssh import sshsig
 from keyrack.ssh.key_problem import KeyProblem

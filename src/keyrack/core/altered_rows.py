@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.logs import logger
 from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable

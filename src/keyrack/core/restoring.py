@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.store.audit import audit_log

@@ -52,6 +52,7 @@ QUESTIONS_AT_ONCE = 8
 MOST_KNOWN = 20_000
 MOST_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
+TELL_EVERY_SECONDS = 5.0
 MEASURE_EVERY_SECONDS = 1.0
 WRITE_EVERY_SECONDS = 0.5
 LOGIN_REFUSED, TEMPORARY_FAILURE = 1, 75
@@ -132,6 +133,7 @@ class _Running:
     writer: asyncio.StreamWriter
     began_at: float
     confirmed_at: float
+    told_at: float
     operation: str = ""
     refs: PushedRefs = field(default_factory=PushedRefs)
     was_cut: bool = False
@@ -332,7 +334,14 @@ class Authorizer:
         now = time.monotonic()
         # The hooks of one that goes on name the operation that an earlier authorizer gave them.
         running = _Running(
-            access, writer, now, now, operation, PushedRefs(known=not again), only_deletes=operation in self._deleting
+            access,
+            writer,
+            now,
+            now,
+            now,
+            operation,
+            PushedRefs(known=not again),
+            only_deletes=operation in self._deleting,
         )
         self._deleting.discard(operation)
         # Known before it starts, so that there is no moment at which a revocation would miss it.
@@ -447,6 +456,7 @@ class Authorizer:
                 await self._say_ended(asked)
                 continue
             asked_at = time.monotonic()
+            self._tell(running, asked_at)
             longest = self._instance.settings.git_max_transfer_seconds
             reasons: dict[_Running, str] = {}
             late = f"it took {longest} seconds, the longest that a transfer may take here."
@@ -462,6 +472,13 @@ class Authorizer:
             for each, words in reasons.items():
                 await self._cut(each, words)
             await self._say_ended(asked)
+
+    def _tell(self, running: list[_Running], now: float) -> None:
+        """Say now and then that we are here: a program stops git once it hears nothing for longer than its bound."""
+        for each in running:
+            if now - each.told_at >= TELL_EVERY_SECONDS and not each.writer.is_closing():
+                each.told_at = now
+                each.writer.write(_frame(b"go"))  # which is not waited for: a program may stand still itself
 
     async def _asked(self) -> Mapping[int, int] | None:
         """Whose transfers must end here (see core/git/endpoints.py), None where the database cannot be asked."""
@@ -573,6 +590,10 @@ async def _read(reader: asyncio.StreamReader) -> list[bytes]:
 
 
 async def _send(writer: asyncio.StreamWriter, *fields: bytes) -> None:
-    payload = b"".join(field + b"\0" for field in fields)
-    writer.write(struct.pack(">I", len(payload)) + payload)
+    writer.write(_frame(*fields))
     await writer.drain()
+
+
+def _frame(*fields: bytes) -> bytes:
+    payload = b"".join(field + b"\0" for field in fields)
+    return struct.pack(">I", len(payload)) + payload

@@ -177,10 +177,14 @@ class Records(Generic[T]):
         named: tuple[str, ...] = ("id",),
         keep: Callable[[T], bool] = lambda record: True,
         most: int = 5_000,
+        table: Table | None = None,
     ) -> None:
         """make: a record of a row; named: the columns by which a later state of it is known, all where a question lacks
-        one of them; keep: whether it may be kept; most: how many are, for each statement.
+        one of them; keep: whether it may be kept; most: how many are, for each statement; table: whose rows they are,
+        and whose columns name them, so that nothing is kept of one that is deleted.
         """
+        self.table = table
+        self.name_in_table = itemgetter(*named)
         self._make, self._named, self._keep, self._most = make, named, keep, most
 
     def all(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> list[T]:

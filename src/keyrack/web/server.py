@@ -164,7 +164,8 @@ class _Answering:
 
     def whole(self, response: Response) -> bool:
         """Write an answer in one go; False where it must go by ASGI's messages."""
-        written: WholeAnswer | None = self._scope.get(WHOLE)
+        # Taken, as the request has this scope: left in it, each call would leave a circle in memory.
+        written: WholeAnswer | None = self._scope.pop(WHOLE, None)
         if written is None or response.status_code >= 400 or not written.can_be_written:
             return False
         written.write(

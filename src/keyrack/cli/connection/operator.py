@@ -6,7 +6,7 @@ import os
 import pwd
 import socket
 
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.model import Actor
 
 LONGEST = 100
@@ -18,7 +18,7 @@ def operator(channel: str = "cli") -> Actor:
     Whoever may open the data may do everything, so this names and does not limit. root could write any name into
     SUDO_UID; the kernel's login uid, which only survives a login, is believed first.
     """
-    return users.operator(_name(), socket.gethostname()[:LONGEST], channel=channel)
+    return actors.operator(_name(), socket.gethostname()[:LONGEST], channel=channel)
 
 
 def _name() -> str:

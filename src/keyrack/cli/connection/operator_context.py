@@ -14,7 +14,7 @@ from keyrack.cli.connection.opened import opened, workspace_named
 from keyrack.cli.connection.operator import operator
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
 
@@ -52,5 +52,5 @@ def operator_context(given: dict[str, Any]) -> Iterator[OperatorContext]:
     name = given.pop("workspace")
     with opened(given) as instance:
         yield OperatorContext(
-            instance, users.system_actor(workspace_named(instance, name).id, channel="cli", like=operator())
+            instance, actors.system_actor(workspace_named(instance, name).id, channel="cli", like=operator())
         )

@@ -11,7 +11,7 @@ from keyrack.cli.connection.opened import opened
 from keyrack.cli.output.spans import moment
 from keyrack.cli.output.tables import as_json, table
 from keyrack.core.audit import retention
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 
 
 @click.command(name="tidy")

@@ -29,7 +29,7 @@ from keyrack.cli.machine.stopping import Stopping
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.core.workspace import first_start
 from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.errors import Refusal
@@ -195,7 +195,7 @@ class Demo:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
         host.prepare()
         if server.enrolled_at is None or not host.enrolled:
-            actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+            actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
             host.enrol(self._settings.url, token, replace=True)
         host.start()
@@ -211,7 +211,7 @@ class Demo:
         return git
 
     def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
-        actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+        actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
@@ -288,7 +288,7 @@ class Demo:
         return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
 
     def _free_label(self, admin: FirstAdmin, server: Server) -> str:
-        actor = users.system_actor(admin.workspace.id, channel="up", like=operator())
+        actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
         page = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
         taken = {credential.label for credential in page.items}
         numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.store.audit import events

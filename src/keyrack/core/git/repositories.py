@@ -13,7 +13,7 @@ from keyrack import policy
 from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import user_with_uid
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Project, RepositoryRole

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Work
 from keyrack.logs import logger
 from keyrack.model import Server

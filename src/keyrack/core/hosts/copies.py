@@ -20,7 +20,7 @@ from keyrack.core.audit import alarms
 from keyrack.core.hosts import news
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server

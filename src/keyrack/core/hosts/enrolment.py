@@ -18,7 +18,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import MOST_UNACKNOWLEDGED
 from keyrack.core.people import offboarding, throttle
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server

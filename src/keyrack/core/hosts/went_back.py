@@ -21,7 +21,7 @@ from keyrack.core.hosts import deleted_servers as deleted_servers_told
 from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, has_ended

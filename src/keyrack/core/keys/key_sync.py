@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.lookups import is_oneself, user_named
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing

@@ -5,13 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyrack import policy
-from keyrack.model import Actor, Token, User
+from keyrack.model import Actor, Role, Token, User
 from keyrack.store.people.access_keys import AccessKeyRow
 
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
 MOST_KEPT = 5_000
+
+
+def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
+    """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
+    if like is not None:
+        return replace(like, workspace_id=workspace_id, channel=channel)
+    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, channel=channel)
+
+
+def operator(name: str, host: str, *, channel: str = "cli") -> Actor:
+    """Whoever runs a command on the machine that holds the data, and so may do everything.
+
+    name: the operating system's word for who that is; host: that machine's name.
+    """
+    proof = f"command line on {host}"
+    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, channel=channel)
 
 
 def of_user(user: User, *, address: str, channel: str) -> Actor:

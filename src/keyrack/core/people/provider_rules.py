@@ -11,7 +11,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
 from keyrack.core.people import actors, groups, users, web_sessions
-from keyrack.core.people.users import system_actor
+from keyrack.core.people.actors import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
 from keyrack.core.words import count

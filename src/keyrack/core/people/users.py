@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import replace
 
 from keyrack import policy
 from keyrack.core import lookups, quotas, validation
@@ -13,6 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_user
 from keyrack.core.people import owners, passwords, throttle
+from keyrack.core.people.actors import system_actor as system_actor
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
@@ -27,22 +27,6 @@ PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 ONESELF = "me"
 """Who asks, in addresses of APIs (/people/me)."""
-
-
-def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
-    """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
-    if like is not None:
-        return replace(like, workspace_id=workspace_id, channel=channel)
-    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, channel=channel)
-
-
-def operator(name: str, host: str, *, channel: str = "cli") -> Actor:
-    """Whoever runs a command on the machine that holds the data, and so may do everything.
-
-    name: the operating system's word for who that is; host: that machine's name.
-    """
-    proof = f"command line on {host}"
-    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, channel=channel)
 
 
 def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:

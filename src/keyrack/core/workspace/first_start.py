@@ -12,7 +12,7 @@ from keyrack.core.hosts import servers, system_users
 from keyrack.core.hosts.facts import SSH_PORT
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
-from keyrack.core.people import first_visit, passwords, tokens, users
+from keyrack.core.people import actors, first_visit, passwords, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.keys import grants as grant_rows
@@ -52,8 +52,8 @@ def ensure_admin(
     """
     workspace = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
-        workspace = users.create_workspace(instance, users.system_actor(channel="up", like=by), WORKSPACE)
-    actor = users.system_actor(workspace.id, channel="up", like=by)
+        workspace = users.create_workspace(instance, actors.system_actor(channel="up", like=by), WORKSPACE)
+    actor = actors.system_actor(workspace.id, channel="up", like=by)
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
     user = instance.database.read(lambda connection: user_rows.user_by_name(connection, number, ADMIN))
@@ -90,7 +90,7 @@ def _in_force(instance: Instance, user: User, secret: str) -> int | None:
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
     """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
-    actor = users.system_actor(admin.workspace.id, channel="up", like=admin.by)
+    actor = actors.system_actor(admin.workspace.id, channel="up", like=admin.by)
     number = admin.workspace.id
     server = instance.database.read(lambda connection: server_rows.by_name(connection, number, SERVER))
     if server is None:
@@ -112,7 +112,7 @@ def note_port(instance: Instance, server: Server, port: int) -> None:
 
 def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
     """Make sure that there is a repository the admin may push to; answers its path."""
-    actor = users.system_actor(admin.workspace.id, channel="up", like=admin.by)
+    actor = actors.system_actor(admin.workspace.id, channel="up", like=admin.by)
     repositories.ensure(instance, actor, path=REPOSITORY, members={admin.user.id: "admin"})
     return REPOSITORY
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.core.people import passwords, users
+from keyrack.core.people import actors, passwords
 from keyrack.core.together import within
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
@@ -55,7 +55,7 @@ def apply(
     INVALID with place and reason; then nothing has changed.
     """
     wanted = read(text, environment)
-    by = actor or users.system_actor(channel="apply")
+    by = actor or actors.system_actor(channel="apply")
     at = instance.now()
 
     state = instance.database.read(lambda connection: _state(instance, connection, wanted))
@@ -74,7 +74,7 @@ def apply(
     due = _due(wanted, state, reset_secrets=reset_secrets)
     hashed = dict.fromkeys(due, passwords.Hashed("tried")) if dry_run else _hashed(due)
     workspace_id = state.workspace.id if state.workspace else 0
-    by = users.system_actor(workspace_id, channel=by.channel, like=by)
+    by = actors.system_actor(workspace_id, channel=by.channel, like=by)
     attempt = Attempt(instance, by, "people:write", "apply a workspace file", target_kind="workspace")
     with _tried(), attempt:
 

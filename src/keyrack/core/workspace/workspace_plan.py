@@ -8,7 +8,7 @@ from datetime import datetime
 from keyrack import policy
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.people import access_keys, groups, tokens, users
+from keyrack.core.people import access_keys, actors, groups, tokens, users
 from keyrack.core.validation import KEEP
 from keyrack.core.workspace.workspace_changes import Comparison, Execution, PlannedChanges, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
@@ -91,7 +91,7 @@ def compare(
 
 def _create_workspace(execution: Execution, name: str) -> None:
     workspace = users.create_workspace(execution.instance, execution.actor, name)
-    execution.actor = users.system_actor(workspace.id, channel=execution.actor.channel, like=execution.actor)
+    execution.actor = actors.system_actor(workspace.id, channel=execution.actor.channel, like=execution.actor)
 
 
 def _projects(comparison: Comparison) -> None:

@@ -4,7 +4,8 @@
    It neither reads nor judges SSH_ORIGINAL_COMMAND: it hands it to the service, which answers with an argument
    list and a whole environment, or with a refusal. No shell is started. While git runs, the connection to the
    service stays open; "stop" ends git's process group. When the connection breaks, the service may have been
-   restarted: it is asked again for as long as it said it may be away, and then git is stopped.
+   restarted: it is asked again for as long as it said it may be away, and then git is stopped. The service says "go"
+   every few seconds. One that says nothing for longer than it may be away stands still, and is as one that is gone.
    Frames both ways: four bytes of length, high byte first, then fields that each end with a NUL. */
 
 #include <errno.h>
@@ -31,6 +32,7 @@ enum {
     LONGEST_COMMAND = 4096,
     MOST_FIELDS = 256,
     AGAIN_MILLISECONDS = 500,
+    QUIET_MILLISECONDS = 15000,
     GRACE_MILLISECONDS = 2000,
     TEMPORARY_FAILURE = 75,
     STOPPED = 77,
@@ -254,30 +256,38 @@ static int reconnect(struct answer *answer) {
 
 static int watch(pid_t child, int service, long long may_be_away) {
     static struct answer answer;
-    long long lost_at = 0;
+    long long lost_at = 0, heard_at = milliseconds(), may_be_quiet = may_be_away + QUIET_MILLISECONDS;
     for (;;) {
-        int status;
+        int status, left = (int)(heard_at + may_be_quiet - milliseconds());
         struct pollfd ready[2] = {{.fd = child_ended[0], .events = POLLIN}, {.fd = service, .events = POLLIN}};
         if (waitpid(child, &status, WNOHANG) == child)
             return exit_code(status);
-        if (poll(ready, service < 0 ? 1 : 2, service < 0 ? AGAIN_MILLISECONDS : -1) < 0 && errno != EINTR)
+        if (poll(ready, service < 0 ? 1 : 2, service < 0 ? AGAIN_MILLISECONDS : left > 0 ? left : 0) < 0 && errno != EINTR)
             return stop_git(child, "the transfer was stopped.");
         if (ready[0].revents != 0) {
             char ignored[16];
             (void)!read(child_ended[0], ignored, sizeof ignored);
             continue;
         }
-        if (service >= 0 && ready[1].revents == 0)
+        int said = ready[1].revents != 0;
+        if (service >= 0 && !said && milliseconds() - heard_at < may_be_quiet)
             continue;
         if (service >= 0) {
-            if (receive(service, &answer) == 0 && is_kind(&answer, "stop", 2))
+            int heard = said && receive(service, &answer) == 0;
+            if (heard && is_kind(&answer, "stop", 2))
                 return stop_git(child, answer.fields[1]);
+            if (heard && is_kind(&answer, "go", 1)) {
+                heard_at = milliseconds();
+                continue;
+            }
             close(service);
-            lost_at = milliseconds();
+            lost_at = said ? milliseconds() : heard_at;
         }
         service = reconnect(&answer);
         if (service == -2)
             return stop_git(child, answer.fields[2]);
+        if (service >= 0)
+            heard_at = milliseconds();
         if (service < 0 && milliseconds() - lost_at > may_be_away)
             return stop_git(child, "your rights cannot be confirmed at the moment; try again.");
     }

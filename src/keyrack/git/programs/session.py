@@ -18,6 +18,7 @@ ANSWER_SECONDS = 15
 LARGEST = 65_536
 LONGEST_COMMAND = 4096
 AGAIN_SECONDS = 0.5
+QUIET_SECONDS = 15.0
 GRACE_SECONDS = 2.0
 TEMPORARY_FAILURE = 75
 STOPPED = 77
@@ -189,32 +190,39 @@ def watch(
 ) -> int:
     """Wait for git's end or the service's word, whichever comes first; the exit code."""
     service: socket.socket | None = first
-    lost_at = 0.0
+    lost_at, heard_at, may_be_quiet = 0.0, time.monotonic(), may_be_away + QUIET_SECONDS
     while True:
         code = ended(child)
         if code is not None:
             return code
         watched: list[int | socket.socket] = [wake] if service is None else [wake, service]
-        ready, _, _ = select.select(watched, [], [], AGAIN_SECONDS if service is None else None)
+        left = max(0.0, heard_at + may_be_quiet - time.monotonic())
+        ready, _, _ = select.select(watched, [], [], AGAIN_SECONDS if service is None else left)
         if wake in ready:
             os.read(wake, 64)
             continue
         if service is not None:
-            if service not in ready:
+            said = service in ready
+            if not said and time.monotonic() - heard_at < may_be_quiet:
                 continue
             try:
-                answer = receive(service)
+                answer = receive(service) if said else [b""]
                 if answer[0] == b"stop" and len(answer) >= 2:
                     return stop_git(child, answer[1].decode(errors="replace"), receives)
+                if answer[0] == b"go":
+                    heard_at = time.monotonic()
+                    continue
             except OSError:
                 pass
             service.close()
-            lost_at = time.monotonic()
+            lost_at = time.monotonic() if said else heard_at
         try:
             service = reconnect(path, fingerprint)
         except GitRefused as refused:
             return stop_git(child, str(refused), receives)
-        if service is None and time.monotonic() - lost_at > may_be_away:
+        if service is not None:
+            heard_at = time.monotonic()
+        elif time.monotonic() - lost_at > may_be_away:
             return stop_git(child, "your rights cannot be confirmed at the moment; try again.", receives)
 
 

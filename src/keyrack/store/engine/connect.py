@@ -249,6 +249,7 @@ def _connect_postgresql(arguments: Any, named: Any, *, writer: bool, patient: bo
     from keyrack.store.engine.pipeline import PipelinedConnection
 
     raw = PipelinedConnection.connect(*arguments, **named)
+    raw.patient = patient
     if not postgresql_session.begin(raw, writer=writer, patient=patient):
         raw.close()
         raise DatabaseRefused(postgresql_session.SHARED)
@@ -264,10 +265,10 @@ def _as_text(json: str | bytes) -> str:
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
     """A connection of its own, outside the pool and in autocommit, for the notifier."""
-    import psycopg
+    from keyrack.store.engine.silence import BoundedConnection
 
     arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
-    return psycopg.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
+    return BoundedConnection.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
 
 
 def _postgresql_arguments() -> dict[str, Any]:

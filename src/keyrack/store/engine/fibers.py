@@ -103,16 +103,25 @@ class DescriptorWatch:
         self._descriptor = descriptor
         self._unasked = unasked
         self._fiber: Fiber | None = None
+        self._until = 0.0
+        self._late: asyncio.TimerHandle | None = None
         self._epoll: select.epoll | None = None
 
-    def until_readable(self, fiber: Fiber) -> None:
-        """Wait until there is something to be read; for the fiber itself alone."""
+    def until_readable(self, fiber: Fiber, seconds: float) -> bool:
+        """Wait until there is something to be read, so many seconds at most; for the fiber itself alone. False where
+        nothing came.
+        """
         self._fiber = fiber
+        self._until = time.monotonic() + seconds
         fiber.wait(self._begin)
+        return self._until > 0
 
     def end(self) -> None:
         """Look no more; to be called by the loop's own thread, or when the loop runs no more."""
         epoll, self._epoll = self._epoll, None
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
         if epoll is None:
             return
         if not self.loop.is_closed():
@@ -124,6 +133,20 @@ class DescriptorWatch:
             self._epoll = select.epoll(1)
             self._epoll.register(self._descriptor, select.EPOLLIN)
             self.loop.add_reader(self._epoll.fileno(), self._readable)
+        if self._late is None:
+            # One for all that is waited for until then: to make one for each answer takes longer than many an answer.
+            self._late = self.loop.call_later(max(0.0, self._until - time.monotonic()), self._look)
+
+    def _look(self) -> None:
+        """See whether somebody waits for too long by now."""
+        self._late, fiber = None, self._fiber
+        if fiber is None:
+            return
+        if time.monotonic() < self._until:
+            self._begin()
+            return
+        self._fiber, self._until = None, 0.0
+        fiber.go_on()
 
     def _readable(self) -> None:
         fiber, self._fiber = self._fiber, None

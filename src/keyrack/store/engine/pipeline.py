@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import select
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,8 +24,9 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from keyrack.store.engine import fibers
+from keyrack.store.engine import fibers, silence
 from keyrack.store.engine.fibers import Fiber
+from keyrack.store.engine.silence import BoundedConnection
 
 MOST_AHEAD = 256
 """So many statements at most are sent before their answers are read, which wait in memory here or there."""
@@ -72,7 +74,7 @@ class PendingResult:
         return self.result
 
 
-class PipelinedConnection(psycopg.Connection[Any]):
+class PipelinedConnection(BoundedConnection):
     """A connection of psycopg's that can be asked and told besides; for one thread or fiber at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -324,11 +326,7 @@ class _Pipeline:
         failed = None
         while sent:
             while pgconn.is_busy():
-                fiber = fibers.current()
-                if fiber is not None:
-                    self._watched(fiber).until_readable(fiber)
-                else:
-                    self._polled().poll()
+                self._until_heard()
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -363,14 +361,31 @@ class _Pipeline:
             raise psycopg.OperationalError(self._pgconn.get_error_message().strip() or "The connection broke.")
         raise psycopg.errors.error_from_result(failed, self._raw.info.encoding)
 
+    def _until_heard(self) -> None:
+        """Wait until there is something to be read. Raises silence.Silent."""
+        fiber, seconds = fibers.current(), silence.SECONDS
+        if fiber is not None:
+            came = self._watched(fiber).until_readable(fiber, seconds)
+        else:
+            came = bool(self._polled().poll(seconds * 1000))
+        if not came:
+            raise self._given_up()
+
+    def _given_up(self) -> silence.Silent:
+        self.unwatch()
+        return silence.give_up(self._pgconn)
+
     def _flush(self) -> None:
+        until = time.monotonic() + silence.SECONDS
         while self._pgconn.flush():
             # The server reads no more before its answers are read.
+            if time.monotonic() > until:
+                raise self._given_up()
             if fibers.current() is not None:
                 fibers.sleep(FULL_SECONDS)
             else:
                 self._polled().modify(self._pgconn.socket, select.POLLIN | select.POLLOUT)
-                self._polled().poll()
+                self._polled().poll(silence.SECONDS * 1000)
                 self._polled().modify(self._pgconn.socket, select.POLLIN)
             self._pgconn.consume_input()
 

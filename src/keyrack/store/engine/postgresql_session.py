@@ -24,6 +24,20 @@ LOCK_SECONDS = 30
 _ON_THE_DISK = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
+# The network between may end without the server's being told. It would keep such a session for the two hours of its
+# system, and a session that has a turn, or a row, keeps that from everybody: also from who is started anew.
+_ENDS_WITH_THE_NETWORK = """
+    SELECT set_config(name, value, false)
+    FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+                 ('tcp_user_timeout', '30000')) AS ours (name, value)
+    WHERE current_setting(name, true) IS NOT NULL
+"""
+ORPHAN_SECONDS = 60
+"""How long a change may be under way without a word of ours; what is stricter already stays."""
+_ENDS_WITHOUT_US = """
+    SELECT set_config('idle_in_transaction_session_timeout', '{}s', false)
+    WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+"""
 
 SHARED = (
     "The database's address leads to a pooler that hands sessions from one transaction to the next, as PgBouncer does "
@@ -43,6 +57,9 @@ def begin(raw: psycopg.Connection[Any], *, writer: bool, patient: bool = False) 
     """
     raw.autocommit = True
     settings = [*((_SEES_THE_NEWEST, _ON_THE_DISK) if writer else ("SET default_transaction_read_only = on",))]
+    settings.append(_ENDS_WITH_THE_NETWORK)
+    if writer and not patient:
+        settings.append(_ENDS_WITHOUT_US.format(ORPHAN_SECONDS))
     if not patient:
         settings.append(f"SET lock_timeout = '{LOCK_SECONDS}s'")
     row = raw.execute("; ".join((_MARKED, _PLAIN_STRINGS, *settings))).fetchone()

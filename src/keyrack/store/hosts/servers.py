@@ -573,12 +573,13 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 
 
 # A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.
-_servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT)
+_servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT, table=servers)
 _tags_held = Records(
     lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
     named=("server_id", "tag"),
     keep=lambda held: held[2],
     most=MOST_KEPT,
+    table=server_tags,
 )
 
 

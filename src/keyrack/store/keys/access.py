@@ -271,7 +271,7 @@ def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
         name = row[named[0]] if len(named) == 1 else tuple(row[column] for column in named)
         return name, sealed.holds(connection, table, row)
 
-    return Records(make, named=sealed.key_names(table), keep=lambda found: found[1])
+    return Records(make, named=sealed.key_names(table), keep=lambda found: found[1], table=table)
 
 
 _people, _groups = _held(users, "id"), _held(groups, "id")

@@ -253,7 +253,7 @@ def _credential_record(row: Row) -> Credential:
     return Credential(**sealed.unsealed(row))
 
 
-credential_records = Records(lambda connection, row: _credential_record(row))
+credential_records = Records(lambda connection, row: _credential_record(row), table=credentials)
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
     lambda connection, row: CheckedCredential(
@@ -262,4 +262,5 @@ _checked_credentials = Records(
     ),
     keep=lambda checked: checked.holds,
     most=MOST_CHECKED,
+    table=credentials,
 )

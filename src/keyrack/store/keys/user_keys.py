@@ -114,4 +114,4 @@ def user_key_of(row: Any) -> UserKey:
     return UserKey(**sealed.unsealed(row))
 
 
-_user_keys = Records(lambda connection, row: user_key_of(row))
+_user_keys = Records(lambda connection, row: user_key_of(row), table=user_keys)

@@ -143,8 +143,8 @@ class Seals:
         self._lock = threading.Lock()
         self.unreported: dict[str, AlteredRow] = {}
         self.seen = Seen()
-        self.kept: dict[Any, dict[Any, Any]] = {}
-        """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
+        self.kept: dict[tuple[Any, str], dict[Any, Any]] = {}
+        """What was made of rows that hold, by what made it, of which statement's rows (see rows.Records)."""
         self.summands: dict[bytes, int] = {}
         """What a row adds to the sum of its server, by its seal (see sums.py)."""
         self.counts: dict[Any, Any] = {}
@@ -177,6 +177,13 @@ class Seals:
             return isinstance(seal, bytes) and hmac.compare_digest(seal, self.of(table, values))
         except (TypeError, ValueError, OverflowError):
             return False  # what no column of ours can hold was not written by us
+
+    def forget(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Keep nothing of a row as it was: it is deleted, or another one now."""
+        self.summands.pop(row[SEAL], 0)
+        for (made_by, _), kept in tuple(self.kept.items()):
+            if made_by.table is table:
+                kept.pop(made_by.name_in_table(row), None)
 
     def note_altered(self, broken: AlteredRow) -> None:
         """Remember a broken row until somebody takes it."""

@@ -207,6 +207,8 @@ def count(
     held: whether the old one was as Keyrack wrote it, where that was looked at already in this transaction.
     """
     access_tree.note(connection, table, old, new)
+    if old is not None:
+        seals_of(connection).forget(table, old)
     if table.name not in OF_SERVER:
         return
     for row, sign in ((old, -1), (new, 1)):
