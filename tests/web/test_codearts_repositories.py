@@ -200,8 +200,16 @@ def test_a_refused_field_is_named_as_the_call_has_it(
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, words)
 
 
-def test_a_repository_that_cannot_be_called_so_is_refused_by_its_name(forge: Service) -> None:
-    new = {"name": "-site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878"}
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("-site", "A repository's name has letters, digits"),
+        ("site.lock", "A repository's name has letters, digits"),
+        ("x" * 223, "This is longer than 222 characters"),
+    ],
+)
+def test_a_repository_that_cannot_be_called_so_is_told_why(forge: Service, name: str, words: str) -> None:
+    new = {"name": name, "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878"}
     answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("A repository's name has letters, digits")
+    assert answer.json()["error"]["message"].startswith(words)

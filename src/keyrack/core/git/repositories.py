@@ -29,18 +29,21 @@ ADD_MEMBERS = "codeartsrepo:repository:createMembers"
 REMOVE_MEMBERS = "codeartsrepo:repository:deleteMembers"
 
 VISIBILITIES = (0, 10, 20)
+LONGEST_PATH = 255
 # Two to five parts; none starts with a dot or a dash, so that no part is a hidden file or an option.
-PATH = re.compile(r"(?=.{3,255}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){1,4}")
+PATH = re.compile(rf"(?=.{{3,{LONGEST_PATH}}}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){{1,4}}")
 
 
 def path_of(value: object) -> str:
     """A repository's path, e.g. acme/site; raises Refusal INVALID."""
     if isinstance(value, str) and _is_path(value):
         return value
+    if isinstance(value, str) and len(value) > LONGEST_PATH:
+        raise invalid("path", f"This is longer than {LONGEST_PATH} characters.")
     raise invalid(
         "path",
         "A repository's path is GROUP/NAME: letters, digits, dots, dashes and underscores, "
-        "no part starting with a dot or dash, and no .git at the end.",
+        "no part starting with a dot or dash, and no dot, .git or .lock at the end.",
     )
 
 
@@ -115,11 +118,7 @@ def create(
         project = _project(attempt, actor, project_uid)
         path = f"{project.uid}/{name}"
         if not _is_path(path):
-            raise invalid(
-                "name",
-                "A repository's name has letters, digits, dots, dashes and underscores, does not start with a dot or "
-                "dash, and has no .git at the end.",
-            )
+            raise invalid("name", _name_problem(name, longest=LONGEST_PATH - len(f"{project.uid}/")))
 
         def change(work: Work) -> Repository:
             if repositories.by_path(work.connection, path) is not None:
@@ -131,6 +130,15 @@ def create(
             return _own(work, number)
 
         return attempt.write(change)
+
+
+def _name_problem(name: str, *, longest: int) -> str:
+    if len(name) > longest:
+        return f"This is longer than {longest} characters, which leave room for the project before it."
+    return (
+        "A repository's name has letters, digits, dots, dashes and underscores, does not start with a dot or dash, "
+        "and does not end with a dot, .git or .lock."
+    )
 
 
 def find(
