@@ -205,7 +205,7 @@ def test_a_refused_field_is_named_as_the_call_has_it(
     [
         ("-site", "A repository's name has letters, digits"),
         ("site.lock", "A repository's name has letters, digits"),
-        ("x" * 223, "This is longer than 222 characters"),
+        ("x" * 223, "name: This is longer than 222 characters"),
     ],
 )
 def test_a_repository_that_cannot_be_called_so_is_told_why(forge: Service, name: str, words: str) -> None:
