@@ -15,9 +15,9 @@ from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, grants, key_owners, new_user_keys, published_keys, revoked_keys, user_keys
 from keyrack.store.keys.expired_keys import EndedKey
+from keyrack.store.keys.new_user_keys import UserKeyAhead, UserKeyPlace
 from keyrack.store.keys.openings import Opening, of_workspace
 from keyrack.store.people import users
-from keyrack.store.sealing.sealed_sets import Ids
 
 ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"
@@ -56,12 +56,15 @@ def add(
         elif instance.settings.require_key:
             raise invalid("public_key", "A public key is required.")
         owner = _person(actor, user_id)
-        looks = key is not None and owner == actor.user_id
+        asked = None
+        if key is not None and owner == actor.user_id:
+            most = instance.settings.max_user_keys
+            asked = UserKeyAhead(actor, owner, key.fingerprint, most=most, now=instance.now)
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner, has_keys=True)
             end = validation.end(work.now, expires_at, duration=duration)
-            made = enter(work, owner, name, key, whom, end=end, looks=looks)
+            made = enter(work, owner, name, key, whom, end=end, asked=asked)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.fingerprint if key else 'no key'})"
@@ -72,7 +75,7 @@ def add(
             return made
 
         # One's own right to a key is looked at with what is in the key's way.
-        return attempt.write(change, looks=looks, gathers=looks)
+        return attempt.write(change, looks=asked is not None, foresight=asked, gathers=asked is not None)
 
 
 def enter(
@@ -83,18 +86,21 @@ def enter(
     whom: User | None = None,
     *,
     end: datetime | None = None,
-    looks: bool = False,
+    asked: UserKeyAhead | None = None,
 ) -> UserKey:
     """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
 
-    looks: that the actor, who is the owner, still may is asked here. Raises Refusal LIMIT, INVALID or TAKEN, and as
-    Work.look_again does.
+    asked: what is in the way of a key of the actor's own, by which it is seen here that the actor still may. Raises
+    Refusal LIMIT, INVALID or TAKEN, and as Work.look_again does.
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
-        place = new_user_keys.place(work.connection, work.actor, owner, key.fingerprint, work.now, most=most)
-        if looks and not work.instance.joined:
-            work.look_again(place.owner)
+        if asked is None:
+            place = new_user_keys.place(work.connection, work.actor, owner, key.fingerprint, work.now, most=most)
+        else:
+            place = asked.get(work.connection)
+            if not work.instance.joined:
+                work.look_again(place.owner)
     if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
@@ -107,7 +113,10 @@ def enter(
             revocation.refuse(work, key)
         if place.owned:
             _refuse_known(work, owner, key)
-    return _insert(work, owner, title, key, end, place.ids if place else None)
+    made, reached = _insert(work, owner, title, key, end, place)
+    if asked is not None and place is not None and not (place.ended or place.owned):
+        asked.entered = reached  # and nothing else was changed
+    return made
 
 
 def owner_name(instance: Instance, key: UserKey) -> str:
@@ -226,8 +235,9 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
 
 
 def _insert(
-    work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, ids: Ids | None
-) -> UserKey:
+    work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, place: UserKeyPlace | None
+) -> tuple[UserKey, frozenset[int]]:
+    """The key as it was entered, and the servers that it was given to."""
     public_key = key.text if key else None
     made = user_keys.add_user_key(
         work.connection,
@@ -242,17 +252,28 @@ def _insert(
             "created_at": work.now,
             "expires_at": end,
         },
-        ids,
+        place.ids if place else None,
     )
+    reached: frozenset[int] = frozenset()
     if key is not None:
-        claimed = key_owners.claiming_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
-        reached = grants.servers_of_user(work.connection, owner)
-        if not claimed():
-            # Somebody in another workspace took it since we looked; raising undoes our row.
-            _refuse_known(work, owner, key)
-            raise _taken("This key is in use.")
+        if place is not None and place.reached is not None:
+            reached = place.reached
+            key_owners.claim_free_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
+        else:
+            reached = _claim(work, owner, key, made)
         propagation.granted(work, reached, key.fingerprint)
-    return made
+    return made, reached
+
+
+def _claim(work: Work, owner: int, key: PublicKey, made: UserKey) -> frozenset[int]:
+    """Have the key lead to its user, and answer the servers that it reaches."""
+    claimed = key_owners.claiming_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
+    reached = grants.servers_of_user(work.connection, owner)
+    if not claimed():
+        # Somebody in another workspace took it since we looked; raising undoes our row.
+        _refuse_known(work, owner, key)
+        raise _taken("This key is in use.")
+    return reached
 
 
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, and_, or_, select, union
 
 from keyrack.model import Grant, Page, Window
-from keyrack.store.engine.prepared import prepared
+from keyrack.store.engine.prepared import PendingRows, prepared
 from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import sealed
@@ -161,6 +161,11 @@ def _servers_with_tag(workspace_id: int, tag: str) -> Select[Any]:
 def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
     """The ids of the servers on which a user's keys stand, by whichever grant."""
     return frozenset(_servers_of_user.values(connection, user_id))
+
+
+def telling_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
+    """The same, without waiting: rows of which each has a server_id."""
+    return _servers_of_user.tell(connection, user_id)
 
 
 @prepared

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, insert, select
 
 from keyrack.model import UserKey
 from keyrack.store.dialect import insert_of
@@ -69,6 +69,18 @@ def claiming_fingerprint(
     values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
     sent = _claiming(connection.dialect.name).tell(connection, values)
     return lambda: bool(sent.rows())
+
+
+def claim_free_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> None:
+    """The same for a key that was found to lead to nothing. Nobody waits on PostgreSQL: where another workspace took it
+    since, the next question or the commit raises IntegrityError.
+    """
+    _claiming_free().run_many(connection, [{"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}])
+
+
+@cache
+def _claiming_free() -> Statement:
+    return Statement(lambda: insert(key_owners).values({column.name: placeholder(column) for column in key_owners.c}))
 
 
 @cache

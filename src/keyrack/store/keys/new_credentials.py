@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, exists, select
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
+from keyrack.store.keys.entering import EnteringKey
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.sealing import held_servers, sealed, sealed_sets
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
@@ -36,7 +37,7 @@ class CredentialPlace:
     ids: sealed_sets.Ids
 
 
-class PlaceAhead:
+class PlaceAhead(EnteringKey):
     """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Foresight).
 
     Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
@@ -75,12 +76,18 @@ class PlaceAhead:
 
     def follows(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
+        changed = other.changed_servers if isinstance(other, EnteringKey) else None
+        if changed is None or self._server_id not in changed:
+            return changed is not None
         if not isinstance(other, PlaceAhead) or other.entered is None:
             return False
-        if other._server_id == self._server_id:
-            self._server = other.entered
-            return not other._names & self._names
-        return True
+        self._server = other.entered
+        return not other._names & self._names
+
+    @property
+    def changed_servers(self) -> tuple[int] | None:
+        """That on which it stands."""
+        return None if self.entered is None else (self._server_id,)
 
     def get(self, connection: Connection) -> CredentialPlace | None:
         """The place, None where there is no such server in this workspace; nobody else changes the server until the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, exists, func, select
 
 from keyrack.model import Actor
-from keyrack.store.engine.prepared import prepared
-from keyrack.store.keys import ended_keys
+from keyrack.store.engine.group_commit import MOST_TOGETHER
+from keyrack.store.engine.prepared import PendingRows, Row, prepared
+from keyrack.store.keys import ended_keys, grants
+from keyrack.store.keys.entering import EnteringKey
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.rows import ONE_ROW
-from keyrack.store.sealing import sealed_sets
+from keyrack.store.sealing import held_servers, sealed_sets
 from keyrack.store.tables import key_owners, user_keys, users
 
 
@@ -23,7 +26,9 @@ class UserKeyPlace:
 
     full: whether its user has as many keys as one may; ended: whether it was revoked or expired in the
     workspace (store/keys/ended_keys.py); owned: whether it leads to somebody or something already; ids: its own; owner:
-    what is known of its user, as the rows say now, and of the actor's proof where that is who asks.
+    what is known of its user, as the rows say now, and of the actor's proof where that is who asks; reached: the
+    servers on which its user's keys stand, None where that was not asked ahead; where it was, none of full, ended and
+    owned is so.
     """
 
     full: bool
@@ -31,17 +36,90 @@ class UserKeyPlace:
     owned: bool
     ids: sealed_sets.Ids
     owner: Standing
+    reached: frozenset[int] | None = None
+
+
+class UserKeyAhead(EnteringKey):
+    """What is in the way of a user's own key, asked when it is wanted or, for several that come together, ahead (a
+    Foresight).
+
+    Ahead it is asked as if one might have fewer keys, so that those entered meanwhile cannot fill what is left. What an
+    answer says that lets the key in counts; any other is asked again, as it is then.
+    """
+
+    def __init__(self, actor: Actor, user_id: int, fingerprint: str, *, most: int, now: Callable[[], datetime]) -> None:
+        """Arguments as those of place(); now: the time, as it is whenever this is asked."""
+        self._actor, self._user_id, self._fingerprint = actor, user_id, fingerprint
+        self._most, self._now = most, now
+        self._told: tuple[PendingRows, PendingRows] | None = None
+        self._within: object = None
+        self.entered: frozenset[int] | None = None
+        """The servers that the command gave the key to, which entered it and changed nothing else."""
+
+    @property
+    def changed_servers(self) -> frozenset[int] | None:
+        """Those that the key was given to."""
+        return self.entered
+
+    def look(self, connection: Connection) -> None:
+        """Have it asked in this transaction, without waiting."""
+        self.forget()
+        few = self._most - MOST_TOGETHER
+        if few > 0:  # else each is asked for when it comes
+            told = _place.tell(connection, *self._question(connection, few))
+            self._told = told, grants.telling_servers_of_user(connection, self._user_id)
+            self._within = connection.get_transaction()
+
+    def forget(self) -> None:
+        """What was asked may not be so any more."""
+        self._told = self._within = None
+
+    def follows(self, other: object) -> bool:
+        """Whether it takes account of what the command of another one wrote."""
+        if not isinstance(other, EnteringKey) or other.changed_servers is None:
+            return False
+        return not isinstance(other, UserKeyAhead) or other._fingerprint != self._fingerprint
+
+    def get(self, connection: Connection) -> UserKeyPlace:
+        """What is in the key's way; nobody else of its workspace changes that until the end."""
+        told, within = self._told, self._within
+        self.forget()
+        self.entered = None
+        if told is not None and within is connection.get_transaction():
+            row, reached = told[0].wait(connection)[0], told[1].wait(connection)
+            if not (row["full"] or row["ended"] or row["owned"]):
+                if reached:
+                    held_servers.write(connection)  # their rows are asked for then
+                return _found(row, frozenset(one["server_id"] for one in reached))
+        held_servers.write(connection)  # more is asked then
+        return _found(_row(connection, *self._question(connection, self._most)))
+
+    def _question(self, connection: Connection, most: int) -> tuple[Any, ...]:
+        return _asked(connection, self._actor, self._user_id, self._fingerprint, self._now(), most)
 
 
 def place(
     connection: Connection, actor: Actor, user_id: int, fingerprint: str, at: datetime, *, most: int
 ) -> UserKeyPlace:
     """What is in the way of a key that a user of the actor's workspace is to have; most: how many one may have."""
+    return _found(_row(connection, *_asked(connection, actor, user_id, fingerprint, at, most)))
+
+
+def _asked(
+    connection: Connection, actor: Actor, user_id: int, fingerprint: str, at: datetime, most: int
+) -> tuple[Any, ...]:
     numbered = sealed_sets.numbers_rows(connection)
-    proof = proofs(actor)
-    row = _place.row(connection, actor.workspace_id, user_id, fingerprint, at, most, most - 1, numbered, *proof)
+    return (actor.workspace_id, user_id, fingerprint, at, most, most - 1, numbered, *proofs(actor))
+
+
+def _row(connection: Connection, *asked: Any) -> Row:
+    row = _place.row(connection, *asked)
     assert row is not None  # of a question whose first table has one row there is always one
-    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), taken(row))
+    return row
+
+
+def _found(row: Row, reached: frozenset[int] | None = None) -> UserKeyPlace:
+    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), taken(row), reached)
 
 
 @prepared
