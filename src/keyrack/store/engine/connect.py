@@ -340,12 +340,12 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
         unknown.in_doubt = True
         raise unknown from error
     except Exception as raised:  # each driver has its own for it; raised where it is another
-        error = what_broke(raised)
-        undone = conflicts and is_conflict(error)
-        if not (undone or is_unavailable(error)):
+        broke = what_broke(raised)
+        undone = conflicts and is_conflict(broke)
+        if not (undone or is_unavailable(broke)):
             raise
-        if not (again and (undone or getattr(error, "connection_invalidated", False))):
-            raise unavailable(error) from error
+        if not (again and (undone or getattr(broke, "connection_invalidated", False))):
+            raise unavailable(broke) from broke
     return answer(ask, again=False, conflicts=conflicts)
 
 
