@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from keyrack import app
+from keyrack.core import next_steps
 from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents, enrolment, servers
@@ -474,7 +475,10 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
     instance.database.write(lambda connection: connection.execute(delete(revoked)))
     instance.database.write(lambda connection: connection.execute(delete(grants_table)))
     look_through(instance)
-    words = " ".join(alarms(world.team))
+    raised = alarms(world.team)
+    assert [one for one in raised if "`" in next_steps.sentence(one)] == []
+    assert {next_steps.commands(one) for one in raised if "was deleted" in one} == {("keyrack hosts damaged",)}
+    words = " ".join(raised)
     assert "key revoked everywhere 1,*, or one that is counted with it, was deleted in the database" in words
     assert "The grant 1, or one" in words
 

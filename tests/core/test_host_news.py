@@ -74,7 +74,8 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert raised.startswith(
         "Alarm: host web-1 refuses its document, so nothing new comes into force there, revocations"
     )
-    assert "revision 1 stays in force: its signature is another's. Paste the line of `keyrack hosts enrol" in raised
+    assert "revision 1 stays in force: its signature is another's. Paste its installation line there, which" in raised
+    assert raised.endswith(f"On the command line: `keyrack hosts enrol {team.server.id}`")
     assert raised.removeprefix("Alarm: ") in status.of(team.instance, here(team)).problems
     # What comes and goes within the hour is one alarm.
     tell(team)
@@ -83,7 +84,7 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     refuse(team, "x" * 500, "y" * 500, state="refused")
     assert len(alarms_raised()) == 2
     assert len(alarms_raised()[0]) <= news.LONGEST
-    assert "Paste the line" in alarms_raised()[0]
+    assert alarms_raised()[0].endswith(f"On the command line: `keyrack hosts enrol {team.server.id}`")
     tell(team)
     assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
 

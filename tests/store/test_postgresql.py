@@ -18,8 +18,10 @@ from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.engine.prepared import prepared, savepoint
 from keyrack.store.hosts import servers
+from keyrack.store.rows import Records
 from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
 from tests.postgres import Cluster, database_name
@@ -128,6 +130,27 @@ def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgr
         with pytest.raises(DatabaseUnavailable):
             database.write(several)
         assert not {"first", "second"} & database.read(names)
+
+
+@pytest.mark.parametrize("tidies", [False, True], ids=["plainly", "and whoever tidies up looks at it"])
+def test_a_connection_that_dies_while_a_record_is_made_is_replaced(postgresql_url: str, tidies: bool) -> None:
+    asked: list[int] = []
+
+    def record(conn: Connection, row: PreparedRow) -> str:
+        asked.append(1)
+        try:
+            if len(asked) < 3:  # at first by itself, where nothing more can be asked
+                conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        finally:
+            if tidies:
+                conn.info.pop("nothing", None)
+        return str(row.value)
+
+    records = Records(record, named=("name",))
+    with Database.open(postgresql_url) as database:
+        database.write(lambda conn: put(conn, "a"))
+        assert database.read(lambda conn: records.all(conn, _facts, "a")) == ["x"]
+    assert len(asked) == 3
 
 
 @prepared

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from keyrack.core.instance import Instance
+from keyrack.core.next_steps import with_commands
 from keyrack.core.people.actors import system_actor
 from keyrack.logs import logger
 from keyrack.store.audit import events
@@ -154,9 +155,10 @@ def _words(row: AlteredRow) -> str:
             "What it counted counts for nothing, until it is sealed again."
         )
     if row.missing:
-        return (
+        return with_commands(
             f"The {what}, or one that is counted with it, was deleted in the database, not by Keyrack, and counts for "
-            "nothing any more. Make it again, or let that stand: `keyrack hosts damaged`."
+            "nothing any more. Make it again, or let that stand, among the damaged rows",
+            "hosts damaged",
         )
     if row.older:
         return (

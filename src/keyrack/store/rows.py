@@ -221,11 +221,8 @@ class Records(Generic[T]):
     def _made(
         self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], name: Any, row: tuple[Any, ...]
     ) -> tuple[T, access_tree.Account, tuple[Any, ...]]:
-        account = access_tree.noting(connection)
-        try:
+        with access_tree.noting(connection) as account:
             record = self._make(connection, plan.row(row))
-        finally:
-            access_tree.stop_noting(connection)
         if self._keep(record):
             if len(kept) >= self._most:
                 kept.clear()

@@ -15,6 +15,7 @@ from keyrack.core.hosts import break_glass, news, troubles
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows
 from keyrack.core.keys.key_sync import ALARMS as SOURCE_STATES
+from keyrack.core.next_steps import commands, with_commands
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
@@ -41,7 +42,9 @@ WAYS_OUT: Mapping[str, str] = {
     "database-went-back": "Decide what stays refused there.",
     SEAL: "Find out who writes to the database. Then remove the row, enter it again, or seal it as it stands.",
     TABLES: "Drop what was put on the tables, or name it in known_triggers; it is looked at twice a minute.",
-    "audit-broken": "Find out who writes to the database: `keyrack audit verify` names the first wrong record.",
+    "audit-broken": with_commands(
+        "Find out who writes to the database; a check of the audit log names the first wrong record", "audit verify"
+    ),
     break_glass.CODE: "End the login if nobody of yours is in, and ask whoever it was.",
 }
 """By the kind of an alarm what settles it, in words."""
@@ -75,6 +78,11 @@ class Alarm:
     def way_out(self) -> str:
         """What settles it, in words."""
         return SOURCE_WAY_OUT if self.code.startswith(SOURCE) else WAYS_OUT.get(self.code, OTHERWISE)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What does it on the command line, where the words say so."""
+        return commands(self.words)
 
     @property
     def is_for_people(self) -> bool:

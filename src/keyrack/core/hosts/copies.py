@@ -20,6 +20,7 @@ from keyrack.core.audit import alarms
 from keyrack.core.hosts import news
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
+from keyrack.core.next_steps import with_commands
 from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -176,10 +177,12 @@ def words(server: Server) -> str:
     last = server.facts.get(LAST_RUN) or {}
     other = last.get("copy") or {}
     who = " and ".join(_who(one) for one in (last, other) if one)
-    return (
+    return with_commands(
         f"two machines use the identity of {server.name} ({who}): one is a copy of the other. Neither gets "
-        f"documents, and no receipt counts. On the one that is {server.name}, paste the line of `keyrack hosts enrol "
-        f"{server.id}`; if the other is gone: keyrack hosts copy-gone {server.id}"
+        f"documents, and no receipt counts. On the one that is {server.name}, paste its installation line; if the "
+        "other is gone, say so",
+        f"hosts enrol {server.id}",
+        f"hosts copy-gone {server.id}",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from keyrack.core.hosts.news import raise_alarm
 from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol import audit_tree
@@ -36,9 +37,10 @@ SSH_PORT = "ssh_port"  # where the host's sshd listens for people
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 REWRITTEN_CODE, UNDONE_CODE = "audit-log-rewritten", "enforcing-undone"
-_LOOK = (
-    "If nobody restored a backup, somebody rewrote it: compare `keyrack audit verify` with a checkpoint that was kept "
-    "elsewhere before anybody begins anew there"
+_LOOK = with_commands(
+    "If nobody restored a backup, somebody rewrote it: compare it with a checkpoint that was kept elsewhere before "
+    "anybody begins anew there",
+    "audit verify",
 )
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
@@ -151,9 +153,8 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
         reason = facts.get("undone", "no reason given")
         if begun:
             words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
-            raise_alarm(
-                work, server, UNDONE_CODE, f"{words}: {reason}. Mend it, then `keyrack hosts enforce {server.id}`"
-            )
+            do = with_commands("Mend it, then enforce again", f"hosts enforce {server.id}")
+            raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
         else:
             _tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from keyrack.core.audit import alarms
+from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import REFUSED as REFUSED_WHOLE
@@ -101,9 +102,10 @@ def _fails(server: Server, revision: int, reasons: str) -> str:
 def _refuses(server: Server, revision: int, reasons: str) -> str:
     what = f"host {server.name} refuses its document, so nothing new comes into force there, revocations included"
     then = f"revision {revision} stays in force" if revision else "nothing of Keyrack is in force"
-    do = (
-        f"Paste the line of `keyrack hosts enrol {server.id}` there, which brings the agent of now; with --replace at "
-        "its end where the service has another instance key than before"
+    do = with_commands(
+        "Paste its installation line there, which brings the agent of now; with --replace at its end where the service "
+        "has another instance key than before",
+        f"hosts enrol {server.id}",
     )
     room = LONGEST - len(what) - len(then) - len(do) - 20
     return f"{what}; {then}: {reasons[:room]}. {do}"

@@ -21,6 +21,7 @@ from keyrack.core.hosts import deleted_servers as deleted_servers_told
 from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
+from keyrack.core.next_steps import with_commands
 from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -124,10 +125,11 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
         if server is None or (server.went_back_at is not None and server.compared_at is None):
             return
         servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
-        said = (
+        said = with_commands(
             f"The database went back: host {server.name} obeys revision {revision}, and this database, "
             f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
-            f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
+            "changes. What the host refuses stays refused until somebody decides",
+            f"hosts resync {server.id}",
         )
         alarms.record(work.connection, server, CODE, said, work.now)
 
@@ -139,7 +141,9 @@ def words(server: Server) -> str:
     what = "the host obeyed what this database does not know, so the database went back"
     if server.compared_at is None:
         return f"{what}; nothing new reaches the host until it has told its last document"
-    return f"{what}; what the host refused stays refused: keyrack hosts resync {server.id}"
+    return with_commands(
+        f"{what}; what the host refused stays refused until somebody decides", f"hosts resync {server.id}"
+    )
 
 
 def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.util import LRUCache
 
 from keyrack.store.engine import altered, sqlite_types
@@ -339,13 +339,22 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
         unknown = unavailable(error.__cause__ or error)
         unknown.in_doubt = True
         raise unknown from error
-    except Exception as error:  # each driver has its own for it; raised where it is another
-        undone = conflicts and is_conflict(error)
-        if not (undone or is_unavailable(error)):
+    except Exception as raised:  # each driver has its own for it; raised where it is another
+        broke = what_broke(raised)
+        undone = conflicts and is_conflict(broke)
+        if not (undone or is_unavailable(broke)):
             raise
-        if not (again and (undone or getattr(error, "connection_invalidated", False))):
-            raise unavailable(error) from error
+        if not (again and (undone or getattr(broke, "connection_invalidated", False))):
+            raise unavailable(broke) from broke
     return answer(ask, again=False, conflicts=conflicts)
+
+
+def what_broke(error: Exception) -> Exception:
+    """The error of a connection that broke, where whoever tidied up after it was told only that it had."""
+    first: BaseException | None = error
+    while isinstance(first, PendingRollbackError):
+        first = first.__context__
+    return first if isinstance(first, DBAPIError) else error
 
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:

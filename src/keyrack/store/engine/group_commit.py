@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Select, Transaction, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from keyrack.store import changes
 from keyrack.store.engine import fibers
@@ -171,7 +171,7 @@ class GroupCommit:
         try:
             queued.result = queued.context.run(queued.command, conn)
             together.settle()
-        except DBAPIError as error:
+        except (DBAPIError, PendingRollbackError) as error:
             # It may be of what an earlier one told.
             raise _Lost from error
         except Exception as error:  # the command's own: raised for who gave it, and the others go on

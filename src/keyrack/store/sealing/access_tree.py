@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -217,15 +218,15 @@ class Account:
     places: list[tuple[Place, bytes]] = field(default_factory=list)
 
 
-def noting(connection: Connection) -> Account:
-    """From now on keep an account of the places that fitted; answers the account."""
-    account = connection.info[_NOTED] = Account()
-    return account
-
-
-def stop_noting(connection: Connection) -> None:
-    """Keep no account any more."""
-    connection.info.pop(_NOTED, None)
+@contextmanager
+def noting(connection: Connection) -> Iterator[Account]:
+    """Within this, keep an account of the places that fitted."""
+    info = connection.info  # which a connection that broke has no more
+    account = info[_NOTED] = Account()
+    try:
+        yield account
+    finally:
+        info.pop(_NOTED, None)
 
 
 def as_noted(connection: Connection, account: Account) -> bool:

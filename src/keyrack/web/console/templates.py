@@ -17,6 +17,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core import next_steps
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
 from keyrack.core.words import count
@@ -108,7 +109,7 @@ def environment() -> Environment:
     made.filters["as_rows"] = as_rows
     made.tests["opened_by_keys"] = status.opens
     made.filters["in_console_words"] = in_console_words
-    made.filters["without_commands"] = without_commands
+    made.filters["sentence"] = next_steps.sentence
     return made
 
 
@@ -161,24 +162,6 @@ def in_console_words(message: str) -> str:
         return re.sub(r"\b([Aa])(?= accounts?\b)", r"\1n", words)
 
     return "".join(part if at % 2 else ours(part) for at, part in enumerate(_QUOTED.split(message)))
-
-
-_COMMANDS = (
-    (re.compile(r"([Pp])aste the line of `keyrack hosts enrol \d+`"), r"\1aste the installation line"),
-    (re.compile(r"; if the other is gone: keyrack hosts copy-gone \d+"), "; if the other is gone, say so"),
-    (re.compile(r": keyrack hosts resync \d+"), " until somebody decides"),
-    (re.compile(r"until `keyrack hosts resync \d+` decides"), "until somebody decides"),
-    (re.compile(r"then `keyrack hosts enforce \d+`"), "then enforce again"),
-    (re.compile(r", or let that stand: `keyrack hosts damaged`"), ", or let that stand, among the damaged rows"),
-)
-"""Commands in the core's alarms, and what stands in their place where a button beside them does the same."""
-
-
-def without_commands(alarm: str) -> str:
-    """An alarm's sentence for the console, without the commands that do what its buttons do."""
-    for pattern, words in _COMMANDS:
-        alarm = pattern.sub(words, alarm)
-    return alarm
 
 
 def iso(at: datetime) -> str:

@@ -23,6 +23,7 @@ class Alarm(Answer):
     settled_at: Annotated[Time | None, about("When somebody settled it; null where it is over by itself.")]
     settled_by: Annotated[str | None, about("Who did.", None)]
     way_out: Annotated[str, about("What settles it.", "Confirm the host key, if its own screen shows the same one.")]
+    commands: Annotated[list[str], about("What the words say to do, on the command line.", ["keyrack hosts resync 5"])]
 
 
 class SayingServer(Answer):
@@ -54,6 +55,7 @@ def alarm(record: AlarmRecord) -> Alarm:
         settled_at=time_or_null(record.settled_at),
         settled_by=record.settled_by or None,
         way_out=record.way_out,
+        commands=list(record.commands),
     )
 
 
