@@ -258,10 +258,9 @@ def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> N
     scene.stop_service()
     host.client.wait_until_open(host.keys["rogue"], "krtwo")
     assert host.config.read_bytes() == before
-    assert "the service could not be reached" in host.log()
-    status = host.agent("status")
-    assert status.returncode == 1
-    assert "enforcing was undone" in status.stdout
+    wait_until(lambda: "the service could not be reached" in host.log(), "the agent to say why")
+    wait_until(lambda: "enforcing was undone" in host.agent("status").stdout, "the agent's status")
+    assert host.agent("status").returncode == 1
 
 
 def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(scene: Scene) -> None:
