@@ -70,6 +70,14 @@ def test_a_look_leaves_no_circle(team: Service, number: int) -> None:
     assert not [one for one in found if isinstance(one, (*OF_A_REQUEST, LoneConnection, BaseException))]
 
 
+@pytest.mark.parametrize("path", ["/agent/v1/archive", "/login", "/openapi.json"])
+def test_what_is_answered_in_pieces_leaves_no_request(team: Service, path: str) -> None:
+    with collected() as found:
+        for _ in range(5):
+            team.call("GET", path)
+    assert not [one for one in found if isinstance(one, (RequestResponseCycle, WholeAnswer))]
+
+
 def test_a_question_of_two_statements_leaves_no_circle(team: Service) -> None:
     def two(conn: Connection) -> int:
         return int(conn.execute(text("SELECT 1")).scalar_one() + conn.execute(text("SELECT 2")).scalar_one())

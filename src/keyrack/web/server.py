@@ -130,6 +130,10 @@ class Service:
             # The server stops and this took too long: an answer, rather than a traceback for each request.
             if not answering.started:
                 await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, answering.send)
+        finally:
+            # Both lead back to the request that has them: each call would leave a circle in memory.
+            scope.pop(WHOLE, None)
+            inner.pop(ANSWER, None)
 
     def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
         """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
@@ -164,8 +168,7 @@ class _Answering:
 
     def whole(self, response: Response) -> bool:
         """Write an answer in one go; False where it must go by ASGI's messages."""
-        # Taken, as the request has this scope: left in it, each call would leave a circle in memory.
-        written: WholeAnswer | None = self._scope.pop(WHOLE, None)
+        written: WholeAnswer | None = self._scope.get(WHOLE)
         if written is None or response.status_code >= 400 or not written.can_be_written:
             return False
         written.write(

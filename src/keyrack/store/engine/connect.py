@@ -339,13 +339,13 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
         unknown = unavailable(error.__cause__ or error)
         unknown.in_doubt = True
         raise unknown from error
-    except Exception as raised:  # each driver has its own for it; raised where it is another
-        broke = what_broke(raised)
-        undone = conflicts and is_conflict(broke)
-        if not (undone or is_unavailable(broke)):
+    except Exception as error:  # each driver has its own for it; raised where it is another
+        error = what_broke(error)  # by the same name, which is gone afterwards: else it leads back here, in a circle
+        undone = conflicts and is_conflict(error)
+        if not (undone or is_unavailable(error)):
             raise
-        if not (again and (undone or getattr(broke, "connection_invalidated", False))):
-            raise unavailable(broke) from broke
+        if not (again and (undone or getattr(error, "connection_invalidated", False))):
+            raise unavailable(error) from error
     return answer(ask, again=False, conflicts=conflicts)
 
 
