@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.core.people import tokens
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 from keyrack.store.people import users
 from tests.postgres import running_cluster

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from tests.services import settings_for
 
 A_SERVER = 1000

@@ -24,7 +24,7 @@ from keyrack import app
 from keyrack.core.audit import chain
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 from keyrack.store.audit import events
 from tests.postgres import Cluster

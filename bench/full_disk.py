@@ -32,7 +32,7 @@ from keyrack import app
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
 from keyrack.core.people import actors
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 from tests.core.keys_for_tests import fresh_line
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder

@@ -37,7 +37,7 @@ from keyrack import app
 from keyrack.core.instance import Instance
 from keyrack.core.people import tokens
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import api
 
 from keyrack import app
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 
 

@@ -27,7 +27,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import basic_access, passwords, tokens
 from keyrack.core.people.throttle import Throttle
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Refusal
 from keyrack.settings import Settings
 from keyrack.store.people import users

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 
 from keyrack import app
 from keyrack.core.people import passwords
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from tests.login import debian_host
 from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name

@@ -17,7 +17,7 @@ import uvicorn
 
 from keyrack import app, serving
 from keyrack.core.instance import Instance
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
 from tests.plain_http import PLAIN

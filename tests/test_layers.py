@@ -25,7 +25,7 @@ WHY = {
     "agent": "the agent runs on other people's hosts: keyrack.ssh, keyrack.protocol, the standard library.",
     "web": "HTTP belongs to web alone: the core must be reachable through every API alike.",
 }
-DOCUMENTS = ("web/native/shapes", "core/workspace/workspace_schema")
+DOCUMENTS = ("web/native/shapes", "core/workspace/schema")
 OUTSIDE_OF_WEB = {"starlette", "fastapi", "uvicorn"}
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -19,7 +19,8 @@ from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy, revocation, user_keys, who_can
 from keyrack.core.people import users
-from keyrack.core.workspace import workspace_export, workspace_file
+from keyrack.core.workspace import export as workspace_export
+from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store.hosts import servers

@@ -19,7 +19,7 @@ import pytest
 from keyrack import app
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.people import users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from tests import plain_http
 from tests.ports import free_port
 from tests.postgres import Cluster

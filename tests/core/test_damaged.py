@@ -13,7 +13,7 @@ from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
 from keyrack.core.people import offboarding, users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.ssh.public_key import parse

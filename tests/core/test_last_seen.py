@@ -8,7 +8,7 @@ import pytest
 
 from keyrack import app
 from keyrack.core.hosts.last_seen import LastSeen
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
 from tests.services import TEAM, settings_for

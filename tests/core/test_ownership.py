@@ -16,7 +16,7 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.keys import user_keys
 from keyrack.core.ownership import ForeignKey, LostDatabase
 from keyrack.core.people import users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.model import Actor, Role
 from keyrack.store.database import Database
 from keyrack.store.tables import instance_facts

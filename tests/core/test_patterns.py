@@ -13,7 +13,7 @@ from keyrack import policy
 from keyrack.core.audit import webhooks
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, api_tokens, tokens, users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.store.people import users as user_rows

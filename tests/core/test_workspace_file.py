@@ -17,7 +17,8 @@ from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, key_policy
 from keyrack.core.people import tokens, users
-from keyrack.core.workspace import workspace_file, workspace_schema
+from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import schema as workspace_schema
 from keyrack.errors import Refusal
 from keyrack.model import Actor
 from keyrack.store.people import workspaces

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from tests.git.people import Person, Site, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import LONG, MEGABYTE, THIN, fill, slowly

@@ -16,7 +16,7 @@ import pytest
 from keyrack import app
 from keyrack.core.instance import Instance
 from keyrack.core.people import offboarding, users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
 from tests.console.conftest import COOKIE, session_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import file as workspace_file
 from tests.services import TEAM, Service
 from tests.web.test_native import call
 

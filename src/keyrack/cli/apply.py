@@ -16,12 +16,13 @@ from keyrack.cli.files import text_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json
 from keyrack.core.words import count
-from keyrack.core.workspace import workspace_file, workspace_schema
+from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import schema
 
 
 def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(json.dumps(workspace_schema.json_schema(), indent=2))
+        click.echo(json.dumps(schema.json_schema(), indent=2))
         context.exit()
 
 

@@ -11,7 +11,7 @@ import click
 from keyrack.cli.connection.opened import workspace_named
 from keyrack.cli.connection.operator_context import operator_context, shared
 from keyrack.cli.output.shown import say
-from keyrack.core.workspace import workspace_export
+from keyrack.core.workspace import export as workspace_export
 
 
 @click.command(name="export")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.workspace.workspace_changes import Comparison, Execution, refuse_unknown, some
-from keyrack.core.workspace.workspace_text import (
+from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, some
+from keyrack.core.workspace.text import (
     WantedDeployKey,
     WantedRepository,
     wrong,

@@ -11,8 +11,8 @@ from datetime import datetime
 from keyrack.core import validation
 from keyrack.core.keys import freezes, key_policy, key_rules, revocation
 from keyrack.core.words import count
-from keyrack.core.workspace.workspace_changes import Comparison, Execution
-from keyrack.core.workspace.workspace_text import (
+from keyrack.core.workspace.changes import Comparison, Execution
+from keyrack.core.workspace.text import (
     WantedKeyPolicy,
     WantedRevocation,
 )

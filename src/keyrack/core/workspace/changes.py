@@ -8,7 +8,7 @@ from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.workspace.workspace_text import Faults, WorkspaceFile, wrong
+from keyrack.core.workspace.text import Faults, WorkspaceFile, wrong
 from keyrack.model import Actor, User
 from keyrack.policy import KeyRules
 from keyrack.store.people.access_keys import AccessKeyRow
@@ -49,7 +49,7 @@ class PlannedChanges:
 
 @dataclass(slots=True)
 class Comparison:
-    """A file beside a workspace, and the plan that comes of it; other_passwords: see workspace_plan.compare; key_rules:
+    """A file beside a workspace, and the plan that comes of it; other_passwords: see plan.compare; key_rules:
     which keys are accepted while it is carried out, None for those of now.
     """
 

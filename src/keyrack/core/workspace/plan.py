@@ -10,13 +10,13 @@ from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, actors, groups, tokens, users
 from keyrack.core.validation import KEEP
-from keyrack.core.workspace.workspace_changes import Comparison, Execution, PlannedChanges, refuse_unknown, some
-from keyrack.core.workspace.workspace_grants import compare_grants
-from keyrack.core.workspace.workspace_hosts import compare_host
-from keyrack.core.workspace.workspace_key_rules import compare_frozen_keys, compare_key_policy, compare_revoked_keys
-from keyrack.core.workspace.workspace_keys import compare_rules, compare_server, compare_user
-from keyrack.core.workspace.workspace_repositories import compare_deploy_keys, compare_repository
-from keyrack.core.workspace.workspace_text import (
+from keyrack.core.workspace.changes import Comparison, Execution, PlannedChanges, refuse_unknown, some
+from keyrack.core.workspace.grants import compare_grants
+from keyrack.core.workspace.hosts import compare_host
+from keyrack.core.workspace.key_rules import compare_frozen_keys, compare_key_policy, compare_revoked_keys
+from keyrack.core.workspace.keys import compare_rules, compare_server, compare_user
+from keyrack.core.workspace.repositories import compare_deploy_keys, compare_repository
+from keyrack.core.workspace.text import (
     WantedServer,
     WantedToken,
     WantedUser,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
-from keyrack.core.workspace.workspace_key_rules import is_frozen
+from keyrack.core.workspace.key_rules import is_frozen
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant, Workspace, has_ended
 from keyrack.store import workspace_state

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import grants
-from keyrack.core.workspace.workspace_changes import Comparison, Execution, refuse_unknown
-from keyrack.core.workspace.workspace_text import WantedGrant, wrong
+from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown
+from keyrack.core.workspace.text import WantedGrant, wrong
 from keyrack.model import Grant, has_ended
 
 

@@ -17,7 +17,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.people import passwords, tokens
 from keyrack.core.people import users as people
-from keyrack.core.workspace import workspace_schema
+from keyrack.core.workspace import schema
 from keyrack.errors import Kind, Refusal
 from keyrack.model import RepositoryRole, Role
 from keyrack.ssh import names
@@ -243,8 +243,8 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
         raise wrong("", f"the file is not valid TOML: {error}") from None
     reader = _Reader(text, environment)
     for name in values:
-        if name not in workspace_schema.File.model_fields:
-            raise wrong("", workspace_schema.unknown("", name))
+        if name not in schema.File.model_fields:
+            raise wrong("", schema.unknown("", name))
     workspace = values.get("workspace")
     if not isinstance(workspace, dict):
         raise wrong("", "the file lacks [workspace]")
@@ -541,7 +541,7 @@ def placed(place: str) -> Iterator[None]:
 
 def _shaped(value: Mapping[str, Any], section: str, place: str) -> None:
     """Refuse what is not of the file's shape: unknown names, and values of another type."""
-    problem = workspace_schema.problem(section, value)
+    problem = schema.problem(section, value)
     if problem is not None:
         raise wrong(place, problem)
 

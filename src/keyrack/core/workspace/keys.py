@@ -12,8 +12,8 @@ from keyrack.core.hosts import modes
 from keyrack.core.hosts.facts import ENFORCE
 from keyrack.core.keys import credentials, key_sources, renewals, requests, user_keys
 from keyrack.core.people import named_people
-from keyrack.core.workspace.workspace_changes import Comparison, Execution
-from keyrack.core.workspace.workspace_text import WantedCredential, WantedRule, WantedServer, WantedUser
+from keyrack.core.workspace.changes import Comparison, Execution
+from keyrack.core.workspace.text import WantedCredential, WantedRule, WantedServer, WantedUser
 from keyrack.model import Credential, UserKey, has_ended
 from keyrack.store.keys.requests import RequestRule
 

@@ -13,9 +13,9 @@ from keyrack.core.people import actors, passwords
 from keyrack.core.together import within
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
-from keyrack.core.workspace.workspace_changes import Execution, PlannedChanges
-from keyrack.core.workspace.workspace_plan import compare
-from keyrack.core.workspace.workspace_text import WorkspaceFile, read
+from keyrack.core.workspace.changes import Execution, PlannedChanges
+from keyrack.core.workspace.plan import compare
+from keyrack.core.workspace.text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import workspace_state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from keyrack.core.hosts import host_keys, modes
 from keyrack.core.words import count
-from keyrack.core.workspace.workspace_changes import Comparison
-from keyrack.core.workspace.workspace_text import (
+from keyrack.core.workspace.changes import Comparison
+from keyrack.core.workspace.text import (
     WantedServer,
 )
 
