@@ -69,7 +69,7 @@ class Fiber(greenlet):  # type: ignore[misc]
 
         wanted: called outside of the fiber, as soon as it waits, to have go_on called in the end.
         """
-        cast(greenlet, self.parent).switch(wanted)
+        self.parent.switch(wanted)
 
     def _work(self) -> None:
         result, failed = None, None
