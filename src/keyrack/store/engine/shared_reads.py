@@ -114,8 +114,8 @@ class SharedReads:
         self._gathered: dict[asyncio.AbstractEventLoop, dict[Any, _Asked]] = {}
 
     def ask(self, fiber: Fiber, sql: str, values: Mapping[str, Any]) -> Rows:
-        """The rows of a statement, for the fiber that is running. Raises DatabaseUnavailable, and MoreThanOne where something failed for
-        several: each asks by itself then, and hears of his own failure.
+        """The rows of a statement, for the fiber that is running. Raises DatabaseUnavailable, and MoreThanOne where
+        something failed for several: each asks by itself then, and hears of his own failure.
         """
         name = _name(sql, values)
         gathered = self._gathered.get(fiber.loop)
