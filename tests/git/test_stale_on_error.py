@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import weakref
 from collections.abc import Iterator
@@ -43,4 +44,5 @@ def test_an_answer_is_given_again_while_it_is_fresh_and_its_memory_let_go_of_aft
     with pytest.raises(Away):
         asyncio.run(cache.ask(1, away))
     asyncio.run(cache.ask("another", Answer))
+    gc.collect()  # what was raised names it, too
     assert [one() for one in kept] == [None] * 3
