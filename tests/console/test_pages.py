@@ -16,7 +16,7 @@ import pytest
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.audit import events as stored_events
@@ -26,7 +26,7 @@ from tests.core.keys_for_tests import fresh_line, records
 from tests.plain_http import PLAIN
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 class Person:

@@ -145,6 +145,8 @@ class Seals:
         self.seen = Seen()
         self.kept: dict[tuple[Any, str], dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it, of which statement's rows (see rows.Records)."""
+        self._kept_of_table: dict[Table, list[tuple[Any, dict[Any, Any]]]] = {}
+        """The same by the rows' table, for forget(): what made it, and what is kept, by the row's name."""
         self.summands: dict[bytes, int] = {}
         """What a row adds to the sum of its server, by its seal (see sums.py)."""
         self.counts: dict[Any, Any] = {}
@@ -153,7 +155,9 @@ class Seals:
     def use(self, mac: Callable[[bytes], bytes]) -> None:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
-        self.kept.clear()
+        with self._lock:
+            self.kept.clear()
+            self._kept_of_table.clear()
         self.summands.clear()
         self.counts.clear()
         self.seen = Seen()
@@ -178,12 +182,24 @@ class Seals:
         except (TypeError, ValueError, OverflowError):
             return False  # what no column of ours can hold was not written by us
 
+    def kept_by(self, made_by: Any, statement: str) -> dict[Any, Any]:
+        """What is kept of a statement's rows, by the row's name, to be read and added to; made_by: a rows.Records."""
+        name = (made_by, statement)
+        if (kept := self.kept.get(name)) is not None:
+            return kept
+        with self._lock:
+            if name not in self.kept:
+                kept = {}
+                if made_by.table is not None:
+                    self._kept_of_table.setdefault(made_by.table, []).append((made_by, kept))
+                self.kept[name] = kept  # last, so that forget() knows of all that anybody can add to
+            return self.kept[name]
+
     def forget(self, table: Table, row: Mapping[str, Any]) -> None:
         """Keep nothing of a row as it was: it is deleted, or another one now."""
         self.summands.pop(row[SEAL], 0)
-        for (made_by, _), kept in tuple(self.kept.items()):
-            if made_by.table is table:
-                kept.pop(made_by.name_in_table(row), None)
+        for made_by, kept in self._kept_of_table.get(table, ()):
+            kept.pop(made_by.name_in_table(row), None)
 
     def note_altered(self, broken: AlteredRow) -> None:
         """Remember a broken row until somebody takes it."""
