@@ -388,7 +388,7 @@ class Database:
         """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
         if self._on_altered is None or getattr(self._telling, "now", False):
             return
-        altered_rows = self.seals.take()
+        altered_rows = self.seals.take_unreported()
         if not altered_rows:
             return
         self._telling.now = True
