@@ -11,7 +11,7 @@ from keyrack.agent.service.client import ServiceAnswer
 from keyrack.agent.service.outbox import LARGEST_FILE, PIECE, Outbox
 from keyrack.agent.state import Accepted
 from keyrack.core.hosts import unmanaged_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.store.hosts import servers
 from tests.agent.enrolled_host import EnrolledHost
@@ -48,7 +48,7 @@ def known(service: Service, *states: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     while True:
         page = unmanaged_keys.find(
-            service.instance, users.system_actor(1), 1, states=states, offset=len(found), limit=500
+            service.instance, actors.system_actor(1), 1, states=states, offset=len(found), limit=500
         )
         found |= {(one.path, one.fingerprint) for one in page.items}
         if not page.items:

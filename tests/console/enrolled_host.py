@@ -8,11 +8,11 @@ import pytest
 
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import user_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.model import User
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 class Host:

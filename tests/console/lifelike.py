@@ -114,9 +114,9 @@ class Workspace:
 
 def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     """Fill the workspace acme: its owner is olga."""
-    system = users.system_actor()
+    system = actors.system_actor()
     place = users.create_workspace(instance, system, "acme")
-    keyrack = users.system_actor(place.id)
+    keyrack = actors.system_actor(place.id)
     olga = users.create_user(instance, keyrack, name="olga", role=Role.OWNER, password="olga's password")
     owner = actors.of_user(olga, address="203.0.113.20", channel="console")
     made = Workspace(instance, owner)

@@ -32,7 +32,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 from tests.services import Service, running, settings_for
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 RUNS = {one: f"run={one * 16}; boot=; machine=; keys=; starts=1; lane=follow; number=1; name={one}" for one in "ab"}
 
 

@@ -9,7 +9,7 @@ import httpx2
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import freezes, grants, requests, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from keyrack.web.console import live
 from keyrack.web.console.api import PAGES
 from tests.console.conftest import COOKIE, session_of
@@ -18,7 +18,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN
 from tests.services import TEAM, Service, running, settings_for
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 FILTERED = (
     "/hosts?state=silent",
     "/hosts?state=behind",

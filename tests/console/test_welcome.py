@@ -8,13 +8,13 @@ from playwright.sync_api import Page, expect
 
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import grants
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 
 def test_three_steps_to_a_line(page: Page, console: Service) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     alice = next(user for user in users.find(console.instance, keyrack) if user.name == "alice")
     grants.give(console.instance, keyrack, user_id=alice.id, server_id=1, system_user="deploy")
 

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from keyrack.core.audit import events, overview, standing
 from keyrack.core.hosts import documents, enrolment, host_keys, modes, servers, troubles, went_back
 from keyrack.core.keys import credentials, damaged_rows
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter
 from keyrack.store import tables
@@ -149,7 +149,7 @@ def test_a_host_key_that_nobody_confirmed_is_found_and_marked(team: Team) -> Non
     assert troubles.unconfirmed_host_keys(team.instance, team.owner, found) == {team.server.id}
     page = servers.find(team.instance, team.owner, state=servers.HOST_KEY)
     assert [one.name for one in page.items] == ["web-1"]
-    stranger = users.system_actor(users.create_workspace(team.instance, users.system_actor(), "umbrella").id)
+    stranger = actors.system_actor(users.create_workspace(team.instance, actors.system_actor(), "umbrella").id)
     assert servers.find(team.instance, stranger, state=servers.HOST_KEY).total == 0
     assert troubles.unconfirmed_host_keys(team.instance, stranger, found) == frozenset()
     assert codes(replace(team, owner=stranger)) == []

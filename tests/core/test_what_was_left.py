@@ -16,6 +16,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import deleted_servers, documents, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows
+from keyrack.core.people import actors
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
@@ -86,7 +87,7 @@ def test_what_is_changed_of_a_deleted_server_is_named_and_its_host_told_nothing(
     assert damaged(team.instance, team.owner)
     assert [words for words in alarms(team) if "deleted server" in words]
     # The operator, who knows better, lets it count as it stands.
-    damaged_rows.reseal(team.instance, people.system_actor(team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), ["all"])
     assert refused_there(team.instance, team) is not None
     assert damaged(team.instance, team.owner) == []
 

@@ -193,7 +193,7 @@ class Records(Generic[T]):
 
     def of(self, connection: Connection, plan: CompiledStatement, rows: Iterable[tuple[Any, ...]]) -> list[T]:
         """A record of each row, as the driver has them, and the plan that reads them."""
-        kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
+        kept = sealed.seals_of(connection).kept_by(self, plan.sql)
         counted = plan.names[-1:] == (COUNTED,)
         name_of = self._name_of(plan)
         records = []
