@@ -248,7 +248,7 @@ class Database:
         commands out of five.)
         foresight: what it asks before all else, which may be asked ahead where several are committed together.
         gathers: what it changes in the tree may be written with what those change that are committed together with it
-        (store/sealing/together.py).
+        (store/sealing/gathering.py).
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:

@@ -29,7 +29,7 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
-from keyrack.store.sealing.together import Gathering
+from keyrack.store.sealing.gathering import Gathering
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
