@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import deleted_servers, documents, enrolment, servers, unmanaged_keys, went_back
+from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers, unmanaged_keys, went_back
 from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
@@ -39,7 +39,7 @@ def report(team: Team, secret: str, **told: Any) -> None:
     """Report as the host with this secret."""
     (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert not isinstance(server, Exception)
-    enrolment.report(team.instance, server, told)
+    reports.ingest(team.instance, server, told)
 
 
 def delete(team: Team) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import reports, servers
 from keyrack.core.hosts.went_back import HostRevision, contact
 from keyrack.core.keys import credentials, receipts, revocation
 from keyrack.errors import Refusal
@@ -23,7 +23,7 @@ OTHERS = "0123456789abcdef0123456789abcdef"
 def tell(team: Team, **told: Any) -> None:
     """What the host reports, as an agent does."""
     server = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, server, {"state": "applied", **told})
+    reports.ingest(team.instance, server, {"state": "applied", **told})
 
 
 @pytest.fixture

@@ -11,7 +11,17 @@ from sqlalchemy import Connection, delete, insert, select
 
 from keyrack.core.audit import events
 from keyrack.core.git import access
-from keyrack.core.hosts import deleted_servers, documents, enrolment, modes, resync, servers, system_users, went_back
+from keyrack.core.hosts import (
+    deleted_servers,
+    documents,
+    enrolment,
+    modes,
+    reports,
+    resync,
+    servers,
+    system_users,
+    went_back,
+)
 from keyrack.core.hosts.documents import SignedDocument
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.keys import credentials, everywhere, grants, receipts, revocation, user_keys
@@ -82,7 +92,7 @@ class Host:
             if report:
                 server = servers.get(instance, self.team.owner, server_id)
                 told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-                enrolment.report(instance, server, told)
+                reports.ingest(instance, server, told)
         assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -187,7 +197,7 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     credential = credentials.get(team.instance, team.owner, team.server.id, added)
     assert credential.revision == host.revision
     server = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
+    reports.ingest(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
     assert not credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
     host.obey()
     assert credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
@@ -369,7 +379,7 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
         told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
         (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
         assert not isinstance(server, Exception)
-        enrolment.report(team.instance, server, told)
+        reports.ingest(team.instance, server, told)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items

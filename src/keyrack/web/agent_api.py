@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
+from keyrack.core.hosts import contacts, copies, documents, enrolment, reports, went_back
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
@@ -324,15 +324,15 @@ class _AgentCalls:
     def _take_report(self, server: Server | DeletedServer, content: bytes) -> None:
         body = _object(content)
         self._limits.check(server.id, body)
-        enrolment.report(self._instance, server, body)
+        reports.ingest(self._instance, server, body)
 
-    def _take_reports(self, reports: Sequence[_Report]) -> list[bool | Exception]:
+    def _take_reports(self, batch: Sequence[_Report]) -> list[bool | Exception]:
         """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
-        results: list[bool | Exception] = [True] * len(reports)
+        results: list[bool | Exception] = [True] * len(batch)
         read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
         places = []
-        proved = self._senders(reports)
-        for place, report in enumerate(reports):
+        proved = self._senders(batch)
+        for place, report in enumerate(batch):
             server = report.server or proved.get(report.proof)
             if server is None:
                 results[place] = False
@@ -345,7 +345,7 @@ class _AgentCalls:
                 continue
             read.append((server, body))
             places.append(place)
-        for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
+        for place, error_or_none in zip(places, reports.ingest_together(self._instance, read), strict=True):
             if error_or_none is not None:
                 results[place] = error_or_none
         return results

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors
-from keyrack.core.hosts import news, reports
+from keyrack.core.hosts import facts, news
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -108,7 +108,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mappin
     applied, state = body.get("revision"), body.get("state")
     if state not in STATES or not isinstance(applied, int) or isinstance(applied, bool):
         return
-    problems = reports.problems(body) or []
+    problems = facts.problems(body) or []
     # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
     is_last = applied == gone.revision and not body.get("lineage")
     attempt = Attempt(
