@@ -16,6 +16,7 @@ from keyrack.agent.system import labels
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
+from keyrack.ssh.printable import printable
 
 _LARGEST_SURPRISE = 2 * 1024 * 1024
 # As key_line writes it: the last option. Within another one's value its quote would be escaped.
@@ -184,7 +185,7 @@ class KeyFiles:
             path = os.path.join(self._keys.path, name)
             try:
                 if self._keys.is_folder(name):
-                    problems.append(f"{_printable(path)} is a folder, and does not belong here; take it away")
+                    problems.append(f"{printable(path)} is a folder, and does not belong here; take it away")
                     continue
                 self._keys.remove(name)
             except FileNotFoundError:
@@ -205,8 +206,4 @@ class KeyFiles:
 
 
 def _words(path: str, what: str, error: OSError) -> str:
-    return f"{_printable(path)} {what}: {error.strerror or error}"
-
-
-def _printable(path: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in path)
+    return f"{printable(path)} {what}: {error.strerror or error}"

@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
+from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.agent.system.mounts import Mounts
@@ -30,7 +30,6 @@ GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says 
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _LANE = -1  # of what counts for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
 _WILD = frozenset("*?[\\")
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 
@@ -46,7 +45,7 @@ class Scanner:
     """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes; seen: what
     was seen before this agent began.
 
-    cut: what the last look proves nothing about; problem: why an account may be missing in it, in words.
+    cut: what the last scan proves nothing about; problem: why an account may be missing in it, in words.
     """
 
     def __init__(self, sshd: Sshd, ours: str, seen: Optional[SeenFiles] = None) -> None:
@@ -71,7 +70,7 @@ class Scanner:
 
     @property
     def rules(self) -> SshdRules:
-        """What this host's sshd asked of keys at the last look."""
+        """What this host's sshd asked of keys at the last scan."""
         return self._rules
 
     def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
@@ -82,14 +81,14 @@ class Scanner:
         """
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         keys = list(self._commands)
-        for place, looked in self._look():
-            rows = [_judged(row, place, looked.unsafe) for row in looked.rows]
-            if looked.problem:
-                cut.append(Cut(place.username, place.path, looked.problem))
-                if (place.in_force or looked.refused) and looked.problem not in (account_tasks.NO_TIME, key_file.AWAY):
-                    rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
-            if looked.cut:
-                cut.append(Cut(place.username, place.path, looked.cut))
+        for place, file in self._scan_files():
+            rows = [_judged(row, place, file.unsafe) for row in file.rows]
+            if file.problem:
+                cut.append(Cut(place.username, place.path, file.problem))
+                if (place.in_force or file.refused) and file.problem not in (account_tasks.NO_TIME, key_file.AWAY):
+                    rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=file.problem))
+            if file.cut:
+                cut.append(Cut(place.username, place.path, file.cut))
             keys += rows
         keys, left_out = _share(keys, [account.name for account in self._account_list.accounts if account.may_log_in])
         cut += left_out
@@ -98,13 +97,11 @@ class Scanner:
         self.cut = tuple(cut)
         return keys
 
-    def _look(self) -> List[Tuple[_Place, key_file.KnownFile]]:
+    def _scan_files(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Each place that counts for somebody, and what is there."""
         accounts = {account.name: account for account in self._account_list.accounts}
-        root = (os.geteuid(), os.getegid(), "root")
-        tasks = []
-        # Whoever had no turn in the last look has one first now, after root.
-        late = {key for key, looked in self._read.items() if looked.problem == account_tasks.NO_TIME}
+        # Whoever had no turn in the last scan has one first now, after root.
+        late = {key for key, file in self._read.items() if file.problem == account_tasks.NO_TIME}
         mounts = Mounts()
         # What may not answer keeps nobody else waiting.
         hanging = {place[:2] for place in self._places if mounts.may_hang(place.path)}
@@ -112,31 +109,33 @@ class Scanner:
             self._places,
             key=lambda place: (place[:2] in hanging, place.username not in ("root", EVERYBODY), place[:2] not in late),
         )
-        for place in places:
-            account = accounts.get(place.username)
-            who = root if account is None else (account.uid, account.gid, account.name)
-            home = account.home.rstrip("/") if account is not None else ""
-            home = home if home and place.path.startswith(f"{home}/") else ""
-            last = self._read.get(place[:2])
-            strict_home = account.home if account is not None and self._strict else ""
-            work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home, strict_home)
-            lane = _LANE if account is None else None
-            tasks.append(account_tasks.Task(*who, work.do, place[:2] in hanging, lane))
+        tasks = [self._task(place, accounts.get(place.username), place[:2] in hanging) for place in places]
         known, self._read = self._read, {}
-        looks = []
+        files = []
         for place, answer in zip(places, account_tasks.run(tasks)):  # noqa: B905 - not in Python 3.9
-            looked = key_file.looked(answer, known.get(place[:2]))
-            self._read[place[:2]] = looked
-            looks.append((place, looked))
+            self._read[place[:2]] = key_file.known_after(answer, known.get(place[:2]))
+            files.append((place, self._read[place[:2]]))
         self._remember()
-        return looks
+        return files
+
+    def _task(self, place: _Place, account: Optional[LocalAccount], may_hang: bool) -> account_tasks.Task:
+        """The scan of one file, with the rights of its account; of a file that counts for all (None), with root's."""
+        last = self._read.get(place[:2])
+        if account is None:
+            scan = key_file.FileScan(place.path, True, place.authorities, self._rules, last)
+            return account_tasks.Task(os.geteuid(), os.getegid(), "root", scan.run, may_hang, _LANE)
+        home = account.home.rstrip("/")
+        home = home if home and place.path.startswith(f"{home}/") else ""
+        strict_home = account.home if self._strict else ""
+        scan = key_file.FileScan(place.path, False, place.authorities, self._rules, last, home, strict_home)
+        return account_tasks.Task(account.uid, account.gid, account.name, scan.run, may_hang)
 
     def _remember(self) -> None:
         """Note where keys are now; of whom nobody knows just now it stays as it was."""
         files: Dict[Place, str] = {
-            place: looked.mount
-            for place, looked in self._read.items()
-            if place[0] != EVERYBODY and (looked.rows or looked.mount)
+            place: file.mount
+            for place, file in self._read.items()
+            if place[0] != EVERYBODY and (file.rows or file.mount)
         }
         away = ((place, mount) for place, mount in self._seen.files.items() if place[0] in self._gone_names)
         self._seen.keep({**dict(away), **files})
@@ -373,7 +372,7 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     elsewhere = False
     for line in lines:
         if line.keyword == "match":
-            elsewhere = any(keyword in _WHERE for keyword, _ in criteria(line.values))
+            elsewhere = any(keyword in PLACE_CRITERIA for keyword, _ in criteria(line.values))
         elif elsewhere and line.keyword in paths:
             several = line.keyword == "authorizedkeysfile"
             paths[line.keyword] += line.values if several else [" ".join(line.values)]

@@ -229,7 +229,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon or self._reconciler.searching:
+        if self._look_soon or self._reconciler.scanning:
             return QUIET_SECONDS
         if self._reconciler.hurry:
             return HURRY_SECONDS

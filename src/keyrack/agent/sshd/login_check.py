@@ -27,7 +27,15 @@ from keyrack.agent.sshd import key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
 from keyrack.agent.sshd.places import Place
-from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent, asked_by_rules, named_places
+from keyrack.agent.sshd.settings import (
+    PLACE_CRITERIA,
+    Effective,
+    Sshd,
+    SshdProblem,
+    SshdSilent,
+    asked_by_rules,
+    named_places,
+)
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
@@ -38,7 +46,6 @@ _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _PROGRAM = re.compile(r"/[A-Za-z0-9/._-]+")  # a path in which a shell would see nothing else
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
-_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
 _USERS = ("allowusers", "denyusers")
 _LANE = -3  # of what is looked at for sshd (account_tasks.py)
 _UNANSWERED = "does not answer"
@@ -175,7 +182,7 @@ class _Answers:
         self._lines = sshd.lines() if config is None else Sshd(config).lines()
         words = asked_by_rules(self._lines)
         self._single = bool(words - {"all"})
-        self._by_place = bool(words & set(_WHERE))
+        self._by_place = bool(words & set(PLACE_CRITERIA))
         self._by_ends = bool(words & {"localaddress", "localport"})
         self._named = named_places(self._lines)
         self._all: Optional[Effective] = None

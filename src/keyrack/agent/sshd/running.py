@@ -10,13 +10,12 @@ import contextlib
 import functools
 import os
 import re
-import secrets
 import select
 import socket
 import time
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.sshd import command_line, listening
+from keyrack.agent.sshd import command_line, listening, places
 from keyrack.agent.sshd.listening import Address, Listener
 from keyrack.agent.system import file_stamp, processes, programs
 
@@ -193,9 +192,7 @@ def _environment_of_a_connection(listener: int, near: Address) -> Optional[List[
     """What the process is started with that sshd starts for us: seen before it writes its own title over it."""
     for _ in range(_TRIES):
         deadline = time.monotonic() + _CATCH_SECONDS
-        # From an address of its own, as probe.py does it.
-        own = f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
-        source = (own, 0) if near[0].startswith("127.") else None
+        source = (places.asking_address(), 0) if near[0].startswith("127.") else None
         try:
             with socket.create_connection(near, timeout=_CATCH_SECONDS, source_address=source) as connection:
                 while time.monotonic() < deadline:
