@@ -81,13 +81,13 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
     server, secret = enrolled(team, 0)
     (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
     assert answer == ContactAnswer(None)
-    known = contacts.Known()
+    known = contacts.CurrentHosts()
     one = asks(team, [(server, secret)])[0]
     (answer,) = contacts.answer(team.instance, [one])
     assert isinstance(answer, ContactAnswer)
-    assert answer.standing is not None
-    revision = answer.standing.revision
-    known.note(one, answer.standing)
+    assert answer.state is not None
+    revision = answer.state.revision
+    known.note(one, answer.state)
     assert known.server_of(one.secret_hash, revision, "") == server.id
     assert known.server_of(b"another", revision, "") is None
     assert known.server_of(one.secret_hash, revision - 1, "") is None
@@ -97,11 +97,11 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
 
 def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(4)]
-    known = contacts.Known()
+    known = contacts.CurrentHosts()
     for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):
         assert isinstance(answer, ContactAnswer)
-        assert answer.standing is not None
-        known.note(one, answer.standing)
+        assert answer.state is not None
+        known.note(one, answer.state)
     assert list(contacts.changed(team.instance, known.all())) == []
     servers.delete(team.instance, team.owner, hosts[0][0].id)
     credentials.add(team.instance, team.owner, hosts[1][0].id, label="more", username="deploy", public_key=fresh_line())

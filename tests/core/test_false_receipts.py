@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable, select, text, update
 from keyrack import app
 from keyrack.core import sealing
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment, reports, servers, status
+from keyrack.core.hosts import documents, reports, servers, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, receipts, revocation, user_keys
 from keyrack.core.keys.receipts import Receipt
@@ -426,7 +426,7 @@ def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code of those that were acknowledged says nothing of the one that was not told yet."""
-    monkeypatch.setattr(enrolment, "MOST_UNACKNOWLEDGED", 1)
+    monkeypatch.setattr(reports, "MOST_UNACKNOWLEDGED", 1)
     monkeypatch.setattr("keyrack.core.keys.access.MOST_UNACKNOWLEDGED", 1)
     enrol(team, team.server)
     lines = [fresh_line() for _ in range(2)]

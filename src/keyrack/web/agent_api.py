@@ -249,14 +249,14 @@ class _AgentCalls:
             answer = answer_or_error
             if 0 < answer.size < LARGE_DOCUMENT:
                 self._sizes.pop(server_id, None)
-        if answer.standing is None:
+        if answer.state is None:
             return await self._look_alone(request, contact, caller)
         if not answer.body:
             if not waiter.done():
-                self._waiting.known.note(contact, answer.standing)
+                self._waiting.known.note(contact, answer.state)
             return None
         if not waiter.done():
-            self._waiting.known.note_run(contact, answer.standing)
+            self._waiting.known.note_run(contact, answer.state)
         self._last_seen.saw(server_id)
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
