@@ -1,4 +1,6 @@
-"""What a document asks of a host beyond its key files: sshd's settings, accounts, unmanaged keys; and what is told."""
+"""Brings a host beyond its key files to what a document says: sshd's settings, accounts, unmanaged keys, and what a
+report has of them; must keep no key file back for what fails here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads one file of keys and says what it holds, in a process with the reader's rights; it follows what sshd follows.
+"""Reads one file of keys as sshd does, in a process with its account's rights; must trust nothing of the file.
 
 Whoever owns the file may do anything with it meanwhile: it is read once, in part where it is too large, and what is
 told of it is bounded.
@@ -69,10 +69,11 @@ class FileScan:
     def __init__(
         self,
         path: str,
-        everybody: bool,
-        authorities: bool,
         rules: SshdRules,
         known: Optional[KnownFile],
+        *,
+        everybody: bool = False,
+        authorities: bool = False,
         home: str = "",
         strict_home: str = "",
     ) -> None:

@@ -109,7 +109,7 @@ class Scanner:
             self._places,
             key=lambda place: (place[:2] in hanging, place.username not in ("root", EVERYBODY), place[:2] not in late),
         )
-        tasks = [self._task(place, accounts.get(place.username), place[:2] in hanging) for place in places]
+        tasks = [self._task(place, accounts.get(place.username), may_hang=place[:2] in hanging) for place in places]
         known, self._read = self._read, {}
         files = []
         for place, answer in zip(places, account_tasks.run(tasks)):  # noqa: B905 - not in Python 3.9
@@ -118,16 +118,16 @@ class Scanner:
         self._remember()
         return files
 
-    def _task(self, place: _Place, account: Optional[LocalAccount], may_hang: bool) -> account_tasks.Task:
+    def _task(self, place: _Place, account: Optional[LocalAccount], *, may_hang: bool) -> account_tasks.Task:
         """The scan of one file, with the rights of its account; of a file that counts for all (None), with root's."""
         last = self._read.get(place[:2])
         if account is None:
-            scan = key_file.FileScan(place.path, True, place.authorities, self._rules, last)
+            scan = key_file.FileScan(place.path, self._rules, last, everybody=True, authorities=place.authorities)
             return account_tasks.Task(os.geteuid(), os.getegid(), "root", scan.run, may_hang, _LANE)
         home = account.home.rstrip("/")
         home = home if home and place.path.startswith(f"{home}/") else ""
         strict_home = account.home if self._strict else ""
-        scan = key_file.FileScan(place.path, False, place.authorities, self._rules, last, home, strict_home)
+        scan = key_file.FileScan(place.path, self._rules, last, home=home, strict_home=strict_home)
         return account_tasks.Task(account.uid, account.gid, account.name, scan.run, may_hang)
 
     def _remember(self) -> None:
@@ -239,17 +239,17 @@ class Scanner:
             effective = known.get(account.name, for_all) if single else for_all
             here = in_force or effective.patterns("authorizedkeysfile", lines)
             for pattern in (*here, *somewhere["authorizedkeysfile"]):
-                self._place(places, account, pattern, True)
+                self._place(places, account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
                 if path not in ("", "none"):
-                    places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
+                    places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, in_force=True, authorities=True))
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
                 if command not in ("", "none"):
                     who = account.name if single else EVERYBODY
                     commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
             for pattern in sorted(others):
-                self._place(places, account, pattern, False)
+                self._place(places, account, pattern, in_force=False)
         if sshd.running.version() >= TAKES_PATTERNS:
             self._unasked += sorted(unseen)
         if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
@@ -264,7 +264,7 @@ class Scanner:
             self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
 
     def _place(
-        self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, in_force: bool
+        self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, *, in_force: bool
     ) -> None:
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
@@ -411,8 +411,8 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
             line.options[:2000],
             line.comment[:200],
             "it was taken away: this file is Keyrack's",
-            False,
-            True,
+            in_force=False,
+            taken=True,
         )
         for line in authorized_keys.read(data)
         if line.fingerprint is not None and line.fingerprint not in known

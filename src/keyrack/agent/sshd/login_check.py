@@ -1,8 +1,8 @@
 """Judges whether a key of a document would really let somebody log in, and says which rule stands in the way.
 
 What is looked at, for each account and then for each of its keys:
-(1) the account exists, has not expired, is not locked for sshd, need not change its password first, and its shell is
-    there and lets one work;
+(1) the account exists, has not expired, is not locked for sshd or by nologin(5), need not change its password first,
+    and its shell is there and lets one work;
 (2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
     sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
 (3) the key (key_check.py): its type, size and options are taken, its end has not come, it is not revoked, by the
@@ -244,7 +244,7 @@ class _Answers:
 def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     """One account, by what sshd does for it in several places."""
     usual = tuple(dict.fromkeys(effective for place, effective in answers if place.usual))
-    account = lookup.account(name)
+    account = lookup.account(name)  # (1)
     if account is None:
         why = lookup.absence(name)
         return _Judged(False, why, why, why, usual, (), None)
@@ -277,7 +277,7 @@ class _Rules:
         self._no_sessions: Dict[Effective, str] = {}
 
     def no_key(self, effective: Effective, place: Optional[Place]) -> str:
-        """What keeps sshd from taking a key for it; of checks (1) and (2). place: from where; None: from wherever rules
+        """What keeps sshd from taking a key for it, of checks (1) and (2). place: from where; None: from wherever rules
         for users let somebody come.
         """
         if effective not in self._no_keys:
@@ -285,7 +285,7 @@ class _Rules:
         return self._no_keys[effective] or _users_problem(self._account, effective, place)
 
     def no_session(self, effective: Effective) -> str:
-        """What ends a login though the key was taken; of checks (1) and (2)."""
+        """What ends a login though the key was taken, of checks (1) and (2)."""
         if effective not in self._no_sessions:
             self._no_sessions[effective] = _no_session(self._account, effective)
         return self._no_sessions[effective]
@@ -325,19 +325,19 @@ def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
         # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
-        _shell_problem(account, effective)
-        or _shadow_problem(name, effective, pam=False)
-        or _sshd_problem(account, effective)
+        _shell_problem(account, effective)  # (1)
+        or _shadow_problem(name, effective, pam=False)  # (1)
+        or _sshd_problem(account, effective)  # (2)
     )
 
 
 def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
-    if effective.one("maxsessions") == "0":
+    if effective.one("maxsessions") == "0":  # (2)
         return "sshd lets nobody do anything there (MaxSessions 0)"
     return (
-        _nologin_problem(account)
-        or _shadow_problem(account.pw_name, effective, pam=True)
-        or _chroot_problem(account, effective)
+        _nologin_problem(account)  # (1)
+        or _shadow_problem(account.pw_name, effective, pam=True)  # (1)
+        or _chroot_problem(account, effective)  # (2)
     )
 
 
@@ -412,7 +412,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if not may_hang(path):
         return _folder_problem(path, shell)
     # Not here, where everything would wait for it.
-    task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), True, _LANE)
+    task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), may_hang=True, lane=_LANE)
     (answer,) = account_tasks.run([task])
     if answer.problem:
         return f"its ChrootDirectory {path} {_UNANSWERED}: {answer.problem}"
@@ -459,6 +459,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 
 def _users_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
+    """What sshd's lists of users and groups say of an account; check (2)."""
     denied = _first_match(effective.all("denyusers"), account.pw_name, place, otherwise=False)
     if denied:
         return f"DenyUsers {denied}"

@@ -1,4 +1,4 @@
-"""What was judged of one account of a document: whether keys open it, from where, and for how long; it asks nobody.
+"""The verdict on one account of a document: whether keys open it, from where, and for how long; must ask nobody.
 
 Enforcing needs more than a key that opens something: one that lets somebody work there, for long, who comes from where
 people come to this host.

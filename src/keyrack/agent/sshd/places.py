@@ -1,6 +1,6 @@
-"""Says from where somebody can come to where sshd listens, as far as rules tell one place from another.
+"""Lists the addresses to judge logins from: those between which sshd's rules tell a difference; must ask nobody.
 
-It asks nobody and changes nothing. Rules name places by addresses, networks and patterns (sshd_config(5): Match,
+Rules name places by addresses, networks and patterns (sshd_config(5): Match,
 AllowUsers, DenyUsers); of each, some addresses that it names stand for all, and some that no rule names for the rest.
 Only what can really come counts: to loopback nobody comes from another machine, and nobody by IPv6 to IPv4.
 """

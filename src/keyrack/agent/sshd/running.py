@@ -1,4 +1,4 @@
-"""Knows which OpenSSH the running sshd is, what it was started with and in which time zone; it judges nothing.
+"""Finds the running sshd's version, command line and time zone; must judge nothing.
 
 What its files say may be of another time: a package is replaced while the old program runs on, a zone is set for one
 service alone. So the program that runs is asked for its version, and the zone is the one that it was started with.

@@ -1,4 +1,5 @@
-"""Machines that are copies of one another and go by one secret: noticed, told, frozen; must never guess who is right.
+"""Notices machines that are copies of one another and use one agent's secret, raises the alarm and gives neither a
+document; must never guess which is right.
 
 A run of an agent ends before the next one begins, as its folder lets one agent work. So a run that asks again after
 another one took its place is another machine's (or another agent's, of a copied folder): two are at work at once. And

@@ -1,4 +1,4 @@
-"""What a host is told whose server was deleted: a last document, until it says that it obeys; must open nothing.
+"""The last document of a host whose server was deleted, until the host says that it obeys; must let nobody in.
 
 A server is gone from every list at once. Its host may be off, and it holds key files. So who it is and every key that
 it was ever given are kept, sealed, and its agent is handed one more signed document: no keys, all of those refused, and

@@ -1,4 +1,4 @@
-"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about others.
+"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about other hosts.
 
 An entry that cannot be what it should be is left out; the others of its report count.
 """

@@ -1,5 +1,5 @@
-"""A host that obeys more than the database knows: notice it, ask for its last document, keep refused what it refused;
-must open nothing that the host's last document did not open, until somebody decides.
+"""Notices hosts that obey newer documents than a restored database knows, and holds back what they refused; must let in
+nothing that a host's last document did not, until somebody decides.
 
 A backup that was restored and a failover that lost the last commits look alike from a host: it obeys a revision that
 this database never gave out, or gave out for something else. What it obeyed is in the last document it accepted, and
