@@ -27,6 +27,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.hosts import held_back
 from keyrack.store.hosts import servers as server_rows
+from keyrack.store.hosts.reported_facts import LAST_RUN
 from tests.core.keys_for_tests import fresh_line
 
 NAMES = Path(__file__).parents[1] / "data" / "names.jsonl"
@@ -373,7 +374,7 @@ def _alarms(made: Workspace) -> None:
 
     def change(connection: Connection) -> None:
         machine = {"name": "shop-image", "address": "198.51.100.17"}
-        facts = {**copied.facts, "seat": {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
+        facts = {**copied.facts, LAST_RUN: {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
         server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
         held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])

@@ -303,7 +303,7 @@ KINDS = {
         (press("Its copy is gone…"), press("The copy is gone")),
     ),
     "database went back": Kind(
-        lambda team: went_back.notice(team.instance, team.host("astray-1").id, 4711),
+        lambda team: went_back.note_astray(team.instance, team.host("astray-1").id, 4711),
         "astray-1: the host obeyed what this database does not know",
         "What astray-1 refused",
         ("", "The database is right, and the host is not"),

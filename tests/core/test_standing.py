@@ -102,7 +102,7 @@ def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
 
 
 def test_what_tells_its_end_by_itself_is_settled_by_nobodys_word(team: Team) -> None:
-    went_back.notice(team.instance, team.server.id, 99)
+    went_back.note_astray(team.instance, team.server.id, 99)
     (alarm,) = standing.find(team.instance, team.owner).standing
     assert alarm.event_id is not None
     with pytest.raises(Refusal) as refused:

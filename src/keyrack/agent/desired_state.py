@@ -144,7 +144,10 @@ class DesiredState:
         try:
             # With the first report that something is in force, or people would be shown a line without the port.
             self._host_key_look.ensure_port()
-            self._look(document, unmet, scan=scan)
+            self._scan_for_keys(document, scan=scan)
+            if document.remove_keys and self._scanned is not None:
+                unmet += self._scanned.problems
+            self._note_settings()
             if scan:
                 self._host_keys = self._host_key_look.look()
                 self._logins = self._refused_logins(document)
@@ -180,14 +183,15 @@ class DesiredState:
         self._reported, self._reported_digest = self._reporting, self._reporting_digest
         self._reported_host_keys = self._reporting_host_keys
 
-    def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
+    def _scan_for_keys(self, document: HostDocument, *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
         if scan or document.remove_keys:
             names = {*document.users, *document.accounts, *self._logged_in()}
             result = self._scan.scan(before, sorted(names), document.remove_keys)
             self._scanned = self._scanned if result is None else result
-        if document.remove_keys and self._scanned is not None:
-            unmet += self._scanned.problems
+
+    def _note_settings(self) -> None:
+        """Ask sshd for the settings that are reported, where they may have changed."""
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()

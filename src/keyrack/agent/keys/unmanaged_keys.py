@@ -6,10 +6,11 @@ report, is said: nobody may believe that a key is gone because a look was cut.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
@@ -39,6 +40,36 @@ class _Place(NamedTuple):
     path: str
     in_force: bool
     authorities: bool = False
+
+
+class _Sources:
+    """All that lets somebody in by the settings of this machine's sshds: files, and programs that name keys."""
+
+    def __init__(self, ours: str) -> None:
+        """ours: the folder whose files the agent writes, which is no place to look at."""
+        self._ours = ours
+        self.commands: Set[ReportedKey] = set()
+        self.files: Dict[Place, _Place] = {}
+
+    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool) -> None:
+        """A file that AuthorizedKeysFile may name for an account."""
+        path = expand(pattern, account)
+        if path is None or os.path.dirname(path) == self._ours:
+            return
+        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
+        known = self.files.get((username, path))
+        if known is None or (in_force and not known.in_force):
+            self.files[(username, path)] = _Place(username, path, in_force)
+
+    def add_authorities(self, path: str) -> None:
+        """A file of TrustedUserCAKeys, which counts for all accounts."""
+        if path not in ("", "none"):
+            self.files.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, in_force=True, authorities=True))
+
+    def add_command(self, username: str, command: str) -> None:
+        """A program of AuthorizedKeysCommand."""
+        if command not in ("", "none"):
+            self.commands.add(ReportedKey(username, command, COMMAND, comment=other_sources.name_of(command)))
 
 
 class Scanner:
@@ -189,71 +220,66 @@ class Scanner:
 
         sshds: the one that is this host's, then others of this machine, whose files let in too.
         """
-        commands: List[ReportedKey] = []
-        places: Dict[Tuple[str, str], _Place] = {}
+        sources = _Sources(self._ours)
         self._unasked = []
         self._strict = True
-        self._add_places(self._sshd, self._asked, before, commands, places)
+        self._add_sources(sources, self._sshd, self._asked, before)
         for sshd in sshds[1:]:
             try:
-                self._add_places(sshd, {}, (), commands, places)
+                self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
                 self._unasked.append(Cut("", sshd.config, f"another sshd does not say what it reads: {problem}"))
-        self._commands = sorted(set(commands))
-        self._places = list(places.values())
+        self._commands = sorted(sources.commands)
+        self._places = list(sources.files.values())
 
-    def _add_places(
-        self,
-        sshd: Sshd,
-        known: Dict[str, Effective],
-        before: Sequence[str],
-        commands: List[ReportedKey],
-        places: Dict[Tuple[str, str], _Place],
+    def _add_sources(
+        self, sources: _Sources, sshd: Sshd, known: Dict[str, Effective], before: Sequence[str] = ()
     ) -> None:
-        """Those of one sshd. known: what it said of accounts."""
+        """Those of one sshd. known: what it said of accounts, which is added to."""
         lines = sshd.lines()
-        single = _differs(lines)
         for_all = sshd.effective()
         if sshd is self._sshd:
             self._judge_by(for_all)
         self._strict = self._strict and for_all.one("strictmodes") == "yes"
+        single = _differs(lines)
+        if single:
+            known.update(self._ask_for_each(sshd, known, for_all))
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
-        asked = 0
         unseen: Set[Cut] = set()
         for account in self._account_list.accounts:
-            effective = for_all
-            in_force: Sequence[str] = ()
-            if single and account.name not in known and asked < _MOST_ASKED:
-                asked += 1
-                try:
-                    known[account.name] = sshd.effective(account.name)
-                except SshdSilent:
-                    asked = _MOST_ASKED  # no answer, and none for the next one either
-                except SshdProblem:
-                    # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
-                    known[account.name] = for_all
-            if single and account.name not in known:
-                in_force = sorted(others)  # until sshd is asked, at a later look
             effective = known.get(account.name, for_all) if single else for_all
-            here = in_force or effective.patterns("authorizedkeysfile", lines)
+            here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
+            if single and account.name not in known:
+                here = sorted(others)  # until sshd is asked, at a later scan
             for pattern in (*here, *somewhere["authorizedkeysfile"]):
-                self._place(places, account, pattern, in_force=True)
+                sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
-                if path not in ("", "none"):
-                    places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, in_force=True, authorities=True))
+                sources.add_authorities(path)
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
-                if command not in ("", "none"):
-                    who = account.name if single else EVERYBODY
-                    commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
+                sources.add_command(account.name if single else EVERYBODY, command)
             for pattern in sorted(others):
-                self._place(places, account, pattern, in_force=False)
+                sources.add_file(account, pattern, in_force=False)
         if sshd.running.version() >= TAKES_PATTERNS:
             self._unasked += sorted(unseen)
         if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
             self._listed_at = 0.0
+
+    def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
+        """What an sshd does for accounts that it was not asked about yet; of as many as one scan may ask about."""
+        said: Dict[str, Effective] = {}
+        names = (account.name for account in self._account_list.accounts if account.name not in known)
+        for name in itertools.islice(names, _MOST_ASKED):
+            try:
+                said[name] = sshd.effective(name)
+            except SshdSilent:
+                break  # no answer, and none for the next one either
+            except SshdProblem:
+                # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
+                said[name] = for_all
+        return said
 
     def _judge_by(self, effective: Effective) -> None:
         """Take what this host's sshd asks of keys now; where that changed, all lines are judged anew."""
@@ -262,17 +288,6 @@ class Scanner:
         if (now, zone) != (self._rules, self._zone):
             self._rules, self._zone = now, zone
             self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
-
-    def _place(
-        self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, *, in_force: bool
-    ) -> None:
-        path = expand(pattern, account)
-        if path is None or os.path.dirname(path) == self._ours:
-            return
-        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
-        known = places.get((username, path))
-        if known is None or (in_force and not known.in_force):
-            places[(username, path)] = _Place(username, path, in_force)
 
 
 def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:

@@ -51,8 +51,8 @@ class Contact:
 @dataclass(frozen=True, slots=True)
 class ContactAnswer:
     """What a host is answered. state: of its server, None where that must be looked at for this host alone
-    (went_back.contact); body: the document with its signature, in JSON, where there is a newer one; size: its bytes
-    before they were packed.
+    (went_back.judge_revision); body: the document with its signature, in JSON, where there is a newer one; size: its
+    bytes before they were packed.
     """
 
     state: RevisionState | None

@@ -28,6 +28,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
 from keyrack.store.database import announce
 from keyrack.store.hosts import servers
+from keyrack.store.hosts.reported_facts import LAST_RUN
 
 CODE = "machine-copied"
 LATE = timedelta(seconds=0.5)
@@ -35,7 +36,6 @@ LATE = timedelta(seconds=0.5)
 SEEN = timedelta(seconds=60)
 """Whoever asked so lately may be at work still, and is given the time to say so before the other gets a document."""
 MOST_RUNS = 8
-LAST_RUN = "seat"  # this fact of a server, as rows call it: the run that asked last, and those before it
 
 _HEADER = re.compile(
     r"run=([0-9a-f]{16}); boot=([0-9a-f]{0,16}); machine=([0-9a-f]{0,16}); keys=([0-9a-f]{0,16}); "

@@ -252,7 +252,7 @@ def _receipt(
     lineage = _lineage(checked.body, now)
     is_new = checked.state == APPLIED and now.applied_revision < checked.applied
     # What a lost database gave out is no receipt for what this one did with the same number.
-    if not is_new or lineage is None or not went_back.knows(work.connection, now, checked.applied, lineage):
+    if not is_new or lineage is None or not went_back.gave_out_to(work.connection, now, checked.applied, lineage):
         return {}, None
     values = receipts.applied(work.connection, now.id, now.enrolled_at, checked.applied, lineage, work.now)
     if now.first_applied_at is None:  # under the seal, so it is written once alone

@@ -52,8 +52,8 @@ class HostRevision(Enum):
     GONE = "its server was deleted"
 
 
-def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
-    """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
+def judge_revision(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
+    """What a host must be told that says it obeys this revision with this mark ("": it knows none)."""
 
     def look(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
         state = servers.revision_state(connection, server_id)
@@ -75,7 +75,7 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
     return HostRevision.CURRENT if state.revision == revision else HostRevision.NEWER
 
 
-def knows(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
+def gave_out_to(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, by a server's record."""
     state = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
     return gave_out(connection, server.id, state, revision, lineage)
@@ -88,7 +88,7 @@ def gave_out(connection: Connection, server_id: int, state: RevisionState, revis
     """
     if is_known(state, revision, lineage):
         return True
-    return revision <= state.revision and marks.had(connection, server_id, revision, lineage)
+    return revision <= state.revision and marks.is_kept_mark_of(connection, server_id, revision, lineage)
 
 
 def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
@@ -103,7 +103,7 @@ def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
         return True
     if lineage == state.told_lineage:
         return True  # a lost database gave it out, and what that means is known by now
-    return marks.has(state.lineage, state.revision, revision, lineage)
+    return marks.is_mark_of(state.lineage, state.revision, revision, lineage)
 
 
 def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
@@ -116,7 +116,7 @@ def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: st
     return HostRevision.NEWER
 
 
-def notice(instance: Instance, server_id: int, revision: int) -> None:
+def note_astray(instance: Instance, server_id: int, revision: int) -> None:
     """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
 
     def change(work: Work) -> None:
@@ -146,7 +146,7 @@ def words(server: Server) -> str:
     )
 
 
-def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
+def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
     """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
 
     body: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
@@ -173,13 +173,13 @@ def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, 
     if number < of - 1:
         return
     pieces = instance.database.read(lambda connection: held_back.pieces(connection, server.id))
-    document = _proved(instance, server, "".join(pieces), signature) if len(pieces) == of else None
+    document = _verified(instance, server, "".join(pieces), signature) if len(pieces) == of else None
     if document is None:
         raise Refusal(Kind.INVALID, "document-not-ours", "This is not a document that Keyrack signed for this host.")
     _compare(instance, server, document)
 
 
-def _proved(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
+def _verified(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
     """A document that this instance signed for this very host, or None."""
     if not instance.key.signed(text, signature):
         return None
