@@ -15,7 +15,7 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.sessions import comers
+from keyrack.agent.sessions import recent_logins
 from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
@@ -294,11 +294,11 @@ class Enforcement:
             # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
             return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
-            came = comers.look(self._state_folder, self.sshd)
-            verdicts = self._check.look(document, copy, came)
-            if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), came):
+            recent = recent_logins.look(self._state_folder, self.sshd)
+            verdicts = self._check.look(document, copy, recent)
+            if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), recent):
                 return self._on_command_line(settings, copy)
-            whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), came)
+            whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), recent)
         keys = "no key of this document opens an account of this host for long and without a forced command"
         return f"nobody could log in: {'; '.join(whys) or keys}"
 

@@ -25,7 +25,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd import key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
-from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
+from keyrack.agent.sshd.login_verdict import NO_RECENT_LOGINS, OpenPlaces, RecentLogins, Verdict
 from keyrack.agent.sshd.places import Place
 from keyrack.agent.sshd.settings import (
     PLACE_CRITERIA,
@@ -79,14 +79,16 @@ class LoginCheck:
         self._accounts: Dict[str, _Judged] = {}
         self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
 
-    def look(self, document: HostDocument, config: Optional[str] = None, came: Came = NOBODY_CAME) -> List[Verdict]:
-        """A verdict for each account that has a key in the document. config: other settings to judge by; came: who is
+    def look(
+        self, document: HostDocument, config: Optional[str] = None, recent: RecentLogins = NO_RECENT_LOGINS
+    ) -> List[Verdict]:
+        """A verdict for each account that has a key in the document. config: other settings to judge by; recent: who is
         known to have logged in.
 
         Raises SshdProblem when sshd does not answer.
         """
         users = {name: keys for name, keys in sorted(document.users.items()) if keys}
-        return self.judge(users, document.revoked, config, came=came)
+        return self.judge(users, document.revoked, config, recent=recent)
 
     def judge(
         self,
@@ -96,7 +98,7 @@ class LoginCheck:
         *,
         everywhere: bool = False,
         beside: Optional[Callable[[str, Effective], str]] = None,
-        came: Came = NOBODY_CAME,
+        recent: RecentLogins = NO_RECENT_LOGINS,
     ) -> List[Verdict]:
         """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
 
@@ -118,10 +120,10 @@ class LoginCheck:
                 answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
             named = {key_check.sources(key) for key in keys if key.options} - {""}
             sources, seen = dict.fromkeys(named, OpenPlaces((), why)), OpenPlaces((), why)
-            if not why and (named or came.addresses):
+            if not why and (named or recent.addresses):
                 asked = asked or _Answers(self._sshd, config)
-                sources = {text: _ways(name, asked.of(name, text), text, beside) for text in named}
-                seen = _ways(name, asked.from_addresses(name, came.addresses), None, beside)
+                sources = {text: _open_places(name, asked.of(name, text), text, beside) for text in named}
+                seen = _open_places(name, asked.from_addresses(name, recent.addresses), None, beside)
             version = self._sshd.running.version
             verdicts.append(
                 Verdict(name, why, keys, answers, refused, everywhere, version=version, sources=sources, seen=seen)
@@ -291,7 +293,7 @@ class _Rules:
         return self._no_sessions[effective]
 
 
-def _ways(
+def _open_places(
     name: str,
     answers: Sequence[Tuple[Place, Effective]],
     sources: Optional[str],
@@ -302,7 +304,7 @@ def _ways(
     if account is None:
         return OpenPlaces((), lookup.absence(name))
     rules, others = _Rules(account, name), {}
-    open_places: List[Tuple[Place, Effective]] = []
+    found: List[Tuple[Place, Effective]] = []
     why = f"nobody can come to where sshd listens from where it may be used (from={sources})" if sources else ""
     named = [(place, effective) for place, effective in answers if sources is None or places.may_name(sources, place)]
     whys = []
@@ -313,11 +315,11 @@ def _ways(
         if closed:
             whys.append(closed)
         else:
-            open_places.append((place, effective))
+            found.append((place, effective))
     closing = next(iter(whys), why)
     if sources and whys:
         closing = f"{closing}, from where it may be used (from={sources})"
-    return OpenPlaces(tuple(open_places), closing if not open_places else next(iter(whys), ""))
+    return OpenPlaces(tuple(found), closing if not found else next(iter(whys), ""))
 
 
 def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:

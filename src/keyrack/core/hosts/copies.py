@@ -19,10 +19,10 @@ from typing import Any
 
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import news
+from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.next_steps import with_commands
-from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
@@ -108,16 +108,7 @@ def contact(
             return _refusal(server)
         return _note_run(work, server, identity, address, arrived)
 
-    attempt = Attempt(
-        instance,
-        system_actor(known.workspace_id, channel="agent"),
-        "servers:write",
-        "tell machines apart",
-        target_kind="server",
-        target_id=server_id,
-        server_id=server_id,
-    )
-    answer = attempt.write(change)
+    answer = agent_attempt(instance, known.workspace_id, server_id, "tell machines apart").write(change)
     if isinstance(answer, Refusal):
         raise answer
     return answer

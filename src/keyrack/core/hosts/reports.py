@@ -13,10 +13,10 @@ from typing import Any
 from keyrack import policy
 from keyrack.core.hosts import copies, deleted_servers, host_keys, login_reports, news, unmanaged_keys, went_back
 from keyrack.core.hosts import facts as host_facts
+from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.keys.access import MOST_UNACKNOWLEDGED
 from keyrack.core.people import offboarding
-from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -39,7 +39,7 @@ def ingest(instance: Instance, server: Server | DeletedServer, body: Mapping[str
     # The way in for text of hosts: whatever is kept of it can be shown to anybody.
     body = all_printable(body)
     if isinstance(server, DeletedServer):
-        deleted_servers.report(instance, system_actor(server.workspace_id, channel="agent"), server, body)
+        deleted_servers.report(instance, server, body)
         return
     attempt = _attempt(instance, server)
     with attempt:
@@ -133,15 +133,7 @@ def _count(instance: Instance, server: Server, checked: _CheckedReport, delay: f
 
 
 def _attempt(instance: Instance, server: Server) -> Attempt:
-    return Attempt(
-        instance,
-        system_actor(server.workspace_id, channel="agent"),
-        "servers:write",
-        "report a host's state",
-        target_kind="server",
-        target_id=server.id,
-        server_id=server.id,
-    )
+    return agent_attempt(instance, server.workspace_id, server.id, REPORTING)
 
 
 @dataclass(frozen=True, slots=True)

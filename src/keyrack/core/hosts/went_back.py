@@ -18,11 +18,11 @@ from sqlalchemy import Connection
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
 from keyrack.core.hosts import deleted_servers as deleted_servers_told
+from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.next_steps import with_commands
-from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, has_ended
@@ -112,7 +112,7 @@ def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: st
         return HostRevision.CURRENT
     if revision >= gone.revision:
         # A database that went back numbered it below what the host obeys, which would refuse it.
-        deleted_servers_told.raise_above(instance, system_actor(gone.workspace_id, channel="agent"), gone.id, revision)
+        deleted_servers_told.raise_above(instance, gone, revision)
     return HostRevision.NEWER
 
 
@@ -352,12 +352,4 @@ def _settle(instance: Instance, server_id: int) -> None:
 
 def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attempt:
     # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
-    return Attempt(
-        instance,
-        system_actor(workspace_id, channel="agent"),
-        "servers:write",
-        "tell what a host obeyed",
-        target_kind="server",
-        target_id=server_id,
-        server_id=server_id,
-    )
+    return agent_attempt(instance, workspace_id, server_id, "tell what a host obeyed")
