@@ -10,8 +10,8 @@ REPORTING = "report a host's state"  # the aim of every report
 
 
 def agent_attempt(instance: Instance, workspace_id: int, server_id: int, aim: str) -> Attempt:
-    """What the agent of a server's host has Keyrack do. workspace_id: the server's, where no other change of it may come in
-    between, else 0; aim: in words.
+    """What the agent of a server's host has Keyrack do. workspace_id: the server's, where no other change of it may
+    come in between, else 0; aim: in words.
     """
     return Attempt(
         instance,
