@@ -16,6 +16,7 @@ import pytest
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
+from keyrack.core.next_steps import with_commands
 from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
@@ -520,6 +521,14 @@ def test_a_refusal_speaks_of_hosts_and_accounts() -> None:
         ),
     }
     assert {said: in_console_words(said) for said in words} == words
+
+
+def test_a_refusal_shows_its_commands_as_code() -> None:
+    said = with_commands("The server's <b> is not yours. Prove it.", "keys claim", "servers show 5")
+    assert in_console_words(said) == (
+        "The host&#39;s &lt;b&gt; is not yours. Prove it. On the command line: "
+        "<code>keyrack keys claim</code> or <code>keyrack servers show 5</code>"
+    )
 
 
 def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(

@@ -29,13 +29,13 @@ from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, ORDINARY_STATUS, Sharing, address_of, fault, unanswered
-from keyrack.web.at_rest import RESTED, AtRest, ContactParts
+from keyrack.web.batches import Batches
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
+from keyrack.web.held_contacts import WAS_HELD, ContactParts, HeldContacts
 from keyrack.web.limits import count, place_of
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
-from keyrack.web.together import Together
 from keyrack.web.waiting import ContactWaiters, within
 
 log = logger("keyrack.web")
@@ -67,7 +67,7 @@ STATUS = {**ORDINARY_STATUS, Kind.MISSING: 410, Kind.INVALID: 400, Kind.TAKEN: 4
 
 def application(
     instance: Instance, waiting: ContactWaiters, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
-) -> tuple[ASGIApp, AtRest]:
+) -> tuple[ASGIApp, HeldContacts]:
     """The application under /agent, and what holds the questions of hosts that wait."""
     calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
     archive: list[bytes] = []
@@ -104,7 +104,7 @@ def application(
             response = await _answered(handler, Request(scope, receive))
         await response(scope, receive, send)
 
-    return answer, calls.at_rest
+    return answer, calls.held_contacts
 
 
 # In place of an answer: who asks took another run's place, or may be a copy.
@@ -140,17 +140,17 @@ class _AgentCalls:
         # The interpreter runs one thread at a time: each more that computes takes as much again from the event loop.
         # Reports wait for their commit most of the time.
         threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
-        self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
-        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(
+        self._contacts = Batches(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
+        self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
             partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
         )
         # Who waits for a document is served before it is noted who has one.
-        self._reports: Together[_Report, bool] = Together(
+        self._reports: Batches[_Report, bool] = Batches(
             self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
-        self.at_rest = AtRest(
+        self.held_contacts = HeldContacts(
             ContactParts(
                 instance,
                 waiting,
@@ -196,10 +196,10 @@ class _AgentCalls:
         identity = machines.identity_of(request)
         run = "" if identity is None else identity.run
         server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
-        rested: tuple[int, float] | None = request.scope["state"].get(RESTED)
-        if rested is not None:
-            server_id, deadline = rested
-        is_current = server_id is not None and rested is None
+        was_held: tuple[int, float] | None = request.scope["state"].get(WAS_HELD)
+        if was_held is not None:
+            server_id, deadline = was_held
+        is_current = server_id is not None and was_held is None
         if server_id is None:
             # Who it was a moment ago: what it is handed is read together with its secret.
             server_id = self._waiting.known.server_of_secret(secret_hash, run)
@@ -208,7 +208,7 @@ class _AgentCalls:
             server_id = server.id
             if isinstance(server, Server):
                 await self._machines.note_run(request, server, identity, caller)
-        if rested is None:
+        if was_held is None:
             count(self._limit, request, ("host", server_id))
             if (answer := self._machines.repeated(server_id, identity)) is not None:
                 return answer

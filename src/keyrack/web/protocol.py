@@ -76,7 +76,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _parses = False
-    _due: tuple[float | None] | None = None
+    _is_deferred = False  # whether a deadline was asked for while the parser ran, which is set once it is done
+    _deferred_seconds: float | None = None
     _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
@@ -88,12 +89,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire = transport
         self.logger = _log
         super().connection_made(cast(asyncio.Transport, _ClosedByProtocol(self, transport)))
-        self._within(HEAD_SECONDS)
+        self._close_within(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        self._within(None)
-        self._written_within(None)
+        self._close_within(None)
+        self._abort_within(None)
         self._discarded = self._discarded or 0
         self._drop()
         super().connection_lost(exc)
@@ -116,14 +117,14 @@ class BoundedProtocol(HttpToolsProtocol):
         busy = self.cycle is not None and not self.cycle.response_complete
         self._parses = True
         if self._deadline is None and not busy:
-            self._within(HEAD_SECONDS)
+            self._close_within(HEAD_SECONDS)
         try:
             super().data_received(data)
         finally:
             self._parses = False
-            due, self._due = self._due, None
-            if due is not None:
-                self._within(*due)
+            if self._is_deferred:
+                self._is_deferred = False
+                self._close_within(self._deferred_seconds)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; whatever follows it is thrown away."""
@@ -149,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._in_body = True
         self._head_bytes = 0
-        self._within(BODY_SECONDS)
+        self._close_within(BODY_SECONDS)
         if not self._is_plain():
             raise ValueError("the head reads in more than one way")
         hold: Hold | None = getattr(self.app, "hold", None)
@@ -223,19 +224,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._in_body = False
         self._head_bytes = 0
-        self._within(None)
+        self._close_within(None)
         if self._held is None:
             super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client takes no more."""
-        self._written_within(WRITE_SECONDS)
+        self._abort_within(WRITE_SECONDS)
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """Called by the event loop when there is room again."""
         if not self._wire.is_closing():
-            self._written_within(None)
+            self._abort_within(None)
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -254,21 +255,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body:
             self._discarded = 0
             self._wire.resume_reading()
-            self._within(LINGER_SECONDS)
+            self._close_within(LINGER_SECONDS)
             if self._wire.can_write_eof():
                 self._wire.write_eof()
             return
         self._wire.close()
-        self._written_within(WRITE_SECONDS)
+        self._abort_within(WRITE_SECONDS)
 
     @property
     def finished(self) -> bool:
         """Whether nothing more is written on this connection."""
         return self._discarded is not None or self._wire.is_closing()
 
-    def _within(self, seconds: float | None) -> None:
+    def _close_within(self, seconds: float | None) -> None:
+        """Close the connection after so many seconds, in place of an earlier deadline; None: there is none any more."""
         if self._parses:
-            self._due = (seconds,)  # most requests are whole by then, and need none
+            self._is_deferred, self._deferred_seconds = True, seconds  # most requests are whole by then, and need none
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -276,7 +278,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self._too_slow)
 
-    def _written_within(self, seconds: float | None) -> None:
+    def _abort_within(self, seconds: float | None) -> None:
+        """The same for a client that takes no more of an answer, whose connection is aborted."""
         if self._write_deadline is not None:
             self._write_deadline.cancel()
             self._write_deadline = None
@@ -285,7 +288,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        self._wire.abort() if self._discarded is not None else self._wire.close()
+        if self._discarded is not None:
+            self._wire.abort()
+        else:
+            self._wire.close()
 
 
 Hold = Callable[[BoundedProtocol], Optional[HeldRequest]]

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Select, Table, delete, select
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Prepared, Statement, among, placeholder, prepared
-from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredRow, Seals, seals_of
+from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredHow, AlteredRow, Seals, seals_of
 from keyrack.store.tables import access_tree
 
 Place = tuple[int, int]
@@ -283,7 +283,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     seals = seals_of(connection)
     seen = seals.seen
     if not isinstance(raw, bytes) or not (raw == seen.root or _holds(seals, raw)):
-        seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, incomplete=True))
+        seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.INCOMPLETE))
         return None
     seen.root = raw
     count = int.from_bytes(raw[:_COUNTER], "big")
@@ -293,7 +293,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
         # Fewer than were known before this transaction began: all of it was put back together, which a restore does
         # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
         if count < newest and since < began:
-            seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, older=True))
+            seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.OLDER))
         if count > newest or since < began:
             seen.newest = (count, time.monotonic())
     return raw
@@ -329,7 +329,7 @@ def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
             read = {row["id"]: row["content"] for row in _nodes.rows(connection, below)}
             entry = _remember(seals, read).get(node)
             if entry is None or entry[0] != link:
-                seals.note_altered(AlteredRow(access_tree.name, (node,), {}, incomplete=True))
+                seals.note_altered(AlteredRow(access_tree.name, (node,), {}, AlteredHow.INCOMPLETE))
                 return None
         link = _part(entry[1], index >> (_BITS * (level - 1)) & 63, _WIDTH if level == 1 else _LINK)
     return link if link.strip(_NOTHING) else b""
@@ -556,7 +556,7 @@ def look_below(connection: Connection, node: int, content: bytes) -> None:
     nothing = bytes(_LINK)
     for below, link in links.items():
         if (link or nothing) != read.get(below, nothing):
-            seals.note_altered(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
+            seals.note_altered(AlteredRow(access_tree.name, (below,), {}, AlteredHow.INCOMPLETE))
 
 
 def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:

@@ -198,7 +198,8 @@ def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int,
 def _note_missing(connection: Connection, table: Table, index: int) -> None:
     key = (index, *("*" for _ in list(table.primary_key)[1:]))
     named = {access_tree.TREES[table.name][1]: index}
-    sealed.seals_of(connection).note_altered(sealed.AlteredRow(table.name, key, named, missing=True))
+    missing = sealed.AlteredRow(table.name, key, named, sealed.AlteredHow.MISSING)
+    sealed.seals_of(connection).note_altered(missing)
 
 
 def _table_of(number: int) -> Table | None:

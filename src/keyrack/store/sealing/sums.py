@@ -30,7 +30,7 @@ _MOST_SUMMANDS = 100_000  # some 230 bytes each
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
-_RAISED = "keyrack servers"
+_WRITTEN = "keyrack written servers"
 
 
 def begin_counting(
@@ -39,7 +39,7 @@ def begin_counting(
     """Start a command's counts afresh; noted: what commands before it left to be counted in the tree."""
     info = connection.info
     info[_PENDING] = {}
-    info[_RAISED] = {}
+    info[_WRITTEN] = {}
     access_tree.begin(connection, reads=False)
     if noted:
         access_tree.put_pending(info, noted)
@@ -54,7 +54,7 @@ def counting(connection: Connection) -> Iterator[None]:
         yield
     except BaseException:
         info[_PENDING] = before
-        info[_RAISED] = {}
+        info[_WRITTEN] = {}
         access_tree.put_pending(info, noted)
         raise
 
@@ -70,7 +70,7 @@ def settle_servers(connection: Connection) -> None:
     """The same for the sums alone."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
-    written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
     concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
@@ -127,13 +127,13 @@ def put_back(connection: Connection, server_id: int, added: int) -> None:
 
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
     """Servers as this command wrote them: they need not be read again for what is counted later."""
-    connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
+    connection.info.setdefault(_WRITTEN, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
 def last_written(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
     """A server as this command wrote it, None where it did not, or not whole."""
-    raised: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
-    return raised.get(server_id)
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
+    return written.get(server_id)
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -161,7 +161,7 @@ def sum_anew(connection: Connection, server_id: int) -> bytes:
     held = _hidden(seals_of(connection), server_id, _total(connection, server_id, holding=True))
     table = metadata.tables["servers"]
     connection.execute(update(table).where(table.c.id == server_id).values(rows_sum=held))
-    connection.info[_RAISED] = {}
+    connection.info[_WRITTEN] = {}
     return held
 
 
