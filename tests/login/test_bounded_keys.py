@@ -206,7 +206,7 @@ def test_people_come_from_elsewhere_than_the_only_key_may(
     source = "127.0.0.9" if rule == "Match" else "127.0.0.1"
     somebody(source)
     words = scene.refused()
-    assert f"logins recent from {source}" in words
+    assert f"logins came from {source}" in words
     assert "log in once from where one of these may come" in words
     assert scene.hand_key_works()
     if rule == "from":
