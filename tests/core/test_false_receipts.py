@@ -19,7 +19,7 @@ from keyrack.model import Server
 from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
 from keyrack.store.sealing import access_tree, sealed
-from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.sealing.canonical_json import encode_typed
 from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
