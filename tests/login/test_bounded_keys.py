@@ -136,7 +136,7 @@ def test_a_security_key_that_must_check_its_user_is_no_way_in_before_it_did(
 def test_rules_for_where_people_come_from_count(
     host: AdoptedHost, had: Callable[[str], None], settings: str, inside: bool
 ) -> None:
-    """Others may get in from elsewhere: nobody ever recent from there."""
+    """Others may get in from elsewhere: nobody ever came from there."""
     had(settings)
     entry = AuthorizedKey(host.keys[NAME].public)
     with serving(host, entry):
