@@ -150,6 +150,15 @@ def test_waits_that_end_at_about_the_same_time_end_together(service: Service) ->
     assert all(abs(step - round(step)) < 0.05 for step in steps), "each end is one that others have, too"
 
 
+def test_of_what_a_host_asked_before_nothing_is_kept_while_it_is_held(service: Service) -> None:
+    with held_host(service, "keeps-nothing", 30) as (_, server, _, _):
+        held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
+        connections = [one._connection for one in held if one._connection is not None]
+        assert len(connections) == 1
+        for kept in ("scope", "cycle"):
+            assert getattr(connections[0], kept) is None
+
+
 def test_who_hangs_up_waits_no_more(service: Service) -> None:
     with held_host(service, "hangs-up", 30) as (_, server, _, _):
         pass

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Optional, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -139,7 +140,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # Cutting is allowed (RFC 9112, 9.3.2): a client that pipelines must be ready to ask again.
             self._wire.abort()
             raise ConnectionAbortedError("too many requests wait for an answer")
-        super().on_message_begin()
+        # Without its scope: most of what hosts ask is held, and needs none.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""
@@ -157,10 +159,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if hold is not None and self._may_be_held():
             self._held = hold(self)
             if self._held is not None:
+                self._forget_answered()
                 return
         self._go_on()
 
-    def _go_on(self) -> None:
+    def _forget_answered(self) -> None:
+        """Keep nothing of the request before this one: of hosts that wait it is there for as long as they are."""
+        self.scope = self.cycle = None  # type: ignore[assignment]  # as before the first request
+
+    def _go_on(self, state: Mapping[str, Any] = MappingProxyType({})) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)["state"].update(state)
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the list that the scope has
         super().on_headers_complete()
         # That of a request which waits behind another one; a head that asks for another protocol has none.
         cast(dict[str, Any], self.scope)[WHOLE] = WholeAnswer(self.cycle)
@@ -187,8 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Have the request that was held be answered by the application; state: what it gets to know."""
         self._held = None
-        self.scope["state"] = {**self.scope.get("state", {}), **state}
-        self._go_on()
+        self._go_on(state)
         super().on_message_complete()
 
     def answer_held(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

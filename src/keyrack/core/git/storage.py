@@ -1,5 +1,5 @@
-"""The bare repositories on disk: where each lies, made, its HEAD set, removed long after it was deleted; must decide
-nothing about who may use it.
+"""The bare repositories on disk: finds and makes their folders, sets HEAD, removes them long after they were deleted;
+must decide nothing about who may use one.
 """
 
 from __future__ import annotations

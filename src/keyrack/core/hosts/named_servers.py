@@ -1,4 +1,4 @@
-"""Servers as people name them: made or changed by name, with accounts, as one change; must hold no rule of theirs."""
+"""Creates or changes a server by its name, with its accounts, as one change; must hold no rule of theirs."""
 
 from __future__ import annotations
 

@@ -138,16 +138,16 @@ def is_missed(connection: Connection, table: Table, index: int) -> bool:
     """Whether what was counted there is more than nothing, so that a row which is not there was deleted by others; also
     where that cannot be told. index: as access_tree.TREES has it.
     """
-    known = access_tree.root(connection)
-    return known is None or access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index)) != b""
+    root = access_tree.read_root(connection)
+    return root is None or access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index)) != b""
 
 
 def is_complete(connection: Connection, table: Table, index: int) -> bool:
     """Whether all rows are there that were counted at a place that several share; where others deleted one that is
     remembered, so that an alarm names it. index: as access_tree.TREES has it.
     """
-    known = access_tree.root(connection)
-    slot = None if known is None else access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index))
+    root = access_tree.read_root(connection)
+    slot = None if root is None else access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index))
     if slot is None:
         return False
     whole = access_tree.is_whole(connection, table, index, slot)
@@ -160,11 +160,11 @@ def look_on(connection: Connection, after: int, limit: int) -> int | None:
     """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
     remembered so that an alarm names it. Answers the last one, None where no more are there.
     """
-    known = access_tree.root(connection)
-    if known is None:
+    root = access_tree.read_root(connection)
+    if root is None:
         return None
     if after == access_tree.ROOT:
-        access_tree.look_below(connection, after, known)
+        access_tree.look_below(connection, after, root)
     nodes = _next_nodes.rows(connection, after, limit)
     for node in nodes:
         content = bytes(node["content"])

@@ -186,11 +186,11 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
         table = metadata.tables[name]
         if holding:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
-                total += _adds(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
+                total += _summand(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
         else:
             plan, rows = _seals_of_server(table).raw(connection, server_id)
             at = plan.names.index(SEAL)
-            total += sum([_adds(seals, values[at]) for values in rows])
+            total += sum([_summand(seals, values[at]) for values in rows])
     return total
 
 
@@ -216,10 +216,10 @@ def count(
             continue
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
         # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
-        adds = _adds(seals_of(connection), row[SEAL], keep=False)
+        summand = _summand(seals_of(connection), row[SEAL], keep=False)
         if sign < 0 and not (seals_of(connection).holds(table, row) if held is None else held):
-            adds = _counted(connection, row["server_id"], adds, pending)
-        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
+            summand = _counted(connection, row["server_id"], summand, pending)
+        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * summand
 
 
 def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -231,16 +231,16 @@ def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
     seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
     for row in rows:
         if (server_id := row["server_id"]) is not None:
-            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL], keep=False)
+            pending[server_id] = pending.get(server_id, 0) + _summand(seals, row[SEAL], keep=False)
 
 
-def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
+def _counted(connection: Connection, server_id: int, summand: int, pending: Mapping[int, int]) -> int:
     """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
     table = metadata.tables["servers"]
     held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
     shown = None if held is None else _shown(seals_of(connection), server_id, held)
     left = _total(connection, server_id, holding=False)
-    return adds if shown is not None and (shown + pending.get(server_id, 0) - left - adds) % _MODULUS == 0 else 0
+    return summand if shown is not None and (shown + pending.get(server_id, 0) - left - summand) % _MODULUS == 0 else 0
 
 
 def hide_older(connection: Connection) -> int:
@@ -270,7 +270,7 @@ def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
     return (total % _MODULUS).to_bytes(32, "big")
 
 
-def _adds(seals: Seals, seal: Any, *, keep: bool = True) -> int:
+def _summand(seals: Seals, seal: Any, *, keep: bool = True) -> int:
     """What a row adds to the sum of its server; keep: it will be asked for again."""
     if not isinstance(seal, bytes) or not seal:
         return 0
