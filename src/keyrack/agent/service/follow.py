@@ -1,4 +1,6 @@
-"""Follows the service: waits for documents, has them obeyed, reports, and keeps calm when nobody answers."""
+"""The agent's main loop: waits for documents, has them applied and reports; must take no answer but a signed document
+for an order, and silence for none.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the servic
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
-_NO = (401, 403, 410)
+_REFUSING = (401, 403, 410)  # statuses by which the service does not serve this host
 _LOST, _ANSWERED = "lost", "answered"  # a report that got no answer; and the service answered a question since then
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
 
@@ -132,7 +134,7 @@ class Follower:
             # After a report that got no answer a question comes first: no document waits for what cannot be told.
             if self._lost != _LOST and self._deliver_report():
                 return self._pause()
-            wait = self._patience(wait)
+            wait = self._wait_seconds(wait)
             mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
             seen = "" if self._witness is None else f"&audit={self._witness.size}"
             path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}{seen}&wait={wait}"
@@ -145,7 +147,7 @@ class Follower:
             self._lost = _ANSWERED
         if answer.status == 200:
             return self._obey(answer)
-        if answer.status in _NO:
+        if answer.status in _REFUSING:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
         if astray:
@@ -229,7 +231,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon or self._reconciler.searching:
+        if self._look_soon or self._reconciler.scanning:
             return QUIET_SECONDS
         if self._reconciler.hurry:
             return HURRY_SECONDS
@@ -339,7 +341,7 @@ class Follower:
         self._tell_at = 0.0
         self._note()
 
-    def _patience(self, wait: int) -> int:
+    def _wait_seconds(self, wait: int) -> int:
         """How long the service may keep a question now."""
         if self._status.service != "ok":
             return 0  # until it is known that all is well again
@@ -361,7 +363,7 @@ class Follower:
             answer = self._post(report)
             if answer is None:
                 return False
-            if answer.status in _NO:
+            if answer.status in _REFUSING:
                 # It knows nothing of this host any more, and has said so before, signed.
                 return self._end()
             if answer.status == 429:
@@ -385,7 +387,7 @@ class Follower:
         """
         try:
             answer = self._client.post("/agent/v1/report", report)
-            if answer.status < 500 and (answer.status not in (*_NO, 409) or self._reconciler.deleted):
+            if answer.status < 500 and (answer.status not in (*_REFUSING, 409) or self._reconciler.deleted):
                 self._lost = ""
                 return answer
             words = _trouble(answer)
@@ -395,7 +397,7 @@ class Follower:
         if served:
             self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
             self._have_refused(words)
-        elif answer is None or answer.status not in (*_NO, 409):
+        elif answer is None or answer.status not in (*_REFUSING, 409):
             raise NoAnswer(words)
         return None
 

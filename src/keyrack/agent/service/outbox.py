@@ -1,4 +1,4 @@
-"""What the service is still to be told, in pieces that it and any proxy take; must lose no receipt.
+"""Reports that wait to be sent, split to sizes that the service and any proxy take; must lose no receipt.
 
 A long list of keys goes in several reports. Each is true by itself: it lists the keys of some files, and names all
 the other files as not looked at (`keys_cut`), so that nothing counts as gone that another piece has.

@@ -1,4 +1,4 @@
-"""Puts sshd under the document: switches enforcing on and off, keeps it on, and takes it back by itself.
+"""Switches enforcing on and off, keeps it on, and takes it back by itself; must lock nobody out for good.
 
 It begins only where a key of the document would really let somebody in (login_check.py), and counts only as far as
 the running sshd shows it (proof.py). From the first write until a minute after sshd read it, everything that was
@@ -15,7 +15,7 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.sessions import comers
+from keyrack.agent.sessions import recent_logins
 from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
@@ -139,7 +139,7 @@ class Enforcement:
     @property
     def shown(self) -> bool:
         """Whether the running sshd showed, when it was last looked at, that it obeys."""
-        return self._shown.yes
+        return self._shown.obeys is True
 
     @property
     def before(self) -> Tuple[str, ...]:
@@ -167,7 +167,7 @@ class Enforcement:
                 self._keep(self._record)
             return self._put(document, full=full)
         except _FAILURES as problem:
-            self._shown = Observation(False, False, _said(problem)) if full else self._shown
+            self._shown = Observation(None, _said(problem)) if full else self._shown
             return [f"sshd's settings: {_said(problem)}"]
 
     def off(self) -> List[str]:
@@ -294,11 +294,11 @@ class Enforcement:
             # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
             return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
-            came = comers.look(self._state_folder, self.sshd)
-            verdicts = self._check.look(document, copy, came)
-            if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), came):
+            recent = recent_logins.look(self._state_folder, self.sshd)
+            verdicts = self._check.look(document, copy, recent)
+            if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), recent):
                 return self._on_command_line(settings, copy)
-            whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), came)
+            whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), recent)
         keys = "no key of this document opens an account of this host for long and without a forced command"
         return f"nobody could log in: {'; '.join(whys) or keys}"
 
@@ -311,15 +311,15 @@ class Enforcement:
         """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
         verdicts = self._check.look(document)
         shown = self._proof.show(verdicts)
-        if shown.no and self._told_again != self.sshd.listeners():
+        if shown.obeys is False and self._told_again != self.sshd.listeners():
             # Somebody may have started it with other settings than those that lie here now: once each time.
             self.sshd.reload()
             self._told_again = self.sshd.listeners()
             shown = self._shows(verdicts)
-        if shown.yes != self._shown.yes:
-            self._say("the running sshd shows that it obeys" if shown.yes else f"not shown to obey: {shown.words}")
+        if bool(shown.obeys) != bool(self._shown.obeys):
+            self._say("the running sshd shows that it obeys" if shown.obeys else f"not shown to obey: {shown.words}")
         self._shown = shown
-        problems = [] if shown.yes else [f"it is not shown that this host enforces: {shown.words}"]
+        problems = [] if shown.obeys else [f"it is not shown that this host enforces: {shown.words}"]
         others = self.sshd.others()
         if others:
             problems.append(f"another sshd listens at {others}: whom it lets in is told, and nothing here binds it")
@@ -333,7 +333,7 @@ class Enforcement:
         deadline = time.monotonic() + GREETING_SECONDS
         while True:
             shown = self._proof.show(verdicts)
-            if shown.yes or shown.no or time.monotonic() > deadline:
+            if shown.obeys is not None or time.monotonic() > deadline:
                 return shown
             time.sleep(0.2)
 
@@ -352,7 +352,7 @@ class Enforcement:
             if self._write(settings, wanted):
                 self._have_read(first=first)
             shown = self._shows(self._check.look(document))
-            if shown.no or (first and not shown.yes):
+            if shown.obeys is False or (first and not shown.obeys):
                 raise _Broken(shown.words)
             self._shown = shown
             if first and not in_force:
@@ -412,7 +412,7 @@ class Enforcement:
             shown = self._proof.show(self._check.look(document))
             if self._silent or self._answered_at <= self._tried_at:
                 self._undo("the service could not be reached any more")
-            elif shown.no:
+            elif shown.obeys is False:
                 self._undo(shown.words)
             else:
                 self._keep(self._record._replace(state=ON, step=None))
