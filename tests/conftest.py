@@ -27,7 +27,7 @@ pytest_plugins = ["tests.databases", "tests.costs", "tests.workers"]
 SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
 # Of the others, what takes seconds for each thing that it shows, of processors or waiting: not in the inner loop.
 SLOW = {
-    *("core/test_sealed_rows.py", "ssh/test_agreement.py", "store/test_migrations.py", "web/test_at_rest.py"),
+    *("core/test_sealed_rows.py", "ssh/test_agreement.py", "store/test_migrations.py", "web/test_held_contacts.py"),
     *("web/test_guesses.py", "web/test_hostile_http.py", "web/test_no_circles.py", "web/test_proofs.py"),
     *(
         "web/test_former_members.py",

@@ -16,7 +16,7 @@ import pytest
 from keyrack.core.audit import events
 from keyrack.core.hosts import copies, enrolment, servers, status
 from keyrack.core.keys import credentials, receipts, revocation
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.enrolled_host import EnrolledHost
 from tests.core.keys_for_tests import fresh_line
@@ -29,7 +29,7 @@ class Machines:
 
     def __init__(self, service: Service, folder: Path, stack: ExitStack) -> None:
         self.service, self.instance, self.folder = service, service.instance, folder
-        self.actor = users.system_actor(1)
+        self.actor = actors.system_actor(1)
         self._stack = stack
         self._count = 0
 

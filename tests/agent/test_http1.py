@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
+from keyrack.agent.service import http1
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
-from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped
+from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped, ProxyRefused
+from keyrack.agent.service.proxy import Proxy
+from tests.dribbling import GIVEN_UP_SECONDS, dribbling
 
 
 @contextmanager
@@ -132,6 +136,56 @@ def test_what_is_not_an_answer_is_no_answer(form: str) -> None:
         with pytest.raises(kind):
             ask(connection)
         assert not connection.is_open
+
+
+DRIBBLED = {
+    "its status line": b"HTTP/1.1 200 ",
+    "a header": b"HTTP/1.1 200 OK\r\nA: ",
+    "a body with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n",
+    "a body without a length": b"HTTP/1.1 200 OK\r\n\r\n",
+    "a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n",
+}
+
+
+@pytest.mark.parametrize("form", DRIBBLED)
+def test_an_answer_that_dribbles_is_given_up(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single silence is long: the whole would never end."""
+    monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
+    with dribbling(DRIBBLED[form]) as port:
+        connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
+        began = time.monotonic()
+        with pytest.raises(socket.timeout):
+            ask(connection)
+        assert time.monotonic() - began < GIVEN_UP_SECONDS
+        assert not connection.is_open
+
+
+def test_a_proxy_that_dribbles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
+    with dribbling(b"HTTP/1.1 200 ") as port:
+        way_out = Proxy("127.0.0.1", port)
+        connection = Connection("keys.example.org", 443, tls=True, connect_seconds=10, proxy=way_out)
+        began = time.monotonic()
+        with pytest.raises(ProxyRefused, match="in time"):
+            ask(connection)
+        assert time.monotonic() - began < GIVEN_UP_SECONDS
+
+
+def test_an_answer_that_gets_on_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred bytes a second, for longer than an answer has that does not get on."""
+    monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
+    with dribbling(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", b"a" * 10) as port:
+        connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
+        assert ask(connection) == (200, b"a" * 400)
+        connection.close()
+
+
+def test_no_answer_takes_more_than_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "WHOLE_SECONDS", 0.5)
+    with dribbling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"a" * 10) as port:
+        connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
+        with pytest.raises(socket.timeout):
+            ask(connection, 100_000)
 
 
 def test_a_kept_connection_that_was_dropped_is_made_again() -> None:

@@ -77,7 +77,7 @@ def is_known(instance: Instance, token: str) -> bool:
 @pytest.mark.parametrize("bring_back", [False, True])
 def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: Path, bring_back: bool) -> None:
     copy, line = tmp_path / "copy.db", fresh_line()
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     with opened(data) as instance:
         alice = actors.of_user(named(instance, "alice"), address="192.0.2.1", channel="test")
         key = user_keys.add(instance, alice, title="laptop", public_key=line)

@@ -18,7 +18,7 @@ from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy, revocation, user_keys, who_can
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.core.workspace import export as workspace_export
 from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Refusal
@@ -43,7 +43,7 @@ Ways = set[tuple[Any, ...]]
 
 def matrix(instance: Instance) -> Ways:
     """Who can log in where in acme, with which key, how and until when."""
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
 
     def question(connection: Any) -> Ways:
         found: Ways = set()
@@ -215,7 +215,7 @@ class Operations:
 
 def _kept_apart(instance: Instance) -> None:
     """A deploy key, host keys that are known, and a key that nobody may register."""
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     repositories.ensure(instance, actor, path="acme/site", members={})
     repository = repositories.at(instance, actor, "acme/site")
     deploy_keys.add(instance, actor, repository.id, title="ci", public_key=fresh_line(), can_push=True)
@@ -257,7 +257,7 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     try:
         workspace_file.apply(other, text, {})
         assert matrix(other) == before
-        assert key_policy.get(other, users.system_actor(1)).own_bits == 3072
+        assert key_policy.get(other, actors.system_actor(1)).own_bits == 3072
         assert workspace_file.apply(other, text, {}, prune=True) == []
     finally:
         other.database.close()
@@ -267,7 +267,7 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
 
 def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Service, tmp_path: Path) -> None:
     """Also where one server alone is frozen, of which a file has no word: its keys open nothing until confirmed."""
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     alice, bob, gone = fresh_line(), fresh_line(), fresh_line()
     drawn = Operations(team, tmp_path, 1)
     for name, line in (("alice", alice), ("bob", bob), ("bob", gone)):
@@ -284,7 +284,7 @@ def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Se
         workspace_file.apply(other, text, {})
         assert {way[4] for way in matrix(other)} == {parse(bob).fingerprint}
         with pytest.raises(Refusal, match="revoked everywhere"):
-            user_keys.add(other, users.system_actor(1), title="again", public_key=gone, user_id=2)
+            user_keys.add(other, actors.system_actor(1), title="again", public_key=gone, user_id=2)
     finally:
         other.database.close()
 

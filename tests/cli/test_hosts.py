@@ -16,7 +16,7 @@ from keyrack.cli.hosts.hosts import command as group
 from keyrack.cli.main import main
 from keyrack.core.hosts import enrolment, servers, unmanaged_keys
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.keys_for_tests import fresh_line
@@ -56,7 +56,7 @@ def test_what_help_says_of_a_command_is_what_the_command_says() -> None:
 
 def test_list_and_show(team: Service) -> None:
     assert "not enrolled" in good(team, "list")
-    token = servers.invite(team.instance, users.system_actor(1), 1)
+    token = servers.invite(team.instance, actors.system_actor(1), 1)
     enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
     tell(team, entry(fresh_line("robot")), facts={"enforcement": "enforce"}, problems=["the disk is full"])
     titles, row = good(team, "list").splitlines()
@@ -75,7 +75,7 @@ def test_list_and_show(team: Service) -> None:
 def test_unmanaged_keys(team: Service) -> None:
     lines = [fresh_line(name) for name in ("one", "two", "three")]
     tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     ids = {one.comment: str(one.id) for one in unmanaged_keys.find(team.instance, actor, 1).items}
     assert parse(lines[0]).fingerprint in good(team, "unmanaged", "web-1")
     assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
@@ -100,7 +100,7 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
     put(team, line)
 
     def revision() -> int:
-        return servers.get(team.instance, users.system_actor(1), 1).revision
+        return servers.get(team.instance, actors.system_actor(1), 1).revision
 
     before = revision()
 

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from keyrack.cli.connection import over_http
 from keyrack.cli.main import main
 from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
+from tests.dribbling import dribbling
 from tests.ports import free_port
 from tests.services import Service
 from tests.web.test_native import call
@@ -427,6 +429,7 @@ def test_a_command_over_http_loads_neither_database_nor_service(home: Path, word
 def test_words_are_completed_without_loading_a_command(home: Path) -> None:
     script = """
 import atexit, sys
+from keyrack.cli.connection import over_http
 from keyrack.cli.main import main
 atexit.register(lambda: print(*sys.modules))
 main(prog_name="keyrack")
@@ -451,6 +454,26 @@ def test_an_answer_that_breaks_off_is_none_wherever_it_does(home: Path, monkeypa
             ended = run("groups", "list")
             assert (ended.exit_code, "gives no answer" in ended.output) == (4, True), length
             assert "may have been done" in run("groups", "set", "ops").output, length
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"])
+def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
+    """No single wait is long: the whole would never end."""
+    monkeypatch.setattr(over_http, "WHOLE_SECONDS", 0.5)
+    with dribbling(head) as port:
+        monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
+        monkeypatch.setenv("KEYRACK_URL", f"http://127.0.0.1:{port}")
+        ended = run("groups", "list")
+    assert (ended.exit_code, "it took too long" in ended.output) == (4, True), ended.output
+
+
+def test_an_answer_without_end_is_not_kept_in_memory(home: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(over_http, "MOST_BYTES", 100_000)
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 100_001) as at:
+        monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
+        monkeypatch.setenv("KEYRACK_URL", at.url)
+        ended = run("groups", "list")
+    assert (ended.exit_code, "longer than 100000 bytes" in ended.output) == (4, True), ended.output
 
 
 @pytest.mark.parametrize("said", [b"<html>Sign in</html>", b"{}", b'{"items":[{}],"next":null}', b"[" * 100_000])

@@ -18,7 +18,7 @@ import pytest
 
 from keyrack import app
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.core.workspace import file as workspace_file
 from tests import plain_http
 from tests.ports import free_port
@@ -203,9 +203,9 @@ def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) ->
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
     workspace_file.apply(instance, TEAM, {})
-    token = servers.invite(instance, users.system_actor(1), 1)
+    token = servers.invite(instance, actors.system_actor(1), 1)
     secret = enrolment.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
-    revision = servers.get(instance, users.system_actor(1), 1).revision
+    revision = servers.get(instance, actors.system_actor(1), 1).revision
     instance.database.close()
     answers: list[int] = []
     with serving(tmp_path / "data", database) as (process, url):

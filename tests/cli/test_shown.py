@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from tests.cli.test_hosts import good, run
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
@@ -71,7 +71,7 @@ def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) ->
     )
     for words in ("list", "show 1"):
         assert is_plain(good(team, *words.split()))
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     assert servers.get(team.instance, actor, 1).name != ""
 
 

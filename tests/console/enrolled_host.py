@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, reports, servers
 from keyrack.core.keys import user_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.model import User
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 class Host:
@@ -27,7 +27,7 @@ class Host:
         """Say that all is obeyed that is decided by now, and which keys were found."""
         server = servers.get(self.service.instance, KEYRACK, 1)
         told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        enrolment.report(self.service.instance, server, told)
+        reports.ingest(self.service.instance, server, told)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from playwright.sync_api import Page
 from sqlalchemy import text
 
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.model import Role
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -262,6 +262,6 @@ EMPTY = (
 
 def make_empty(service: Service) -> None:
     """The workspace acme with olga alone."""
-    place = users.create_workspace(service.instance, users.system_actor(), "acme")
-    keyrack = users.system_actor(place.id)
+    place = users.create_workspace(service.instance, actors.system_actor(), "acme")
+    keyrack = actors.system_actor(place.id)
     users.create_user(service.instance, keyrack, name="olga", role=Role.OWNER, password=PASSWORD)

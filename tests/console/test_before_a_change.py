@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 @pytest.fixture
 def host(console: Service) -> Server:
     """A host of this test's own, with an account."""
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     made = servers.create(console.instance, keyrack, name="shop-1", address="192.0.2.77")
     system_users.create(console.instance, keyrack, made.id, username="www")
     return made
@@ -32,13 +32,13 @@ def host(console: Service) -> Server:
 def key(console: Service, host: Server) -> Credential:
     """A key on its account."""
     line = fresh_line("ci")
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     return credentials.add(console.instance, keyrack, host.id, label="pipeline", username="www", public_key=line)
 
 
 def held(console: Service, key: Credential) -> dict[str, object]:
     """What the key is restricted to by now."""
-    return dict(credentials.get(console.instance, users.system_actor(1), key.server_id, key.id).restrictions)
+    return dict(credentials.get(console.instance, actors.system_actor(1), key.server_id, key.id).restrictions)
 
 
 def test_a_keys_restrictions_are_shown_before_they_change(
@@ -106,11 +106,11 @@ def test_a_key_on_an_account_is_removed_once_that_was_confirmed(
     page.get_by_role("button", name="Remove this key from shop-1").click()
     page.get_by_role("button", name="Remove this key from shop-1").click()
     expect(page.locator("#messages")).to_contain_text("taken away")
-    assert not credentials.find(console.instance, users.system_actor(1), host.id).items
+    assert not credentials.find(console.instance, actors.system_actor(1), host.id).items
 
 
 def test_a_member_sees_their_own_tokens_and_revokes_one(page: Page, console: Service, signed_in: SignedIn) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     mallory = next(one for one in users.find(console.instance, keyrack) if one.name == "mallory")
     actor = actors.of_user(mallory, address="127.0.0.1", channel="console")
     api_tokens.make(console.instance, actor, name="to be gone", scopes=["iam:self"])
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_grant_is_heard_at_its_field(page: Page, signed_in:
 def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
     page: Page, console: Service, signed_in: SignedIn, key: Credential
 ) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     revocation.revoke_everywhere(console.instance, keyrack, key.fingerprint, reason="a stick was lost")
     signed_in(page, "olga").goto(f"/revoked/{key.fingerprint}")
     expect(page.get_by_role("main")).to_contain_text("keyrack revoked it everywhere")
@@ -169,7 +169,7 @@ def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
     page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
 ) -> None:
     newest = events.find(
-        console.instance, users.system_actor(1), EventFilter(server_id=host.id, search="pipeline")
+        console.instance, actors.system_actor(1), EventFilter(server_id=host.id, search="pipeline")
     ).items[0]
     signed_in(page, "olga").goto(f"/activity/{newest.id}")
     expect(page.get_by_role("main")).to_contain_text(newest.summary)
@@ -221,7 +221,7 @@ def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
 def test_a_grants_restrictions_are_shown_before_they_change(
     page: Page, console: Service, signed_in: SignedIn, host: Server
 ) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     alice = next(one for one in users.find(console.instance, keyrack) if one.name == "alice")
     user_keys.add(console.instance, keyrack, title="of hers", public_key=fresh_line(), user_id=alice.id)
     grant = grants.give(console.instance, keyrack, user_id=alice.id, server_id=host.id, system_user="www")
@@ -260,7 +260,7 @@ def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_
 def test_the_list_of_ones_keys_says_which_are_frozen(
     page: Page, console: Service, signed_in: SignedIn, host: Server
 ) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     bob = next(one for one in users.find(console.instance, keyrack) if one.name == "bob")
     user_keys.add(console.instance, keyrack, title="in a taxi", public_key=fresh_line(), user_id=bob.id)
     grants.give(console.instance, keyrack, user_id=bob.id, server_id=host.id, system_user="www")

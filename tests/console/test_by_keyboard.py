@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from keyrack.core.hosts import host_keys
 from keyrack.core.keys import grants
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.console.enrolled_host import Host, person
@@ -22,7 +22,7 @@ from tests.console.test_second_proofs import authenticator, code_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 @pytest.fixture

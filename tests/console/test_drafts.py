@@ -9,12 +9,12 @@ from playwright.sync_api import Page, expect
 
 from keyrack.core.hosts import server_changes, servers
 from keyrack.core.keys import grants, requests
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 BACK = "What you wrote is back in its form"
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from keyrack.core.audit import alarms
 from keyrack.core.keys import grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.ssh.options import Restrictions
 from keyrack.web.console import limits
 from tests.console.conftest import SignedIn
@@ -53,7 +53,7 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
     assert at in told
-    held = grants.find(console.instance, users.system_actor(1))[-1].restrictions
+    held = grants.find(console.instance, actors.system_actor(1))[-1].restrictions
     given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
     assert dict(held) == given, "what is named below is given"
 
@@ -137,7 +137,7 @@ def test_many_alarms_are_said_to_be_many(page: Page, console: Service, signed_in
 
 @pytest.mark.parametrize("width", [1280, 1024, 390])
 def test_titles_of_any_length_hide_no_column(page: Page, console: Service, signed_in: SignedIn, width: int) -> None:
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     olga = next(one for one in users.find(console.instance, keyrack) if one.name == "olga")
     grants.give(console.instance, keyrack, user_id=olga.id, server_id=1, system_user="deploy")
     end = console.instance.now() + timedelta(days=40)

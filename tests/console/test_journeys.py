@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from keyrack.core.keys import endings, grants, requests, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, web_sessions
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.console.enrolled_host import Host, person
@@ -18,7 +18,7 @@ from tests.console.enrolled_host import host as host
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from keyrack.core.hosts import enrolment, servers, system_users
+from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import grants, requests, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -92,7 +92,7 @@ def test_a_page_that_gets_no_stream_looks_by_itself(page: Page, console: Service
     page.route("**/live?*", lambda route: route.fulfill(status=503))
     signed_in(page, "olga").goto("/requests")
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
-    mallory = next(one for one in users.find(console.instance, users.system_actor(1)) if one.name == "mallory")
+    mallory = next(one for one in users.find(console.instance, actors.system_actor(1)) if one.name == "mallory")
     requests.ask(
         console.instance,
         web_sessions.actor_of(mallory, address="127.0.0.1"),
@@ -131,10 +131,10 @@ def test_anything_is_gone_to_by_keyboard(page: Page, signed_in: SignedIn) -> Non
 
 
 def test_a_members_overview_hides_no_host_in_a_box(page: Page, console: Service, signed_in: SignedIn) -> None:
-    alice = next(one for one in users.find(console.instance, users.system_actor(1)) if one.name == "alice")
+    alice = next(one for one in users.find(console.instance, actors.system_actor(1)) if one.name == "alice")
     actor = web_sessions.actor_of(alice, address="127.0.0.1")
     user_keys.add(console.instance, actor, title="of the overview", public_key=fresh_line())
-    grants.give(console.instance, users.system_actor(1), user_id=alice.id, all_servers=True, system_user="deploy")
+    grants.give(console.instance, actors.system_actor(1), user_id=alice.id, all_servers=True, system_user="deploy")
     signed_in(page, "alice").goto("/")
     ways = page.locator("main ul.log")
     expect(ways).to_be_visible()
@@ -144,7 +144,7 @@ def test_a_members_overview_hides_no_host_in_a_box(page: Page, console: Service,
 def test_no_key_is_called_in_force_where_a_host_only_observes(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
-    instance, keyrack = console.instance, users.system_actor(1)
+    instance, keyrack = console.instance, actors.system_actor(1)
     bob = next(one for one in users.find(instance, keyrack) if one.name == "bob")
     made = servers.create(instance, keyrack, name="looks-on", address="192.0.2.81", mode="observe")
     system_users.create(instance, keyrack, made.id, username="deploy")
@@ -155,7 +155,7 @@ def test_no_key_is_called_in_force_where_a_host_only_observes(
     def says(enforcement: str, **more: object) -> None:
         server = servers.get(instance, keyrack, made.id)
         told = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
-        enrolment.report(instance, server, told)
+        reports.ingest(instance, server, told)
 
     says("observe")
     signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")

@@ -11,7 +11,7 @@ import httpx2
 
 from keyrack.core.hosts import modes
 from keyrack.core.keys import requests, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor
 from keyrack.web.console import live
 from tests.console.conftest import COOKIE, session_of
@@ -19,7 +19,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 ACCEPT = {"Accept": "text/event-stream"}
 
 

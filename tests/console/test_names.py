@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.errors import Refusal
 from keyrack.model import Role
 from tests.console import lifelike
@@ -36,7 +36,7 @@ def accepted(step: Callable[[str], Any], names: list[str]) -> dict[str, Any]:
 
 
 def test_every_name_is_shown_as_it_is(page: Page, console: Service, signed_in: SignedIn) -> None:
-    instance, keyrack = console.instance, users.system_actor(1)
+    instance, keyrack = console.instance, actors.system_actor(1)
     olga = next(user for user in users.find(instance, keyrack) if user.name == "olga")
     names = [*dict.fromkeys(lifelike.corpus()), *MARKUP]
     titles = accepted(

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from keyrack import policy
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor, Role
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import ConsolePage
@@ -22,7 +22,7 @@ from tests.console.screenshots import instance_to_look_at
 from tests.plain_http import PLAIN
 from tests.services import Service
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 # A member who may register keys, one with rights to hosts alone, and one without any.
 WHO = {
     "olga": "owner",

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx2
 
 from keyrack.core.audit import alarms, webhooks
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, reports, servers
 from keyrack.core.keys import freezes, grants, requests, user_keys
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import actors, users, web_sessions
 from keyrack.web.console import live
 from keyrack.web.console.api import PAGES
 from tests.console.conftest import COOKIE, session_of
@@ -18,7 +18,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN
 from tests.services import TEAM, Service, running, settings_for
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 FILTERED = (
     "/hosts?state=silent",
     "/hosts?state=behind",
@@ -51,7 +51,7 @@ def fill(service: Service) -> str:
     server = servers.get(instance, KEYRACK, 1)
     started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     login = {"id": "1-1", "user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
-    enrolment.report(instance, server, {"revision": server.revision, "state": "applied", "sessions": [login]})
+    reports.ingest(instance, server, {"revision": server.revision, "state": "applied", "sessions": [login]})
     for _ in range(2):  # what is counted is added to what was
         instance.tallies.logins(KEYRACK.workspace_id, 3, instance.now())
         instance.tallies.write(instance.database, instance.now())

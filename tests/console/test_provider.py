@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from keyrack.core.people import groups, provider_rules, users
+from keyrack.core.people import actors, groups, provider_rules, users
 from keyrack.settings import Settings
 from keyrack.settings import provider_rules as rules_in
 from tests.console.conftest import COOKIE
@@ -128,7 +128,7 @@ def through(client: httpx2.Client, provider: Provider, path: str = "/login/oidc"
 
 def role_and_groups(console: Service, name: str) -> str | None:
     """What a user is here; None for one that is not there."""
-    found = {user.name: user for user in users.find(console.instance, users.system_actor(1))}
+    found = {user.name: user for user in users.find(console.instance, actors.system_actor(1))}
     return found[name].role.value if name in found else None
 
 
@@ -149,9 +149,9 @@ def test_the_first_sign_in_makes_the_user_by_rule(console: Service, provider: Pr
         assert role_and_groups(console, "nina") == "admin"
         assert role_and_groups(console, "nina.b") is None
     with browser(console) as client:
-        assert groups.get(console.instance, users.system_actor(1), "ops").members == ("nina",)
+        assert groups.get(console.instance, actors.system_actor(1), "ops").members == ("nina",)
         assert through(client, provider, groups=[]).status_code == 403, "who lost the group comes in no more"
-        assert groups.get(console.instance, users.system_actor(1), "ops").members == (), "neither on hosts"
+        assert groups.get(console.instance, actors.system_actor(1), "ops").members == (), "neither on hosts"
 
 
 def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: Service, provider: Provider) -> None:
@@ -161,7 +161,7 @@ def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: 
         assert through(client, provider, sub="s-9", preferred_username="kay", groups=held).status_code == 303
     assert role_and_groups(console, "kay") == "member"
     for name in ("platform", "directory"):
-        assert groups.get(console.instance, users.system_actor(1), name).members == ("kay",)
+        assert groups.get(console.instance, actors.system_actor(1), name).members == ("kay",)
 
 
 def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> 
         claims = provider_rules.Claims("https://id.example.org", "lin", "lin", (directory, both), None)
         provider_rules.sign_in(service.instance, claims, address="192.0.2.1", browser="")
         assert role_and_groups(service, "lin") == "auditor"
-        assert groups.get(service.instance, users.system_actor(1), "ops").members == ("lin",)
+        assert groups.get(service.instance, actors.system_actor(1), "ops").members == ("lin",)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypat
 
     monkeypatch.setattr(groups, "ensure", late)
     come("first")
-    assert set(groups.get(console.instance, users.system_actor(1), "ops").members) >= {"first", "second"}
+    assert set(groups.get(console.instance, actors.system_actor(1), "ops").members) >= {"first", "second"}
 
 
 def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, Table
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import key_sources, requests
-from keyrack.core.people import api_tokens, users
+from keyrack.core.people import actors, api_tokens, users
 from keyrack.store import tables
 from keyrack.store.tables.columns import Flag, Json, Moment
 from keyrack.web.native.api import ENDPOINTS
@@ -108,7 +108,7 @@ def make(odd: Odd) -> None:
     """Something in each table that people see, and a call for each list and page."""
     service = odd.service
     made = lifelike.make(service.instance, people=14, hosts=8)
-    users.create_workspace(service.instance, users.system_actor(), "umbrella")
+    users.create_workspace(service.instance, actors.system_actor(), "umbrella")
     requests.put_rule(service.instance, made.owner, name="two for root", system_user="root", approvers=2)
     key_sources.put(service.instance, made.owner, made.people[2].name, "github", account="octocat", url=None)
     servers.delete(service.instance, made.owner, made.hosts[-1][0].id)

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
+from keyrack.core.people import actors
 from keyrack.core.people import users as people
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.plain_http import PLAIN
@@ -208,7 +209,7 @@ def test_a_session_ends_by_time_and_without_use(console: Service, monkeypatch: p
 
 
 def test_sessions_end_with_the_password_and_with_the_person(console: Service) -> None:
-    actor = people.system_actor(1)
+    actor = actors.system_actor(1)
     bob = next(user for user in people.find(console.instance, actor) if user.name == "bob")
     with browser(console, "bob") as client:
         assert client.get("/").status_code == 200

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import grants
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from tests.console.conftest import SignedIn
 from tests.login.contained_host import Machine, machine
 from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
@@ -22,7 +22,7 @@ from tests.quick_ssh import KEX
 from tests.services import Service
 from tests.waiting import wait_until
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 HOST = "shop-2"
 LONGEST_WAIT_MILLISECONDS = 180_000
 # A form's end is of whole minutes: the next one that leaves time for a login before it, in the browser's own zone.

@@ -33,14 +33,14 @@ class Team:
 
 def actor(instance: Instance, workspace_id: int, name: str, role: Role, *policies: str) -> tuple[Actor, User]:
     """A new user of a workspace, as an actor at a client."""
-    by = users.system_actor(workspace_id)
+    by = actors.system_actor(workspace_id)
     user = users.create_user(instance, by, name=name, role=role, policies=policies, password=f"{name}'s password")
     return actors.of_user(user, address="203.0.113.9", channel="test"), user
 
 
 def make_team(instance: Instance, name: str = "acme") -> Team:
     """Found a workspace and fill it."""
-    workspace = users.create_workspace(instance, users.system_actor(), name)
+    workspace = users.create_workspace(instance, actors.system_actor(), name)
     owner, _ = actor(instance, workspace.id, "olga", Role.OWNER)
     member, user = actor(instance, workspace.id, "alice", Role.MEMBER, "codeartsrepo::*")
     server = servers.create(instance, owner, name="web-1", address="192.0.2.10", tags=("web",))

@@ -23,7 +23,7 @@ from keyrack.core.audit import chain, events, export, retention, verify_export, 
 from keyrack.core.hosts import contacts, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, EventFilter
 from keyrack.protocol import audit_tree
@@ -39,7 +39,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
-OPERATOR = users.system_actor(channel="cli")
+OPERATOR = actors.system_actor(channel="cli")
 
 
 def chained(instance: Instance) -> None:
@@ -328,7 +328,7 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
     before = len(rows(instance))
     later = instance.now() + timedelta(days=5000)
     object.__setattr__(instance, "now", lambda: later)
-    retention.tidy(instance, users.system_actor())
+    retention.tidy(instance, actors.system_actor())
     chained(instance)
     found = outcome(instance)
     assert found.problem == ""

@@ -14,6 +14,7 @@ from keyrack import app
 from keyrack.core.hosts import system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, user_keys
+from keyrack.core.people import actors
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Window
@@ -78,7 +79,7 @@ def test_of_keys_that_end(team: Team) -> None:
     add(here, team, "stays")
     add(here, team, "ends", duration="30min")
     assert (total(team, here), total(team, later)) == (2, 1)
-    assert credentials.end_expired(later, people.system_actor()) == 1
+    assert credentials.end_expired(later, actors.system_actor()) == 1
     assert (total(team, here), total(team, later)) == (1, 1)
 
 

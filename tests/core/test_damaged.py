@@ -12,7 +12,7 @@ from keyrack.core import cursors
 from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
-from keyrack.core.people import offboarding, users
+from keyrack.core.people import actors, offboarding, users
 from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
@@ -99,7 +99,7 @@ def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
 
 def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
     added = add(team, fresh_line())
-    stranger = users.system_actor(users.create_workspace(team.instance, users.system_actor(), "umbrella").id)
+    stranger = actors.system_actor(users.create_workspace(team.instance, actors.system_actor(), "umbrella").id)
     for by, name in ((team.owner, f"credential:{added}"), (stranger, f"credential:{added}"), (team.owner, "grant:99")):
         with pytest.raises(Refusal) as refused:
             damaged_rows.remove(team.instance, by, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.instance import Instance
-from keyrack.core.people import passwords, tokens, users
+from keyrack.core.people import actors, passwords, tokens, users
 from keyrack.core.workspace import first_start
 from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.model import User
@@ -31,7 +31,7 @@ def test_token_and_password_stay_over_a_start(instance: Instance) -> None:
 
 def test_what_opens_no_more_is_made_anew(instance: Instance) -> None:
     first = first_start.ensure_admin(instance)
-    actor = users.system_actor(first.workspace.id)
+    actor = actors.system_actor(first.workspace.id)
     (bearer,) = tokens.of_user(instance, first.user.id, name=first_start.CALLED)
     tokens.revoke(instance, actor, bearer)
     users.change_password(instance, actor, first.user.id, "another password")
@@ -47,7 +47,7 @@ def test_what_opens_no_more_is_made_anew(instance: Instance) -> None:
 
 def test_a_token_of_somebody_else_is_not_taken_for_the_admins(instance: Instance) -> None:
     first = first_start.ensure_admin(instance)
-    actor = users.system_actor(first.workspace.id)
+    actor = actors.system_actor(first.workspace.id)
     secret, _ = tokens.create(instance, actor, _bob(instance, first), name=first_start.CALLED, scopes=("*",))
     narrow, _ = tokens.create(instance, actor, first.user, name=first_start.CALLED, scopes=("servers:read",))
     for wrong in (narrow, secret, "no token"):
@@ -55,5 +55,5 @@ def test_a_token_of_somebody_else_is_not_taken_for_the_admins(instance: Instance
 
 
 def _bob(instance: Instance, first: FirstAdmin) -> User:
-    actor = users.system_actor(first.workspace.id)
+    actor = actors.system_actor(first.workspace.id)
     return users.create_user(instance, actor, name="bob", role=first.user.role, password="bob's password")

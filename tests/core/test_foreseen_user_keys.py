@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
+from keyrack.core import next_steps
 from keyrack.core.hosts import servers as core_servers
 from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import groups, users
@@ -79,6 +80,8 @@ def test_of_two_with_one_key_one_is_refused(at_work: Team) -> None:
     assert kinds(found) == ["UserKey", "UserKey", "key-taken", "key-taken"]
     assert "You registered this key already" in str(found[2])
     assert "in use by another user" in str(found[3])
+    assert next_steps.commands(str(found[3])) == ("keyrack keys claim",)
+    assert "`" not in next_steps.sentence(str(found[3])), "it says what to do also without the command line"
     assert counted(at_work) == (2, 1)
 
 

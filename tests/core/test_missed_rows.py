@@ -7,7 +7,7 @@ from sqlalchemy import delete
 
 from keyrack.core.git import repositories
 from keyrack.core.keys import damaged_rows, revocation, user_keys
-from keyrack.core.people import access_keys, groups, users
+from keyrack.core.people import access_keys, actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -52,6 +52,6 @@ def test_each_goes_by_its_name_as_it_is_removed(team: Team, names: list[str]) ->
 
 def test_each_goes_by_its_name_as_it_is_sealed_again(team: Team, names: list[str]) -> None:
     for name in names:
-        damaged_rows.reseal(team.instance, users.system_actor(team.owner.workspace_id), [name])
+        damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), [name])
         assert name not in [row.name for row in damaged(team.instance, team.owner)]
     assert damaged(team.instance, team.owner) == []

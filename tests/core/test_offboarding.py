@@ -19,11 +19,11 @@ from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import repositories
 from keyrack.core.git.endpoints import GitEndpoint
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, grants, key_sources, requests, revocation, user_keys
-from keyrack.core.people import access_keys, groups, offboarding, offboarding_undo, tokens, users
+from keyrack.core.people import access_keys, actors, groups, offboarding, offboarding_undo, tokens, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, Server
 from keyrack.protocol import host_document
@@ -53,7 +53,7 @@ def told(team: Team, server: Server) -> Any:
 
 def obey(team: Team, server: Server) -> None:
     """The host says that it obeys what it was told last."""
-    enrolment.report(team.instance, server, {"revision": told(team, server).revision, "state": "applied"})
+    reports.ingest(team.instance, server, {"revision": told(team, server).revision, "state": "applied"})
 
 
 def lines(document: Any) -> dict[str, list[str]]:
@@ -306,7 +306,7 @@ def test_who_cannot_be_removed(team: Team) -> None:
     offboarding.offboard(instance, owner, "olga")
     # One who is left cannot go, not even by own hand.
     with pytest.raises(Refusal) as refused:
-        offboarding.offboard(instance, users.system_actor(owner.workspace_id), "otto")
+        offboarding.offboard(instance, actors.system_actor(owner.workspace_id), "otto")
     assert code(refused) == (Kind.INVALID, "last-owner")
 
 
@@ -343,12 +343,12 @@ import sys
 from functools import partial
 from pathlib import Path
 from keyrack import app
-from keyrack.core.people import offboarding, users
+from keyrack.core.people import actors, offboarding, users
 from tests.services import settings_for
 instance = app.open_instance(settings_for(Path(sys.argv[1]), ""))
 print("ready", flush=True)
 sys.stdin.readline()
-offboarding.offboard(instance, users.system_actor(1), "alice")
+offboarding.offboard(instance, actors.system_actor(1), "alice")
 print("done", flush=True)
 """
 

@@ -15,7 +15,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.keys import user_keys
 from keyrack.core.ownership import ForeignKey, LostDatabase
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.core.workspace import file as workspace_file
 from keyrack.model import Actor, Role
 from keyrack.store.database import Database
@@ -130,7 +130,7 @@ def test_a_database_of_an_earlier_version_takes_the_key_that_sealed_it_and_no_ot
 
 
 def _give_alice_a_key(instance: Instance) -> None:
-    alice = next(user for user in users.find(instance, users.system_actor(1)) if user.name == "alice")
+    alice = next(user for user in users.find(instance, actors.system_actor(1)) if user.name == "alice")
     actor = Actor(workspace_id=1, user_id=alice.id, name="alice", role=Role.OWNER)
     user_keys.add(instance, actor, title="laptop", public_key=KEY)
 

@@ -21,7 +21,7 @@ from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents, enrolment, modes, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
-from keyrack.core.people import access_keys, basic_access, groups, tokens
+from keyrack.core.people import access_keys, actors, basic_access, groups, tokens
 from keyrack.core.people import users as people
 from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.core.sealing import COUNTED, MARK
@@ -101,7 +101,7 @@ def world(team: Team) -> World:
     grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
     people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
     repository = repositories.create(instance, owner, name="site", project_uid=PROJECT)
-    token, _ = tokens.create(instance, people.system_actor(owner.workspace_id), mallory, name="laptop", scopes=("*",))
+    token, _ = tokens.create(instance, actors.system_actor(owner.workspace_id), mallory, name="laptop", scopes=("*",))
     made = access_keys.create(instance, mallory_actor)
     return World(team, mallory, key, evil, group, repository, token, (made.id, made.secret))
 
@@ -149,7 +149,7 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     assert len([words for words in world.alarms() if "server 1 " in words]) == 1
     assert [row.name for row in damaged(team.instance, team.owner, team.server.id)] == ["server:1"]
     # Looked at and decided by the operator, it counts again.
-    damaged_rows.reseal(team.instance, people.system_actor(team.owner.workspace_id), ["server:1"])
+    damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), ["server:1"])
     assert damaged(team.instance, team.owner) == []
     assert documents.signed(team.instance, team.server.id) is not None
     assert any("Sealed the damaged row server:1" in words for words in world.alarms())
@@ -230,7 +230,7 @@ def test_a_token_is_its_users_with_what_it_was_given(world: World) -> None:
 def test_a_revoked_token_and_an_access_key_switched_off_do_not_come_back(world: World) -> None:
     instance = world.team.instance
     (bearer,) = tokens.of_user(instance, world.mallory.id, name="laptop")
-    tokens.revoke(instance, people.system_actor(world.team.owner.workspace_id), bearer)
+    tokens.revoke(instance, actors.system_actor(world.team.owner.workspace_id), bearer)
     world.alter(update(tables.tokens).values(revoked_at=None))
     assert world.role(world.token) is None
     olga = world.team.owner.user_id
@@ -277,7 +277,7 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
     assert names
     if kind != "system user":
         assert len(world.alarms()) == 1
-    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(world.team.instance, actors.system_actor(world.team.owner.workspace_id), ["all"])
     assert damaged(world.team.instance, world.team.owner) == []
 
 
@@ -318,9 +318,9 @@ def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
     assert not world.may("fetch")
     world.alter(update(tables.repositories).values(visibility=20))
     assert not world.may("fetch")
-    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, actors.system_actor(world.team.owner.workspace_id), ["repository:1"])
     world.alter(update(tables.repositories).values(visibility=0))
-    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, actors.system_actor(world.team.owner.workspace_id), ["repository:1"])
     values = {"repository_id": 1, "user_id": world.mallory.id, "role": "admin", "created_at": world.mallory.created_at}
     world.alter(insert(tables.repository_members).values(**values, seal=b"m" * 32))
     assert not world.may("fetch")
@@ -425,7 +425,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     line = fresh_line()
     user_keys.add(instance, team.member, title="laptop", public_key=line)
     token, _ = tokens.create(
-        instance, people.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
+        instance, actors.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
     )
     instance.database.close()
     assert (folder / MARK).exists()
@@ -440,7 +440,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     (folder / COUNTED).unlink()
     instance = app.open_instance(settings)
     assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
-    assert damaged(instance, people.system_actor(team.owner.workspace_id)) == []
+    assert damaged(instance, actors.system_actor(team.owner.workspace_id)) == []
     instance.database.close()
     assert (folder / MARK).exists()
 
@@ -452,7 +452,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
     with pytest.raises(Refusal):
         tokens.authenticate(instance, token, address="203.0.113.1", channel="test")
     # An operator who knows why (a copy from before, put back by hand) seals it by decision.
-    damaged_rows.reseal(instance, people.system_actor(team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(instance, actors.system_actor(team.owner.workspace_id), ["all"])
     assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
     instance.database.close()
 
@@ -462,7 +462,7 @@ def test_another_machine_with_a_copy_of_the_key_seals_nothing(bare_url: str, tmp
     instance = app.open_instance(settings_for(first, bare_url))
     team = make_team(instance)
     token, _ = tokens.create(
-        instance, people.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
+        instance, actors.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
     )
     second.mkdir()
     shutil.copy(first / "instance.key", second)

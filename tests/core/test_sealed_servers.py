@@ -16,7 +16,7 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import documents, enrolment, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -114,7 +114,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     # What is done meanwhile does not make it right.
     add(team, "later", fresh_line())
     assert told(team) is None
-    damaged_rows.reseal(team.instance, users.system_actor(team.owner.workspace_id), [f"server:{team.server.id}"])
+    damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), [f"server:{team.server.id}"])
     assert told(team) is not None
     assert team.instance.database.read(unfit) == []
 

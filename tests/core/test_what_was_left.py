@@ -13,9 +13,10 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from keyrack import app
 from keyrack.core.git import repositories
-from keyrack.core.hosts import deleted_servers, documents, enrolment, servers
+from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows
+from keyrack.core.people import actors
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
@@ -86,7 +87,7 @@ def test_what_is_changed_of_a_deleted_server_is_named_and_its_host_told_nothing(
     assert damaged(team.instance, team.owner)
     assert [words for words in alarms(team) if "deleted server" in words]
     # The operator, who knows better, lets it count as it stands.
-    damaged_rows.reseal(team.instance, people.system_actor(team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), ["all"])
     assert refused_there(team.instance, team) is not None
     assert damaged(team.instance, team.owner) == []
 
@@ -110,7 +111,7 @@ def test_a_receipt_of_a_deleted_servers_host_keeps_its_seal(team: Team) -> None:
     (gone,) = deleted_servers.find(team.instance, team.owner).items
     (host,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert not isinstance(host, Exception)
-    enrolment.report(team.instance, host, {"revision": gone.revision, "state": "applied"})
+    reports.ingest(team.instance, host, {"revision": gone.revision, "state": "applied"})
     (gone,) = deleted_servers.find(team.instance, team.owner).items
     assert gone.acknowledged_at is not None
     assert gone.holds

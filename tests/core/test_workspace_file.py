@@ -16,7 +16,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, key_policy
-from keyrack.core.people import tokens, users
+from keyrack.core.people import actors, tokens, users
 from keyrack.core.workspace import file as workspace_file
 from keyrack.core.workspace import schema as workspace_schema
 from keyrack.errors import Refusal
@@ -76,7 +76,7 @@ def test_twice_changes_nothing(instance: Instance) -> None:
     assert first == said
     assert len(first) >= 8
     assert workspace_file.apply(instance, FILE, SECRETS) == []
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.name, server.tags) == ("web-1", ("web",))
     alice = bearer(instance, "a-token-of-alice")
@@ -99,7 +99,7 @@ def test_what_changed_is_changed(instance: Instance) -> None:
         "change repository acme/site: visibility 10, protect_default false",
     ]
     assert workspace_file.apply(instance, changed, SECRETS) == []
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.address, server.tags) == ("192.0.2.11", ("db", "web"))
     alice = bearer(instance, "a-token-of-alice")
@@ -110,8 +110,8 @@ def test_what_changed_is_changed(instance: Instance) -> None:
 def test_a_password_is_set_once(instance: Instance) -> None:
     """Who changed a password keeps it, whatever the file says, until somebody asks for the file's again."""
     workspace_file.apply(instance, FILE, SECRETS)
-    alice = users.find(instance, users.system_actor(1))[0]
-    users.change_password(instance, users.system_actor(1), alice.id, "alice's own choice")
+    alice = users.find(instance, actors.system_actor(1))[0]
+    users.change_password(instance, actors.system_actor(1), alice.id, "alice's own choice")
     assert workspace_file.apply(instance, FILE, SECRETS) == []
     who = tokens.SignIn(password="alice's own choice", user_name="alice", workspace_name="acme")
     assert tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9").secret
@@ -181,7 +181,7 @@ def test_what_the_file_leaves_out_is_named_and_taken_with_prune_alone(instance: 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_tokens_of_a_user_whose_tokens_the_file_does_not_name_stay(instance: Instance, dry_run: bool) -> None:
     workspace_file.apply(instance, TWO, SECRETS)
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     bob = next(user for user in users.find(instance, actor) if user.name == "bob")
     tokens.create(instance, actor, bob, name="robot", scopes=("*",), secret="made-by-hand-0001")
     noted: list[str] = []
@@ -199,7 +199,7 @@ def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
     workspace_file.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
     assert workspace_file.apply(instance, FILE, SECRETS) == []
     assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
-    assert servers.find(instance, users.system_actor(1)).items[0].tags == ("web",)
+    assert servers.find(instance, actors.system_actor(1)).items[0].tags == ("web",)
 
 
 def test_a_dry_run_changes_nothing(instance: Instance) -> None:
@@ -307,7 +307,7 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     assert workspace_file.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
     assert workspace_file.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
-    found = servers.find(instance, users.system_actor(1))
+    found = servers.find(instance, actors.system_actor(1))
     assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
 
 
@@ -337,7 +337,7 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
         "end the former terms of alice as deploy on web-1",
     ]
     assert workspace_file.apply(instance, limited, SECRETS) == []
-    held = [grant for grant in grants.find(instance, users.system_actor(1)) if grant.user_id is not None]
+    held = [grant for grant in grants.find(instance, actors.system_actor(1)) if grant.user_id is not None]
     assert [(grant.expires_at.year if grant.expires_at else 0, dict(grant.restrictions)) for grant in held] == [
         (year, {"sources": ["192.0.2.0/24"]})
     ]
@@ -388,6 +388,7 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('user = "alice", role', 'users = "alice", role', r"unknown name 'users' in \[members\]; known: role, user"),
         ('secret = "a secret for signatures"', "secret = 7", "access_keys.0.secret takes a text"),
         ('address = "192.0.2.10"\n', "", "line 17: address is needed"),
+        ('name = "web-1"', 'name = "17"', "line 17: .*a server's id; give it a letter"),
         (
             'server = "web-1"\n',
             'server = "web-1"\nexpires_at = 2026-12-24\n',
@@ -436,7 +437,7 @@ def test_a_password_change_ends_iam_tokens(instance: Instance) -> None:
     who = tokens.SignIn(password=SECRETS["ALICE"], user_name="alice", workspace_name="acme")
     signed_in = tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
     assert bearer(instance, signed_in.secret) is not None
-    users.change_password(instance, users.system_actor(1), signed_in.user.id, "another password")
+    users.change_password(instance, actors.system_actor(1), signed_in.user.id, "another password")
     assert bearer(instance, signed_in.secret) is None
     assert bearer(instance, "a-token-of-alice") is not None
 
@@ -460,7 +461,7 @@ def test_a_new_workspace_gives_servers_the_ids_that_they_had(instance: Instance)
     numbered = FILE.replace('name = "web-1"\n', 'name = "web-1"\nid = 7\n').replace("id = 4242\n", "id = 3\n")
     workspace_file.apply(instance, numbered, SECRETS)
     assert workspace_file.apply(instance, numbered, SECRETS) == []
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     made = [servers.create(instance, actor, name=f"more-{number}", address="192.0.2.9").id for number in range(8)]
     assert min(made) > 7
     more = '[[servers]]\nname = "more"\nid = 70\naddress = "192.0.2.11"\n'
@@ -523,7 +524,7 @@ def test_a_file_says_which_keys_are_accepted(instance: Instance) -> None:
         "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 3072 bits"
     ), "behind the keys that it names"
     assert workspace_file.apply(instance, first, SECRETS) == []
-    owner = users.system_actor(1)
+    owner = actors.system_actor(1)
     assert key_policy.get(instance, owner).own_bits == 3072
     assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == [], "a file without it leaves it"
     # An RSA key is refused now, until a file says otherwise, which then may name one at once.
@@ -550,12 +551,12 @@ def test_a_file_that_is_looser_and_stricter_is_obeyed_in_two_steps(instance: Ins
     changes = workspace_file.apply(instance, after + named, SECRETS)
     assert changes[0] == "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 2048 bits"
     assert changes[-1] == "accept keys of ssh-rsa, RSA of at least 3072 bits"
-    assert key_policy.get(instance, users.system_actor(1)).types == ("ssh-rsa",)
+    assert key_policy.get(instance, actors.system_actor(1)).types == ("ssh-rsa",)
     # One that others changed in the database is set anew, whole.
     instance.database.write(lambda connection: connection.execute(update(key_policies).values(rsa_minimum_bits=2048)))
     again = workspace_file.apply(instance, after + named, SECRETS)
     assert again == ["accept keys of ssh-rsa, RSA of at least 3072 bits"]
-    assert not key_policy.get(instance, users.system_actor(1)).damaged
+    assert not key_policy.get(instance, actors.system_actor(1)).damaged
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyrack.core.audit import events
 from keyrack.core.instance import Instance
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.model import Event
 from tests import plain_http
 from tests.plain_http import PLAIN
@@ -150,7 +150,7 @@ def _added_labels(instance: Instance) -> set[str]:
     labels: set[str] = set()
     offset = 0
     while True:
-        page = events.find(instance, users.system_actor(1), offset=offset, limit=1000)
+        page = events.find(instance, actors.system_actor(1), offset=offset, limit=1000)
         labels |= {str(event.details["label"]) for event in page.items if _is_add(event)}
         offset += 1000
         if offset >= page.total:

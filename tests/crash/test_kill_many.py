@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from keyrack import app
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import tables
 from keyrack.store.hosts import servers
@@ -63,7 +63,7 @@ class Calls:
 def places(killed: Killed, fingerprints: list[str]) -> list[int]:
     """On how many servers each key is."""
     instance = app.open_instance(settings_for(killed.data, killed.database))
-    workspace = users.system_actor(1).workspace_id
+    workspace = actors.system_actor(1).workspace_id
     try:
         return [
             len(

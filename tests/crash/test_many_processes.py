@@ -23,6 +23,7 @@ from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, revocation
+from keyrack.core.people import actors
 from keyrack.core.people import users as people
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
@@ -148,7 +149,7 @@ def check(many: ManyProcesses, database: str, folder: Path) -> None:
             for event in log
             if event.action == "keys:revoke" and "reason" in event.details
         }
-        users = {user.name for user in people.find(instance, people.system_actor(1))}
+        users = {user.name for user in people.find(instance, actors.system_actor(1))}
         assert known.users <= users
         assert known.users <= {word for event in log if event.target_kind == "user" for word in event.summary.split()}
     finally:
@@ -158,7 +159,7 @@ def check(many: ManyProcesses, database: str, folder: Path) -> None:
 def all_keys(instance: Instance) -> dict[str, str]:
     found: dict[str, str] = {}
     while True:
-        page = credentials.find(instance, people.system_actor(1), 1, offset=len(found), limit=1000)
+        page = credentials.find(instance, actors.system_actor(1), 1, offset=len(found), limit=1000)
         found |= {credential.label: credential.public_key for credential in page.items}
         if len(found) >= page.total:
             return found
@@ -167,7 +168,7 @@ def all_keys(instance: Instance) -> dict[str, str]:
 def all_events(instance: Instance) -> list[Event]:
     found: list[Event] = []
     while True:
-        page = events.find(instance, people.system_actor(1), offset=len(found), limit=1000)
+        page = events.find(instance, actors.system_actor(1), offset=len(found), limit=1000)
         found += page.items
         if len(found) >= page.total:
             return found
@@ -176,7 +177,7 @@ def all_events(instance: Instance) -> list[Event]:
 def all_revoked(instance: Instance) -> list[RevokedKey]:
     found: list[RevokedKey] = []
     while True:
-        page = revocation.find(instance, people.system_actor(1), offset=len(found), limit=1000)
+        page = revocation.find(instance, actors.system_actor(1), offset=len(found), limit=1000)
         found += page.items
         if len(found) >= page.total:
             return found

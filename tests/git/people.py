@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from keyrack.core.git import repositories
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.git import build
 from keyrack.git.host import GitHost
 from keyrack.model import EventFilter, Window
@@ -164,7 +164,7 @@ class Site:
         """Make a repository of the workspace acme with these members, e.g. alice="developer"."""
         instance = self.service.instance
         members = {self.user_id(name): role for name, role in roles.items()}
-        repositories.ensure(instance, users.system_actor(1), path=path, members=members)
+        repositories.ensure(instance, actors.system_actor(1), path=path, members=members)
         found = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         assert found is not None
         return found

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from keyrack.core.git import deploy_keys as deploy_key_rules
 from keyrack.core.instance import Instance
-from keyrack.core.people import offboarding, users
+from keyrack.core.people import actors, offboarding, users
 from keyrack.model import Role
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import uses
@@ -34,7 +34,7 @@ def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool
     """Make a person's key a deploy key of a repository."""
     deploy_key_rules.add(
         site.service.instance,
-        users.system_actor(1),
+        actors.system_actor(1),
         repository.id,
         title=person.name,
         public_key=person.public,
@@ -112,15 +112,15 @@ def test_a_removed_member_is_refused(site: Site) -> None:
 
 
 def _disabled(instance: Instance, number: int) -> None:
-    users.change(instance, users.system_actor(1), number, enabled=False)
+    users.change(instance, actors.system_actor(1), number, enabled=False)
 
 
 def _removed(instance: Instance, number: int) -> None:
-    users.delete_user(instance, users.system_actor(1), number)
+    users.delete_user(instance, actors.system_actor(1), number)
 
 
 def _offboarded(instance: Instance, number: int) -> None:
-    offboarding.offboard(instance, users.system_actor(1), "alice")
+    offboarding.offboard(instance, actors.system_actor(1), "alice")
 
 
 @pytest.mark.parametrize("loss", [_disabled, _removed, _offboarded])
@@ -197,10 +197,10 @@ def test_visibility(site: Site, visibility: int, readers: str) -> None:
 
 def grant_keys(site: Site, *policies: str) -> None:
     """Let mallory register keys."""
-    from keyrack.core.people import users
+    from keyrack.core.people import actors, users
 
     users.change_rights(
-        site.service.instance, users.system_actor(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
+        site.service.instance, actors.system_actor(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
     )
 
 

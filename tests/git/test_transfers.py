@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.core.git import repositories, storage
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.store.git.repositories import Repository
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
@@ -114,13 +114,13 @@ def lose_membership(site: Site, alice: Person) -> None:
 
 def lose_account(site: Site, alice: Person) -> None:
     """Disable the user."""
-    users.change(site.service.instance, users.system_actor(1), site.user_id("alice"), enabled=False)
+    users.change(site.service.instance, actors.system_actor(1), site.user_id("alice"), enabled=False)
 
 
 def lose_repository(site: Site, alice: Person) -> None:
     """Delete the repository."""
     repository = site.repository("acme/site", alice="developer")
-    repositories.delete(site.service.instance, users.system_actor(1), repository.id)
+    repositories.delete(site.service.instance, actors.system_actor(1), repository.id)
 
 
 @pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account, lose_repository])

@@ -10,7 +10,7 @@ from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
 from tests.login.private_sshd import USERNAME, Key, SshClient, quick, sshd_path
@@ -76,7 +76,7 @@ class Fleet:
 @contextmanager
 def fleet(service: Service, folder: Path, count: int) -> Iterator[Fleet]:
     """So many hosts, enrolled and running, in a folder that sshd accepts."""
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     hosts = []
     with ExitStack() as stack:
         for number in range(count):

@@ -19,7 +19,7 @@ import pytest
 
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.model import Actor
 from keyrack.private_sshd import ADDRESS
 from tests import own_machine
@@ -381,4 +381,4 @@ Match User krfive
 
 def owner() -> Actor:
     """Keyrack itself, in the first workspace."""
-    return users.system_actor(1)
+    return actors.system_actor(1)

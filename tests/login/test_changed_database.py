@@ -9,7 +9,7 @@ from sqlalchemy import update
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
@@ -17,7 +17,7 @@ from tests.services import Service
 
 
 def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_path: Path) -> None:
-    instance, actor = team.instance, users.system_actor(1)
+    instance, actor = team.instance, actors.system_actor(1)
     good, evil, later = (Key.make(tmp_path / name) for name in ("good", "evil", "later"))
     if USERNAME not in ("root", "deploy"):
         team.call("POST", "/api/v3/servers/1/users", token="token-of-olga", json={"username": USERNAME})

@@ -16,7 +16,7 @@ from huaweicloudsdkcodeartsrepo.v4 import (
 )
 
 from keyrack.core.hosts import servers
-from keyrack.core.people import users as people
+from keyrack.core.people import actors
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
 from tests.services import Service, running, settings_for
 from tests.web.sdk.clients import client, credentials, make_access_key
@@ -46,7 +46,7 @@ def test_the_sdks_key_opens_and_its_deletion_shuts(team_folder: Path, tmp_path: 
         if USERNAME not in ("root", "deploy"):
             service.call("POST", "/api/v3/servers/1/users", token=OWNER, json={"username": USERNAME})
         grant(service, "alice")
-        token = servers.invite(service.instance, people.system_actor(1), 1)
+        token = servers.invite(service.instance, actors.system_actor(1), 1)
         _, login = stack.enter_context(agent_host(folder, service.url, token))
         alice = client(CodeArtsRepoClient, service, credentials(make_access_key(service)))
         bob = client(CodeArtsRepoClient, service, credentials(make_access_key(service, "token-of-bob")))

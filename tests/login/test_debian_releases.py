@@ -20,7 +20,7 @@ import pytest
 
 from keyrack.core.hosts import modes, servers, sessions, unmanaged_keys
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.model import Server, Session
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.debian_host import DebianHost, debian_host
@@ -43,7 +43,7 @@ ZONES = (
         False,
     ),
 )
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 SERVER = 1
 AGENT = "keyrack-agent"
 SNAPSHOT = "cd /etc/ssh && find . -type f | sort | xargs -d '\\n' stat -c '%n %a %U %G %y' && find . -type f | sort \

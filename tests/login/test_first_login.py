@@ -13,7 +13,7 @@ import pytest
 
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.model import Actor
 from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.services import Service, running, settings_for
@@ -51,7 +51,7 @@ class Host:
 
 def keyrack(service: Service) -> Actor:
     """Keyrack itself, in the first workspace."""
-    return users.system_actor(1)
+    return actors.system_actor(1)
 
 
 @pytest.fixture

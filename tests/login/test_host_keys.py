@@ -15,7 +15,7 @@ import pytest
 from keyrack.cli import ssh_config
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import server_changes, servers, system_users
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from tests.cli.test_over_http import good, home, listed, log_in, run
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
 from tests.quick_ssh import KEX
@@ -30,7 +30,7 @@ HOST_KEYS = "/api/keyrack/v1/servers/web-1/host-keys"
 @pytest.fixture
 def host(team: Service) -> Iterator[DemoHost]:
     """web-1 as a real host with a real agent, at an address that ssh reaches."""
-    instance, actor = team.instance, users.system_actor(1)
+    instance, actor = team.instance, actors.system_actor(1)
     server_changes.change(instance, actor, 1, address="127.0.0.1")
     if USERNAME != "root":
         system_users.create(instance, actor, 1, username=USERNAME)

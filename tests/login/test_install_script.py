@@ -15,14 +15,14 @@ import pytest
 
 from keyrack.core.hosts import modes, servers, system_users
 from keyrack.core.keys import credentials
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.errors import Refusal
 from keyrack.private_sshd import PrivateSshd
 from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 
 
 class Pasted:

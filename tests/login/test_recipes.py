@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.hosts import servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from tests.login.contained_host import Machine, machine
 from tests.login.private_sshd import strict_folder
 from tests.ports import free_port
@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "hosts.md"
 EXAMPLE = "https://keys.example.org"
-KEYRACK = users.system_actor(1)
+KEYRACK = actors.system_actor(1)
 SERVER = 1
 yaml: Any = pytest.importorskip("yaml")  # comes with Ansible
 

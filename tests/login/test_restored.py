@@ -17,7 +17,7 @@ from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.audit import events
 from keyrack.core.hosts import resync, servers
 from keyrack.core.keys import receipts
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
@@ -102,7 +102,7 @@ def test_a_key_revoked_after_the_backup_stays_refused(team_folder: Path, tmp_pat
         bob, alice = site.person("bob", token="token-of-bob"), site.person("alice", token="token-of-alice")
         site.repository("acme/shop", bob="developer", alice="developer")
         doomed = Key(bob.key)
-        invitation = servers.invite(service.instance, users.system_actor(1), 1)
+        invitation = servers.invite(service.instance, actors.system_actor(1), 1)
         with agent_host(folder, service.url, invitation) as (host, client):
             add(service, kept.public, "kept")
             add(service, doomed.public, "doomed")
@@ -169,7 +169,7 @@ def _serve_instead(
     host.stop_agent()
     _point_agent(host, old.url, elsewhere.url)
     with running(elsewhere) as service, git_beside(service, tmp_path) as site:
-        instance, actor = service.instance, users.system_actor(1)
+        instance, actor = service.instance, actors.system_actor(1)
         host._start_agent()
         wait_until(lambda: resync.difference(instance, actor, 1).undecided is True, "the host to be noticed")
         wait_until(lambda: not resync.difference(instance, actor, 1).asked, "the host's last document")

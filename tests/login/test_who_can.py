@@ -16,7 +16,7 @@ from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.core.hosts import documents, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, grants, user_keys, who_can
-from keyrack.core.people import groups, named_people, users
+from keyrack.core.people import actors, groups, named_people
 from keyrack.model import Actor
 from keyrack.protocol import host_document
 from keyrack.store import tables
@@ -38,7 +38,7 @@ class Case:
     """A workspace with people, hosts and something of every way in."""
 
     def __init__(self, instance: Instance, folder: Path) -> None:
-        self.instance, self.actor = instance, users.system_actor(1)
+        self.instance, self.actor = instance, actors.system_actor(1)
         self.keys = {name: Key.make(folder / name) for name in PEOPLE}
         for name in PEOPLE:
             made = named_people.put(instance, self.actor, name, make=True, policies=["codeartsrepo::*"])

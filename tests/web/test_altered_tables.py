@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from keyrack.store.engine.connect import parse_url
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -62,7 +62,7 @@ def test_what_is_missing_is_named_and_hosts_are_told_nothing(
     team_on_each: Service, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = team_on_each
-    token = servers.invite(service.instance, users.system_actor(1), 1)
+    token = servers.invite(service.instance, actors.system_actor(1), 1)
     secret = enrolment.enrol(service.instance, token, {}, address="192.0.2.10").secret
     assert add(service) < 300
     held = service.call("GET", "/agent/v1/document", token=secret)

@@ -190,14 +190,14 @@ def test_who_breaks_off_in_a_later_head_is_cut_off(
 
 def test_a_request_that_came_whole_takes_no_timer(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     timers = []
-    real = protocol.BoundedProtocol._within
+    real = protocol.BoundedProtocol._close_within
 
     def within(self: protocol.BoundedProtocol, seconds: float | None) -> None:
         if not self._parses and seconds is not None:
             timers.append(seconds)
         real(self, seconds)
 
-    monkeypatch.setattr(protocol.BoundedProtocol, "_within", within)
+    monkeypatch.setattr(protocol.BoundedProtocol, "_close_within", within)
     with connected(team) as connection:
         for _ in range(5):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")

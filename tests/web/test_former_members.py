@@ -15,7 +15,7 @@ import pytest
 
 from keyrack import app
 from keyrack.core.instance import Instance
-from keyrack.core.people import offboarding, users
+from keyrack.core.people import actors, offboarding, users
 from keyrack.core.workspace import file as workspace_file
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
@@ -46,19 +46,19 @@ ROUTES = [(prefix, one) for prefix, dialect in APIS for one in dialect.endpoints
 
 
 def _disabled(instance: Instance, number: int) -> None:
-    users.change(instance, users.system_actor(1), number, enabled=False)
+    users.change(instance, actors.system_actor(1), number, enabled=False)
 
 
 def _removed(instance: Instance, number: int) -> None:
-    users.delete_user(instance, users.system_actor(1), number)
+    users.delete_user(instance, actors.system_actor(1), number)
 
 
 def _offboarded(instance: Instance, number: int) -> None:
-    offboarding.offboard(instance, users.system_actor(1), "leo")
+    offboarding.offboard(instance, actors.system_actor(1), "leo")
 
 
 def _moved(instance: Instance, number: int) -> None:
-    users.delete_user(instance, users.system_actor(1), number)
+    users.delete_user(instance, actors.system_actor(1), number)
     workspace_file.apply(instance, ELSEWHERE, {})
 
 
@@ -152,7 +152,7 @@ def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_route_refuses_who_is_no_member_any_more(service: DirectService, former: Former, loss: str) -> None:
     """Another process takes them out, as an operator's command does; what the service remembers counts no more."""
-    number = next(one.id for one in users.find(service.instance, users.system_actor(1)) if one.name == "leo")
+    number = next(one.id for one in users.find(service.instance, actors.system_actor(1)) if one.name == "leo")
     beside = app.open_instance(service.instance.settings)
     try:
         LOSSES[loss](beside, number)

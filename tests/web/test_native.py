@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import insert
 
 from keyrack import policy
-from keyrack.core.hosts import documents, enrolment, servers
-from keyrack.core.people import users
+from keyrack.core.hosts import documents, enrolment, reports, servers
+from keyrack.core.people import actors
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.web.native import api as native
@@ -34,17 +34,17 @@ def call(
 
 def enrol(team: Service) -> None:
     """Give web-1 a host."""
-    token = servers.invite(team.instance, users.system_actor(1), 1)
+    token = servers.invite(team.instance, actors.system_actor(1), 1)
     enrolment.enrol(team.instance, token, {}, address="192.0.2.10")
 
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
     """Report as web-1's agent that it obeys what it was told last."""
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
-    enrolment.report(team.instance, servers.get(team.instance, actor, 1), told)
+    reports.ingest(team.instance, servers.get(team.instance, actor, 1), told)
 
 
 def put(team: Service, line: str) -> None:
@@ -305,5 +305,5 @@ def test_requests_are_counted(team_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_name_that_two_servers_have_is_not_guessed(team: Service) -> None:
-    servers.create(team.instance, users.system_actor(1), name="web-1", address="192.0.2.11")
+    servers.create(team.instance, actors.system_actor(1), name="web-1", address="192.0.2.11")
     assert "one of: 1, 3" in call(team, "PATCH", "/servers/web-1", {"mode": "observe"}, status=409)["error"]["message"]

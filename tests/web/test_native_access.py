@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import grants, who_can
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.ssh.public_key import parse
 from keyrack.store.hosts import host_reports
 from tests.core.keys_for_tests import fresh_line
@@ -103,7 +103,7 @@ def test_what_opens_nothing_is_not_listed(team: Service) -> None:
     for name in ("alice", "bob"):
         call(team, "POST", "/grants", {"user": name, "tag": "web", "system_user": "deploy"}, status=201)
     assert {item["user"] for item in call(team, "GET", "/access?server=web-1")["items"]} == {"alice", "bob"}
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     bob = next(one for one in users.find(team.instance, actor) if one.name == "bob")
     users.change(team.instance, actor, bob.id, enabled=False)
     assert call(team, "GET", "/access?user=bob")["items"] == []
@@ -126,15 +126,15 @@ def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
     assert after is not None
     assert (after.revision, told(team)) == (before.revision, {})
     assert call(team, "GET", "/access?user=alice")["items"] == []
-    assert grants.begin(team.instance, users.system_actor()) == 0
+    assert grants.begin(team.instance, actors.system_actor()) == 0
     late = replace(team.instance, now=lambda: start + timedelta(seconds=1))
-    assert grants.begin(late, users.system_actor()) == 1
-    assert grants.begin(late, users.system_actor()) == 0
+    assert grants.begin(late, actors.system_actor()) == 1
+    assert grants.begin(late, actors.system_actor()) == 0
     begun = documents.signed(late, 1)
     assert begun is not None
     assert begun.revision > before.revision
     assert parse(line).text in begun.text
-    (way,) = who_can.find(late, users.system_actor(1), user="alice").items
+    (way,) = who_can.find(late, actors.system_actor(1), user="alice").items
     assert way.reason.grant is not None
     assert way.reason.grant.id == made["id"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.people import users
+from keyrack.core.people import actors
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import OLGA, call
@@ -30,7 +30,7 @@ def test_the_log_is_asked_for_a_server_that_was_deleted(team_on_each: Service) -
     ids = {}
     for name in ("old-1", "old-2"):
         ids[name] = call(team, "PUT", f"/servers/{name}", {"address": "192.0.2.20"})["id"]
-    secret = servers.invite(team.instance, users.system_actor(1), ids["old-1"])
+    secret = servers.invite(team.instance, actors.system_actor(1), ids["old-1"])
     enrolment.enrol(team.instance, secret, {}, address="192.0.2.20")
     for name in ids:
         assert team.call("DELETE", f"/api/keyrack/v1/servers/{name}", token=OLGA).status_code == 204

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from keyrack.core.people import tokens, users
+from keyrack.core.people import actors, tokens, users
 from keyrack.model import Role
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -275,7 +275,7 @@ def test_an_access_key_that_may_more_is_not_switched_on(house: Service) -> None:
 
 
 def test_nothing_made_with_a_token_outlives_its_end(house: Service) -> None:
-    actor = users.system_actor(1)
+    actor = actors.system_actor(1)
     olga = next(user for user in users.find(house.instance, actor) if user.name == "olga")
     ends_at = house.instance.now() + timedelta(minutes=5)
     secret, _ = tokens.create(house.instance, actor, olga, name="short", scopes=("*",), expires_at=ends_at)
@@ -313,7 +313,7 @@ def test_two_wishes_at_once_are_one(house: Service) -> None:
 
 
 def test_only_owners_make_owners_and_take_their_place(house: Service) -> None:
-    users.create_user(house.instance, users.system_actor(1), name="ada", role=Role.ADMIN, password="ada's password")
+    users.create_user(house.instance, actors.system_actor(1), name="ada", role=Role.ADMIN, password="ada's password")
     ada = sign_in(house, "ada", "ada's password")
     assert ada is not None
     numbers = user_ids(house)

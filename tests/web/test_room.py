@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column
 
-from keyrack.core.people import groups, users
+from keyrack.core.people import actors, groups, users
 from keyrack.errors import Kind, Refusal
 from keyrack.store import room
 from tests.core.keys_for_tests import fresh_line
@@ -72,7 +72,7 @@ def _count(team: Service, column: Column[int]) -> int:
 def test_groups_and_projects_are_bounded_too(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("group", "project"):
         monkeypatch.setitem(room.MOST, kind, (room.MOST[kind][0], 1))
-    keyrack = users.system_actor(1)
+    keyrack = actors.system_actor(1)
     groups.ensure(team.instance, keyrack, name="ops", user_ids=())
     with pytest.raises(Refusal) as refused:
         groups.ensure(team.instance, keyrack, name="more", user_ids=())

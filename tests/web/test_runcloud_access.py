@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.people import users
+from keyrack.core.people import actors, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.people import users as user_rows
@@ -89,11 +89,11 @@ def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, A
 
 
 def test_an_access_key_of_a_disabled_user(served: Service) -> None:
-    users.create_user(served.instance, users.system_actor(1), name="second", role=Role.OWNER)
+    users.create_user(served.instance, actors.system_actor(1), name="second", role=Role.OWNER)
     olga = served.instance.database.read(lambda connection: user_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
-    users.change(served.instance, users.system_actor(1), olga.id, enabled=False)
+    users.change(served.instance, actors.system_actor(1), olga.id, enabled=False)
     assert ask(served, BASIC) == INVALID
     assert ask(served, "Bearer token-of-olga") == INVALID
 

@@ -15,7 +15,7 @@ from keyrack.logs import logger
 from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import workspaces
-from keyrack.store.sealing.sealed import AlteredRow
+from keyrack.store.sealing.sealed import AlteredHow, AlteredRow
 from keyrack.store.tables import metadata
 
 log = logger("keyrack")
@@ -126,7 +126,7 @@ def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
                 server_id=server_id,
                 summary=summary,
                 level="alarm",
-                details={"row": row.name, "found": _found(row)},
+                details={"row": row.name, "found": row.how.value},
             )
 
     try:
@@ -135,16 +135,10 @@ def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
         log.error("alarm not recorded", rows=[row.name for row in altered])
 
 
-def _found(row: AlteredRow) -> str:
-    """How a row is not as Keyrack wrote it, in a word."""
-    ways = ("missing", "older", "receipt", "incomplete")
-    return next((name for name in ways if getattr(row, name)), "changed")
-
-
 def _words(row: AlteredRow) -> str:
     called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
     what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
-    if row.table == "access_tree" and row.older:
+    if row.table == "access_tree" and row.how is AlteredHow.OLDER:
         return (
             "What decides about access was put back in the database to an older state, all of it. If nobody restored "
             "a copy, somebody else did; each host goes on refusing what it refused."
@@ -154,23 +148,23 @@ def _words(row: AlteredRow) -> str:
             f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "
             "What it counted counts for nothing, until it is sealed again."
         )
-    if row.missing:
+    if row.how is AlteredHow.MISSING:
         return with_commands(
             f"The {what}, or one that is counted with it, was deleted in the database, not by Keyrack, and counts for "
             "nothing any more. Make it again, or let that stand, among the damaged rows",
             "hosts damaged",
         )
-    if row.older:
+    if row.how is AlteredHow.OLDER:
         return (
             f"The {what} is not the newest that Keyrack wrote: it, or one that is counted with it, was put back or "
             "deleted in the database. It counts for nothing, until it is removed or sealed again."
         )
-    if row.receipt:
+    if row.how is AlteredHow.FALSE_RECEIPT:
         return (
             f"What a host acknowledged, as the {what} has it, was entered, changed or taken away in the database, "
             "not by Keyrack. It counts for nothing, and the host is asked again."
         )
-    if row.incomplete:
+    if row.how is AlteredHow.INCOMPLETE:
         return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."
     meaning = "It counts all the same, as it only refuses" if row.table in _REFUSING else "It counts for nothing"
     return f"The {what} was changed in the database, not by Keyrack. {meaning}, until it is removed or sealed again."

@@ -1,4 +1,6 @@
-"""An alarm's sentence and the commands that come next, put together and taken apart; must know no alarm of its own."""
+"""The sentence of an alarm or a refusal and the commands that come next, put together and taken apart; must know no
+alarm and no refusal of its own.
+"""
 
 from __future__ import annotations
 

@@ -168,12 +168,12 @@ def note_counted(database: Database, folder: Path) -> None:
         return
 
     def begin(connection: Connection) -> None:
-        if not instance_facts.is_in_use(connection) and not access_tree.is_there(connection):
+        if not instance_facts.is_in_use(connection) and not access_tree.has_root(connection):
             access_tree.start(connection)
 
-    if not database.read(access_tree.is_there):
+    if not database.read(access_tree.has_root):
         database.write(begin)
-    if database.read(access_tree.is_there):
+    if database.read(access_tree.has_root):
         _put(folder / COUNTED, "The rows of this key's database are counted. Keep this file with the key.")
     else:
         log.error("nothing counts the rows of this database; they are not counted anew by themselves")

@@ -21,11 +21,9 @@ import threading
 import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, repositories, storage
@@ -34,6 +32,7 @@ from keyrack.core.git.activity import GitLog, PushedRefs
 from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
+from keyrack.git.stale_on_error import Away, StaleOnErrorCache
 from keyrack.git.upkeep import Upkeep
 from keyrack.logs import logger
 from keyrack.ssh import authorized_keys, options
@@ -41,15 +40,8 @@ from keyrack.store.database import DatabaseUnavailable
 
 log = logger("keyrack.git")
 
-T = TypeVar("T")
-
 LARGEST_FRAME = 65_536
 ASK_SECONDS = 10.0
-# How long the database may take before it counts as away for this question.
-PATIENCE_SECONDS = 3.0
-SILENT_SECONDS = 2.0
-QUESTIONS_AT_ONCE = 8
-MOST_KNOWN = 20_000
 MOST_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
 TELL_EVERY_SECONDS = 5.0
@@ -71,58 +63,6 @@ class Programs:
     hooks: Mapping[str, Path]
     repositories: Path
     session: str
-
-
-class Away(Exception):
-    """Neither the database nor a recent answer is at hand."""
-
-
-class StaleOnErrorCache:
-    """The database's answers, and for a short while those it gave before it went away.
-
-    A "no" replaces the "yes" before it. An answer is given again only while the database is away, and never
-    when it is older than `seconds`: that is the longest that a revocation can go unnoticed.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._known: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
-        self._pool = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix="git question")
-        self._silent_until = 0.0
-
-    async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
-        """The answer to a question, from the database if it can be had; raises Away, or what was raised there."""
-        asked_at = time.monotonic()
-        try:
-            answer = await self.ask_now(question)
-        except Away:
-            known = self._known.get(name)
-            if known is None or asked_at - known[0] > self._seconds:
-                raise
-            return known[1]  # type: ignore[no-any-return]
-        self._known[name] = (asked_at, answer)
-        self._known.move_to_end(name)
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
-        return answer
-
-    def close(self) -> None:
-        """Let go of the threads; those that wait for a database end by themselves."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def ask_now(self, question: Callable[[], T]) -> T:
-        """The database's own answer; raises Away, or what was raised there."""
-        if time.monotonic() < self._silent_until:
-            raise Away
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, question)
-            return await asyncio.wait_for(future, PATIENCE_SECONDS)
-        except TimeoutError:
-            # Logins that come meanwhile must not each wait as long, or they would use up all that sshd allows.
-            self._silent_until = time.monotonic() + SILENT_SECONDS
-            raise Away from None
-        except DatabaseUnavailable:
-            raise Away from None
 
 
 @dataclass(eq=False, slots=True)
@@ -160,7 +100,7 @@ class Authorizer:
         self._running: set[_Running] = set()
         # Pushes under way, and the last that have ended, by the name that their hooks give.
         self._pushes: dict[str, _Running] = {}
-        self._ended: OrderedDict[str, _Running] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[GitAccess, PushedRefs]] = OrderedDict()
         # Permitted pushes that may only delete, as there is no room, until they run.
         self._deleting: set[str] = set()
         # Permitted, and not yet told to start.
@@ -238,15 +178,9 @@ class Authorizer:
             if kind == b"line" and len(fields) == 1:
                 await self._answer_line(writer, fields[0].decode("ascii"))
             elif kind == b"refs" and len(fields) == 4:
-                operation, state, count, lines = (each.decode("utf-8", "replace") for each in fields)
-                self._note_refs(operation, state, count, lines)
-                pushed = self._pushes.get(operation)
-                if state == "changed" and pushed is not None:
-                    # Before git ends the push, so that a clone right after it has something to check out.
-                    await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
-                await _send(writer, b"noted")
+                await self._answer_refs(writer, *(each.decode("utf-8", "replace") for each in fields))
             elif kind in (b"open", b"again") and len(fields) == 4:
-                running = await self._answer_operation(writer, kind == b"again", *fields)
+                running = await self._answer_operation(writer, *fields, again=kind == b"again")
             if running is not None:
                 await reader.read(1)  # until the operation ends, or we do
         except (OSError, EOFError, TimeoutError, ValueError):
@@ -262,7 +196,7 @@ class Authorizer:
         if not running.pushes:
             return
         self._pushes.pop(running.operation, None)
-        self._ended[running.operation] = running
+        self._ended[running.operation] = running.access, running.refs
         if len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         # That it was cut is in the log; what it changed before that must be, too. When we stop, it goes on.
@@ -272,17 +206,29 @@ class Authorizer:
         if self._upkeep is not None:
             self._upkeep.pushed(self._folder(running.access))
 
+    async def _answer_refs(
+        self, writer: asyncio.StreamWriter, operation: str, state: str, count: str, lines: str
+    ) -> None:
+        self._note_refs(operation, state, count, lines)
+        pushed = self._pushes.get(operation)
+        if state == "changed" and pushed is not None:
+            # Before git ends the push, so that a clone right after it has something to check out.
+            await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
+        await _send(writer, b"noted")
+
     def _note_refs(self, operation: str, state: str, count: str, lines: str) -> None:
         """What a hook of git says about a push under way."""
-        running = self._pushes.get(operation) or self._ended.get(operation)
-        if running is None or not count.isdecimal():
+        running, ended = self._pushes.get(operation), self._ended.get(operation)
+        push = (running.access, running.refs) if running is not None else ended
+        if push is None or not count.isdecimal():
             return
+        access, refs = push
         if state == "wanted":
-            running.refs.wanted = int(count)
+            refs.wanted = int(count)
         elif state == "changed":
-            running.refs.changed, running.refs.lines = int(count), lines
-            if operation in self._ended:  # whoever watched it for us was killed, and git went on
-                self.log.pushed(running.access, running.refs)
+            refs.changed, refs.lines = int(count), lines
+            if ended is not None:  # whoever watched it for us was killed, and git went on
+                self.log.pushed(access, refs)
 
     def _take_first_branch(self, access: GitAccess, lines: str) -> None:
         folder = self._folder(access)
@@ -314,12 +260,14 @@ class Authorizer:
     async def _answer_operation(
         self,
         writer: asyncio.StreamWriter,
-        again: bool,
         fingerprint_text: bytes,
         address_text: bytes,
         protocol: bytes,
         command: bytes,
+        *,
+        again: bool,
     ) -> _Running | None:
+        """Permit an operation, which then is under way, or refuse it; again: it goes on from an earlier authorizer."""
         fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
         try:
             access = await self._permitted(fingerprint, address, command, quiet=again)
@@ -336,11 +284,11 @@ class Authorizer:
         running = _Running(
             access,
             writer,
-            now,
-            now,
-            now,
-            operation,
-            PushedRefs(known=not again),
+            began_at=now,
+            confirmed_at=now,
+            told_at=now,
+            operation=operation,
+            refs=PushedRefs(known=not again),
             only_deletes=operation in self._deleting,
         )
         self._deleting.discard(operation)

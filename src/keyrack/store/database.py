@@ -248,7 +248,7 @@ class Database:
         commands out of five.)
         foresight: what it asks before all else, which may be asked ahead where several are committed together.
         gathers: what it changes in the tree may be written with what those change that are committed together with it
-        (store/sealing/together.py).
+        (store/sealing/gathering.py).
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:
@@ -389,7 +389,7 @@ class Database:
         """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
         if self._on_altered is None or getattr(self._telling, "now", False):
             return
-        altered_rows = self.seals.take()
+        altered_rows = self.seals.take_unreported()
         if not altered_rows:
             return
         self._telling.now = True

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from operator import itemgetter
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
 from sqlalchemy.sql.operators import desc_op
@@ -114,8 +114,8 @@ class Paged(Generic[P]):
         if rows:
             mark, total = rows[0][-2:]
             if marked and total is not None:
-                access_tree.know(connection, mark)
-            sure = mark if mark == access_tree.known(connection) else None
+                access_tree.take_root(connection, mark)
+            sure = mark if mark == access_tree.root_so_far(connection) else None
             total = counts.taken(connection, of, before, sure, total)
         else:
             total = self._count.value(connection, *args, **kwargs) if offset else 0
@@ -161,6 +161,14 @@ def _order(statement: Select[Any]) -> tuple[Any, bool]:
     return clause, False
 
 
+class KeptRecord(NamedTuple):
+    """A record, the row that it was made of, and the places in the tree that fitted as it was made."""
+
+    record: Any
+    row: tuple[Any, ...]
+    fitting: access_tree.FittingPlaces
+
+
 class Records(Generic[T]):
     """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
 
@@ -200,12 +208,17 @@ class Records(Generic[T]):
         for raw in rows:
             row = raw[:-1] if counted else raw
             if counted:
-                access_tree.know(connection, raw[-1])
+                access_tree.take_root(connection, raw[-1])
             name = name_of(row)
             known = kept.get(name)
-            if known is None or known[2] != row or (known[1].places and not access_tree.as_noted(connection, known[1])):
+            # That it depends on no place is asked first, as of most it is so: a call for each row would cost more.
+            if (
+                known is None
+                or known.row != row
+                or (known.fitting.places and not access_tree.still_fit(connection, known.fitting))
+            ):
                 known = self._made(connection, plan, kept, name, row)
-            records.append(known[0])
+            records.append(known.record)
         return records
 
     def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -221,14 +234,15 @@ class Records(Generic[T]):
 
     def _made(
         self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], name: Any, row: tuple[Any, ...]
-    ) -> tuple[T, access_tree.Account, tuple[Any, ...]]:
-        with access_tree.noting(connection) as account:
+    ) -> KeptRecord:
+        with access_tree.collecting_places(connection) as fitting:
             record = self._make(connection, plan.row(row))
+        made = KeptRecord(record, row, fitting)
         if self._keep(record):
             if len(kept) >= self._most:
                 kept.clear()
-            kept[name] = (record, account, row)
-        return record, account, row
+            kept[name] = made
+        return made
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:

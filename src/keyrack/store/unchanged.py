@@ -52,7 +52,7 @@ def kept(
     if held is not None and (
         at is None or (held.since is not None and held.since <= at and (held.until is None or at < held.until))
     ):
-        access_tree.know_again(connection, held.root)
+        access_tree.take_checked_root(connection, held.root)
         answer: T = held.answer
         return answer
     answer = ask()
@@ -61,6 +61,6 @@ def kept(
         records = 1 + len(answer.items) if isinstance(answer, Page) else 1
         if answers.records + records > MOST:
             answers.clear()
-        answers.held[of] = _Kept(answer, access_tree.known(connection), at, until(answer))
+        answers.held[of] = _Kept(answer, access_tree.root_so_far(connection), at, until(answer))
         answers.records += records
     return answer

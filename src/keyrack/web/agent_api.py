@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
+from keyrack.core.hosts import contacts, copies, documents, enrolment, reports, went_back
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
@@ -29,13 +29,13 @@ from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, ORDINARY_STATUS, Sharing, address_of, fault, unanswered
-from keyrack.web.at_rest import RESTED, AtRest, ContactParts
+from keyrack.web.batches import Batches
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
+from keyrack.web.held_contacts import WAS_HELD, ContactParts, HeldContacts
 from keyrack.web.limits import count, place_of
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
-from keyrack.web.together import Together
 from keyrack.web.waiting import ContactWaiters, within
 
 log = logger("keyrack.web")
@@ -67,7 +67,7 @@ STATUS = {**ORDINARY_STATUS, Kind.MISSING: 410, Kind.INVALID: 400, Kind.TAKEN: 4
 
 def application(
     instance: Instance, waiting: ContactWaiters, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
-) -> tuple[ASGIApp, AtRest]:
+) -> tuple[ASGIApp, HeldContacts]:
     """The application under /agent, and what holds the questions of hosts that wait."""
     calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
     archive: list[bytes] = []
@@ -104,7 +104,7 @@ def application(
             response = await _answered(handler, Request(scope, receive))
         await response(scope, receive, send)
 
-    return answer, calls.at_rest
+    return answer, calls.held_contacts
 
 
 # In place of an answer: who asks took another run's place, or may be a copy.
@@ -140,17 +140,17 @@ class _AgentCalls:
         # The interpreter runs one thread at a time: each more that computes takes as much again from the event loop.
         # Reports wait for their commit most of the time.
         threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
-        self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
-        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(
+        self._contacts = Batches(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
+        self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
             partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
         )
         # Who waits for a document is served before it is noted who has one.
-        self._reports: Together[_Report, bool] = Together(
+        self._reports: Batches[_Report, bool] = Batches(
             self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
-        self.at_rest = AtRest(
+        self.held_contacts = HeldContacts(
             ContactParts(
                 instance,
                 waiting,
@@ -196,10 +196,10 @@ class _AgentCalls:
         identity = machines.identity_of(request)
         run = "" if identity is None else identity.run
         server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
-        rested: tuple[int, float] | None = request.scope["state"].get(RESTED)
-        if rested is not None:
-            server_id, deadline = rested
-        is_current = server_id is not None and rested is None
+        was_held: tuple[int, float] | None = request.scope["state"].get(WAS_HELD)
+        if was_held is not None:
+            server_id, deadline = was_held
+        is_current = server_id is not None and was_held is None
         if server_id is None:
             # Who it was a moment ago: what it is handed is read together with its secret.
             server_id = self._waiting.known.server_of_secret(secret_hash, run)
@@ -208,7 +208,7 @@ class _AgentCalls:
             server_id = server.id
             if isinstance(server, Server):
                 await self._machines.note_run(request, server, identity, caller)
-        if rested is None:
+        if was_held is None:
             count(self._limit, request, ("host", server_id))
             if (answer := self._machines.repeated(server_id, identity)) is not None:
                 return answer
@@ -249,14 +249,14 @@ class _AgentCalls:
             answer = answer_or_error
             if 0 < answer.size < LARGE_DOCUMENT:
                 self._sizes.pop(server_id, None)
-        if answer.standing is None:
+        if answer.state is None:
             return await self._look_alone(request, contact, caller)
         if not answer.body:
             if not waiter.done():
-                self._waiting.known.note(contact, answer.standing)
+                self._waiting.known.note(contact, answer.state)
             return None
         if not waiter.done():
-            self._waiting.known.note_run(contact, answer.standing)
+            self._waiting.known.note_run(contact, answer.state)
         self._last_seen.saw(server_id)
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
@@ -277,13 +277,13 @@ class _AgentCalls:
         await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
             return _NEW_RUN
-        look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
+        look = partial(went_back.judge_revision, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
             return None
         self._last_seen.saw(server_id)
         if standing is HostRevision.ASTRAY:
-            await self._scheduler.run(caller, partial(went_back.notice, instance, server_id, contact.revision))
+            await self._scheduler.run(caller, partial(went_back.note_astray, instance, server_id, contact.revision))
             words = "This host obeys what the service does not know: its database went back. Tell your last document."
             return JSONResponse({"error": words, "tell": "document"}, 409)
         signed = await self._scheduler.run(caller, partial(documents.signed, instance, server_id))
@@ -324,15 +324,15 @@ class _AgentCalls:
     def _take_report(self, server: Server | DeletedServer, content: bytes) -> None:
         body = _object(content)
         self._limits.check(server.id, body)
-        enrolment.report(self._instance, server, body)
+        reports.ingest(self._instance, server, body)
 
-    def _take_reports(self, reports: Sequence[_Report]) -> list[bool | Exception]:
+    def _take_reports(self, batch: Sequence[_Report]) -> list[bool | Exception]:
         """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
-        results: list[bool | Exception] = [True] * len(reports)
+        results: list[bool | Exception] = [True] * len(batch)
         read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
         places = []
-        proved = self._senders(reports)
-        for place, report in enumerate(reports):
+        proved = self._senders(batch)
+        for place, report in enumerate(batch):
             server = report.server or proved.get(report.proof)
             if server is None:
                 results[place] = False
@@ -345,7 +345,7 @@ class _AgentCalls:
                 continue
             read.append((server, body))
             places.append(place)
-        for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
+        for place, error_or_none in zip(places, reports.ingest_together(self._instance, read), strict=True):
             if error_or_none is not None:
                 results[place] = error_or_none
         return results
@@ -376,7 +376,7 @@ class _AgentCalls:
             content = await bodies.read(request, self._instance.settings.max_body_bytes)
 
         def call() -> None:
-            went_back.hear(self._instance, server, _object(content))
+            went_back.receive_piece(self._instance, server, _object(content))
 
         await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
         return JSONResponse({"ok": True})

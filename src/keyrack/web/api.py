@@ -241,7 +241,7 @@ class _Path:
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> tuple[Response, Actor | None]:
-        actor: list[Actor] = []
+        handling = _Handling(self._instance, self._dialect, request)
         caller = None
         commits.set(Commits())
         try:
@@ -252,36 +252,36 @@ class _Path:
             at_home = endpoint.hashes and self._instance.throttle.is_home(address_of(request))
             caller = self._callers.of(request, at_home=at_home)
             content = await self._read(endpoint, request, caller)
-            run = partial(self._run, endpoint, request, content, actor)
+            run = partial(handling.run, endpoint, content)
             short = endpoint.at_once and caller.known and len(content) < LONG_BODY
             if short and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
                 try:
                     if self._in_fibers:
-                        return await self._scheduler.in_fiber(caller, run), actor[0]
+                        return await self._scheduler.in_fiber(caller, run), handling.actor
                     if request.method in ("GET", "HEAD"):
-                        return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
-                    return await self._scheduler.in_turn(caller, run, self._turns), actor[0]
+                        return await self._scheduler.at_once(caller, partial(self._at_once, run)), handling.actor
+                    return await self._scheduler.in_turn(caller, run, self._turns), handling.actor
                 except TookLonger:
                     self._note_slow((caller.name, endpoint.path))
                 except NotAtOnce:
                     pass
             long = len(content) >= LONG_BODY
-            return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), actor[0]
+            return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), handling.actor
         except Refusal as refusal:
-            if refusal.kind is Kind.UNAUTHENTICATED and not actor:
+            if refusal.kind is Kind.UNAUTHENTICATED and handling.actor is None:
                 self._callers.failed(request)
-            if refusal.kind is Kind.TOO_LARGE and not actor and self._dialect.waits_unknown(request):
+            if refusal.kind is Kind.TOO_LARGE and handling.actor is None and self._dialect.waits_unknown(request):
                 with suppress(DatabaseUnavailable):
                     await run_in_threadpool(self._dialect.meet, request)
-            return self._dialect.refuse(request, refusal), actor[0] if actor else None
+            return self._dialect.refuse(request, refusal), handling.actor
         except DatabaseUnavailable as error:
             return self._dialect.refuse(request, unanswered(error)), None
         except Exception:  # a fault of ours is an answer too, and is logged whole
             log.exception("request failed", method=request.method, path=request.url.path)
             return self._dialect.refuse(request, fault()), None
         finally:
-            if actor and actor[0].user_id is not None:
-                who = ("user", actor[0].user_id)
+            if handling.actor is not None and handling.actor.user_id is not None:
+                who = ("user", handling.actor.user_id)
                 if caller is None or not caller.known or caller.name != who:
                     self._callers.held(request, who)
 
@@ -311,23 +311,26 @@ class _Path:
         async with self._scheduler.reading(caller, long=long):
             return await bodies.read(request, longest)
 
-    def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
-        dialect = self._dialect
+
+class _Handling:
+    """One request, in one run or two: what the event loop gives up a thread runs again, as the same actor."""
+
+    __slots__ = ("_dialect", "_instance", "_request", "actor")
+
+    def __init__(self, instance: Instance, dialect: Dialect, request: Request) -> None:
+        self._instance, self._dialect, self._request = instance, dialect, request
+        self.actor: Actor | None = None
+        """Who asks; None until it is known."""
+
+    def run(self, endpoint: Endpoint, content: bytes) -> Response:
+        """What the endpoint answers; content: the body. Raises Refusal, and NotAtOnce where a thread is to run it."""
+        dialect, request = self._dialect, self._request
         request.scope.setdefault("state", {})["content"] = content
-        if known:
-            actor = known[0]  # it was found out at once, and counted, before the rest turned out to take longer
-        elif endpoint.open:
-            dialect.greet(request)
-            actor = strangers(dialect.name, address_of(request))
-        else:
-            actor = dialect.authenticate(self._instance, request)
-            noted = commits.get()
-            if noted is not None:
-                noted.made = False  # what is kept of a proof's use is nothing that was asked for
-        known[:] = [actor]
+        if self.actor is None:  # else it was found out, and counted, by a run that then turned out to take longer
+            self.actor = self._identified(endpoint)
         # A GET's body is ignored: programs send {}, null and [] there.
-        reads = request.method not in ("GET", "HEAD") and content.strip()
-        fields, strings, unread = self._fields(request, content) if reads else ({}, False, None)
+        has_fields = request.method not in ("GET", "HEAD") and content.strip()
+        fields, strings, unread = self._fields(content) if has_fields else ({}, False, None)
         if request.method == "PUT":
             # What is made by its name in the path is called as it was written, or not made.
             bodies.check_path(request)
@@ -335,7 +338,7 @@ class _Path:
         texts = {name: str(value).replace("\x00", "\ufffd") for name, value in request.path_params.items()}
         call = Call(
             instance=self._instance,
-            actor=actor,
+            actor=self.actor,
             request=request,
             ids={name: bodies.identifier(value) for name, value in texts.items()},
             path=texts,
@@ -346,9 +349,20 @@ class _Path:
         )
         return endpoint.handler(call)
 
-    def _fields(self, request: Request, content: bytes) -> tuple[Mapping[str, Any], bool, Refusal | None]:
+    def _identified(self, endpoint: Endpoint) -> Actor:
+        dialect, request = self._dialect, self._request
+        if endpoint.open:
+            dialect.greet(request)
+            return strangers(dialect.name, address_of(request))
+        actor = dialect.authenticate(self._instance, request)
+        noted = commits.get()
+        if noted is not None:
+            noted.made = False  # what is kept of a proof's use is nothing that was asked for
+        return actor
+
+    def _fields(self, content: bytes) -> tuple[Mapping[str, Any], bool, Refusal | None]:
         try:
-            return *self._dialect.read_body(request, content), None
+            return *self._dialect.read_body(self._request, content), None
         except Refusal as refusal:
             if not self._dialect.says_unread:
                 raise

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Optional, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -76,7 +77,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _parses = False
-    _due: tuple[float | None] | None = None
+    _is_deferred = False  # whether a deadline was asked for while the parser ran, which is set once it is done
+    _deferred_seconds: float | None = None
     _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
@@ -88,12 +90,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire = transport
         self.logger = _log
         super().connection_made(cast(asyncio.Transport, _ClosedByProtocol(self, transport)))
-        self._within(HEAD_SECONDS)
+        self._close_within(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        self._within(None)
-        self._written_within(None)
+        self._close_within(None)
+        self._abort_within(None)
         self._discarded = self._discarded or 0
         self._drop()
         super().connection_lost(exc)
@@ -116,14 +118,14 @@ class BoundedProtocol(HttpToolsProtocol):
         busy = self.cycle is not None and not self.cycle.response_complete
         self._parses = True
         if self._deadline is None and not busy:
-            self._within(HEAD_SECONDS)
+            self._close_within(HEAD_SECONDS)
         try:
             super().data_received(data)
         finally:
             self._parses = False
-            due, self._due = self._due, None
-            if due is not None:
-                self._within(*due)
+            if self._is_deferred:
+                self._is_deferred = False
+                self._close_within(self._deferred_seconds)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; whatever follows it is thrown away."""
@@ -138,7 +140,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # Cutting is allowed (RFC 9112, 9.3.2): a client that pipelines must be ready to ask again.
             self._wire.abort()
             raise ConnectionAbortedError("too many requests wait for an answer")
-        super().on_message_begin()
+        # Without its scope: most of what hosts ask is held, and needs none.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""
@@ -149,17 +152,27 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._in_body = True
         self._head_bytes = 0
-        self._within(BODY_SECONDS)
+        self._close_within(BODY_SECONDS)
         if not self._is_plain():
             raise ValueError("the head reads in more than one way")
         hold: Hold | None = getattr(self.app, "hold", None)
         if hold is not None and self._may_be_held():
             self._held = hold(self)
             if self._held is not None:
+                self._forget_answered()
                 return
         self._go_on()
 
-    def _go_on(self) -> None:
+    def _forget_answered(self) -> None:
+        """Keep nothing of the request before this one: of hosts that wait it is there for as long as they are."""
+        self.scope = self.cycle = None  # type: ignore[assignment]  # as before the first request
+
+    def _go_on(self, state: Mapping[str, Any] = MappingProxyType({})) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)["state"].update(state)
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the list that the scope has
         super().on_headers_complete()
         # That of a request which waits behind another one; a head that asks for another protocol has none.
         cast(dict[str, Any], self.scope)[WHOLE] = WholeAnswer(self.cycle)
@@ -186,8 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Have the request that was held be answered by the application; state: what it gets to know."""
         self._held = None
-        self.scope["state"] = {**self.scope.get("state", {}), **state}
-        self._go_on()
+        self._go_on(state)
         super().on_message_complete()
 
     def answer_held(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -223,19 +235,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._in_body = False
         self._head_bytes = 0
-        self._within(None)
+        self._close_within(None)
         if self._held is None:
             super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client takes no more."""
-        self._written_within(WRITE_SECONDS)
+        self._abort_within(WRITE_SECONDS)
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """Called by the event loop when there is room again."""
         if not self._wire.is_closing():
-            self._written_within(None)
+            self._abort_within(None)
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -254,21 +266,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body:
             self._discarded = 0
             self._wire.resume_reading()
-            self._within(LINGER_SECONDS)
+            self._close_within(LINGER_SECONDS)
             if self._wire.can_write_eof():
                 self._wire.write_eof()
             return
         self._wire.close()
-        self._written_within(WRITE_SECONDS)
+        self._abort_within(WRITE_SECONDS)
 
     @property
     def finished(self) -> bool:
         """Whether nothing more is written on this connection."""
         return self._discarded is not None or self._wire.is_closing()
 
-    def _within(self, seconds: float | None) -> None:
+    def _close_within(self, seconds: float | None) -> None:
+        """Close the connection after so many seconds, in place of an earlier deadline; None: there is none any more."""
         if self._parses:
-            self._due = (seconds,)  # most requests are whole by then, and need none
+            self._is_deferred, self._deferred_seconds = True, seconds  # most requests are whole by then, and need none
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -276,7 +289,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self._too_slow)
 
-    def _written_within(self, seconds: float | None) -> None:
+    def _abort_within(self, seconds: float | None) -> None:
+        """The same for a client that takes no more of an answer, whose connection is aborted."""
         if self._write_deadline is not None:
             self._write_deadline.cancel()
             self._write_deadline = None
@@ -285,7 +299,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        self._wire.abort() if self._discarded is not None else self._wire.close()
+        if self._discarded is not None:
+            self._wire.abort()
+        else:
+            self._wire.close()
 
 
 Hold = Callable[[BoundedProtocol], Optional[HeldRequest]]

@@ -205,7 +205,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         waiting.start()
         live.start()
         _let_go_on_signals(let_go)
-        deaf = instance.database.listen(waiting.wake)
+        stop_listening = instance.database.listen(waiting.wake)
         instance.database.prepare_at_once()
         stop = on_start()
 
@@ -218,12 +218,12 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         finally:
             for task in looking:
                 task.cancel()
-            deaf()
+            stop_listening()
             let_go()
             await run_in_threadpool(stop)
 
     limit = RateLimit(instance.settings.rate_limit)
-    agents, resting = agent_api.application(instance, waiting, last_seen, limit, sharing)
+    agents, held_contacts = agent_api.application(instance, waiting, last_seen, limit, sharing)
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
@@ -237,8 +237,8 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     service = Service(mounts, root, let_go, proxies, sharing.slices)
     note = service.note = Notes(instance).note
-    resting.note = lambda status: note({"path": agent_api.DOCUMENT}, agent_api.PREFIX, status)
-    service.hold = resting.hold
+    held_contacts.note = lambda status: note({"path": agent_api.DOCUMENT}, agent_api.PREFIX, status)
+    service.hold = held_contacts.hold
     return service
 
 

@@ -7,10 +7,11 @@ on a host. What is not understood ends the connection: no redirects, no compress
 
 from __future__ import annotations
 
+import io
 import re
 import select
 import socket
-from typing import BinaryIO, Dict, List, Mapping, NamedTuple, Optional, cast
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, cast
 
 from keyrack.agent.service.proxy import Proxy
 from keyrack.agent.system.processes import since_boot
@@ -18,6 +19,10 @@ from keyrack.agent.system.processes import since_boot
 _LONGEST_LINE = 16384
 _MOST_HEADERS = 100
 _SLICE_SECONDS = 2.0  # after which a host that woke up notices
+# What has begun to answer is to get on: a byte now and then would otherwise keep an answer alive for ever.
+GRACE_SECONDS = 30.0
+SLOWEST = 100  # bytes in each second after that
+WHOLE_SECONDS = 3600.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 
 
@@ -45,6 +50,38 @@ class Response(NamedTuple):
     body: bytes
 
 
+class _Paced(io.RawIOBase):
+    """What comes over a socket, for as long as it gets on; raises socket.timeout once it does not."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.awaits(connection.gettimeout() or GRACE_SECONDS)
+
+    def awaits(self, seconds: float) -> None:
+        """An answer comes next, with at most so many seconds of silence."""
+        self._seconds = seconds
+        self._came, self._began = 0, 0.0
+
+    def readable(self) -> bool:
+        """It is there for that."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As of any raw stream."""
+        left = self._seconds
+        if self._came:
+            most = min(WHOLE_SECONDS, GRACE_SECONDS + self._came / SLOWEST)
+            left = min(left, self._began + most - since_boot())
+            if left <= 0:
+                raise socket.timeout("timed out")
+        self._connection.settimeout(left)
+        size = self._connection.recv_into(buffer)
+        if not self._came:
+            self._began = since_boot()
+        self._came += size
+        return size
+
+
 class Connection:
     """To one server; connects when it is needed and stays open as long as both sides want it."""
 
@@ -66,6 +103,7 @@ class Connection:
         self._connect_seconds = connect_seconds
         self._ca_file = ca_file
         self._socket: Optional[socket.socket] = None
+        self._paced: Optional[_Paced] = None
         self._stream: Optional[BinaryIO] = None
         named = f"[{host}]" if ":" in host else host
         self._place = f"{named}:{port}"
@@ -87,7 +125,8 @@ class Connection:
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, seconds: float, largest: int
     ) -> Response:
-        """Ask and read the answer, with at most `seconds` of silence and `largest` bytes of body.
+        """Ask and read the answer, with at most `seconds` of silence and `largest` bytes of body; once it has begun, it
+        has GRACE_SECONDS, one more for each SLOWEST bytes that came, and WHOLE_SECONDS in all.
 
         Raises OSError (BrokenAnswer among them), after which the connection is closed.
         """
@@ -97,6 +136,7 @@ class Connection:
             if self._socket is None or self._stream is None:
                 self._connect()
             assert self._socket is not None
+            assert self._paced is not None
             assert self._stream is not None
             self._socket.settimeout(seconds)
             end = since_boot() + seconds
@@ -105,6 +145,7 @@ class Connection:
             except ConnectionError as error:
                 raise Dropped(error.errno, error.strerror) from None
             _wait_until(end, self._socket)
+            self._paced.awaits(seconds)
             response, stays = _read(self._stream, largest)
         except BaseException:
             self.close()
@@ -122,7 +163,8 @@ class Connection:
         except BaseException:
             plain.close()
             raise
-        self._stream = self._socket.makefile("rb")
+        self._paced = _Paced(self._socket)
+        self._stream = cast(BinaryIO, io.BufferedReader(self._paced))
 
     def _reached(self) -> socket.socket:
         """A connection that leads to the server."""
@@ -146,7 +188,7 @@ class Connection:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         # Not one byte more than the answer's head: what follows is the server's.
-        with plain.makefile("rb", buffering=0) as raw:
+        with _Paced(plain) as raw:
             stream = cast(BinaryIO, raw)
             try:
                 match = _STATUS_LINE.fullmatch(_line(stream))
@@ -187,7 +229,8 @@ class Connection:
             secured.sendall(
                 f"HEAD / HTTP/1.1\r\nHost: {self._authority}\r\nConnection: close\r\n\r\n".encode("latin-1")
             )
-            with secured.makefile("rb") as stream:
+            with io.BufferedReader(_Paced(secured)) as raw:
+                stream = cast(BinaryIO, raw)
                 _line(stream)
                 return _headers(stream).get("date", "")
 

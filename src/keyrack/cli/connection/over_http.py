@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, TextIO
@@ -26,6 +27,9 @@ from keyrack.cli.output.shown import say
 BASE = "/api/keyrack/v1"
 CONNECT_SECONDS = 10.0
 SECONDS = 120.0
+WHOLE_SECONDS = 900.0
+"""For a call with its answer: a byte now and then keeps each wait short."""
+MOST_BYTES = 256 * 1024 * 1024
 QUIET_SECONDS = 2.0
 LONGEST_PAUSE = 60
 TRIES = 3
@@ -94,10 +98,16 @@ class OverHttp(Calls):
         try:
             with _still_working(self._url):
                 connection = self._connected()
-                sent = True
-                connection.request(method, target, content, headers)
-                response = connection.getresponse()
-                answered = response.read()
+                with _no_longer_than(WHOLE_SECONDS, connection.sock):
+                    sent = True
+                    connection.request(method, target, content, headers)
+                    response = connection.getresponse()
+                    announced = response.length or 0
+                    answered = response.read(MOST_BYTES + 1)
+            if len(answered) > MOST_BYTES:
+                raise ValueError(f"its answer is longer than {MOST_BYTES} bytes")
+            if len(answered) < announced:
+                raise http.client.IncompleteRead(answered)
             if method != "HEAD" and not answered and response.status in WITH_BODY:
                 # http.client takes the end of a connection for the end of a head, as if there were no body.
                 raise http.client.IncompleteRead(answered)
@@ -192,6 +202,31 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def _no_longer_than(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """End the connection after so many seconds. Raises TimeoutError then, whatever broke by it."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS has one that asks the other side
+
+    late = threading.Timer(seconds, end)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError):
+        if over.is_set():
+            raise TimeoutError from None
+        raise
+    finally:
+        late.cancel()
+    if over.is_set():  # what ended may have ended only so
+        raise TimeoutError
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.opened import refuse_none
-from keyrack.cli.machine.serve import set_up_logging
+from keyrack.cli.machine.serve import keep_what_is_loaded, set_up_logging
 from keyrack.cli.machine.stopping import Stopping
 from keyrack.git.host import GitHost
 from keyrack.private_sshd import PrivateSshdError
@@ -37,6 +37,8 @@ def command(**given: Any) -> None:
     try:
         git_host = GitHost(instance, port=int(port), address=host.strip("[]"))
         git_host.start()
+        # Fewer than of the service: each operation leaves some hundred, and there are few in a second.
+        keep_what_is_loaded(collect_after=10_000)
         click.echo(f"Git is served at {git_host.url('GROUP/NAME')} (repositories in {git_host.repositories}).")
         stopping.wait()
     except PrivateSshdError as error:

@@ -113,11 +113,19 @@ def be_quick_to_switch() -> None:
     """Have no thread of this process wait long for another one, now that all is loaded.
 
     A thread that computes lets others go on after a quarter of a millisecond, instead of five: the event loop lets go
-    of the interpreter at each statement of its own, and would wait as long each time. And what is loaded is never
-    looked through for garbage again, which took a tenth of a second each time, in which nothing was answered.
+    of the interpreter at each statement of its own, and would wait as long each time.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(100_000, 10, 10)
+    keep_what_is_loaded(collect_after=100_000)
+
+
+def keep_what_is_loaded(collect_after: int) -> None:
+    """Never look for garbage in what is loaded by now, which took a tenth of a second each time.
+
+    collect_after: how many new objects there may be before some are looked through. Those that a call leaves behind in
+    circles wait as long, and their memory with them.
+    """
+    gc.set_threshold(collect_after, 10, 10)
     gc.collect()
     gc.freeze()
 

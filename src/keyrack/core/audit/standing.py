@@ -21,6 +21,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.store import overview as rows
 from keyrack.store.engine.prepared import Row
+from keyrack.store.sealing.sealed import AlteredHow
 
 KEPT = timedelta(days=7)
 """So long an alarm waits for somebody to settle it where nothing tells that it is over."""
@@ -30,8 +31,8 @@ ALARM = "alarm"
 """What an event is about by which somebody settled one."""
 SEAL, TABLES = "seal-broken", table_look.REASON
 SOURCE = "key-source-"
-FOUND_IN_ITS_PLACE = ("changed", "older")
-"""What altered_rows.py says of a row that is there, so that it can be looked at again."""
+FOUND_IN_ITS_PLACE = (AlteredHow.CHANGED, AlteredHow.OLDER)
+"""How a row is altered that is still there, so that it can be looked at again."""
 WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
     news.REFUSED_CODE: "Paste the installation line there again.",

@@ -14,6 +14,7 @@ from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, event_terms, propagation, revocation
 from keyrack.core.lookups import NUMBER
+from keyrack.core.next_steps import with_commands
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -361,7 +362,8 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
         if not fits[limits_named]:
             unfit.append(server)
     why = "it is held in a row that is not as Keyrack wrote it"
-    _refuse(damaged, Kind.INVALID, "damaged", why, "Look at `keyrack hosts damaged`.", field="fingerprint")
+    advice = with_commands("Look at the damaged rows", "hosts damaged")
+    _refuse(damaged, Kind.INVALID, "damaged", why, advice, field="fingerprint")
     why = f"it is restricted in a way that a key of type {key.type} cannot obey"
     _refuse(unfit, Kind.INVALID, "restrictions-unfit", why, "Give another key.", field="public_key")
 

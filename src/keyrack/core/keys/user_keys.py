@@ -8,6 +8,7 @@ from keyrack.core import cursors, lookups, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
 from keyrack.core.lookups import own_user
+from keyrack.core.next_steps import with_commands
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
@@ -293,9 +294,10 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         called = "" if holder.title is None else f"title {holder.title!r}, "
         words = f"{who} registered this key already: {called}id {holder.id}."
     else:
-        words = (
-            "This key is in use by another user. If it is yours, prove it with `keyrack keys claim` or delete it there;"
-            " otherwise make a new pair."
+        words = with_commands(
+            "This key is in use by another user. If it is yours, claim it by a signature, or delete it there; "
+            "otherwise make a new pair.",
+            "keys claim",
         )
     raise _taken(words)
 

@@ -12,7 +12,6 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_user
 from keyrack.core.people import owners, passwords, throttle
-from keyrack.core.people.actors import system_actor as system_actor
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work

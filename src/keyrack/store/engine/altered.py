@@ -17,16 +17,15 @@ _LACKS = (
     "or a later version did. Put back what is missing, or restore a backup; Keyrack makes none of it anew by itself."
 )
 
-_NUMBERED_BEFORE = (
+_ID_IN_USE = (
     "The database gives ids out that are in use already ({reason}): its sequences were set back, or were not copied "
     "with the rows, as PostgreSQL's logical replication does not. Nothing of the change was kept. Set each on beyond "
     "the highest id: in PostgreSQL by setval(), in SQLite in sqlite_sequence."
 )
 
-# unique_violation
-_TWICE = "23505"
-_TWICE_ON_SQLITE = re.compile(r"UNIQUE constraint failed: \w+\.id$")
-_OF_ID = re.compile(r"Key \(id\)=\(\d+\) ")
+_UNIQUE_VIOLATION = "23505"
+_SAME_ID_ON_SQLITE = re.compile(r"UNIQUE constraint failed: \w+\.id$")
+_KEY_IS_ID = re.compile(r"Key \(id\)=\(\d+\) ")
 
 NAMED = 3
 """Differences that are named; of more the number is told."""
@@ -50,11 +49,15 @@ _NOT_OURS_ON_SQLITE = re.compile(
 
 def is_altered(error: BaseException) -> bool:
     """Whether an error says that tables are others than Keyrack made, or that a write was taken and not done."""
-    return is_write_lost(error) or is_lacking(error) or _is_numbered_before(error)
+    return is_write_lost(error) or is_lacking(error) or _is_id_in_use(error)
 
 
 def is_write_lost(error: BaseException) -> bool:
-    """Whether a write that must write one row wrote none: it divides by how many, and a rule is refused in it."""
+    """Whether a write that must write one row wrote none.
+
+    On PostgreSQL such a statement divides by the number of rows it wrote (prepared.py), so that it fails with
+    division_by_zero for none; where a rule would rewrite it the server refuses it as a whole.
+    """
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
@@ -69,7 +72,7 @@ def words(error: BaseException) -> str:
         return WRITE_LOST
     cause = getattr(error, "orig", None) or error
     reason = str(cause).strip().partition("\n")[0]
-    return _NUMBERED_BEFORE.format(reason=reason) if _is_numbered_before(error) else in_words([reason])
+    return _ID_IN_USE.format(reason=reason) if _is_id_in_use(error) else in_words([reason])
 
 
 def in_words(differing: Sequence[str]) -> str:
@@ -86,14 +89,14 @@ def is_there_already(error: BaseException) -> bool:
     return getattr(cause, "sqlstate", None) in _THERE
 
 
-def _is_numbered_before(error: BaseException) -> bool:
-    """Whether a new row was given the id of another one. No caller names the number of what he makes."""
+def _is_id_in_use(error: BaseException) -> bool:
+    """Whether the database gave a new row an id that another row has; no caller chooses one himself."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.IntegrityError):
-        return _TWICE_ON_SQLITE.search(str(cause)) is not None
-    if getattr(cause, "sqlstate", None) != _TWICE:
+        return _SAME_ID_ON_SQLITE.search(str(cause)) is not None
+    if getattr(cause, "sqlstate", None) != _UNIQUE_VIOLATION:
         return False
-    return _OF_ID.match(str(getattr(getattr(cause, "diag", None), "message_detail", None) or "")) is not None
+    return _KEY_IS_ID.match(str(getattr(getattr(cause, "diag", None), "message_detail", None) or "")) is not None
 
 
 def is_lacking(error: BaseException) -> bool:

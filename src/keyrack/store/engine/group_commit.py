@@ -29,20 +29,20 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
-from keyrack.store.sealing.together import Gathering
+from keyrack.store.sealing.gathering import Gathering
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
-"""After so long nobody joins any more, so that the first one is not kept waiting by the last; whose question was
-answered by then does, as making him is all that is left to do.
+"""After so long nobody joins any more, so that the last does not keep the first waiting. An exception is whose first
+question is answered already: only his command is left to be run.
 """
 SENT_EACH = 4
-"""After so many commands what they told is sent, so that the server works while the next ones are made."""
+"""After so many commands their statements are sent, so that the server works on them while the next commands run."""
 _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
 
 class Foresight(Protocol):
-    """What a command asks before all else, so that it may be asked ahead, with what others ask who come with it."""
+    """The first question of a command, by itself, so that those of several commands can be asked ahead in one go."""
 
     def look(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting for the answer."""
@@ -58,7 +58,7 @@ class Foresight(Protocol):
 
 
 class QueuedCommand:
-    """A command that a fiber wants made, and what comes of it."""
+    """A command that a fiber waits for, and its result."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class QueuedCommand:
         self.context = contextvars.copy_context()
         self.came = fibers.signal()
         self.leads = False
-        """Whether it is the one that makes what the others want too."""
+        """Whether its fiber runs the commands of the others too."""
         self.again = False
-        """Whether nothing of it was kept for a reason that may be another one's: it is to be made by itself."""
+        """Whether nothing of it was kept, perhaps because of another command: it is to be run again, by itself."""
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -84,10 +84,10 @@ class _Lost(Exception):
 
 
 class GroupCommit:
-    """One transaction of some of them."""
+    """One transaction, in which the commands of several fibers are run."""
 
     def __init__(self, pool: Pool, turn: int, first: QueuedCommand, queue: deque[QueuedCommand]) -> None:
-        """queue: of those who may join."""
+        """queue: the commands that may still join."""
         self._pool, self._turn = pool, turn
         self._queue = queue
         self.members = [first]
@@ -96,7 +96,7 @@ class GroupCommit:
         self.recorded: dict[int, int] = {}
 
     def go(self) -> None:
-        """Make what all want; what came of it, and of whom, stands in members."""
+        """Run the commands of all members; the result or error of each is then in its member."""
         try:
             self.recorded = answer(self._commit_all, again=False)
         except _Lost:
@@ -145,15 +145,15 @@ class GroupCommit:
         return announced
 
     def _look_ahead(self, conn: Connection) -> None:
-        """Have asked what those who may still join ask first."""
+        """Ask the first questions of those that may still join."""
         for queued in islice(self._queue, MOST_TOGETHER - len(self.members)):
             if queued.foresight is not None and queued not in self._looking:
                 held_servers.write(conn)  # or the answer would be older than what it follows
                 queued.foresight.look(conn)
                 self._looking[queued] = True
 
-    def _foretold(self, wrote: QueuedCommand) -> None:
-        """One wrote: who looked ahead takes account of it, or asks again."""
+    def _check_foresights(self, wrote: QueuedCommand) -> None:
+        """A command wrote: each of those that looked ahead takes account of that, or asks again."""
         for queued in self._looking:
             if queued.foresight is not None and (
                 wrote.foresight is None or not queued.foresight.follows(wrote.foresight)
@@ -162,7 +162,7 @@ class GroupCommit:
                 self._looking[queued] = False
 
     def _make(self, conn: Connection, queued: QueuedCommand, together: Gathering) -> set[int]:
-        """Make one so that it leaves all or nothing; what it announced."""
+        """Run one command so that it leaves all or nothing; answers what it announced."""
         transaction = conn.get_transaction()
         together.begin(holds=queued.foresight is not None, gathers=queued.gathers)
         before = self._wrote(conn)
@@ -183,7 +183,7 @@ class GroupCommit:
         wrote = self._wrote(conn) != before
         if queued.error is None:
             if wrote:
-                self._foretold(queued)
+                self._check_foresights(queued)
             return announced
         if wrote:
             # Nearly all that are refused wrote nothing until then: a savepoint for each that is not would be two

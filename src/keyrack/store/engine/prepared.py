@@ -108,10 +108,11 @@ _NOTHING: Any = object()  # is no value
 
 
 class Written(int):
-    """A number that stands in the statement itself, which is another one for each such number: for the few usual ones.
+    """A number that is written into the statement as a literal, not bound: each makes a statement of its own, so it is
+    for a few usual numbers only.
 
-    What a plan that PostgreSQL keeps does not know of a statement it guesses; of a limit, that it is a tenth of all
-    there is. Such a plan looks dear, so that the server plans at each call, which takes longer than a page does.
+    PostgreSQL's generic plan does not know a bound limit and guesses a tenth of all rows. That plan looks so costly
+    that the server makes a custom one at each call, which takes longer than a page does.
     """
 
     __slots__ = ()
@@ -199,7 +200,7 @@ class CompiledStatement:
 
 @dataclass(frozen=True, slots=True)
 class PendingRows:
-    """What comes of a statement that nobody waited for."""
+    """The rows of a statement that was sent and not waited for."""
 
     plan: CompiledStatement
     answer: Any
@@ -209,7 +210,7 @@ class PendingRows:
         return [self.plan.row(values) for values in self.answer.fetchall()]
 
     def wait(self, connection: Connection) -> list[Row]:
-        """All rows, at most once, within the transaction: what it failed by is raised as what is asked raises it."""
+        """As rows(), within the transaction; an error of the driver's is raised as SQLAlchemy's, as everywhere."""
         try:
             return self.rows()
         except connection.dialect.loaded_dbapi.Error as error:
@@ -272,7 +273,7 @@ class Statement:
         return int(_execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
 
     def tell(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
-        """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
+        """Run it once without waiting, as run_many does; its rows may be read later, also after the commit."""
         plan = self._plan(connection)
         return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
 
@@ -337,7 +338,7 @@ class Prepared(Generic[P]):
         return self._statement(given).run(connection, given)
 
     def tell(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> PendingRows:
-        """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
+        """Run it once without waiting, as run_many does; its rows may be read later, also after the commit."""
         given = self._given(args, kwargs)
         return self._statement(given).tell(connection, given)
 

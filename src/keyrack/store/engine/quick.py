@@ -23,7 +23,7 @@ class _Quick:
         self.info = whole.info
 
     def in_transaction(self) -> bool:
-        """It is."""
+        """True, as it is only used within one."""
         return True
 
     def __getattr__(self, name: str) -> Any:

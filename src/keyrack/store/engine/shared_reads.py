@@ -62,7 +62,7 @@ class LoneConnection:
 
     @property
     def connection(self) -> LoneConnection:
-        """The driver's own, of which it has what is needed."""
+        """Itself, in place of the driver's own connection, whose ask() it has."""
         return self
 
     dbapi_connection = connection
@@ -162,7 +162,7 @@ class SharedReads:
 
 
 def _name(sql: str, values: Mapping[str, Any]) -> Any:
-    """What two have in common that are the very same; another one for each where values cannot be compared so."""
+    """The same for two statements that are the very same; an object of its own where values cannot be hashed."""
     name = (sql, *values.values())
     try:
         hash(name)

@@ -1,7 +1,7 @@
 """Commands inside the transaction of the thread that writes to SQLite; must not know what they do.
 
 A command runs in a savepoint, on the writer's thread or on another one that the connection is lent to: a turn, whose
-commands may leave to its end what is written once for all of them (store/sealing/together.py).
+commands may leave to its end what is written once for all of them (store/sealing/gathering.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonge
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sealed
-from keyrack.store.sealing.together import Gathering, Left
+from keyrack.store.sealing.gathering import Gathering, Left
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]

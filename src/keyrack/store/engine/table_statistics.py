@@ -1,7 +1,7 @@
-"""Has PostgreSQL look at tables that grew since it last did, as its plans follow from that; must know no table.
+"""Has PostgreSQL ANALYZE tables that grew since it last did, as its plans follow from that; must know no table.
 
-A new database's plans are made for empty tables. Its own upkeep looks once a minute, and nowhere where somebody turned
-that off: until then a question for one key of a server reads all keys of that server.
+A new database's plans are made for empty tables. Its own autovacuum looks once a minute, or never where somebody turned
+it off: until then a question for one key of a server reads all keys of that server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAUSES = (1.5, 11.0)
 the last of it after ten seconds at rest.
 """
 
-# As the server's own upkeep has it, which is content with a tenth: whatever that does in time is not done here too.
+# As autovacuum has it, which acts at a tenth: a table that it analyzes in time is not analyzed here too.
 _GREW = """
     SELECT relname FROM pg_stat_user_tables
     WHERE schemaname = current_schema() AND n_mod_since_analyze > 50 + n_live_tup / 2
@@ -78,5 +78,5 @@ class TableStatistics:
                         if self._closing.is_set():
                             return
                         raw.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(name)))
-            except psycopg.Error as error:  # the server's own upkeep does it later
-                log.info("PostgreSQL was not had to look at tables that grew: %s", error)
+            except psycopg.Error as error:  # autovacuum does it later
+                log.info("Tables that grew could not be analyzed: %s", error)

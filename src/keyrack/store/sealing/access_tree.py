@@ -22,9 +22,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, delete, select
 
+from keyrack.store.chunks import chunks
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Prepared, Statement, among, placeholder, prepared
-from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredRow, Seals, seals_of
+from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredHow, AlteredRow, Seals, seals_of
 from keyrack.store.tables import access_tree
 
 Place = tuple[int, int]
@@ -75,17 +76,17 @@ _MODULUS = 2**256
 _NOTHING = b"\0"
 _MOST_FITTING = 50_000
 _PENDING = "keyrack tree changes"
-_KNOWN = "keyrack tree root"
+_ROOT_READ = "keyrack tree root"
 _BEGAN = "keyrack tree began"
 READS = "keyrack tree reads"
-_NOTED = "keyrack tree places"
+_PLACES = "keyrack tree places"
 AT_ONCE = 5_000
 
 
 def begin(connection: Connection, *, reads: bool) -> None:
     """Start a transaction or command afresh; reads: whether it can write nothing."""
     # At once, as SQLAlchemy finds the mapping anew each time.
-    connection.info.update({_PENDING: {}, _KNOWN: None, _BEGAN: time.monotonic(), READS: reads})
+    connection.info.update({_PENDING: {}, _ROOT_READ: None, _BEGAN: time.monotonic(), READS: reads})
 
 
 def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:
@@ -107,7 +108,7 @@ def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
     return None if row[tree[1]] is None else (tree[0], row[tree[1]])
 
 
-def _share(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
+def _summand(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
     """What a row adds to the sum of its place."""
     if table.name == "servers":
         text = f"server {row['id']} {row['workspace_id']} {row['host']}".encode()
@@ -132,11 +133,11 @@ def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, ne
     held, more = noted.get(place, (None, 0))
     if TREES[table.name][1] == "id" and (old is None or new is None):
         # Alone in its place: what was there before, nobody need know.
-        noted[place] = (0 if new is None else _share(seals, table, new), 0)
+        noted[place] = (0 if new is None else _summand(seals, table, new), 0)
         return
     if old is None or seals.holds(table, old):
-        more += _share(seals, table, new) if new is not None else 0
-        more -= _share(seals, table, old) if old is not None else 0
+        more += _summand(seals, table, new) if new is not None else 0
+        more -= _summand(seals, table, old) if old is not None else 0
     noted[place] = (held, more)
 
 
@@ -145,7 +146,7 @@ def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, An
     if (place := place_of(table, row)) is not None:
         seals = seals_of(connection)
         rows = rows_at(table).rows(connection, place[1])
-        pending(connection)[place] = (sum(_share(seals, table, one) for one in rows if seals.holds(table, one)), 0)
+        pending(connection)[place] = (sum(_summand(seals, table, one) for one in rows if seals.holds(table, one)), 0)
 
 
 def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
@@ -156,14 +157,14 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
     contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *_path(place)])}
-    connection.info[_KNOWN] = _checked(connection, contents.pop(ROOT, None))
+    connection.info[_ROOT_READ] = _checked(connection, contents.pop(ROOT, None))
     _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
 
 
 def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: Place) -> bool:
-    known = root(connection)
-    slot = None if known is None else slot_of(connection, known, place)
+    root = read_root(connection)
+    slot = None if root is None else slot_of(connection, root, place)
     if slot is None:
         return False
     seals = seals_of(connection)
@@ -180,10 +181,10 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
             seals.seen.fitting[place] = kept
     if (row["id"] if table.name == "servers" else row[SEAL]) not in kept[1]:
         return False
-    account: Account | None = connection.info.get(_NOTED)
-    if account is not None:
-        account.root = known
-        account.places.append((place, slot))
+    collected: FittingPlaces | None = connection.info.get(_PLACES)
+    if collected is not None:
+        collected.root = root
+        collected.places.append((place, slot))
     return True
 
 
@@ -194,11 +195,11 @@ def _fitting(
     seals = seals_of(connection)
     if TREES[table.name][1] == "id":
         fact = row["id"] if table.name == "servers" else row[SEAL]
-        return frozenset((fact,)) if _share(seals, table, row) == total else frozenset()
+        return frozenset((fact,)) if _summand(seals, table, row) == total else frozenset()
     rows = rows_at(table).rows(connection, place[1])
     holding = [other for other in rows if seals.holds(table, other)]
     for some in (rows, holding):
-        if sum(_share(seals, table, other) for other in some) % _MODULUS == total:
+        if sum(_summand(seals, table, other) for other in some) % _MODULUS == total:
             return frozenset(other[SEAL] for other in holding)
     return frozenset()
 
@@ -211,7 +212,7 @@ def rows_at(table: Table) -> Prepared[[int]]:
 
 
 @dataclass(slots=True)
-class Account:
+class FittingPlaces:
     """Places that fitted, each with what it held, and a root above them that was true."""
 
     root: bytes | None = None
@@ -219,54 +220,54 @@ class Account:
 
 
 @contextmanager
-def noting(connection: Connection) -> Iterator[Account]:
-    """Within this, keep an account of the places that fitted."""
+def collecting_places(connection: Connection) -> Iterator[FittingPlaces]:
+    """Within this, keep which places fitted."""
     info = connection.info  # which a connection that broke has no more
-    account = info[_NOTED] = Account()
+    collected = info[_PLACES] = FittingPlaces()
     try:
-        yield account
+        yield collected
     finally:
-        info.pop(_NOTED, None)
+        info.pop(_PLACES, None)
 
 
-def as_noted(connection: Connection, account: Account) -> bool:
-    """Whether all those places hold still what they held."""
-    if not account.places:
+def still_fit(connection: Connection, collected: FittingPlaces) -> bool:
+    """Whether all these places hold still what they held."""
+    if not collected.places:
         return True
-    known = root(connection)
-    if known == account.root:
-        return known is not None
-    if known is None or any(slot_of(connection, known, place) != slot for place, slot in account.places):
+    root = read_root(connection)
+    if root == collected.root:
+        return root is not None
+    if root is None or any(slot_of(connection, root, place) != slot for place, slot in collected.places):
         return False
-    account.root = known
+    collected.root = root
     return True
 
 
-def root(connection: Connection) -> bytes | None:
-    """The root as of this transaction, the same for the same facts; None where there is none that holds."""
-    known: bytes | None = connection.info.get(_KNOWN)
-    if known is None:
+def read_root(connection: Connection) -> bytes | None:
+    """The root as of this transaction, read once; the same for the same facts. None where there is none that holds."""
+    root: bytes | None = connection.info.get(_ROOT_READ)
+    if root is None:
         rows = _nodes.rows(connection, [ROOT])
-        known = connection.info[_KNOWN] = _checked(connection, rows[0]["content"] if rows else None)
-    return known
+        root = connection.info[_ROOT_READ] = _checked(connection, rows[0]["content"] if rows else None)
+    return root
 
 
-def know(connection: Connection, raw: Any) -> None:
+def take_root(connection: Connection, raw: Any) -> None:
     """Take the root from a question that read it beside its rows, so that nothing more need be asked."""
-    if connection.info.get(_KNOWN) is None:
-        connection.info[_KNOWN] = _checked(connection, raw)
+    if connection.info.get(_ROOT_READ) is None:
+        connection.info[_ROOT_READ] = _checked(connection, raw)
 
 
-def known(connection: Connection) -> bytes | None:
+def root_so_far(connection: Connection) -> bytes | None:
     """The root that this transaction read so far, None where it read none that holds."""
-    found: bytes | None = connection.info.get(_KNOWN)
+    found: bytes | None = connection.info.get(_ROOT_READ)
     return found
 
 
-def know_again(connection: Connection, root: bytes | None) -> None:
+def take_checked_root(connection: Connection, root: bytes | None) -> None:
     """Take a root that another transaction of this connection found to hold, where nothing was written since."""
-    if root is not None and connection.info.get(_KNOWN) is None:
-        connection.info[_KNOWN] = root
+    if root is not None and connection.info.get(_ROOT_READ) is None:
+        connection.info[_ROOT_READ] = root
 
 
 root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).scalar_subquery()
@@ -275,15 +276,15 @@ root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).sca
 
 def counter(connection: Connection) -> int:
     """How often what the tree counts was changed; 0 where there is no root that holds."""
-    known = root(connection)
-    return 0 if known is None else int.from_bytes(known[:_COUNTER], "big")
+    root = read_root(connection)
+    return 0 if root is None else int.from_bytes(root[:_COUNTER], "big")
 
 
 def _checked(connection: Connection, raw: Any) -> bytes | None:
     seals = seals_of(connection)
     seen = seals.seen
     if not isinstance(raw, bytes) or not (raw == seen.root or _holds(seals, raw)):
-        seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, incomplete=True))
+        seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.INCOMPLETE))
         return None
     seen.root = raw
     count = int.from_bytes(raw[:_COUNTER], "big")
@@ -293,7 +294,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
         # Fewer than were known before this transaction began: all of it was put back together, which a restore does
         # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
         if count < newest and since < began:
-            seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, older=True))
+            seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.OLDER))
         if count > newest or since < began:
             seen.newest = (count, time.monotonic())
     return raw
@@ -314,12 +315,12 @@ def _node(tree: int, level: int, number: int) -> int:
     return tree << 48 | level << 40 | number
 
 
-def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
+def slot_of(connection: Connection, root: bytes, place: Place) -> bytes | None:
     """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
     seals, (tree, index) = seals_of(connection), place
     nodes = seals.seen.nodes
     path = _path(place)
-    link = _part(known, tree - 1, _LINK, _COUNTER, len(known) - _SEAL_BYTES)
+    link = _part(root, tree - 1, _LINK, _COUNTER, len(root) - _SEAL_BYTES)
     for level, node in zip(range(_LEVELS, 0, -1), path, strict=True):
         if not link.strip(_NOTHING):
             return b""
@@ -329,7 +330,7 @@ def slot_of(connection: Connection, known: bytes, place: Place) -> bytes | None:
             read = {row["id"]: row["content"] for row in _nodes.rows(connection, below)}
             entry = _remember(seals, read).get(node)
             if entry is None or entry[0] != link:
-                seals.note_altered(AlteredRow(access_tree.name, (node,), {}, incomplete=True))
+                seals.note_altered(AlteredRow(access_tree.name, (node,), {}, AlteredHow.INCOMPLETE))
                 return None
         link = _part(entry[1], index >> (_BITS * (level - 1)) & 63, _WIDTH if level == 1 else _LINK)
     return link if link.strip(_NOTHING) else b""
@@ -395,13 +396,12 @@ def settle(connection: Connection) -> None:
         _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(_path(place) for place in noted)))
     read: dict[int, bytes] = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
+    for some in chunks(wanted, AT_ONCE):
         read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
-    known = _checked(connection, read.pop(ROOT, None))
-    if known is not None:
-        _write(connection, _Edit(seals_of(connection), known, read), noted)
-    connection.info[_KNOWN] = None
+    root = _checked(connection, read.pop(ROOT, None))
+    if root is not None:
+        _write(connection, _Edit(seals_of(connection), root, read), noted)
+    connection.info[_ROOT_READ] = None
 
 
 def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int | None, int]]) -> None:
@@ -417,10 +417,10 @@ def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int 
 class _Edit:
     """The nodes that a command changes, and those above them."""
 
-    def __init__(self, seals: Seals, known: bytes, read: Mapping[int, bytes]) -> None:
+    def __init__(self, seals: Seals, root: bytes, read: Mapping[int, bytes]) -> None:
         self.seals = seals
-        self._root = bytearray(known[:-_SEAL_BYTES])
-        self._count = int.from_bytes(known[:_COUNTER], "big") + 1
+        self._root = bytearray(root[:-_SEAL_BYTES])
+        self._count = int.from_bytes(root[:_COUNTER], "big") + 1
         self._read = read
         self._true: dict[int, bytearray | None] = {}
         self.linked: dict[int, tuple[bytes, bytes]] = {}
@@ -500,10 +500,10 @@ def start(connection: Connection, count: int = 0) -> None:
     connection.execute(delete(access_tree))
     content = _sealed_root(seals_of(connection), count.to_bytes(_COUNTER, "big"))
     _writing(connection.dialect.name).run(connection, {"id": ROOT, "content": content})
-    connection.info[_KNOWN] = None
+    connection.info[_ROOT_READ] = None
 
 
-def is_there(connection: Connection) -> bool:
+def has_root(connection: Connection) -> bool:
     """Whether there is a root that holds; whatever is found, nobody is told."""
     rows = _nodes.rows(connection, [ROOT])
     return bool(rows) and _holds(seals_of(connection), rows[0]["content"])
@@ -516,8 +516,8 @@ def highest(connection: Connection) -> int:
 
 def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
     """The nodes that others changed or deleted: the table each is of, "" for the root, and its id."""
-    known = root(connection)
-    if known is None:
+    root = read_root(connection)
+    if root is None:
         return [("", ROOT)]
     seals = seals_of(connection)
     links: dict[int, bytes] = {}
@@ -527,7 +527,7 @@ def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
             links[node] = _link(seals, node, content)
             if node >> 40 & 255 > 1:
                 above.append((node, content))
-    wanted = _links_below(ROOT, known)
+    wanted = _links_below(ROOT, root)
     for node, content in above:
         wanted.update(_links_below(node, content))
     named = {tree: name for name, (tree, _) in TREES.items()}
@@ -556,7 +556,7 @@ def look_below(connection: Connection, node: int, content: bytes) -> None:
     nothing = bytes(_LINK)
     for below, link in links.items():
         if (link or nothing) != read.get(below, nothing):
-            seals.note_altered(AlteredRow(access_tree.name, (below,), {}, incomplete=True))
+            seals.note_altered(AlteredRow(access_tree.name, (below,), {}, AlteredHow.INCOMPLETE))
 
 
 def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:
@@ -572,10 +572,10 @@ def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> b
     """Whether all rows are there that a place counts; slot: what it holds."""
     seals = seals_of(connection)
     total = _sum(seals, (TREES[table.name][0], index), slot)
-    if sum(_share(seals, table, row) for row in _seals_at(table).rows(connection, index)) % _MODULUS == total:
+    if sum(_summand(seals, table, row) for row in _seals_at(table).rows(connection, index)) % _MODULUS == total:
         return True
     holding = (row for row in rows_at(table).rows(connection, index) if seals.holds(table, row))
-    return sum(_share(seals, table, row) for row in holding) % _MODULUS == total
+    return sum(_summand(seals, table, row) for row in holding) % _MODULUS == total
 
 
 @cache
@@ -587,8 +587,8 @@ def _seals_at(table: Table) -> Prepared[[int]]:
 def places_held(connection: Connection, table: Table) -> Iterable[int]:
     """The indexes of a table's places that hold something, in their order, as far as the nodes above them fit."""
     tree = TREES[table.name][0]
-    known = root(connection)
-    if known is None:
+    root = read_root(connection)
+    if root is None:
         return
     first = _node(tree, 1, 0)
     of_tree = access_tree.c.id.between(first, first + 2**40 - 1)
@@ -596,5 +596,5 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     for node, content in connection.execute(nodes).all():
         base = (node - first) << _BITS
         for number in range(-(-len(content) // _WIDTH)):
-            if any(_part(content, number, _WIDTH)) and slot_of(connection, known, (tree, base + number)):
+            if any(_part(content, number, _WIDTH)) and slot_of(connection, root, (tree, base + number)):
                 yield base + number

@@ -1,9 +1,9 @@
-"""Rows of servers that several commands of one transaction raise one after another, written and sealed once; must know
-no command.
+"""Defers writing the rows of servers that several commands of one transaction change one after another, so that each is
+sealed and written once; must know no command.
 
-Each key that is entered raises its server's revision, and changes the sum of its rows. Where the next command knows the
-row from the one before it, and asks for no other, only the last state need be written. Whoever lets commands hold rows
-says before each whether it may, and has them written at the end; else each is written at once, as ever.
+Each key that is entered raises its server's revision, and changes the sum of its rows. Where the next command takes the
+row from the one before it, and reads no other from the database, only the last state need be written. Whoever runs the
+commands says before each whether it may hold rows, and has them written at the end; else each is written at once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ _HELD = "keyrack held servers"
 
 
 @dataclass(frozen=True, slots=True)
-class _Raised:
+class _HeldRow:
     before: Row
+    """As it stands in the database."""
     row: Row
     """What it is to be; its sum and seal are made as it is written."""
     columns: tuple[str, ...]
     added: int
+    """What was counted of the server's rows meanwhile (sums.py)."""
 
 
 @dataclass(slots=True)
 class _Held:
     may: bool = False
-    rows: dict[int, _Raised] = field(default_factory=dict)
+    """Whether the command under way may hold rows."""
+    rows: dict[int, _HeldRow] = field(default_factory=dict)
     written: int = 0
 
 
@@ -48,13 +51,13 @@ def holding(connection: Connection) -> Iterator[None]:
         info.pop(_HELD, None)
 
 
-def let(connection: Connection, may: bool) -> None:
-    """Whether the next command may hold rows, and asks of servers by what it looked ahead or after write(); for another
-    one all are written.
+def begin_command(connection: Connection, *, may_hold: bool) -> None:
+    """Before each command. may_hold: it reads servers' rows only by a question that was asked ahead, or after write();
+    for one that reads others all that is held is written first.
     """
     held: _Held = connection.info[_HELD]
-    held.may = may
-    if not may:
+    held.may = may_hold
+    if not may_hold:
         write(connection)
 
 
@@ -67,22 +70,22 @@ def may_hold(connection: Connection) -> bool:
 def hold(connection: Connection, before: Row, values: Mapping[str, Any]) -> None:
     """Set columns of a server later, with what was counted of its rows; before: as it was read, locked, or as held."""
     number, rows = before["id"], connection.info[_HELD].rows
-    last: _Raised | None = rows.get(number)
+    last: _HeldRow | None = rows.get(number)
     if last is not None and last.row["revision"] != before["revision"]:
         raise RuntimeError("A server's row was held, and read without it.")
     added = sums.taken(connection, number)
     # As new ones each time, so that what is held now can be held again (as_held).
     if last is None:
-        rows[number] = _Raised(before, Row({**before, **values}), tuple(values), added)
+        rows[number] = _HeldRow(before, Row({**before, **values}), tuple(values), added)
     else:
-        rows[number] = _Raised(last.before, Row({**last.row, **values}), last.columns, last.added + added)
+        rows[number] = _HeldRow(last.before, Row({**last.row, **values}), last.columns, last.added + added)
 
 
 def held(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
     """A server's row as it is held; this very object has its seal once it is written, unless it was held anew."""
     held: _Held | None = connection.info.get(_HELD)
-    raised = None if held is None else held.rows.get(server_id)
-    return None if raised is None else raised.row
+    found = None if held is None else held.rows.get(server_id)
+    return None if found is None else found.row
 
 
 def as_held(connection: Connection) -> Mapping[int, Any]:
@@ -102,11 +105,11 @@ def write(connection: Connection) -> None:
         return
     rows, held.rows = held.rows, {}
     held.written += len(rows)
-    for number, raised in rows.items():
-        sums.put_back(connection, number, raised.added)
+    for number, one in rows.items():
+        sums.put_back(connection, number, one.added)
     written = sealed_sets.change_servers(
         connection,
-        [raised.before for _, raised in sorted(rows.items())],
+        [one.before for _, one in sorted(rows.items())],
         lambda old: {name: rows[old["id"]].row[name] for name in rows[old["id"]].columns},
     )
     for row in written:

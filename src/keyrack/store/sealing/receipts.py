@@ -11,14 +11,14 @@ all of a host at once show by its server's row, which has under its seal that th
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
 from keyrack.store.sealing import sealed
-from keyrack.store.sealing.seals import AlteredRow, Seals, seals_of
+from keyrack.store.sealing.seals import AlteredHow, AlteredRow, Seals, seals_of
 from keyrack.store.tables import servers
 from keyrack.store.tables.columns import as_microseconds
 
@@ -117,9 +117,9 @@ def place(row: Mapping[str, Any]) -> Until:
     return row["revision"], row.get("fingerprint", "")
 
 
-def _same(code: Any, reckon: Any) -> bool:
+def _same(code: Any, compute: Callable[[], bytes]) -> bool:
     try:
-        return isinstance(code, bytes) and hmac.compare_digest(code, reckon())
+        return isinstance(code, bytes) and hmac.compare_digest(code, compute())
     except (TypeError, ValueError, OverflowError, AttributeError):
         return False  # what no column of ours can hold was not written by us
 
@@ -128,7 +128,7 @@ def note(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Remember a row whose receipt others entered, changed or took away."""
     values = {name: row[name] for name in (column.name for column in table.c) if name in row}
     key = tuple(row[column.name] for column in table.primary_key)
-    seals_of(connection).note_altered(AlteredRow(table.name, key, values, receipt=True))
+    seals_of(connection).note_altered(AlteredRow(table.name, key, values, AlteredHow.FALSE_RECEIPT))
 
 
 def seal_older(connection: Connection, table: Table, row: Mapping[str, Any]) -> bytes | None:

@@ -21,6 +21,7 @@ from keyrack.store.sealing.seals import OF_SERVER as OF_SERVER
 from keyrack.store.sealing.seals import SEAL as SEAL
 from keyrack.store.sealing.seals import TABLES as TABLES
 from keyrack.store.sealing.seals import VOLATILE as VOLATILE
+from keyrack.store.sealing.seals import AlteredHow as AlteredHow
 from keyrack.store.sealing.seals import AlteredRow as AlteredRow
 from keyrack.store.sealing.seals import Seals as Seals
 from keyrack.store.sealing.seals import attach as attach
@@ -95,7 +96,7 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
         return False
     if _is_newest(connection, table, values):
         return True
-    seals.note_altered(broken(table, part(row, table, prefix), older=True))
+    seals.note_altered(broken(table, part(row, table, prefix), AlteredHow.OLDER))
     return False
 
 

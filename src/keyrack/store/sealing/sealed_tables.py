@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String, Table, select, tuple_
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import access_tree, receipts, sealed
 from keyrack.store.tables import access_tree as tree
@@ -116,8 +117,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
-    for start in range(0, len(held), MOST_NAMED):
-        some = held[start : start + MOST_NAMED]
+    for some in chunks(held, MOST_NAMED):
         there = set(connection.execute(select(column).where(column.in_(some))).scalars())
         yield from ((index, index in there and not _lacks_some(connection, table, index)) for index in some)
 
@@ -138,16 +138,16 @@ def is_missed(connection: Connection, table: Table, index: int) -> bool:
     """Whether what was counted there is more than nothing, so that a row which is not there was deleted by others; also
     where that cannot be told. index: as access_tree.TREES has it.
     """
-    known = access_tree.root(connection)
-    return known is None or access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index)) != b""
+    root = access_tree.read_root(connection)
+    return root is None or access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index)) != b""
 
 
 def is_complete(connection: Connection, table: Table, index: int) -> bool:
     """Whether all rows are there that were counted at a place that several share; where others deleted one that is
     remembered, so that an alarm names it. index: as access_tree.TREES has it.
     """
-    known = access_tree.root(connection)
-    slot = None if known is None else access_tree.slot_of(connection, known, (access_tree.TREES[table.name][0], index))
+    root = access_tree.read_root(connection)
+    slot = None if root is None else access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index))
     if slot is None:
         return False
     whole = access_tree.is_whole(connection, table, index, slot)
@@ -160,11 +160,11 @@ def look_on(connection: Connection, after: int, limit: int) -> int | None:
     """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
     remembered so that an alarm names it. Answers the last one, None where no more are there.
     """
-    known = access_tree.root(connection)
-    if known is None:
+    root = access_tree.read_root(connection)
+    if root is None:
         return None
     if after == access_tree.ROOT:
-        access_tree.look_below(connection, after, known)
+        access_tree.look_below(connection, after, root)
     nodes = _next_nodes.rows(connection, after, limit)
     for node in nodes:
         content = bytes(node["content"])
@@ -198,7 +198,8 @@ def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int,
 def _note_missing(connection: Connection, table: Table, index: int) -> None:
     key = (index, *("*" for _ in list(table.primary_key)[1:]))
     named = {access_tree.TREES[table.name][1]: index}
-    sealed.seals_of(connection).note_altered(sealed.AlteredRow(table.name, key, named, missing=True))
+    missing = sealed.AlteredRow(table.name, key, named, sealed.AlteredHow.MISSING)
+    sealed.seals_of(connection).note_altered(missing)
 
 
 def _table_of(number: int) -> Table | None:

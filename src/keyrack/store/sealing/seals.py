@@ -11,11 +11,12 @@ import hmac
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
-from keyrack.store.sealing.plain import as_digits, encode_typed
+from keyrack.store.sealing.canonical_json import as_hex, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
     access_requests,
@@ -98,20 +99,29 @@ MOST_NODES = 8_192
 MOST_FOUND = 1000
 
 
+class AlteredHow(StrEnum):
+    """How a row is not as Keyrack wrote it; the values are kept in the events of alarms."""
+
+    CHANGED = "changed"
+    """Its seal does not hold."""
+    OLDER = "older"
+    """Its seal holds, and it is not the newest that was written of it."""
+    MISSING = "missing"
+    """Others deleted it."""
+    INCOMPLETE = "incomplete"
+    """Its seal holds, and what belongs to it was deleted or put back."""
+    FALSE_RECEIPT = "receipt"
+    """Keyrack did not write what a host is said to have acknowledged there."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlteredRow:
-    """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
-    what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it; receipt:
-    what a host is said to have acknowledged there was not written by Keyrack.
-    """
+    """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now."""
 
     table: str
     key: tuple[Any, ...]
     values: Mapping[str, Any]
-    incomplete: bool = False
-    older: bool = False
-    missing: bool = False
-    receipt: bool = False
+    how: AlteredHow
 
     @property
     def name(self) -> str:
@@ -201,14 +211,14 @@ class Seals:
         for made_by, kept in self._kept_of_table.get(table, ()):
             kept.pop(made_by.name_in_table(row), None)
 
-    def note_altered(self, broken: AlteredRow) -> None:
-        """Remember a broken row until somebody takes it."""
+    def note_altered(self, altered: AlteredRow) -> None:
+        """Remember an altered row until somebody takes it."""
         with self._lock:
             if len(self.unreported) < MOST_FOUND:
-                self.unreported[broken.name] = broken
+                self.unreported[altered.name] = altered
 
-    def take(self) -> tuple[AlteredRow, ...]:
-        """The broken rows that were found since the last time."""
+    def take_unreported(self) -> tuple[AlteredRow, ...]:
+        """The altered rows that were found since the last time."""
         if not self.unreported:
             return ()
         with self._lock:
@@ -235,14 +245,14 @@ def seals_of(connection: Connection) -> Seals:
     return seals
 
 
-def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> AlteredRow:
-    """The record of a row that does not hold, or is an older one."""
-    return AlteredRow(table.name, key_of(table, values), dict(values), older=older)
+def broken(table: Table, values: Mapping[str, Any], how: AlteredHow = AlteredHow.CHANGED) -> AlteredRow:
+    """The record of a row that is not as Keyrack wrote it."""
+    return AlteredRow(table.name, key_of(table, values), dict(values), how)
 
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Remember that rows that belong to this one were deleted or put back by others."""
-    seals_of(connection).note_altered(AlteredRow(table.name, key_of(table, values), dict(values), incomplete=True))
+    seals_of(connection).note_altered(broken(table, values, AlteredHow.INCOMPLETE))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:
@@ -277,7 +287,7 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
     """What a column's value goes through: what is true or false is a number in SQLite, times and bytes have no JSON."""
-    kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_digits))
+    kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_hex))
     return next((sealed_as for kind, sealed_as in kinds if isinstance(column.type, kind)), None)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select, update
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.sealing import access_tree
@@ -30,7 +31,7 @@ _MOST_SUMMANDS = 100_000  # some 230 bytes each
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
-_RAISED = "keyrack servers"
+_WRITTEN = "keyrack written servers"
 
 
 def begin_counting(
@@ -39,7 +40,7 @@ def begin_counting(
     """Start a command's counts afresh; noted: what commands before it left to be counted in the tree."""
     info = connection.info
     info[_PENDING] = {}
-    info[_RAISED] = {}
+    info[_WRITTEN] = {}
     access_tree.begin(connection, reads=False)
     if noted:
         access_tree.put_pending(info, noted)
@@ -54,7 +55,7 @@ def counting(connection: Connection) -> Iterator[None]:
         yield
     except BaseException:
         info[_PENDING] = before
-        info[_RAISED] = {}
+        info[_WRITTEN] = {}
         access_tree.put_pending(info, noted)
         raise
 
@@ -70,12 +71,11 @@ def settle_servers(connection: Connection) -> None:
     """The same for the sums alone."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
-    written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
     concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
-    for start in range(0, len(concerned), AT_ONCE):
-        some = concerned[start : start + AT_ONCE]
+    for some in chunks(concerned, AT_ONCE):
         rows = {number: written[number] for number in some if number in written}
         if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
@@ -127,13 +127,13 @@ def put_back(connection: Connection, server_id: int, added: int) -> None:
 
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
     """Servers as this command wrote them: they need not be read again for what is counted later."""
-    connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
+    connection.info.setdefault(_WRITTEN, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
 def last_written(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
     """A server as this command wrote it, None where it did not, or not whole."""
-    raised: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
-    return raised.get(server_id)
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
+    return written.get(server_id)
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -161,7 +161,7 @@ def sum_anew(connection: Connection, server_id: int) -> bytes:
     held = _hidden(seals_of(connection), server_id, _total(connection, server_id, holding=True))
     table = metadata.tables["servers"]
     connection.execute(update(table).where(table.c.id == server_id).values(rows_sum=held))
-    connection.info[_RAISED] = {}
+    connection.info[_WRITTEN] = {}
     return held
 
 
@@ -186,11 +186,11 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
         table = metadata.tables[name]
         if holding:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
-                total += _adds(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
+                total += _summand(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
         else:
             plan, rows = _seals_of_server(table).raw(connection, server_id)
             at = plan.names.index(SEAL)
-            total += sum([_adds(seals, values[at]) for values in rows])
+            total += sum([_summand(seals, values[at]) for values in rows])
     return total
 
 
@@ -216,10 +216,10 @@ def count(
             continue
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
         # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
-        adds = _adds(seals_of(connection), row[SEAL], keep=False)
+        summand = _summand(seals_of(connection), row[SEAL], keep=False)
         if sign < 0 and not (seals_of(connection).holds(table, row) if held is None else held):
-            adds = _counted(connection, row["server_id"], adds, pending)
-        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
+            summand = _counted(connection, row["server_id"], summand, pending)
+        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * summand
 
 
 def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -231,16 +231,16 @@ def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
     seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
     for row in rows:
         if (server_id := row["server_id"]) is not None:
-            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL], keep=False)
+            pending[server_id] = pending.get(server_id, 0) + _summand(seals, row[SEAL], keep=False)
 
 
-def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
+def _counted(connection: Connection, server_id: int, summand: int, pending: Mapping[int, int]) -> int:
     """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
     table = metadata.tables["servers"]
     held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
     shown = None if held is None else _shown(seals_of(connection), server_id, held)
     left = _total(connection, server_id, holding=False)
-    return adds if shown is not None and (shown + pending.get(server_id, 0) - left - adds) % _MODULUS == 0 else 0
+    return summand if shown is not None and (shown + pending.get(server_id, 0) - left - summand) % _MODULUS == 0 else 0
 
 
 def hide_older(connection: Connection) -> int:
@@ -270,7 +270,7 @@ def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
     return (total % _MODULUS).to_bytes(32, "big")
 
 
-def _adds(seals: Seals, seal: Any, *, keep: bool = True) -> int:
+def _summand(seals: Seals, seal: Any, *, keep: bool = True) -> int:
     """What a row adds to the sum of its server; keep: it will be asked for again."""
     if not isinstance(seal, bytes) or not seal:
         return 0

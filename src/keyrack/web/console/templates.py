@@ -148,8 +148,13 @@ _WORDS = ((re.compile(r"\b([Ss])ystem users?\b"), "account"), (re.compile(r"\b([
 
 def in_console_words(message: str) -> str:
     """A refusal of the core's in the console's words: what APIs call a server and a system user people know as a host
-    and an account. What the person wrote stands there in quotes and stays as it is.
+    and an account. What the person wrote stands there in quotes and stays as it is, and so do commands, shown as code.
     """
+    found = next_steps.commands(message)
+    if found:
+        said = in_console_words(next_steps.sentence(message))
+        commands = Markup(" or ").join(Markup("<code>{}</code>").format(one) for one in found)
+        return Markup("{}. On the command line: {}").format(said, commands)
 
     def ours(words: str) -> str:
         for pattern, word in _WORDS:

@@ -34,10 +34,10 @@ class Gathering:
         self._places: Mapping[access_tree.Place, tuple[int | None, int]] = {}
 
     def begin(self, *, holds: bool, gathers: bool) -> None:
-        """Before a command. holds: it may hold rows of servers, as held_servers.let has it; gathers: it reads no node
-        of the tree by itself, so that what it changes there may be written with what others change.
+        """Before a command. holds: it may hold rows of servers, as held_servers.begin_command has it; gathers: it reads
+        no node of the tree by itself, so that what it changes there may be written with what others change.
         """
-        held_servers.let(self._connection, holds)
+        held_servers.begin_command(self._connection, may_hold=holds)
         if not gathers:
             self._count()
         self._gathers = gathers

@@ -1,6 +1,6 @@
-"""Calls of many callers that are answered by one piece of work on a thread; must decide nothing about a call.
+"""Calls of many callers answered in batches, each by one piece of work on a thread; must decide nothing about a call.
 
-What came while the last piece of work ran makes up the next one, so nobody ever waits for others to come. Callers take
+What came while the last batch was answered makes up the next one, so nobody ever waits for others to come. Callers take
 turns, so who asks often is no quicker than who asks once. All of it belongs to the event loop.
 """
 
@@ -23,7 +23,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Together(Generic[Q, A]):
+class Batches(Generic[Q, A]):
     """Answers questions in batches: one at a time, each on a thread."""
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Hosts that wait, held by their connections: a timer and a parsed head each, and no task; must decide nothing about a
-host, and answer no other question.
+"""Long polls of hosts, held by their connections while nothing is new: each has a timer, a parsed head and no task;
+must decide nothing about a host, and answer no other question.
 
 Thousands of hosts ask every half minute, and nearly always there is nothing new. So the very question of an agent that
 was known a moment ago (waiting.py) goes past everything that other requests go through. One that is woken is looked at
@@ -30,7 +30,7 @@ TOGETHER = 0.05
 """Seconds: waits that end within so many end together, at most so much later than asked. Were each answered by itself,
 most of its time would go into fetching anew what others have driven from the processor's caches meanwhile.
 """
-RESTED = "rested"
+WAS_HELD = "was_held"
 """Where a request's state keeps what was found of it while it was held: its server, and until when it may wait."""
 # As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
 _QUESTION = re.compile(
@@ -58,8 +58,8 @@ class ContactParts:
     slices: Slices
 
 
-class AtRest:
-    """Takes what can be held; of the event loop. note: told of each answer, by its status."""
+class HeldContacts:
+    """Takes the long polls that can be held; of the event loop. note: told of each answer, by its status."""
 
     def __init__(self, parts: ContactParts) -> None:
         self._parts = parts
@@ -216,7 +216,7 @@ class HeldContact:
 
     def _go_on(self) -> None:
         if (connection := self._end()) is not None:
-            connection.go_on({RESTED: (self._contact.server_id, self._deadline)})
+            connection.go_on({WAS_HELD: (self._contact.server_id, self._deadline)})
 
     def _woken(self, waiter: asyncio.Future[None]) -> None:
         if self._connection is None:
@@ -244,14 +244,14 @@ class HeldContact:
         finally:
             self._looks -= 1
         is_newest = self._waiter is waiter and waiter is not None and not waiter.done()
-        if answer is None or answer.standing is None:
+        if answer is None or answer.state is None:
             self._go_on()
             return
         self._parts.last_seen.saw(contact.server_id)
         if not answer.body:
             if is_newest:  # else another look is under way
-                known.note(contact, answer.standing)
+                known.note(contact, answer.state)
             return
         if is_newest:
-            known.note_run(contact, answer.standing)
+            known.note_run(contact, answer.state)
         self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)

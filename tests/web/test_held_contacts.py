@@ -18,7 +18,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import tokens
 from keyrack.model import Actor, Server
 from keyrack.web import agent_api
-from keyrack.web.at_rest import TOGETHER, HeldContact
+from keyrack.web.held_contacts import TOGETHER, HeldContact
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -68,7 +68,7 @@ class Host:
         self._socket.close()
 
 
-def rests(server: Server) -> bool:
+def is_held(server: Server) -> bool:
     """Whether a server's host is held by its connection, and no task does anything for it."""
     held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
     return bool(held) and not any(one._looks for one in held)
@@ -83,12 +83,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @contextmanager
-def resting(
+def held_host(
     service: Service, name: str, wait: int, *, large: bool = False
 ) -> Iterator[tuple[Host, Server, Actor, int]]:
-    """A host that was told its document, obeys it and waits at rest; and the revision that it obeys.
+    """A host that was told its document, obeys it and is held; and the revision that it obeys.
 
-    large: whose document is made by itself; it rests from its second question on.
+    large: whose document is made by itself; it is held from its second question on.
     """
     owner = tokens.authenticate(service.instance, "token-of-olga", address="192.0.2.1", channel="test")
     server = servers.create(service.instance, owner, name=name, address="192.0.2.1", tags=())
@@ -102,7 +102,7 @@ def resting(
         revision = json.loads(json.loads(body)["document"])["revision"]
         host.ask(f"revision={revision}&wait={wait}")
         if wait > 1 and not large:
-            wait_until(lambda: rests(server), "the host rests")
+            wait_until(lambda: is_held(server), "the host is held")
         yield host, server, owner, revision
     finally:
         host.close()
@@ -115,8 +115,8 @@ def add_key(service: Service, owner: Actor, server: Server, label: str) -> str:
     return " ".join(line.split()[:2])
 
 
-def test_who_rests_is_told_what_is_new_and_rests_again(service: Service) -> None:
-    with resting(service, "rests", 30) as (host, server, owner, _):
+def test_who_is_held_is_told_what_is_new_and_held_again(service: Service) -> None:
+    with held_host(service, "rests", 30) as (host, server, owner, _):
         for label in ("one", "two"):
             key = add_key(service, owner, server, label)
             status, headers, body = host.answer()
@@ -126,11 +126,11 @@ def test_who_rests_is_told_what_is_new_and_rests_again(service: Service) -> None
             document = json.loads(told["document"])
             assert key in [entry["key"] for entry in document["users"]["deploy"]]
             host.ask(f"revision={document['revision']}&lineage={document['lineage']}&wait=30")
-            wait_until(lambda: rests(server), "it rests again")
+            wait_until(lambda: is_held(server), "it is held again")
 
 
 def test_who_heard_of_nothing_is_told_so_in_time(service: Service) -> None:
-    with resting(service, "hears", 1) as (host, _, _, revision):
+    with held_host(service, "hears", 1) as (host, _, _, revision):
         status, headers, body = host.answer()
         assert (status, body) == (204, b"")
         assert {"x-request-id", "date"} <= set(headers)
@@ -142,7 +142,7 @@ def test_who_heard_of_nothing_is_told_so_in_time(service: Service) -> None:
 
 
 def test_waits_that_end_at_about_the_same_time_end_together(service: Service) -> None:
-    with resting(service, "together-1", 30) as (_, one, _, _), resting(service, "together-2", 30) as (_, other, _, _):
+    with held_host(service, "one", 30) as (_, one, _, _), held_host(service, "two", 30) as (_, other, _, _):
         held = [who for who in gc.get_objects() if isinstance(who, HeldContact)]
         ends = [who._timer.when() for who in held if who.server_id in (one.id, other.id)]
         steps = [end / TOGETHER for end in ends]
@@ -150,10 +150,19 @@ def test_waits_that_end_at_about_the_same_time_end_together(service: Service) ->
     assert all(abs(step - round(step)) < 0.05 for step in steps), "each end is one that others have, too"
 
 
+def test_of_what_a_host_asked_before_nothing_is_kept_while_it_is_held(service: Service) -> None:
+    with held_host(service, "keeps-nothing", 30) as (_, server, _, _):
+        held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
+        connections = [one._connection for one in held if one._connection is not None]
+        assert len(connections) == 1
+        for kept in ("scope", "cycle"):
+            assert getattr(connections[0], kept) is None
+
+
 def test_who_hangs_up_waits_no_more(service: Service) -> None:
-    with resting(service, "hangs-up", 30) as (_, server, _, _):
+    with held_host(service, "hangs-up", 30) as (_, server, _, _):
         pass
-    wait_until(lambda: not rests(server), "nobody waits")
+    wait_until(lambda: not is_held(server), "nobody waits")
 
 
 def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Service) -> None:
@@ -165,13 +174,13 @@ def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Serv
     stranger.ask("revision=0&wait=30")
     assert stranger.answer()[0] == 401
     stranger.close()
-    with resting(service, "comes-after", 0):
+    with held_host(service, "comes-after", 0):
         pass
 
 
-def test_a_document_that_is_large_is_told_at_rest_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_that_is_large_is_told_to_a_held_one_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_api, "LARGE_DOCUMENT", ALONE)
-    with resting(service, "large", 30, large=True) as (host, server, owner, _):
+    with held_host(service, "large", 30, large=True) as (host, server, owner, _):
         for label in ("one", "two", "three"):
             key = add_key(service, owner, server, label)
             status, _, body = host.answer()
@@ -181,11 +190,11 @@ def test_a_document_that_is_large_is_told_at_rest_too(service: Service, monkeypa
             host.ask(f"revision={document['revision']}&wait=30")
 
 
-def test_two_machines_that_number_alike_are_told_apart_at_rest(service: Service) -> None:
+def test_two_machines_that_number_alike_are_told_apart_while_held(service: Service) -> None:
     told: dict[str, Any] = {
         "Keyrack-Machine": "run=0123456789abcdef; boot=; machine=; keys=; starts=1; lane=follow; number={}; name=a"
     }
-    with resting(service, "alike", 1) as (host, _, _, revision):
+    with held_host(service, "alike", 1) as (host, _, _, revision):
         assert host.answer()[0] == 204
         for number, wanted in ((1, 204), (2, 204), (2, 409)):
             host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in told.items()})
@@ -193,15 +202,15 @@ def test_two_machines_that_number_alike_are_told_apart_at_rest(service: Service)
 
 
 def test_who_asks_again_without_waiting_for_the_answer_is_cut(service: Service) -> None:
-    with resting(service, "impatient", 30) as (host, _, _, revision):
+    with held_host(service, "impatient", 30) as (host, _, _, revision):
         host.ask(f"revision={revision}&wait=30")
         assert host.answer()[0] == 0
 
 
-def test_those_at_rest_are_let_go_when_the_service_stops(tmp_path: Path) -> None:
+def test_those_that_are_held_are_let_go_when_the_service_stops(tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", "")) as stopping:
         stopping.apply(TEAM)
-        with resting(stopping, "stops", 30) as (host, _, _, _):
+        with held_host(stopping, "stops", 30) as (host, _, _, _):
             stopping.let_go()
             began = time.monotonic()
             assert host.answer()[0] == 204

@@ -1,0 +1,79 @@
+"""Asks the database, and gives its last answer for a short while where it is away; must hold no rule."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from keyrack.store.database import DatabaseUnavailable
+
+T = TypeVar("T")
+
+# How long the database may take before it counts as away for this question.
+PATIENCE_SECONDS = 3.0
+SILENT_SECONDS = 2.0
+QUESTIONS_AT_ONCE = 8
+MOST_KNOWN = 20_000
+
+
+class Away(Exception):
+    """Neither the database nor a recent answer is at hand."""
+
+
+class StaleOnErrorCache:
+    """The database's answers, and for a short while those it gave before it went away.
+
+    A "no" replaces the "yes" before it. An answer is given again only while the database is away, and never
+    when it is older than `seconds`: that is the longest that a revocation can go unnoticed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix="git question")
+        self._silent_until = 0.0
+
+    async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
+        """The answer to a question, from the database if it can be had; raises Away, or what was raised there."""
+        asked_at = time.monotonic()
+        try:
+            answer = await self.ask_now(question)
+        except Away:
+            known = self._known.get(name)
+            if known is None or asked_at - known[0] > self._seconds:
+                raise
+            return known[1]  # type: ignore[no-any-return]
+        self._known[name] = (asked_at, answer)
+        self._known.move_to_end(name)
+        self._forget(asked_at)
+        return answer
+
+    def _forget(self, now: float) -> None:
+        """Let go of answers that are never given again, and of the oldest where there are too many."""
+        while self._known:
+            asked_at, _ = next(iter(self._known.values()))
+            if len(self._known) <= MOST_KNOWN and now - asked_at <= self._seconds:
+                return
+            self._known.popitem(last=False)
+
+    def close(self) -> None:
+        """Let go of the threads; those that wait for a database end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def ask_now(self, question: Callable[[], T]) -> T:
+        """The database's own answer; raises Away, or what was raised there."""
+        if time.monotonic() < self._silent_until:
+            raise Away
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, question)
+            return await asyncio.wait_for(future, PATIENCE_SECONDS)
+        except TimeoutError:
+            # Logins that come meanwhile must not each wait as long, or they would use up all that sshd allows.
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            raise Away from None
+        except DatabaseUnavailable:
+            raise Away from None
