@@ -3,11 +3,13 @@
     .venv/bin/python bench/day.py [HOSTS [MINUTES [CHANGES]]] [sqlite|postgresql]
 
 HOSTS (1,000 unless said) wait for their documents for MINUTES (20) while CHANGES (50) a second are made: a key is put
-on a host chosen by chance, listed, taken away again. Somebody signs in with a password each second. People clone, fetch
-and push over SSH, with keys that they have, with one that was just registered, and with one that was just deleted,
-which must be refused (git_day.py). After each tenth of the time a line says how quick changes and Git were, how much
-memory and how many descriptors all processes of the service have that were there all that time, how much of a processor
-they and what they started took, and how much of the machine's processors nobody wanted.
+on a host chosen by chance, listed, taken away again. Each host was changed once before, as in a fleet that has run for
+long: of what changes the service keeps what it has looked through, up to its bounds. Somebody signs in with a password
+each second. People clone, fetch and push over SSH, with keys that they have, with one that was just registered, and
+with one that was just deleted, which must be refused (git_day.py). After each tenth of the time a line says how quick
+changes and Git were, how much memory and how many descriptors all processes of the service have that were there all
+that time, how much of a processor they and what they started took, and how much of the machine's processors nobody
+wanted.
 
 What is flat in the last half ends this well; growth of memory or descriptors there by more than a tenth, a p99 that
 doubles, an answer that is no success, a Git operation that fails, a deleted key that opens, or a host that was turned
@@ -84,19 +86,35 @@ class Connection:
         return json.loads(content) if status.startswith("2") and content else {}
 
 
+async def change_one(connection: Connection, made: Made, server_id: int, label: str) -> None:
+    """Put a key on a host, look, take it away."""
+    path = f"/api/v3/servers/{server_id}/ssh/credentials"
+    body = {"label": label, "username": "deploy", "publicKey": public_key()}
+    added = await connection.call(made, "POST", path, body)
+    await connection.call(made, "GET", path)
+    if "id" in added:
+        await connection.call(made, "DELETE", f"{path}/{added['id']}")
+
+
+async def change_each_once(served: Served, made: Made) -> None:
+    """Change each host once, as fast as the service answers, so that what it keeps of each is there from then on."""
+
+    async def change_some(first: int) -> None:
+        connection = Connection(served)
+        for server_id in range(first, len(served.secrets) + 1, CONNECTIONS):
+            await change_one(connection, made, server_id, f"first-{server_id}")
+
+    await asyncio.gather(*(change_some(1 + first) for first in range(CONNECTIONS)))
+
+
 async def change(served: Served, made: list[Made], pace: float, stopping: asyncio.Event) -> None:
-    """Put a key on a host, look, take it away: again and again, at a pace of so many calls a second."""
+    """Change a host chosen by chance, again and again, at a pace of so many calls a second."""
     connection, chance = Connection(served), random.Random(os.urandom(8))
     await asyncio.sleep(chance.random() / pace)
     count = len(served.secrets)
     due = time.perf_counter()
     while not stopping.is_set():
-        path = f"/api/v3/servers/{chance.randrange(count) + 1}/ssh/credentials"
-        body = {"label": f"k-{chance.randrange(10**12)}", "username": "deploy", "publicKey": public_key()}
-        added = await connection.call(made[-1], "POST", path, body)
-        await connection.call(made[-1], "GET", path)
-        if "id" in added:
-            await connection.call(made[-1], "DELETE", f"{path}/{added['id']}")
+        await change_one(connection, made[-1], chance.randrange(count) + 1, f"k-{chance.randrange(10**12)}")
         due += 3 / pace
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
@@ -172,6 +190,9 @@ async def day(served: Served, git: GitServed, folder: Path, minutes: float, chan
 
     people = await git_day.begin(git, folder, ask, operations)
     await connect(served, fleet)
+    begun = Made()
+    await change_each_once(served, begun)
+    made[-1].answers.update(begun.answers)
     tasks = [asyncio.create_task(change(served, made, changes / CONNECTIONS, stopping)) for _ in range(CONNECTIONS)]
     tasks.append(asyncio.create_task(sign_in(served, made, stopping)))
     tasks += [asyncio.create_task(person.work(stopping)) for person in people]

@@ -100,7 +100,7 @@ def host_document(data: bytes) -> None:
 
 def report(data: bytes) -> None:
     """What a host reports of keys, and of logins."""
-    from keyrack.core.hosts import host_keys, reports
+    from keyrack.core.hosts import host_keys, login_reports
     from keyrack.errors import Refusal
     from keyrack.protocol.report import ReportedKey, ReportError
     from keyrack.ssh.printable import all_printable
@@ -112,7 +112,7 @@ def report(data: bytes) -> None:
     if not isinstance(told, dict):
         return
     try:
-        reports.read(told, datetime(2026, 1, 1, tzinfo=UTC))
+        login_reports.read(told, datetime(2026, 1, 1, tzinfo=UTC))
         host_keys.read(told)
         ReportedKey.from_json(told)
     except (Refusal, ReportError):

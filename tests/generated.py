@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.people import tokens
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.web import openapi
@@ -242,7 +242,7 @@ def _enrol(service: Service, token: str, server_id: int) -> None:
         "revision": signed.revision, "state": "applied", "keys_found": [entry(fresh_line())],
         "sessions": [{**session, "fingerprint": ""}],
     }  # fmt: skip
-    enrolment.report(instance, servers.get(instance, actor, server_id), told)
+    reports.ingest(instance, servers.get(instance, actor, server_id), told)
 
 
 @dataclass(frozen=True)

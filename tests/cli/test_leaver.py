@@ -8,7 +8,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.keys import grants
 from keyrack.core.people import actors
 from tests.core.keys_for_tests import fresh_line
@@ -41,7 +41,7 @@ def test_a_leaver_from_the_command_line(team: Service) -> None:
     assert "not yet on web-1" in late.output
     signed = documents.signed(instance, 1)
     assert signed is not None
-    enrolment.report(instance, enrolled, {"revision": signed.revision, "state": "applied"})
+    reports.ingest(instance, enrolled, {"revision": signed.revision, "state": "applied"})
     done = run(team, "alice", "--wait", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)

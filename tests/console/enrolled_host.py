@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, reports, servers
 from keyrack.core.keys import user_keys
 from keyrack.core.people import actors, users
 from keyrack.model import User
@@ -27,7 +27,7 @@ class Host:
         """Say that all is obeyed that is decided by now, and which keys were found."""
         server = servers.get(self.service.instance, KEYRACK, 1)
         told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        enrolment.report(self.service.instance, server, told)
+        reports.ingest(self.service.instance, server, told)
 
 
 @pytest.fixture(scope="module")

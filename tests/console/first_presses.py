@@ -11,7 +11,7 @@ from sqlalchemy import Connection, update
 
 from keyrack.core.audit import alarms, events, webhooks
 from keyrack.core.git import deploy_keys, named_repositories
-from keyrack.core.hosts import enrolment, servers, sessions, system_users
+from keyrack.core.hosts import reports, servers, sessions, system_users
 from keyrack.core.keys import credentials, freezes, grants, key_sources, revocation, user_keys
 from keyrack.core.people import access_keys, actors, api_tokens, groups, second_proofs, users
 from keyrack.model import EventFilter, User
@@ -50,7 +50,7 @@ def first_presses(console: Service) -> Mapping[str, Example]:
     host = servers.create(instance, KEYRACK, name="shop-1", address="192.0.2.77", tags=["shop"])
     system_users.create(instance, KEYRACK, host.id, username="www")
     for line in (fresh_line(), fresh_line()):
-        enrolment.report(instance, host, {"host_keys": {"port": 22, "keys": [line]}})
+        reports.ingest(instance, host, {"host_keys": {"port": 22, "keys": [line]}})
         host = servers.get(instance, KEYRACK, host.id)
     put = credentials.add(instance, KEYRACK, host.id, label="ci", username="www", public_key=fresh_line())
     login = {
@@ -60,7 +60,7 @@ def first_presses(console: Service) -> Mapping[str, Example]:
         "fingerprint": "",
         "started_at": "2026-01-02T03:04:05Z",
     }
-    enrolment.report(instance, host, {"sessions": [login]})
+    reports.ingest(instance, host, {"sessions": [login]})
     inside = sessions.find(instance, KEYRACK, host.id, limit=1).items[0]
     mine = user_keys.add(instance, me, title="laptop", public_key=fresh_line())
     grant = grants.give(instance, KEYRACK, user_id=people["alice"].id, server_id=host.id, system_user="www")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, update
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import documents, enrolment, modes, servers, system_users
+from keyrack.core.hosts import documents, enrolment, modes, reports, servers, system_users
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
@@ -27,6 +27,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.hosts import held_back
 from keyrack.store.hosts import servers as server_rows
+from keyrack.store.hosts.reported_facts import LAST_RUN
 from tests.core.keys_for_tests import fresh_line
 
 NAMES = Path(__file__).parents[1] / "data" / "names.jsonl"
@@ -313,7 +314,7 @@ def _reports(made: Workspace) -> None:
             told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
         # What it tells of months is not counted as the logins of today, which _tallies makes.
         untold = replace(made.instance, tallies=Tallies())
-        _try(enrolment.report, untold, now, told)
+        _try(reports.ingest, untold, now, told)
         made.hosts[number] = (servers.get(made.instance, made.owner, server.id), enrolled.secret)
 
 
@@ -322,7 +323,7 @@ def _obey(made: Workspace) -> None:
     for number, (server, secret) in enumerate(made.hosts):
         if secret and number % 13 not in (5, 12):
             now = servers.get(made.instance, made.owner, server.id)
-            enrolment.report(made.instance, now, {"revision": now.revision, "state": "applied"})
+            reports.ingest(made.instance, now, {"revision": now.revision, "state": "applied"})
 
 
 def _last_used(made: Workspace, number: int) -> list[dict[str, str]]:
@@ -358,11 +359,11 @@ def _alarms(made: Workspace) -> None:
     another, long = made.hosts[3][0], made.hosts[7][0]
     for _ in range(2):
         now = servers.get(made.instance, made.owner, another.id)
-        enrolment.report(made.instance, now, {"host_keys": {"port": 22, "keys": [fresh_line()]}})
+        reports.ingest(made.instance, now, {"host_keys": {"port": 22, "keys": [fresh_line()]}})
     key = parse(fresh_line("root")).fingerprint
     why = f"it was not signed by the key that it trusts, {key}"
     now = servers.get(made.instance, made.owner, long.id)
-    enrolment.report(made.instance, now, {"revision": 1, "state": "refused", "problems": [why]})
+    reports.ingest(made.instance, now, {"revision": 1, "state": "refused", "problems": [why]})
     at = made.instance.now()
     copied, astray, damaged = (made.hosts[place % len(made.hosts)][0] for place in (9, 6, 8))
     put = credentials.add(
@@ -373,7 +374,7 @@ def _alarms(made: Workspace) -> None:
 
     def change(connection: Connection) -> None:
         machine = {"name": "shop-image", "address": "198.51.100.17"}
-        facts = {**copied.facts, "seat": {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
+        facts = {**copied.facts, LAST_RUN: {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
         server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
         held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])

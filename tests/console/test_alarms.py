@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import insert, text, update
 
 from keyrack.core.audit import chain, webhooks
-from keyrack.core.hosts import copies, documents, enrolment, servers, system_users, went_back
+from keyrack.core.hosts import copies, documents, enrolment, reports, servers, system_users, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, key_sources, key_sync, requests, revocation, user_keys
 from keyrack.core.people import actors, users
@@ -59,7 +59,7 @@ class Team:
         (host,) = servers.find(self.instance, KEYRACK, search=name, limit=1).items
         server = servers.get(self.instance, KEYRACK, host.id)
         told = {"revision": server.revision, "state": "applied", "keys_found": [], "problems": [], **more}
-        enrolment.report(self.instance, server, told)
+        reports.ingest(self.instance, server, told)
 
     def line(self, name: str) -> str:
         """The key of a kind."""
@@ -303,7 +303,7 @@ KINDS = {
         (press("Its copy is gone…"), press("The copy is gone")),
     ),
     "database went back": Kind(
-        lambda team: went_back.notice(team.instance, team.host("astray-1").id, 4711),
+        lambda team: went_back.note_astray(team.instance, team.host("astray-1").id, 4711),
         "astray-1: the host obeyed what this database does not know",
         "What astray-1 refused",
         ("", "The database is right, and the host is not"),

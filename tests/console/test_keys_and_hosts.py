@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from keyrack.core.hosts import enrolment, servers, system_users
+from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import grants, requests, user_keys
 from keyrack.core.people import actors, users, web_sessions
 from tests.console.conftest import SignedIn
@@ -155,7 +155,7 @@ def test_no_key_is_called_in_force_where_a_host_only_observes(
     def says(enforcement: str, **more: object) -> None:
         server = servers.get(instance, keyrack, made.id)
         told = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
-        enrolment.report(instance, server, told)
+        reports.ingest(instance, server, told)
 
     says("observe")
     signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 
 from keyrack.core.audit import alarms, webhooks
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, reports, servers
 from keyrack.core.keys import freezes, grants, requests, user_keys
 from keyrack.core.people import actors, users, web_sessions
 from keyrack.web.console import live
@@ -51,7 +51,7 @@ def fill(service: Service) -> str:
     server = servers.get(instance, KEYRACK, 1)
     started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     login = {"id": "1-1", "user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
-    enrolment.report(instance, server, {"revision": server.revision, "state": "applied", "sessions": [login]})
+    reports.ingest(instance, server, {"revision": server.revision, "state": "applied", "sessions": [login]})
     for _ in range(2):  # what is counted is added to what was
         instance.tallies.logins(KEYRACK.workspace_id, 3, instance.now())
         instance.tallies.write(instance.database, instance.now())

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from keyrack.core.audit import alarms, chain
-from keyrack.core.hosts import enrolment, servers, system_users
+from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
 from keyrack.core.next_steps import with_commands
 from keyrack.core.people import actors, users, web_sessions
@@ -158,7 +158,7 @@ def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
     held = {**login, "id": "7-700", "started_at": at}
     server = servers.get(console.instance, KEYRACK, 1)
     told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
-    enrolment.report(console.instance, server, told)
+    reports.ingest(console.instance, server, told)
     seen = people["olga"].see("/activity?kind=alarm")
     assert "glass broken" in seen
     assert '<a href="/hosts/1#sessions">end it</a>' in seen
@@ -231,7 +231,7 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
     told = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
     for _ in range(2):  # what is told again is no other login
         server = servers.get(instance, KEYRACK, drawn.id)
-        enrolment.report(instance, server, {"revision": server.revision, **told})
+        reports.ingest(instance, server, {"revision": server.revision, **told})
     instance.tallies.write(instance.database, instance.now())
     page = people["olga"].see("/")
     for title, number in wanted.items():
@@ -253,7 +253,7 @@ def test_hosts_behind_are_drawn_by_how_far_with_their_numbers_beside(
         made = servers.create(instance, KEYRACK, name=f"behind-{name}", address="192.0.2.86")
         enrolment.enrol(instance, servers.invite(instance, KEYRACK, made.id), {"host": name}, address="192.0.2.86")
         now = servers.get(instance, KEYRACK, made.id)
-        enrolment.report(instance, now, {"revision": now.revision, "state": "applied"})
+        reports.ingest(instance, now, {"revision": now.revision, "state": "applied"})
         for number in range(changes):
             system_users.create(instance, KEYRACK, made.id, username=f"account{number}")
     assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 0, 1, 0]
@@ -443,7 +443,7 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
-    enrolment.report(instance, server, told)
+    reports.ingest(instance, server, told)
     plan = olga.see(f"/hosts/{made.id}/enforce")
     gains, _, stays = plan.partition("Who gains a way in</h3>")[2].partition("Who stays</h3>")
     assert "new@laptop" in gains
@@ -546,7 +546,7 @@ def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(
     assert "not heard yet from" in shown
     assert "gone-1" in shown
     now = servers.get(console.instance, KEYRACK, place.id)
-    enrolment.report(console.instance, now, {"revision": now.revision, "state": "applied"})
+    reports.ingest(console.instance, now, {"revision": now.revision, "state": "applied"})
     assert "gone-1" not in people["alice"].see(f"/keys?removed={made.id}").partition('id="removed"')[2]
     for other, address in ((owner, f"/keys?removed={made.id}"), (people["alice"], "/keys?removed=999999")):
         assert 'id="removed"' not in other.see(address)

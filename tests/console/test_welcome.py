@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, reports, servers
 from keyrack.core.keys import grants
 from keyrack.core.people import actors, users
 from tests.core.keys_for_tests import fresh_line
@@ -41,7 +41,7 @@ def test_three_steps_to_a_line(page: Page, console: Service) -> None:
     token = servers.invite(console.instance, keyrack, 1)
     enrolment.enrol(console.instance, token, {"host": "web-1"}, address="192.0.2.10")
     server = servers.get(console.instance, keyrack, 1)
-    enrolment.report(console.instance, server, {"revision": server.revision, "state": "applied"})
+    reports.ingest(console.instance, server, {"revision": server.revision, "state": "applied"})
     expect(page.get_by_text("in force on web-1")).to_be_visible()
 
     # Who has been here comes to the overview.

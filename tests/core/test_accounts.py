@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import account_passwords, accounts, documents, enrolment, servers, system_users
+from keyrack.core.hosts import account_passwords, accounts, documents, reports, servers, system_users
 from keyrack.errors import Kind, Refusal
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -30,7 +30,7 @@ def wanted(team: Team) -> Mapping[str, Any]:
 def obey(team: Team, **told: Any) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied", **told})
+    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", **told})
 
 
 def is_password(hashed: str, password: str) -> bool:

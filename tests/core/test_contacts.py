@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Table
 
-from keyrack.core.hosts import contacts, documents, enrolment, servers, system_users
+from keyrack.core.hosts import contacts, documents, enrolment, reports, servers, system_users
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
@@ -81,13 +81,13 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
     server, secret = enrolled(team, 0)
     (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
     assert answer == ContactAnswer(None)
-    known = contacts.Known()
+    known = contacts.CurrentHosts()
     one = asks(team, [(server, secret)])[0]
     (answer,) = contacts.answer(team.instance, [one])
     assert isinstance(answer, ContactAnswer)
-    assert answer.standing is not None
-    revision = answer.standing.revision
-    known.note(one, answer.standing)
+    assert answer.state is not None
+    revision = answer.state.revision
+    known.note(one, answer.state)
     assert known.server_of(one.secret_hash, revision, "") == server.id
     assert known.server_of(b"another", revision, "") is None
     assert known.server_of(one.secret_hash, revision - 1, "") is None
@@ -97,15 +97,15 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
 
 def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(4)]
-    known = contacts.Known()
+    known = contacts.CurrentHosts()
     for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):
         assert isinstance(answer, ContactAnswer)
-        assert answer.standing is not None
-        known.note(one, answer.standing)
+        assert answer.state is not None
+        known.note(one, answer.state)
     assert list(contacts.changed(team.instance, known.all())) == []
     servers.delete(team.instance, team.owner, hosts[0][0].id)
     credentials.add(team.instance, team.owner, hosts[1][0].id, label="more", username="deploy", public_key=fresh_line())
-    enrolment.report(team.instance, hosts[2][0], {"revision": 1, "state": "applied"})
+    reports.ingest(team.instance, hosts[2][0], {"revision": 1, "state": "applied"})
     assert list(contacts.changed(team.instance, known.all())) == [hosts[0][0].id, hosts[1][0].id]
 
 
@@ -129,8 +129,8 @@ def test_reports_together_are_kept_and_a_bad_one_costs_the_others_nothing(team: 
         now = servers.get(team.instance, team.owner, server.id)
         told.append({"revision": now.revision, "state": "applied"})
     told[2] = {"revision": "all", "state": "applied"}
-    reports = [(server, fields) for (server, _), fields in zip(hosts, told, strict=True)]
-    results = enrolment.report_together(team.instance, reports)
+    batch = [(server, fields) for (server, _), fields in zip(hosts, told, strict=True)]
+    results = reports.ingest_together(team.instance, batch)
     assert [result is None for result in results] == [True, True, False, True]
     assert isinstance(results[2], Refusal)
     applied = [servers.get(team.instance, team.owner, server.id).applied_revision for server, _ in hosts]
@@ -147,7 +147,7 @@ def told_by(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, d
 
 def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(12)]
-    assert enrolment.report_together(team.instance, told_by(team, hosts)) == [None] * 12
+    assert reports.ingest_together(team.instance, told_by(team, hosts)) == [None] * 12
     user = team.instance.database.read(lambda connection: user_rows.user(connection, team.owner.user_id or 0))
     assert user is not None
     for some in (hosts, hosts[:2]):
@@ -157,7 +157,7 @@ def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team:
         by_secret = [sql for sql in asked if "agent_secret_hash = " in sql]
         assert (len(by_secret), len(asked) - len(by_secret)) == (len(some), 2)
         with counted() as asked:
-            assert enrolment.report_together(team.instance, proved) == [None] * len(some)
+            assert reports.ingest_together(team.instance, proved) == [None] * len(some)
         assert len([sql for sql in asked if "advisory" not in sql]) == 4, asked
     applied = [servers.get(team.instance, team.owner, server.id) for server, _ in hosts]
     assert [one.applied_revision - one.revision for one in applied] == [0, 0] + [-1] * 10
@@ -166,8 +166,8 @@ def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team:
 def test_the_second_report_of_a_host_among_many_follows_its_first(team: Team) -> None:
     (server, told), (other, others) = told_by(team, [enrolled(team, number) for number in range(2)])
     first, second = {**told, "problems": ["not yet"]}, {**told, "problems": ["still not"]}
-    reports = [(server, first), (other, others), (server, second)]
-    assert enrolment.report_together(team.instance, reports) == [None] * 3
+    batch = [(server, first), (other, others), (server, second)]
+    assert reports.ingest_together(team.instance, batch) == [None] * 3
     assert servers.get(team.instance, team.owner, server.id).facts.get("problems") == ["still not"]
 
 

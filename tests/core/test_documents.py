@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment
+from keyrack.core.hosts import documents, reports
 from keyrack.core.keys import credentials, freezes, grants, restricting, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
@@ -163,7 +163,7 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     before = told(team)
     first = checked(team)
     assert len(first) == 3
-    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
     noted = select(tables.credentials.c.acknowledged_at)
     assert None not in team.instance.database.read(lambda connection: connection.execute(noted).scalars().all())
     assert told(team)["users"] == before["users"]
@@ -229,7 +229,7 @@ def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
     for number, line in enumerate(lines[:2]):
         add(team, f"key-{number}", line)
     before = told(team)
-    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
     told(team)
     made = {name: one.made.made[0] for name, (one, *_) in checked(team).items()}
     assert len(made) == 2
@@ -242,7 +242,7 @@ def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
 def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:
     first, second = add(team, "a", fresh_line()), add(team, "b", fresh_line())
     before = told(team)
-    enrolment.report(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
+    reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
     told(team)
     restricting.credential(team.instance, team.owner, first.id, {"command": "true"})
     changed = told(team)["users"]["deploy"]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable, select, text, update
 from keyrack import app
 from keyrack.core import sealing
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment, servers, status
+from keyrack.core.hosts import documents, reports, servers, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, receipts, revocation, user_keys
 from keyrack.core.keys.receipts import Receipt
@@ -19,7 +19,7 @@ from keyrack.model import Server
 from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
 from keyrack.store.sealing import access_tree, sealed
-from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.sealing.canonical_json import encode_typed
 from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
@@ -224,7 +224,7 @@ def test_no_receipt_is_missed_of_a_host_that_gave_none(team: Team) -> None:
     enrol(team, team.server)
     revoked(team, team.server)
     look_through(instance)
-    enrolment.report(instance, team.server, {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
+    reports.ingest(instance, team.server, {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
     look_through(instance)
     obey(team, team.server)
     servers.delete(instance, team.owner, team.server.id)
@@ -426,7 +426,7 @@ def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code of those that were acknowledged says nothing of the one that was not told yet."""
-    monkeypatch.setattr(enrolment, "MOST_UNACKNOWLEDGED", 1)
+    monkeypatch.setattr(reports, "MOST_UNACKNOWLEDGED", 1)
     monkeypatch.setattr("keyrack.core.keys.access.MOST_UNACKNOWLEDGED", 1)
     enrol(team, team.server)
     lines = [fresh_line() for _ in range(2)]
@@ -436,7 +436,7 @@ def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
         credentials.delete(team.instance, team.owner, team.server.id, one.id)
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
-    enrolment.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
+    reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
     rows = alter(team.instance, select(revocations).order_by(revocations.c.revision))
     assert [row["acknowledged_at"] is None for row in rows] == [False, True]
     code = {name: rows[0][name] for name in ("acknowledged_at", "receipt")}

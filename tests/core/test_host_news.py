@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event, func, select
 
 from keyrack.core.audit import alarms, events
-from keyrack.core.hosts import enrolment, host_keys, news, status, unmanaged_keys
+from keyrack.core.hosts import host_keys, news, reports, status, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.model import EventFilter
 from keyrack.protocol import audit_tree
@@ -35,7 +35,7 @@ def rows(team: Team, state: str | None = None) -> int:
 
 def refuse(team: Team, *problems: str, revision: int = 1, state: str = "failed") -> None:
     """Report that a document was refused, or could not be applied for now."""
-    enrolment.report(team.instance, here(team), {"revision": revision, "state": state, "problems": list(problems)})
+    reports.ingest(team.instance, here(team), {"revision": revision, "state": state, "problems": list(problems)})
 
 
 def many(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
         refuse(team, "the disk is full", "x" * 500)
     assert len(log(team)) == before + 1
     # Reports of sessions in between are no end of it.
-    enrolment.report(team.instance, here(team), {"sessions": []})
+    reports.ingest(team.instance, here(team), {"sessions": []})
     refuse(team, "the disk is full", "x" * 500)
     assert len(log(team)) == before + 1
     refuse(team, "another reason")
@@ -114,11 +114,11 @@ def test_a_log_that_a_host_does_not_find_as_it_was_is_an_alarm(team: Team) -> No
     before = Checkpoint(5, b"a" * 32, 1, 0)
     for new in (Checkpoint(4, b"b" * 32, 1, 0), Checkpoint(6, b"b" * 32, 1, 0)):
         words = audit_tree.problem(before, new, ())
-        enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": [words]})
+        reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": [words]})
         (newest, *_) = events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items
         assert words in newest.summary
         assert "somebody rewrote it" in newest.summary
-    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
+    reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
     assert len(events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items) == 2
 
 
@@ -134,7 +134,7 @@ def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkey
     monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
     for number in range(news.MOST_AN_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
-        enrolment.report(team.instance, here(team), report)
+        reports.ingest(team.instance, here(team), report)
     told = [summary for summary in log(team) if "web-1 says: reason" in summary]
     assert len(told) == news.MOST_AN_HOUR - 1
     assert "the rest is left out" in log(team)[0]
@@ -146,7 +146,7 @@ def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkey
 def test_alarms_that_are_new_each_time_have_a_bound_too(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(alarms, "MOST_AN_HOUR", 5)
     for _ in range(12):
-        enrolment.report(team.instance, here(team), {"host_keys": {"port": 22, "keys": [fresh_line("")]}})
+        reports.ingest(team.instance, here(team), {"host_keys": {"port": 22, "keys": [fresh_line("")]}})
     raised = [summary for summary in log(team) if summary.startswith("Alarm:")]
     assert len(raised) == 6
     assert "the rest is left out" in raised[0]
@@ -160,15 +160,15 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         enforcement = ("unproven", "enforce")[number % 2]
         scan = ("", "the look was cut")[number % 2]
         facts = {"enforcement": enforcement, "scan": scan}
-        enrolment.report(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
+        reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
     assert len(log(team)) == before + 4 * news.MOST_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
     # What is new is told all the same.
-    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "observe"}})
+    reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))
-    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
+    reports.ingest(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
     assert log(team)[0].endswith("Keyrack's keys alone open it")
 
 
@@ -224,7 +224,7 @@ def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
 
 def test_a_report_of_sessions_ends_no_problem(team: Team) -> None:
     tell(team, problems=["the disk is full"])
-    enrolment.report(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
+    reports.ingest(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
     assert here(team).facts["problems"] == ["the disk is full"]
     told = here(team).facts["machine"]
     assert (told["cores"], told["load"], told["kernel"]) == (4, None, None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from keyrack.core.hosts import documents, enrolment
+from keyrack.core.hosts import documents, reports
 from keyrack.core.hosts.last_seen import LastSeen, is_online
 from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
@@ -43,7 +43,7 @@ def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
 
 def tell(team: Team, **told: Any) -> None:
     """A report of the team's server."""
-    enrolment.report(team.instance, team.server, told)
+    reports.ingest(team.instance, team.server, told)
 
 
 def kept(team: Team) -> dict[str, Mapping[str, Any]]:

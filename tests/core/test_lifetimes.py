@@ -155,6 +155,11 @@ def test_nothing_else_reads_a_time_that_somebody_wrote() -> None:
         if re.search(r"fromisoformat\(|strptime\(", path.read_text())
     }
     # What programs of ours wrote, HTTP's Date, and the time of a signature, which has a form of its own.
-    programs = {"cli/hosts/hosts_called.py", "web/runcloud/servers.py", "core/cursors.py", "core/hosts/reports.py"}
+    programs = {
+        "cli/hosts/hosts_called.py",
+        "web/runcloud/servers.py",
+        "core/cursors.py",
+        "core/hosts/login_reports.py",
+    }
     others = {"agent/service/client.py", "core/people/request_signing.py", "store/hosts/reported_facts.py"}
     assert found == programs | others

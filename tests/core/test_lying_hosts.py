@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.hosts import enrolment, servers
-from keyrack.core.hosts.went_back import HostRevision, contact
+from keyrack.core.hosts import reports, servers
+from keyrack.core.hosts.went_back import HostRevision, judge_revision
 from keyrack.core.keys import credentials, receipts, revocation
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
@@ -23,7 +23,7 @@ OTHERS = "0123456789abcdef0123456789abcdef"
 def tell(team: Team, **told: Any) -> None:
     """What the host reports, as an agent does."""
     server = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, server, {"state": "applied", **told})
+    reports.ingest(team.instance, server, {"state": "applied", **told})
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tupl
     server = servers.get(team.instance, team.owner, team.server.id)
     assert (server.applied_revision, server.applied_lineage) == (before.applied_revision, before.applied_lineage)
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
-    assert contact(team.instance, server.id, told["revision"], told.get("lineage", host.lineage)) in (
+    assert judge_revision(team.instance, server.id, told["revision"], told.get("lineage", host.lineage)) in (
         HostRevision.ASTRAY,
         HostRevision.NEWER,
     )

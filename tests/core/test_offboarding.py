@@ -19,7 +19,7 @@ from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import repositories
 from keyrack.core.git.endpoints import GitEndpoint
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, grants, key_sources, requests, revocation, user_keys
@@ -53,7 +53,7 @@ def told(team: Team, server: Server) -> Any:
 
 def obey(team: Team, server: Server) -> None:
     """The host says that it obeys what it was told last."""
-    enrolment.report(team.instance, server, {"revision": told(team, server).revision, "state": "applied"})
+    reports.ingest(team.instance, server, {"revision": told(team, server).revision, "state": "applied"})
 
 
 def lines(document: Any) -> dict[str, list[str]]:

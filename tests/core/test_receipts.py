@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from keyrack.core.audit import events, overview
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.keys import credentials, freezes, grants, receipts, revocation, user_keys
 from keyrack.core.people import offboarding, users
@@ -38,7 +38,7 @@ def obey(team: Team, server: Server) -> None:
     """The host says that it obeys what it was told last."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
-    enrolment.report(team.instance, server, {"revision": signed.revision, "state": "applied"})
+    reports.ingest(team.instance, server, {"revision": signed.revision, "state": "applied"})
 
 
 def put(team: Team, server: Server, label: str, line: str) -> None:
@@ -97,8 +97,8 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     for server in everywhere[:2]:
         obey(team, server)
     # A report of an older revision is no receipt.
-    enrolment.report(team.instance, others[1], {"revision": 1, "state": "applied"})
-    enrolment.report(team.instance, others[2], {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
+    reports.ingest(team.instance, others[1], {"revision": 1, "state": "applied"})
+    reports.ingest(team.instance, others[2], {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
     found = receipts.of_key(team.instance, team.owner, fingerprint)
     assert found.words == "done on 2 of 5 servers; not yet on more-1, more-2, more-3"
     event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.hosts import documents, enrolment, servers, unmanaged_keys
+from keyrack.core.hosts import documents, reports, servers, unmanaged_keys
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.errors import Kind, Refusal
@@ -49,7 +49,7 @@ def text_of(instance: Instance, server: Server) -> str:
 
 def report_found(team: Team, *found: dict[str, Any]) -> None:
     """The host tells which keys it finds."""
-    enrolment.report(team.instance, team.server, {"keys_found": list(found)})
+    reports.ingest(team.instance, team.server, {"keys_found": list(found)})
 
 
 def test_nobody_registers_it_again(team: Team) -> None:
@@ -118,7 +118,7 @@ def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     before = text_of(team.instance, other)
     assert '"revoked":[]' in before
-    enrolment.report(team.instance, other, {"keys_found": [entry(line)]})
+    reports.ingest(team.instance, other, {"keys_found": [entry(line)]})
     assert f'"revoked":["{parse(line).text}"]' in text_of(team.instance, other)
 
 

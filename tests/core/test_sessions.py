@@ -7,7 +7,7 @@ import json
 import pytest
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment, servers, sessions
+from keyrack.core.hosts import documents, reports, servers, sessions
 from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from tests.core.conftest import Team
@@ -39,7 +39,7 @@ def test_what_a_host_tells_and_an_end(team: Team) -> None:
             }
             for name in names
         ]
-        enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": told})
+        reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": told})
 
     tell("a", "b")
     first, second = sessions.find(team.instance, team.owner, team.server.id).items

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.hosts import enrolment, host_keys, servers, ssh_lines
+from keyrack.core.hosts import host_keys, reports, servers, ssh_lines
 from keyrack.core.keys import grants
 from keyrack.core.keys.user_keys import add
 from keyrack.model import Server
@@ -17,7 +17,7 @@ from tests.core.keys_for_tests import fresh_line
 
 def tell(team: Team, **told: Any) -> Server:
     """What the host reports; the server after it."""
-    enrolment.report(team.instance, servers.get(team.instance, team.owner, team.server.id), told)
+    reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), told)
     return servers.get(team.instance, team.owner, team.server.id)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment, servers, sshd_settings
+from keyrack.core.hosts import documents, reports, servers, sshd_settings
 from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter
@@ -27,7 +27,7 @@ def wanted(team: Team) -> Mapping[str, str]:
 def obey(team: Team) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied"})
+    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied"})
 
 
 def test_only_what_was_asked_is_in_the_document(team: Team) -> None:
@@ -79,7 +79,7 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     now = servers.get(team.instance, team.owner, team.server.id)
     second = add("second")
     # The host obeys a revision in between: the second key is still on its way.
-    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied"})
+    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied"})
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
     assert (found[first].acknowledged, found[second].acknowledged) == (True, False)
     assert found[second].acknowledged_at is None
@@ -89,6 +89,6 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
     assert found[first].acknowledged_at == since
     assert found[second].acknowledged
-    enrolment.report(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
+    reports.ingest(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
     third = add("third")
     assert not credentials.get(team.instance, team.owner, team.server.id, third).acknowledged

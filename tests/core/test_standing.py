@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events, overview, standing
-from keyrack.core.hosts import documents, enrolment, host_keys, modes, servers, troubles, went_back
+from keyrack.core.hosts import documents, enrolment, host_keys, modes, reports, servers, troubles, went_back
 from keyrack.core.keys import credentials, damaged_rows
 from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
@@ -41,13 +41,13 @@ def settled(team: Team) -> list[str]:
 
 def show(team: Team, *lines: str) -> None:
     """What its sshd shows, by the host's word."""
-    enrolment.report(team.instance, here(team), {"host_keys": {"port": 22, "keys": list(lines)}})
+    reports.ingest(team.instance, here(team), {"host_keys": {"port": 22, "keys": list(lines)}})
 
 
 def enrol(team: Team) -> None:
     """Its host is there and obeys."""
     enrolment.enrol(team.instance, servers.invite(team.instance, team.owner, team.server.id), {}, address="192.0.2.10")
-    enrolment.report(team.instance, here(team), {"revision": here(team).revision, "state": "applied", "problems": []})
+    reports.ingest(team.instance, here(team), {"revision": here(team).revision, "state": "applied", "problems": []})
 
 
 def test_an_alarm_stands_however_long_ago_it_was_raised_until_it_is_settled(team: Team) -> None:
@@ -70,11 +70,11 @@ def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
     refuse(team, "no space left", state="failed")
     assert codes(team) == ["document-failed"]
     assert settled(team) == ["document-refused"]
-    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
+    reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
     found = standing.find(team.instance, team.owner)
     assert (found.standing, [words for *_, words in found.saying]) == ((), ["the clock is ahead"])
     assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 1
-    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied", "problems": []})
+    reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": []})
     assert standing.find(team.instance, team.owner).saying == ()
     assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 0
 
@@ -102,7 +102,7 @@ def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
 
 
 def test_what_tells_its_end_by_itself_is_settled_by_nobodys_word(team: Team) -> None:
-    went_back.notice(team.instance, team.server.id, 99)
+    went_back.note_astray(team.instance, team.server.id, 99)
     (alarm,) = standing.find(team.instance, team.owner).standing
     assert alarm.event_id is not None
     with pytest.raises(Refusal) as refused:
@@ -128,9 +128,9 @@ def test_a_host_that_took_enforcing_back_may_be_left_observing(team: Team) -> No
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
 
     def say(why: str) -> None:
-        enrolment.report(team.instance, here(team), {"facts": {"enforcement": "undone", "undone": why}})
+        reports.ingest(team.instance, here(team), {"facts": {"enforcement": "undone", "undone": why}})
 
-    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
+    reports.ingest(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
     say("nobody could log in")
     assert codes(team) == ["enforcing-undone"]
     modes.set_mode(team.instance, team.owner, team.server.id, "observe")

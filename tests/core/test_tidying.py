@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from keyrack.core.audit import events, retention
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, credentials, freezes, requests, revocation
 from keyrack.core.people import offboarding
@@ -57,7 +57,7 @@ def obey(team: Team) -> None:
     """The host says that it obeys what it was told last."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
-    enrolment.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
+    reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
 
 
 def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
@@ -124,7 +124,7 @@ def test_an_acknowledged_revocation_goes_by_age_and_one_that_counts_stays(team: 
         if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).text:
             credentials.delete(team.instance, team.owner, team.server.id, number)
     revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).fingerprint)
-    enrolment.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
+    reports.ingest(team.instance, team.server, {"keys_found": [entry(by_hand)]})
     obey(team)
     credentials.delete(team.instance, team.owner, team.server.id, put(team, unacknowledged, "u"))
     assert clear(later(team.instance, 399 * DAY)).get("revocations") is None
@@ -154,7 +154,7 @@ def fill(team: Team, count: int, acknowledged: datetime | None) -> set[str]:
 
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (access, enrolment):
+    for module in (access, reports):
         monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
@@ -167,7 +167,7 @@ def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, mon
         assert len(revoked) <= 130
         told |= set(revoked)
         before = waiting(team)
-        enrolment.report(bounded, team.server, {"revision": signed.revision, "state": "applied"})
+        reports.ingest(bounded, team.server, {"revision": signed.revision, "state": "applied"})
         assert before - waiting(team) <= 30
     assert waiting(team) == 0
     assert unacknowledged <= told

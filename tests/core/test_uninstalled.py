@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from keyrack.core.hosts import enrolment, modes
+from keyrack.core.hosts import enrolment, modes, reports
 from keyrack.core.hosts import servers as own_servers
 from keyrack.core.hosts.status import HostStatus, of
 from keyrack.store.hosts import servers
@@ -28,9 +28,9 @@ def test_an_uninstalled_host_does_not_look_as_if_it_enforced(team: Team) -> None
     enrol(team)
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     signed = {"revision": here(team).revision, "state": "applied", "problems": ["a key opens nothing"]}
-    enrolment.report(team.instance, here(team), {**signed, "facts": {"enforcement": "enforce"}})
+    reports.ingest(team.instance, here(team), {**signed, "facts": {"enforcement": "enforce"}})
     assert held(team).state == "enforcing"
-    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "uninstalled"}, "problems": []})
+    reports.ingest(team.instance, here(team), {"facts": {"enforcement": "uninstalled"}, "problems": []})
     assert (held(team).state, held(team).enforcement, held(team).problems) == ("uninstalled", "uninstalled", ())
     assert "The agent was taken off host web-1" in log(team)[0]
     # It is not only silent: that it may come back nobody need wait for.

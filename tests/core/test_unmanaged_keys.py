@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, enrolment, modes, servers, unmanaged_keys
+from keyrack.core.hosts import documents, enrolment, modes, reports, servers, unmanaged_keys
 from keyrack.core.hosts.servers import invite
 from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
@@ -42,7 +42,7 @@ def entry(text: str, **more: Any) -> dict[str, Any]:
 def tell(team: Team, *found: dict[str, Any], **more: Any) -> None:
     """Report as the server's agent."""
     fields = {"revision": 1, "state": "applied", "keys_found": list(found), **more}
-    enrolment.report(team.instance, here(team), fields)
+    reports.ingest(team.instance, here(team), fields)
 
 
 def here(team: Team) -> Server:
@@ -137,7 +137,7 @@ def test_an_ignored_key_stays_ignored(team: Team) -> None:
 
 def test_a_report_without_found_keys_says_nothing_about_them(team: Team) -> None:
     tell(team, entry(fresh_line("one")))
-    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied"})
+    reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied"})
     assert len(known(team)) == 1
 
 

@@ -11,7 +11,17 @@ from sqlalchemy import Connection, delete, insert, select
 
 from keyrack.core.audit import events
 from keyrack.core.git import access
-from keyrack.core.hosts import deleted_servers, documents, enrolment, modes, resync, servers, system_users, went_back
+from keyrack.core.hosts import (
+    deleted_servers,
+    documents,
+    enrolment,
+    modes,
+    reports,
+    resync,
+    servers,
+    system_users,
+    went_back,
+)
 from keyrack.core.hosts.documents import SignedDocument
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.keys import credentials, everywhere, grants, receipts, revocation, user_keys
@@ -64,14 +74,14 @@ class Host:
         return 0 if self.last is None else self.last.revision
 
     def contact(self) -> HostRevision:
-        return went_back.contact(self.team.instance, self.team.server.id, self.revision, self.lineage)
+        return went_back.judge_revision(self.team.instance, self.team.server.id, self.revision, self.lineage)
 
     def obey(self, *, report: bool = True) -> None:
         """Ask once; obey and report what comes, as long as it is newer; tell the last document when asked."""
         instance, server_id = self.team.instance, self.team.server.id
         said = self.contact()
         if said is HostRevision.ASTRAY:
-            went_back.notice(instance, server_id, self.revision)
+            went_back.note_astray(instance, server_id, self.revision)
             self.tell()
             said = self.contact()
         if said is HostRevision.NEWER:
@@ -82,7 +92,7 @@ class Host:
             if report:
                 server = servers.get(instance, self.team.owner, server_id)
                 told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-                enrolment.report(instance, server, told)
+                reports.ingest(instance, server, told)
         assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -92,7 +102,7 @@ class Host:
         for number, text in enumerate(pieces):
             server = servers.get(self.team.instance, self.team.owner, self.team.server.id)
             fields = {"number": number, "of": len(pieces), "text": text, "signature": self.last.signature}
-            went_back.hear(self.team.instance, server, fields)
+            went_back.receive_piece(self.team.instance, server, fields)
 
     def lets_in(self, line: str) -> bool:
         """Whether the document in force lets a key in as deploy."""
@@ -187,7 +197,7 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     credential = credentials.get(team.instance, team.owner, team.server.id, added)
     assert credential.revision == host.revision
     server = servers.get(team.instance, team.owner, team.server.id)
-    enrolment.report(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
+    reports.ingest(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
     assert not credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
     host.obey()
     assert credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
@@ -369,7 +379,7 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
         told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
         (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
         assert not isinstance(server, Exception)
-        enrolment.report(team.instance, server, told)
+        reports.ingest(team.instance, server, told)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items
@@ -396,8 +406,8 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     server = servers.get(team.instance, team.owner, team.server.id)
     told = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
     with pytest.raises(Refusal, match="Nobody asked"):
-        went_back.hear(team.instance, server, told)
-    went_back.notice(team.instance, team.server.id, 99)
+        went_back.receive_piece(team.instance, server, told)
+    went_back.note_astray(team.instance, team.server.id, 99)
     server = servers.get(team.instance, team.owner, team.server.id)
     wrong: list[dict[str, Any]] = [
         {**told, "text": of_other.text, "signature": of_other.signature},
@@ -412,8 +422,8 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     ]
     for fields in wrong:
         with pytest.raises(Refusal):
-            went_back.hear(team.instance, server, fields)
-    went_back.hear(team.instance, server, told)
+            went_back.receive_piece(team.instance, server, fields)
+    went_back.receive_piece(team.instance, server, told)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from keyrack import app
 from keyrack.core.git import repositories
-from keyrack.core.hosts import deleted_servers, documents, enrolment, servers
+from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows
 from keyrack.core.people import actors
@@ -111,7 +111,7 @@ def test_a_receipt_of_a_deleted_servers_host_keeps_its_seal(team: Team) -> None:
     (gone,) = deleted_servers.find(team.instance, team.owner).items
     (host,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert not isinstance(host, Exception)
-    enrolment.report(team.instance, host, {"revision": gone.revision, "state": "applied"})
+    reports.ingest(team.instance, host, {"revision": gone.revision, "state": "applied"})
     (gone,) = deleted_servers.find(team.instance, team.owner).items
     assert gone.acknowledged_at is not None
     assert gone.holds

@@ -388,6 +388,7 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('user = "alice", role', 'users = "alice", role', r"unknown name 'users' in \[members\]; known: role, user"),
         ('secret = "a secret for signatures"', "secret = 7", "access_keys.0.secret takes a text"),
         ('address = "192.0.2.10"\n', "", "line 17: address is needed"),
+        ('name = "web-1"', 'name = "17"', "line 17: .*a server's id; give it a letter"),
         (
             'server = "web-1"\n',
             'server = "web-1"\nexpires_at = 2026-12-24\n',

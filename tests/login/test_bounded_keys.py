@@ -17,7 +17,7 @@ import pytest
 
 from keyrack.agent.sshd import login_verdict
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.login_verdict import Came
+from keyrack.agent.sshd.login_verdict import RecentLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh.options import Restrictions, render
@@ -31,8 +31,8 @@ from tests.login.test_who_gets_in import had as had
 from tests.login.test_who_gets_in import host as host
 from tests.waiting import wait_until
 
-HERE = Came(("127.0.0.1",))
-COMERS = ("127.0.0.1", "127.0.0.9", "127.83.71.3")
+HERE = RecentLogins(("127.0.0.1",))
+SOURCES = ("127.0.0.1", "127.0.0.9", "127.83.71.3")
 
 
 def bounded(host: AdoptedHost, **restrictions: object) -> AuthorizedKey:
@@ -88,8 +88,8 @@ def test_from_where_a_key_may_come_is_held_against_from_where_somebody_can(
     check = LoginCheck(Sshd(str(host.config)))
     (verdict,) = check.judge({NAME: [entry]}, [], everywhere=True)
     with serving(host, entry):
-        logins = {one: host.client.login(host.keys[NAME], NAME, extra=["-b", one]).returncode == 0 for one in COMERS}
-        (from_here,) = check.look(document_of(entry), came=HERE)
+        logins = {one: host.client.login(host.keys[NAME], NAME, extra=["-b", one]).returncode == 0 for one in SOURCES}
+        (from_here,) = check.look(document_of(entry), recent=HERE)
     assert any(logins.values()) == (not verdict.words), verdict.words
     # Where a rule closes the usual way to everybody, enforcing begins by no other.
     assert any(logins.values()) or not login_verdict.opens_for_long(check.look(document_of(entry)), 600)
@@ -103,17 +103,17 @@ def test_a_security_key_that_must_check_its_user_is_no_way_in_before_it_did(
     parts = (b"sk-ssh-ed25519@openssh.com", bytes(range(32)), b"ssh:")
     blob = base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode("ascii")
     key = f"sk-ssh-ed25519@openssh.com {blob}"
-    check, came = LoginCheck(Sshd(str(host.config))), Came((), frozenset([fingerprint_of(key)]))
+    check, recent = LoginCheck(Sshd(str(host.config))), RecentLogins((), frozenset([fingerprint_of(key)]))
 
-    def opens(*options: str, came: Came = HERE) -> bool:
-        return login_verdict.opens_for_long(check.look(document_of(AuthorizedKey(key, None, options))), 600, came)
+    def opens(*options: str, recent: RecentLogins = HERE) -> bool:
+        return login_verdict.opens_for_long(check.look(document_of(AuthorizedKey(key, None, options))), 600, recent)
 
     assert opens()
     assert not opens("verify-required")
-    assert opens("verify-required", came=came)
+    assert opens("verify-required", recent=recent)
     had("PubkeyAuthOptions verify-required")
     assert not opens()
-    assert opens(came=came)
+    assert opens(recent=recent)
     had("PubkeyAuthOptions touch-required")
     assert opens()
 
@@ -142,7 +142,7 @@ def test_rules_for_where_people_come_from_count(
     with serving(host, entry):
         ended = host.client.login(host.keys[NAME], NAME, "echo works")
         assert (ended.returncode == 0 and ended.stdout == "works\n") == inside
-        found = LoginCheck(Sshd(str(host.config))).look(document_of(entry), came=HERE)
+        found = LoginCheck(Sshd(str(host.config))).look(document_of(entry), recent=HERE)
     assert login_verdict.opens_for_long(found, 600, HERE) == inside
     if not inside:
         assert login_verdict.nobody_words(found, 600, HERE)

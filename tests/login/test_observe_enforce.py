@@ -19,7 +19,7 @@ from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts
 from keyrack.agent.system.local import read
 from keyrack.agent.system.lookup import exists
 from keyrack.core.audit import events
-from keyrack.core.hosts import enrolment, facts, modes, servers, system_users, unmanaged_keys
+from keyrack.core.hosts import facts, modes, reports, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials, revocation
 from keyrack.errors import Refusal
 from keyrack.model import EventFilter, UnmanagedKey
@@ -545,7 +545,7 @@ def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(sc
     line |= {"type": "ssh-ed25519", "key": key, "fingerprint": fingerprint_of(key), "in_force": True}
     for found in ([line], [], [line]):
         told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
-        enrolment.report(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
+        reports.ingest(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
         server = servers.get(scene.service.instance, owner(), SERVER)
     assert any("is in /home/krone/.ssh/authorized_keys on " in words and "again" in words for words in scene.events())
     scene.wait_for_event("writes keys again and again: Google guest agent")

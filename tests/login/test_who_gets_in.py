@@ -319,8 +319,8 @@ def test_whoever_can_really_come_counts(host: AdoptedHost, had: Callable[[str], 
     (verdict,) = LoginCheck(Sshd(str(host.config))).judge({NAME: [AuthorizedKey(key.public)]}, [], everywhere=True)
     host.start_sshd()
     try:
-        comers = ("127.0.0.1", "127.0.0.9", "127.83.71.3")
-        inside = any(host.client.login(key, NAME, extra=["-b", source]).returncode == 0 for source in comers)
+        sources = ("127.0.0.1", "127.0.0.9", "127.83.71.3")
+        inside = any(host.client.login(key, NAME, extra=["-b", source]).returncode == 0 for source in sources)
     finally:
         host.stop_sshd()
     assert inside == (not verdict.words), verdict.words

@@ -156,3 +156,11 @@ def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:
     call(team, "POST", "/freezes", {}, token=ALICE, status=403)
     call(team, "POST", "/freezes", {}, token="token-of-victor", status=202)
     assert opening(team) == prints(lines, *lines)
+
+
+@pytest.mark.parametrize("path", ["/freezes", "/people/bob/offboard"])
+def test_a_preview_refuses_the_reason_that_would_be_refused(team: Service, path: str) -> None:
+    """Whoever looked first and then goes on is not told only then."""
+    for looks in (True, False):
+        refused = call(team, "POST", path, {"reason": "a\x1b[31mb", "preview": looks}, status=422)
+        assert refused["error"]["field"] == "reason"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from keyrack.errors import Refusal
+from keyrack.store.hosts import servers
+from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service
 
 OLGA = "token-of-olga"
@@ -95,3 +97,39 @@ def test_no_workspace_is_one_blank_from_another(unchanged_team: Service) -> None
         with pytest.raises(Refusal) as refused:
             unchanged_team.apply(f'[workspace]\nname = "{name}"\n')
         assert "blank" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/v3/servers", {"ipAddress": "192.0.2.9"}),
+        ("PATCH", "/api/v3/servers/1/settings/meta", {}),
+        ("PATCH", BASE + "/servers/1", {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["7", "01", "2027", "20261231235959"])
+def test_a_server_is_not_called_what_reads_as_the_id_of_another(
+    unchanged_team: Service, method: str, path: str, body: dict[str, Any], name: str
+) -> None:
+    answer = unchanged_team.call(method, path, token=OLGA, json={**body, "name": name})
+    assert answer.status_code == 422
+    assert "A name of digits alone is read as a server's id; give it a letter, as in web-13." in answer.text
+
+
+def test_a_number_is_an_id_only_as_ids_are_written(team: Service) -> None:
+    """A server may have such a name from before: what is meant for it must not go to the server 1."""
+    made = team.call("PUT", BASE + "/servers/other", token=OLGA, json={"address": "192.0.2.8"}).json()["id"]
+    team.instance.database.write(lambda connection: servers.change(connection, made, {"name": "01"}))
+    seen = team.call("GET", BASE + "/servers/01", token=OLGA)
+    assert (seen.status_code, seen.json()["id"]) == (200, made)
+    many = {"label": "x", "username": "root", "publicKey": fresh_line("x"), "servers": ["01"]}
+    given = team.call("POST", BASE + "/credentials", token=OLGA, json=many)
+    assert given.status_code in (200, 201)
+    assert team.call("GET", BASE + "/servers/1/credentials?search=x", token=OLGA).json()["total"] == 0
+
+
+@pytest.mark.parametrize("name", ["01", "007"])
+def test_digits_that_are_no_id_change_no_server(unchanged_team: Service, name: str) -> None:
+    answer = unchanged_team.call("PUT", f"{BASE}/servers/{name}", token=OLGA, json={"address": "192.0.2.77"})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "name")
+    assert unchanged_team.call("GET", BASE + "/servers/1", token=OLGA).json()["address"] != "192.0.2.77"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from keyrack import policy
-from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.people import actors
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -44,7 +44,7 @@ def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
-    enrolment.report(team.instance, servers.get(team.instance, actor, 1), told)
+    reports.ingest(team.instance, servers.get(team.instance, actor, 1), told)
 
 
 def put(team: Service, line: str) -> None:

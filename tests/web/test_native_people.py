@@ -146,6 +146,7 @@ def test_the_log_by_dates_and_piece_by_piece(team: Service) -> None:
     assert call(team, "GET", "/events?from=2026-01-01T00:00:00%2B02:00&to=2026-01-02T00:00:00+02:00")["total"] == 0
     for query in ("from=yesterday", "to=2026-13-01", "from=2026-11-22T16:00:00", "before=x", "form=2026-11-22"):
         assert call(team, "GET", f"/events?{query}", status=422)["error"]["code"] in ("invalid", "parameter-unknown")
+    assert call(team, "GET", "/events?key=abc", status=422)["error"]["field"] == "key"
 
 
 @pytest.mark.parametrize("path", ["/servers", "/grants", "/tokens", "/keys/revoked", "/servers/1"])

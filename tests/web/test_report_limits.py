@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core.hosts import reports, unmanaged_keys
+from keyrack.core.hosts import login_reports, unmanaged_keys
 from keyrack.ssh.public_key import parse
 from keyrack.web import agent_api
 from tests.core.keys_for_tests import fresh_line
@@ -63,7 +63,7 @@ def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unmanaged_keys, "MOST_AT_ONCE", 20)
-    monkeypatch.setattr(reports, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(login_reports, "MOST_AT_ONCE", 20)
     with serving(team_folder, tmp_path / "data") as service:
         agent = Agent(service, 1)
         line = fresh_line("robot")

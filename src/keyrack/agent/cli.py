@@ -258,7 +258,7 @@ def _run(given: argparse.Namespace) -> int:
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:
-            desired.search_aside()
+            desired.scan_in_background()
         follower.start()
         if not given.once:
             follower.run(watch.start, lambda: reconciler.start_ending_keys(say))

@@ -1,4 +1,6 @@
-"""What a document asks of a host beyond its key files: sshd's settings, accounts, unmanaged keys; and what is told."""
+"""Brings a host beyond its key files to what a document says: sshd's settings, accounts, unmanaged keys, and what a
+report has of them; must keep no key file back for what fails here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import other_sources, unmanaged_keys
-from keyrack.agent.keys.search import KeySearch, SearchResult
+from keyrack.agent.keys.background_scan import BackgroundScan, ScanResult
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
@@ -45,7 +47,7 @@ class DesiredState:
         self.local, self._undecided = decisions.look(state)
         self._accounts = Accounts(state, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
-        self._search = KeySearch(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
+        self._scan = BackgroundScan(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
         self._enforcement: Optional[Enforcement] = None
         self._damage = ""
         if self.local.drop_in is not None:
@@ -58,7 +60,7 @@ class DesiredState:
         self._logins: Dict[str, Dict[str, Any]] = {}
         self._keys_folder = enrolment.keys_folder
         self._facts: Dict[str, Any] = {}
-        self._looked: Optional[SearchResult] = None
+        self._scanned: Optional[ScanResult] = None
         self._shut_out = ""
         self._plan: Dict[str, Any] = {}
         self._planned: Tuple[object, ...] = ()
@@ -80,18 +82,18 @@ class DesiredState:
         return self._enforcement is not None and self._enforcement.state == TRYING
 
     @property
-    def searching(self) -> bool:
-        """Whether a look for keys goes on, or a key pair is being made, whose result must be asked for soon."""
-        return self._search.goes_on or self._accounts.waiting
+    def scanning(self) -> bool:
+        """Whether a scan for keys runs, or a key pair is being made, whose result must be asked for soon."""
+        return self._scan.is_running or self._accounts.waiting
 
     @property
     def news(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
         return self._state() != self._reported
 
-    def search_aside(self) -> None:
-        """From now on put() does not wait for a long look for keys. For an agent that stays."""
-        self._search.hurry()
+    def scan_in_background(self) -> None:
+        """From now on put() does not wait for a long scan for keys. For an agent that stays."""
+        self._scan.limit_wait()
 
     def look_for(self, names: Callable[[], Iterable[str]]) -> None:
         """Look for the keys of these accounts too, whom sshd's log named."""
@@ -120,7 +122,7 @@ class DesiredState:
     def put(self, document: HostDocument, *, scan: bool = True) -> Met:
         """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
 
-        scan: look for keys in all the files that sshd reads; it is left for a quiet moment. What is found by a look
+        scan: also scan all the files of keys that sshd reads, which is left for a quiet moment. The result of one
         that takes long is there at a later put().
         """
         unmet: List[str] = [self._undecided] if self._undecided else []
@@ -142,13 +144,16 @@ class DesiredState:
         try:
             # With the first report that something is in force, or people would be shown a line without the port.
             self._host_key_look.ensure_port()
-            self._look(document, unmet, scan=scan)
+            self._scan_for_keys(document, scan=scan)
+            if document.remove_keys and self._scanned is not None:
+                unmet += self._scanned.problems
+            self._note_settings()
             if scan:
                 self._host_keys = self._host_key_look.look()
                 self._logins = self._refused_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
                 self._plan = self._what_enforcing_changes(document)
-            unseen = "" if self._looked is None else _scan_words(self._looked)
+            unseen = "" if self._scanned is None else _scan_words(self._scanned)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
         self._facts = {
@@ -166,11 +171,11 @@ class DesiredState:
         self._reporting_host_keys = self._host_keys
         if self._host_keys is not None and self._host_keys != self._reported_host_keys:
             report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
-        if self._looked is None:
+        if self._scanned is None:
             return report  # nobody has looked yet, which is not: there is nothing
         self._reporting_digest = self._digest()
         if self._reporting_digest != self._reported_digest:
-            return report._replace(keys_found=self._looked.found + self._foreign, keys_cut=self._looked.cut)
+            return report._replace(keys_found=self._scanned.found + self._foreign, keys_cut=self._scanned.cut)
         return report
 
     def delivered(self) -> None:
@@ -178,14 +183,15 @@ class DesiredState:
         self._reported, self._reported_digest = self._reporting, self._reporting_digest
         self._reported_host_keys = self._reporting_host_keys
 
-    def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
+    def _scan_for_keys(self, document: HostDocument, *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
         if scan or document.remove_keys:
             names = {*document.users, *document.accounts, *self._logged_in()}
-            looked = self._search.look(before, sorted(names), document.remove_keys)
-            self._looked = self._looked if looked is None else looked
-        if document.remove_keys and self._looked is not None:
-            unmet += self._looked.problems
+            result = self._scan.scan(before, sorted(names), document.remove_keys)
+            self._scanned = self._scanned if result is None else result
+
+    def _note_settings(self) -> None:
+        """Ask sshd for the settings that are reported, where they may have changed."""
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()
@@ -221,14 +227,14 @@ class DesiredState:
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
         """In words; empty where that is not known, or no question."""
-        if self._enforcement is None or document.mode != OBSERVE or self._looked is None or self._search.goes_on:
+        if self._enforcement is None or document.mode != OBSERVE or self._scanned is None or self._scan.is_running:
             return ""
         # Who was not seen may be somebody.
-        unseen = _scan_words(self._looked)
+        unseen = _scan_words(self._scanned)
         others = self._sshd.others()
         if others:
             return f"another sshd listens at {others}, and enforcing binds this one alone"
-        return unseen or self._enforcement.shuts_out(self.allowed(document), self._looked.found)
+        return unseen or self._enforcement.shuts_out(self.allowed(document), self._scanned.found)
 
     def _what_enforcing_changes(self, document: HostDocument) -> Dict[str, Any]:
         """What becomes of sshd's files and settings, to be looked at before somebody asks for it; empty where this host
@@ -265,21 +271,21 @@ class DesiredState:
 
     def _digest(self) -> str:
         """Changes with what is told of keys that were found."""
-        if self._looked is None:
+        if self._scanned is None:
             return ""
-        return unmanaged_keys.digest(self._looked.found + self._foreign, self._looked.cut)
+        return unmanaged_keys.digest(self._scanned.found + self._foreign, self._scanned.cut)
 
     def _state(self) -> Tuple[object, ...]:
         return (repr(sorted(self._facts.items())), self._digest(), self._host_keys)
 
 
-def _scan_words(looked: SearchResult) -> str:
-    """What a look did not see, for a person; empty where it saw all."""
-    words = [looked.unlisted] if looked.unlisted else []
-    if looked.cut:
-        first = looked.cut[0]
+def _scan_words(result: ScanResult) -> str:
+    """What a scan did not see, for a person; empty where it saw all."""
+    words = [result.unlisted] if result.unlisted else []
+    if result.cut:
+        first = result.cut[0]
         where = " ".join(filter(None, (first.path, f"of {first.username}" if first.username else ""))) or "all of it"
-        words.append(f"the look for keys was cut in {count(len(looked.cut), 'place')}, first {where}: {first.why}")
+        words.append(f"the look for keys was cut in {count(len(result.cut), 'place')}, first {where}: {first.why}")
     return "; ".join(words)[:300].encode("ascii", "replace").decode("ascii")
 
 

@@ -275,9 +275,9 @@ class Reconciler:
         return self._desired is not None and self._desired.hurry
 
     @property
-    def searching(self) -> bool:
+    def scanning(self) -> bool:
         """Whether there is soon more to tell of keys that nobody told of."""
-        return self._desired is not None and self._desired.searching
+        return self._desired is not None and self._desired.scanning
 
     @property
     def news(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the agent must remember over a restart: who it is, what it last accepted, how it fares; it decides nothing."""
+"""The agent's state folder: who it is, what it last accepted, how it fares; must decide nothing."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sync
 from keyrack.logs import logger
-from keyrack.store import moments_to_come
+from keyrack.store import future_times
 
 log = logger("keyrack")
 
@@ -44,10 +44,10 @@ class ClockLook:
         syncs = key_sync.longest_wait(instance)
 
         def put_right(connection: Connection) -> None:
-            moments_to_come.hosts_seen(connection, now, latest=now + ONLINE)
-            moments_to_come.git_endpoints_seen(connection, now, latest=now + ONLINE)
-            moments_to_come.deliveries_due(connection, now, latest=now + waits)
-            moments_to_come.key_sources_due(connection, now, latest=now + syncs)
+            future_times.hosts_seen(connection, now, latest=now + ONLINE)
+            future_times.git_endpoints_seen(connection, now, latest=now + ONLINE)
+            future_times.deliveries_due(connection, now, latest=now + waits)
+            future_times.key_sources_due(connection, now, latest=now + syncs)
 
         instance.database.write(put_right)
         if before is not None:

@@ -22,8 +22,8 @@ from keyrack.store.people import groups, tokens, users
 from keyrack.store.people.groups import GroupRow
 from keyrack.store.people.tokens import Bearer
 
-NUMBER = re.compile(r"[0-9]{1,9}")
-"""What names a server by its id."""
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+"""What names a server by its id: with a 0 before it, it is no id, and may be a name."""
 
 
 def is_oneself(actor: Actor, name: str) -> bool:

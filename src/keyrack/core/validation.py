@@ -93,10 +93,10 @@ def account(value: object, *, field: str = "username") -> str:
     return str(value)
 
 
-def fingerprint(value: object) -> str:
+def fingerprint(value: object, *, field: str = "fingerprint") -> str:
     """A fingerprint as ssh-keygen -l prints it; raises Refusal INVALID."""
     if not isinstance(value, str) or not is_fingerprint(value):
-        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
+        raise invalid(field, "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
     return value
 
 

@@ -178,15 +178,9 @@ class Authorizer:
             if kind == b"line" and len(fields) == 1:
                 await self._answer_line(writer, fields[0].decode("ascii"))
             elif kind == b"refs" and len(fields) == 4:
-                operation, state, count, lines = (each.decode("utf-8", "replace") for each in fields)
-                self._note_refs(operation, state, count, lines)
-                pushed = self._pushes.get(operation)
-                if state == "changed" and pushed is not None:
-                    # Before git ends the push, so that a clone right after it has something to check out.
-                    await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
-                await _send(writer, b"noted")
+                await self._answer_refs(writer, *(each.decode("utf-8", "replace") for each in fields))
             elif kind in (b"open", b"again") and len(fields) == 4:
-                running = await self._answer_operation(writer, kind == b"again", *fields)
+                running = await self._answer_operation(writer, *fields, again=kind == b"again")
             if running is not None:
                 await reader.read(1)  # until the operation ends, or we do
         except (OSError, EOFError, TimeoutError, ValueError):
@@ -211,6 +205,16 @@ class Authorizer:
             self.log.pushed(running.access, running.refs)
         if self._upkeep is not None:
             self._upkeep.pushed(self._folder(running.access))
+
+    async def _answer_refs(
+        self, writer: asyncio.StreamWriter, operation: str, state: str, count: str, lines: str
+    ) -> None:
+        self._note_refs(operation, state, count, lines)
+        pushed = self._pushes.get(operation)
+        if state == "changed" and pushed is not None:
+            # Before git ends the push, so that a clone right after it has something to check out.
+            await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
+        await _send(writer, b"noted")
 
     def _note_refs(self, operation: str, state: str, count: str, lines: str) -> None:
         """What a hook of git says about a push under way."""
@@ -256,12 +260,14 @@ class Authorizer:
     async def _answer_operation(
         self,
         writer: asyncio.StreamWriter,
-        again: bool,
         fingerprint_text: bytes,
         address_text: bytes,
         protocol: bytes,
         command: bytes,
+        *,
+        again: bool,
     ) -> _Running | None:
+        """Permit an operation, which then is under way, or refuse it; again: it goes on from an earlier authorizer."""
         fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
         try:
             access = await self._permitted(fingerprint, address, command, quiet=again)
@@ -278,11 +284,11 @@ class Authorizer:
         running = _Running(
             access,
             writer,
-            now,
-            now,
-            now,
-            operation,
-            PushedRefs(known=not again),
+            began_at=now,
+            confirmed_at=now,
+            told_at=now,
+            operation=operation,
+            refs=PushedRefs(known=not again),
             only_deletes=operation in self._deleting,
         )
         self._deleting.discard(operation)

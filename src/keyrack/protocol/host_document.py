@@ -1,4 +1,4 @@
-"""The text of all that one host must obey, which the service makes and the agent reads; it signs nothing.
+"""The host document, all that one host must obey: written by the service, read by the agent; must sign nothing.
 
 Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wishes are the same bytes:
 
@@ -21,6 +21,8 @@ These fields may be absent:
     break_glass  account name -> list of public keys that the offline policy does not drop there
     frozen       account name -> list as in users: keys that open no new session; those that are open go on
     deleted      true: the service does not serve this host any more, and there will be no other document
+    lineage      a random mark of this revision, eight hexadecimal digits: the host says it with the revision that it
+                 obeys, so that a restored database tells its own revisions from those of the one that was lost
 
 "adopt", "stale" and "take_away" are this format's words for what is called observe, offline policy and removal of
 keys everywhere else: they stay, as older agents obey a newer service.
@@ -129,7 +131,7 @@ class HostDocument(NamedTuple):
     deleted: bool = False
     break_glass: Mapping[str, Sequence[str]] = {}
     frozen: Mapping[str, Sequence[AuthorizedKey]] = {}
-    lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
+    lineage: str = ""
 
 
 def encode(document: HostDocument, texts: Optional[Mapping[str, Sequence[str]]] = None) -> str:

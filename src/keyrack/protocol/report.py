@@ -1,11 +1,11 @@
-"""What an agent tells the service, as the one writes and the other reads it; it believes nothing and changes nothing.
+"""The report of an agent to the service, as the one writes and the other reads it; must believe nothing.
 
 A report is one JSON object, and every field of it may be absent, which says nothing about its subject:
 
     revision      the revision that this host obeys, with `state`: "applied", "refused" or "failed"
     lineage       the mark of that revision (host_document.py)
     problems      words for what is not as asked
-    agent_version, machine, facts
+    agent_version, machine (kernel, memory, load …), facts (settings, accounts, enforcing: core/hosts/facts.py)
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64

@@ -1,4 +1,4 @@
-"""Numbers with their nouns, for whatever people read; must know no noun."""
+"""Writes numbers with their nouns, for whatever people read; must know no noun."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
+from keyrack.core.hosts import contacts, copies, documents, enrolment, reports, went_back
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
@@ -249,14 +249,14 @@ class _AgentCalls:
             answer = answer_or_error
             if 0 < answer.size < LARGE_DOCUMENT:
                 self._sizes.pop(server_id, None)
-        if answer.standing is None:
+        if answer.state is None:
             return await self._look_alone(request, contact, caller)
         if not answer.body:
             if not waiter.done():
-                self._waiting.known.note(contact, answer.standing)
+                self._waiting.known.note(contact, answer.state)
             return None
         if not waiter.done():
-            self._waiting.known.note_run(contact, answer.standing)
+            self._waiting.known.note_run(contact, answer.state)
         self._last_seen.saw(server_id)
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
@@ -277,13 +277,13 @@ class _AgentCalls:
         await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
             return _NEW_RUN
-        look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
+        look = partial(went_back.judge_revision, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
             return None
         self._last_seen.saw(server_id)
         if standing is HostRevision.ASTRAY:
-            await self._scheduler.run(caller, partial(went_back.notice, instance, server_id, contact.revision))
+            await self._scheduler.run(caller, partial(went_back.note_astray, instance, server_id, contact.revision))
             words = "This host obeys what the service does not know: its database went back. Tell your last document."
             return JSONResponse({"error": words, "tell": "document"}, 409)
         signed = await self._scheduler.run(caller, partial(documents.signed, instance, server_id))
@@ -324,15 +324,15 @@ class _AgentCalls:
     def _take_report(self, server: Server | DeletedServer, content: bytes) -> None:
         body = _object(content)
         self._limits.check(server.id, body)
-        enrolment.report(self._instance, server, body)
+        reports.ingest(self._instance, server, body)
 
-    def _take_reports(self, reports: Sequence[_Report]) -> list[bool | Exception]:
+    def _take_reports(self, batch: Sequence[_Report]) -> list[bool | Exception]:
         """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
-        results: list[bool | Exception] = [True] * len(reports)
+        results: list[bool | Exception] = [True] * len(batch)
         read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
         places = []
-        proved = self._senders(reports)
-        for place, report in enumerate(reports):
+        proved = self._senders(batch)
+        for place, report in enumerate(batch):
             server = report.server or proved.get(report.proof)
             if server is None:
                 results[place] = False
@@ -345,7 +345,7 @@ class _AgentCalls:
                 continue
             read.append((server, body))
             places.append(place)
-        for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
+        for place, error_or_none in zip(places, reports.ingest_together(self._instance, read), strict=True):
             if error_or_none is not None:
                 results[place] = error_or_none
         return results
@@ -376,7 +376,7 @@ class _AgentCalls:
             content = await bodies.read(request, self._instance.settings.max_body_bytes)
 
         def call() -> None:
-            went_back.hear(self._instance, server, _object(content))
+            went_back.receive_piece(self._instance, server, _object(content))
 
         await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
         return JSONResponse({"ok": True})

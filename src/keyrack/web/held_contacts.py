@@ -244,14 +244,14 @@ class HeldContact:
         finally:
             self._looks -= 1
         is_newest = self._waiter is waiter and waiter is not None and not waiter.done()
-        if answer is None or answer.standing is None:
+        if answer is None or answer.state is None:
             self._go_on()
             return
         self._parts.last_seen.saw(contact.server_id)
         if not answer.body:
             if is_newest:  # else another look is under way
-                known.note(contact, answer.standing)
+                known.note(contact, answer.state)
             return
         if is_newest:
-            known.note_run(contact, answer.standing)
+            known.note_run(contact, answer.state)
         self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from keyrack.core.hosts.contacts import LOOK_AGAIN, Known
+from keyrack.core.hosts.contacts import LOOK_AGAIN, CurrentHosts
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web.slices import MOST_STEPS, Slices
@@ -23,7 +23,7 @@ class ContactWaiters:
 
     def __init__(self, slices: Slices) -> None:
         """slices: in which many are woken."""
-        self.known = Known()
+        self.known = CurrentHosts()
         self._slices = slices
         self._waiters: dict[int, set[asyncio.Future[None]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None

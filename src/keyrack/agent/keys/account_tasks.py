@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.system import as_account
 
@@ -69,7 +69,9 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
             for number in waiting:
                 answers[number] = TaskResult(None, NO_TIME, False)
             break
-        problem = _look_until_it_hangs(tasks, waiting, answers, one, deadline)
+        done, problem = _run_until_stuck(tasks, waiting, one, deadline)
+        for number, answer in done.items():
+            answers[number] = answer
         stuck = next((number for number in waiting if answers[number] is None), None)
         if stuck is not None:
             # Whoever hangs once hangs again: the account's other files are not waited for in this look.
@@ -79,14 +81,15 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
     return [answer if answer is not None else TaskResult(None, NO_TIME, False) for answer in answers]
 
 
-def _look_until_it_hangs(
-    tasks: Sequence[Task], waiting: List[int], answers: List[Optional[TaskResult]], one: float, deadline: float
-) -> str:
-    """Fill in answers of the waiting ones in their order; answers why it ended before the last."""
+def _run_until_stuck(
+    tasks: Sequence[Task], waiting: List[int], one: float, deadline: float
+) -> Tuple[Dict[int, TaskResult], str]:
+    """The results of the waiting ones in their order, by number, and why it ended before the last."""
+    done: Dict[int, TaskResult] = {}
     try:
         child = as_account.Child(tasks[waiting[0]].waits_for, lambda writing: _work(tasks, waiting, writing))
     except as_account.AccountProblem as problem:
-        return str(problem)
+        return done, str(problem)
     buffer = bytearray()
     try:
         for number in waiting:
@@ -95,17 +98,17 @@ def _look_until_it_hangs(
             while b"\n" not in buffer:
                 piece = child.read(until)
                 if piece is None:
-                    return NO_TIME if time.monotonic() >= deadline else f"no answer within {one:g} seconds"
+                    return done, NO_TIME if time.monotonic() >= deadline else f"no answer within {one:g} seconds"
                 if not piece or len(buffer) > _LARGEST_FRAME:
-                    return "the look ended early"
+                    return done, "the look ended early"
                 buffer += piece
             line, _, rest = bytes(buffer).partition(b"\n")
             buffer = bytearray(rest)
             answer = json.loads(line)
-            answers[number] = TaskResult(answer.get("value"), answer.get("problem", ""))
+            done[number] = TaskResult(answer.get("value"), answer.get("problem", ""))
     finally:
         child.end()
-    return ""
+    return done, ""
 
 
 def _work(tasks: Sequence[Task], waiting: List[int], writing: int) -> None:

@@ -1,4 +1,4 @@
-"""Decides how the ends of keys stand in the files, by the sshd that runs: in UTC, in its local time, or not at all.
+"""Decides how ends of keys are written for the running sshd: in UTC, in its local time, or not at all; must write none.
 
 OpenSSH reads an end in UTC since 9.1 and one in local time since 7.7 (ssh/expiry_time.py). In both forms sshd itself
 sees to the end, whatever is dead by then (Invariant 5). Below 7.7 it knows no ends, and the agent takes the line away;

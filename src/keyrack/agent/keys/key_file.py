@@ -1,4 +1,4 @@
-"""Reads one file of keys and says what it holds, in a process with the reader's rights; it follows what sshd follows.
+"""Reads one file of keys as sshd does, in a process with its account's rights; must trust nothing of the file.
 
 Whoever owns the file may do anything with it meanwhile: it is read once, in part where it is too large, and what is
 told of it is bounded.
@@ -58,21 +58,22 @@ class KnownFile(NamedTuple):
     unsafe: str = ""
 
 
-class Look:
-    """One look, made ready where nothing of the file's owner is touched; `do` touches it.
+class FileScan:
+    """One scan of a file, made ready where nothing of the file's owner is touched; `run` touches it.
 
     everybody: it counts for all accounts, and is read as root where nobody else could lead it elsewhere; authorities:
-    every key in it is a certificate authority's; known: of the last look; home: the account's, where the file is in it;
+    every key in it is a certificate authority's; known: of the last scan; home: the account's, where the file is in it;
     strict_home: the account's, wherever the file is, where sshd takes no file that others may change (StrictModes).
     """
 
     def __init__(
         self,
         path: str,
-        everybody: bool,
-        authorities: bool,
         rules: SshdRules,
         known: Optional[KnownFile],
+        *,
+        everybody: bool = False,
+        authorities: bool = False,
         home: str = "",
         strict_home: str = "",
     ) -> None:
@@ -85,7 +86,7 @@ class Look:
         self._stamp = known.stamp if known is not None else None
         self._mount = known.mount if known is not None else ""
 
-    def do(self) -> Any:
+    def run(self) -> Any:
         """What a report needs of the file; None where there is none. Raises OSError or AccountProblem.
 
         Only in a process that does nothing else: it takes sshd's time zone.
@@ -162,9 +163,9 @@ class Look:
         )
 
 
-def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
+def known_after(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     """What is known after an answer; of a file that did not answer it is what was known before."""
-    seen = answer.value
+    seen = answer.value  # of FileScan.run
     if answer.problem:
         before = known if known is not None and not answer.ended else KnownFile()
         mount = known.mount if known is not None else ""

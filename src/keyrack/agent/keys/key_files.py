@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.ends import IN_UTC, EndForm, Ends
 from keyrack.agent.system import labels
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
+from keyrack.ssh.printable import printable
 
 _LARGEST_SURPRISE = 2 * 1024 * 1024
 # As key_line writes it: the last option. Within another one's value its quote would be escaped.
@@ -107,22 +108,18 @@ class KeyFiles:
         """Make the files on disk these. Goes on after an error: one file's trouble must not keep a key alive
         in another. What could not be changed has its old bytes.
         """
-        changed: List[str] = []
-        problems: List[str] = []
         # Invariant 7: what is revoked is refused before anything new is let in.
-        self._put_one(self._revoked, self._revoked_name, rendered.revoked, changed, problems)
-        self._finish(self._revoked, bool(changed), problems)
-        before = len(changed)
-        for username, data in rendered.users.items():
-            self._put_one(self._keys, username, data, changed, problems)
-        self._clear_others(rendered, changed, problems)
-        self._finish(self._keys, len(changed) > before, problems)
+        revoked = [self._put_one(self._revoked, self._revoked_name, rendered.revoked)]
+        revoked.append(self._finish(self._revoked, revoked))
+        users = [self._put_one(self._keys, username, data) for username, data in rendered.users.items()]
+        users += self._clear_others(rendered)
+        users.append(self._finish(self._keys, users))
         # On a full disk the next document, which may take keys away, must still find room.
         self._revoked.keep_reserve(max(map(len, (rendered.revoked, *rendered.users.values()))))
+        changed = tuple(path for one in (*revoked, *users) for path in one.changed)
+        problems = tuple(words for one in (*revoked, *users) for words in one.problems)
         unlabelled = labels.restore([path for path in changed if os.path.exists(path)])
-        if unlabelled:
-            problems.append(unlabelled)
-        return KeyFilesOutcome(tuple(changed), tuple(problems))
+        return KeyFilesOutcome(changed, (*problems, unlabelled) if unlabelled else problems)
 
     def differences(self, rendered: Rendered) -> List[str]:
         """The paths of files that are not as they should be. May raise OSError."""
@@ -161,52 +158,52 @@ class KeyFiles:
         self._revoked.sweep()
         self._revoked.drop_reserve()
 
-    def _put_one(self, folder: Folder, name: str, data: bytes, changed: List[str], problems: List[str]) -> None:
+    def _put_one(self, folder: Folder, name: str, data: bytes) -> KeyFilesOutcome:
         # A correct file is left alone: no write, and no moment for a reader to notice.
         if folder.holds(name, data, PUBLIC_FILE):
-            return
+            return _AS_IT_WAS
         path = os.path.join(folder.path, name)
         try:
             folder.write(name, data, PUBLIC_FILE, reserve=self._revoked)
         except OSError as error:
-            problems.append(_words(path, "could not be written, and stays as it was", error))
-        else:
-            changed.append(path)
+            return _problem(path, "could not be written, and stays as it was", error)
+        return KeyFilesOutcome((path,), ())
 
-    def _clear_others(self, rendered: Rendered, changed: List[str], problems: List[str]) -> None:
+    def _clear_others(self, rendered: Rendered) -> List[KeyFilesOutcome]:
         """Take away every file that the document does not ask for: sshd would take it for an account's keys."""
         try:
             others = [name for name in self._keys.names() if name not in rendered.users]
         except OSError as error:
-            problems.append(_words(self._keys.path, "could not be listed", error))
-            return
-        for name in others:
-            path = os.path.join(self._keys.path, name)
-            try:
-                if self._keys.is_folder(name):
-                    problems.append(f"{_printable(path)} is a folder, and does not belong here; take it away")
-                    continue
-                self._keys.remove(name)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                problems.append(_words(path, "could not be removed", error))
-            else:
-                changed.append(path)
+            return [_problem(self._keys.path, "could not be listed", error)]
+        return [self._clear_one(name) for name in others]
+
+    def _clear_one(self, name: str) -> KeyFilesOutcome:
+        path = os.path.join(self._keys.path, name)
+        try:
+            if self._keys.is_folder(name):
+                words = f"{printable(path)} is a folder, and does not belong here; take it away"
+                return KeyFilesOutcome((), (words,))
+            self._keys.remove(name)
+        except FileNotFoundError:
+            return _AS_IT_WAS
+        except OSError as error:
+            return _problem(path, "could not be removed", error)
+        return KeyFilesOutcome((path,), ())
 
     @staticmethod
-    def _finish(folder: Folder, changed: bool, problems: List[str]) -> None:
+    def _finish(folder: Folder, outcomes: Iterable[KeyFilesOutcome]) -> KeyFilesOutcome:
+        """Make what was changed in a folder last over a power cut."""
         try:
             folder.sweep()
-            if changed:
+            if any(one.changed for one in outcomes):
                 folder.sync()
         except OSError as error:
-            problems.append(_words(folder.path, "could not be made safe against a power cut", error))
+            return _problem(folder.path, "could not be made safe against a power cut", error)
+        return _AS_IT_WAS
 
 
-def _words(path: str, what: str, error: OSError) -> str:
-    return f"{_printable(path)} {what}: {error.strerror or error}"
+_AS_IT_WAS = KeyFilesOutcome((), ())
 
 
-def _printable(path: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in path)
+def _problem(path: str, what: str, error: OSError) -> KeyFilesOutcome:
+    return KeyFilesOutcome((), (f"{printable(path)} {what}: {error.strerror or error}",))

@@ -1,6 +1,7 @@
-"""Names who else names keys on a host: programs that sshd asks, and agents of clouds that write key files; no more.
+"""Names other sources of keys on a host: programs that sshd asks, and agents of clouds that write key files; must stop
+and change nothing.
 
-Told by what is installed, so a name here says who may write, not who did. It stops and changes nothing.
+Told by what is installed, so a name here says who may write, not who did.
 """
 
 from __future__ import annotations

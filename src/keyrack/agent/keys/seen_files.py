@@ -1,6 +1,6 @@
-"""Remembers over a restart in which files of accounts keys were seen, so that what is away then is not taken for gone.
+"""Remembers over restarts which files had keys, so that one that is away is not taken for gone; must hold no key.
 
-It holds no key: a home that is not mounted, or an account whose directory is away, is told as a place not looked at.
+A home that is not mounted, or an account whose directory is away, is told as a place not looked at.
 """
 
 from __future__ import annotations

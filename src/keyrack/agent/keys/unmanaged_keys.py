@@ -6,15 +6,16 @@ report, is said: nobody may believe that a key is gone because a look was cut.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
+from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.agent.system.mounts import Mounts
@@ -30,7 +31,6 @@ GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says 
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _LANE = -1  # of what counts for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
-_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
 _WILD = frozenset("*?[\\")
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 
@@ -42,11 +42,41 @@ class _Place(NamedTuple):
     authorities: bool = False
 
 
+class _Sources:
+    """All that lets somebody in by the settings of this machine's sshds: files, and programs that name keys."""
+
+    def __init__(self, ours: str) -> None:
+        """ours: the folder whose files the agent writes, which is no place to look at."""
+        self._ours = ours
+        self.commands: Set[ReportedKey] = set()
+        self.files: Dict[Place, _Place] = {}
+
+    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool) -> None:
+        """A file that AuthorizedKeysFile may name for an account."""
+        path = expand(pattern, account)
+        if path is None or os.path.dirname(path) == self._ours:
+            return
+        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
+        known = self.files.get((username, path))
+        if known is None or (in_force and not known.in_force):
+            self.files[(username, path)] = _Place(username, path, in_force)
+
+    def add_authorities(self, path: str) -> None:
+        """A file of TrustedUserCAKeys, which counts for all accounts."""
+        if path not in ("", "none"):
+            self.files.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, in_force=True, authorities=True))
+
+    def add_command(self, username: str, command: str) -> None:
+        """A program of AuthorizedKeysCommand."""
+        if command not in ("", "none"):
+            self.commands.add(ReportedKey(username, command, COMMAND, comment=other_sources.name_of(command)))
+
+
 class Scanner:
     """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes; seen: what
     was seen before this agent began.
 
-    cut: what the last look proves nothing about; problem: why an account may be missing in it, in words.
+    cut: what the last scan proves nothing about; problem: why an account may be missing in it, in words.
     """
 
     def __init__(self, sshd: Sshd, ours: str, seen: Optional[SeenFiles] = None) -> None:
@@ -71,7 +101,7 @@ class Scanner:
 
     @property
     def rules(self) -> SshdRules:
-        """What this host's sshd asked of keys at the last look."""
+        """What this host's sshd asked of keys at the last scan."""
         return self._rules
 
     def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
@@ -82,14 +112,14 @@ class Scanner:
         """
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         keys = list(self._commands)
-        for place, looked in self._look():
-            rows = [_judged(row, place, looked.unsafe) for row in looked.rows]
-            if looked.problem:
-                cut.append(Cut(place.username, place.path, looked.problem))
-                if (place.in_force or looked.refused) and looked.problem not in (account_tasks.NO_TIME, key_file.AWAY):
-                    rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
-            if looked.cut:
-                cut.append(Cut(place.username, place.path, looked.cut))
+        for place, file in self._scan_files():
+            rows = [_judged(row, place, file.unsafe) for row in file.rows]
+            if file.problem:
+                cut.append(Cut(place.username, place.path, file.problem))
+                if (place.in_force or file.refused) and file.problem not in (account_tasks.NO_TIME, key_file.AWAY):
+                    rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=file.problem))
+            if file.cut:
+                cut.append(Cut(place.username, place.path, file.cut))
             keys += rows
         keys, left_out = _share(keys, [account.name for account in self._account_list.accounts if account.may_log_in])
         cut += left_out
@@ -98,13 +128,11 @@ class Scanner:
         self.cut = tuple(cut)
         return keys
 
-    def _look(self) -> List[Tuple[_Place, key_file.KnownFile]]:
+    def _scan_files(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Each place that counts for somebody, and what is there."""
         accounts = {account.name: account for account in self._account_list.accounts}
-        root = (os.geteuid(), os.getegid(), "root")
-        tasks = []
-        # Whoever had no turn in the last look has one first now, after root.
-        late = {key for key, looked in self._read.items() if looked.problem == account_tasks.NO_TIME}
+        # Whoever had no turn in the last scan has one first now, after root.
+        late = {key for key, file in self._read.items() if file.problem == account_tasks.NO_TIME}
         mounts = Mounts()
         # What may not answer keeps nobody else waiting.
         hanging = {place[:2] for place in self._places if mounts.may_hang(place.path)}
@@ -112,31 +140,33 @@ class Scanner:
             self._places,
             key=lambda place: (place[:2] in hanging, place.username not in ("root", EVERYBODY), place[:2] not in late),
         )
-        for place in places:
-            account = accounts.get(place.username)
-            who = root if account is None else (account.uid, account.gid, account.name)
-            home = account.home.rstrip("/") if account is not None else ""
-            home = home if home and place.path.startswith(f"{home}/") else ""
-            last = self._read.get(place[:2])
-            strict_home = account.home if account is not None and self._strict else ""
-            work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home, strict_home)
-            lane = _LANE if account is None else None
-            tasks.append(account_tasks.Task(*who, work.do, place[:2] in hanging, lane))
+        tasks = [self._task(place, accounts.get(place.username), may_hang=place[:2] in hanging) for place in places]
         known, self._read = self._read, {}
-        looks = []
+        files = []
         for place, answer in zip(places, account_tasks.run(tasks)):  # noqa: B905 - not in Python 3.9
-            looked = key_file.looked(answer, known.get(place[:2]))
-            self._read[place[:2]] = looked
-            looks.append((place, looked))
+            self._read[place[:2]] = key_file.known_after(answer, known.get(place[:2]))
+            files.append((place, self._read[place[:2]]))
         self._remember()
-        return looks
+        return files
+
+    def _task(self, place: _Place, account: Optional[LocalAccount], *, may_hang: bool) -> account_tasks.Task:
+        """The scan of one file, with the rights of its account; of a file that counts for all (None), with root's."""
+        last = self._read.get(place[:2])
+        if account is None:
+            scan = key_file.FileScan(place.path, self._rules, last, everybody=True, authorities=place.authorities)
+            return account_tasks.Task(os.geteuid(), os.getegid(), "root", scan.run, may_hang, _LANE)
+        home = account.home.rstrip("/")
+        home = home if home and place.path.startswith(f"{home}/") else ""
+        strict_home = account.home if self._strict else ""
+        scan = key_file.FileScan(place.path, self._rules, last, home=home, strict_home=strict_home)
+        return account_tasks.Task(account.uid, account.gid, account.name, scan.run, may_hang)
 
     def _remember(self) -> None:
         """Note where keys are now; of whom nobody knows just now it stays as it was."""
         files: Dict[Place, str] = {
-            place: looked.mount
-            for place, looked in self._read.items()
-            if place[0] != EVERYBODY and (looked.rows or looked.mount)
+            place: file.mount
+            for place, file in self._read.items()
+            if place[0] != EVERYBODY and (file.rows or file.mount)
         }
         away = ((place, mount) for place, mount in self._seen.files.items() if place[0] in self._gone_names)
         self._seen.keep({**dict(away), **files})
@@ -190,71 +220,66 @@ class Scanner:
 
         sshds: the one that is this host's, then others of this machine, whose files let in too.
         """
-        commands: List[ReportedKey] = []
-        places: Dict[Tuple[str, str], _Place] = {}
+        sources = _Sources(self._ours)
         self._unasked = []
         self._strict = True
-        self._add_places(self._sshd, self._asked, before, commands, places)
+        self._add_sources(sources, self._sshd, self._asked, before)
         for sshd in sshds[1:]:
             try:
-                self._add_places(sshd, {}, (), commands, places)
+                self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
                 self._unasked.append(Cut("", sshd.config, f"another sshd does not say what it reads: {problem}"))
-        self._commands = sorted(set(commands))
-        self._places = list(places.values())
+        self._commands = sorted(sources.commands)
+        self._places = list(sources.files.values())
 
-    def _add_places(
-        self,
-        sshd: Sshd,
-        known: Dict[str, Effective],
-        before: Sequence[str],
-        commands: List[ReportedKey],
-        places: Dict[Tuple[str, str], _Place],
+    def _add_sources(
+        self, sources: _Sources, sshd: Sshd, known: Dict[str, Effective], before: Sequence[str] = ()
     ) -> None:
-        """Those of one sshd. known: what it said of accounts."""
+        """Those of one sshd. known: what it said of accounts, which is added to."""
         lines = sshd.lines()
-        single = _differs(lines)
         for_all = sshd.effective()
         if sshd is self._sshd:
             self._judge_by(for_all)
         self._strict = self._strict and for_all.one("strictmodes") == "yes"
+        single = _differs(lines)
+        if single:
+            known.update(self._ask_for_each(sshd, known, for_all))
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
-        asked = 0
         unseen: Set[Cut] = set()
         for account in self._account_list.accounts:
-            effective = for_all
-            in_force: Sequence[str] = ()
-            if single and account.name not in known and asked < _MOST_ASKED:
-                asked += 1
-                try:
-                    known[account.name] = sshd.effective(account.name)
-                except SshdSilent:
-                    asked = _MOST_ASKED  # no answer, and none for the next one either
-                except SshdProblem:
-                    # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
-                    known[account.name] = for_all
-            if single and account.name not in known:
-                in_force = sorted(others)  # until sshd is asked, at a later look
             effective = known.get(account.name, for_all) if single else for_all
-            here = in_force or effective.patterns("authorizedkeysfile", lines)
+            here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
+            if single and account.name not in known:
+                here = sorted(others)  # until sshd is asked, at a later scan
             for pattern in (*here, *somewhere["authorizedkeysfile"]):
-                self._place(places, account, pattern, True)
+                sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
-                if path not in ("", "none"):
-                    places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
+                sources.add_authorities(path)
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
-                if command not in ("", "none"):
-                    who = account.name if single else EVERYBODY
-                    commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
+                sources.add_command(account.name if single else EVERYBODY, command)
             for pattern in sorted(others):
-                self._place(places, account, pattern, False)
+                sources.add_file(account, pattern, in_force=False)
         if sshd.running.version() >= TAKES_PATTERNS:
             self._unasked += sorted(unseen)
         if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
             self._listed_at = 0.0
+
+    def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
+        """What an sshd does for accounts that it was not asked about yet; of as many as one scan may ask about."""
+        said: Dict[str, Effective] = {}
+        names = (account.name for account in self._account_list.accounts if account.name not in known)
+        for name in itertools.islice(names, _MOST_ASKED):
+            try:
+                said[name] = sshd.effective(name)
+            except SshdSilent:
+                break  # no answer, and none for the next one either
+            except SshdProblem:
+                # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
+                said[name] = for_all
+        return said
 
     def _judge_by(self, effective: Effective) -> None:
         """Take what this host's sshd asks of keys now; where that changed, all lines are judged anew."""
@@ -263,17 +288,6 @@ class Scanner:
         if (now, zone) != (self._rules, self._zone):
             self._rules, self._zone = now, zone
             self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
-
-    def _place(
-        self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, in_force: bool
-    ) -> None:
-        path = expand(pattern, account)
-        if path is None or os.path.dirname(path) == self._ours:
-            return
-        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
-        known = places.get((username, path))
-        if known is None or (in_force and not known.in_force):
-            places[(username, path)] = _Place(username, path, in_force)
 
 
 def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:
@@ -373,7 +387,7 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     elsewhere = False
     for line in lines:
         if line.keyword == "match":
-            elsewhere = any(keyword in _WHERE for keyword, _ in criteria(line.values))
+            elsewhere = any(keyword in PLACE_CRITERIA for keyword, _ in criteria(line.values))
         elif elsewhere and line.keyword in paths:
             several = line.keyword == "authorizedkeysfile"
             paths[line.keyword] += line.values if several else [" ".join(line.values)]
@@ -412,8 +426,8 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
             line.options[:2000],
             line.comment[:200],
             "it was taken away: this file is Keyrack's",
-            False,
-            True,
+            in_force=False,
+            taken=True,
         )
         for line in authorized_keys.read(data)
         if line.fingerprint is not None and line.fingerprint not in known

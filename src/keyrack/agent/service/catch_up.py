@@ -1,4 +1,4 @@
-"""Has a host that was off obey the newest document before its sshd takes anybody, within a bound of time and no longer.
+"""Applies the newest document at boot, before sshd starts and within a time limit; must never keep sshd from starting.
 
 systemd runs this before it starts sshd. What was in force when the host went off is put in place as it counts now (an
 end has come, the offline policy holds), then the service is asked until it answers or the time is over: sshd must start

@@ -1,4 +1,4 @@
-"""One kept-open connection to the service; it tells an answer from none, and judges nothing that it is told."""
+"""Asks the service over one kept-open connection, and tells an answer from none; must judge nothing that it is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes this machine a host of a service, once, with a one-time token; it lets nobody in."""
+"""Enrols this machine as a host of a service, once, with a one-time token; must let nobody in."""
 
 from __future__ import annotations
 

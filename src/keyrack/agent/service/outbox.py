@@ -1,4 +1,4 @@
-"""What the service is still to be told, in pieces that it and any proxy take; must lose no receipt.
+"""Reports that wait to be sent, split to sizes that the service and any proxy take; must lose no receipt.
 
 A long list of keys goes in several reports. Each is true by itself: it lists the keys of some files, and names all
 the other files as not looked at (`keys_cut`), so that nothing counts as gone that another piece has.
@@ -24,7 +24,7 @@ _TOO_LONG = "the report would be too long"
 
 
 class Outbox:
-    """The reports that were not taken yet, oldest first."""
+    """The reports that the service has not accepted yet, oldest first."""
 
     def __init__(self) -> None:
         self._pieces: List[Fields] = []
@@ -46,7 +46,7 @@ class Outbox:
         """What is to be told next."""
         return self._pieces[0] if self._pieces else None
 
-    def taken(self) -> bool:
+    def accepted(self) -> bool:
         """The service has the first one. Whether it has all of the last report now."""
         self._pieces.pop(0)
         return not self._pieces and self._whole

@@ -1,4 +1,4 @@
-"""Which proxy leads out of this host to the service, by a setting or by the usual environment; it connects to nothing.
+"""Finds the HTTP proxy to the service, by a setting or by the usual environment; must connect to nothing.
 
 As curl has it: HTTPS_PROXY or https_proxy for https, http_proxy (in small letters alone) for http, ALL_PROXY for both;
 NO_PROXY names hosts, domains, addresses and networks that are reached without one, or `*` for all.

@@ -1,4 +1,4 @@
-"""Knows how late it is by the service's clock at least, also while nobody answers and this host's is set; it sets none.
+"""Estimates the service's time from below, also while nobody answers or this host's clock is set; must set no clock.
 
 An end of a key is promised by the service's clock, and sshd goes by this host's. Where that one is behind, an end is
 written earlier by as much (decision 332). What is known is never later than the truth: each answer was written before

@@ -1,4 +1,4 @@
-"""Says whether the service signed a document, by the one key that was noted at enrolment; it asks no other program.
+"""Checks the service's signature of a document by the one key noted at enrolment; must run no other program.
 
 The host's own `ssh-keygen -Y verify` came with OpenSSH 8.1, and older ones are in use: here it is the same on all.
 """

@@ -24,10 +24,10 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 from keyrack import __version__
 from keyrack.agent.reconcile import InForce
 from keyrack.agent.service.client import NoAnswer, ServiceClient
-from keyrack.agent.sessions import comers, last_uses, login_log, sessions, termination
-from keyrack.agent.sessions.comers import Comers
+from keyrack.agent.sessions import last_uses, login_log, recent_logins, sessions, termination
 from keyrack.agent.sessions.last_uses import Uses
 from keyrack.agent.sessions.login_log import LoggedLogin
+from keyrack.agent.sessions.recent_logins import LoginMemory
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
 from keyrack.agent.sessions.unknown import UnknownSessions
@@ -78,7 +78,7 @@ class SessionWatch:
         self._uses = Uses()
         self._unreported = UnreportedLogins(remembered.get("untold"))
         self._names: Set[str] = {str(name) for name in _list(remembered.get("names")) if account_problem(name) is None}
-        self._comers = Comers(remembered.get("comers"))
+        self._login_memory = LoginMemory(remembered.get(recent_logins.FIELD))
         self._is_known = "place" in remembered
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
@@ -114,7 +114,7 @@ class SessionWatch:
         """Look once, end what is to be ended, tell what is to be told."""
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
-        self._comers.add(logins)
+        self._login_memory.add(logins)
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
         self._unreported.add(logins if self._is_known else ())
         self._is_known = True
@@ -256,7 +256,7 @@ class SessionWatch:
 
     def _remembered(self) -> Dict[str, Any]:
         try:
-            fields = json.loads(self._state_folder.folder.read(comers.FILE, comers.LARGEST_FILE))
+            fields = json.loads(self._state_folder.folder.read(recent_logins.FILE, recent_logins.LARGEST_FILE))
         except (OSError, ValueError):
             return {}
         if not isinstance(fields, dict):
@@ -274,11 +274,11 @@ class SessionWatch:
             "boot": processes.boot_id(),
             "untold": self._unreported.save(),
             "names": sorted(self._names),
-            "comers": self._comers.save(),
+            recent_logins.FIELD: self._login_memory.save(),
         }
         try:
             self._state_folder.folder.write(
-                comers.FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False
+                recent_logins.FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False
             )
         except OSError as error:
             self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Judges one key of an account by what sshd does there: its options, type, size and end, and lists of revoked keys.
+"""Judges one key of an account, check (3) of login_check.py: options, type, size, end, and lists of revoked keys.
 
 It asks sshd nothing and looks at no account; the account itself is login_check's.
 """
@@ -93,7 +93,7 @@ def _file_problem(name: str, version: Version) -> str:
 
 
 def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
-    """What keeps one key from opening an account; check (3)."""
+    """What keeps one key from opening an account by its type, size and end, and by lists of revoked keys."""
     parsed = public_key.read_text(key.public_key)
     if key.expires_at is not None and key.expires_at.timestamp() <= time.time():
         return "its end has come"

@@ -1,4 +1,4 @@
-"""Knows which processes listen where sshd should, by the kernel's own tables; it signals and judges nothing.
+"""Finds the processes that listen on sshd's ports, by the kernel's own tables; must signal and judge nothing.
 
 A listener is known by its process, that process's start and the socket's number: an sshd that reads its settings
 anew opens new sockets (sshd(8), SIGHUP), so another number means another start, whatever the process is called.

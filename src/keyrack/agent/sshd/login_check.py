@@ -1,8 +1,8 @@
 """Judges whether a key of a document would really let somebody log in, and says which rule stands in the way.
 
 What is looked at, for each account and then for each of its keys:
-(1) the account exists, has not expired, is not locked for sshd, need not change its password first, and its shell is
-    there and lets one work;
+(1) the account exists, has not expired, is not locked for sshd or by nologin(5), need not change its password first,
+    and its shell is there and lets one work;
 (2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
     sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
 (3) the key (key_check.py): its type, size and options are taken, its end has not come, it is not revoked, by the
@@ -25,9 +25,17 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd import key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
-from keyrack.agent.sshd.login_verdict import NOBODY_CAME, Came, OpenPlaces, Verdict
+from keyrack.agent.sshd.login_verdict import NO_RECENT_LOGINS, OpenPlaces, RecentLogins, Verdict
 from keyrack.agent.sshd.places import Place
-from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent, asked_by_rules, named_places
+from keyrack.agent.sshd.settings import (
+    PLACE_CRITERIA,
+    Effective,
+    Sshd,
+    SshdProblem,
+    SshdSilent,
+    asked_by_rules,
+    named_places,
+)
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
@@ -38,7 +46,6 @@ _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _PROGRAM = re.compile(r"/[A-Za-z0-9/._-]+")  # a path in which a shell would see nothing else
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
-_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
 _USERS = ("allowusers", "denyusers")
 _LANE = -3  # of what is looked at for sshd (account_tasks.py)
 _UNANSWERED = "does not answer"
@@ -72,14 +79,16 @@ class LoginCheck:
         self._accounts: Dict[str, _Judged] = {}
         self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
 
-    def look(self, document: HostDocument, config: Optional[str] = None, came: Came = NOBODY_CAME) -> List[Verdict]:
-        """A verdict for each account that has a key in the document. config: other settings to judge by; came: who is
+    def look(
+        self, document: HostDocument, config: Optional[str] = None, recent: RecentLogins = NO_RECENT_LOGINS
+    ) -> List[Verdict]:
+        """A verdict for each account that has a key in the document. config: other settings to judge by; recent: who is
         known to have logged in.
 
         Raises SshdProblem when sshd does not answer.
         """
         users = {name: keys for name, keys in sorted(document.users.items()) if keys}
-        return self.judge(users, document.revoked, config, came=came)
+        return self.judge(users, document.revoked, config, recent=recent)
 
     def judge(
         self,
@@ -89,7 +98,7 @@ class LoginCheck:
         *,
         everywhere: bool = False,
         beside: Optional[Callable[[str, Effective], str]] = None,
-        came: Came = NOBODY_CAME,
+        recent: RecentLogins = NO_RECENT_LOGINS,
     ) -> List[Verdict]:
         """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
 
@@ -111,10 +120,10 @@ class LoginCheck:
                 answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
             named = {key_check.sources(key) for key in keys if key.options} - {""}
             sources, seen = dict.fromkeys(named, OpenPlaces((), why)), OpenPlaces((), why)
-            if not why and (named or came.addresses):
+            if not why and (named or recent.addresses):
                 asked = asked or _Answers(self._sshd, config)
-                sources = {text: _ways(name, asked.of(name, text), text, beside) for text in named}
-                seen = _ways(name, asked.from_addresses(name, came.addresses), None, beside)
+                sources = {text: _open_places(name, asked.of(name, text), text, beside) for text in named}
+                seen = _open_places(name, asked.from_addresses(name, recent.addresses), None, beside)
             version = self._sshd.running.version
             verdicts.append(
                 Verdict(name, why, keys, answers, refused, everywhere, version=version, sources=sources, seen=seen)
@@ -175,7 +184,7 @@ class _Answers:
         self._lines = sshd.lines() if config is None else Sshd(config).lines()
         words = asked_by_rules(self._lines)
         self._single = bool(words - {"all"})
-        self._by_place = bool(words & set(_WHERE))
+        self._by_place = bool(words & set(PLACE_CRITERIA))
         self._by_ends = bool(words & {"localaddress", "localport"})
         self._named = named_places(self._lines)
         self._all: Optional[Effective] = None
@@ -237,7 +246,7 @@ class _Answers:
 def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     """One account, by what sshd does for it in several places."""
     usual = tuple(dict.fromkeys(effective for place, effective in answers if place.usual))
-    account = lookup.account(name)
+    account = lookup.account(name)  # (1)
     if account is None:
         why = lookup.absence(name)
         return _Judged(False, why, why, why, usual, (), None)
@@ -270,7 +279,7 @@ class _Rules:
         self._no_sessions: Dict[Effective, str] = {}
 
     def no_key(self, effective: Effective, place: Optional[Place]) -> str:
-        """What keeps sshd from taking a key for it; of checks (1) and (2). place: from where; None: from wherever rules
+        """What keeps sshd from taking a key for it, of checks (1) and (2). place: from where; None: from wherever rules
         for users let somebody come.
         """
         if effective not in self._no_keys:
@@ -278,13 +287,13 @@ class _Rules:
         return self._no_keys[effective] or _users_problem(self._account, effective, place)
 
     def no_session(self, effective: Effective) -> str:
-        """What ends a login though the key was taken; of checks (1) and (2)."""
+        """What ends a login though the key was taken, of checks (1) and (2)."""
         if effective not in self._no_sessions:
             self._no_sessions[effective] = _no_session(self._account, effective)
         return self._no_sessions[effective]
 
 
-def _ways(
+def _open_places(
     name: str,
     answers: Sequence[Tuple[Place, Effective]],
     sources: Optional[str],
@@ -295,7 +304,7 @@ def _ways(
     if account is None:
         return OpenPlaces((), lookup.absence(name))
     rules, others = _Rules(account, name), {}
-    open_places: List[Tuple[Place, Effective]] = []
+    found: List[Tuple[Place, Effective]] = []
     why = f"nobody can come to where sshd listens from where it may be used (from={sources})" if sources else ""
     named = [(place, effective) for place, effective in answers if sources is None or places.may_name(sources, place)]
     whys = []
@@ -306,11 +315,11 @@ def _ways(
         if closed:
             whys.append(closed)
         else:
-            open_places.append((place, effective))
+            found.append((place, effective))
     closing = next(iter(whys), why)
     if sources and whys:
         closing = f"{closing}, from where it may be used (from={sources})"
-    return OpenPlaces(tuple(open_places), closing if not open_places else next(iter(whys), ""))
+    return OpenPlaces(tuple(found), closing if not found else next(iter(whys), ""))
 
 
 def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
@@ -318,19 +327,19 @@ def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
         # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
-        _shell_problem(account, effective)
-        or _shadow_problem(name, effective, pam=False)
-        or _sshd_problem(account, effective)
+        _shell_problem(account, effective)  # (1)
+        or _shadow_problem(name, effective, pam=False)  # (1)
+        or _sshd_problem(account, effective)  # (2)
     )
 
 
 def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
-    if effective.one("maxsessions") == "0":
+    if effective.one("maxsessions") == "0":  # (2)
         return "sshd lets nobody do anything there (MaxSessions 0)"
     return (
-        _nologin_problem(account)
-        or _shadow_problem(account.pw_name, effective, pam=True)
-        or _chroot_problem(account, effective)
+        _nologin_problem(account)  # (1)
+        or _shadow_problem(account.pw_name, effective, pam=True)  # (1)
+        or _chroot_problem(account, effective)  # (2)
     )
 
 
@@ -405,7 +414,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if not may_hang(path):
         return _folder_problem(path, shell)
     # Not here, where everything would wait for it.
-    task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), True, _LANE)
+    task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), may_hang=True, lane=_LANE)
     (answer,) = account_tasks.run([task])
     if answer.problem:
         return f"its ChrootDirectory {path} {_UNANSWERED}: {answer.problem}"
@@ -452,6 +461,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 
 def _users_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
+    """What sshd's lists of users and groups say of an account; check (2)."""
     denied = _first_match(effective.all("denyusers"), account.pw_name, place, otherwise=False)
     if denied:
         return f"DenyUsers {denied}"

@@ -1,4 +1,4 @@
-"""What was judged of one account of a document: whether keys open it, from where, and for how long; it asks nobody.
+"""The verdict on one account of a document: whether keys open it, from where, and for how long; must ask nobody.
 
 Enforcing needs more than a key that opens something: one that lets somebody work there, for long, who comes from where
 people come to this host.
@@ -41,7 +41,7 @@ class OpenPlaces(NamedTuple):
     why: str = ""
 
 
-class Came(NamedTuple):
+class RecentLogins(NamedTuple):
     """Who logged in lately, by this host's processes and log. addresses: from where, newest first; keys: fingerprints
     of those that sshd took.
     """
@@ -50,7 +50,7 @@ class Came(NamedTuple):
     keys: FrozenSet[str] = frozenset()
 
 
-NOBODY_CAME = Came()
+NO_RECENT_LOGINS = RecentLogins()
 
 
 class Verdict:
@@ -94,12 +94,12 @@ class Verdict:
         """The keys that open it."""
         return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
 
-    def hindrances(self, until: float, came: Came) -> Iterator[Tuple[AuthorizedKey, str]]:
+    def hindrances(self, until: float, recent: RecentLogins) -> Iterator[Tuple[AuthorizedKey, str]]:
         """Each key that opens it, and why nobody can mend this host by it until then (seconds since 1970), for all that
         is known of who came; empty where they can.
         """
         for key in self.opening():
-            yield key, self._binding(key, until, came) or self._elsewhere(key, came)
+            yield key, self._binding(key, until, recent) or self._elsewhere(key, recent)
 
     @property
     def words(self) -> str:
@@ -125,7 +125,7 @@ class Verdict:
     def _problem(self, key: AuthorizedKey, answer: Effective) -> str:
         return key_check.problem(key, answer, self.username, self._revoked, self._version)
 
-    def _binding(self, key: AuthorizedKey, until: float, came: Came) -> str:
+    def _binding(self, key: AuthorizedKey, until: float, recent: RecentLogins) -> str:
         if key_check.command(key):
             return "it runs one command alone (command=)"
         if key.expires_at is not None and key.expires_at.timestamp() <= until:
@@ -136,7 +136,7 @@ class Verdict:
             return (
                 "its account carries files, runs one command or is shut in (ForceCommand, ChrootDirectory, its shell)"
             )
-        unsure = public_key.fingerprint_of(key.public_key) not in came.keys
+        unsure = public_key.fingerprint_of(key.public_key) not in recent.keys
         if unsure and all(key_check.must_verify(key, answer) for answer in answers):
             return (
                 "sshd wants its security key to check its user (verify-required), and that it does is known only once "
@@ -144,8 +144,8 @@ class Verdict:
             )
         return ""
 
-    def _elsewhere(self, key: AuthorizedKey, came: Came) -> str:
-        if not came.addresses or not (self._seen.open or self._seen.why):
+    def _elsewhere(self, key: AuthorizedKey, recent: RecentLogins) -> str:
+        if not recent.addresses or not (self._seen.open or self._seen.why):
             return ""  # from where people come is not known, or they cannot any more, whatever is done
         source = key_check.sources(key)
         whys = [self._seen.why] if self._seen.why else []
@@ -159,26 +159,26 @@ class Verdict:
                 if not why:
                     return ""
                 whys.append(why)
-        some = f" and {len(came.addresses) - _MOST_NAMED} more" if len(came.addresses) > _MOST_NAMED else ""
-        where = ", ".join(came.addresses[:_MOST_NAMED]) + some
+        some = f" and {len(recent.addresses) - _MOST_NAMED} more" if len(recent.addresses) > _MOST_NAMED else ""
+        where = ", ".join(recent.addresses[:_MOST_NAMED]) + some
         return f"{'; '.join(dict.fromkeys(whys))}, and logins came from {where}"
 
 
-def opens_for_long(verdicts: Sequence[Verdict], seconds: float, came: Came = NOBODY_CAME) -> bool:
+def opens_for_long(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogins = NO_RECENT_LOGINS) -> bool:
     """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end, and
     from where people come, as far as that is known.
     """
     until = time.time() + seconds
-    return any(not why for verdict in verdicts for _, why in verdict.hindrances(until, came))
+    return any(not why for verdict in verdicts for _, why in verdict.hindrances(until, recent))
 
 
-def nobody_words(verdicts: Sequence[Verdict], seconds: float, came: Came = NOBODY_CAME) -> List[str]:
+def nobody_words(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogins = NO_RECENT_LOGINS) -> List[str]:
     """Why opens_for_long() says no: the accounts that no key opens, and what is wrong with the keys that open one."""
     until = time.time() + seconds
     hindered = (
         f"the key {public_key.fingerprint_of(key.public_key)} of {verdict.username}: {why}"
         for verdict in verdicts
-        for key, why in verdict.hindrances(until, came)
+        for key, why in verdict.hindrances(until, recent)
     )
     found = list(itertools.islice(hindered, _MOST_NAMED + 1))
     if len(found) > _MOST_NAMED:

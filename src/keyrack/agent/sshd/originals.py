@@ -1,4 +1,6 @@
-"""Files of the host as they were before the agent changed them, and how they become so again, to the byte."""
+"""Keeps files of the host as they were before the agent changed them, and restores them to the byte; must decide
+nothing about when.
+"""
 
 from __future__ import annotations
 

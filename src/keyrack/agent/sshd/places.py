@@ -1,6 +1,6 @@
-"""Says from where somebody can come to where sshd listens, as far as rules tell one place from another.
+"""Lists the addresses to judge logins from: those between which sshd's rules tell a difference; must ask nobody.
 
-It asks nobody and changes nothing. Rules name places by addresses, networks and patterns (sshd_config(5): Match,
+Rules name places by addresses, networks and patterns (sshd_config(5): Match,
 AllowUsers, DenyUsers); of each, some addresses that it names stand for all, and some that no rule names for the rest.
 Only what can really come counts: to loopback nobody comes from another machine, and nobody by IPv6 to IPv4.
 """
@@ -11,13 +11,14 @@ import contextlib
 import ipaddress
 import itertools
 import re
+import secrets
 import socket
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.sshd.listening import Listener
 
 HERE = "127.0.0.1"
-ASKING = "127.83.71.3"  # one of those from which the running sshd is asked (probe.py)
+ASKING = "127.83.71.3"  # one of asking_address()
 _NEAR, _NEAR_6 = (HERE, ASKING, "127.0.0.2"), ("::1",)
 _FAR = ("192.0.2.1", "198.51.100.77", "203.0.113.9", "192.88.99.2")  # of nobody (RFC 5737, RFC 7526)
 _FAR_6 = ("2001:db8::1", "2001:db8:ffff::77")  # of nobody (RFC 3849)
@@ -45,6 +46,13 @@ class _End(NamedTuple):
     port: Optional[int]
     near_only: bool
     families: Tuple[int, ...]
+
+
+def asking_address() -> str:
+    """A loopback address of its own for one question to the running sshd: it shuts out addresses with failures
+    (PerSourcePenalties, from 9.8 on), and a question must neither be shut out with others nor shut them out.
+    """
+    return f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
 
 
 def ways_in(

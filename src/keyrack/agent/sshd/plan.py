@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sessions import comers
+from keyrack.agent.sessions import recent_logins
 from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
@@ -200,8 +200,8 @@ def _settings(
                 changed = True
         if not changed:
             yield "  no change"
-        came = comers.look(state, sshd)
-        verdicts = check.look(document, copy, came)
+        recent = recent_logins.look(state, sshd)
+        verdicts = check.look(document, copy, recent)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
@@ -213,9 +213,9 @@ def _settings(
             if account.why or one.why:
                 yield f"  {account.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {account.why or one.why}"
                 count += 1
-    if not login_verdict.opens_for_long(verdicts, LASTING_SECONDS, came):
+    if not login_verdict.opens_for_long(verdicts, LASTING_SECONDS, recent):
         yield "  everybody: no key lets somebody work here for long, so enforcing does not begin"
-        yield from (f"  {why}" for why in login_verdict.nobody_words(verdicts, LASTING_SECONDS, came))
+        yield from (f"  {why}" for why in login_verdict.nobody_words(verdicts, LASTING_SECONDS, recent))
     elif not count:
         yield "  nobody: each key opens its account"
 

@@ -14,9 +14,11 @@ import secrets
 import tempfile
 from typing import FrozenSet, List, NamedTuple, Sequence, Tuple
 
+from keyrack.agent.sshd import places
 from keyrack.agent.system import programs
 from keyrack.ssh import wire
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
+from keyrack.ssh.printable import printable
 
 NO_SSH = "the program ssh was not found; install OpenSSH's client (openssh-client)"
 ASK_SECONDS = 30.0
@@ -64,9 +66,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
     if source:
         given += ["-b", source]
     elif host.startswith("127."):
-        # From an address of its own: sshd shuts out addresses with failures (PerSourcePenalties, from 9.8 on), and
-        # this must neither be shut out with others nor shut them out.
-        given += ["-b", f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"]
+        given += ["-b", places.asking_address()]
     descriptors: List[int] = []
     try:
         for key in keys:
@@ -82,13 +82,13 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
         for descriptor in descriptors:
             os.close(descriptor)
     if ended.status is None or ended.status < 0:
-        return ProbeResult(False, words=_printable(ended.errors) if ended.status is None else "ssh was ended")
+        return ProbeResult(False, words=printable(ended.errors)[:200] if ended.status is None else "ssh was ended")
     accepted = frozenset(_ACCEPTED.findall(ended.errors))
     if not accepted and _WAS_ASKED not in ended.errors:
         said = [
             line for line in ended.errors.split("\n") if line.strip() and not line.startswith(("debug1:", "debug2:"))
         ]
-        return ProbeResult(False, words=_printable(said[-1] if said else "it did not answer"))
+        return ProbeResult(False, words=printable(said[-1] if said else "it did not answer")[:200])
     return ProbeResult(True, accepted)
 
 
@@ -115,7 +115,3 @@ def key_without_owner(accepts_ed25519: bool) -> str:
         kind, parts = b"ssh-rsa", [b"\x01\x00\x01", b"\0" + number.to_bytes(_RSA_BITS // 8, "big")]
     blob = b"".join(wire.string(part) for part in (kind, *parts))
     return f"{kind.decode('ascii')} {base64.b64encode(blob).decode('ascii')}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)[:200]

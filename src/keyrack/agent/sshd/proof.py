@@ -37,15 +37,14 @@ _MOST_ACCOUNTS = 3  # to ask with, one after the other, where one is refused
 
 
 class Observation(NamedTuple):
-    """yes: the running sshd obeys; no: it does otherwise; neither: it could not be told. words: for a person."""
+    """obeys: whether the running sshd obeys, None where that could not be told; words: why not, for a person."""
 
-    yes: bool
-    no: bool
+    obeys: Optional[bool]
     words: str = ""
 
 
-YES = Observation(True, False)
-NOT_LOOKED = Observation(False, False, "it was not looked at yet")
+OBEYS = Observation(True)
+NOT_LOOKED = Observation(None, "it was not looked at yet")
 
 
 class SshdProof:
@@ -71,31 +70,29 @@ class SshdProof:
             listeners, settings = self._shown
             fresh = time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS
             if fresh and settings == self._sshd.signature() and listening.still(listeners):
-                return YES
+                return OBEYS
         self._shown = None
         listeners = self._sshd.listeners()
         if not listeners and listening.can_be_seen():
-            return Observation(
-                False, False, "sshd is not running: nobody listens where it should, so nobody can log in"
-            )
+            return Observation(None, "sshd is not running: nobody listens where it should, so nobody can log in")
         settings = self._sshd.signature()
         places = _places(listeners) or [one.near for one in self._sshd.configured()][:1]
         for place in places:
             shown = self._ask_with_somebody(place, list(verdicts))
-            if not shown.yes:
+            if not shown.obeys:
                 return shown
         self._shown, self._asked_at = (listeners, settings), time.monotonic()
-        return YES
+        return OBEYS
 
     def _ask_with_somebody(self, place: Tuple[str, int], verdicts: List[Verdict]) -> Observation:
-        shown = Observation(False, False, "sshd could not be asked: no account may log in with a key from this host")
+        shown = Observation(None, "sshd could not be asked: no account may log in with a key from this host")
         for username, known in self._accounts(verdicts):
             try:
                 shown = self._ask(place, username, known)
             except (OSError, ValueError) as error:
                 words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                return Observation(False, False, f"sshd could not be asked what it has read: {words}")
-            if shown.yes or not shown.no:
+                return Observation(None, f"sshd could not be asked what it has read: {words}")
+            if shown.obeys is not False:
                 break
         return shown
 
@@ -129,18 +126,16 @@ class SshdProof:
         finally:
             keys.close()
         if not answer.reached:
-            return Observation(False, False, f"sshd could not be asked what it has read: {answer.words}")
+            return Observation(None, f"sshd could not be asked what it has read: {answer.words}")
         if fingerprint_of(taken) not in answer.accepted:
-            return Observation(False, True, f"the running sshd does not take Keyrack's key file for {username}")
+            return Observation(False, f"the running sshd does not take Keyrack's key file for {username}")
         if fingerprint_of(refused) in answer.accepted:
-            return Observation(False, True, "the running sshd lets keys in that are revoked")
+            return Observation(False, "the running sshd lets keys in that are revoked")
         if fingerprint_of(ended) in answer.accepted:
-            return Observation(
-                False, True, "the running sshd takes keys whose end has passed: it is in another time zone"
-            )
+            return Observation(False, "the running sshd takes keys whose end has passed: it is in another time zone")
         if known and fingerprint_of(known) not in answer.accepted:
-            return Observation(False, True, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
-        return YES
+            return Observation(False, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
+        return OBEYS
 
     def _ends(self) -> Tuple[List[str], List[str]]:
         """Options for a key that lasts and for one that has ended, where sshd reads ends in its local time: only it can

@@ -1,4 +1,4 @@
-"""Knows which OpenSSH the running sshd is, what it was started with and in which time zone; it judges nothing.
+"""Finds the running sshd's version, command line and time zone; must judge nothing.
 
 What its files say may be of another time: a package is replaced while the old program runs on, a zone is set for one
 service alone. So the program that runs is asked for its version, and the zone is the one that it was started with.
@@ -10,13 +10,12 @@ import contextlib
 import functools
 import os
 import re
-import secrets
 import select
 import socket
 import time
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.sshd import command_line, listening
+from keyrack.agent.sshd import command_line, listening, places
 from keyrack.agent.sshd.listening import Address, Listener
 from keyrack.agent.system import file_stamp, processes, programs
 
@@ -193,9 +192,7 @@ def _environment_of_a_connection(listener: int, near: Address) -> Optional[List[
     """What the process is started with that sshd starts for us: seen before it writes its own title over it."""
     for _ in range(_TRIES):
         deadline = time.monotonic() + _CATCH_SECONDS
-        # From an address of its own, as probe.py does it.
-        own = f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
-        source = (own, 0) if near[0].startswith("127.") else None
+        source = (places.asking_address(), 0) if near[0].startswith("127.") else None
         try:
             with socket.create_connection(near, timeout=_CATCH_SECONDS, source_address=source) as connection:
                 while time.monotonic() < deadline:

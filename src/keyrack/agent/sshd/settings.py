@@ -23,9 +23,11 @@ from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
 from keyrack.agent.sshd.running import RunningSshd
 from keyrack.agent.system import file_stamp, processes, programs
+from keyrack.ssh.printable import printable
 from keyrack.ssh.quotes import setting_word
 
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
+PLACE_CRITERIA = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match: all but the account's
 GREETING_SECONDS = 10.0
 RELOAD_SECONDS = 15.0
 _DEEPEST_INCLUDE = 16
@@ -34,7 +36,6 @@ _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r'[ \t]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t]*=[ \t]*|[ \t]+)(.*)')
 _GLOB = re.compile(r"\\(.)|\[\^")
 _WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # of what a Match asks
-_OF_A_PLACE = ("all", "address", "host", "localaddress", "localport", "rdomain")
 _NAME = re.compile(r"[a-z0-9_.@+-]+")  # no pattern
 _ANSWER_SECONDS = 15.0  # for as long sshd is not asked the same again, while its settings are the same
 _MOST_ANSWERS = 16  # files of settings
@@ -449,7 +450,7 @@ def users_of_rules(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
         names = value.lower().split(",")
         if keyword == "user" and all(map(_NAME.fullmatch, names)):
             found.update(names)
-        elif keyword not in _OF_A_PLACE:
+        elif keyword not in ("all", *PLACE_CRITERIA):
             return None
     return found
 
@@ -559,5 +560,4 @@ def _places(listeners: Iterable[Listener]) -> str:
 
 
 def _said(ended: programs.Ended) -> str:
-    text = " ".join((ended.errors or ended.output).split())
-    return "".join(character if character.isprintable() else "?" for character in text)[:300] or "sshd refused"
+    return printable(" ".join((ended.errors or ended.output).split()))[:300] or "sshd refused"

@@ -1,4 +1,4 @@
-"""Tells people of what nobody may do through Keyrack at all; must not stop what goes on without it."""
+"""Raises alarms: events about what was done past Keyrack, or is wrong on a host; must stop nothing that goes on."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def find(
 
         if asked.key:
             # A piece of one would find events by whatever else stands in their words.
-            validation.fingerprint(asked.key)
+            validation.fingerprint(asked.key, field="key")
 
         def question(connection: Connection) -> Page[Event]:
             if server_id is not None and not deleted:

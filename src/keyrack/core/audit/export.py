@@ -17,7 +17,7 @@ from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
 from keyrack.store.audit.audit_log import Chained
-from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.canonical_json import encode
 
 
 def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None) -> Iterator[str]:

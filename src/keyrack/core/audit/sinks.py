@@ -58,7 +58,7 @@ class Sinks:
 
     def look(self) -> int:
         """Hand on what is new; answers how many events. A sink that does not take them is tried again the next time."""
-        if not self._wanted or not self._held():
+        if not self._wanted or not self._hold_lock():
             return 0
         return sum(self._hand_on(name) for name in self._wanted)
 
@@ -68,7 +68,8 @@ class Sinks:
             os.close(self._lock)
             self._lock = None
 
-    def _held(self) -> bool:
+    def _hold_lock(self) -> bool:
+        """Whether this process is the one that hands events on."""
         if self._lock is None:
             held = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
@@ -83,7 +84,7 @@ class Sinks:
         marks = self._marks()
         if name not in marks:
             newest = self._instance.database.read(lambda connection: _mark(connection, events.newest_id(connection)))
-            self._noted(name, newest)
+            self._note(name, newest)
             return 0
         count, seen = 0, self._seen[name]
         last = self._instance.database.read(lambda connection: _still_there(connection, marks[name]))
@@ -91,7 +92,7 @@ class Sinks:
         if last != marks[name][0]:
             log.warning("the database went back, so events are handed on from an earlier one", sink=name, after=after)
             seen.clear()
-            self._noted(name, last)
+            self._note(name, last)
         while True:
             found = self._instance.database.read(lambda connection, after=after: _after(connection, after))  # type: ignore[misc]
             fresh = [event for event in found if _mark_of(event) not in seen]
@@ -104,7 +105,7 @@ class Sinks:
             count += len(fresh)
             settled = [event for event in found if is_settled(self._instance, event)]
             # What is not noted stays seen, so that none goes twice as long as this process lives.
-            if settled and self._noted(name, _mark_of(settled[-1])):
+            if settled and self._note(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
                 self._said = ""
             if len(found) < AT_ONCE:
@@ -128,8 +129,8 @@ class Sinks:
         except (OSError, ValueError, TypeError, AttributeError):
             return {name: [NOTHING] for name in self._wanted}
 
-    def _noted(self, name: str, mark: Mark) -> bool:
-        """Whether it stands in the file how far a sink is; it cannot on a disk that is full, which is said once."""
+    def _note(self, name: str, mark: Mark) -> bool:
+        """Note in the file how far a sink is; False where that cannot be, as on a full disk, which is said once."""
         known = self._marks()
         before = [one for one in known.get(name, []) if one[0] < mark[0]]
         whole = json.dumps({**known, name: _thinned([mark, *before])})

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
 from keyrack.store.audit.audit_log import Signed
-from keyrack.store.sealing.plain import encode
+from keyrack.store.sealing.canonical_json import encode
 
 BLOCK = 256
 MOST_WAITING = 8 * BLOCK

@@ -38,7 +38,7 @@ def verify(
         if in_the_way := table_look.in_the_way(instance):
             return Verification(0, 0, table_look.in_verifying(in_the_way))
         by_instance = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
-        if problem := attempt.read(lambda connection: _signed(instance, connection)):
+        if problem := attempt.read(lambda connection: _checkpoint_problem(instance, connection)):
             return Verification(0, 0, problem)
         if problem := unsigned(witnesses, by_instance):
             return Verification(0, 0, problem)
@@ -49,7 +49,7 @@ def verify(
             first = tree.size
             places = attempt.read(lambda connection, first=first: list(audit_log.places(connection, first)))  # type: ignore[misc]
             for place in places:
-                if problem := _wrong(place, tree.size, deleted):
+                if problem := _problem_at(place, tree.size, deleted):
                     return Verification(tree.size, pruned, problem)
                 pruned += place.record is None
                 tree.add(place.hash)
@@ -61,11 +61,11 @@ def verify(
             on_progress(tree.size)
             if not places:
                 break
-        problem, new = attempt.read(lambda connection: _at_the_end(instance, connection, tree.size))
+        problem, new = attempt.read(lambda connection: _problem_at_the_end(instance, connection, tree.size))
         return Verification(tree.size, pruned, marks.missing(tree) or problem, new)
 
 
-def _at_the_end(instance: Instance, connection: Connection, size: int) -> tuple[str, int]:
+def _problem_at_the_end(instance: Instance, connection: Connection, size: int) -> tuple[str, int]:
     """What is wrong beside the places themselves, of which `size` were looked at; and how many events have none yet."""
     kept, newest = audit_log.count_nodes(connection), audit_log.newest(connection)
     signed = 0 if newest is None else chain.read_signed(instance, newest).size
@@ -80,18 +80,18 @@ def _at_the_end(instance: Instance, connection: Connection, size: int) -> tuple[
     for event in new:
         # What was committed late has its place within a second; who enters an event among older ones has not.
         number = event["id"]
-        is_old = number < last - audit_log.BACK_ON_POSTGRESQL or (number < last and not _late(instance, event))
+        is_old = number < last - audit_log.BACK_ON_POSTGRESQL or (number < last and not _is_recent(instance, event))
         if is_old or not event_seals.holds(connection, event, begun):
             return f"event {number} was inserted: it has no place in the chain", 0
     return "", len(new)
 
 
-def _late(instance: Instance, event: Mapping[str, Any]) -> bool:
+def _is_recent(instance: Instance, event: Mapping[str, Any]) -> bool:
     return bool((instance.now() - event["at"]).total_seconds() < chain.KEPT_EVERY.total_seconds())
 
 
-def _signed(instance: Instance, connection: Connection) -> str:
-    """What is wrong with the checkpoints that are kept."""
+def _checkpoint_problem(instance: Instance, connection: Connection) -> str:
+    """What is wrong with the checkpoints that are kept; "" where nothing is."""
     checkpoints = audit_log.checkpoints(connection)
     try:
         read = [chain.read_signed(instance, one) for one in checkpoints]
@@ -137,8 +137,8 @@ def deleted_events(connection: Connection) -> DeletedEvents:
     return DeletedEvents(whole, out_of_order)
 
 
-def _wrong(place: Chained, expected: int, deleted: DeletedEvents) -> str:
-    """What is wrong with a place."""
+def _problem_at(place: Chained, expected: int, deleted: DeletedEvents) -> str:
+    """What is wrong with a place in the chain; "" where nothing is."""
     if place.position != expected:
         return f"the record at place {expected} is missing"
     if not place.sound:

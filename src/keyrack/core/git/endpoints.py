@@ -1,4 +1,6 @@
-"""The processes that serve Git, as people are removed: each says when none of theirs runs there; must stop nothing."""
+"""What a process that serves Git says when people are offboarded: that none of their transfers runs there any more;
+must stop no transfer itself.
+"""
 
 from __future__ import annotations
 

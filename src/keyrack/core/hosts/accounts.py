@@ -1,4 +1,4 @@
-"""What hosts are asked about accounts, and how far they are with it; must not touch an account itself."""
+"""The accounts of a host document, and how far hosts are with them; must not touch an account itself."""
 
 from __future__ import annotations
 

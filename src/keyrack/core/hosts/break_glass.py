@@ -1,6 +1,6 @@
 """Raises the alarm when a key is used that is there to break glass with; must keep nobody out.
 
-A host tells of each login (core/hosts/reports.py), also of those while the service was away, once it is back.
+A host tells of each login (core/hosts/login_reports.py), also of those while the service was away, once it is back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Machines that are copies of one another and go by one secret: noticed, told, frozen; must never guess who is right.
+"""Notices machines that are copies of one another and use one agent's secret, raises the alarm and gives neither a
+document; must never guess which is right.
 
 A run of an agent ends before the next one begins, as its folder lets one agent work. So a run that asks again after
 another one took its place is another machine's (or another agent's, of a copied folder): two are at work at once. And
@@ -18,15 +19,16 @@ from typing import Any
 
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import news
+from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.next_steps import with_commands
-from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
 from keyrack.store.database import announce
 from keyrack.store.hosts import servers
+from keyrack.store.hosts.reported_facts import LAST_RUN
 
 CODE = "machine-copied"
 LATE = timedelta(seconds=0.5)
@@ -34,7 +36,6 @@ LATE = timedelta(seconds=0.5)
 SEEN = timedelta(seconds=60)
 """Whoever asked so lately may be at work still, and is given the time to say so before the other gets a document."""
 MOST_RUNS = 8
-LAST_RUN = "seat"  # this fact of a server, as rows call it: the run that asked last, and those before it
 
 _HEADER = re.compile(
     r"run=([0-9a-f]{16}); boot=([0-9a-f]{0,16}); machine=([0-9a-f]{0,16}); keys=([0-9a-f]{0,16}); "
@@ -107,16 +108,7 @@ def contact(
             return _refusal(server)
         return _note_run(work, server, identity, address, arrived)
 
-    attempt = Attempt(
-        instance,
-        system_actor(known.workspace_id, channel="agent"),
-        "servers:write",
-        "tell machines apart",
-        target_kind="server",
-        target_id=server_id,
-        server_id=server_id,
-    )
-    answer = attempt.write(change)
+    answer = agent_attempt(instance, known.workspace_id, server_id, "tell machines apart").write(change)
     if isinstance(answer, Refusal):
         raise answer
     return answer

@@ -1,4 +1,4 @@
-"""What a host is told whose server was deleted: a last document, until it says that it obeys; must open nothing.
+"""The last document of a host whose server was deleted, until the host says that it obeys; must let nobody in.
 
 A server is gone from every list at once. Its host may be off, and it holds key files. So who it is and every key that
 it was ever given are kept, sealed, and its agent is handed one more signed document: no keys, all of those refused, and
@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors
-from keyrack.core.hosts import news, reports
+from keyrack.core.hosts import facts, news
+from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -87,39 +88,29 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
     )
 
 
-def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: int) -> None:
+def raise_above(instance: Instance, gone: DeletedServer, revision: int) -> None:
     """Number the last document of a deleted server's host above what that host obeys."""
-    attempt = Attempt(
-        instance, keyrack, "servers:write", "number a last document", target_kind="server", server_id=server_id
-    )
+    attempt = agent_attempt(instance, gone.workspace_id, gone.id, "number a last document")
 
     def change(work: Work) -> None:
         work.no_event("the deletion is the event")
-        gone = deleted_servers.get(work.connection, server_id)
-        if gone is not None and gone.revision <= revision:
-            deleted_servers.renumber(work.connection, gone.id, revision + 1)
+        now = deleted_servers.get(work.connection, gone.id)
+        if now is not None and now.revision <= revision:
+            deleted_servers.renumber(work.connection, now.id, revision + 1)
 
     with attempt:
         attempt.write(change)
 
 
-def report(instance: Instance, keyrack: Actor, gone: DeletedServer, body: Mapping[str, Any]) -> None:
+def report(instance: Instance, gone: DeletedServer, body: Mapping[str, Any]) -> None:
     """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
     applied, state = body.get("revision"), body.get("state")
     if state not in STATES or not isinstance(applied, int) or isinstance(applied, bool):
         return
-    problems = reports.problems(body) or []
+    problems = facts.problems(body) or []
     # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
     is_last = applied == gone.revision and not body.get("lineage")
-    attempt = Attempt(
-        instance,
-        keyrack,
-        "servers:write",
-        "report a host's state",
-        target_kind="server",
-        target_id=gone.id,
-        server_id=gone.id,
-    )
+    attempt = agent_attempt(instance, gone.workspace_id, gone.id, REPORTING)
     with attempt:
 
         def change(work: Work) -> None:

@@ -1,5 +1,5 @@
-"""The host document: all that one host must obey, built from rows whose seals hold and signed; must send nothing,
-and decide nothing about who is let in (core/keys/access.py does).
+"""Builds and signs host documents from rows whose seals hold; must send none, and decide nothing about who is let in
+(core/keys/access.py does).
 """
 
 from __future__ import annotations

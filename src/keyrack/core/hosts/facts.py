@@ -24,6 +24,9 @@ KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
 LONGEST = 300
 LONGEST_NAME = 64
+LONGEST_TEXT = 64  # of what is one word, such as a version
+MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
+PRINTABLE = re.compile(r"[\x20-\x7e]*")
 MOST_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
@@ -100,6 +103,20 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
                 f"host {server.name} does not find the audit log as it was: {one}. {_LOOK}",
             )
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+def problems(body: Mapping[str, Any]) -> list[str] | None:
+    """What a report says is not as asked, in words; None: it does not say."""
+    said = body.get("problems")
+    if not isinstance(said, list):
+        return None
+    return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
+
+
+def short_text(body: Mapping[str, Any], name: str) -> str | None:
+    """A short text of a host, such as its agent's version, in printable ASCII; None where it says none."""
+    value = body.get(name)
+    return value[:LONGEST_TEXT] if isinstance(value, str) and PRINTABLE.fullmatch(value) else None
 
 
 @dataclass(frozen=True, slots=True)

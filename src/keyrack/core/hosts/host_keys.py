@@ -1,4 +1,4 @@
-"""The host keys of servers, as their own agents tell them: who connects need trust none on first use; must take no
+"""The host keys of servers as their own agents report them, so that nobody trusts on first use; must take no
 host's word about another.
 
 The first keys of a host are noted: they come signed with its agent's own secret. Any other one is an alarm, and people

@@ -1,4 +1,6 @@
-"""Which hosts were heard of lately: noted in memory at each question, written for all of them together."""
+"""When each host was last seen: noted in memory at each request, written for all of them together; must cost no request
+a write of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes an event of each login that a host tells of, each once; must let nobody in and keep nobody out.
+"""Records an event of each login that a host reports, each once; must let nobody in and keep nobody out.
 
 A host tells logins in batches, and a batch again until it hears an answer: the last one that was taken is known by its
 name. What a host tells is its own word, about itself alone: whoever is root there can make it say anything.

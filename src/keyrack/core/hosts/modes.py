@@ -1,4 +1,4 @@
-"""How a host is held: observing or enforcing, and what it does while the service is silent; must not decide for it."""
+"""Sets a host's mode (observe, enforce) and its offline policy; must not apply them, the agent does."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPolicy:
+class OfflinePolicyCount:
     """An offline policy, and how many hosts have it."""
 
     after_seconds: int
@@ -64,12 +64,13 @@ class HeldPolicy:
     hosts: int
 
 
-def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
+def offline_policies(instance: Instance, actor: Actor) -> list[OfflinePolicyCount]:
     """The offline policies of the workspace's hosts, the one of most of them first."""
     with Attempt(instance, actor, "servers:read", "see the offline policies", target_kind="server") as attempt:
         policies = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
         return [
-            HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts) for row in policies
+            OfflinePolicyCount(row.after_seconds, row.then if row.after_seconds else KEEP_ALL, row.hosts)
+            for row in policies
         ]
 
 

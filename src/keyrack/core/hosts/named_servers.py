@@ -1,4 +1,4 @@
-"""Servers as people name them: made or changed by name, with accounts, as one change; must hold no rule of theirs."""
+"""Creates or changes a server by its name, with its accounts, as one change; must hold no rule of theirs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.lookups import NUMBER, server_named
+from keyrack.core.lookups import server_named
 from keyrack.core.together import within
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
@@ -75,7 +75,7 @@ def _server_or_none(work: Work, reference: str) -> Server | None:
 def _create(
     inner: Instance, actor: Actor, name: str, address: object, provider: object, tags: Sequence[str] | None
 ) -> Server:
-    if NUMBER.fullmatch(name):
+    if name.isascii() and name.isdigit():
         raise invalid("name", "There is no server with this id, and a name is no number; give it a name.")
     if address is KEEP:
         raise invalid("address", "There is no such server yet; a new one needs its address.")

@@ -1,4 +1,4 @@
-"""System users as people name them, by server and name; must leave what each may be to system_users.py."""
+"""Shows, creates and deletes system users by name; must hold no rule of theirs."""
 
 from __future__ import annotations
 

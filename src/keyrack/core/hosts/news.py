@@ -1,4 +1,4 @@
-"""What a host's reports may add to the audit log: each thing once, and never without end; must drop no receipt."""
+"""Events and alarms of what hosts report, without repetition and within a rate limit; must drop no receipt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a host would let somebody in by a key that it was given, by the host's own word; must not judge itself."""
+"""Why a host's sshd would refuse a key or an account, by the host's own report; must not judge itself."""
 
 from __future__ import annotations
 

@@ -1,269 +1,295 @@
-"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about others.
-
-An entry that cannot be what it should be is left out; the others of its report count.
+"""Takes in what agents report: the revision a host applied, its facts, keys, sessions and logins; must take no host's
+word about another one.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from functools import lru_cache
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection
-
-from keyrack.core.hosts import break_glass, logins
-from keyrack.core.hosts.break_glass import GlassUse, KeyUse
+from keyrack import policy
+from keyrack.core.hosts import copies, deleted_servers, host_keys, login_reports, news, unmanaged_keys, went_back
+from keyrack.core.hosts import facts as host_facts
+from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.instance import Instance
-from keyrack.core.work import Work
-from keyrack.errors import Refusal, invalid
+from keyrack.core.keys.access import MOST_UNACKNOWLEDGED
+from keyrack.core.people import offboarding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
-from keyrack.ssh.fingerprint import is_fingerprint
-from keyrack.ssh.names import LONGEST_ACCOUNT
-from keyrack.ssh.printable import printable
+from keyrack.protocol.report import APPLIED, STATES
+from keyrack.ssh.printable import all_printable
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import host_reports, servers
+from keyrack.store.hosts.deleted_servers import DeletedServer
+from keyrack.store.keys import credentials, revocations
+from keyrack.store.sealing import receipts
 
-MOST_SESSIONS = 10_000
-MOST_USES = 10_000
-MOST_AT_ONCE = 500
-"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
-MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
-LONGEST_ADDRESS = 64
-
-_Read = TypeVar("_Read")
-
-_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
-# A tenth of strptime's time, and a host may tell thousands.
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+LINEAGE = re.compile(r"[0-9a-f]{8}")
 
 
-@dataclass(frozen=True, slots=True)
-class Logins:
-    """Who is in, by the session's name, and which keys were used; None: the report does not say.
+def ingest(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
+    """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
-    live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
-    whom a key was used, by fingerprint and address; glass: fingerprints and addresses of logins that broke glass, by
-    the host's word; batch: the logins that become events.
+    A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
+    # The way in for text of hosts: whatever is kept of it can be shown to anybody.
+    body = all_printable(body)
+    if isinstance(server, DeletedServer):
+        deleted_servers.report(instance, server, body)
+        return
+    attempt = _attempt(instance, server)
+    with attempt:
+        checked = _checked(instance, server, body)
+        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        for keys_piece in checked.keys[:-1]:
+            attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
+        delay = attempt.write(partial(_store_one, server_id=server.id, checked=checked))
+        for logins_piece in checked.logins[1:]:
+            attempt.write(partial(login_reports.store, server=server, piece=logins_piece))
+        _count(instance, server, checked, delay)
 
-    sessions: Mapping[str, Mapping[str, Any]] | None
-    live: frozenset[str]
-    uses: Sequence[tuple[str, datetime, str]] | None
-    accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    glass: frozenset[tuple[str, str]] = frozenset()
-    batch: logins.Batch | None = None
 
+def ingest_together(
+    instance: Instance, reports: Sequence[tuple[Server | DeletedServer, Mapping[str, Any]]]
+) -> list[Exception | None]:
+    """The same for many agents: what can be is kept in one transaction; what is raised for each, None where nothing is.
 
-def read(body: Mapping[str, Any], now: datetime) -> Logins:
-    """The sessions and last uses in a report, checked; raises Refusal INVALID for what is no list of objects.
-
-    sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
-    before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
+    A report that cannot be kept costs the others nothing: then each is taken by itself.
     """
-    sessions, live, uses, accounts = None, frozenset[str](), None, {}
-    glass: set[tuple[str, str]] = set()
-    if "sessions" in body:
-        listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
-        # One that is known stays, even where what else is told of it now cannot be: it is not over.
-        live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
-        sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
-    if "last_used" in body:
-        listed = _entries(body["last_used"], "last_used", MOST_USES)
-        uses = _sound(listed, lambda entry: _use(entry, now))
-        named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
-        accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    for entry in (*_glass_of(body, "sessions"), *_glass_of(body, "last_used")):
-        glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
-    batch = logins.read(body.get("logins"), lambda entry: _login(entry, now))
-    return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
-
-
-@dataclass(frozen=True, slots=True)
-class LoginBatch:
-    """Some of what a report changes, so little that nobody's write waits long for it."""
-
-    over: Sequence[str]
-    new: Sequence[Mapping[str, Any]]
-    uses: Sequence[tuple[str, datetime, str]]
-    broken: Sequence[GlassUse] = ()
-    batch: logins.Batch | None = None
-
-    @property
-    def logins(self) -> int:
-        """How many logins it tells of: a key that was used is told of with the session that it opened, too."""
-        opened = {(row["fingerprint"], row["address"]) for row in self.new}
-        return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
-
-
-def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBatch]:
-    """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
-    ended halfway is told again.
-    """
-    told_uses = reported.uses or ()
-    if reported.sessions is None and not told_uses:
-        return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
-
-    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[GlassUse]]:
-        known = frozenset[str]()
-        if reported.sessions is not None:
-            known = host_reports.session_names(connection, server.id)
-        # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        used_keys = {use[0] for use in told_uses}
-        opened = (
-            ()
-            if reported.sessions is None
-            else [
-                KeyUse(
-                    row["fingerprint"],
-                    row["username"],
-                    row["address"],
-                    row["started_at"],
-                    (row["fingerprint"], row["address"]) in reported.glass,
-                )
-                for name, row in reported.sessions.items()
-                if name not in known
-            ]
-        )
-        used = [
-            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.glass)
-            for key, at, address in told_uses
-        ]
-        broken = break_glass.among(connection, server, used, opened, instance.now())
-        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
-
-    known, mine, broken = instance.database.read(question)
-    changes: list[tuple[str, Any]] = []
-    if reported.sessions is not None:
-        changes += [("over", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
-        new = ({"host_session": name, **values} for name, values in reported.sessions.items() if name not in known)
-        changes += [("new", row) for row in new]
-    # After the sessions, whose numbers they name.
-    changes += [("broken", one) for one in broken]
-    changes += [("uses", use) for use in told_uses if use[0] in mine]
-    found = []
-    for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
-        some = changes[at : at + MOST_AT_ONCE]
-        over, new_ones, uses, alarms = (
-            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
-        )
-        found.append(LoginBatch(over, new_ones, uses, alarms))
-    found[0] = replace(found[0], batch=reported.batch)
-    return found
-
-
-def store(work: Work, server: Server, piece: LoginBatch) -> None:
-    """Store a piece; of a server that was deleted meanwhile, nothing."""
-    work.no_event("who is in on a host is no change of anybody's")
-    if servers.by_id(work.connection, server.id) is not None:
-        host_reports.end_sessions(work.connection, server.id, piece.over)
-        host_reports.add_sessions(work.connection, server.id, piece.new)
-        break_glass.alarm(work, server, piece.broken)
-        host_reports.note_uses(work.connection, server.id, piece.uses)
-        if piece.batch is not None:
-            logins.record(work, server, piece.batch)
-
-
-def problems(body: Mapping[str, Any]) -> list[str] | None:
-    """What a report says is not as asked, in words; None: it does not say."""
-    said = body.get("problems")
-    if not isinstance(said, list):
-        return None
-    return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
-
-
-def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
-    """What a host says was opened by a key to break glass with."""
-    listed = body.get(field)
-    entries = listed if isinstance(listed, list) else ()
-    return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
-
-
-def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:
-    """What could be read, of all entries."""
-    found = []
-    for entry in listed:
+    results: list[Exception | None] = [None] * len(reports)
+    by_workspace: dict[int, list[tuple[int, Server, _CheckedReport]]] = {}
+    alone: list[int] = []
+    heard: set[int] = set()
+    for place, (server, body) in enumerate(reports):
+        checked = None
+        if isinstance(server, Server):
+            try:
+                checked = _checked(instance, server, all_printable(body))
+            except Exception:  # said again, and kept, by the attempt of its own
+                checked = None
+        if checked is None or checked.keys or len(checked.logins) > 1 or server.id in heard:
+            alone.append(place)
+        else:
+            assert isinstance(server, Server)
+            heard.add(server.id)  # what else it tells follows what it told first
+            by_workspace.setdefault(server.workspace_id, []).append((place, server, checked))
+    for several in by_workspace.values():
+        if len(several) == 1 or not _stored_together(instance, several):
+            alone += [place for place, _, _ in several]
+    for place in alone:
         try:
-            found.append(read(entry))
-        except Refusal:
-            continue
-    return found
+            ingest(instance, *reports[place])
+        except Exception as error:  # likewise: what one host told keeps no other from being heard
+            results[place] = error
+    return results
 
 
-def _session(entry: Mapping[str, Any], now: datetime) -> tuple[str, dict[str, Any]]:
-    name = entry.get("id")
-    if not _is_session(name):
-        raise invalid("sessions", "A session's id is made of letters, digits and -, at most 64 of them.")
-    return str(name), {
-        "username": _username(entry),
-        "address": _address(entry),
-        "fingerprint": _fingerprint(entry, empty=True),
-        "started_at": _moment(entry.get("started_at"), now),
-    }
+def _stored_together(instance: Instance, several: Sequence[tuple[int, Server, _CheckedReport]]) -> bool:
+    """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
 
+    def store(work: Work) -> list[float | None]:
+        work.no_event("each report accounts for itself")
+        ids = [server.id for _, server, _ in several]
+        servers_now = servers.by_ids(work.connection, ids, locked=True)
+        awaited = host_reports.awaited(work.connection, ids)
+        delays: list[float | None] = []
+        changes = {}
+        for _, server, checked in several:
+            own_work = Work(_attempt(instance, server), work.connection)
+            now = _require_server(servers_now.get(server.id))
+            changes[server.id], delay = _store(own_work, now, checked, awaited.get(server.id, frozenset()))
+            if not own_work.accounted:
+                raise RuntimeError("a report left no event")
+            delays.append(delay)
+        servers.change_each(work.connection, changes)
+        return delays
 
-def _is_session(name: object) -> bool:
-    return isinstance(name, str) and _SESSION.fullmatch(name) is not None
-
-
-def _use(entry: Mapping[str, Any], now: datetime) -> tuple[str, datetime, str]:
-    return _fingerprint(entry), _moment(entry.get("at"), now), _address(entry)
-
-
-def _login(entry: Mapping[str, Any], now: datetime) -> logins.Login:
-    key = _fingerprint(entry, empty=True)
-    return logins.Login(key, _username(entry), _address(entry), _moment(entry.get("at"), now))
-
-
-def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list) or len(value) > most or not all(isinstance(entry, Mapping) for entry in value):
-        raise invalid(field, f"This takes a list of at most {most} objects.")
-    return value
-
-
-def _username(entry: Mapping[str, Any]) -> str:
-    # Not our own grammar of names: a host may have accounts that Keyrack would not make, in any script.
-    name = entry.get("user")
-    if not isinstance(name, str) or not name.strip():
-        raise invalid("user", "This is not the name of an account.")
-    name = printable(name)
-    return name if len(name) <= LONGEST_ACCOUNT else f"{name[: LONGEST_ACCOUNT - 1]}…"
-
-
-def _address(entry: Mapping[str, Any]) -> str:
-    address = _read_address(str(entry.get("address")))
-    if not address:
-        raise invalid("address", "This is not an IP address.")
-    return address
-
-
-@lru_cache(maxsize=10_000)
-def _read_address(text: str) -> str:
-    """As it is written most plainly; empty for what is none."""
+    attempt = _attempt(instance, several[0][1])
+    refusal = policy.may(attempt.actor, attempt.action)
+    if refusal is not None:
+        return False
     try:
-        address = str(ipaddress.ip_address(text)) if len(text) <= LONGEST_ADDRESS else ""
-    except ValueError:
-        return ""
-    return address if len(address) <= LONGEST_ADDRESS else ""
+        delays = attempt.write(store)
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # each is told by itself then, which says what is wrong with whose
+        return False
+    for (_, server, checked), delay in zip(several, delays, strict=True):
+        _count(instance, server, checked, delay)
+    return True
 
 
-def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:
-    value = entry.get("fingerprint")
-    if empty and value == "":
-        return ""
-    if not isinstance(value, str) or not is_fingerprint(value):
-        raise invalid("fingerprint", "This is not a SHA-256 fingerprint.")
-    return value
+def _count(instance: Instance, server: Server, checked: _CheckedReport, delay: float | None) -> None:
+    """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
+    now = instance.now()
+    instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in checked.logins), now)
+    if delay is not None:
+        instance.figures.acknowledged(delay)
+        instance.tallies.acknowledged(server.workspace_id, delay, now)
 
 
-def _moment(value: object, now: datetime) -> datetime:
-    try:
-        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
-            raise ValueError(value)
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise invalid("at", "A time is written like 2026-11-22T16:00:00Z.") from None
-    # A host whose clock is ahead must not make a key look used in the future.
-    return min(moment, now)
+def _attempt(instance: Instance, server: Server) -> Attempt:
+    return agent_attempt(instance, server.workspace_id, server.id, REPORTING)
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedReport:
+    """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
+
+    keys_digest: of its list of unmanaged keys, "" where it has none that is new; keys, logins: what is to be stored of
+    that and of who is in, in pieces.
+    """
+
+    body: Mapping[str, Any]
+    applied: int
+    state: str
+    problems: list[str] | None
+    keys_digest: str
+    keys: list[unmanaged_keys.KeyBatch]
+    host_keys: host_keys.ReportedHostKeys | None
+    logins: list[login_reports.LoginBatch]
+
+
+def _checked(instance: Instance, server: Server, body: Mapping[str, Any]) -> _CheckedReport:
+    applied, state = body.get("revision"), body.get("state")
+    if applied is None and state is None:
+        applied, state = 0, APPLIED
+    if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
+        raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
+    logins = login_reports.pieces(instance, server, login_reports.read(body, instance.now()))
+    digest = news.digest([body["keys_found"], body.get("keys_cut")]) if "keys_found" in body else ""
+    reported = None
+    if digest and digest != server.facts.get(news.FOUND):
+        reported = unmanaged_keys.read(body["keys_found"], body.get("keys_cut"))
+    return _CheckedReport(
+        body=body,
+        applied=applied,
+        state=state,
+        problems=host_facts.problems(body),
+        keys_digest="" if reported is None else digest,
+        keys=[] if reported is None else unmanaged_keys.plan(instance, server, reported),
+        host_keys=host_keys.read(body),
+        logins=logins,
+    )
+
+
+def _store_one(work: Work, server_id: int, checked: _CheckedReport) -> float | None:
+    """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
+    # The receipt is of the machine that is enrolled: none may be enrolled in its place meanwhile.
+    now = _require_server(servers.by_ids(work.connection, (server_id,), locked=True).get(server_id))
+    awaited = host_reports.awaited(work.connection, (server_id,)).get(server_id, frozenset())
+    values, delay = _store(work, now, checked, awaited)
+    servers.change(work.connection, server_id, values)
+    return delay
+
+
+def _require_server(server: Server | None) -> Server:
+    """A server that must be there. Raises Refusal UNAUTHENTICATED."""
+    if server is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+    return server
+
+
+def _store(
+    work: Work, now: Server, checked: _CheckedReport, awaited: frozenset[str]
+) -> tuple[Mapping[str, Any], float | None]:
+    """Keep a report but for what it changes in the server's own row: the columns of that, and after how many seconds
+    its host obeys, where it has not said so before. awaited: what waits for the host's word
+    (store/hosts/host_reports.py).
+    """
+    copies.check(now)
+    values: dict[str, Any] = {"seen_at": work.now}
+    if checked.state == APPLIED or checked.body.get("facts"):
+        # A report of sessions says nothing of problems, so it ends none.
+        problems = checked.problems if checked.state == APPLIED else None
+        values |= host_facts.ingest(work, now, checked.body.get("facts"), problems)
+    facts = _facts(work, now, checked, dict(values.get("facts", now.facts)))
+    if facts != dict(now.facts):
+        values["facts"] = facts
+    receipt, delay = _receipt(work, now, checked, awaited)
+    values |= receipt
+    if (version := host_facts.short_text(checked.body, "agent_version")) is not None:
+        values["agent_version"] = version
+    if checked.host_keys is not None:
+        host_keys.store(work, now, checked.host_keys)
+    for logins_piece in checked.logins[:1]:
+        login_reports.store(work, now, logins_piece)
+    work.no_event("a receipt is kept with the server, not as an event of its own")
+    return values, delay
+
+
+def _facts(work: Work, now: Server, checked: _CheckedReport, facts: dict[str, Any]) -> dict[str, Any]:
+    """A server's facts with the rest that a report says, and why its host did not obey; stores unmanaged keys."""
+    facts = _facts_with_machine(work, now, checked.body, facts)
+    if checked.host_keys is not None and host_facts.SSH_PORT not in (checked.body.get("facts") or ()):
+        facts[host_facts.SSH_PORT] = checked.host_keys.port  # an older agent says it with the keys alone
+    if checked.keys_digest:
+        for keys_piece in checked.keys[-1:]:
+            unmanaged_keys.store(work, now, keys_piece)
+        unmanaged_keys.forget(work, now)
+        facts[news.FOUND] = checked.keys_digest
+    if checked.state != APPLIED:
+        facts = _facts_of_refusal(work, now, facts, checked.state, checked.applied, checked.problems)
+    return facts
+
+
+def _receipt(
+    work: Work, now: Server, checked: _CheckedReport, awaited: frozenset[str]
+) -> tuple[dict[str, Any], float | None]:
+    """The columns of a receipt, and after how many seconds the host obeys; empty and None where it is none."""
+    lineage = _lineage(checked.body, now)
+    is_new = checked.state == APPLIED and now.applied_revision < checked.applied
+    # What a lost database gave out is no receipt for what this one did with the same number.
+    if not is_new or lineage is None or not went_back.gave_out_to(work.connection, now, checked.applied, lineage):
+        return {}, None
+    values = receipts.applied(work.connection, now.id, now.enrolled_at, checked.applied, lineage, work.now)
+    if now.first_applied_at is None:  # under the seal, so it is written once alone
+        values = {**values, "first_applied_at": work.now}
+    _acknowledge(work, now.id, checked.applied, awaited)
+    return values, (work.now - now.updated_at).total_seconds()
+
+
+def _acknowledge(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
+    """Note with whatever waited for it that its host applied this revision."""
+    if host_reports.CREDENTIALS in awaited:
+        credentials.acknowledge(work.connection, server_id, applied, work.now)
+    # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+    if host_reports.REVOCATIONS in awaited and revocations.acknowledge(
+        work.connection, server_id, applied, work.now, most=MOST_UNACKNOWLEDGED
+    ):
+        work.bump_revision(server_id)
+    elif host_reports.OFFBOARDINGS in awaited:
+        offboarding.acknowledge(work, server_id, applied)
+
+
+def _facts_of_refusal(
+    work: Work, server: Server, facts: dict[str, Any], state: str, revision: int, problems: list[str] | None
+) -> dict[str, Any]:
+    """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
+    facts = news.refused(work, server, facts, state, revision, "; ".join(problems or ()) or "no reason given")
+    return facts if problems is None else {**facts, "problems": problems}
+
+
+def _facts_with_machine(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with what a report says of the machine, and a no that is over."""
+    if isinstance(body.get("machine"), Mapping):
+        facts["machine"] = host_facts.machine(body["machine"], work.now)
+    if isinstance(body.get("sessions_unknown"), str):
+        facts = host_facts.sessions_unknown(work, server, facts, body["sessions_unknown"])
+    if body.get("state") == APPLIED:
+        return news.applied(work, server, facts)
+    return facts
+
+
+def _lineage(body: Mapping[str, Any], now: Server) -> str | None:
+    """The mark of what a host says it obeys; "" from an agent that never knew of any, None for what is no receipt: what
+    no document has, and none at all from a host that told one before.
+    """
+    mark = body.get("lineage") or ""
+    if mark == "":
+        return None if now.applied_lineage else ""
+    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else None

@@ -1,5 +1,5 @@
-"""What to do with a host that obeyed more than a database that went back: show the difference, decide; must not
-let in what the host refused unless somebody says so.
+"""Shows what is held back on a host since the database went back, and takes the decision on it; must not let in
+what the host refused unless somebody says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Name, address, provider and tags of a server changed by one call, by its id; must not speak to any host."""
+"""Changes name, address, provider, tags and mode of a server as one change; must hold no rule of theirs."""
 
 from __future__ import annotations
 

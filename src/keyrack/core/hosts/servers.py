@@ -66,7 +66,7 @@ def create(
     """
     attempt = Attempt(instance, actor, "servers:write", "create a host", target_kind="server")
     with attempt:
-        title = validation.text(name, field="name")
+        title = server_name(name)
         place = host_address(address)
         maker = None if provider is None else validation.text(provider, field="provider")
         labels = [tag(value) for value in tags]
@@ -95,6 +95,17 @@ def create(
             return own_server(work, number)
 
         return attempt.write(change)
+
+
+def server_name(value: object) -> str:
+    """A new name of a server, which nobody takes for an id: then what is meant for it went to another server.
+
+    Raises Refusal INVALID.
+    """
+    title = validation.text(value, field="name")
+    if title.isascii() and title.isdigit():
+        raise invalid("name", "A name of digits alone is read as a server's id; give it a letter, as in web-13.")
+    return title
 
 
 def _is_taken(connection: Connection, server_id: int) -> bool:
@@ -213,6 +224,8 @@ def rename(
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             values = {column: value for column, value in wanted.items() if value != getattr(server, column)}
+            if "name" in values:
+                server_name(name)
             if not values:
                 work.no_event("it is as wanted already")
                 return server

@@ -1,4 +1,4 @@
-"""The line by which somebody logs in somewhere, as it can be pasted; must decide nothing about who may."""
+"""The ssh command that logs in on a server, to be pasted; must decide nothing about who may."""
 
 from __future__ import annotations
 

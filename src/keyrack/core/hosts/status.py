@@ -1,4 +1,4 @@
-"""The status of a host: what it was asked to do and what it says it does, as a record and in words; changes nothing."""
+"""A host's status: what it was asked to do and what it says it does, as a record and in words; must change nothing."""
 
 from __future__ import annotations
 

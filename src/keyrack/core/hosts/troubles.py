@@ -1,6 +1,4 @@
-"""What is wrong with hosts at this moment, by their records: what was an alarm stands here until it is settled; must
-change nothing.
-"""
+"""The alarms about hosts that stand at this moment, by the servers' records; must change nothing."""
 
 from __future__ import annotations
 

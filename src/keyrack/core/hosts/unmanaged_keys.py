@@ -86,7 +86,7 @@ def find(
         return attempt.read(question)
 
 
-def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone: bool = False) -> UnmanagedKey:
+def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: bool = False) -> UnmanagedKey:
     """One of what a host found, as long as it is there; gone: also when it is there no more. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
@@ -94,13 +94,13 @@ def get(instance: Instance, actor: Actor, server_id: int, found_id: int, *, gone
         "credentials:read",
         "see a key found on a host",
         target_kind="unmanaged key",
-        target_id=found_id,
+        target_id=key_id,
         server_id=server_id,
     )
     with attempt:
         unmanaged_key = attempt.read(
             lambda connection: (
-                unmanaged_keys.get(connection, actor.workspace_id, server_id, found_id)
+                unmanaged_keys.get(connection, actor.workspace_id, server_id, key_id)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
@@ -136,7 +136,7 @@ def accept(
     instance: Instance,
     actor: Actor,
     server_id: int,
-    found_id: int,
+    key_id: int,
     *,
     label: object = None,
     username: object = None,
@@ -151,11 +151,11 @@ def accept(
     removed. Raises Refusal MISSING, INVALID for a key not acceptable or
     options that cannot be kept, TAKEN for the label.
     """
-    attempt = _attempt(instance, actor, "accept a key found on a host", server_id, found_id)
+    attempt = _attempt(instance, actor, "accept a key found on a host", server_id, key_id)
     with attempt:
 
         def change(work: Work) -> Credential:
-            server, unmanaged = _own(work.connection, actor, server_id, found_id, gone=gone)
+            server, unmanaged = _own(work.connection, actor, server_id, key_id, gone=gone)
             if unmanaged.kind != KEY or not unmanaged.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(unmanaged.username if username is None else username)
@@ -194,20 +194,20 @@ def accept(
         return attempt.write(change)
 
 
-def may_decide(instance: Instance, actor: Actor, server_id: int, found_id: int) -> None:
+def may_decide(instance: Instance, actor: Actor, server_id: int, key_id: int) -> None:
     """Nothing when the actor may accept, ignore or remove this key; raises Refusal MISSING or FORBIDDEN as these do."""
-    with _attempt(instance, actor, "decide on a key found on a host", server_id, found_id) as attempt:
-        attempt.read(lambda connection: _own(connection, actor, server_id, found_id))
+    with _attempt(instance, actor, "decide on a key found on a host", server_id, key_id) as attempt:
+        attempt.read(lambda connection: _own(connection, actor, server_id, key_id))
 
 
-def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+def ignore(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
     """Let an unmanaged key be where it is, and speak of it no more. Raises Refusal MISSING."""
-    return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a host", "Ignored")
+    return _decide(instance, actor, server_id, key_id, IGNORED, "ignore a key found on a host", "Ignored")
 
 
-def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+def remove(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
     """Have the host take an unmanaged key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
-    return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a host", "Asked to remove")
+    return _decide(instance, actor, server_id, key_id, REMOVING, "remove a key found on a host", "Asked to remove")
 
 
 @dataclass(slots=True)
@@ -361,13 +361,13 @@ def _unseen(entries: list[Any], cut: object) -> _Unseen:
 
 
 def _decide(
-    instance: Instance, actor: Actor, server_id: int, found_id: int, state: str, aim: str, done: str
+    instance: Instance, actor: Actor, server_id: int, key_id: int, state: str, aim: str, done: str
 ) -> UnmanagedKey:
-    attempt = _attempt(instance, actor, aim, server_id, found_id)
+    attempt = _attempt(instance, actor, aim, server_id, key_id)
     with attempt:
 
         def change(work: Work) -> UnmanagedKey:
-            server, unmanaged_key = _own(work.connection, actor, server_id, found_id)
+            server, unmanaged_key = _own(work.connection, actor, server_id, key_id)
             if state == REMOVING:
                 if unmanaged_key.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
@@ -379,28 +379,28 @@ def _decide(
                 level="warning",
                 details={"username": unmanaged_key.username, "fingerprint": unmanaged_key.fingerprint},
             )
-            return _own(work.connection, actor, server_id, found_id)[1]
+            return _own(work.connection, actor, server_id, key_id)[1]
 
         return attempt.write(change)
 
 
-def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_id: int) -> Attempt:
+def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, key_id: int) -> Attempt:
     return Attempt(
         instance,
         actor,
         "credentials:write",
         aim,
         target_kind="unmanaged key",
-        target_id=found_id,
+        target_id=key_id,
         server_id=server_id,
     )
 
 
 def _own(
-    connection: Connection, actor: Actor, server_id: int, found_id: int, *, gone: bool = False
+    connection: Connection, actor: Actor, server_id: int, key_id: int, *, gone: bool = False
 ) -> tuple[Server, UnmanagedKey]:
     server = lookups.server(connection, actor, server_id)
-    unmanaged_key = unmanaged_keys.get(connection, actor.workspace_id, server.id, found_id)
+    unmanaged_key = unmanaged_keys.get(connection, actor.workspace_id, server.id, key_id)
     if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
         raise missing("unmanaged key")
     return server, unmanaged_key

@@ -1,5 +1,5 @@
-"""A host that obeys more than the database knows: notice it, ask for its last document, keep refused what it refused;
-must open nothing that the host's last document did not open, until somebody decides.
+"""Notices hosts that obey newer documents than a restored database knows, and holds back what they refused; must let in
+nothing that a host's last document did not, until somebody decides.
 
 A backup that was restored and a failover that lost the last commits look alike from a host: it obeys a revision that
 this database never gave out, or gave out for something else. What it obeyed is in the last document it accepted, and
@@ -18,11 +18,11 @@ from sqlalchemy import Connection
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
 from keyrack.core.hosts import deleted_servers as deleted_servers_told
+from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.next_steps import with_commands
-from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, has_ended
@@ -52,8 +52,8 @@ class HostRevision(Enum):
     GONE = "its server was deleted"
 
 
-def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
-    """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
+def judge_revision(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
+    """What a host must be told that says it obeys this revision with this mark ("": it knows none)."""
 
     def look(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
         state = servers.revision_state(connection, server_id)
@@ -75,7 +75,7 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
     return HostRevision.CURRENT if state.revision == revision else HostRevision.NEWER
 
 
-def knows(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
+def gave_out_to(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
     """Whether this database gave out that revision with that mark, by a server's record."""
     state = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
     return gave_out(connection, server.id, state, revision, lineage)
@@ -88,7 +88,7 @@ def gave_out(connection: Connection, server_id: int, state: RevisionState, revis
     """
     if is_known(state, revision, lineage):
         return True
-    return revision <= state.revision and marks.had(connection, server_id, revision, lineage)
+    return revision <= state.revision and marks.is_kept_mark_of(connection, server_id, revision, lineage)
 
 
 def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
@@ -103,7 +103,7 @@ def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
         return True
     if lineage == state.told_lineage:
         return True  # a lost database gave it out, and what that means is known by now
-    return marks.has(state.lineage, state.revision, revision, lineage)
+    return marks.is_mark_of(state.lineage, state.revision, revision, lineage)
 
 
 def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
@@ -112,11 +112,11 @@ def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: st
         return HostRevision.CURRENT
     if revision >= gone.revision:
         # A database that went back numbered it below what the host obeys, which would refuse it.
-        deleted_servers_told.raise_above(instance, system_actor(gone.workspace_id, channel="agent"), gone.id, revision)
+        deleted_servers_told.raise_above(instance, gone, revision)
     return HostRevision.NEWER
 
 
-def notice(instance: Instance, server_id: int, revision: int) -> None:
+def note_astray(instance: Instance, server_id: int, revision: int) -> None:
     """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
 
     def change(work: Work) -> None:
@@ -146,7 +146,7 @@ def words(server: Server) -> str:
     )
 
 
-def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
+def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
     """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
 
     body: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
@@ -173,13 +173,13 @@ def hear(instance: Instance, server: Server | DeletedServer, body: Mapping[str, 
     if number < of - 1:
         return
     pieces = instance.database.read(lambda connection: held_back.pieces(connection, server.id))
-    document = _proved(instance, server, "".join(pieces), signature) if len(pieces) == of else None
+    document = _verified(instance, server, "".join(pieces), signature) if len(pieces) == of else None
     if document is None:
         raise Refusal(Kind.INVALID, "document-not-ours", "This is not a document that Keyrack signed for this host.")
     _compare(instance, server, document)
 
 
-def _proved(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
+def _verified(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
     """A document that this instance signed for this very host, or None."""
     if not instance.key.signed(text, signature):
         return None
@@ -352,12 +352,4 @@ def _settle(instance: Instance, server_id: int) -> None:
 
 def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attempt:
     # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
-    return Attempt(
-        instance,
-        system_actor(workspace_id, channel="agent"),
-        "servers:write",
-        "tell what a host obeyed",
-        target_kind="server",
-        target_id=server_id,
-        server_id=server_id,
-    )
+    return agent_attempt(instance, workspace_id, server_id, "tell what a host obeyed")

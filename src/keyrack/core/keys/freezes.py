@@ -72,9 +72,12 @@ class _Scope:
     break_glass: int
 
 
-def preview(instance: Instance, actor: Actor, *, user: object = None, server: object = None) -> Frozen:
+def preview(
+    instance: Instance, actor: Actor, *, user: object = None, server: object = None, reason: object = None
+) -> Frozen:
     """What a freeze would be for; changes nothing. Raises Refusal as freeze does."""
     with Attempt(instance, actor, FREEZE, "see what a freeze would stop", target_kind="freeze") as attempt:
+        validation.reason(reason)
 
         def look(connection: Connection) -> Frozen:
             person, place = _named(connection, actor, user, server)

@@ -96,9 +96,10 @@ class OffboardingPlan:
         return self.user.disabled_at is not None and not any(self.gone.values())
 
 
-def preview(instance: Instance, actor: Actor, name: str) -> OffboardingPlan:
+def preview(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> OffboardingPlan:
     """What would go if a person was removed now; changes nothing. Raises Refusal as offboard does."""
     with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
+        validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
         def look(connection: Connection) -> OffboardingPlan:
             user = user_named(connection, actor, name)

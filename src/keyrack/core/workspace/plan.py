@@ -313,6 +313,9 @@ def _put_in(execution: Execution, name: str, members: Iterable[str], *, exactly:
 
 def _server(comparison: Comparison, wanted: WantedServer) -> None:
     known = _match(comparison, wanted)
+    if known is None or known.name != wanted.name:
+        with placed(wanted.place):
+            servers.server_name(wanted.name)
     if known is None:
         comparison.do(
             f"create server {wanted.name} ({wanted.address})", lambda execution: _create_server(execution, wanted)

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Select, Table, delete, func, insert, select
 
 from keyrack.protocol import audit_tree
 from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
+from keyrack.store.sealing.canonical_json import encode
 from keyrack.store.sealing.event_seals import COLUMNS
-from keyrack.store.sealing.plain import encode
 from keyrack.store.sealing.seals import SEAL, seals_of
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes, events
 

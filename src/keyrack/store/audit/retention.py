@@ -1,4 +1,4 @@
-"""What is older than it must be kept: how much there is, which rows, and their end; must decide no age."""
+"""Rows that are older than they must be kept: counts, finds and deletes them; must decide no age."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about the processes that serve Git, and which acknowledged that a person is gone; must decide nothing."""
+"""Questions about the processes that serve Git, and which acknowledged an offboarding; must decide nothing."""
 
 from __future__ import annotations
 

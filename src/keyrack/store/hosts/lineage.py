@@ -1,8 +1,8 @@
-"""The marks of a server's revisions, by which a host tells whether it obeys what this database gave out.
+"""The random marks of a server's revisions, which tell this database's from those of a lost one; must know no host.
 
-Every revision has a mark drawn by lot: a number that a lost database gave to something else has another mark. A row of
+Every revision has a mark: a number that a lost database gave to something else has another mark. A row of
 `servers` has those of the last revisions. Older ones are kept apart, for good, as a host may come back from any of
-them: nine bytes a change, which nobody reads but for a host that is so far behind. Must know no host.
+them: nine bytes a change, which nobody reads but for a host that is so far behind.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ def _keeping(dialect: str) -> Statement:
     return Statement(lambda: insert_of(dialect)(older_marks).values(named).on_conflict_do_nothing())
 
 
-def has(marks: str, newest: int, revision: int, mark: str) -> bool:
+def is_mark_of(marks: str, newest: int, revision: int, mark: str) -> bool:
     """Whether a revision has this mark, by marks of which the first is that of the newest revision."""
     at = (newest - revision) * MARK_CHARACTERS
     return at >= 0 and marks[at : at + MARK_CHARACTERS] == mark
 
 
-def had(connection: Connection, server_id: int, revision: int, mark: str) -> bool:
-    """Whether a server's older revision had this mark."""
+def is_kept_mark_of(connection: Connection, server_id: int, revision: int, mark: str) -> bool:
+    """The same, by the marks that are kept apart."""
     kept = _kept.row(connection, server_id, revision)
-    return kept is not None and has(kept.marks, kept.revision, revision, mark)
+    return kept is not None and is_mark_of(kept.marks, kept.revision, revision, mark)
 
 
 @prepared

@@ -10,6 +10,9 @@ from typing import Any, TypeGuard
 
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
+LAST_RUN = "seat"
+"""The name of the fact, in rows, of the agent's run that asked last and of those before it (core/hosts/copies.py)."""
+
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
@@ -63,7 +66,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "plan": _is_plan,
     "problems": _is_list,
     "refused": _is_refusal,
-    "seat": _is_run,
+    LAST_RUN: _is_run,
     "ssh_port": is_port,
     "sshd": _is_object,
     "writers": _is_list,

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, literal, select, tuple_, update
 
 from keyrack.model import Page, Place, UnmanagedKey, Window
+from keyrack.store.chunks import chunks
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among
 from keyrack.store.per_server import per_server
@@ -71,21 +72,19 @@ def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> UnmanagedKey | None:
+def get(connection: Connection, workspace_id: int, server_id: int, key_id: int) -> UnmanagedKey | None:
     """One of a server, or None."""
-    statement = _with_people(workspace_id).where(
-        unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.id == found_id
-    )
+    statement = _with_people(workspace_id).where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.id == key_id)
     row = connection.execute(statement).first()
     return None if row is None else _record(row)
 
 
-def in_state(connection: Connection, found_ids: Sequence[int], state: str) -> Sequence[Any]:
+def in_state(connection: Connection, key_ids: Sequence[int], state: str) -> Sequence[Any]:
     """Path and fingerprint of those of these that are in a state; a few hundred at most."""
-    if not found_ids:
+    if not key_ids:
         return ()
     columns = unmanaged_keys.c.path, unmanaged_keys.c.fingerprint
-    statement = select(*columns).where(unmanaged_keys.c.id.in_(found_ids), unmanaged_keys.c.state == state)
+    statement = select(*columns).where(unmanaged_keys.c.id.in_(key_ids), unmanaged_keys.c.state == state)
     return connection.execute(statement.order_by(unmanaged_keys.c.id)).all()
 
 
@@ -97,11 +96,10 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str, Any]) -> None:
+def change(connection: Connection, key_ids: Sequence[int], values: Mapping[str, Any]) -> None:
     """Set columns of some."""
-    for at in range(0, len(found_ids), AT_ONCE):
-        some = unmanaged_keys.c.id.in_(found_ids[at : at + AT_ONCE])
-        connection.execute(update(unmanaged_keys).where(some).values(**values))
+    for some in chunks(key_ids, AT_ONCE):
+        connection.execute(update(unmanaged_keys).where(unmanaged_keys.c.id.in_(some)).values(**values))
 
 
 def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

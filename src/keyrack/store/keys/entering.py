@@ -1,4 +1,4 @@
-"""What commands that enter keys, and are committed together, tell those that looked ahead; must ask nothing."""
+"""What a command that enters a key tells those of its transaction that asked ahead: what it changed; asks nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about what lets a key in beside an entry that is looked at; must decide nothing."""
+"""Questions about what lets a key into accounts: credentials, grants and files on hosts; must decide nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody who began a call still is and may: asked within its change; must decide nothing."""
+"""What a call's actor still is and may, asked again within the transaction of its change; must decide nothing."""
 
 from __future__ import annotations
 

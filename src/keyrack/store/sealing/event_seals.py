@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.store import instance_facts
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.sealing.plain import encode_typed
+from keyrack.store.sealing.canonical_json import encode_typed
 from keyrack.store.sealing.seals import SEAL, seals_of
 from keyrack.store.tables import events
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, event
 
-from keyrack.store.sealing.plain import as_digits, encode_typed
+from keyrack.store.sealing.canonical_json import as_hex, encode_typed
 from keyrack.store.tables import (
     access_request_approvals,
     access_requests,
@@ -287,7 +287,7 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
     """What a column's value goes through: what is true or false is a number in SQLite, times and bytes have no JSON."""
-    kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_digits))
+    kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_hex))
     return next((sealed_as for kind, sealed_as in kinds if isinstance(column.type, kind)), None)
 
 

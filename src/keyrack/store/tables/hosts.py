@@ -61,7 +61,7 @@ servers = numbered(
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
     Column("agent_run", String(32)),
-    Column("copied_at", Moment),
+    Column("copied_at", Moment),  # since when two machines go by its identity (core/hosts/copies.py)
     seal_column(),
     # The sum of the seals of all rows that belong to it (store/sealing/sealed.py); empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),

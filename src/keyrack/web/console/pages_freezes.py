@@ -40,7 +40,7 @@ def _meant(visit: Visit) -> dict[str, Any]:
 def freeze(visit: Visit) -> Response:
     """Show what a freeze would stop, and make it once that was confirmed."""
     if not visit.form.flag("confirmed"):
-        preview = freezes.preview(visit.instance, visit.actor, **_meant(visit))
+        preview = freezes.preview(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))
         kept = [(name, visit.form.text(name)) for name in ("whose", "name", "reason")]
         return visit.show("freeze_preview.html", preview=preview, hidden=[*kept, ("confirmed", "yes")])
     made = freezes.freeze(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))

@@ -10,10 +10,8 @@ from keyrack.web.native.calls import endpoint
 
 def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress:
     """Stop keys from opening new sessions until their owners confirm them, or show which"""
-    if new.preview:
-        return shapes.progress(freezes.preview(call.instance, call.actor, user=new.user, server=new.server))
-    made = freezes.freeze(call.instance, call.actor, user=new.user, server=new.server, reason=new.reason)
-    return shapes.progress(made)
+    act = freezes.preview if new.preview else freezes.freeze
+    return shapes.progress(act(call.instance, call.actor, user=new.user, server=new.server, reason=new.reason))
 
 
 def list_freezes(call: Call, asked: shapes.FreezesAsked) -> shapes.Freezes:

@@ -13,7 +13,7 @@ def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) ->
     """Remove a person everywhere, or show what would go"""
     name = call.path["name"]
     if wanted.preview or asked.preview:
-        return shapes.preview(offboarding.preview(call.instance, call.actor, name))
+        return shapes.preview(offboarding.preview(call.instance, call.actor, name, reason=wanted.reason))
     made = offboarding.offboard(call.instance, call.actor, name, reason=wanted.reason)
     return shapes.offboarding(offboarding.receipt(call.instance, call.actor, made))
 

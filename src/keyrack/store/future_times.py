@@ -1,6 +1,6 @@
-"""Sets moments that a clock has noted too late to the time it is now; must decide nothing.
+"""Puts times that were noted while the clock was ahead, and so lie in the future, back to now; must decide nothing.
 
-at: the time now; latest: what is noted later than that is no moment of a clock that goes right. Aware, both.
+at: the time now; latest: a time noted beyond it is none of a clock that is right. Aware, both.
 """
 
 from __future__ import annotations

@@ -13,18 +13,19 @@ from typing import Any, Dict, Iterable, Tuple
 from keyrack.agent.sessions.login_log import LoggedLogin
 from keyrack.agent.sessions.unknown import is_in
 from keyrack.agent.sshd import listening
-from keyrack.agent.sshd.login_verdict import Came
+from keyrack.agent.sshd.login_verdict import RecentLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import processes
 
 FILE = "sessions.json"  # the watch's
+FIELD = "comers"  # of it: what LoginMemory.save() says, by the name that agents of before gave it
 LARGEST_FILE = 16 * 1024 * 1024
 _MOST = 200  # addresses, and keys
 _LASTING_SECONDS = 30 * 86400.0
 
 
-class Comers:
+class LoginMemory:
     """The addresses and keys of accepted logins, each with the time of its last one."""
 
     def __init__(self, remembered: object) -> None:
@@ -48,23 +49,23 @@ class Comers:
         """As JSON."""
         return {"addresses": self._addresses, "keys": self._keys}
 
-    def came(self) -> Came:
+    def recent(self) -> RecentLogins:
         """Those who came within the last month, newest first."""
         since = time.time() - _LASTING_SECONDS
         addresses = sorted(self._addresses, key=lambda one: self._addresses[one], reverse=True)
         lately = tuple(one for one in addresses if self._addresses[one] >= since)
-        return Came(lately, frozenset(one for one, at in self._keys.items() if at >= since))
+        return RecentLogins(lately, frozenset(one for one, at in self._keys.items() if at >= since))
 
 
-def look(state: StateFolder, sshd: Sshd) -> Came:
+def look(state: StateFolder, sshd: Sshd) -> RecentLogins:
     """Who is connected now and who came lately, as far as it is known."""
     noted: Any = {}
     try:
         noted = json.loads(state.folder.read(FILE, LARGEST_FILE))
     except (OSError, ValueError):
         pass  # nothing is known of who came
-    came = Comers(noted.get("comers") if isinstance(noted, dict) else None).came()
-    return came._replace(addresses=tuple(dict.fromkeys((*_connected(sshd), *came.addresses))))
+    recent = LoginMemory(noted.get(FIELD) if isinstance(noted, dict) else None).recent()
+    return recent._replace(addresses=tuple(dict.fromkeys((*_connected(sshd), *recent.addresses))))
 
 
 def _connected(sshd: Sshd) -> Tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Values of rows as the text that is sealed, the same for both databases; must know no table."""
+"""Canonical JSON of rows' values, to be sealed and hashed: the same text for both databases; must know no table."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def _plain(value: Any) -> Any:
 
 
 encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, check_circular=False).encode
-"""A row's values as text, one way for both databases; bytes and the text of their digits are the same here."""
+"""Canonical JSON of a row's values, in which bytes and the text of their hexadecimal digits are the same."""
 encode_typed = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_typed, check_circular=False).encode
-"""The same for what is sealed. It raises TypeError for bytes, which SQLite lets others write in place of a text: with
-as_digits for the columns that hold bytes, no row has the seal of one that says the same in another type.
+"""Canonical JSON for what is sealed. It raises TypeError for bytes, which SQLite lets others write in place of a text:
+with as_hex for the columns that hold bytes, no row has the seal of one that says the same in another type.
 """
 
 
-def as_digits(value: Any) -> str | None:
-    """Bytes as text. Raises TypeError for anything else."""
+def as_hex(value: Any) -> str | None:
+    """Bytes as text, None as it is. Raises TypeError for anything else."""
     if value is None:
         return None
     if not isinstance(value, bytes | memoryview):

@@ -1,4 +1,4 @@
-"""A long look for keys keeps no document waiting, and still tells all of what it found: real sshd, the real agent."""
+"""A long scan for keys keeps no document waiting, and still tells all of what it found: real sshd, the real agent."""
 
 from __future__ import annotations
 

@@ -1,0 +1,260 @@
+"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about other hosts.
+
+An entry that cannot be what it should be is left out; the others of its report count.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import break_glass, logins
+from keyrack.core.hosts.break_glass import GlassUse, KeyUse
+from keyrack.core.instance import Instance
+from keyrack.core.work import Work
+from keyrack.errors import Refusal, invalid
+from keyrack.model import Server
+from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.ssh.names import LONGEST_ACCOUNT
+from keyrack.ssh.printable import printable
+from keyrack.store.hosts import host_reports, servers
+
+MOST_SESSIONS = 10_000
+MOST_USES = 10_000
+MOST_AT_ONCE = 500
+"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
+LONGEST_ADDRESS = 64
+
+_Read = TypeVar("_Read")
+
+_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+# A tenth of strptime's time, and a host may tell thousands.
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """Who is in, by the session's name, and which keys were used; None: the report does not say.
+
+    live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
+    whom a key was used, by fingerprint and address; glass: fingerprints and addresses of logins that broke glass, by
+    the host's word; batch: the logins that become events.
+    """
+
+    sessions: Mapping[str, Mapping[str, Any]] | None
+    live: frozenset[str]
+    uses: Sequence[tuple[str, datetime, str]] | None
+    accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    glass: frozenset[tuple[str, str]] = frozenset()
+    batch: logins.Batch | None = None
+
+
+def read(body: Mapping[str, Any], now: datetime) -> Logins:
+    """The sessions and last uses in a report, checked; raises Refusal INVALID for what is no list of objects.
+
+    sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
+    before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
+    """
+    sessions, live, uses, accounts = None, frozenset[str](), None, {}
+    glass: set[tuple[str, str]] = set()
+    if "sessions" in body:
+        listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
+        # One that is known stays, even where what else is told of it now cannot be: it is not over.
+        live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
+        sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
+    if "last_used" in body:
+        listed = _entries(body["last_used"], "last_used", MOST_USES)
+        uses = _sound(listed, lambda entry: _use(entry, now))
+        named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
+        accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
+    for entry in (*_glass_of(body, "sessions"), *_glass_of(body, "last_used")):
+        glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
+    batch = logins.read(body.get("logins"), lambda entry: _login(entry, now))
+    return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginBatch:
+    """Some of what a report changes, so little that nobody's write waits long for it."""
+
+    over: Sequence[str]
+    new: Sequence[Mapping[str, Any]]
+    uses: Sequence[tuple[str, datetime, str]]
+    broken: Sequence[GlassUse] = ()
+    batch: logins.Batch | None = None
+
+    @property
+    def logins(self) -> int:
+        """How many logins it tells of: a key that was used is told of with the session that it opened, too."""
+        opened = {(row["fingerprint"], row["address"]) for row in self.new}
+        return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
+
+
+def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBatch]:
+    """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
+    ended halfway is told again.
+    """
+    told_uses = reported.uses or ()
+    if reported.sessions is None and not told_uses:
+        return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
+
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[GlassUse]]:
+        known = frozenset[str]()
+        if reported.sessions is not None:
+            known = host_reports.session_names(connection, server.id)
+        # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
+        used_keys = {use[0] for use in told_uses}
+        opened = (
+            ()
+            if reported.sessions is None
+            else [
+                KeyUse(
+                    row["fingerprint"],
+                    row["username"],
+                    row["address"],
+                    row["started_at"],
+                    (row["fingerprint"], row["address"]) in reported.glass,
+                )
+                for name, row in reported.sessions.items()
+                if name not in known
+            ]
+        )
+        used = [
+            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.glass)
+            for key, at, address in told_uses
+        ]
+        broken = break_glass.among(connection, server, used, opened, instance.now())
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
+
+    known, mine, broken = instance.database.read(question)
+    changes: list[tuple[str, Any]] = []
+    if reported.sessions is not None:
+        changes += [("over", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
+        new = ({"host_session": name, **values} for name, values in reported.sessions.items() if name not in known)
+        changes += [("new", row) for row in new]
+    # After the sessions, whose numbers they name.
+    changes += [("broken", one) for one in broken]
+    changes += [("uses", use) for use in told_uses if use[0] in mine]
+    found = []
+    for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
+        some = changes[at : at + MOST_AT_ONCE]
+        over, new_ones, uses, alarms = (
+            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
+        )
+        found.append(LoginBatch(over, new_ones, uses, alarms))
+    found[0] = replace(found[0], batch=reported.batch)
+    return found
+
+
+def store(work: Work, server: Server, piece: LoginBatch) -> None:
+    """Store a piece; of a server that was deleted meanwhile, nothing."""
+    work.no_event("who is in on a host is no change of anybody's")
+    if servers.by_id(work.connection, server.id) is not None:
+        host_reports.end_sessions(work.connection, server.id, piece.over)
+        host_reports.add_sessions(work.connection, server.id, piece.new)
+        break_glass.alarm(work, server, piece.broken)
+        host_reports.note_uses(work.connection, server.id, piece.uses)
+        if piece.batch is not None:
+            logins.record(work, server, piece.batch)
+
+
+def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
+    """What a host says was opened by a key to break glass with."""
+    listed = body.get(field)
+    entries = listed if isinstance(listed, list) else ()
+    return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
+
+
+def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:
+    """What could be read, of all entries."""
+    found = []
+    for entry in listed:
+        try:
+            found.append(read(entry))
+        except Refusal:
+            continue
+    return found
+
+
+def _session(entry: Mapping[str, Any], now: datetime) -> tuple[str, dict[str, Any]]:
+    name = entry.get("id")
+    if not _is_session(name):
+        raise invalid("sessions", "A session's id is made of letters, digits and -, at most 64 of them.")
+    return str(name), {
+        "username": _username(entry),
+        "address": _address(entry),
+        "fingerprint": _fingerprint(entry, empty=True),
+        "started_at": _moment(entry.get("started_at"), now),
+    }
+
+
+def _is_session(name: object) -> bool:
+    return isinstance(name, str) and _SESSION.fullmatch(name) is not None
+
+
+def _use(entry: Mapping[str, Any], now: datetime) -> tuple[str, datetime, str]:
+    return _fingerprint(entry), _moment(entry.get("at"), now), _address(entry)
+
+
+def _login(entry: Mapping[str, Any], now: datetime) -> logins.Login:
+    key = _fingerprint(entry, empty=True)
+    return logins.Login(key, _username(entry), _address(entry), _moment(entry.get("at"), now))
+
+
+def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(entry, Mapping) for entry in value):
+        raise invalid(field, f"This takes a list of at most {most} objects.")
+    return value
+
+
+def _username(entry: Mapping[str, Any]) -> str:
+    # Not our own grammar of names: a host may have accounts that Keyrack would not make, in any script.
+    name = entry.get("user")
+    if not isinstance(name, str) or not name.strip():
+        raise invalid("user", "This is not the name of an account.")
+    name = printable(name)
+    return name if len(name) <= LONGEST_ACCOUNT else f"{name[: LONGEST_ACCOUNT - 1]}…"
+
+
+def _address(entry: Mapping[str, Any]) -> str:
+    address = _read_address(str(entry.get("address")))
+    if not address:
+        raise invalid("address", "This is not an IP address.")
+    return address
+
+
+@lru_cache(maxsize=10_000)
+def _read_address(text: str) -> str:
+    """As it is written most plainly; empty for what is none."""
+    try:
+        address = str(ipaddress.ip_address(text)) if len(text) <= LONGEST_ADDRESS else ""
+    except ValueError:
+        return ""
+    return address if len(address) <= LONGEST_ADDRESS else ""
+
+
+def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:
+    value = entry.get("fingerprint")
+    if empty and value == "":
+        return ""
+    if not isinstance(value, str) or not is_fingerprint(value):
+        raise invalid("fingerprint", "This is not a SHA-256 fingerprint.")
+    return value
+
+
+def _moment(value: object, now: datetime) -> datetime:
+    try:
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            raise ValueError(value)
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise invalid("at", "A time is written like 2026-11-22T16:00:00Z.") from None
+    # A host whose clock is ahead must not make a key look used in the future.
+    return min(moment, now)
