@@ -215,7 +215,7 @@ class SqliteWriter:
             with conn.begin():
                 commits = self._count(driver_connection(conn))
                 others, latest = self._record(conn, set())
-        except Exception as error:
+        except Exception as error:  # a lock is for who waits behind it; all else is raised
             self._note_damage(error)
             self._drop_connection()
             if not is_locked(error):
