@@ -36,7 +36,7 @@ def deliver(service: Service, agent: Agent, outbox: Outbox) -> int:
     while outbox.first is not None:
         answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=outbox.first)
         if answer.status_code == 200:
-            outbox.taken()
+            outbox.accepted()
         else:
             outbox.refused()
         number += 1
@@ -144,7 +144,7 @@ def test_a_receipt_arrives_where_the_rest_of_its_report_is_refused(
             assert outbox.refused()
         else:
             taken.append(outbox.first)
-            assert not outbox.taken()  # not all of it was
+            assert not outbox.accepted()  # not all of it was
     # Nothing is said of problems, rather than that there are none.
     assert taken == [{"revision": 3, "state": "applied", "agent_version": "1"}]
 
@@ -170,10 +170,10 @@ def test_what_must_wait_is_kept_whole() -> None:
     assert outbox.receipt_first()
     assert outbox.first == {"revision": 3, "state": "applied", "problems": []}
     assert not outbox.receipt_first(), "it is alone now"
-    assert not outbox.taken()
+    assert not outbox.accepted()
     assert outbox.first == {"keys_found": []}
     assert not outbox.receipt_first()
-    assert outbox.taken(), "nothing was left out"
+    assert outbox.accepted(), "nothing was left out"
 
 
 def page(status: int) -> bytes:
@@ -245,5 +245,5 @@ def test_what_is_short_goes_in_one_report() -> None:
     outbox.put({"revision": 3, "state": "applied", "problems": [], "keys_found": [], "facts": {"a": "b" * 1000}})
     assert outbox.first is not None
     assert len(str(outbox.first)) < PIECE
-    assert outbox.taken()
+    assert outbox.accepted()
     assert outbox.first is None

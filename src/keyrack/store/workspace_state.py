@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from keyrack.model import Credential, Grant, Project, RepositoryRole, User, UserKey, Workspace
+from keyrack.store.chunks import chunks
 from keyrack.store.git import deploy_keys
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository, record
@@ -211,11 +212,6 @@ def _servers(connection: Connection, state: State, number: int) -> None:
         state.servers[row.server_id].accounts.add(row.username)
 
 
-def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
-    listed = list(values)
-    return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
-
-
 def _token_columns() -> Select[Any]:
     return select(*(tokens.c[name] for name in TokenRow.__dataclass_fields__))
 
@@ -226,18 +222,18 @@ def _token(row: Row[Any]) -> TokenRow:
 
 
 def _tokens(connection: Connection, hashes: Iterable[bytes]) -> Iterable[TokenRow]:
-    for some in _chunks(hashes):
+    for some in chunks(hashes, AT_ONCE):
         for row in connection.execute(_token_columns().where(tokens.c.secret_hash.in_(some))):
             yield _token(row)
 
 
 def _access_keys(connection: Connection, ids: Iterable[str]) -> Iterable[AccessKeyRow]:
-    for some in _chunks(ids):
+    for some in chunks(ids, AT_ONCE):
         for row in connection.execute(select(access_keys).where(access_keys.c.id.in_(some))):
             yield access_key_record(connection, row)
 
 
 def _repositories(connection: Connection, column: Any, values: Iterable[Any]) -> Iterable[Repository]:
-    for some in _chunks(values):
+    for some in chunks(values, AT_ONCE):
         for row in connection.execute(select(repositories).where(column.in_(some))):
             yield record(connection, row)

@@ -72,8 +72,8 @@ class Follower:
         reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
-        self._tell_at = 0.0
-        self._not_taken = ""
+        self._report_at = 0.0
+        self._refused_because = ""
         self._lost = ""
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
@@ -81,7 +81,7 @@ class Follower:
         self._clock_ahead = 0.0  # seconds; 0: it is right enough
         self._looked_at = 0.0
         self._look_soon = False
-        self._over = False
+        self._is_over = False
         self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
@@ -127,7 +127,7 @@ class Follower:
         pause = self._pause()
         if since_boot() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
-        if self._over:
+        if self._is_over:
             return self._pause()
         began = time.monotonic()
         try:
@@ -151,7 +151,7 @@ class Follower:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
         if astray:
-            return self._tell_document(answer)
+            return self._send_document(answer)
         if answer.status == 409:
             # Two machines go by this host's secret: everything stays as it is until somebody decides.
             self._answered_no(answer)
@@ -177,7 +177,7 @@ class Follower:
         self._answered("ok")
         if self._witness is not None and self._witness.take(answer.fields.get("checkpoint")):
             # The document counts all the same: who may log in does not hang on the log.
-            self._tell_standing(self._unmet())
+            self._report_state(self._unmet())
         new = Accepted(document, signature)
         if self._refusal is not None and self._refusal.document == new:
             # Told already. Perhaps there is a better one in a while.
@@ -186,10 +186,10 @@ class Follower:
             self._reconciler.take(new, self._status.revision)
         except DocumentRefused as refused:
             self._refusal = _Refusal(new, f"a document is refused: {refused}")
-            self._tell(REFUSED, [self._refusal.words])
+            self._report(REFUSED, [self._refusal.words])
             return 0.0
         except Failed as failed:
-            self._have_trouble(_DOCUMENT, [str(failed)])
+            self._report_trouble(_DOCUMENT, [str(failed)])
             return self._next_retry()
         self._refusal = None
         self._troubles.pop(_DOCUMENT, None)
@@ -200,7 +200,7 @@ class Follower:
         self._look_soon = True
         return 0.0
 
-    def _tell_document(self, asked: ServiceAnswer) -> float:
+    def _send_document(self, asked: ServiceAnswer) -> float:
         """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
         self._answered(f"it has lost what this host obeys: {asked.words}")
         try:
@@ -214,7 +214,7 @@ class Follower:
                 if answer.status != 200:
                     return self._no_answer(f"it did not take this host's last document: {answer.words}")
         except StateProblem as problem:
-            self._have_trouble(_DOCUMENT, [f"the last document cannot be told: {problem}"])
+            self._report_trouble(_DOCUMENT, [f"the last document cannot be told: {problem}"])
             return self._next_retry()
         except NoAnswer as error:
             return self._no_answer(str(error))
@@ -242,7 +242,7 @@ class Follower:
         try:
             self._reconciler.recall()
         except (StateProblem, DocumentRefused, Failed) as problem:
-            self._have_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
+            self._report_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
             return False
         self._troubles.pop(_DOCUMENT, None)
         return True
@@ -263,7 +263,7 @@ class Follower:
         if self._reconciler.in_force is not None:
             self._in_force(self._reconciler.in_force)
         if outcome.problems:
-            self._have_trouble(_FILES, outcome.problems)
+            self._report_trouble(_FILES, outcome.problems)
             return
         recovered = self._troubles.pop(_FILES, None) is not None
         if not self._reconciler.revision:
@@ -276,7 +276,7 @@ class Follower:
         if new:
             self._status = self._status._replace(applied_at=time.time())
         if new or tell or recovered or put_back or offline_now or self._reconciler.news:
-            self._tell_standing(put_back + self._unmet())
+            self._report_state(put_back + self._unmet())
 
     def _unmet(self) -> List[str]:
         """What is not as it should be though the files are, in words."""
@@ -305,25 +305,25 @@ class Follower:
         if ahead != before:
             self._clock_ahead = ahead
             if self._reconciler.revision and not self._troubles:
-                self._tell_standing(self._unmet())
+                self._report_state(self._unmet())
 
-    def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
+    def _report_trouble(self, kind: str, words: Sequence[str]) -> None:
         if self._troubles.get(kind) != tuple(words):
             self._troubles[kind] = tuple(words)
-            self._tell(FAILED, list(words))
+            self._report(FAILED, list(words))
 
-    def _tell_standing(self, words: List[str]) -> None:
+    def _report_state(self, words: List[str]) -> None:
         """Tell how things are: a newer document that is refused, or cannot be kept, goes on being told. Else a report
         that all is well would take the place of the one that says so, before anybody heard it.
         """
         if self._refusal is not None:
-            self._tell(REFUSED, [self._refusal.words, *words])
+            self._report(REFUSED, [self._refusal.words, *words])
         elif _DOCUMENT in self._troubles:
-            self._tell(FAILED, [*self._troubles[_DOCUMENT], *words])
+            self._report(FAILED, [*self._troubles[_DOCUMENT], *words])
         else:
-            self._tell(APPLIED, words)
+            self._report(APPLIED, words)
 
-    def _tell(self, state: str, words: List[str]) -> None:
+    def _report(self, state: str, words: List[str]) -> None:
         """Have the service told as soon as it listens; say it here too."""
         for problem in words:
             self._say(problem)
@@ -338,7 +338,7 @@ class Follower:
             agent_version=__version__,
         )
         self._outbox.put(report.to_json())
-        self._tell_at = 0.0
+        self._report_at = 0.0
         self._note()
 
     def _wait_seconds(self, wait: int) -> int:
@@ -346,14 +346,14 @@ class Follower:
         if self._status.service != "ok":
             return 0  # until it is known that all is well again
         if self._outbox.first is not None:
-            wait = min(wait, max(0, math.ceil(self._tell_at - time.monotonic())))
+            wait = min(wait, max(0, math.ceil(self._report_at - time.monotonic())))
         return min(wait, int(self._pause()))
 
     def _deliver_report(self) -> bool:
         """Tell what is to be told. Invariant 7: again and again until the service has it. Whether nothing more is to be
         asked.
         """
-        while self._outbox.first is not None and time.monotonic() >= self._tell_at:
+        while self._outbox.first is not None and time.monotonic() >= self._report_at:
             report = self._outbox.first
             obeyed = (
                 self._reconciler.deleted
@@ -369,14 +369,14 @@ class Follower:
             if answer.status == 429:
                 # A receipt need not wait for a list that is too long for now; nothing is left out.
                 if not self._outbox.receipt_first():
-                    self._tell_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
+                    self._report_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
             elif answer.status == 200:
-                if self._outbox.taken():
-                    self._have_taken()
+                if self._outbox.accepted():
+                    self._note_accepted()
                 if obeyed:
                     return self._end()
             else:
-                self._have_refused(answer.words)
+                self._note_refused(answer.words)
         return False
 
     def _post(self, report: Mapping[str, Any]) -> Optional[ServiceAnswer]:
@@ -395,34 +395,34 @@ class Follower:
             answer, words = None, str(error)
         served, self._lost = self._lost == _ANSWERED, _LOST
         if served:
-            self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
-            self._have_refused(words)
+            self._report_at = time.monotonic() + TRY_AGAIN_SECONDS
+            self._note_refused(words)
         elif answer is None or answer.status not in (*_REFUSING, 409):
             raise NoAnswer(words)
         return None
 
-    def _have_taken(self) -> None:
+    def _note_accepted(self) -> None:
         """All of the last report is told."""
         self._reconciler.delivered()
-        if self._not_taken:
-            self._not_taken = ""
+        if self._refused_because:
+            self._refused_because = ""
             self._note()
 
-    def _have_refused(self, words: str) -> None:
+    def _note_refused(self, words: str) -> None:
         """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
-        if self._not_taken != words:
-            self._not_taken = words
+        if self._refused_because != words:
+            self._refused_because = words
             self._say(f"the service did not take the report: {words}")
             self._note()
         if not self._outbox.refused():
-            self._tell_at = time.monotonic() + REFUSED_RETRY
+            self._report_at = time.monotonic() + REFUSED_RETRY
 
     def _end(self) -> bool:
         """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
 
         The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
         """
-        self._over = True
+        self._is_over = True
         self._outbox.clear()
         self._client.close()
         self._say(DELETED)
@@ -461,7 +461,7 @@ class Follower:
     def _note(self) -> None:
         """For `status`; that it cannot be written stops nothing."""
         problems = [self._refusal.words] if self._refusal else []
-        problems += [f"the service did not take the report: {self._not_taken}"] if self._not_taken else []
+        problems += [f"the service did not take the report: {self._refused_because}"] if self._refused_because else []
         for words in self._troubles.values():
             problems += words
         self._status = self._reconciler.clock.noted(self._status)._replace(

@@ -24,7 +24,7 @@ _TOO_LONG = "the report would be too long"
 
 
 class Outbox:
-    """The reports that were not taken yet, oldest first."""
+    """The reports that the service has not accepted yet, oldest first."""
 
     def __init__(self) -> None:
         self._pieces: List[Fields] = []
@@ -46,7 +46,7 @@ class Outbox:
         """What is to be told next."""
         return self._pieces[0] if self._pieces else None
 
-    def taken(self) -> bool:
+    def accepted(self) -> bool:
         """The service has the first one. Whether it has all of the last report now."""
         self._pieces.pop(0)
         return not self._pieces and self._whole

@@ -19,6 +19,7 @@ from keyrack.agent.state import StateFolder
 from keyrack.agent.system import processes
 
 FILE = "sessions.json"  # the watch's
+FIELD = "comers"  # of it: what LoginMemory.save() says, by the name that agents of before gave it
 LARGEST_FILE = 16 * 1024 * 1024
 _MOST = 200  # addresses, and keys
 _LASTING_SECONDS = 30 * 86400.0
@@ -63,7 +64,7 @@ def look(state: StateFolder, sshd: Sshd) -> RecentLogins:
         noted = json.loads(state.folder.read(FILE, LARGEST_FILE))
     except (OSError, ValueError):
         pass  # nothing is known of who came
-    recent = LoginMemory(noted.get("comers") if isinstance(noted, dict) else None).recent()
+    recent = LoginMemory(noted.get(FIELD) if isinstance(noted, dict) else None).recent()
     return recent._replace(addresses=tuple(dict.fromkeys((*_connected(sshd), *recent.addresses))))
 
 

@@ -78,7 +78,7 @@ class SessionWatch:
         self._uses = Uses()
         self._unreported = UnreportedLogins(remembered.get("untold"))
         self._names: Set[str] = {str(name) for name in _list(remembered.get("names")) if account_problem(name) is None}
-        self._login_memory = LoginMemory(remembered.get("comers"))
+        self._login_memory = LoginMemory(remembered.get(recent_logins.FIELD))
         self._is_known = "place" in remembered
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
@@ -274,7 +274,7 @@ class SessionWatch:
             "boot": processes.boot_id(),
             "untold": self._unreported.save(),
             "names": sorted(self._names),
-            "comers": self._login_memory.save(),
+            recent_logins.FIELD: self._login_memory.save(),
         }
         try:
             self._state_folder.folder.write(

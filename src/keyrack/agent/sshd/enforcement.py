@@ -96,8 +96,8 @@ class Enforcement:
         self._check = LoginCheck(self.sshd)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
         self._shown = NOT_LOOKED
-        self._told = True  # for all that is known an agent before this one has
-        self._told_again: Tuple[object, ...] = ()
+        self._reloaded = True  # for all that is known an agent before this one has
+        self._reloaded_for: Tuple[object, ...] = ()
         self._words: List[str] = []
         self._unsaved = False
         self._record = read(state)
@@ -181,7 +181,7 @@ class Enforcement:
         problems = originals.restore_all([self._as_edited(original) for original in self._record.files])
         if problems:
             return problems
-        untold = self._have_its_own_read()
+        untold = self._reload_own_settings()
         if untold:
             # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
             return [untold]
@@ -239,7 +239,7 @@ class Enforcement:
             unmet = ["sshd's settings are left alone as long as this host only observes"] if document.sshd else []
             return problems + unmet
         if self._record.state == UNDONE:
-            problems = self._take_back() if self._record.step is not None else []
+            problems = self._roll_back() if self._record.step is not None else []
             return [self._undone_words(), *problems]
         settings = self.settings(document)
         wanted = drop_in.render(settings)
@@ -251,7 +251,7 @@ class Enforcement:
             if self._record.state == UNDONE:
                 return [self._undone_words()]
         if self._checked == state:
-            return self._looked(document) if full else list(self._words)
+            return self._check_running(document) if full else list(self._words)
         self._failed = None
         if self._record.state == OFF:
             return self._start(document, settings, wanted)
@@ -262,7 +262,7 @@ class Enforcement:
                 self._failed = ((wanted, self.sshd.signature()), tuple(problems))
             return problems
         self._checked = (wanted, self.sshd.signature())
-        return self._looked(document)
+        return self._check_running(document)
 
     def _start(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
         """Begin, or refuse to: a wish that cannot be met ends, or it would come true when nobody expects it."""
@@ -274,11 +274,11 @@ class Enforcement:
             why = _said(problem)
         if why:
             # What could not be put back stays noted with it, and is tried again at each look.
-            self._remember(self._record._replace(state=UNDONE, why=why, begun=False))
+            self._keep_for_later(self._record._replace(state=UNDONE, why=why, begun=False))
             self._say(self._undone_words())
             return [self._undone_words()]
         self._checked = (wanted, self.sshd.signature())
-        return self._looked(document)
+        return self._check_running(document)
 
     def _cannot_begin(self, document: HostDocument, settings: Mapping[str, str]) -> str:
         """Why enforcing this document must not begin here, before anything is changed; empty where it may."""
@@ -307,15 +307,15 @@ class Enforcement:
         missing = self.missing(settings, config) if self.sshd.running.arguments() else []
         return f"nothing was changed: by its command line {'; '.join(missing)}" if missing else ""
 
-    def _looked(self, document: HostDocument) -> List[str]:
+    def _check_running(self, document: HostDocument) -> List[str]:
         """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
         verdicts = self._check.look(document)
         shown = self._proof.show(verdicts)
-        if shown.obeys is False and self._told_again != self.sshd.listeners():
+        if shown.obeys is False and self._reloaded_for != self.sshd.listeners():
             # Somebody may have started it with other settings than those that lie here now: once each time.
             self.sshd.reload()
-            self._told_again = self.sshd.listeners()
-            shown = self._shows(verdicts)
+            self._reloaded_for = self.sshd.listeners()
+            shown = self._check_reloaded(verdicts)
         if bool(shown.obeys) != bool(self._shown.obeys):
             self._say("the running sshd shows that it obeys" if shown.obeys else f"not shown to obey: {shown.words}")
         self._shown = shown
@@ -328,7 +328,7 @@ class Enforcement:
         self._words = problems + login_verdict.words_of(verdicts)
         return list(self._words)
 
-    def _shows(self, verdicts: List[Verdict]) -> Observation:
+    def _check_reloaded(self, verdicts: List[Verdict]) -> Observation:
         """What an sshd shows that has just been told to read its settings."""
         deadline = time.monotonic() + GREETING_SECONDS
         while True:
@@ -343,15 +343,15 @@ class Enforcement:
         if fault is not None and self._files.stand(settings):
             return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
         first, trying = self._record.state == OFF, self._record.state == TRYING
-        self._told, self._unanswered = trying, False
+        self._reloaded, self._unanswered = trying, False
         try:
             in_force = first and not self.missing(self._keys_only())
             if first:
                 self._record = self._record._replace(before=self._patterns())
             # What somebody else changed in sshd's settings is theirs to have read.
             if self._write(settings, wanted):
-                self._have_read(first=first)
-            shown = self._shows(self._check.look(document))
+                self._reload(first=first)
+            shown = self._check_reloaded(self._check.look(document))
             if shown.obeys is False or (first and not shown.obeys):
                 raise _Broken(shown.words)
             self._shown = shown
@@ -363,18 +363,18 @@ class Enforcement:
                 self._keep(self._record._replace(state=ON, step=None))
         except _FAILURES as problem:
             self._unanswered = isinstance(problem, SshdSilent)
-            left = self._take_back()
+            left = self._roll_back()
             if trying:
-                self._remember(self._record._replace(state=UNDONE, why=_said(problem)))
+                self._keep_for_later(self._record._replace(state=UNDONE, why=_said(problem)))
             if left:
                 return [f"sshd's settings could not all be put back after: {_said(problem)}", *left]
             return [f"sshd's settings were put back as they were: {_said(problem)}"]
         return []
 
-    def _have_read(self, *, first: bool) -> None:
+    def _reload(self, *, first: bool) -> None:
         """Have sshd read its settings. Raises _Broken where it cannot be told, or where none runs to show anything."""
         reloaded = self.sshd.reload()
-        self._told = reloaded.done
+        self._reloaded = reloaded.done
         if reloaded.problem:
             raise _Broken(reloaded.problem)
         if first and not reloaded.done:
@@ -420,19 +420,19 @@ class Enforcement:
 
     def _undo(self, why: str) -> None:
         trying = self._record.state in (OFF, TRYING)
-        self._take_back()
+        self._roll_back()
         if trying:
             self._say(f"enforcing was undone: {why}")
-            self._remember(self._record._replace(state=UNDONE, why=why))
+            self._keep_for_later(self._record._replace(state=UNDONE, why=why))
 
-    def _take_back(self) -> List[str]:
+    def _roll_back(self) -> List[str]:
         """Undo the step that is not trusted; answers what could not be, which stays noted for another try."""
         step = list(self._record.step or ())
         problems = originals.restore_all([self._as_edited(original) for original in step])
         if not problems and step:
-            untold = self._have_its_own_read()
+            untold = self._reload_own_settings()
             # An sshd that could not be told before either runs with its own settings as it did.
-            problems = [untold] if untold and self._told else []
+            problems = [untold] if untold and self._reloaded else []
         self._checked = None
         self._proof.forget()
         for problem in problems:
@@ -441,9 +441,9 @@ class Enforcement:
             return problems
         if self._record.state in (OFF, TRYING, UNDONE):
             self._remove_folders()
-            self._remember(self._record._replace(files=(), step=None, folders=(), state=self._ended_state()))
+            self._keep_for_later(self._record._replace(files=(), step=None, folders=(), state=self._ended_state()))
         else:
-            self._remember(self._record._replace(step=None))
+            self._keep_for_later(self._record._replace(step=None))
         return []
 
     def _note_left_behind(self) -> None:
@@ -464,7 +464,7 @@ class Enforcement:
         else:
             self._clean = state
 
-    def _have_its_own_read(self) -> str:
+    def _reload_own_settings(self) -> str:
         """Have sshd read its own settings, which are what they were; answers why one that runs may go by ours still,
         empty where none does.
         """
@@ -527,7 +527,7 @@ class Enforcement:
             self._state_folder.save(NOTE, record.to_json())
             self._record, self._unsaved = record, False
 
-    def _remember(self, record: Record) -> None:
+    def _keep_for_later(self, record: Record) -> None:
         """Keep it even where it cannot be written down now: what was undone is not done again for that."""
         try:
             self._keep(record)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from keyrack.errors import Kind, Refusal
+from keyrack.store.chunks import chunks
 from keyrack.store.database import Database
 from keyrack.store.git.repositories import Repository, uids_of
 
@@ -114,9 +115,7 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
         with contextlib.suppress(OSError):
             if time.time() - half.stat().st_mtime > UNFINISHED_AFTER:
                 shutil.rmtree(half, ignore_errors=True)
-    folders = sorted(root.glob("*/*.git"))
-    for first in range(0, len(folders), AT_ONCE):
-        some = folders[first : first + AT_ONCE]
+    for some in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
         known = database.read(lambda connection, some=some: uids_of(connection, [each.stem for each in some]))  # type: ignore[misc]
         for folder in some:
             note = folder / FIRST_MISSED

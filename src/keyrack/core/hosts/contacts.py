@@ -21,6 +21,7 @@ from keyrack.core.hosts import documents, went_back
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
+from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.servers import RevisionState
 
@@ -202,10 +203,8 @@ class CurrentHosts:
 
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
     """The servers among these that are not as they are known; a thousand a question."""
-    ids = sorted(known)
     different: list[int] = []
-    for at in range(0, len(ids), _AT_ONCE):
-        some = ids[at : at + _AT_ONCE]
+    for some in chunks(sorted(known), _AT_ONCE):
         states = instance.database.read(lambda connection, some=some: servers.revision_states(connection, some))  # type: ignore[misc]
         for server_id in some:
             secret_hash, state = states.get(server_id, (None, None))

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.tables import offboarding_hosts, revocations, servers
@@ -32,7 +33,7 @@ class Applied:
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
     """By id what the hosts of these servers applied; those that are gone are missing."""
     found = {}
-    for some in sealed_sets.chunks(sorted(set(server_ids))):
+    for some in chunks(sorted(set(server_ids)), sealed.AT_ONCE):
         for row in _rows.rows(connection, some):
             # Which machine a receipt is of stands in the row, under its seal.
             proved = sealed.seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)

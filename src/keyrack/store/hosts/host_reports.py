@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Select, Table, delete, literal, or_, select, union_all
 
+from keyrack.store.chunks import chunks
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.per_server import per_server
@@ -77,9 +78,7 @@ def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
     """Those of these keys that the workspace has, on a server or with a user."""
     found: set[str] = set()
-    every = sorted(set(fingerprints))
-    for at in range(0, len(every), AT_ONCE):
-        wanted = every[at : at + AT_ONCE]
+    for wanted in chunks(sorted(set(fingerprints)), AT_ONCE):
         on_servers = (
             select(credentials.c.fingerprint)
             .join(servers, servers.c.id == credentials.c.server_id)

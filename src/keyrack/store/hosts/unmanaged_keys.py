@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, literal, select, tuple_, update
 
 from keyrack.model import Page, Place, UnmanagedKey, Window
+from keyrack.store.chunks import chunks
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among
 from keyrack.store.per_server import per_server
@@ -97,9 +98,8 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def change(connection: Connection, key_ids: Sequence[int], values: Mapping[str, Any]) -> None:
     """Set columns of some."""
-    for at in range(0, len(key_ids), AT_ONCE):
-        some = unmanaged_keys.c.id.in_(key_ids[at : at + AT_ONCE])
-        connection.execute(update(unmanaged_keys).where(some).values(**values))
+    for some in chunks(key_ids, AT_ONCE):
+        connection.execute(update(unmanaged_keys).where(unmanaged_keys.c.id.in_(some)).values(**values))
 
 
 def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.git.deploy_keys import hold_owner
 from keyrack.store.hosts import applied as applied_revisions
@@ -62,7 +63,7 @@ def add_many(
 
     entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
     """
-    for some in sealed_sets.chunks(entries):
+    for some in chunks(entries, sealed.AT_ONCE):
         known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
         held = {(row.server_id, row.fingerprint) for row in known}
         new = [

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.model import Page, Place, Window
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page, piece_after
 from keyrack.store.sealing import sealed
@@ -51,9 +52,9 @@ def _get(workspace_id: int, fingerprint: str) -> Select[Any]:
 def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
     """Those of these keys that are revoked everywhere."""
     found: set[str] = set()
-    for at in range(0, len(fingerprints), AT_ONCE):
-        some = revoked_keys.c.fingerprint.in_(fingerprints[at : at + AT_ONCE])
-        statement = select(revoked_keys.c.fingerprint).where(revoked_keys.c.workspace_id == workspace_id, some)
+    for some in chunks(fingerprints, AT_ONCE):
+        which = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint.in_(some))
+        statement = select(revoked_keys.c.fingerprint).where(*which)
         found.update(connection.execute(statement).scalars())
     return frozenset(found)
 

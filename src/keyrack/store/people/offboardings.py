@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, func, or_, select, update
 
 from keyrack.model import Page, Window
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import sessions as open_logins
@@ -60,6 +61,8 @@ KINDS = [
 ]
 
 _GONE = "gone_"
+MOST_NAMED = 1000
+"""Values that one statement names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,8 +359,7 @@ def refuse(
 
 def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:
     """Let keys be given to hosts again; none that is revoked everywhere may be among them."""
-    for start in range(0, len(server_ids), 1000):
-        some = server_ids[start : start + 1000]
+    for some in chunks(server_ids, MOST_NAMED):
         which = (revocations.c.server_id.in_(some), revocations.c.fingerprint.in_(fingerprints))
         sealed.remove(connection, revocations, *which)
 
@@ -376,11 +378,10 @@ def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: 
 
 def present(connection: Connection, table: Table, column: str, values: Iterable[Any]) -> frozenset[Any]:
     """Those of these values that a row of a table has in a column, such as ids of servers that are still there."""
-    wanted = sorted(set(values))
     existing: set[Any] = set()
-    for start in range(0, len(wanted), 1000):
-        some = table.c[column].in_(wanted[start : start + 1000])
-        existing |= set(connection.execute(select(table.c[column]).where(some)).scalars())
+    for some in chunks(sorted(set(values)), MOST_NAMED):
+        question = select(table.c[column]).where(table.c[column].in_(some))
+        existing |= set(connection.execute(question).scalars())
     return frozenset(existing)
 
 
@@ -419,7 +420,7 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
     ]
-    for some in sealed_sets.chunks(rows):
+    for some in chunks(rows, sealed.AT_ONCE):
         sealed_sets.insert_many(connection, offboarding_hosts, some)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, delete, select
 
+from keyrack.store.chunks import chunks
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Prepared, Statement, among, placeholder, prepared
 from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredHow, AlteredRow, Seals, seals_of
@@ -395,8 +396,7 @@ def settle(connection: Connection) -> None:
         _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(_path(place) for place in noted)))
     read: dict[int, bytes] = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
+    for some in chunks(wanted, AT_ONCE):
         read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
     root = _checked(connection, read.pop(ROOT, None))
     if root is not None:

@@ -6,9 +6,9 @@ made here, and one statement is run with all their values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -27,19 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy import table as lightweight
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared, write_lost
 from keyrack.store.sealing import sealed
 from keyrack.store.sealing.sealed import AT_ONCE, SEAL
 from keyrack.store.tables import servers
-
-T = TypeVar("T")
-
-
-def chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """The values, so many at a time."""
-    listed = list(values)
-    return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
-
 
 Ids = Sequence[int]
 
@@ -190,7 +182,7 @@ def change_many(
 def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
     """What is sealed of these servers, by id; nobody else changes them until the end."""
     found: list[Row] = []
-    for some in chunks(sorted(set(server_ids))):
+    for some in chunks(sorted(set(server_ids)), AT_ONCE):
         found += _locking_servers().rows(connection, some)
     return found
 

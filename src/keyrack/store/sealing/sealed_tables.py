@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String, Table, select, tuple_
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import access_tree, receipts, sealed
 from keyrack.store.tables import access_tree as tree
@@ -116,8 +117,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
-    for start in range(0, len(held), MOST_NAMED):
-        some = held[start : start + MOST_NAMED]
+    for some in chunks(held, MOST_NAMED):
         there = set(connection.execute(select(column).where(column.in_(some))).scalars())
         yield from ((index, index in there and not _lacks_some(connection, table, index)) for index in some)
 

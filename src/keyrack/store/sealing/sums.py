@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select, update
 
+from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.sealing import access_tree
@@ -74,8 +75,7 @@ def settle_servers(connection: Connection) -> None:
     concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
-    for start in range(0, len(concerned), AT_ONCE):
-        some = concerned[start : start + AT_ONCE]
+    for some in chunks(concerned, AT_ONCE):
         rows = {number: written[number] for number in some if number in written}
         if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
