@@ -54,6 +54,7 @@ PARTS = (
     of_bench("changed-keys", "Keys changed by chance, beside ssh-keygen", "mutations.py", "1000000", "5000"),
     of_bench("fuzzing", "Everything that reads what strangers write, fuzzed", "fuzz.py", "12", "5"),
     of_bench("network", "The network between service and host", "bad_network.py", "9", "9"),
+    of_bench("database-network", "The network between service and PostgreSQL", "bad_database.py", "4", "1"),
     of_bench("clock", "A clock that is an hour or a day off", "clock.py", "3", "3"),
     of_bench("disk", "A disk that is full", "full_disk.py", "6", "4"),
     of_bench("export", "Exporting and verifying the audit log", "audit_export.py", "1000000", "20000"),

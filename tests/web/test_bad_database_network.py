@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import connect
-from tests.bad_database_network import behind_a_proxy, held, rounds, short_bounds
+from tests.bad_database_network import Found, behind_a_proxy, held, rounds, short_bounds
 from tests.fault_proxy import FaultProxy
 
 MOST_MORE = 40  # descriptors: a connection and its epoll for each place of the pools that was not used before
@@ -34,11 +34,13 @@ def proxied(cluster: Any, migrated_template: str) -> Iterator[tuple[FaultProxy, 
 
 
 def test_every_call_is_answered_and_nothing_is_lost(cluster: Any, migrated_template: str, tmp_path: Path) -> None:
-    with short_bounds(), behind_a_proxy(cluster, migrated_template, tmp_path, 7) as (proxy, service, url):
-        rounds(proxy, service, url, range(1))
+    nothing = Found(*[frozenset[str]()] * 4)
+    with short_bounds(), behind_a_proxy(cluster, migrated_template, tmp_path, 7) as (proxy, calls, url):
+        assert rounds(proxy, calls, url, range(1)) == nothing
         before = held(proxy)
-        rounds(proxy, service, url, range(1, 3))
+        assert rounds(proxy, calls, url, range(1, 3)) == nothing
         after = held(proxy)
+    assert calls.hung == 0
     assert after[0] - before[0] < MOST_MORE
     assert after[1] - before[1] < MOST_MORE
 

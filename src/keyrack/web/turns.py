@@ -75,20 +75,30 @@ class Turns:
             return
         loop = asyncio.get_running_loop()
         ran: list[_Call] = []
+        was_lent = False
 
         def lent(turn: Turn) -> None:
+            nonlocal was_lent
+            was_lent = True
             loop.call_soon_threadsafe(self._go, turn, ran)
 
         def ended(error: Exception | None) -> None:
-            loop.call_soon_threadsafe(self._end, ran, error)
+            if was_lent:
+                loop.call_soon_threadsafe(self._end, ran, error)
+            else:
+                loop.call_soon_threadsafe(self._refuse, error or NotAtOnce("the writer lent nothing"))
 
         self._asked = True
         try:
             self._database.lend(Turn(lent, ended))
         except (NotAtOnce, RuntimeError) as error:
-            self._asked = False
-            ran, self._waiting = list(self._waiting), deque()
-            self._end(ran, NotAtOnce(str(error)))
+            self._refuse(NotAtOnce(str(error)))
+
+    def _refuse(self, error: Exception) -> None:
+        """Run nothing of what waits, whose turn never begins; what comes later asks for another."""
+        self._asked = False
+        waiting, self._waiting = list(self._waiting), deque()
+        self._end(waiting, error)
 
     def _go(self, turn: Turn, ran: list[_Call]) -> None:
         if turn.begin():

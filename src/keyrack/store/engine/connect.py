@@ -315,6 +315,13 @@ def is_damage(error: BaseException | None) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """Whether SQLite waited in vain (BUSY_SECONDS) for another process's transaction to end."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", None) if isinstance(cause, sqlite3.OperationalError) else None
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def is_no_text(error: BaseException | None) -> bool:
     """Whether Python's driver of SQLite met text that is no UTF-8: it raises for the whole question."""
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -379,6 +386,11 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
         return DatabaseUnavailable(
             "Another session of the database holds a lock for which Keyrack waited in vain: pg_stat_activity and "
             "pg_locks show whose."
+        )
+    if is_locked(error):
+        return DatabaseUnavailable(
+            "Another program holds a lock on the database file for which Keyrack waited in vain, such as sqlite3 with "
+            "a transaction left open: fuser and lsof show which have the file open."
         )
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if getattr(cause, "sqlstate", None) == _FORBIDDEN:

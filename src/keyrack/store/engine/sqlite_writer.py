@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
+from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, is_locked, unavailable
 from keyrack.store.engine.sqlite_commands import Command, Turn, WaitingCommand, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
@@ -164,16 +164,26 @@ class SqliteWriter:
         except Exception as error:  # the batch is lost, whatever it was; raised for all who wait
             self._note_damage(error)
             self._drop_connection()
+            if is_locked(error):
+                batch += self._all_that_wait()
             # Not one command of the batch is on the disk, also none that had gone well.
-            for waiting in batch:
-                if waiting.error is None:
-                    waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)
-                    waiting.error.__cause__ = error.__cause__ if waiting.error is error else error
+            _have_failed(batch, error)
             touched, others = set(), frozenset()
         for waiting in batch:
             waiting.finish()
         if touched or others:
             self._deliver(frozenset(touched) | others)
+
+    def _all_that_wait(self) -> list[WaitingCommand | Turn]:
+        """Whoever came while the lock was waited for in vain: each would wait as long again, one after the other."""
+        found, self._next = [self._next] if self._next else [], None
+        for _ in range(self._queue.qsize()):
+            one = self._queue.get_nowait()
+            if one is None:  # the end, after which nothing comes
+                self._queue.put(None)
+            else:
+                found.append(one)
+        return found
 
     def _record(self, conn: Connection, touched: set[int]) -> tuple[frozenset[int], int]:
         """Number the batch's announcements; the servers that others changed since the last look, and the number."""
@@ -205,10 +215,16 @@ class SqliteWriter:
             with conn.begin():
                 commits = self._count(driver_connection(conn))
                 others, latest = self._record(conn, set())
-        except Exception as error:
+        except Exception as error:  # a lock is for who waits behind it; all else is raised
             self._note_damage(error)
             self._drop_connection()
-            raise
+            if not is_locked(error):
+                raise
+            waited = self._all_that_wait()
+            _have_failed(waited, error)
+            for waiting in waited:
+                waiting.finish()
+            return  # a later look finds what was changed
         self._file.counted(commits)
         self._seen_version, self._seen_change = version, latest
         if others:
@@ -248,3 +264,10 @@ class SqliteWriter:
             conn.close()
         except Exception:  # it is thrown away in any case
             log.exception("A broken SQLite connection did not close cleanly.")
+
+
+def _have_failed(batch: list[WaitingCommand | Turn], error: Exception) -> None:
+    for waiting in batch:
+        if waiting.error is None:
+            waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)
+            waiting.error.__cause__ = error.__cause__ if waiting.error is error else error
