@@ -135,12 +135,12 @@ def team_folder(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -
 
     def make(folder: Path) -> None:
         shutil.copy(migrated_file, folder)
-        _found_team(folder, "")
+        _create_team(folder, "")
 
     return made_once(run_folder(tmp_path_factory) / "team-sqlite", make)
 
 
-def _found_team(folder: Path, database: str) -> None:
+def _create_team(folder: Path, database: str) -> None:
     instance = app.open_instance(settings_for(folder, database))
     for text in (TEAM, STRANGERS):
         workspace_file.apply(instance, text, {})
@@ -154,7 +154,7 @@ def team_on_postgresql(cluster: Cluster, migrated_template: str) -> tuple[Path, 
     def make(folder: Path) -> None:
         url = cluster.create_database(migrated_template)
         (folder / "data").mkdir()
-        _found_team(folder / "data", url)
+        _create_team(folder / "data", url)
         (folder / "name").write_text(database_name(url), "ascii")
 
     made = made_once(cluster.folder / "team", make)

@@ -76,3 +76,14 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     summaries = good("audit", "list")
     assert "Froze 1 SSH key of alice: no new session until confirmed" in summaries
     assert "Disabled alice: 1 SSH key leaves " in summaries
+
+
+@pytest.mark.usefixtures("home")
+def test_what_is_refused_is_named_where_the_words_say_this() -> None:
+    assert (
+        "Error: reason: This is empty or blank." in run("request", "web-1/deploy", "--for", "1h", "--why", " ").output
+    )
+    assert "Error: name: This is longer than 255 characters." in run("people", "set", "x" * 256).output
+    assert "Error: path: This is longer than 255 characters." in run("repos", "create", "x/" + "y" * 300).output
+    Path("private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n")
+    assert "Error: This is a private key." in run("keys", "mine", "add", "private").output

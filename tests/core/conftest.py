@@ -49,7 +49,7 @@ def make_team(instance: Instance, name: str = "acme") -> Team:
 
 
 @dataclass(frozen=True)
-class Founded:
+class TeamTemplate:
     """make_team's workspace as a test before left it to be copied: its records, its data folder, its database."""
 
     team: Team
@@ -58,69 +58,69 @@ class Founded:
 
 
 @pytest.fixture(scope="session")
-def team_in_sqlite(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Founded:
+def team_in_sqlite(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TeamTemplate:
     """A team in a file, to be copied."""
-    folder = tmp_path_factory.mktemp("founded")
+    folder = tmp_path_factory.mktemp("template")
     shutil.copyfile(migrated_file, folder / "keyrack.db")
-    return _found(folder / "data", f"sqlite:///{folder / 'keyrack.db'}", str(folder / "keyrack.db"))
+    return _create_template(folder / "data", f"sqlite:///{folder / 'keyrack.db'}", str(folder / "keyrack.db"))
 
 
 @pytest.fixture(scope="session")
 def team_in_postgresql(
     cluster: Cluster, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Founded]:
+) -> Iterator[TeamTemplate]:
     """A team in a database, to be copied."""
     url = cluster.create_database(migrated_template)
-    yield _found(tmp_path_factory.mktemp("founded") / "data", url, database_name(url))
+    yield _create_template(tmp_path_factory.mktemp("template") / "data", url, database_name(url))
     cluster.drop_database(url)
 
 
-def _found(data: Path, url: str, database: str) -> Founded:
+def _create_template(data: Path, url: str, database: str) -> TeamTemplate:
     instance = app.open_instance(settings_for(data, url))
     team = make_team(instance)
     instance.database.close()
-    return Founded(team, data, database)
+    return TeamTemplate(team, data, database)
 
 
 @pytest.fixture(params=DIALECTS)
-def founded(request: pytest.FixtureRequest) -> Founded | None:
+def team_template(request: pytest.FixtureRequest) -> TeamTemplate | None:
     """What the test's database is a copy of, once of each kind; None where it asks for no team: an empty one."""
     if "team" not in request.fixturenames:
         return None
-    made: Founded = request.getfixturevalue(f"team_in_{request.param}")
+    made: TeamTemplate = request.getfixturevalue(f"team_in_{request.param}")
     return made
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, founded: Founded | None, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, team_template: TeamTemplate | None, tmp_path: Path) -> Iterator[str]:
     """The address of a migrated database, once of each kind; with the team in it where the test asks for `team`."""
-    dialect = request.node.callspec.params["founded"]
-    if founded is None:
+    dialect = request.node.callspec.params["team_template"]
+    if team_template is None:
         yield request.getfixturevalue(f"{dialect}_url")
     elif dialect == "sqlite":
         path = tmp_path / "keyrack.db"
-        shutil.copyfile(founded.database, path)
+        shutil.copyfile(team_template.database, path)
         path.chmod(0o600)
         yield f"sqlite:///{path}"
     else:
         cluster: Cluster = request.getfixturevalue("cluster")
-        url = cluster.create_database(founded.database)
+        url = cluster.create_database(team_template.database)
         yield url
         cluster.drop_database(url)
 
 
 @pytest.fixture
-def instance(database_url: str, founded: Founded | None, tmp_path: Path) -> Iterator[Instance]:
+def instance(database_url: str, team_template: TeamTemplate | None, tmp_path: Path) -> Iterator[Instance]:
     """An instance on an empty database, or on one with the team, once of each kind."""
-    if founded is not None:
-        shutil.copytree(founded.data, tmp_path / "data")
+    if team_template is not None:
+        shutil.copytree(team_template.data, tmp_path / "data")
     opened = app.open_instance(settings_for(tmp_path / "data", database_url))
     yield opened
     opened.database.close()
 
 
 @pytest.fixture
-def team(instance: Instance, founded: Founded | None) -> Team:
+def team(instance: Instance, team_template: TeamTemplate | None) -> Team:
     """A workspace to work in, on each kind of database."""
-    assert founded is not None
-    return replace(founded.team, instance=instance)
+    assert team_template is not None
+    return replace(team_template.team, instance=instance)

@@ -489,7 +489,7 @@ STRANGE: tuple[Any, ...] = (None, "x", "", b"\x00\xff", NO_TEXT, 1.5, -1, 2**62,
 
 
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
-@pytest.mark.parametrize("founded", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("team_template", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, part: int) -> None:
     """SQLite keeps any value in any column: one that no column of ours can hold costs that row alone."""

@@ -181,7 +181,7 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
     assert damaged(world.team.instance, world.team.owner) == []
 
 
-@pytest.mark.parametrize("founded", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("team_template", ["sqlite"], indirect=True)
 def test_bytes_in_place_of_a_text_that_is_their_digits_are_an_alteration(world: World) -> None:
     """SQLite keeps any type in any column: "beef" and the bytes be ef would stand alike under a seal."""
     instance, owner = world.team.instance, world.team.owner

@@ -58,8 +58,10 @@ def test_published_refusal(team: Service) -> None:
     )
 
 
-def test_without_credentials(team: Service) -> None:
-    answer = team.call("GET", "/v4/user/keys")
+@pytest.mark.parametrize("headers", [{}, {"X-Auth-Token": ""}])
+def test_without_credentials(team: Service, headers: dict[str, str]) -> None:
+    """Empty it is as with curl -H "X-Auth-Token: $TOKEN" where TOKEN is not set: no token that has expired."""
+    answer = team.call("GET", "/v4/user/keys", headers=headers)
     assert (answer.status_code, answer.json()["error_code"]) == (401, "DEV.00000001")
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from keyrack.cli.connection.operator_context import OperatorContext, operator_context
-from keyrack.cli.connection.transport import CallRefused, Calls, texts
+from keyrack.cli.connection.transport import CallRefused, Calls, naming, texts
 from keyrack.cli.output.ends import Unreachable
 from keyrack.errors import Kind, Refusal
 from keyrack.web.native import catalogue
@@ -32,7 +32,8 @@ class OnData(Calls):
         except Refusal as refusal:
             if refusal.kind is Kind.UNAVAILABLE:
                 raise Unreachable(refusal.message) from None
-            raise CallRefused(STATUS.get(refusal.kind, 400), refusal.code, refusal.message) from None
+            words = naming(refusal.message, refusal.field)
+            raise CallRefused(STATUS.get(refusal.kind, 400), refusal.code, words) from None
         return json.loads(bytes(answer.body)) if answer.body else None
 
     def now(self) -> datetime:

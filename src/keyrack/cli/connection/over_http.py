@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from keyrack import __version__
-from keyrack.cli.connection.transport import CallRefused, Calls, texts
+from keyrack.cli.connection.transport import CallRefused, Calls, naming, texts
 from keyrack.cli.output.ends import Unreachable
 from keyrack.cli.output.shown import say
 
@@ -145,7 +145,7 @@ class OverHttp(Calls):
             words = f"The service at {self._url} has no such call; it may be older than this command ({__version__})."
         if status == 401:
             words += " Log in again: keyrack login URL."
-        raise CallRefused(status, str(error.get("code", "")), words)
+        raise CallRefused(status, str(error.get("code", "")), naming(words, error.get("field")))
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+OF_KEYS = ("public_key", "publicKey")
+"""Fields that words which begin with "This" name by themselves: "This is a private key."."""
 AT_ONCE = 200
 """How many items are asked for at once: the most that the API gives."""
 
@@ -27,6 +29,13 @@ class CallRefused(click.ClickException):
         advised = CallRefused(self.status, self.code, f"{self.message} {words}")
         advised.advised = True
         return advised
+
+
+def naming(message: str, field: object) -> str:
+    """What a refusal says, and first of what where its words say "this": a command has no field beside them."""
+    if isinstance(field, str) and field not in ("", *OF_KEYS) and message.startswith("This "):
+        return f"{field}: {message}"
+    return message
 
 
 class Calls(ABC):

@@ -44,7 +44,7 @@ def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
     secrets = bodies.sent_texts(request, b"x-auth-token")
     # Proxies and browsers put other schemes there; beside a token those mean nothing to us.
     signed = bool(signatures) and (not secrets or signatures[0].startswith(("SDK-", "V11-")) or len(signatures) > 1)
-    if not signed and not secrets:
+    if not signed and not any(secrets):  # an empty one is a variable that is not set
         raise Refusal(Kind.UNAUTHENTICATED, NO_CREDENTIALS, "The request carries no credentials.")
     signer = _signer(instance, request, signatures, channel) if signed else None
     if not secrets:
