@@ -7,15 +7,19 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 import pytest
 import uvloop
+from greenlet import getcurrent
 from sqlalchemy import text
 
 from keyrack.store.engine import fibers, group_commit, prepared
+from keyrack.web.callers import Caller
+from keyrack.web.fair_queueing import FairScheduler
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -173,3 +177,78 @@ def test_many_at_once_get_their_own_answers(team: Service) -> None:
     with ThreadPoolExecutor(24) as pool:
         assert all(pool.map(ask, range(90)))
     assert asked(team, "SELECT count(*) FROM credentials WHERE label LIKE 'crowd-%'") == 30
+
+
+HERE: ContextVar[int] = ContextVar("HERE", default=0)
+
+
+def test_fibers_run_where_others_ran_and_see_nothing_of_them() -> None:
+    places: list[int] = []
+
+    def call(number: int) -> int:
+        assert HERE.get() == number
+        HERE.set(-number)
+        places.append(id(getcurrent()))
+        fibers.sleep(0.001)
+        assert HERE.get() == -number
+        if number % 3 == 0:
+            raise ValueError(number)
+        return number
+
+    async def one(loop: asyncio.AbstractEventLoop, number: int) -> int:
+        HERE.set(number)
+        with suppress(ValueError):
+            assert await fibers.begin(lambda: call(number), loop)[1] == number
+        return HERE.get()
+
+    async def many() -> None:
+        for _ in range(4):
+            asked = [one(asyncio.get_running_loop(), number) for number in range(1, 9)]
+            assert await asyncio.gather(*asked) == list(range(1, 9))
+
+    uvloop.run(many())
+    assert len(places) == 32
+    assert len(set(places)) == 8
+
+
+def test_a_late_word_for_a_fiber_that_ended_reaches_no_other() -> None:
+    async def begun() -> None:
+        loop = asyncio.get_running_loop()
+        places: list[int] = []
+        first, ended = fibers.begin(lambda: places.append(id(getcurrent())), loop)
+        await ended
+        second, waits = fibers.begin(lambda: _wait_for_good(places), loop)
+        assert places[0] == places[1]
+        first.go_on()
+        await asyncio.sleep(0.01)
+        assert not waits.done()
+        second.go_on()
+        await waits
+
+    uvloop.run(begun())
+
+
+def _wait_for_good(places: list[int]) -> None:
+    places.append(id(getcurrent()))
+    cast(fibers.Fiber, fibers.current()).wait(lambda: None)
+
+
+def test_who_gives_up_keeps_his_place_until_his_fiber_ended() -> None:
+    async def given_up() -> None:
+        scheduler, caller = FairScheduler(), Caller("olga", known=True)
+        waiting: list[fibers.Fiber] = []
+
+        def call() -> None:
+            waiting.append(cast(fibers.Fiber, fibers.current()))
+            waiting[0].wait(lambda: None)
+
+        asked = asyncio.create_task(scheduler.in_fiber(caller, call))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        await asyncio.sleep(0.01)
+        assert not asked.done()
+        waiting[0].go_on()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asked, 10)
+
+    uvloop.run(given_up())

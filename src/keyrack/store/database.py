@@ -353,7 +353,8 @@ class Database:
         self._check_open()
         self._check_file()
         try:
-            result = answer(lambda: self._with_any_text(ask), again=again, conflicts=True)
+            whole = ask if self._file is None else lambda: self._with_any_text(ask)
+            result = answer(whole, again=again, conflicts=True)
         except DatabaseUnavailable as error:
             self._check_file()  # the reason may have been found on the way
             if changes:

@@ -227,9 +227,10 @@ class Records(Generic[T]):
         return found[0] if found else None
 
     def _name_of(self, plan: CompiledStatement) -> Callable[[tuple[Any, ...]], Any]:
-        if not all(name in plan.names for name in self._named):
+        try:
+            return itemgetter(*map(plan.names.index, self._named))
+        except ValueError:  # a question that lacks one of them
             return lambda row: row
-        return itemgetter(*map(plan.names.index, self._named))
 
     def _made(
         self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], name: Any, row: tuple[Any, ...]

@@ -197,7 +197,10 @@ class FairScheduler:
         try:
             fiber, ended = fibers.begin(call, asyncio.get_running_loop())
             try:
-                return await (ended if ended.done() else _whole(ended))
+                return await ended
+            except asyncio.CancelledError:
+                await fiber.over()  # who gives up waits all the same, as with _whole
+                raise
             finally:
                 used.add(fiber.seconds, time.monotonic())
                 del fiber, ended  # what it raised leads back here: the circle would live until the collector comes

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyrack.core.hosts import copies
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
@@ -58,6 +59,14 @@ class ContactParts:
     slices: Slices
 
 
+class QuestionHead(NamedTuple):
+    """What the head of a question says. machine: of its sender, as it was sent; packs: whether it takes gzip."""
+
+    secret: str
+    machine: str | None
+    packs: bool
+
+
 class HeldContacts:
     """Takes the long polls that can be held; of the event loop. note: told of each answer, by its status."""
 
@@ -72,10 +81,10 @@ class HeldContacts:
         match = _QUESTION.fullmatch(connection.url)
         if match is None or self._parts.waiting.closing:
             return None
-        found = _read(connection.headers)
-        if found is None:
+        head = _read(connection.headers)
+        if head is None:
             return None
-        return self._held(connection, match, *found) or self._delayed(connection)
+        return self._held(connection, match, head) or self._delayed(connection)
 
     def _delayed(self, connection: BoundedProtocol) -> DelayedContact:
         delayed = DelayedContact(connection)
@@ -83,13 +92,11 @@ class HeldContacts:
         self._parts.slices.begin(network(client[0] if client else ""), delayed.go_on)
         return delayed
 
-    def _held(
-        self, connection: BoundedProtocol, match: re.Match[bytes], secret: str, machine: str | None, packs: bool
-    ) -> HeldContact | None:
-        identity = None if machine is None else copies.read(machine)
+    def _held(self, connection: BoundedProtocol, match: re.Match[bytes], head: QuestionHead) -> HeldContact | None:
+        identity = None if head.machine is None else copies.read(head.machine)
         run = "" if identity is None else identity.run
         revision, lineage, audit, wait = match.groups(b"")
-        secret_hash = self._parts.instance.key.hash_token(secret)
+        secret_hash = self._parts.instance.key.hash_token(head.secret)
         mark = lineage.decode()
         known = self._parts.waiting.known
         server_id = known.server_of(secret_hash, int(revision), mark, run)
@@ -101,15 +108,15 @@ class HeldContacts:
             return None
         if self._parts.machines.repeated(server_id, identity) is not None:
             return None  # which is found again, and said
-        contact = Contact(server_id, secret_hash, int(revision), mark, packs, run, int(audit) if audit else -1)
+        contact = Contact(server_id, secret_hash, int(revision), mark, head.packs, run, int(audit) if audit else -1)
         held = HeldContact(self._parts, self.note, connection, contact, seconds)
         if not is_current:
             held.look()
         return held
 
 
-def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, str | None, bool] | None:
-    """A question's secret, what it says of its sender, and whether it takes gzip; None where there is more to it."""
+def _read(headers: list[tuple[bytes, bytes]]) -> QuestionHead | None:
+    """The head of a question; None where there is more to it."""
     secret, machine, packs = b"", None, False
     for name, value in headers:
         if name == b"authorization":
@@ -122,7 +129,7 @@ def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, str | None, bool] | 
             packs = b"gzip" in value
         elif name in _MORE or (name == b"content-length" and value != b"0"):
             return None
-    return (secret.decode("latin-1"), machine, packs) if secret else None
+    return QuestionHead(secret.decode("latin-1"), machine, packs) if secret else None
 
 
 class DelayedContact:

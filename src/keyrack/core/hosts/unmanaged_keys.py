@@ -24,6 +24,7 @@ from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, Repor
 from keyrack.ssh import foreign_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
+from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers, unmanaged_keys
 
 NEW = "new"
@@ -315,9 +316,11 @@ def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[Key
     if len(added) > room:
         words = f"Host {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
         changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
-    parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
     names = ("gone", "changed", "back", "added", "events")
-    return [KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
+    return [
+        KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names})
+        for part in chunks(changes, MOST_AT_ONCE)
+    ]
 
 
 def store(work: Work, server: Server, piece: KeyBatch) -> None:

@@ -116,11 +116,16 @@ def whole(connection: Connection) -> audit_tree.Whole:
             rows = _nodes.values(connection, base, first, first + count)
         if len(rows) != count:
             raise audit_tree.CheckpointProblem("parts of the chain are missing")
-        while len(rows) > 1:
-            rows = [audit_tree.node(rows[at], rows[at + 1]) for at in range(0, len(rows), 2)]
-        return bytes(rows[0])
+        return bytes(_above(rows))
 
     return hashed
+
+
+def _above(hashes: list[bytes]) -> bytes:
+    """The hash of the node above a whole part; hashes: of all nodes of one level of it, as many as a power of two."""
+    while len(hashes) > 1:
+        hashes = [audit_tree.node(hashes[at], hashes[at + 1]) for at in range(0, len(hashes), 2)]
+    return hashes[0]
 
 
 @prepared
@@ -192,15 +197,14 @@ class TreeParts:
         depth = 0
         while len(self._open[depth]) == 1 << LEVELS:
             found, self._open[depth] = self._open[depth], []
-            while len(found) > 1:
-                found = [audit_tree.node(found[at], found[at + 1]) for at in range(0, len(found), 2)]
+            above = _above(found)
             if depth + 1 == len(self._open):
                 self._open.append([])
                 self._numbers.append(0)
-            self._made.append(((depth + 1) * LEVELS, self._numbers[depth], found[0]))
+            self._made.append(((depth + 1) * LEVELS, self._numbers[depth], above))
             self._numbers[depth] += 1
             depth += 1
-            self._open[depth].append(found[0])
+            self._open[depth].append(above)
 
     def fit(self, connection: Connection) -> bool:
         """Whether those that were made since it was last asked are kept as they are."""

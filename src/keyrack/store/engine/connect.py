@@ -236,9 +236,13 @@ def _postgresql_in_common(json_as_text: bool) -> tuple[Any, Any]:
     It asks no server, as questions and commands are written for every version alike: SQLAlchemy else asks half a dozen
     things on the first connection of each engine.
     """
-    deserializer = _as_text if json_as_text else None
-    dialect = create_engine("postgresql+psycopg://", json_deserializer=deserializer).dialect
-    dialect._backslash_escapes = False  # type: ignore[attr-defined]  # see standard_conforming_strings in postgresql_session
+    dialect: Any = create_engine("postgresql+psycopg://").dialect
+    if json_as_text:
+        from psycopg.types.string import TextLoader
+
+        for kind in ("json", "jsonb"):
+            dialect._psycopg_adapters_map.register_loader(kind, TextLoader)  # no function of Python's for each value
+    dialect._backslash_escapes = False  # see standard_conforming_strings in postgresql_session
     return dialect, LRUCache(_STATEMENTS)
 
 
@@ -257,10 +261,6 @@ def _connect_postgresql(arguments: Any, named: Any, *, writer: bool, patient: bo
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = True
     return raw
-
-
-def _as_text(json: str | bytes) -> str:
-    return json if isinstance(json, str) else json.decode()
 
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:

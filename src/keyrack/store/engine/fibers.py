@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 if TYPE_CHECKING:
     # Loaded by whoever has an event loop: an operator's command would wait for it.
     import asyncio
 
 T = TypeVar("T")
+
+MOST_FREE = 32
+"""Of what fibers ran on so much is kept for others, with some 20 kB each."""
 
 
 class Signal(Protocol):
@@ -36,19 +39,21 @@ class Signal(Protocol):
         ...
 
 
-class Fiber(greenlet):  # type: ignore[misc]
+class Fiber:
     """A call under way, which belongs to the event loop that began it."""
 
     def __init__(self, call: Callable[[], Any], ended: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(self._work)
         self._call, self._ended = call, ended
+        self._stack: _Stack | None = _stacks.free.pop() if _stacks.free else _Stack()
+        self._stack.fiber = self
+        # Else it would begin in an empty one.
+        self._stack.gr_context = contextvars.copy_context()
         self.loop = loop
+        self._over: asyncio.Future[None] | None = None
         self.seconds = 0.0
         """How long it kept the event loop so far."""
         self.wrote = False
         """Whether it committed something, so that it must not be begun anew elsewhere."""
-        # Else it would begin in an empty one.
-        self.gr_context = contextvars.copy_context()
 
     def go_on(self) -> None:
         """Have it run until it waits again or ends; for the event loop alone."""
@@ -58,8 +63,10 @@ class Fiber(greenlet):  # type: ignore[misc]
 
     def run_now(self) -> None:
         """Run it until it waits again or ends; for what the event loop calls by itself alone."""
-        began = time.monotonic()
-        wanted = self.switch()
+        stack, began = self._stack, time.monotonic()
+        if stack is None:
+            return  # what it ran on is another one's by now
+        wanted = stack.switch()
         self.seconds += time.monotonic() - began
         if wanted is not None:
             wanted()
@@ -69,9 +76,18 @@ class Fiber(greenlet):  # type: ignore[misc]
 
         wanted: called outside of the fiber, as soon as it waits, to have go_on called in the end.
         """
-        cast(greenlet, self.parent).switch(wanted)
+        assert self._stack is not None, "it has ended"
+        self._stack.parent.switch(wanted)
 
-    def _work(self) -> None:
+    def over(self) -> asyncio.Future[None]:
+        """What comes once it has ended, for who gave up what comes of it."""
+        self._over = self.loop.create_future()
+        if self._stack is None:
+            self._over.set_result(None)
+        return self._over
+
+    def work(self) -> bool:
+        """Make the call, and answer whether what it ran on may run another one; for what it runs on alone."""
         result, failed = None, None
         try:
             result = self._call()
@@ -79,13 +95,45 @@ class Fiber(greenlet):  # type: ignore[misc]
             failed = error
         ended = self._ended
         del self._call, self._ended  # with what it raised they lead back here, in a circle
-        if ended.done():
-            return
-        if failed is None:
-            ended.set_result(result)
-        else:
-            ended.set_exception(failed)
+        self._stack = None
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+        if not ended.done():
+            if failed is None:
+                ended.set_result(result)
+            else:
+                ended.set_exception(failed)
+        taken_down = isinstance(failed, GreenletExit)  # as what nobody can wake any more is
         del failed, ended
+        return not taken_down
+
+
+class _Stack(greenlet):  # type: ignore[misc]
+    """What fibers run on, one after another: for each new one the system hands out memory, and takes it back."""
+
+    def __init__(self) -> None:
+        super().__init__(_run_fibers)
+        self.fiber: Fiber | None = None
+
+
+def _run_fibers() -> None:
+    # Without a name for what runs here: it would keep itself.
+    while getcurrent().fiber.work():
+        getcurrent().fiber = getcurrent().gr_context = None
+        if len(_stacks.free) >= MOST_FREE:
+            return
+        _stacks.free.append(getcurrent())
+        getcurrent().parent.switch(None)
+
+
+class _Stacks(threading.local):
+    """Those of a thread on which nothing runs."""
+
+    def __init__(self) -> None:
+        self.free: list[_Stack] = []
+
+
+_stacks = _Stacks()
 
 
 class DescriptorWatch:
@@ -159,7 +207,7 @@ class DescriptorWatch:
 def current() -> Fiber | None:
     """The fiber that is running, None outside of any."""
     here = getcurrent()
-    return here if isinstance(here, Fiber) else None
+    return here.fiber if isinstance(here, _Stack) else None
 
 
 def begin(call: Callable[[], T], loop: asyncio.AbstractEventLoop) -> tuple[Fiber, asyncio.Future[T]]:

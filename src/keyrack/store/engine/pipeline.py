@@ -184,11 +184,13 @@ class _Pipeline:
 
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
         answers = []
+        self._lone = True
         try:
             for sql, values in asked:
-                with self.lone():
-                    answers.append(self._send(sql, values))
+                self._spent = False
+                answers.append(self._send(sql, values))
         finally:
+            self._lone = False
             self._end()
             self.read()
         return [answer.fetchall() for answer in answers]

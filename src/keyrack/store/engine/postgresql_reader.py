@@ -13,7 +13,7 @@ from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import postgresql_engine
 from keyrack.store.engine.pipeline import MoreThanOne
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.shared_reads import LoneConnection, SharedReads
+from keyrack.store.engine.shared_reads import SharedReads, lone_connection
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.sealed import Seals, attach
 
@@ -43,18 +43,18 @@ class PostgresqlReader:
 
     def ask(self, question: Callable[[Connection], T]) -> T:
         """What a question answers; all of it sees the same instant."""
-        in_fiber = fibers.current() is not None
+        fiber = fibers.current()
         code = getattr(question, "__code__", None)
-        if in_fiber and code is not None and self._may_be_one(code):
+        if fiber is not None and code is not None and self._may_be_one(code):
             try:
-                result = question(LoneConnection(self._shared, self._dialect, self._seals).as_connection)
+                result = question(lone_connection(self._shared, fiber, self._dialect, self._seals))
                 self._passed.pop(code, None)
                 return result
             except MoreThanOne:
                 self._pass_over(code)
                 code = None
-        with (self._for_fibers if in_fiber else self._pool).lend() as conn:
-            if not in_fiber and code is not None and self._may_be_one(code):
+        with (self._pool if fiber is None else self._for_fibers).lend() as conn:
+            if fiber is None and code is not None and self._may_be_one(code):
                 try:
                     result = self._ask_one(conn, question)
                     self._passed.pop(code, None)

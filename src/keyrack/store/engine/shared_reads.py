@@ -15,7 +15,6 @@ from typing import Any, NoReturn, cast
 import psycopg
 from sqlalchemy import Connection, Dialect
 
-from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import DatabaseUnavailable
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pipeline import MoreThanOne, PipelinedConnection
@@ -54,18 +53,12 @@ class LoneConnection:
 
     invalidated = False
 
-    def __init__(self, reads: SharedReads, dialect: Dialect, kept_by: Seals) -> None:
+    def __init__(self, reads: SharedReads, fiber: Fiber, dialect: Dialect) -> None:
+        """fiber: the one that asks."""
         self.dialect = dialect
         self.info: dict[Any, Any] = {}
-        self._reads = reads
+        self._reads, self._fiber = reads, fiber
         self._spent = False
-        seals.lend(self.as_connection, kept_by)
-        access_tree.begin(self.as_connection, reads=True)
-
-    @property
-    def as_connection(self) -> Connection:
-        """The same, for who asks for SQLAlchemy's."""
-        return cast(Connection, self)
 
     @property
     def connection(self) -> LoneConnection:
@@ -86,10 +79,18 @@ class LoneConnection:
         if self._spent:
             raise MoreThanOne
         self._spent = True
-        return SharedRows(self._reads.ask(sql, values))
+        return SharedRows(self._reads.ask(self._fiber, sql, values))
 
     def __getattr__(self, name: str) -> NoReturn:
         raise MoreThanOne
+
+
+def lone_connection(reads: SharedReads, fiber: Fiber, dialect: Dialect, kept_by: Seals) -> Connection:
+    """A LoneConnection of the fiber that is running, for who asks for SQLAlchemy's; kept_by: what seals its rows."""
+    connection = cast(Connection, LoneConnection(reads, fiber, dialect))
+    seals.lend(connection, kept_by)
+    access_tree.begin(connection, reads=True)
+    return connection
 
 
 class _Asked:
@@ -112,13 +113,10 @@ class SharedReads:
         self._pool = pool
         self._gathered: dict[asyncio.AbstractEventLoop, dict[Any, _Asked]] = {}
 
-    def ask(self, sql: str, values: Mapping[str, Any]) -> Rows:
-        """The rows of a statement, for a fiber. Raises DatabaseUnavailable, and MoreThanOne where something failed for
-        several: each asks by itself then, and hears of his own failure.
+    def ask(self, fiber: Fiber, sql: str, values: Mapping[str, Any]) -> Rows:
+        """The rows of a statement, for the fiber that is running. Raises DatabaseUnavailable, and MoreThanOne where
+        something failed for several: each asks by itself then, and hears of his own failure.
         """
-        fiber = fibers.current()
-        if fiber is None:
-            raise MoreThanOne
         name = _name(sql, values)
         gathered = self._gathered.get(fiber.loop)
         if gathered is None:
