@@ -360,7 +360,7 @@ def test_all_or_nothing(instance: Instance) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[workspace]", "[workspaces]", "unknown name 'workspaces'"),
+        ("[workspace]", "[workspaces]", "Unknown name 'workspaces'"),
         ('role = "member"', 'role = "king"', "'king' is no role"),
         ('password_env = "ALICE"', 'password_env = "NOBODY"', "NOBODY is not set"),
         ('address = "192.0.2.10"', 'adress = "192.0.2.10"', "unknown name 'adress'"),
@@ -573,3 +573,9 @@ def test_a_policy_of_keys_that_is_none_is_refused(instance: Instance, values: tu
     with pytest.raises(Refusal, match=words):
         workspace_file.apply(instance, with_policy(*values), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
+
+
+def test_a_file_without_a_workspace_is_told_what_to_write(instance: Instance) -> None:
+    words = r'^Nothing was applied\. The file lacks \[workspace\]; write it with the name of yours: name = "acme"\.$'
+    with pytest.raises(Refusal, match=words):
+        workspace_file.apply(instance, "", {})

@@ -6,11 +6,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import connect, sqlite_file
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
@@ -50,11 +51,35 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
         yield made
 
 
-def test_a_lock_that_is_held_for_ever(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_comes_while_others_wait_does_not_wait_longer_than_they(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (connect, sqlite_file):
+        monkeypatch.setattr(module, "BUSY_SECONDS", 2 * PATIENCE)
+    file = tmp_path / "keyrack.db"
+
+    def change() -> None:
+        with pytest.raises(DatabaseUnavailable, match="Another program holds a lock"):
+            database.write(lambda connection: None)
+
+    with closing(Database.open(f"sqlite:///{file}")) as database, ThreadPoolExecutor(2) as pool:
+        database.write(lambda connection: None)
+        with held(file, "BEGIN IMMEDIATE;"):
+            began = time.monotonic()
+            first = pool.submit(change)
+            time.sleep(PATIENCE / 2)
+            second = pool.submit(change)
+            for one in (first, second):
+                one.result(BOUND)
+            assert time.monotonic() - began < 3.5 * PATIENCE, "the second one waited for as long again"
+
+
+@pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_lock_that_is_held_for_ever(service: Service, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     agent = Agent(service, 1)
     file = service.instance.settings.data / "keyrack.db"
     assert add(service, label="before", publicKey=fresh_line()).status_code == 200
-    with held(file, "BEGIN IMMEDIATE;"), ThreadPoolExecutor(CALLERS + 1) as pool:
+    with held(file, f"BEGIN {kind};"), ThreadPoolExecutor(CALLERS + 1) as pool:
         lines = [fresh_line() for _ in range(CALLERS)]
         began = time.monotonic()
         asked = [pool.submit(add, service, label=f"meanwhile-{n}", publicKey=line) for n, line in enumerate(lines)]

@@ -247,7 +247,7 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
             raise wrong("", schema.unknown("", name))
     workspace = values.get("workspace")
     if not isinstance(workspace, dict):
-        raise wrong("", "the file lacks [workspace]")
+        raise wrong("", 'the file lacks [workspace]; write it with the name of yours: name = "acme"')
     _shaped(workspace, "workspace", "[workspace]")
     with placed("[workspace]"):
         name = validation.text(workspace.get("name"), field="name")
@@ -285,8 +285,8 @@ def _key_policy(entry: object) -> WantedKeyPolicy | None:
 
 def wrong(place: str, message: str) -> Refusal:
     """The refusal of a file as a whole; place: where in it, "" for all of it."""
-    where = f"{place}: " if place else ""
-    return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {where}{message.rstrip('.')}.")
+    words = f"{place}: {message}" if place else message[:1].upper() + message[1:]
+    return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {words.rstrip('.')}.")
 
 
 class Faults:
