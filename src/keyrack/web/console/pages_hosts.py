@@ -85,8 +85,8 @@ class HostRow:
 def mark_of(held: HostStatus) -> str:
     """Which mark a host's state has: in force, on its way, or needs somebody."""
     if held.state in TROUBLE or held.problems:
-        return "needs"
-    return "force" if held.state in QUIET else "way"
+        return "attention"
+    return "active" if held.state in QUIET else "pending"
 
 
 def hosts(visit: Visit) -> Response:

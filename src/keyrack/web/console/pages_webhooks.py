@@ -15,7 +15,7 @@ from keyrack.web.console.visits import Asked, Visit, change, page
 HERE = "/settings/webhooks"
 PER_PAGE = 50
 LEVELS = (("alarm", "alarms alone"), ("warning", "warnings and alarms"), ("info", "everything"))
-MARKS = {DELIVERED: "force", FAILED: "needs"}
+MARKS = {DELIVERED: "active", FAILED: "attention"}
 
 
 def listed(visit: Visit) -> Response:
