@@ -91,6 +91,10 @@ def test_the_first_branch_is_what_a_clone_checks_out(site: Site, alice: Person) 
     assert ended.code == 0, ended.said
     assert alice.git("rev-parse", "--short=7", "HEAD", where=again).out.decode().strip() == first
     assert any("master is the default branch of acme/site" in entry[3] for entry in site.events())
+    deleted = alice.git("push", "origin", ":master", where=folder)
+    assert deleted.code != 0
+    assert "refusing to delete the current branch" in deleted.said
+    assert "receive.deny" not in deleted.said, "a setting that is not hers"
     # Whatever comes later does not change it.
     assert alice.git("push", "-q", "origin", "HEAD:main", where=folder).code == 0
     _, later = clone(alice, "acme/site")

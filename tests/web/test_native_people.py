@@ -147,6 +147,8 @@ def test_the_log_by_dates_and_piece_by_piece(team: Service) -> None:
     for query in ("from=yesterday", "to=2026-13-01", "from=2026-11-22T16:00:00", "before=x", "form=2026-11-22"):
         assert call(team, "GET", f"/events?{query}", status=422)["error"]["code"] in ("invalid", "parameter-unknown")
     assert call(team, "GET", "/events?key=abc", status=422)["error"]["field"] == "key"
+    backwards = call(team, "GET", f"/events?from={today}&to={today - timedelta(days=2)}", status=422)["error"]
+    assert (backwards["field"], "ends before it begins" in backwards["message"]) == ("to", True)
 
 
 @pytest.mark.parametrize("path", ["/servers", "/grants", "/tokens", "/keys/revoked", "/servers/1"])

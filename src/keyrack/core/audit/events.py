@@ -36,7 +36,7 @@ def find(
 
     cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
     (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
-    MISSING for the server, INVALID for the kind and the key.
+    MISSING for the server, INVALID for the kind, the key and a span that ends before it begins.
     """
     server_id = asked.server_id
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
@@ -44,7 +44,8 @@ def find(
         window = Window(limit, offset, cursors.place(cursor, int))
         if asked.kind not in ("", REFUSED, ALARM, *KINDS):
             raise invalid("kind", f"kind takes one of {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
-
+        if asked.since is not None and asked.until is not None and asked.since > asked.until:
+            raise invalid("to", "This span ends before it begins, so that it holds no event; ask for a later end.")
         if asked.key:
             # A piece of one would find events by whatever else stands in their words.
             validation.fingerprint(asked.key, field="key")

@@ -91,6 +91,8 @@ def _of_push(most_input: int) -> dict[str, str]:
         # A push stays the one file that it came as: what it unpacks to never lies on the disk.
         "receive.unpackLimit": "1",
         "receive.shallowUpdate": "false",
+        # Unset it refuses too, and tells whoever pushes to change the setting, which is not theirs.
+        "receive.denyDeleteCurrent": "refuse",
         "receive.keepAlive": "5",
         # The authorizer does it, one repository after the other.
         "receive.autogc": "false",
