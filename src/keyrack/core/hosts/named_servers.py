@@ -75,7 +75,7 @@ def _server_or_none(work: Work, reference: str) -> Server | None:
 def _create(
     inner: Instance, actor: Actor, name: str, address: object, provider: object, tags: Sequence[str] | None
 ) -> Server:
-    if name.isascii() and name.isdigit():
+    if servers.reads_as_id(name):
         raise invalid("name", "There is no server with this id, and a name is no number; give it a name.")
     if address is KEEP:
         raise invalid("address", "There is no such server yet; a new one needs its address.")

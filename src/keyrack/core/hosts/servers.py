@@ -103,9 +103,14 @@ def server_name(value: object) -> str:
     Raises Refusal INVALID.
     """
     title = validation.text(value, field="name")
-    if title.isascii() and title.isdigit():
+    if reads_as_id(title):
         raise invalid("name", "A name of digits alone is read as a server's id; give it a letter, as in web-13.")
     return title
+
+
+def reads_as_id(name: str) -> bool:
+    """Whether people take a server's name for an id, also one that no server has, such as 0013."""
+    return name.isascii() and name.isdigit()
 
 
 def _is_taken(connection: Connection, server_id: int) -> bool:
