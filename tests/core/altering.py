@@ -22,7 +22,7 @@ class Inside:
         access_tree.begin(self._connection, reads=True)
         return question(self._connection)
 
-    def write(self, command: Callable[[Connection], Any], *, turn: int | None = None) -> Any:
+    def write(self, command: Callable[[Connection], Any], *, workspace_lock: int | None = None) -> Any:
         sealed.begin_counting(self._connection)
         with self._connection.begin_nested():
             result = command(self._connection)

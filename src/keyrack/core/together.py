@@ -30,14 +30,14 @@ class _Joined:
         self,
         command: Callable[[Connection], T],
         *,
-        turn: int | None = None,
+        workspace_lock: int | None = None,
         foresight: Foresight | None = None,
         gathers: bool = False,
     ) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
         with sealed.counting(self._connection), savepoint(self._connection):
-            if turn is not None:
-                lock_workspace(self._connection, turn)
+            if workspace_lock is not None:
+                lock_workspace(self._connection, workspace_lock)
             return command(self._connection)
 
 
