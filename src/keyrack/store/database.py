@@ -33,7 +33,7 @@ from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.sealed import AlteredRow, Seals, attach
+from keyrack.store.sealing.seals import AlteredRow, Seals, attach
 
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader

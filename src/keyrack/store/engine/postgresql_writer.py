@@ -25,8 +25,8 @@ from keyrack.store.engine.group_commit import Foresight, GroupCommit, QueuedComm
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
-from keyrack.store.sealing import sealed
-from keyrack.store.sealing.sealed import Seals, attach
+from keyrack.store.sealing import sums
+from keyrack.store.sealing.seals import Seals, attach
 
 T = TypeVar("T")
 Command = Callable[[Connection], T]
@@ -178,9 +178,9 @@ def _run_once(pool: Pool, command: Command[T], workspace_lock: int | None) -> tu
         fiber = fibers.current()
         keep_short(conn, fiber is not None and not fiber.wrote)
         changes.begin_announcing(conn)
-        sealed.begin_counting(conn)
+        sums.begin_counting(conn)
         result = command(conn)
-        sealed.settle(conn)
+        sums.settle(conn)
         announced = changes.end_announcing(conn)
         recorded = changes.record_on_postgresql(conn, announced) if announced else dict
         if conn.get_transaction() is not transaction:

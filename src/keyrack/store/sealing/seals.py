@@ -93,7 +93,7 @@ OF_SERVER = frozenset(
     )
 )
 _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
-TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
+SEALED_TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_NODES = 8_192
 MOST_FOUND = 1000
@@ -306,7 +306,7 @@ _SEALED: Mapping[str, tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] 
         for column in sorted(table.c, key=_sealed_name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
-    for table in TABLES
+    for table in SEALED_TABLES
 }
 
 
