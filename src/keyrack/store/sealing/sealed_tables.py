@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String,
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import access_tree, receipts, sealed, sums, tree_nodes
-from keyrack.store.sealing.seals import SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
+from keyrack.store.sealing.seals import NO_VALUES_OF_OURS, SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
@@ -56,7 +56,7 @@ def seal_all(
             try:
                 if holds_as_before(table, row):
                     done.append({**row, SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
+            except NO_VALUES_OF_OURS:
                 continue
             if len(done) == AT_ONCE:
                 sealed.set_seals(connection, table, done, there=False)
