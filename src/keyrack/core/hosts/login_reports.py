@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import break_glass, logins
-from keyrack.core.hosts.break_glass import GlassUse, KeyUse
+from keyrack.core.hosts.break_glass import BreakGlassUse, KeyUse
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
@@ -87,7 +87,7 @@ class LoginBatch:
     over: Sequence[str]
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
-    broken: Sequence[GlassUse] = ()
+    broken: Sequence[BreakGlassUse] = ()
     batch: logins.Batch | None = None
 
     @property
@@ -105,7 +105,7 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBa
     if reported.sessions is None and not told_uses:
         return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
 
-    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[GlassUse]]:
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[BreakGlassUse]]:
         known = frozenset[str]()
         if reported.sessions is not None:
             known = host_reports.session_names(connection, server.id)
@@ -166,7 +166,7 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
 
 
 def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
-    """What a host says was opened by a key to break glass with."""
+    """What a host says was opened by a break-glass key."""
     listed = body.get(field)
     entries = listed if isinstance(listed, list) else ()
     return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
