@@ -25,6 +25,10 @@ CHANNEL = "keyrack_changes"
 _RING = f"NOTIFY {CHANNEL}".encode()
 RING_PAUSE_SECONDS = 0.005
 """Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring."""
+OWN_RINGS_SECONDS = 0.05
+"""Once a ring of this process itself was heard, as another is likely to follow soon, nothing is heard for so long: to be
+woken takes its other threads more time than what one is woken for.
+"""
 LOOK_SECONDS = 5.0
 """How often to look without having been rung for: a ring is lost when its sender dies after the commit."""
 RECONNECT_SECONDS = 2.0
@@ -245,11 +249,15 @@ class ChangeListener:
             selector.register(raw.pgconn.socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
+                is_own = False
                 while (notice := raw.pgconn.notifies()) is not None:
                     self._note(notice.be_pid)
+                    is_own = True
                 left = until - time.monotonic()
                 if self._rung or self._closing.is_set() or left <= 0:
                     return
+                if is_own:
+                    self._closing.wait(OWN_RINGS_SECONDS)
                 selector.select(left)
                 raw.pgconn.consume_input()
 
