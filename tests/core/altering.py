@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import access_tree, sums
 
 
 class Inside:
@@ -22,11 +22,11 @@ class Inside:
         access_tree.begin(self._connection, reads=True)
         return question(self._connection)
 
-    def write(self, command: Callable[[Connection], Any], *, turn: int | None = None) -> Any:
-        sealed.begin_counting(self._connection)
+    def write(self, command: Callable[[Connection], Any], *, workspace_lock: int | None = None) -> Any:
+        sums.begin_counting(self._connection)
         with self._connection.begin_nested():
             result = command(self._connection)
-            sealed.settle(self._connection)
+            sums.settle(self._connection)
         return result
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, and_, delete, insert, update
 
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import seals
+from keyrack.store.sealing.seals import SEALED_TABLES
 
 Rows = dict[str, list[dict[str, Any]]]
 MARK = "á"
@@ -26,8 +27,8 @@ def _some(now: Rows, chance: random.Random, fits: Callable[[str, Any], bool], le
     """A table and a sealed column of which at least so many rows have a value that fits."""
     having = [
         (table, name)
-        for table in sealed.TABLES
-        for name in sealed.column_names(table)
+        for table in SEALED_TABLES
+        for name in seals.column_names(table)
         if sum(fits(name, row[name]) for row in now[table.name]) >= least
     ]
     return chance.choice(having)
@@ -74,9 +75,9 @@ def one_column(connection: Connection, now: Rows, chance: random.Random) -> str:
     return f"{table.name}.{name}"
 
 
-def seals(connection: Connection, now: Rows, chance: random.Random) -> str:
+def other_seal(connection: Connection, now: Rows, chance: random.Random) -> str:
     """A row takes the seal of another one, of its table or of another, or a part of its own."""
-    table = chance.choice([table for table in sealed.TABLES if now[table.name]])
+    table = chance.choice([table for table in SEALED_TABLES if now[table.name]])
     row = chance.choice(now[table.name])
     others = [other["seal"] for rows in now.values() for other in rows if other.get("seal") not in (None, row["seal"])]
     given = chance.choice((chance.choice(others), row["seal"][:-1], row["seal"][:16], bytes(32), b""))
@@ -86,7 +87,7 @@ def seals(connection: Connection, now: Rows, chance: random.Random) -> str:
 
 def all_but_newest(connection: Connection, now: Rows, chance: random.Random) -> str:
     """A table is emptied, and all of it put back but the newest row: nothing that is there is wrong."""
-    table = chance.choice([table for table in sealed.TABLES if now[table.name]])
+    table = chance.choice([table for table in SEALED_TABLES if now[table.name]])
     rows = sorted(now[table.name], key=lambda row: [row[column.name] for column in table.primary_key])
     if table.name in ("servers", "users", "groups", "repositories", "deleted_servers"):
         # What hangs on the others would go with them.
@@ -100,7 +101,7 @@ def all_but_newest(connection: Connection, now: Rows, chance: random.Random) -> 
 
 def shift(connection: Connection, now: Rows, chance: random.Random) -> str:
     """All rows of a table have the id of the one before, as after a restore without the first one."""
-    having = [table for table in sealed.TABLES if "id" in table.c and table.c.id.type.python_type is int]
+    having = [table for table in SEALED_TABLES if "id" in table.c and table.c.id.type.python_type is int]
     table = chance.choice([table for table in having if now[table.name]])
     for row in sorted(now[table.name], key=lambda row: int(row["id"])):
         connection.execute(update(table).where(table.c.id == row["id"]).values(id=row["id"] + 1_000_000))
@@ -115,7 +116,7 @@ def owners(connection: Connection, now: Rows, chance: random.Random) -> str:
     names = ("workspace_id", "user_id", "server_id", "group_id", "repository_id")
     having = [
         (table, name)
-        for table in sealed.TABLES
+        for table in SEALED_TABLES
         for name in names
         if name in table.c and len({row[name] for row in now[table.name]} - {None}) > 0
     ]
@@ -132,7 +133,7 @@ KINDS = {
     "other time": time,
     "unseen signs": blanks,
     "swap of one column": one_column,
-    "other seal": seals,
+    "other seal": other_seal,
     "all but the newest": all_but_newest,
     "ids shifted": shift,
     "another owner's": owners,

@@ -29,7 +29,8 @@ from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_access
 from keyrack.store.people import users
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import sealed, seals, tree_nodes
+from keyrack.store.sealing.seals import SEAL, SEALED_TABLES
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import repository_names
 from tests.core import more_alterations
@@ -44,7 +45,7 @@ PARTS = 4
 ALTERATIONS = (1000 if os.environ.get("KEYRACK_LONG") else 40) // PARTS
 OWNERS_TOKEN = "a-token-that-nobody-else-has"
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
-TABLES: tuple[Table, ...] = (*sealed.TABLES, tree)
+TABLES: tuple[Table, ...] = (*SEALED_TABLES, tree)
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -178,7 +179,7 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
     rows = now[table.name]
     if kind == "edit":
         row, other = chance.choice(rows), chance.choice(world.older[table.name] or rows)
-        columns = ("content",) if table is tree else (*sealed.column_names(table), sealed.SEAL)
+        columns = ("content",) if table is tree else (*seals.column_names(table), SEAL)
         column = chance.choice(columns)
         value = other[column] if other[column] != row[column] else changed_value(row[column])
         connection.execute(update(table).where(named(table, row)).values({column: value}))
@@ -205,7 +206,7 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
         put(connection, table, world.older[table.name])
     elif kind == "older tree":
         # All nodes but the root, and perhaps the rows of one table with them.
-        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != tree_nodes.ROOT])
         some = chance.choice([one for one in TABLES if world.older[one.name]])
         put(connection, some, world.older[some.name])
         table = tree
@@ -219,7 +220,7 @@ def move(connection: Connection, world: World, now: Rows, chance: random.Random)
     """A row becomes one of another workspace, server, user, group or repository."""
     columns = [
         (table, column, next(iter(column.foreign_keys)).column.table.name)
-        for table in sealed.TABLES
+        for table in SEALED_TABLES
         for column in table.c
         if column.foreign_keys and now[table.name]
     ]
@@ -232,7 +233,7 @@ def move(connection: Connection, world: World, now: Rows, chance: random.Random)
 
 def empty(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
     """A column says nothing any more, such as that access ends."""
-    table = chance.choice([table for table in sealed.TABLES if now[table.name]])
+    table = chance.choice([table for table in SEALED_TABLES if now[table.name]])
     row = chance.choice(now[table.name])
     column = chance.choice([name for name, value in row.items() if value is not None])
     connection.execute(update(table).where(named(table, row)).values({column: None}))
@@ -241,7 +242,7 @@ def empty(connection: Connection, world: World, now: Rows, chance: random.Random
 
 def swap_ids(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
     """Two rows take each other's id, and keep all else."""
-    having = [table for table in sealed.TABLES if "id" in table.c and len(now[table.name]) > 1]
+    having = [table for table in SEALED_TABLES if "id" in table.c and len(now[table.name]) > 1]
     table = chance.choice(having)
     one, other = (row["id"] for row in chance.sample(now[table.name], 2))
     aside = 10**6 if isinstance(one, int) else "aside"
@@ -252,7 +253,7 @@ def swap_ids(connection: Connection, world: World, now: Rows, chance: random.Ran
 
 def double(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
     """A row of today or of before stands there once more, seal and all, under an id that nobody has."""
-    having = [table for table in sealed.TABLES if "id" in table.c and [*now[table.name], *world.older[table.name]]]
+    having = [table for table in SEALED_TABLES if "id" in table.c and [*now[table.name], *world.older[table.name]]]
     table = chance.choice(having)
     row = dict(chance.choice([*now[table.name], *world.older[table.name]]))
     row["id"] = chance.randrange(1000, 10**6) if isinstance(row["id"], int) else row["id"] + "x"
@@ -262,9 +263,9 @@ def double(connection: Connection, world: World, now: Rows, chance: random.Rando
 
 def older_tables(connection: Connection, world: World, now: Rows, chance: random.Random) -> str:
     """Several tables at once are as they were; servers are not, which all together are an older revision."""
-    changed = [one for one in sealed.TABLES if world.older[one.name] != now[one.name] and one.name != "servers"]
+    changed = [one for one in SEALED_TABLES if world.older[one.name] != now[one.name] and one.name != "servers"]
     some = chance.sample(changed, chance.randint(2, len(changed)))
-    for table in sorted(some, key=sealed.TABLES.index):
+    for table in sorted(some, key=SEALED_TABLES.index):
         put(connection, table, world.older[table.name])
     return ", ".join(table.name for table in some)
 
@@ -308,7 +309,7 @@ def stable(rows: Rows) -> Any:
         name: sorted(
             repr([row[column] for column in ("id", "content")])
             if name == tree.name
-            else repr([row[column] for column in (*sealed.column_names(by_name[name]), sealed.SEAL)])
+            else repr([row[column] for column in (*seals.column_names(by_name[name]), SEAL)])
             for row in found
             if name != tree.name or row["content"]  # an empty node says as much as none
         )
@@ -395,11 +396,11 @@ def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(wor
     instance = world.team.instance
 
     def put_back(connection: Connection) -> None:
-        for table in sealed.TABLES:
+        for table in SEALED_TABLES:
             # A server's own row with all of its rows is an older revision, which its host does not take.
             if table.name != "servers":
                 put(connection, table, world.older[table.name])
-        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != tree_nodes.ROOT])
 
     instance.database.write(put_back)
     assert world.gained(instance) == []
@@ -497,9 +498,9 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, 
     now = instance.database.read(rows_of)
     every = [
         (table, row, column, value)
-        for table in sealed.TABLES
+        for table in SEALED_TABLES
         for row in now[table.name][-1:]
-        for column in (*sealed.column_names(table), sealed.SEAL)
+        for column in (*seals.column_names(table), SEAL)
         for value in STRANGE
         if value != row[column]
     ][part::PARTS]

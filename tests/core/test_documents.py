@@ -19,7 +19,7 @@ from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.keys import credentials as credential_rows
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing.seals import OF_SERVER
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 
@@ -194,9 +194,7 @@ def test_nothing_is_kept_in_memory_of_keys_that_are_deleted(team: Team) -> None:
     assert kept() == before
     there = team.instance.database.read(
         lambda connection: {
-            seal
-            for name in sealed.OF_SERVER
-            for seal in connection.scalars(select(tables.metadata.tables[name].c.seal))
+            seal for name in OF_SERVER for seal in connection.scalars(select(tables.metadata.tables[name].c.seal))
         }
     )
     assert seals.summands.keys() <= there

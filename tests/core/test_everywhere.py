@@ -19,7 +19,7 @@ from keyrack.model import EventFilter
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store.engine import prepared
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sums
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -254,7 +254,7 @@ def test_an_altered_server_stays_broken_whatever_is_put_on_it(team: Team) -> Non
     with pytest.raises(Refusal) as refused:
         documents.signed(team.instance, team.server.id)
     assert refused.value.code == "seal-broken"
-    assert team.instance.database.read(lambda c: sealed.fits(c, team.server.id + 1))
+    assert team.instance.database.read(lambda c: sums.fits(c, team.server.id + 1))
 
 
 @pytest.mark.parametrize("begun", [True, False])

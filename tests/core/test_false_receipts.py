@@ -20,6 +20,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_endpoints
 from keyrack.store.sealing import access_tree, sealed
 from keyrack.store.sealing.canonical_json import encode_typed
+from keyrack.store.sealing.seals import seals_of
 from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
@@ -382,7 +383,7 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
         row = dict(connection.execute(select(offboarding_git)).mappings().one())
         then = [offboarding_git.name, "confirmed_at", columns.as_microseconds(at), "endpoint_id", endpoint]
         text_then = encode_typed([*then, "name", "git-1", "offboarding_id", number, "stopped", 1])
-        assert row["seal"] == sealed.seals_of(connection).mac(text_then.encode())
+        assert row["seal"] == seals_of(connection).mac(text_then.encode())
         kept = dict(connection.execute(select(offboardings.c.kept)).scalar_one())
         rows = [{name: row[name] for name in row if name != "acknowledged_at"} for row in kept["credentials"]]
         kept["credentials"] = [{**row, "delivered_at": columns.as_microseconds(at)} for row in rows]

@@ -201,7 +201,7 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
         def command(_connection: Connection) -> None:
             clock[0] += 2 * group_commit.MOST_SECONDS
 
-        at_work.instance.database.write(command, turn=at_work.owner.workspace_id)
+        at_work.instance.database.write(command, workspace_lock=at_work.owner.workspace_id)
 
     found = at_once(at_work, adding(at_work, "a"), takes_long, adding(at_work, "b"), adding(at_work, "c"), takes_long)
     assert not [one for one in found if isinstance(one, BaseException)]

@@ -30,7 +30,8 @@ from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.engine import migrate
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.seals import OF_SERVER, SEALED_TABLES, VOLATILE
 from tests.core.conftest import Team, actor, make_team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
@@ -483,7 +484,7 @@ def writes(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args:
             first = node.args[0]
             called = first.id if isinstance(first, ast.Name) else first.attr if isinstance(first, ast.Attribute) else ""
-            if called in sealed.VOLATILE:
+            if called in VOLATILE:
                 found.append(called)
     return found
 
@@ -506,11 +507,11 @@ def test_every_table_is_sealed_or_decides_nothing() -> None:
         "spent_proofs",
         "freezes", "reported_logins", "older_marks", "webhooks", "webhook_deliveries", "daily_tallies",
     }  # fmt: skip
-    assert set(tables.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"
-    assert set(sealed.VOLATILE) <= set(WORDS), "an alarm must have a word for it"
-    assert set(sealed.TABLES) == set(damaged_rows.KINDS.values()), "it can be named where it is damaged"
-    for table in sealed.TABLES:
+    assert set(tables.metadata.tables) - set(VOLATILE) <= undecided, "say whether the new table decides"
+    assert set(VOLATILE) <= set(WORDS), "an alarm must have a word for it"
+    assert set(SEALED_TABLES) == set(damaged_rows.KINDS.values()), "it can be named where it is damaged"
+    for table in SEALED_TABLES:
         assert "seal" in table.c
-        assert sealed.VOLATILE[table.name] <= set(table.c.keys())
-        counted = table.name in sealed.OF_SERVER or table.name in access_tree.TREES
+        assert VOLATILE[table.name] <= set(table.c.keys())
+        counted = table.name in OF_SERVER or table.name in access_tree.TREES
         assert counted, f"say in access_tree.TREES, under a number of its own, where rows of {table.name} are counted"

@@ -20,7 +20,8 @@ from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.store.sealing import sealed, sums
+from keyrack.store.sealing import seals, sums
+from keyrack.store.sealing.seals import OF_SERVER, seals_of
 from tests.core.conftest import Team
 from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
@@ -38,7 +39,7 @@ def every_sum_fits(instance: Instance) -> Iterator[None]:
 
 def unfit(connection: Connection) -> list[int]:
     ids = connection.execute(select(tables.servers.c.id)).scalars().all()
-    return [number for number in ids if not sealed.fits(connection, number)]
+    return [number for number in ids if not sums.fits(connection, number)]
 
 
 def alter(team: Team, statement: Any) -> None:
@@ -232,7 +233,7 @@ def test_none_of_many_alterations_of_a_server_opens_anything(team: Team) -> None
 def only_volatile(now: Any, team: Team, of_server: tuple[Table, ...]) -> bool:
     """Whether all that differs decides nothing."""
     for table in of_server:
-        names = [*sealed.column_names(table), "seal"]
+        names = [*seals.column_names(table), "seal"]
         before = sorted(repr([row[name] for name in names]) for row in now[table.name])
         after = sorted(repr([row[name] for name in names]) for row in rows(team, table))
         if before != after:
@@ -256,22 +257,22 @@ def test_nobody_learns_from_the_database_what_a_row_adds_to_the_sum(team: Team) 
     servers.retag(team.instance, team.owner, team.server.id, (tag["tag"],))
     states.append(server_row(team)["rows_sum"])
     assert len(set(states)) == len(states)
-    seals = {int.from_bytes(row["seal"], "big") for name in ("credentials", "server_tags", "revocations")
+    known = {int.from_bytes(row["seal"], "big") for name in ("credentials", "server_tags", "revocations")
              for row in rows(team, tables.metadata.tables[name])}  # fmt: skip
-    sums = [int.from_bytes(state[-32:], "big") for state in states]
-    assert not {(a - b) % 2**256 for a in sums for b in sums} & seals
+    shown = [int.from_bytes(state[-32:], "big") for state in states]
+    assert not {(a - b) % 2**256 for a in shown for b in shown} & known
 
 
 def as_before_sums_were_hidden(connection: Connection, server_id: int, *, missing: int = 0) -> None:
     """The sum as older versions kept it."""
     total = missing
-    for name in sealed.OF_SERVER:
+    for name in OF_SERVER:
         table = tables.metadata.tables[name]
         found = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
         total += sum(int.from_bytes(seal, "big") for seal in found)
     row = dict(connection.execute(select(tables.servers).where(tables.servers.c.id == server_id)).mappings().one())
     row["rows_sum"] = (total % 2**256).to_bytes(32, "big")
-    values = {"rows_sum": row["rows_sum"], "seal": sealed.seals_of(connection).of(tables.servers, row)}
+    values = {"rows_sum": row["rows_sum"], "seal": seals_of(connection).of(tables.servers, row)}
     connection.execute(update(tables.servers).where(tables.servers.c.id == server_id).values(values))
 
 

@@ -26,7 +26,7 @@ def test_a_use_that_was_noted_in_the_future_is_noted_anew(team: Team) -> None:
 
 
 def test_who_calls_for_the_first_time_waits_for_nobody_who_changes_something(team: Team) -> None:
-    """As many as may change something at once wait for a workspace's turn; the use is noted at the next call."""
+    """As many as may change something at once wait for a workspace's lock; the use is noted at the next call."""
     if team.instance.database.dialect == "sqlite":
         return  # there are no turns, as commands run one after another
     secret, number = tokens.create(team.instance, team.owner, team.member_user, name="laptop", scopes=("*",))
@@ -54,7 +54,7 @@ def last_use(team: Team, number: int) -> datetime | None:
 
 @contextmanager
 def all_change_something(team: Team) -> Iterator[None]:
-    """Meanwhile one holds the turn of the workspace, and others wait for it with all connections that there are."""
+    """Meanwhile one holds the lock of the workspace, and others wait for it with all connections that there are."""
     database, holds, let_go = team.instance.database, threading.Event(), threading.Event()
 
     def hold(_: Connection) -> None:
@@ -62,7 +62,7 @@ def all_change_something(team: Team) -> Iterator[None]:
         let_go.wait(60)
 
     def change() -> None:
-        database.write(hold, turn=team.owner.workspace_id)
+        database.write(hold, workspace_lock=team.owner.workspace_id)
 
     threads = [threading.Thread(target=change) for _ in range(ON_POSTGRESQL.writers[0])]
     for thread in threads:

@@ -194,7 +194,7 @@ def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database:
         return command
 
     with ThreadPoolExecutor(20) as pool:
-        tried = [pool.submit(database.write, only_if_alone(f"n{number}"), turn=1) for number in range(20)]
+        tried = [pool.submit(database.write, only_if_alone(f"n{number}"), workspace_lock=1) for number in range(20)]
         assert sum(done.result(60) for done in tried) == 1
 
 

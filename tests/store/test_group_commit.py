@@ -56,7 +56,7 @@ def database(postgresql_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def turns() -> Iterator[list[str]]:
-    """What took the turn, once for each transaction."""
+    """What took the lock, once for each transaction."""
     seen: list[str] = []
 
     def note(statement: str, _values: Any) -> None:
@@ -69,12 +69,12 @@ def turns() -> Iterator[list[str]]:
 
 
 def made(database: Database, *commands: Command) -> list[Any]:
-    """What comes of commands that fibers of one event loop want made in the same turn."""
+    """What comes of commands that fibers of one event loop want made under the same workspace lock."""
 
     async def asked() -> list[Any]:
         loop = asyncio.get_running_loop()
         begun = [
-            fibers.begin(lambda one=one: database.write(one, turn=1), loop)[1]  # type: ignore[misc]
+            fibers.begin(lambda one=one: database.write(one, workspace_lock=1), loop)[1]  # type: ignore[misc]
             for one in commands
         ]
         return await asyncio.gather(*begun, return_exceptions=True)

@@ -371,7 +371,7 @@ def test_whoever_waited_for_a_turn_sees_what_the_one_before_did(postgresql_url: 
 
     def first(conn: Connection) -> None:
         began.set()
-        wait_until(lambda: waiting(conn), "the other one to wait for the turn")
+        wait_until(lambda: waiting(conn), "the other one to wait for the lock")
         put(conn, "first")
 
     def waiting(conn: Connection) -> bool:
@@ -379,9 +379,9 @@ def test_whoever_waited_for_a_turn_sees_what_the_one_before_did(postgresql_url: 
         return bool(conn.execute(text(asked)).scalar_one())
 
     with Database.open(postgresql_url) as database, ThreadPoolExecutor(1) as pool:
-        one = pool.submit(database.write, first, turn=7)
+        one = pool.submit(database.write, first, workspace_lock=7)
         began.wait(60)
-        database.write(lambda conn: saw.update(names(conn)), turn=7)
+        database.write(lambda conn: saw.update(names(conn)), workspace_lock=7)
         one.result(60)
     assert "first" in saw
 

@@ -60,13 +60,13 @@ def test_a_turn_ends_where_its_network_did(proxied: tuple[FaultProxy, str]) -> N
         return connection.execute(text("SELECT 3")).scalar_one()
 
     with short_bounds(), closing(Database.open(url)) as database, ThreadPoolExecutor(1) as pool:
-        assert database.write(three, turn=WORKSPACE) == 3
-        under_way = pool.submit(database.write, cut, turn=WORKSPACE)
+        assert database.write(three, workspace_lock=WORKSPACE) == 3
+        under_way = pool.submit(database.write, cut, workspace_lock=WORKSPACE)
         with pytest.raises(DatabaseUnavailable):
             under_way.result(20)
         proxy.behave()
         after = pool.submit(
-            database.write, lambda connection: connection.execute(text("SELECT 4")).scalar_one(), turn=1
+            database.write, lambda connection: connection.execute(text("SELECT 4")).scalar_one(), workspace_lock=1
         )
         assert after.result(20) == 4
 

@@ -15,7 +15,7 @@ from keyrack.logs import logger
 from keyrack.store.audit import events
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import workspaces
-from keyrack.store.sealing.sealed import AlteredHow, AlteredRow
+from keyrack.store.sealing.seals import AlteredHow, AlteredRow
 from keyrack.store.tables import metadata
 
 log = logger("keyrack")

@@ -86,7 +86,7 @@ class InstanceKey:
         return hmac.digest(self._seal_key, text.encode(), hashlib.sha256)
 
     def seal_row(self, text: bytes) -> bytes:
-        """A 32-byte seal over a row as store/sealing/sealed.py writes it out; apart from all other seals."""
+        """A 32-byte seal over a row as store/sealing/seals.py writes it out; apart from all other seals."""
         return self._row_mac(text)
 
     def hash_token(self, secret: str) -> bytes:

@@ -17,6 +17,7 @@ from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.people import workspaces as workspace_rows
 from keyrack.store.sealing import sealed, sealed_tables
+from keyrack.store.sealing.seals import seals_of
 from keyrack.store.tables import deploy_keys, key_owners, metadata, servers
 from keyrack.store.tables.columns import EPOCH, MICROSECOND
 
@@ -113,7 +114,7 @@ def _remove_gone(connection: Connection, newer: Newer) -> None:
         for raw in newer.rows(name):
             last = sealed_tables.typed(table, raw)
             # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
-            if sealed.seals_of(connection).holds(table, last):
+            if seals_of(connection).holds(table, last):
                 values = {column: last[column] for column in columns}
                 sealed.change(connection, table, table.c.id == last["id"], values=values)
     known = set(connection.execute(select(servers.c.id)).scalars())

@@ -20,7 +20,8 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.logs import logger
 from keyrack.store import instance_facts
 from keyrack.store.database import Database
-from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, sums
+from keyrack.store.sealing import access_tree, event_seals, sealed, sealed_tables, seals, sums
+from keyrack.store.sealing.seals import SEAL, Seals
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -58,17 +59,17 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     instance_facts.mark_as_sealed(connection, _proof(key))
 
 
-def _seals(key: InstanceKey) -> sealed.Seals:
-    seals = sealed.Seals()
-    seals.use(key.seal_row)
-    return seals
+def _seals(key: InstanceKey) -> Seals:
+    made = Seals()
+    made.use(key.seal_row)
+    return made
 
 
-def _lend(connection: Connection, key: InstanceKey) -> sealed.Seals:
+def _lend(connection: Connection, key: InstanceKey) -> Seals:
     """Have a connection, on which a database is brought up, seal and check rows with this key."""
-    seals = _seals(key)
-    sealed.lend(connection, seals)
-    return seals
+    ours = _seals(key)
+    seals.lend(connection, ours)
+    return ours
 
 
 def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: bool) -> int:
@@ -78,7 +79,7 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
     Only what the seal of the former kind holds for, and where nothing is counted yet: a database that is set back by
     others gets nothing sealed, or counted, a second time.
     """
-    seals = _lend(connection, key)
+    ours = _lend(connection, key)
     rows = 0
     for gone in list(sealed_tables.every(connection, deleted_servers)):
         number = gone["server_id"]
@@ -90,7 +91,7 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
         if counted and any(sealed_tables.is_missed(connection, table, number) for table, _ in both):
             continue
         for table, some in both:
-            made = [{**row, sealed.SEAL: seals.of(table, row)} for row in some]
+            made = [{**row, SEAL: ours.of(table, row)} for row in some]
             sealed.set_seals(connection, table, made)
             rows += len(made)
             for row in made if counted else ():

@@ -12,7 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.store.database import Database, Foresight, lock_workspace
 from keyrack.store.engine.prepared import savepoint
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sums
 
 T = TypeVar("T")
 
@@ -30,14 +30,14 @@ class _Joined:
         self,
         command: Callable[[Connection], T],
         *,
-        turn: int | None = None,
+        workspace_lock: int | None = None,
         foresight: Foresight | None = None,
         gathers: bool = False,
     ) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
-        with sealed.counting(self._connection), savepoint(self._connection):
-            if turn is not None:
-                lock_workspace(self._connection, turn)
+        with sums.counting(self._connection), savepoint(self._connection):
+            if workspace_lock is not None:
+                lock_workspace(self._connection, workspace_lock)
             return command(self._connection)
 
 

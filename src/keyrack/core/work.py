@@ -247,15 +247,17 @@ class Attempt:
             return result
 
         # Two deletes of one key at once must not each see the other's line and revoke nothing.
-        turn = self.actor.workspace_id
+        workspace_lock = self.actor.workspace_id
         for _ in range(RACES):
             try:
-                return self.instance.database.write(run, turn=turn, foresight=foresight, gathers=gathers)
+                return self.instance.database.write(
+                    run, workspace_lock=workspace_lock, foresight=foresight, gathers=gathers
+                )
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
                 self._refuse_who_is_gone()
-        return self.instance.database.write(run, turn=turn, foresight=foresight, gathers=gathers)
+        return self.instance.database.write(run, workspace_lock=workspace_lock, foresight=foresight, gathers=gathers)
 
     def _refuse_who_is_gone(self) -> None:
         """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""

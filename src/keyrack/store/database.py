@@ -33,7 +33,7 @@ from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.sealed import AlteredRow, Seals, attach
+from keyrack.store.sealing.seals import AlteredRow, Seals, attach
 
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader
@@ -229,7 +229,7 @@ class Database:
         self,
         command: Question[T],
         *,
-        turn: int | None = None,
+        workspace_lock: int | None = None,
         foresight: Foresight | None = None,
         gathers: bool = False,
     ) -> T:
@@ -241,10 +241,10 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
 
-        turn: the workspace whose turn it takes: until its end no other command goes on that took the same one. Who
-        decides from what he reads ("nothing else on this host lets the key in") takes it. On SQLite commands run one
-        after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in force
-        would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
+        workspace_lock: the workspace (its id) whose lock it takes: until its end no other command goes on that took it.
+        Who decides from what he reads ("nothing else on this host lets the key in") takes it. On SQLite commands run
+        one after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in
+        force would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
         commands out of five.)
         foresight: what it asks before all else, which may be asked ahead where several are committed together.
         gathers: what it changes in the tree may be written with what those change that are committed together with it
@@ -260,7 +260,7 @@ class Database:
         fiber, noted = fibers.current(), commits.get()
         try:
             result = self._answer(
-                lambda: self._writer.run(command, turn, foresight, gathers), again=False, changes=True
+                lambda: self._writer.run(command, workspace_lock, foresight, gathers), again=False, changes=True
             )
             if fiber is not None:
                 fiber.wrote = True
@@ -272,7 +272,7 @@ class Database:
 
     @property
     def writes_at_once(self) -> bool:
-        """Whether a command would begin now. On PostgreSQL each that waits for a workspace's turn holds a connection,
+        """Whether a command would begin now. On PostgreSQL each that waits for a workspace's lock holds a connection,
         so what can as well be written later must not wait with them for one.
         """
         return self._writer.is_free

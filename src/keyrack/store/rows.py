@@ -16,6 +16,7 @@ from keyrack.store import counts
 from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, page_size, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing.seals import VOLATILE, seals_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +30,7 @@ ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
     """Insert a row, sealed where its table is, and answer its id."""
-    if table.name in sealed.VOLATILE:
+    if table.name in VOLATILE:
         return int(sealed.insert_row(connection, table, values)["id"])
     return int(_inserting(table, tuple(values)).value(connection, values))
 
@@ -201,7 +202,7 @@ class Records(Generic[T]):
 
     def of(self, connection: Connection, plan: CompiledStatement, rows: Iterable[tuple[Any, ...]]) -> list[T]:
         """A record of each row, as the driver has them, and the plan that reads them."""
-        kept = sealed.seals_of(connection).kept_by(self, plan.sql)
+        kept = seals_of(connection).kept_by(self, plan.sql)
         counted = plan.names[-1:] == (COUNTED,)
         name_of = self._name_of(plan)
         records = []

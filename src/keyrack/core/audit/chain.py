@@ -97,7 +97,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         return signed, len(new), ""
 
     try:
-        signed, count, problem = instance.database.write(change, turn=0)  # one process at a time
+        signed, count, problem = instance.database.write(change, workspace_lock=0)  # one process at a time
     except IntegrityError:
         signed, count, problem = None, 0, "what comes next was entered there already"
     if problem:

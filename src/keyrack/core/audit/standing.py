@@ -21,7 +21,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.store import overview as rows
 from keyrack.store.engine.prepared import Row
-from keyrack.store.sealing.sealed import AlteredHow
+from keyrack.store.sealing.seals import AlteredHow
 
 KEPT = timedelta(days=7)
 """So long an alarm waits for somebody to settle it where nothing tells that it is over."""

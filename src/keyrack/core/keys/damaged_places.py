@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy import Integer
 
 from keyrack.core import cursors
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.seals import SEALED_TABLES
 
 _LONGEST = 500
 _MOST = 2**63
 _MISSING = "missing"
-_TABLES = {table.name: table for table in sealed.TABLES}
+_TABLES = {table.name: table for table in SEALED_TABLES}
 
 
 @dataclass(frozen=True, slots=True)

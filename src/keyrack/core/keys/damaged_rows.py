@@ -24,7 +24,8 @@ from keyrack.store import tables
 from keyrack.store.keys import credentials, grants, user_keys
 from keyrack.store.people import workspaces
 from keyrack.store.per_server import batch
-from keyrack.store.sealing import access_tree, sealed, sealed_tables
+from keyrack.store.sealing import access_tree, sealed, sealed_tables, sums
+from keyrack.store.sealing.seals import SEALED_TABLES
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
 KINDS: Mapping[str, Table] = {
@@ -179,7 +180,7 @@ def is_damaged(connection: Connection, workspace_id: int, name: str) -> bool:
     """Whether a row is there and not as Keyrack wrote it; name: as an alarm names it, such as grants:5."""
     table_name, _, rest = name.partition(":")
     table = tables.metadata.tables.get(table_name)
-    if table is None or table not in sealed.TABLES:
+    if table is None or table not in SEALED_TABLES:
         return True
     columns = list(table.primary_key)
     parts = rest.split(",", len(columns) - 1)
@@ -328,10 +329,10 @@ def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
 
 def _looked_at(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[Looked]:
     """Each row of the workspace, and each that is not there any more, as a damaged one where it is."""
-    names = [table.name for table in sealed.TABLES]
+    names = [table.name for table in SEALED_TABLES]
     if not after.of_missing:
         begin = names.index(after.table) if after.table else 0
-        for table in sealed.TABLES[begin:]:
+        for table in SEALED_TABLES[begin:]:
             yield from _of_table(connection, workspace_id, table, after=after.key if table.name == after.table else ())
     yield from _missing(connection, workspace_id, after)
 
@@ -347,7 +348,7 @@ def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iter
                 of = f" of {altered_rows.named(name)}s" if name else ""
                 words = f"the count{of} was changed in the database, not by Keyrack"
                 yield RowPlace("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
-    counted = [table for table in sealed.TABLES if table.name in access_tree.TREES]
+    counted = [table for table in SEALED_TABLES if table.name in access_tree.TREES]
     names = [table.name for table in counted]
     for table in counted[names.index(begin) if begin else 0 :]:
         for number, is_there in sealed_tables.counted(connection, table, index if table.name == begin else -1):
@@ -384,7 +385,7 @@ def _fitting(connection: Connection, table: Table, rows: Sequence[Mapping[str, A
     if table is not tables.servers:
         return [sealed.holds(connection, table, row) and access_tree.fits(connection, table, row) for row in rows]
     with batch(connection, [row["id"] for row in rows]):
-        return [sealed.holds(connection, table, row) and sealed.fits(connection, row["id"]) for row in rows]
+        return [sealed.holds(connection, table, row) and sums.fits(connection, row["id"]) for row in rows]
 
 
 def belongs(table: Table, workspace_id: int) -> Any:

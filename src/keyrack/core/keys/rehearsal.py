@@ -20,7 +20,7 @@ from keyrack.model import Actor, Server
 from keyrack.store import changes
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.hosts import servers
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sums
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         inner = replace(within(work), refusals=Refusals(), rehearses=True)
         connection = work.connection
         # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
-        with suppress(_Done), sealed.counting(connection), savepoint(connection):
+        with suppress(_Done), sums.counting(connection), savepoint(connection):
             answer = change(inner)
             concerned = sorted(changes.announced(connection))
             after, unknown = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])

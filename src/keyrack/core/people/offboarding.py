@@ -30,7 +30,7 @@ from keyrack.store.git.git_endpoints import GitReceipt
 from keyrack.store.keys import grants
 from keyrack.store.people import offboardings, tokens, users, web_sessions
 from keyrack.store.people.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import columns
 
 OFFBOARD = "people:offboard"
@@ -354,7 +354,7 @@ def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON: its times in microseconds, without its seal."""
     return {
         name: (value - columns.EPOCH) // columns.MICROSECOND if isinstance(value, datetime) else value
-        for name, value in sealed.unsealed(sealed.part(row, table)).items()
+        for name, value in seals.unsealed(seals.part(row, table)).items()
     }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or
 
 from keyrack.store.keys.requests import APPROVED, PENDING
 from keyrack.store.sealing import receipts, sealed
+from keyrack.store.sealing.seals import VOLATILE
 from keyrack.store.tables import (
     access_key_failures,
     access_keys,
@@ -226,7 +227,7 @@ def remove(
     if still:
         left = list(still)
         named = tuple_(*chosen.key).in_(left) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in left])
-        if chosen.table.name in sealed.VOLATILE:
+        if chosen.table.name in VOLATILE:
             sealed.remove(connection, chosen.table, named)
         else:
             connection.execute(delete(chosen.table).where(named))

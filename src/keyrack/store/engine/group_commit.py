@@ -1,7 +1,7 @@
-"""Group commit on PostgreSQL: commands that take the same turn are run one after another and committed together; must
-know no command's meaning.
+"""Group commit on PostgreSQL: commands that take the same workspace lock are run one after another and committed
+together; must know no command's meaning.
 
-Those that take one turn end one after another anyhow. So whoever comes while one of them waits for the database joins
+Those that take one lock end one after another anyhow. So whoever comes while one of them waits for the database joins
 its transaction, instead of waiting for its commit and then for a commit of his own. What they ask first is asked for
 all who wait in one go, where it is known how the answer to one is changed by what those before it write.
 """
@@ -38,7 +38,7 @@ question is answered already: only his command is left to be run.
 """
 SENT_EACH = 4
 """After so many commands their statements are sent, so that the server works on them while the next commands run."""
-_TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
+_LOCKS_OF_OURS = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
 
 class Foresight(Protocol):
@@ -86,9 +86,9 @@ class _Lost(Exception):
 class GroupCommit:
     """One transaction, in which the commands of several fibers are run."""
 
-    def __init__(self, pool: Pool, turn: int, first: QueuedCommand, queue: deque[QueuedCommand]) -> None:
+    def __init__(self, pool: Pool, workspace_lock: int, first: QueuedCommand, queue: deque[QueuedCommand]) -> None:
         """queue: the commands that may still join."""
-        self._pool, self._turn = pool, turn
+        self._pool, self._workspace_lock = pool, workspace_lock
         self._queue = queue
         self.members = [first]
         self._looking: dict[QueuedCommand, bool] = {}
@@ -115,7 +115,7 @@ class GroupCommit:
         try:
             with self._pool.lend() as whole, committed(whole):
                 conn = as_quick(whole)
-                lock_workspace(conn, self._turn)
+                lock_workspace(conn, self._workspace_lock)
                 announced = self._make_all(conn)
                 recorded = changes.record_on_postgresql(conn, announced) if announced else dict
                 ahead = True
@@ -131,7 +131,7 @@ class GroupCommit:
         return announced
 
     def _make_each(self, conn: Connection, together: Gathering) -> set[int]:
-        announced = self._make(conn, self.members[0], together)  # which may have waited long for the turn
+        announced = self._make(conn, self.members[0], together)  # which may have waited long for the lock
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER:
             if time.monotonic() < until:
@@ -216,10 +216,12 @@ def committed(conn: Connection) -> Iterator[Transaction]:
         raise
 
 
-def lock_workspace(conn: Connection, turn: int) -> None:
-    """Until the end of its transaction no other one goes on that took this turn; on SQLite none does anyhow."""
+def lock_workspace(conn: Connection, workspace_id: int) -> None:
+    """Take the lock of a workspace until the end of the transaction; waits for who has it. On SQLite none is needed:
+    one command is run after another anyhow.
+    """
     if conn.dialect.name == "postgresql":
-        _locking.tell(conn, _TURN, turn)
+        _locking.tell(conn, _LOCKS_OF_OURS, workspace_id)
 
 
 @prepared

@@ -13,7 +13,7 @@ from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import DatabaseUnavailable, is_unavailable
 
 
-class _Turn:
+class _Waiter:
     """Somebody who waits for a place, and the connection (or the leave to open one) that is handed over."""
 
     __slots__ = ("came", "conn", "era")
@@ -37,7 +37,7 @@ class Pool:
         self._engine = engine
         self._patience = patience
         self._mutex = threading.Lock()
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._free: list[tuple[Connection | None, int]] = [(None, 0)] * places
         self._era = 0
         self._closed = False
@@ -83,15 +83,15 @@ class Pool:
         with self._mutex:
             if self._free:
                 return self._free.pop()
-            turn = _Turn()
-            self._waiting.append(turn)
-        if not turn.came.acquire(timeout=self._patience):
+            waiter = _Waiter()
+            self._waiting.append(waiter)
+        if not waiter.came.acquire(timeout=self._patience):
             with self._mutex:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
                     raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
             # It was handed over in the very moment of giving up.
-        return turn.conn, turn.era
+        return waiter.conn, waiter.era
 
     def _give_back(self, conn: Connection | None, era: int) -> None:
         if self._closed and conn is not None:
@@ -99,9 +99,9 @@ class Pool:
             conn = None
         with self._mutex:
             if self._waiting:
-                turn = self._waiting.popleft()
-                turn.conn, turn.era = conn, era
-                turn.came.release()
+                waiter = self._waiting.popleft()
+                waiter.conn, waiter.era = conn, era
+                waiter.came.release()
             elif conn is None:
                 self._free.insert(0, (None, era))  # below those that are open
             else:

@@ -15,7 +15,7 @@ from keyrack.store.engine.pipeline import MoreThanOne
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.shared_reads import SharedReads, lone_connection
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.sealed import Seals, attach
+from keyrack.store.sealing.seals import Seals, attach
 
 T = TypeVar("T")
 

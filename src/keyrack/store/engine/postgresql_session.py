@@ -16,7 +16,8 @@ _MARK = "keyrack.session"
 _MARKED = f"SELECT current_setting('{_MARK}', true); SET {_MARK} = 'taken'"
 # A backslash is one; with the setting off, values that are bytes arrive as others.
 _PLAIN_STRINGS = "SET standard_conforming_strings = on"
-# Whoever waits for his turn must see then what the one before him did, and not what there was as he began to wait.
+# Whoever waited for the lock of a workspace must see what the one before him did, and not what there was as he began to
+# wait.
 _SEES_THE_NEWEST = "SET default_transaction_isolation = 'read committed'"
 LOCK_SECONDS = 30
 """How long a statement waits for what another session locked (LOCK TABLE, VACUUM FULL, a transaction left open)."""
@@ -25,7 +26,8 @@ _ON_THE_DISK = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 # The network between may end without the server's being told. It would keep such a session for the two hours of its
-# system, and a session that has a turn, or a row, keeps that from everybody: also from who is started anew.
+# system, and a session that has the lock of a workspace, or a row, keeps that from everybody: also from who is started
+# anew.
 _ENDS_WITH_THE_NETWORK = """
     SELECT set_config(name, value, false)
     FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),

@@ -25,8 +25,8 @@ from keyrack.store.engine.group_commit import Foresight, GroupCommit, QueuedComm
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
-from keyrack.store.sealing import sealed
-from keyrack.store.sealing.sealed import Seals, attach
+from keyrack.store.sealing import sums
+from keyrack.store.sealing.seals import Seals, attach
 
 T = TypeVar("T")
 Command = Callable[[Connection], T]
@@ -60,27 +60,31 @@ class PostgresqlWriter:
         self._queues: dict[tuple[object, int], deque[QueuedCommand]] = {}
 
     def run(
-        self, command: Command[T], turn: int | None = None, foresight: Foresight | None = None, gathers: bool = False
+        self,
+        command: Command[T],
+        workspace_lock: int | None = None,
+        foresight: Foresight | None = None,
+        gathers: bool = False,
     ) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        turn, foresight, gathers: see Database.write. Fibers that want the same turn are committed together.
+        workspace_lock, foresight, gathers: see Database.write. Fibers that want the same lock are committed together.
         """
         fiber = fibers.current()
-        if fiber is None or turn is None:
-            return self._alone(command, turn)
+        if fiber is None or workspace_lock is None:
+            return self._alone(command, workspace_lock)
         me = QueuedCommand(command, fiber, foresight, gathers)
-        queue = self._queues.get((fiber.loop, turn))
+        queue = self._queues.get((fiber.loop, workspace_lock))
         if queue is None:
-            self._queues[fiber.loop, turn] = deque()
+            self._queues[fiber.loop, workspace_lock] = deque()
             me.leads = True
         else:
             queue.append(me)
-            self._await_turn(me, queue)
+            self._await_group(me, queue)
         if me.leads:
-            self._lead(me, turn)
+            self._lead(me, workspace_lock)
         if me.again:
-            return self._alone(command, turn)
+            return self._alone(command, workspace_lock)
         if me.error is not None:
             try:
                 raise me.error
@@ -98,13 +102,13 @@ class PostgresqlWriter:
     def _pool_here(self) -> Pool:
         return self._pool if fibers.current() is None else self._for_fibers
 
-    def _alone(self, command: Command[T], turn: int | None) -> T:
+    def _alone(self, command: Command[T], workspace_lock: int | None) -> T:
         attempt = 0
         pool = self._pool_here
         while True:
             attempt += 1
             try:
-                result, recorded = answer(lambda: _run_once(pool, command, turn), again=True)
+                result, recorded = answer(lambda: _run_once(pool, command, workspace_lock), again=True)
                 break
             except Exception as error:  # each driver has its own for it; raised where it is another
                 if not is_conflict(error) or attempt == ATTEMPTS:
@@ -113,17 +117,17 @@ class PostgresqlWriter:
         self._made_known(recorded, 1)
         return result
 
-    def _await_turn(self, me: QueuedCommand, queue: deque[QueuedCommand]) -> None:
+    def _await_group(self, me: QueuedCommand, queue: deque[QueuedCommand]) -> None:
         while not me.came.acquire(timeout=self._patience):
             if me in queue:
                 queue.remove(me)
                 raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
             # It is being made just now.
 
-    def _lead(self, me: QueuedCommand, turn: int) -> None:
-        """Make what a fiber wants, with what others who want the same turn ask for meanwhile."""
-        queue = self._queues[me.fiber.loop, turn]
-        group = GroupCommit(self._for_fibers, turn, me, queue)
+    def _lead(self, me: QueuedCommand, workspace_lock: int) -> None:
+        """Make what a fiber wants, with what others who want the same lock ask for meanwhile."""
+        queue = self._queues[me.fiber.loop, workspace_lock]
+        group = GroupCommit(self._for_fibers, workspace_lock, me, queue)
         try:
             group.go()
         finally:
@@ -136,7 +140,7 @@ class PostgresqlWriter:
                 following.leads = True
                 following.came.release()
             else:
-                del self._queues[me.fiber.loop, turn]
+                del self._queues[me.fiber.loop, workspace_lock]
 
     def _made_known(self, recorded: dict[int, int], commands: int) -> None:
         self._statistics.changed(max(commands, len(recorded)))
@@ -166,17 +170,17 @@ class PostgresqlWriter:
         return postgresql_connection(self._url)
 
 
-def _run_once(pool: Pool, command: Command[T], turn: int | None) -> tuple[T, dict[int, int]]:
+def _run_once(pool: Pool, command: Command[T], workspace_lock: int | None) -> tuple[T, dict[int, int]]:
     """One attempt: the command's result and the announcements recorded with it."""
     with pool.lend() as conn, committed(conn) as transaction:
-        if turn is not None:
-            lock_workspace(conn, turn)
+        if workspace_lock is not None:
+            lock_workspace(conn, workspace_lock)
         fiber = fibers.current()
         keep_short(conn, fiber is not None and not fiber.wrote)
         changes.begin_announcing(conn)
-        sealed.begin_counting(conn)
+        sums.begin_counting(conn)
         result = command(conn)
-        sealed.settle(conn)
+        sums.settle(conn)
         announced = changes.end_announcing(conn)
         recorded = changes.record_on_postgresql(conn, announced) if announced else dict
         if conn.get_transaction() is not transaction:

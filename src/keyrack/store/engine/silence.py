@@ -2,7 +2,7 @@
 
 The system gives up a network that carries nothing (see connect.py). It knows nothing of a server that stands still, as
 one whose disk hangs or whose machine is suspended does, nor of whatever stands before it and takes bytes without end.
-Who waited for such a one would keep his connection, and the turn of his workspace, for as long as it stands.
+Who waited for such a one would keep his connection, and the lock of his workspace, for as long as it stands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 
 SECONDS = 60.0
-"""Longer than a statement waits for what another session locked, with the turn before it (LOCK_SECONDS)."""
+"""Longer than a statement waits for what another session locked (LOCK_SECONDS), a workspace's lock among it."""
 
 
 class Silent(psycopg.OperationalError):

@@ -20,8 +20,9 @@ from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
-from keyrack.store.sealing import held_servers, sealed
+from keyrack.store.sealing import held_servers, sums
 from keyrack.store.sealing.gathering import Gathering, Left
+from keyrack.store.sealing.seals import seals_of
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
@@ -218,7 +219,7 @@ class Turn:
             self._back.acquire()
         if self._lost is not None:
             raise self._lost
-        unreported = sealed.seals_of(conn).unreported
+        unreported = seals_of(conn).unreported
         before = len(unreported)
         try:
             self._together.write()
@@ -240,8 +241,8 @@ def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:
     """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
     raw = driver_connection(conn)
     raw.execute("SAVEPOINT command")
-    sealed.begin_counting(conn)
-    announced = _run(conn, waiting, lambda: sealed.settle(conn))
+    sums.begin_counting(conn)
+    announced = _run(conn, waiting, lambda: sums.settle(conn))
     if waiting.error is not None:
         raw.execute("ROLLBACK TO command")
     raw.execute("RELEASE command")

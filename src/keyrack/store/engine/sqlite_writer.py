@@ -55,10 +55,12 @@ class SqliteWriter:
     is_free = True
     """Commands wait for each other alone, and not for what others hold."""
 
-    def run(self, command: Command, turn: int | None = None, foresight: object = None, gathers: bool = False) -> Any:
+    def run(
+        self, command: Command, workspace_lock: int | None = None, foresight: object = None, gathers: bool = False
+    ) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        turn: whose turn it takes; here no two commands run at once anyhow. foresight, gathers: nothing is waited for
+        workspace_lock: not taken, as here no two commands run at once anyhow. foresight, gathers: nothing is waited for
         here, and nothing left to others' end.
         """
         if threading.current_thread() is self._thread:

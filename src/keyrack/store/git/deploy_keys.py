@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from keyrack.model import Page
 from keyrack.store.rows import inserted, page
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import deploy_keys, key_owners
 
 
@@ -96,4 +96,4 @@ def remove(connection: Connection, key: DeployKey) -> None:
 
 
 def _deploy_key(row: Row[Any]) -> DeployKey:
-    return DeployKey(**sealed.unsealed(row))
+    return DeployKey(**seals.unsealed(row))

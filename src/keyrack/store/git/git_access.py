@@ -14,7 +14,7 @@ from keyrack.store.git.repositories import Repository, record
 from keyrack.store.hosts import host_reports
 from keyrack.store.keys.terms import is_frozen
 from keyrack.store.people import users as user_rows
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
     deploy_keys,
     held_back,
@@ -75,9 +75,9 @@ _held = (
     select(
         key_owners.c.fingerprint,
         key_owners.c.kind,
-        *sealed.columns(user_keys, "key_"),
+        *seals.columns(user_keys, "key_"),
         _refused(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
-        *sealed.columns(users, "user_"),
+        *seals.columns(users, "user_"),
     )
     .select_from(key_owners)
     .outerjoin(user_keys, user_keys.c.id == key_owners.c.user_key_id)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, or_, select
 from keyrack.model import Page, Place, RepositoryRole, User
 from keyrack.store.people import users as user_rows
 from keyrack.store.rows import contains, inserted, move_on, page
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import repositories, repository_members, repository_names, users
 
 
@@ -166,7 +166,7 @@ def find_members(
     """A page of a repository's members by name; writers: without the viewers; user_id: only this one."""
     statement = (
         select(
-            *sealed.columns(repository_members, "member_"),
+            *seals.columns(repository_members, "member_"),
             *users.c,
         )
         .join(users, users.c.id == repository_members.c.user_id)
@@ -212,7 +212,7 @@ def record(connection: Connection, row: Row[Any]) -> Repository:
     """A repository from all columns of its row; one that is not as Keyrack wrote it is of no workspace, private and
     protected: nobody reaches it.
     """
-    fields = sealed.unsealed(row)
+    fields = seals.unsealed(row)
     if not sealed.sound(connection, repositories, row):
         fields |= {"workspace_id": 0, "visibility": 0, "protect_default": True}
     return Repository(**fields)

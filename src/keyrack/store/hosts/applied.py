@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Select, Table, select
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import receipts, sealed, sealed_sets
+from keyrack.store.sealing.seals import VOLATILE, seals_of
+from keyrack.store.sealing.sums import AT_ONCE
 from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 
@@ -33,10 +35,10 @@ class Applied:
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
     """By id what the hosts of these servers applied; those that are gone are missing."""
     found = {}
-    for some in chunks(sorted(set(server_ids)), sealed.AT_ONCE):
+    for some in chunks(sorted(set(server_ids)), AT_ONCE):
         for row in _rows.rows(connection, some):
             # Which machine a receipt is of stands in the row, under its seal.
-            proved = sealed.seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
+            proved = seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
             host = row["agent_secret_hash"] is not None
             found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, host)
@@ -46,7 +48,7 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
 @prepared
 def _rows(server_ids: Sequence[int]) -> Select[Any]:
     # Not the facts, which are long.
-    told = (servers.c[name] for name in receipts.NOTHING_APPLIED if name in sealed.VOLATILE[servers.name])
+    told = (servers.c[name] for name in receipts.NOTHING_APPLIED if name in VOLATILE[servers.name])
     return select(*sealed_sets.locked_columns(), *told).where(among(servers.c.id, server_ids))
 
 
@@ -67,7 +69,7 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     for row in _rows.rows(connection, server_ids):
         if not receipts.server_holds(connection, row):
             found[row["id"]] = [(servers, (row["id"],))]
-        elif row["applied_revision"] == row["revision"] and sealed.seals_of(connection).holds(servers, row):
+        elif row["applied_revision"] == row["revision"] and seals_of(connection).holds(servers, row):
             obeyed[row["id"]] = (row["revision"] + 1, "")
     for table in (revocations, offboarding_hosts):
         for other in _false(connection, table, server_ids, dict(obeyed)):

@@ -13,7 +13,7 @@ from keyrack.model import Page, Place
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
-from keyrack.store.sealing import sealed, sealed_sets, sealed_tables
+from keyrack.store.sealing import sealed, sealed_sets, sealed_tables, seals
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
 from keyrack.store.tables.columns import UNREADABLE
 
@@ -127,7 +127,7 @@ def forget(connection: Connection, server_ids: Iterable[int]) -> None:
 
 
 def _record(connection: Connection, row: Row[Any] | Mapping[str, Any]) -> DeletedServer:
-    values = sealed.unsealed(row)
+    values = seals.unsealed(row)
     del values["agent_secret_hash"]
     holds = sealed.sound(connection, deleted_servers, row)
     return DeletedServer(id=values.pop("server_id"), **values, holds=holds)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, insert, select
 
 from keyrack.store.engine.prepared import among, prepared
-from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing import sealed, sealed_sets, seals
 from keyrack.store.tables import held_back, reported_documents
 
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
@@ -51,7 +51,7 @@ def of_server(
     return tuple(
         HeldBack(
             **{
-                **sealed.unsealed(row),
+                **seals.unsealed(row),
                 "options": tuple(row.options),
                 "sound": sealed.sound(connection, held_back, row),
             }

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import inserted
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import host_keys
 
 
@@ -43,7 +43,7 @@ def of_servers(connection: Connection, server_ids: Iterable[int]) -> dict[int, l
     found: dict[int, list[HostKey]] = {}
     for row in _of_servers.rows(connection, sorted(server_ids)):
         if sealed.holds(connection, host_keys, row):
-            found.setdefault(row.server_id, []).append(HostKey(**sealed.unsealed(row)))
+            found.setdefault(row.server_id, []).append(HostKey(**seals.unsealed(row)))
     return found
 
 

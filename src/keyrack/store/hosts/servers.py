@@ -18,7 +18,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
-from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets
+from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets, seals, sums
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 MOST_KEPT = 10_000
@@ -333,11 +333,11 @@ def complete(connection: Connection, server_id: int) -> bool:
     """Whether no row of a server was deleted or put back by others than Keyrack; one that is not is remembered, so that
     an alarm names it.
     """
-    if sealed.fits(connection, server_id):
+    if sums.fits(connection, server_id):
         return True
     row = _by_id.row(connection, server_id)
     if row is not None:
-        sealed.incomplete(connection, servers, row)
+        seals.incomplete(connection, servers, row)
     return False
 
 
@@ -560,7 +560,7 @@ def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
 
 
 def _server(connection: Connection, row: Row) -> Server:
-    values = sealed.unsealed(row)
+    values = seals.unsealed(row)
     values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
     values |= receipts.proved(connection, row) | {"offline_then": reported_facts.offline(values["offline_then"])}
     del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
@@ -584,6 +584,6 @@ _tags_held = Records(
 
 
 def _system_user(row: Row) -> SystemUser:
-    values = sealed.unsealed(row)
+    values = seals.unsealed(row)
     has_password = values.pop("encrypted_password") is not None
     return SystemUser(**values, has_password=has_password)

@@ -16,7 +16,7 @@ from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.per_server import shared
 from keyrack.store.rows import Records
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import credentials, grants, group_members, groups, server_tags, servers, user_keys, users
 
 
@@ -34,7 +34,7 @@ class GrantedKey:
 def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
     """Grants with the keys of those whom they are for. which: of the grants."""
     statement = (
-        select(grants, *sealed.columns(user_keys, "key_"))
+        select(grants, *seals.columns(user_keys, "key_"))
         .select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
@@ -136,7 +136,7 @@ class _OfServers:
 
 def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
     """A grant and a key, as far as their own rows tell."""
-    grant, key = grant_of(sealed.part(row, grants)), user_key_of(sealed.part(row, user_keys, "key_"))
+    grant, key = grant_of(seals.part(row, grants)), user_key_of(seals.part(row, user_keys, "key_"))
     broken: tuple[str, Any] | None = None
     if not sealed.holds(connection, grants, row):
         broken = ("grants", grant.id)

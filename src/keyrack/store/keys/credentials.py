@@ -14,7 +14,7 @@ from keyrack.store.engine.prepared import CompiledStatement, Row, among, prepare
 from keyrack.store.keys.terms import in_force
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records
-from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing import sealed, sealed_sets, seals
 from keyrack.store.tables import (
     credentials,
     servers,
@@ -66,7 +66,7 @@ def add_credential(
     number: what was reserved for it.
     """
     (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
-    return Credential(**sealed.unsealed(row), username=username, acknowledged=False)
+    return Credential(**seals.unsealed(row), username=username, acknowledged=False)
 
 
 def _one_in_force(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
@@ -131,7 +131,7 @@ def acknowledge(connection: Connection, server_id: int, revision: int, at: datet
 
 @prepared
 def _acknowledge(server_id: int, revision: int, at: datetime) -> Update:
-    # No seal is over this column (sealed.VOLATILE).
+    # No seal is over this column (VOLATILE).
     held = credentials
     new = update(held).where(
         held.c.server_id == server_id, held.c.revision <= revision, held.c.acknowledged_at.is_(None)
@@ -250,7 +250,7 @@ def _as_acknowledged(checked: Iterable[tuple[CheckedCredential, bool, bool]]) ->
 
 
 def _credential_record(row: Row) -> Credential:
-    return Credential(**sealed.unsealed(row))
+    return Credential(**seals.unsealed(row))
 
 
 credential_records = Records(lambda connection, row: _credential_record(row), table=credentials)

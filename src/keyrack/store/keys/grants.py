@@ -12,7 +12,7 @@ from keyrack.model import Grant, Page, Window
 from keyrack.store.engine.prepared import PendingRows, prepared
 from keyrack.store.keys.terms import in_force
 from keyrack.store.rows import inserted, paged
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
     grants,
     group_members,
@@ -211,7 +211,7 @@ def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]
 
 def grant_of(row: Any) -> Grant:
     """A grant from its row."""
-    return Grant(**sealed.unsealed(row))
+    return Grant(**seals.unsealed(row))
 
 
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from keyrack.model import UserKey
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.keys.user_keys import user_key_by_id
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
     key_owners,
     user_keys,
@@ -36,7 +36,7 @@ class Owner:
 @prepared
 def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     return (
-        select(*sealed.columns(user_keys, "key_"), users.c.name)
+        select(*seals.columns(user_keys, "key_"), users.c.name)
         .join(users, users.c.id == user_keys.c.user_id)
         .where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
     )

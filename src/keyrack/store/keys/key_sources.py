@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import inserted
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import key_sources, users
 
 
@@ -84,7 +84,7 @@ def _read(connection: Connection, *where: Any) -> tuple[KeySource, ...]:
 def _sound(connection: Connection, where: Sequence[Any]) -> Iterator[KeySource]:
     for row in connection.execute(select(key_sources).where(*where).order_by(key_sources.c.next_at)).mappings():
         if sealed.sound(connection, key_sources, row):
-            yield KeySource(**sealed.unsealed(row))
+            yield KeySource(**seals.unsealed(row))
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Questions about keys on many servers at once, and their writing; must decide nothing.
 
-No question here is asked once a server: what is asked of ten thousand servers takes a few, see sealed.AT_ONCE.
+No question here is asked once a server: what is asked of ten thousand servers takes a few, see AT_ONCE.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys.grants import begun
 from keyrack.store.keys.terms import in_force
 from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing.sums import AT_ONCE
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -99,7 +100,7 @@ def _tagged(workspace_id: int, tag: str) -> Select[Any]:
 def accounts_named(connection: Connection, server_ids: Iterable[int], username: str) -> dict[int, int]:
     """Where there is a system user of this name: server to the system user's id."""
     found: dict[int, int] = {}
-    for some in chunks(server_ids, sealed.AT_ONCE):
+    for some in chunks(server_ids, AT_ONCE):
         found.update(_accounts.raw(connection, some, username)[1])
     return found
 
@@ -113,7 +114,7 @@ def _accounts(server_ids: Sequence[int], username: str) -> Select[Any]:
 def credentials_labelled(connection: Connection, server_ids: Iterable[int], label: str) -> list[HeldCredential]:
     """The credentials with a label on these servers, ended or not, by server."""
     found: list[HeldCredential] = []
-    for some in chunks(server_ids, sealed.AT_ONCE):
+    for some in chunks(server_ids, AT_ONCE):
         found += _held(connection, _labelled.rows(connection, some, label))
     return found
 
@@ -166,13 +167,13 @@ def change_credentials(
 
 def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
     """Delete credentials."""
-    for some in chunks(ids, sealed.AT_ONCE):
+    for some in chunks(ids, AT_ONCE):
         sealed_sets.remove_among(connection, credentials, id=some)
 
 
 def remove_held(connection: Connection, held: Iterable[HeldCredential]) -> None:
     """Delete credentials that were read in this transaction."""
-    for some in chunks(held, sealed.AT_ONCE):
+    for some in chunks(held, AT_ONCE):
         sound = {one.row.id: one.row for one in some if one.holds}
         sealed_sets.remove_among(connection, credentials, sound, id=[one.row.id for one in some])
 
@@ -185,7 +186,7 @@ def unrevoke(connection: Connection, server_ids: Iterable[int], fingerprints: It
         return
     noted = set(_revoked_everywhere.values(connection, ids, prints))
     free = [one for one in prints if one not in noted]
-    for some in chunks(ids, sealed.AT_ONCE) if free else ():
+    for some in chunks(ids, AT_ONCE) if free else ():
         sealed_sets.remove_among(connection, revocations, server_id=some, fingerprint=free)
 
 

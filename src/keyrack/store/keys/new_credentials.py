@@ -14,7 +14,7 @@ from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
 from keyrack.store.keys.entering import EnteringKey
 from keyrack.store.people.standing import Standing, asking, proofs, taken
-from keyrack.store.sealing import held_servers, sealed, sealed_sets
+from keyrack.store.sealing import held_servers, sealed_sets, sums
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
 
@@ -120,7 +120,7 @@ def server_left(connection: Connection, server_id: int) -> Mapping[str, Any] | N
     """The server's row as the command under way leaves it, None where it did not write it, or not whole."""
     if held_servers.may_hold(connection):
         return held_servers.held(connection, server_id)
-    return sealed.last_written(connection, server_id)
+    return sums.last_written(connection, server_id)
 
 
 @prepared

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, UserKey
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import user_keys, workspaces
 
 # An entry without a key is none for programs that know no such thing.
@@ -49,4 +49,4 @@ def first_workspace_id(connection: Connection) -> int | None:
 
 
 def _record(row: Any) -> UserKey:
-    return UserKey(**sealed.unsealed(row))
+    return UserKey(**seals.unsealed(row))

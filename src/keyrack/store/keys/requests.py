@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, or_, select
 from keyrack.model import Grant, Page, Window, span_of
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import inserted, paged
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
     IS_OPEN,
     IS_PENDING,
@@ -190,7 +190,7 @@ def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) 
 
 @prepared
 def _over(at: datetime, limit: int) -> Select[Any]:
-    statement = select(access_requests.c.id, access_requests.c.workspace_id, *sealed.columns(grants, "grant_"))
+    statement = select(access_requests.c.id, access_requests.c.workspace_id, *seals.columns(grants, "grant_"))
     gone = or_(grants.c.id.is_(None), grants.c.expires_at <= at)
     return (
         statement.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
@@ -203,7 +203,7 @@ def _over(at: datetime, limit: int) -> Select[Any]:
 def over(connection: Connection, at: datetime, limit: int) -> list[tuple[int, Grant | None]]:
     """Approved requests whose grant's end has come, with the grant, or whose grant somebody took back, with None."""
     return [
-        (row.id, None if row.grant_id is None else Grant(**sealed.unsealed(sealed.part(row, grants, "grant_"))))
+        (row.id, None if row.grant_id is None else Grant(**seals.unsealed(seals.part(row, grants, "grant_"))))
         for row in _over.rows(connection, at, limit)
     ]
 
@@ -241,7 +241,7 @@ def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, l
     found: dict[int, list[Approval]] = {}
     for row in _approvals.rows(connection, tuple(request_ids)):
         if sealed.sound(connection, access_request_approvals, row):
-            found.setdefault(row.request_id, []).append(Approval(**sealed.unsealed(row)))
+            found.setdefault(row.request_id, []).append(Approval(**seals.unsealed(row)))
     return found
 
 
@@ -253,7 +253,7 @@ def _rules(workspace_id: int) -> Select[Any]:
 
 def rules(connection: Connection, workspace_id: int) -> tuple[RequestRule, ...]:
     """All rules of a workspace, by name. A rule asks for more, so one that others changed counts all the same."""
-    return tuple(RequestRule(**sealed.unsealed(row)) for row in _rules.rows(connection, workspace_id))
+    return tuple(RequestRule(**seals.unsealed(row)) for row in _rules.rows(connection, workspace_id))
 
 
 def put_rule(connection: Connection, values: Mapping[str, Any]) -> bool:
@@ -298,4 +298,4 @@ def tags_beside(connection: Connection, workspace_id: int, tag: str) -> frozense
 
 
 def _request(row: Row) -> AccessRequest:
-    return AccessRequest(**sealed.unsealed(row))
+    return AccessRequest(**seals.unsealed(row))

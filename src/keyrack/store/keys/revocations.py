@@ -16,6 +16,7 @@ from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts.applied import Applied
 from keyrack.store.per_server import per_server
 from keyrack.store.sealing import receipts, sealed, sealed_sets
+from keyrack.store.sealing.sums import AT_ONCE
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -63,7 +64,7 @@ def add_many(
 
     entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
     """
-    for some in chunks(entries, sealed.AT_ONCE):
+    for some in chunks(entries, AT_ONCE):
         known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
         held = {(row.server_id, row.fingerprint) for row in known}
         new = [
@@ -182,7 +183,7 @@ def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]
 def _acknowledge(
     server_id: int, applied_revision: int, at: datetime, code: bytes, revision: int | None, fingerprint: str | None
 ) -> Update:
-    # No seal is over these columns (sealed.VOLATILE): one code for all rows says that Keyrack wrote them.
+    # No seal is over these columns (VOLATILE): one code for all rows says that Keyrack wrote them.
     rows = revocations
     new = update(rows).where(_unacknowledged(server_id, applied_revision)).values(acknowledged_at=at, receipt=code)
     if revision is None:

@@ -13,7 +13,7 @@ from keyrack.model import Page, Place, Window
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page, piece_after
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import revoked_keys
 
 AT_ONCE = 500
@@ -90,4 +90,4 @@ def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
 def _record(connection: Connection, row: Any) -> RevokedKey:
     """One that is not as Keyrack wrote it refuses its key all the same."""
     sealed.sound(connection, revoked_keys, row)
-    return RevokedKey(**sealed.unsealed(row))
+    return RevokedKey(**seals.unsealed(row))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, func, select
 from keyrack.model import Page, Place, UserKey, Window
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import Records, matches, paged_in_tree, pattern
-from keyrack.store.sealing import sealed, sealed_sets
+from keyrack.store.sealing import sealed, sealed_sets, seals
 from keyrack.store.tables import (
     user_keys,
 )
@@ -111,7 +111,7 @@ def user_key_holds(connection: Connection, workspace_id: int, key_id: int) -> bo
 
 def user_key_of(row: Any) -> UserKey:
     """A user key from its row."""
-    return UserKey(**sealed.unsealed(row))
+    return UserKey(**seals.unsealed(row))
 
 
 _user_keys = Records(lambda connection, row: user_key_of(row), table=user_keys)

@@ -13,7 +13,7 @@ from keyrack.model import User
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.people import users as user_rows
 from keyrack.store.rows import ONE_ROW
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import access_key_failures, access_keys, users
 
 
@@ -53,8 +53,8 @@ class Signer:
 
 
 _signer = select(
-    *sealed.columns(access_keys, "key_"),
-    *sealed.columns(users, "user_"),
+    *seals.columns(access_keys, "key_"),
+    *seals.columns(users, "user_"),
     access_key_failures.c.failures,
     access_key_failures.c.last_at,
 ).join_from(access_keys, users, users.c.id == access_keys.c.user_id)
@@ -179,7 +179,7 @@ def _one(connection: Connection, statement: Select[Any]) -> AccessKeyRow | None:
 
 def access_key_record(connection: Connection, row: Any, prefix: str = "") -> AccessKeyRow:
     """An access key from all columns of its row; one that is not as Keyrack wrote it counts as switched off."""
-    fields = sealed.unsealed(sealed.part(row, access_keys, prefix))
+    fields = seals.unsealed(seals.part(row, access_keys, prefix))
     if not sealed.sound(connection, access_keys, row, prefix):
         fields |= {"active": False, "details": {"scopes": ()}}
     return AccessKeyRow(**fields)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import inserted
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import authenticators, identities
 
 OWN_PASSWORD = "password"  # noqa: S105 — a kind
@@ -86,7 +86,7 @@ def remove_kind(connection: Connection, user_id: int, kind: str) -> int:
 
 
 def _records(connection: Connection, rows: list[Row]) -> tuple[Authenticator, ...]:
-    return tuple(Authenticator(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, authenticators, row))
+    return tuple(Authenticator(**seals.unsealed(row)) for row in rows if sealed.sound(connection, authenticators, row))
 
 
 def identify(connection: Connection, *, issuer: str, subject: str) -> int | None:

@@ -20,7 +20,8 @@ from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
-from keyrack.store.sealing import receipts, sealed, sealed_sets
+from keyrack.store.sealing import receipts, sealed, sealed_sets, seals
+from keyrack.store.sealing.sums import AT_ONCE
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -420,7 +421,7 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
     ]
-    for some in chunks(rows, sealed.AT_ONCE):
+    for some in chunks(rows, AT_ONCE):
         sealed_sets.insert_many(connection, offboarding_hosts, some)
 
 
@@ -467,7 +468,7 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 def _hosts(ids: Iterable[int]) -> Select[Any]:
     rows = offboarding_hosts
     return (
-        select(rows, *sealed.columns(deleted_servers, _GONE))
+        select(rows, *seals.columns(deleted_servers, _GONE))
         .outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
         .where(among(rows.c.offboarding_id, ids))
         .order_by(rows.c.name, rows.c.server_id)
@@ -540,7 +541,7 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
 
 def _record(connection: Connection, row: Row) -> Offboarding:
     sound = sealed.sound(connection, offboardings, row)
-    values = sealed.unsealed(row)
+    values = seals.unsealed(row)
     if not sound:  # What somebody else wrote there may be anything; readers rely on each kind.
         values["gone"] = {kind: [] for kind in KINDS} | {"iam_tokens": 0}
     return Offboarding(**values, sound=sound)

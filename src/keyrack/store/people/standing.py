@@ -13,7 +13,7 @@ from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.terms import in_force, token_in_force
 from keyrack.store.people.users import user_record
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import access_keys, repositories, repository_members, tokens, users, web_sessions
 
 _COLUMNS = {
@@ -88,13 +88,13 @@ def _standing(
     repository_id: int | None,
 ) -> Select[Any]:
     proven = _proven(user_id, at, token_id, access_key, web_session_id).label("proven")
-    asked = select(*sealed.columns(users, "user_"), proven).where(users.c.id == user_id)
+    asked = select(*seals.columns(users, "user_"), proven).where(users.c.id == user_id)
     if repository_id is None:
         return asked
     mine = and_(repository_members.c.repository_id == repository_id, repository_members.c.user_id == users.c.id)
     joined = users.outerjoin(repositories, repositories.c.id == repository_id).outerjoin(repository_members, mine)
     return asked.select_from(joined).add_columns(
-        *sealed.columns(repositories, "repository_"), *sealed.columns(repository_members, "member_")
+        *seals.columns(repositories, "repository_"), *seals.columns(repository_members, "member_")
     )
 
 

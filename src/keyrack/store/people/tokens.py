@@ -14,7 +14,7 @@ from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.people.users import user_record
 from keyrack.store.rows import COUNTED, Records, inserted, paged_in_tree
-from keyrack.store.sealing import access_tree, sealed
+from keyrack.store.sealing import access_tree, sealed, seals
 from keyrack.store.tables import IS_LISTED, tokens, users
 from keyrack.store.tables.columns import EPOCH
 from keyrack.store.unchanged import kept
@@ -58,7 +58,7 @@ def add_token(
     )
 
 
-_bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user_")).join_from(
+_bearer = select(*seals.columns(tokens, "token_"), *seals.columns(users, "user_")).join_from(
     tokens, users, users.c.id == tokens.c.user_id
 )
 
@@ -165,7 +165,7 @@ def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int
 
 def _token(connection: Connection, row: Any, prefix: str = "") -> Token:
     """A token from its row; one that is not as Keyrack wrote it counts as revoked."""
-    fields = sealed.unsealed(sealed.part(row, tokens, prefix))
+    fields = seals.unsealed(seals.part(row, tokens, prefix))
     del fields["secret_hash"]
     if not sealed.sound(connection, tokens, row, prefix):
         return Token(**{**fields, "scopes": (), "details": {}, "revoked_at": fields["revoked_at"] or EPOCH})

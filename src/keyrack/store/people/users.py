@@ -13,7 +13,7 @@ from keyrack.model import Page, Role, User, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import users, workspaces
 from keyrack.store.tables.columns import EPOCH
 
@@ -201,7 +201,7 @@ def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
 
     One whose row is not as Keyrack wrote it may nothing, and counts as disabled: it can be looked at and deleted.
     """
-    fields = sealed.unsealed(sealed.part(row, users, prefix))
+    fields = seals.unsealed(seals.part(row, users, prefix))
     del fields["password_hash"]
     fields["kind"] = fields["kind"] or "person"
     if not sealed.sound(connection, users, row, prefix):

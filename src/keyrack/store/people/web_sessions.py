@@ -13,7 +13,7 @@ from keyrack.model import User
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.people.users import user_record
 from keyrack.store.rows import inserted
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import spent_proofs, users, web_sessions
 
 
@@ -60,7 +60,7 @@ def by_secret(connection: Connection, secret_hash: bytes) -> Visitor | None:
 
 @prepared
 def _by_secret(secret_hash: bytes) -> Select[Any]:
-    named = select(*sealed.columns(web_sessions, "session_"), *sealed.columns(users, "user_"))
+    named = select(*seals.columns(web_sessions, "session_"), *seals.columns(users, "user_"))
     return named.join(users, users.c.id == web_sessions.c.user_id).where(web_sessions.c.secret_hash == secret_hash)
 
 
@@ -73,7 +73,7 @@ def by_ids(connection: Connection, ids: Iterable[int]) -> dict[int, Visitor]:
 
 @prepared
 def _by_ids(ids: Sequence[int]) -> Select[Any]:
-    named = select(*sealed.columns(web_sessions, "session_"), *sealed.columns(users, "user_"))
+    named = select(*seals.columns(web_sessions, "session_"), *seals.columns(users, "user_"))
     return named.join(users, users.c.id == web_sessions.c.user_id).where(among(web_sessions.c.id, ids))
 
 
@@ -145,7 +145,7 @@ def _forget_spent(at: datetime) -> Delete:
 
 
 def _record(connection: Connection, row: Row, prefix: str = "") -> WebSession:
-    fields = sealed.unsealed(sealed.part(row, web_sessions, prefix))
+    fields = seals.unsealed(seals.part(row, web_sessions, prefix))
     del fields["secret_hash"]
     fields["seen_at"] = fields.pop("used_at") or fields["seen_at"]
     return WebSession(**fields, holds=sealed.sound(connection, web_sessions, row, prefix))

@@ -11,7 +11,7 @@ from keyrack.model import Project, Workspace
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import first, inserted
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import projects, workspaces
 
 
@@ -62,7 +62,7 @@ def add_project(connection: Connection, workspace_id: int, *, uid: str, name: st
 def find_projects(connection: Connection, workspace_id: int, name: str | None = None) -> tuple[Project, ...]:
     """The projects of a workspace by name, all or the one that is named."""
     rows = _projects.rows(connection, workspace_id, name)
-    return tuple(Project(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, projects, row))
+    return tuple(Project(**seals.unsealed(row)) for row in rows if sealed.sound(connection, projects, row))
 
 
 @prepared
@@ -76,7 +76,7 @@ def project_by_uid(connection: Connection, uid: str) -> Project | None:
     row = _project_by_uid.row(connection, uid)
     if row is None or not sealed.sound(connection, projects, row):
         return None
-    return Project(**sealed.unsealed(row))
+    return Project(**seals.unsealed(row))
 
 
 @prepared

@@ -17,36 +17,23 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder, write_lost
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.seals import OF_SERVER as OF_SERVER
-from keyrack.store.sealing.seals import SEAL as SEAL
-from keyrack.store.sealing.seals import TABLES as TABLES
-from keyrack.store.sealing.seals import VOLATILE as VOLATILE
-from keyrack.store.sealing.seals import AlteredHow as AlteredHow
-from keyrack.store.sealing.seals import AlteredRow as AlteredRow
-from keyrack.store.sealing.seals import Seals as Seals
-from keyrack.store.sealing.seals import attach as attach
-from keyrack.store.sealing.seals import broken as broken
-from keyrack.store.sealing.seals import column_names as column_names
-from keyrack.store.sealing.seals import columns as columns
-from keyrack.store.sealing.seals import incomplete as incomplete
-from keyrack.store.sealing.seals import is_sealed as is_sealed
-from keyrack.store.sealing.seals import lend as lend
-from keyrack.store.sealing.seals import mapping_of
-from keyrack.store.sealing.seals import part as part
-from keyrack.store.sealing.seals import seals_of as seals_of
-from keyrack.store.sealing.seals import unsealed as unsealed
-from keyrack.store.sealing.sums import AT_ONCE as AT_ONCE
-from keyrack.store.sealing.sums import begin_counting as begin_counting
-from keyrack.store.sealing.sums import count as count
-from keyrack.store.sealing.sums import count_new as count_new
-from keyrack.store.sealing.sums import counting as counting
-from keyrack.store.sealing.sums import fits as fits
-from keyrack.store.sealing.sums import last_written as last_written
-from keyrack.store.sealing.sums import note_written as note_written
-from keyrack.store.sealing.sums import setting as setting
-from keyrack.store.sealing.sums import settle as settle
-from keyrack.store.sealing.sums import sum_anew
-from keyrack.store.sealing.sums import sum_of as sum_of
+from keyrack.store.sealing.seals import (
+    OF_SERVER,
+    SEAL,
+    SEALED_TABLES,
+    VOLATILE,
+    AlteredHow,
+    broken,
+    mapping_of,
+    part,
+    seals_of,
+)
+from keyrack.store.sealing.sums import (
+    count,
+    note_written,
+    setting,
+    sum_anew,
+)
 
 
 def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
@@ -54,7 +41,7 @@ def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
     the column there beside the one of the row that it names.
     """
     found: dict[str, list[tuple[Table, Any, Any]]] = {}
-    for table in TABLES:
+    for table in SEALED_TABLES:
         for key in table.foreign_keys:
             owner = key.column.table.name
             # The rows that a server counts are gone with it.
@@ -305,8 +292,8 @@ def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
     return key if len(key) == len(where) == len(_KEY_COLUMNS[table.name]) else None
 
 
-_KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
-_KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in TABLES}
+_KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in SEALED_TABLES}
+_KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in SEALED_TABLES}
 
 
 def key_names(table: Table) -> tuple[str, ...]:

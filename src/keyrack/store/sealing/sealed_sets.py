@@ -29,8 +29,9 @@ from sqlalchemy import table as lightweight
 
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared, write_lost
-from keyrack.store.sealing import sealed
-from keyrack.store.sealing.sealed import AT_ONCE, SEAL
+from keyrack.store.sealing import sealed, sums
+from keyrack.store.sealing.seals import SEAL, VOLATILE, seals_of
+from keyrack.store.sealing.sums import AT_ONCE
 from keyrack.store.tables import servers
 
 Ids = Sequence[int]
@@ -45,7 +46,7 @@ def insert_many(
     """
     if not rows:
         return []
-    seals = sealed.seals_of(connection)
+    seals = seals_of(connection)
     blank = _blank(table)
     numbered = "id" in table.c
     made = [Row({**blank, **row}) for row in rows]
@@ -54,7 +55,7 @@ def insert_many(
             row["id"] = number
     for row in made:
         row[SEAL] = seals.of(table, row)
-    sealed.count_new(connection, table, made)
+    sums.count_new(connection, table, made)
     _inserting(table).run_many(connection, made)
     return made
 
@@ -129,7 +130,7 @@ def remove_among(
         gone += again
     for row in gone:
         known = sound is not None and sound.get(row["id"]) == row
-        sealed.count(connection, table, row, None, held=True if known else None)
+        sums.count(connection, table, row, None, held=True if known else None)
     return gone
 
 
@@ -160,7 +161,7 @@ def change_many(
     new: the values for a row, the same columns for each; sound: they were all found to be as Keyrack wrote them. A row
     that was changed by others stays broken.
     """
-    seals = sealed.seals_of(connection)
+    seals = seals_of(connection)
     written: list[Row] = []
     given: list[dict[str, Any]] = []
     key = sealed.key_names(table)
@@ -171,11 +172,11 @@ def change_many(
         row = Row({**old, **values})
         held = sound or seals.holds(table, old)
         row[SEAL] = seals.of(table, row) if held else b""
-        sealed.count(connection, table, old, row, held=held)
+        sums.count(connection, table, old, row, held=held)
         given.append({**values, **{f"of_{name}": old[name] for name in key}, SEAL: row[SEAL]})
         written.append(row)
     if given:
-        sealed.setting(table, (*columns, SEAL), there=True).run_many(connection, given)
+        sums.setting(table, (*columns, SEAL), there=True).run_many(connection, given)
     return written
 
 
@@ -191,7 +192,7 @@ def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Ro
 def locked_columns() -> tuple[Column[Any], ...]:
     """The columns of a server that locked_servers answers."""
     # What hosts tell of themselves is left out: it is long, and nothing here needs it.
-    columns = sealed.VOLATILE[servers.name]
+    columns = VOLATILE[servers.name]
     return tuple(column for column in servers.c if column.name not in columns)
 
 
@@ -209,8 +210,6 @@ def change_servers(
     """As change_many for servers that locked_servers read, with the sums of what was counted of their rows so far: a
     server is sealed and written once.
     """
-    changed = change_many(
-        connection, servers, rows, lambda old: {**new(old), "rows_sum": sealed.sum_of(connection, old)}
-    )
-    sealed.note_written(connection, changed)
+    changed = change_many(connection, servers, rows, lambda old: {**new(old), "rows_sum": sums.sum_of(connection, old)})
+    sums.note_written(connection, changed)
     return changed

@@ -10,7 +10,8 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String,
 
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
-from keyrack.store.sealing import access_tree, receipts, sealed
+from keyrack.store.sealing import access_tree, receipts, sealed, sums, tree_nodes
+from keyrack.store.sealing.seals import NO_VALUES_OF_OURS, SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
@@ -47,15 +48,15 @@ def seal_all(
 
     holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; progress: hears of it.
     """
-    seals, count = sealed.seals_of(connection), 0
-    for table in sealed.TABLES:
+    seals, count = seals_of(connection), 0
+    for table in SEALED_TABLES:
         done: list[dict[str, Any]] = []
         of_table = 0
         for row in every(connection, table):
             try:
                 if holds_as_before(table, row):
-                    done.append({**row, sealed.SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
+                    done.append({**row, SEAL: seals.of(table, row)})
+            except NO_VALUES_OF_OURS:
                 continue
             if len(done) == AT_ONCE:
                 sealed.set_seals(connection, table, done, there=False)
@@ -71,15 +72,15 @@ def seal_receipts(connection: Connection, *, counted: bool) -> int:
     """Seal what hosts acknowledged before there were codes of receipts, and what waits for the word of hosts and Git
     endpoints after an offboarding; how many. counted: whether other rows were counted, so that those are counted here.
     """
-    seals, count = sealed.seals_of(connection), 0
+    seals, count = seals_of(connection), 0
     for table in (servers, revocations, offboarding_hosts):
         for rows in pieces(connection, table):
             codes = [(row, receipts.seal_older(connection, table, row)) for row in rows]
             count += _set(connection, table, receipts.RECEIPT, [(row, code) for row, code in codes if code is not None])
     for table in (offboarding_hosts, offboarding_git):
         for rows in pieces(connection, table):
-            made = [{**row, sealed.SEAL: seals.of(table, row)} for row in rows]
-            count += _set(connection, table, sealed.SEAL, [(row, row[sealed.SEAL]) for row in made])
+            made = [{**row, SEAL: seals.of(table, row)} for row in rows]
+            count += _set(connection, table, SEAL, [(row, row[SEAL]) for row in made])
             for row in made if counted else ():
                 access_tree.note(connection, table, None, row)
             access_tree.settle(connection)
@@ -90,15 +91,15 @@ def _set(connection: Connection, table: Table, column: str, given: Sequence[tupl
     """Set a column of rows; how many."""
     named = sealed.key_names(table)
     values = ({**{f"of_{name}": row[name] for name in named}, column: value} for row, value in given)
-    sealed.setting(table, (column,)).run_many(connection, values)
+    sums.setting(table, (column,)).run_many(connection, values)
     return len(given)
 
 
 def count_all(connection: Connection, *, since: int = 0) -> int:
     """Count anew all rows that hold as they stand; how many. since: how often the counts were changed before."""
     access_tree.start(connection, since)
-    seals, rows = sealed.seals_of(connection), 0
-    for table in sealed.TABLES:
+    seals, rows = seals_of(connection), 0
+    for table in SEALED_TABLES:
         if table.name not in access_tree.TREES:
             continue
         for row in every(connection, table):
@@ -163,16 +164,15 @@ def look_on(connection: Connection, after: int, limit: int) -> int | None:
     root = access_tree.read_root(connection)
     if root is None:
         return None
-    if after == access_tree.ROOT:
+    if after == tree_nodes.ROOT:
         access_tree.look_below(connection, after, root)
     nodes = _next_nodes.rows(connection, after, limit)
     for node in nodes:
-        content = bytes(node["content"])
-        held = access_tree.held_by(node["id"], content)
-        if held is None:
-            access_tree.look_below(connection, node["id"], content)
+        number, content = node["id"], bytes(node["content"])
+        if tree_nodes.is_lowest(number):
+            _look_at_places(connection, tree_nodes.tree_of(number), tree_nodes.slots_held(number, content))
         else:
-            _look_at_places(connection, *held)
+            access_tree.look_below(connection, number, content)
     return nodes[-1]["id"] if len(nodes) == limit else None
 
 
@@ -198,12 +198,12 @@ def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int,
 def _note_missing(connection: Connection, table: Table, index: int) -> None:
     key = (index, *("*" for _ in list(table.primary_key)[1:]))
     named = {access_tree.TREES[table.name][1]: index}
-    missing = sealed.AlteredRow(table.name, key, named, sealed.AlteredHow.MISSING)
-    sealed.seals_of(connection).note_altered(missing)
+    missing = AlteredRow(table.name, key, named, AlteredHow.MISSING)
+    seals_of(connection).note_altered(missing)
 
 
 def _table_of(number: int) -> Table | None:
-    return next((table for table in sealed.TABLES if access_tree.TREES.get(table.name, (0, ""))[0] == number), None)
+    return next((table for table in SEALED_TABLES if access_tree.TREES.get(table.name, (0, ""))[0] == number), None)
 
 
 @cache

@@ -146,7 +146,7 @@ def id_column() -> Column[int]:
 
 
 def seal_column() -> Column[bytes]:
-    """What shows that a row is as Keyrack wrote it, see store/sealing/sealed.py; empty in older rows."""
+    """What shows that a row is as Keyrack wrote it, see store/sealing/seals.py; empty in older rows."""
     return Column("seal", LargeBinary(32))
 
 

@@ -63,7 +63,7 @@ servers = numbered(
     Column("agent_run", String(32)),
     Column("copied_at", Moment),  # since when two machines go by its identity (core/hosts/copies.py)
     seal_column(),
-    # The sum of the seals of all rows that belong to it (store/sealing/sealed.py); empty until the first change of one.
+    # The sum of the seals of all rows that belong to it (store/sealing/sums.py); empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
     Column("frozen_at", Moment),
     receipt_column(),
