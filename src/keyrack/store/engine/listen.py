@@ -26,8 +26,8 @@ _RING = f"NOTIFY {CHANNEL}".encode()
 RING_PAUSE_SECONDS = 0.005
 """Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring."""
 OWN_RINGS_SECONDS = 0.05
-"""Once a ring of this process itself was heard, as another is likely to follow soon, nothing is heard for so long: to be
-woken takes its other threads more time than what one is woken for.
+"""After a ring of this process itself, as more are likely to follow, nothing is heard for so long: to be woken takes
+its other threads more time than what one is woken for.
 """
 LOOK_SECONDS = 5.0
 """How often to look without having been rung for: a ring is lost when its sender dies after the commit."""
