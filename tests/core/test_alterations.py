@@ -29,7 +29,7 @@ from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.git import git_access
 from keyrack.store.people import users
-from keyrack.store.sealing import access_tree, sealed, seals
+from keyrack.store.sealing import sealed, seals, tree_nodes
 from keyrack.store.sealing.seals import SEAL, SEALED_TABLES
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import repository_names
@@ -206,7 +206,7 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
         put(connection, table, world.older[table.name])
     elif kind == "older tree":
         # All nodes but the root, and perhaps the rows of one table with them.
-        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != tree_nodes.ROOT])
         some = chance.choice([one for one in TABLES if world.older[one.name]])
         put(connection, some, world.older[some.name])
         table = tree
@@ -400,7 +400,7 @@ def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(wor
             # A server's own row with all of its rows is an older revision, which its host does not take.
             if table.name != "servers":
                 put(connection, table, world.older[table.name])
-        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != tree_nodes.ROOT])
 
     instance.database.write(put_back)
     assert world.gained(instance) == []

@@ -17,7 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import receipts
 from keyrack.store.hosts import applied, servers
 from keyrack.store.per_server import batch
-from keyrack.store.sealing import access_tree, sealed_tables
+from keyrack.store.sealing import sealed_tables, tree_nodes
 
 BUDGET_SECONDS = 0.025
 """Of processor time at a time; for what one step takes more, it waits all the longer."""
@@ -34,7 +34,7 @@ class MissingRows:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = clock()
-        self._node: int | None = access_tree.ROOT
+        self._node: int | None = tree_nodes.ROOT
         self._server = 0
         self._false: list[int] = []
 
@@ -49,7 +49,7 @@ class MissingRows:
                 receipts.withdraw(instance, self._false)
                 self._false = []
             if done:
-                self._node, self._server = access_tree.ROOT, 0
+                self._node, self._server = tree_nodes.ROOT, 0
                 self._next = self._clock() + PAUSE_SECONDS
                 return True
         self._next = self._clock() + spent / OF_A_CORE

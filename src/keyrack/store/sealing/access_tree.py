@@ -3,16 +3,16 @@ Keyrack wrote, and that none is missing; must write no row but its own.
 
 A seal shows that a row was changed by others. It does not show that it is an older one, put back with the seal it had.
 So each row has its place in a tree, found by its id: 64 places to a node, 64 nodes to a node above, five levels, and a
-root over all tables that counts its changes and carries a seal. A place holds the sum, modulo 2^256, of keyed hashes of
-the seals of its rows; most have one row, some those of one owner. The sum is hidden by a mask that no other state of a
-place has, so that nobody learns what a row adds to it. Whoever can write to the database alone can put back a row, a
-place, a node: nothing fits then below the first node that does not fit its link. He can put back all of it at once,
-the root included, as a restore does: who remembers a higher count raises an alarm, and hosts know what they were told.
+root over all tables that counts its changes and carries a seal (tree_nodes.py). A place holds the sum, modulo 2^256,
+of keyed hashes of the seals of its rows; most have one row, some those of one owner. The sum is hidden by a mask that
+no other state of a place has, so that nobody learns what a row adds to it. Whoever can write to the database alone can
+put back a row, a place, a node: nothing fits then below the first node that does not fit its link. He can put back all
+of it at once, the root included, as a restore does: who remembers a higher count raises an alarm, and hosts know what
+they were told.
 """
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +25,10 @@ from sqlalchemy import Connection, Select, Table, delete, select
 from keyrack.store.chunks import chunks
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Prepared, Statement, among, placeholder, prepared
+from keyrack.store.sealing import tree_nodes
 from keyrack.store.sealing.seals import OF_SERVER, SEAL, AlteredHow, AlteredRow, Seals, seals_of
+from keyrack.store.sealing.tree_nodes import MODULUS, NO_LINK, ROOT, Place, SumChange, TreeEdit
 from keyrack.store.tables import access_tree
-
-Place = tuple[int, int]
-"""The number of a table's tree, and the index in it."""
 
 TREES: Mapping[str, tuple[int, str]] = {
     "users": (1, "id"),
@@ -68,12 +67,6 @@ NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
 """What only refuses counts although it does not fit, and a server is looked for where its document is made; a look
 through everything finds both."""
 
-ROOT = 0
-_BITS, _LEVELS = 6, 5
-_WIDTH = 40  # of a place: when it was written, and its masked sum
-_LINK, _COUNTER, _SEAL_BYTES = 16, 8, 32
-_MODULUS = 2**256
-_NOTHING = b"\0"
 _MOST_FITTING = 50_000
 _PENDING = "keyrack tree changes"
 _ROOT_READ = "keyrack tree root"
@@ -89,13 +82,13 @@ def begin(connection: Connection, *, reads: bool) -> None:
     connection.info.update({_PENDING: {}, _ROOT_READ: None, _BEGAN: time.monotonic(), READS: reads})
 
 
-def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:
-    """What a command changed so far, by place: the sum it has now, None where it is as it was, and what to add."""
-    noted: dict[Place, tuple[int | None, int]] = connection.info.setdefault(_PENDING, {})
+def pending(connection: Connection) -> dict[Place, SumChange]:
+    """What a command changed so far, by place."""
+    noted: dict[Place, SumChange] = connection.info.setdefault(_PENDING, {})
     return noted
 
 
-def put_pending(info: Any, noted: Mapping[Place, tuple[int | None, int]]) -> None:
+def put_pending(info: Any, noted: Mapping[Place, SumChange]) -> None:
     """Go back to what was changed before a savepoint; info: of the connection, which has none when it broke."""
     info[_PENDING] = dict(noted)
 
@@ -156,7 +149,7 @@ def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     if connection.dialect.name != "postgresql" or connection.info.get(READS, False):
         return False
     # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
-    contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *_path(place)])}
+    contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *tree_nodes.path_to(place)])}
     connection.info[_ROOT_READ] = _checked(connection, contents.pop(ROOT, None))
     _remember(seals_of(connection), contents)
     return _fits(connection, table, row, place)
@@ -172,7 +165,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
     kept = None if noted is not None else seals.seen.fitting.get(place)
     if kept is None or kept[0] != slot:
         held, more = noted or (None, 0)
-        total = ((_sum(seals, place, slot) if held is None else held) + more) % _MODULUS
+        total = ((tree_nodes.sum_in(seals, place, slot) if held is None else held) + more) % MODULUS
         shares = _fitting(connection, table, row, place, total)
         kept = (slot, shares)
         if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
@@ -199,7 +192,7 @@ def _fitting(
     rows = rows_at(table).rows(connection, place[1])
     holding = [other for other in rows if seals.holds(table, other)]
     for some in (rows, holding):
-        if sum(_summand(seals, table, other) for other in some) % _MODULUS == total:
+        if sum(_summand(seals, table, other) for other in some) % MODULUS == total:
             return frozenset(other[SEAL] for other in holding)
     return frozenset()
 
@@ -277,17 +270,17 @@ root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).sca
 def counter(connection: Connection) -> int:
     """How often what the tree counts was changed; 0 where there is no root that holds."""
     root = read_root(connection)
-    return 0 if root is None else int.from_bytes(root[:_COUNTER], "big")
+    return 0 if root is None else tree_nodes.counter_of(root)
 
 
 def _checked(connection: Connection, raw: Any) -> bytes | None:
     seals = seals_of(connection)
     seen = seals.seen
-    if not isinstance(raw, bytes) or not (raw == seen.root or _holds(seals, raw)):
+    if not isinstance(raw, bytes) or not (raw == seen.root or tree_nodes.root_holds(seals, raw)):
         seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.INCOMPLETE))
         return None
     seen.root = raw
-    count = int.from_bytes(raw[:_COUNTER], "big")
+    count = tree_nodes.counter_of(raw)
     began = connection.info.get(_BEGAN, 0.0)
     newest, since = seen.newest
     if connection.info.get(READS, False) and count != newest:
@@ -300,67 +293,32 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     return raw
 
 
-def _holds(seals: Seals, raw: bytes) -> bool:
-    content = raw[:-_SEAL_BYTES]
-    return len(content) >= _COUNTER and hmac.compare_digest(_sealed_root(seals, content), raw)
-
-
-def _path(place: Place) -> list[int]:
-    """The nodes from the top of a tree down to a place's own."""
-    tree, index = place
-    return [_node(tree, level, index >> (_BITS * level)) for level in range(_LEVELS, 0, -1)]
-
-
-def _node(tree: int, level: int, number: int) -> int:
-    return tree << 48 | level << 40 | number
-
-
 def slot_of(connection: Connection, root: bytes, place: Place) -> bytes | None:
     """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
-    seals, (tree, index) = seals_of(connection), place
+    seals, path = seals_of(connection), tree_nodes.path_to(place)
     nodes = seals.seen.nodes
-    path = _path(place)
-    link = _part(root, tree - 1, _LINK, _COUNTER, len(root) - _SEAL_BYTES)
-    for level, node in zip(range(_LEVELS, 0, -1), path, strict=True):
-        if not link.strip(_NOTHING):
+    link = tree_nodes.link_from_root(root, place[0])
+    for depth, node in enumerate(path):
+        if not any(link):
             return b""
         entry = nodes.get(node)
         if entry is None or entry[0] != link:
-            below = path[_LEVELS - level :]
-            read = {row["id"]: row["content"] for row in _nodes.rows(connection, below)}
+            read = {row["id"]: row["content"] for row in _nodes.rows(connection, path[depth:])}
             entry = _remember(seals, read).get(node)
             if entry is None or entry[0] != link:
                 seals.note_altered(AlteredRow(access_tree.name, (node,), {}, AlteredHow.INCOMPLETE))
                 return None
-        link = _part(entry[1], index >> (_BITS * (level - 1)) & 63, _WIDTH if level == 1 else _LINK)
-    return link if link.strip(_NOTHING) else b""
+        link = tree_nodes.link_towards(entry[1], node, place)
+    return link if any(link) else b""
 
 
 def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
     """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
-    entries = {node: (_link(seals, node, bytes(content)), bytes(content)) for node, content in read.items()}
+    entries = {
+        node: (tree_nodes.link_of(seals, node, bytes(content)), bytes(content)) for node, content in read.items()
+    }
     seals.seen.keep(entries)
     return entries
-
-
-def _part(content: bytes | bytearray, number: int, width: int, start: int = 0, end: int | None = None) -> bytes:
-    at = start + number * width
-    return bytes(content[at : min(at + width, len(content) if end is None else end)])
-
-
-def _link(seals: Seals, node: int, content: bytes) -> bytes:
-    return seals.mac(b"access tree node " + node.to_bytes(8, "big") + content)[:_LINK] if content else bytes(_LINK)
-
-
-def _mask(seals: Seals, place: Place, version: bytes) -> int:
-    text = f"access tree mask {place[0]} {place[1]} ".encode() + version
-    return int.from_bytes(seals.mac(text), "big")
-
-
-def _sum(seals: Seals, place: Place, slot: bytes) -> int:
-    if not slot:
-        return 0
-    return (int.from_bytes(slot[_COUNTER:], "big") - _mask(seals, place, slot[:_COUNTER])) % _MODULUS
 
 
 @prepared
@@ -394,111 +352,26 @@ def settle(connection: Connection) -> None:
         return
     if connection.dialect.name == "postgresql":
         _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
-    wanted = sorted({ROOT}.union(*(_path(place) for place in noted)))
+    wanted = sorted({ROOT}.union(*(tree_nodes.path_to(place) for place in noted)))
     read: dict[int, bytes] = {}
     for some in chunks(wanted, AT_ONCE):
         read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
     root = _checked(connection, read.pop(ROOT, None))
     if root is not None:
-        _write(connection, _Edit(seals_of(connection), root, read), noted)
+        edit = TreeEdit(seals_of(connection), root, read)
+        for place, change in noted.items():
+            edit.set(place, change)
+        changed = ({"id": node, "content": content} for node, content in edit.finish().items())
+        _writing(connection.dialect.name).run_many(connection, changed)
+        seals_of(connection).seen.keep(edit.linked)
     connection.info[_ROOT_READ] = None
-
-
-def _write(connection: Connection, edit: _Edit, noted: Mapping[Place, tuple[int | None, int]]) -> None:
-    for place, (held, more) in noted.items():
-        edit.set(place, held, more)
-    changed = edit.finish()
-    _writing(connection.dialect.name).run_many(
-        connection, ({"id": node, "content": content} for node, content in changed.items())
-    )
-    edit.seals.seen.keep(edit.linked)
-
-
-class _Edit:
-    """The nodes that a command changes, and those above them."""
-
-    def __init__(self, seals: Seals, root: bytes, read: Mapping[int, bytes]) -> None:
-        self.seals = seals
-        self._root = bytearray(root[:-_SEAL_BYTES])
-        self._count = int.from_bytes(root[:_COUNTER], "big") + 1
-        self._read = read
-        self._true: dict[int, bytearray | None] = {}
-        self.linked: dict[int, tuple[bytes, bytes]] = {}
-        """The nodes that changed, each with its new link."""
-        self._changed: dict[int, Place] = {}
-
-    def set(self, place: Place, held: int | None, more: int) -> None:
-        """Have a place hold a sum: this one, or as it was, with what is to be added."""
-        tree, index = place
-        link = _part(self._root, tree - 1, _LINK, _COUNTER)
-        content: bytearray | None = None
-        for level, node in zip(range(_LEVELS, 0, -1), _path(place), strict=True):
-            content = self._content(node, link)
-            if content is None:
-                return
-            link = _part(content, index >> (_BITS * (level - 1)) & 63, _LINK)
-        assert content is not None
-        slot = _part(content, index & 63, _WIDTH)
-        total = ((_sum(self.seals, place, slot if any(slot) else b"") if held is None else held) + more) % _MODULUS
-        version = self._count.to_bytes(_COUNTER, "big")
-        masked = (total + _mask(self.seals, place, version)) % _MODULUS
-        _put(content, index & 63, version + masked.to_bytes(32, "big") if total else bytes(_WIDTH))
-        self._changed[_path(place)[-1]] = place
-
-    def _content(self, node: int, link: bytes) -> bytearray | None:
-        """A node as it is so far; None where the one that was read does not fit its link."""
-        if node not in self._true:
-            content = self._read.get(node, b"") if any(link) else b""
-            kept = self.seals.seen.nodes.get(node)
-            # What is kept was computed once; what was read is compared with it, to the byte.
-            fits = not any(link) or kept == (link, content) or _link(self.seals, node, content) == link
-            if not fits and kept is not None and kept[0] == link:
-                content, fits = kept[1], True  # others changed it, and it is known how it was
-            self._true[node] = bytearray(content) if fits else None
-        return self._true[node]
-
-    def finish(self) -> dict[int, bytes]:
-        """Bring the links up to date; answers all nodes that changed, the root among them."""
-        written: dict[int, bytes] = {}
-        changed = self._changed
-        for level in range(1, _LEVELS + 1):
-            above: dict[int, Place] = {}
-            for node, (tree, index) in changed.items():
-                content = self._true[node]
-                assert content is not None
-                written[node] = bytes(content) if any(content) else b""
-                link = _link(self.seals, node, written[node])
-                self.linked[node] = (link, written[node])
-                if level == _LEVELS:
-                    _put(self._root, tree - 1, link, _COUNTER)
-                    continue
-                parent = _node(tree, level + 1, index >> (_BITS * (level + 1)))
-                upper = self._true[parent]
-                assert upper is not None
-                _put(upper, index >> (_BITS * level) & 63, link)
-                above[parent] = (tree, index)
-            changed = above
-        self._root[:_COUNTER] = self._count.to_bytes(_COUNTER, "big")
-        written[ROOT] = _sealed_root(self.seals, bytes(self._root))
-        return written
-
-
-def _put(content: bytearray, number: int, value: bytes, start: int = 0) -> None:
-    at = start + number * len(value)
-    if len(content) < at:
-        content.extend(bytes(at - len(content)))
-    content[at : at + len(value)] = value
-
-
-def _sealed_root(seals: Seals, content: bytes) -> bytes:
-    return content + seals.mac(b"access tree root " + content)
 
 
 def start(connection: Connection, count: int = 0) -> None:
     """Put an empty tree in place of whatever is there, for all rows to be noted; count: of changes made before."""
     connection.info[_PENDING] = {}
     connection.execute(delete(access_tree))
-    content = _sealed_root(seals_of(connection), count.to_bytes(_COUNTER, "big"))
+    content = tree_nodes.new_root(seals_of(connection), count)
     _writing(connection.dialect.name).run(connection, {"id": ROOT, "content": content})
     connection.info[_ROOT_READ] = None
 
@@ -506,7 +379,7 @@ def start(connection: Connection, count: int = 0) -> None:
 def has_root(connection: Connection) -> bool:
     """Whether there is a root that holds; whatever is found, nobody is told."""
     rows = _nodes.rows(connection, [ROOT])
-    return bool(rows) and _holds(seals_of(connection), rows[0]["content"])
+    return bool(rows) and tree_nodes.root_holds(seals_of(connection), rows[0]["content"])
 
 
 def highest(connection: Connection) -> int:
@@ -519,63 +392,42 @@ def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
     root = read_root(connection)
     if root is None:
         return [("", ROOT)]
-    seals = seals_of(connection)
+    seals, trees = seals_of(connection), {tree: name for name, (tree, _) in TREES.items()}
     links: dict[int, bytes] = {}
-    above: list[tuple[int, bytes]] = []
+    wanted = tree_nodes.links_below(ROOT, root, trees)
     for node, content in connection.execute(select(access_tree.c.id, access_tree.c.content)).all():
         if node != ROOT:
-            links[node] = _link(seals, node, content)
-            if node >> 40 & 255 > 1:
-                above.append((node, content))
-    wanted = _links_below(ROOT, root)
-    for node, content in above:
-        wanted.update(_links_below(node, content))
-    named = {tree: name for name, (tree, _) in TREES.items()}
-    nothing = bytes(_LINK)
+            links[node] = tree_nodes.link_of(seals, node, content)
+            if tree_nodes.is_above_others(node):
+                wanted.update(tree_nodes.links_below(node, content, trees))
     return [
-        (named.get(node >> 48, ""), node)
+        (trees.get(tree_nodes.tree_of(node), ""), node)
         for node in sorted({*links, *wanted})
-        if (links.get(node) or nothing) != (wanted.get(node) or nothing)
+        if (links.get(node) or NO_LINK) != (wanted.get(node) or NO_LINK)
     ]
-
-
-def _links_below(node: int, content: bytes) -> dict[int, bytes]:
-    """The nodes just below one, each with its link there."""
-    if node == ROOT:
-        end = len(content) - _SEAL_BYTES
-        return {_node(tree, _LEVELS, 0): _part(content, tree - 1, _LINK, _COUNTER, end) for tree, _ in TREES.values()}
-    tree, level, number = node >> 48, node >> 40 & 255, node & (2**40 - 1)
-    slots = range(-(-len(content) // _LINK))
-    return {_node(tree, level - 1, number << _BITS | slot): _part(content, slot, _LINK) for slot in slots}
 
 
 def look_below(connection: Connection, node: int, content: bytes) -> None:
     """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
-    seals, links = seals_of(connection), _links_below(node, content)
-    read = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
-    nothing = bytes(_LINK)
+    seals = seals_of(connection)
+    links = tree_nodes.links_below(node, content, (tree for tree, _ in TREES.values()))
+    read = {
+        row["id"]: tree_nodes.link_of(seals, row["id"], bytes(row["content"]))
+        for row in _nodes.rows(connection, list(links))
+    }
     for below, link in links.items():
-        if (link or nothing) != read.get(below, nothing):
+        if (link or NO_LINK) != read.get(below, NO_LINK):
             seals.note_altered(AlteredRow(access_tree.name, (below,), {}, AlteredHow.INCOMPLETE))
-
-
-def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:
-    """The tree of a lowest node, and its places that hold something, by index; None for a node above others."""
-    if node >> 40 & 255 != 1:
-        return None
-    base = (node & (2**40 - 1)) << _BITS
-    parts = ((base + number, _part(content, number, _WIDTH)) for number in range(-(-len(content) // _WIDTH)))
-    return node >> 48, {index: part for index, part in parts if any(part)}
 
 
 def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> bool:
     """Whether all rows are there that a place counts; slot: what it holds."""
     seals = seals_of(connection)
-    total = _sum(seals, (TREES[table.name][0], index), slot)
-    if sum(_summand(seals, table, row) for row in _seals_at(table).rows(connection, index)) % _MODULUS == total:
+    total = tree_nodes.sum_in(seals, (TREES[table.name][0], index), slot)
+    if sum(_summand(seals, table, row) for row in _seals_at(table).rows(connection, index)) % MODULUS == total:
         return True
     holding = (row for row in rows_at(table).rows(connection, index) if seals.holds(table, row))
-    return sum(_summand(seals, table, row) for row in holding) % _MODULUS == total
+    return sum(_summand(seals, table, row) for row in holding) % MODULUS == total
 
 
 @cache
@@ -590,11 +442,7 @@ def places_held(connection: Connection, table: Table) -> Iterable[int]:
     root = read_root(connection)
     if root is None:
         return
-    first = _node(tree, 1, 0)
-    of_tree = access_tree.c.id.between(first, first + 2**40 - 1)
+    of_tree = access_tree.c.id.between(*tree_nodes.lowest_nodes(tree))
     nodes = select(access_tree.c.id, access_tree.c.content).where(of_tree).order_by(access_tree.c.id)
     for node, content in connection.execute(nodes).all():
-        base = (node - first) << _BITS
-        for number in range(-(-len(content) // _WIDTH)):
-            if any(_part(content, number, _WIDTH)) and slot_of(connection, root, (tree, base + number)):
-                yield base + number
+        yield from (index for index in tree_nodes.slots_held(node, content) if slot_of(connection, root, (tree, index)))

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Select, func, select
 from keyrack.store import instance_facts
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.sealing.canonical_json import encode_typed
-from keyrack.store.sealing.seals import SEAL, seals_of
+from keyrack.store.sealing.seals import SEAL, is_ours, seals_of
 from keyrack.store.tables import events
 
 COLUMNS = tuple(column for column in events.c if column.name != SEAL)
@@ -67,17 +67,14 @@ def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:
     seal = event[SEAL]
     if seal is None:
         return bool(event["id"] <= begun)
-    try:
-        return isinstance(seal, bytes) and hmac.compare_digest(seal, of(connection, event, seal[:_NUMBER]))
-    except (TypeError, ValueError, OverflowError):
-        return False  # what no column of ours can hold was not written by us
+    return is_ours(seal, lambda: of(connection, event, seal[:_NUMBER]))
 
 
 def begun(connection: Connection) -> int:
     """The last event of before there were seals; 0 where there is none, or where what says so was altered."""
     number, _, seal = (instance_facts.noted(connection, _BEGUN) or "").partition(" ")
-    is_ours = number.isascii() and number.isdecimal() and hmac.compare_digest(seal, _begun(connection, number))
-    return int(number) if is_ours else 0
+    is_made_here = number.isascii() and number.isdecimal() and hmac.compare_digest(seal, _begun(connection, number))
+    return int(number) if is_made_here else 0
 
 
 def begin(connection: Connection) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.store.sealing import access_tree, held_servers, sums
+from keyrack.store.sealing.tree_nodes import Place, SumChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Left:
     """What was left to the end so far: rows of servers, as held_servers holds them, and places of the tree."""
 
     servers: Mapping[int, Any] = field(default_factory=dict)
-    places: Mapping[access_tree.Place, tuple[int | None, int]] = field(default_factory=dict)
+    places: Mapping[Place, SumChange] = field(default_factory=dict)
 
 
 class Gathering:
@@ -31,7 +32,7 @@ class Gathering:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._gathers = False
-        self._places: Mapping[access_tree.Place, tuple[int | None, int]] = {}
+        self._places: Mapping[Place, SumChange] = {}
 
     def begin(self, *, holds: bool, gathers: bool) -> None:
         """Before a command. holds: it may hold rows of servers, as held_servers.begin_command has it; gathers: it reads

@@ -10,15 +10,14 @@ all of a host at once show by its server's row, which has under its seal that th
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
 from keyrack.store.sealing import sealed
-from keyrack.store.sealing.seals import AlteredHow, AlteredRow, Seals, seals_of
+from keyrack.store.sealing.seals import AlteredHow, AlteredRow, Seals, is_ours, seals_of
 from keyrack.store.tables import servers
 from keyrack.store.tables.columns import as_microseconds
 
@@ -63,7 +62,7 @@ def server_holds(connection: Connection, row: Mapping[str, Any]) -> bool:
     if all(row[name] == NOTHING_APPLIED[name] for name in _APPLIED):
         if row["first_applied_at"] is None:
             return True
-    elif _same(row[RECEIPT], lambda: _of_server(seals_of(connection), row)):
+    elif is_ours(row[RECEIPT], lambda: _of_server(seals_of(connection), row)):
         return True
     note(connection, servers, row)
     return False
@@ -104,7 +103,7 @@ def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, A
     code, of = row[RECEIPT], (table, row["server_id"], row["acknowledged_at"])
     if isinstance(code, bytes) and len(code) > _CODE:
         bound = code[_CODE:]
-        if _same(code[:_CODE], lambda: _of_acknowledged(seals_of(connection), *of, bound)):
+        if is_ours(code[:_CODE], lambda: _of_acknowledged(seals_of(connection), *of, bound)):
             revision, _, fingerprint = bound.decode().partition(" ")
             if place(row) < (until := (int(revision), fingerprint)):
                 return until
@@ -115,13 +114,6 @@ def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, A
 def place(row: Mapping[str, Any]) -> Until:
     """Where a row that a host is to acknowledge stands among all of that host."""
     return row["revision"], row.get("fingerprint", "")
-
-
-def _same(code: Any, compute: Callable[[], bytes]) -> bool:
-    try:
-        return isinstance(code, bytes) and hmac.compare_digest(code, compute())
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        return False  # what no column of ours can hold was not written by us
 
 
 def note(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:

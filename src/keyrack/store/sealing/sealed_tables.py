@@ -10,8 +10,8 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String,
 
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
-from keyrack.store.sealing import access_tree, receipts, sealed, sums
-from keyrack.store.sealing.seals import SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
+from keyrack.store.sealing import access_tree, receipts, sealed, sums, tree_nodes
+from keyrack.store.sealing.seals import NO_VALUES_OF_OURS, SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
@@ -56,7 +56,7 @@ def seal_all(
             try:
                 if holds_as_before(table, row):
                     done.append({**row, SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
+            except NO_VALUES_OF_OURS:
                 continue
             if len(done) == AT_ONCE:
                 sealed.set_seals(connection, table, done, there=False)
@@ -164,16 +164,15 @@ def look_on(connection: Connection, after: int, limit: int) -> int | None:
     root = access_tree.read_root(connection)
     if root is None:
         return None
-    if after == access_tree.ROOT:
+    if after == tree_nodes.ROOT:
         access_tree.look_below(connection, after, root)
     nodes = _next_nodes.rows(connection, after, limit)
     for node in nodes:
-        content = bytes(node["content"])
-        held = access_tree.held_by(node["id"], content)
-        if held is None:
-            access_tree.look_below(connection, node["id"], content)
+        number, content = node["id"], bytes(node["content"])
+        if tree_nodes.is_lowest(number):
+            _look_at_places(connection, tree_nodes.tree_of(number), tree_nodes.slots_held(number, content))
         else:
-            _look_at_places(connection, *held)
+            access_tree.look_below(connection, number, content)
     return nodes[-1]["id"] if len(nodes) == limit else None
 
 

@@ -97,6 +97,8 @@ SEALED_TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLAT
 _KEY = "keyrack seals"
 MOST_NODES = 8_192
 MOST_FOUND = 1000
+NO_VALUES_OF_OURS = (TypeError, ValueError, OverflowError, AttributeError)
+"""What is raised where a row is written out, to be sealed, whose values no column of ours can hold."""
 
 
 class AlteredHow(StrEnum):
@@ -186,11 +188,7 @@ class Seals:
 
     def holds(self, table: Table, values: Mapping[str, Any]) -> bool:
         """Whether a row, with all its columns, is as Keyrack wrote it."""
-        seal = values[SEAL]
-        try:
-            return isinstance(seal, bytes) and hmac.compare_digest(seal, self.of(table, values))
-        except (TypeError, ValueError, OverflowError):
-            return False  # what no column of ours can hold was not written by us
+        return is_ours(values[SEAL], lambda: self.of(table, values))
 
     def kept_by(self, made_by: Any, statement: str) -> dict[Any, Any]:
         """What is kept of a statement's rows, by the row's name, to be read and added to; made_by: a rows.Records."""
@@ -243,6 +241,16 @@ def seals_of(connection: Connection) -> Seals:
     """What seals the rows of this connection."""
     seals: Seals = connection.info[_KEY]
     return seals
+
+
+def is_ours(code: Any, compute: Callable[[], bytes]) -> bool:
+    """Whether a seal or another keyed code, as it was read from the database, is the one that `compute` makes of the
+    values beside it. Those that no column of ours can hold, for which it raises, were not written by us.
+    """
+    try:
+        return isinstance(code, bytes) and hmac.compare_digest(code, compute())
+    except NO_VALUES_OF_OURS:
+        return False
 
 
 def broken(table: Table, values: Mapping[str, Any], how: AlteredHow = AlteredHow.CHANGED) -> AlteredRow:

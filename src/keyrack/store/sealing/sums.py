@@ -21,6 +21,7 @@ from keyrack.store.engine.prepared import Statement, among, placeholder, prepare
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import OF_SERVER, SEAL, Seals, seals_of
+from keyrack.store.sealing.tree_nodes import Place, SumChange
 from keyrack.store.tables import metadata
 
 NOTHING = bytes(32)
@@ -34,9 +35,7 @@ _PENDING = "keyrack sums"
 _WRITTEN = "keyrack written servers"
 
 
-def begin_counting(
-    connection: Connection, noted: Mapping[access_tree.Place, tuple[int | None, int]] | None = None
-) -> None:
+def begin_counting(connection: Connection, noted: Mapping[Place, SumChange] | None = None) -> None:
     """Start a command's counts afresh; noted: what commands before it left to be counted in the tree."""
     info = connection.info
     info[_PENDING] = {}
