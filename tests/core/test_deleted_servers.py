@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers, unmanaged_keys, went_back
+from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers, undecided_keys, went_back
 from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
@@ -126,7 +126,7 @@ def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
     (answer,) = enrolment.authenticate_together(team.instance, [("a secret of another database", "192.0.2.1")])
     assert isinstance(answer, Refusal)
     assert answer.kind is Kind.UNAUTHENTICATED
-    assert unmanaged_keys.counts(team.instance, team.owner) == {}
+    assert undecided_keys.counts(team.instance, team.owner) == {}
 
 
 def test_its_host_does_not_fill_the_log(team: Team) -> None:

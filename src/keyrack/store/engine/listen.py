@@ -19,8 +19,11 @@ from keyrack.store.engine.outage import Outage
 log = logging.getLogger(__name__)
 
 CHANNEL = "keyrack_changes"
-RING_PAUSE_SECONDS = 0.005
-"""Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring."""
+RING_PAUSE_SECONDS = 0.05
+"""Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring. To ring, and to
+be rung, wakes a thread beside the event loop, and in each process that listens: an event loop that is busy and a thread
+take the interpreter from each other at every step, and a ring takes as long as two keys that are added.
+"""
 LOOK_SECONDS = 5.0
 """How often to look without having been rung for: a ring is lost when its sender dies after the commit."""
 RECONNECT_SECONDS = 2.0
@@ -43,7 +46,7 @@ class Notifier:
         """PostgreSQL's number of the connection that rings, as those who are rung for hear it; 0 without one."""
         self._gate = threading.Lock()
         self._wanted = threading.Event()
-        self._closed = False
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._outage = Outage("Other processes are woken")
 
@@ -51,7 +54,7 @@ class Notifier:
         """Have all listening processes look at the changes; returns at once."""
         if self._thread is None:
             with self._gate:
-                if self._thread is None and not self._closed:
+                if self._thread is None and not self._closing.is_set():
                     self._thread = threading.Thread(target=self._work, name="keyrack-notifier", daemon=True)
                     self._thread.start()
         self._wanted.set()
@@ -59,18 +62,17 @@ class Notifier:
     def close(self) -> None:
         """Ring once more if somebody asked for it, and stop."""
         with self._gate:
-            self._closed = True
+            self._closing.set()
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()
 
     def _work(self) -> None:
         raw: psycopg.Connection[Any] | None = None
-        pause = threading.Event()
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            last = self._closed
+            last = self._closing.is_set()
             try:
                 if raw is None:
                     raw = self._connect()
@@ -87,7 +89,7 @@ class Notifier:
                     raw = None
             if last:
                 break
-            pause.wait(RING_PAUSE_SECONDS)
+            self._closing.wait(RING_PAUSE_SECONDS)
         if raw is not None:
             raw.close()
 
