@@ -208,7 +208,7 @@ class Database:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
         if not isinstance(self._writer, SqliteWriter) or self._closed:
             raise NotAtOnce("nothing is lent")
-        turn.tell(self._note_turn)
+        turn.add_done_callback(self._note_turn)
         self._writer.lend(turn)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:

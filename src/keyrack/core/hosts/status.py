@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen, news, refused_logins, went_back
+from keyrack.core.hosts import copies, database_rollback, last_seen, news, refused_logins
 from keyrack.core.hosts.facts import (
     AUTO,
     ENFORCE,
@@ -68,7 +68,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
         problems=(
             *_two_machines(server),
             *refused_logins.of(server).closed_accounts(),
-            *_went_back(server),
+            *_rolled_back(server),
             *news.standing_refusal(facts),
             *_problems(server, facts),
         ),
@@ -103,8 +103,8 @@ def _two_machines(server: Server) -> tuple[str, ...]:
     return () if server.copied_at is None else (copies.words(server),)
 
 
-def _went_back(server: Server) -> tuple[str, ...]:
-    return () if server.went_back_at is None else (went_back.words(server),)
+def _rolled_back(server: Server) -> tuple[str, ...]:
+    return () if server.rolled_back_at is None else (database_rollback.words(server),)
 
 
 def _state(server: Server, enforcement: str, online: bool) -> str:

@@ -179,7 +179,7 @@ def _entered(connection: Connection, server: Server, now: datetime, whose: Whose
             if acknowledged:
                 checked.made = reason
         if (frozen_server or credential.frozen_at is not None) and _is_frozen(
-            server, credential, glass=bool(credential.break_glass)
+            server, credential, break_glass=bool(credential.break_glass)
         ):
             reason = replace(reason, frozen=True)
         yield reason
@@ -208,8 +208,8 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
         connection, server.id, server.workspace_id, now, whose.user_id if whose else None
     ):
         grant, key = granted.grant, granted.user_key
-        if granted.broken is not None:
-            table, number = granted.broken
+        if granted.altered is not None:
+            table, number = granted.altered
             yield Damaged(named(table), number)
             continue
         assert key.public_key is not None
@@ -227,13 +227,13 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
             key_entered_at=key.created_at,
             grant=grant,
             user_key=key,
-            frozen=_is_frozen(server, key, glass=bool(grant.break_glass)),
+            frozen=_is_frozen(server, key, break_glass=bool(grant.break_glass)),
         )
 
 
-def _is_frozen(server: Server, key: Credential | UserKey, *, glass: bool) -> bool:
+def _is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -> bool:
     """Whether a key was frozen, by itself or on its server, and neither entered nor confirmed since."""
-    if glass or (server.frozen_at is None and key.frozen_at is None):
+    if break_glass or (server.frozen_at is None and key.frozen_at is None):
         return False
     marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)
     return any(terms.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)

@@ -322,22 +322,22 @@ def _scope(
         copies = freezes.credentials_of_keys(connection, workspace, prints)
         server_ids = grants.servers_of_user(connection, person.id)
         server_ids |= servers_with_credentials(connection, workspace, prints, instance.now())
-        glass = sum(1 for row in copies if row.break_glass)
+        break_glass = sum(1 for row in copies if row.break_glass)
         return _Scope(
-            f"of {person.name}", person.id, None, [], sorted(server_ids), rows, copies, len(set(prints)), glass
+            f"of {person.name}", person.id, None, [], sorted(server_ids), rows, copies, len(set(prints)), break_glass
         )
     marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
     at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
     prints_at = {row.fingerprint for row in at}
-    glass = sum(1 for row in at if row.break_glass)
+    break_glass = sum(1 for row in at if row.break_glass)
     if place is not None:
         prints_at |= {
             reason.fingerprint for reason in access.reasons(connection, place, instance.now())[0] if reason.fingerprint
         }
-        return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
+        return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), break_glass)
     rows = freezes.user_keys_of(connection, workspace)
     count = len(prints_at | {row.fingerprint for row in rows})
-    return _Scope("of the workspace", None, None, marked, marked, rows, [], count, glass)
+    return _Scope("of the workspace", None, None, marked, marked, rows, [], count, break_glass)
 
 
 def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:

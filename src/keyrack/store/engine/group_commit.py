@@ -172,7 +172,7 @@ class GroupCommit:
             queued.result = queued.context.run(queued.command, conn)
             together.settle()
         except (DBAPIError, PendingRollbackError) as error:
-            # It may be of what an earlier one told.
+            # It may be of what an earlier one queued.
             raise _Lost from error
         except Exception as error:  # the command's own: raised for who gave it, and the others go on
             queued.error = error
@@ -212,7 +212,7 @@ def committed(conn: Connection) -> Iterator[Transaction]:
     except Exception as error:
         if is_unavailable(error) and not is_altered(error):  # of a lost write it is known: the server undid it
             raise CommitInDoubt from error
-        transaction.rollback()  # what was told and failed shows here
+        transaction.rollback()  # what was queued and failed shows here
         raise
 
 
@@ -221,7 +221,7 @@ def lock_workspace(conn: Connection, workspace_id: int) -> None:
     one command is run after another anyhow.
     """
     if conn.dialect.name == "postgresql":
-        _locking.tell(conn, _LOCKS_OF_OURS, workspace_id)
+        _locking.enqueue(conn, _LOCKS_OF_OURS, workspace_id)
 
 
 @prepared

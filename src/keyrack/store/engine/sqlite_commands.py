@@ -93,7 +93,7 @@ class Turn:
         self.error: BaseException | None = None
         """Why nothing of it was committed, as the writer says."""
 
-    def tell(self, callback: Callable[[Exception | None], None]) -> None:
+    def add_done_callback(self, callback: Callable[[Exception | None], None]) -> None:
         """Have another one told of the end too, before the first."""
         ended = self._ended
 

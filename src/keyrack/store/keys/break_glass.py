@@ -1,4 +1,4 @@
-"""Questions about which keys break glass on a server; must decide nothing."""
+"""Questions about the break-glass keys of a server; must decide nothing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from keyrack.store.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class Glass:
-    """A key that breaks glass as one account: by a credential or a grant; user: whose it is, None where unknown."""
+class BreakGlassKey:
+    """A break-glass key of one account: by a credential or a grant; user: whose it is, None where unknown."""
 
     fingerprint: str
     username: str
@@ -67,17 +67,17 @@ def _grants(server_id: int, workspace_id: int, fingerprints: Sequence[str], at: 
 
 def of_keys(
     connection: Connection, server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime
-) -> dict[tuple[str, str], Glass]:
-    """Those of these keys that break glass on a server, by fingerprint and account."""
+) -> dict[tuple[str, str], BreakGlassKey]:
+    """Those of these keys that are break-glass keys of a server, by fingerprint and account."""
     found = [
-        Glass(row.fingerprint, row.system_user, "grant", row.id, row.title or "", row.name)
+        BreakGlassKey(row.fingerprint, row.system_user, "grant", row.id, row.title or "", row.name)
         for row in _grants.rows(connection, server_id, workspace_id, fingerprints, at)
     ]
     held = _credentials.rows(connection, server_id, fingerprints)
     if held:
         whose = key_owners.names(connection, workspace_id, fingerprints)
         found += [
-            Glass(row.fingerprint, row.username, "credential", row.id, row.label, whose.get(row.fingerprint))
+            BreakGlassKey(row.fingerprint, row.username, "credential", row.id, row.label, whose.get(row.fingerprint))
             for row in held
         ]
     return {(one.fingerprint, one.username): one for one in found}

@@ -163,9 +163,9 @@ def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
     return frozenset(_servers_of_user.values(connection, user_id))
 
 
-def telling_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
+def enqueue_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
     """The same, without waiting: rows of which each has a server_id."""
-    return _servers_of_user.tell(connection, user_id)
+    return _servers_of_user.enqueue(connection, user_id)
 
 
 @prepared

@@ -58,7 +58,7 @@ class PlaceAhead(EnteringKey):
         self._asked = (workspace_id, server_id, username, label, fingerprint)
         self._server_id, self._names = server_id, {label, fingerprint}
         self._now, self._actor = now, actor
-        self._told: PendingRows | None = None
+        self._pending: PendingRows | None = None
         self._within: object = None
         self._server: Mapping[str, Any] = {}
         self.entered: Mapping[str, Any] | None = None
@@ -67,12 +67,12 @@ class PlaceAhead(EnteringKey):
     def look(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
         self.forget()
-        self._told = _place.tell(connection, *self._question(connection))
+        self._pending = _place.enqueue(connection, *self._question(connection))
         self._within = connection.get_transaction()
 
     def forget(self) -> None:
         """What was asked may not be so any more."""
-        self._told, self._within, self._server = None, None, {}
+        self._pending, self._within, self._server = None, None, {}
 
     def follows(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
@@ -93,11 +93,11 @@ class PlaceAhead(EnteringKey):
         """The place, None where there is no such server in this workspace; nobody else changes the server until the
         end.
         """
-        told, within, server = self._told, self._within, self._server
+        pending, within, server = self._pending, self._within, self._server
         self.forget()
         self.entered = None
-        if told is not None and within is connection.get_transaction():
-            row = next(iter(told.wait(connection)), None)
+        if pending is not None and within is connection.get_transaction():
+            row = next(iter(pending.wait(connection)), None)
         else:
             # Those before it may have left the server's row to be written later.
             server = held_servers.held(connection, self._server_id) or {}

@@ -51,7 +51,7 @@ class UserKeyAhead(EnteringKey):
         """Arguments as those of place(); now: the time, as it is whenever this is asked."""
         self._actor, self._user_id, self._fingerprint = actor, user_id, fingerprint
         self._most, self._now = most, now
-        self._told: tuple[PendingRows, PendingRows] | None = None
+        self._pending: tuple[PendingRows, PendingRows] | None = None
         self._within: object = None
         self.entered: frozenset[int] | None = None
         """The servers that the command gave the key to, which entered it and changed nothing else."""
@@ -66,13 +66,13 @@ class UserKeyAhead(EnteringKey):
         self.forget()
         few = self._most - MOST_TOGETHER
         if few > 0:  # else each is asked for when it comes
-            told = _place.tell(connection, *self._question(connection, few))
-            self._told = told, grants.telling_servers_of_user(connection, self._user_id)
+            place_rows = _place.enqueue(connection, *self._question(connection, few))
+            self._pending = place_rows, grants.enqueue_servers_of_user(connection, self._user_id)
             self._within = connection.get_transaction()
 
     def forget(self) -> None:
         """What was asked may not be so any more."""
-        self._told = self._within = None
+        self._pending = self._within = None
 
     def follows(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
@@ -82,11 +82,11 @@ class UserKeyAhead(EnteringKey):
 
     def get(self, connection: Connection) -> UserKeyPlace:
         """What is in the key's way; nobody else of its workspace changes that until the end."""
-        told, within = self._told, self._within
+        pending, within = self._pending, self._within
         self.forget()
         self.entered = None
-        if told is not None and within is connection.get_transaction():
-            row, reached = told[0].wait(connection)[0], told[1].wait(connection)
+        if pending is not None and within is connection.get_transaction():
+            row, reached = pending[0].wait(connection)[0], pending[1].wait(connection)
             if not (row["full"] or row["ended"] or row["owned"]):
                 if reached:
                     held_servers.write(connection)  # their rows are asked for then
