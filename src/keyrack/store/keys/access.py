@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, select, union
 
 from keyrack.model import Grant, UserKey
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.keys.grants import applies, grant_of, in_time
+from keyrack.store.keys.grants import applies, grant_of, in_time, with_users
 from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.per_server import shared
@@ -34,10 +34,7 @@ class GrantedKey:
 def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
     """Grants with the keys of those whom they are for. which: of the grants."""
     statement = (
-        select(grants, *seals.columns(user_keys, "key_"))
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        with_users(select(grants, *seals.columns(user_keys, "key_")))
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .where(which, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select
+from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import key_owners
-from keyrack.store.keys.grants import applies
+from keyrack.store.keys.grants import applies, with_users
 from keyrack.store.tables import (
     credentials,
     grants,
-    group_members,
     key_uses,
     sessions,
     system_users,
@@ -52,10 +51,7 @@ def _credentials(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 @prepared
 def _grants(server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Select[Any]:
     return (
-        select(user_keys.c.fingerprint, grants.c.system_user, grants.c.id, user_keys.c.title, users.c.name)
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        with_users(select(user_keys.c.fingerprint, grants.c.system_user, grants.c.id, user_keys.c.title, users.c.name))
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .where(
             grants.c.break_glass.is_not(None),

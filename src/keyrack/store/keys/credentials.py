@@ -26,26 +26,23 @@ _ACKNOWLEDGED = "acknowledged"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 2 kB each."""
 
+
+def _with_account(columns: Sequence[Any]) -> Select[Any]:
+    return (
+        select(*columns)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+        .join(servers, servers.c.id == credentials.c.server_id)
+    )
+
+
 _columns: tuple[Any, ...] = (
     *credentials.c,
     system_users.c.username,
     (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
 )
-_credential = (
-    select(*_columns)
-    .join(system_users, system_users.c.id == credentials.c.system_user_id)
-    .join(servers, servers.c.id == credentials.c.server_id)
-)
+_credential = _with_account(_columns)
 # Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
-_to_check = (
-    select(
-        *(column for column in credentials.c if column.name != "acknowledged_at"),
-        system_users.c.username,
-        (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
-    )
-    .join(system_users, system_users.c.id == credentials.c.system_user_id)
-    .join(servers, servers.c.id == credentials.c.server_id)
-)
+_to_check = _with_account([column for column in _columns if column.name != "acknowledged_at"])
 
 
 def credential_question() -> Select[Any]:

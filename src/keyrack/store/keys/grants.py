@@ -18,10 +18,20 @@ from keyrack.store.tables import (
     group_members,
     server_tags,
     servers,
+    users,
 )
 
 MOST_ALIKE = 100
 GrantPlace = tuple[int | None, int | None, int | None, str | None]
+
+
+def with_users(question: Select[Any]) -> Select[Any]:
+    """A question for grants, joined with the users whom each is for, by name or as members of its group."""
+    return (
+        question.select_from(grants)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+    )
 
 
 def begun(at: datetime) -> ColumnElement[bool]:

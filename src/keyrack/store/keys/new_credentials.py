@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, exists, select
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
-from keyrack.store.keys.entering import EnteringKey
+from keyrack.store.keys.key_prefetch import KeyPrefetch
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.sealing import held_servers, sealed_sets, sums
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
@@ -37,8 +37,8 @@ class CredentialPlace:
     ids: sealed_sets.Ids
 
 
-class PlaceAhead(EnteringKey):
-    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Foresight).
+class CredentialPlacePrefetch(KeyPrefetch):
+    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Prefetch).
 
     Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
     """
@@ -64,22 +64,22 @@ class PlaceAhead(EnteringKey):
         self.entered: Mapping[str, Any] | None = None
         """The server's row as the command left it that entered the credential here and changed nothing else."""
 
-    def look(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
-        self.forget()
+        self.discard()
         self._pending = _place.enqueue(connection, *self._question(connection))
         self._within = connection.get_transaction()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """What was asked may not be so any more."""
         self._pending, self._within, self._server = None, None, {}
 
-    def follows(self, other: object) -> bool:
+    def accounts_for(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
-        changed = other.changed_servers if isinstance(other, EnteringKey) else None
+        changed = other.changed_servers if isinstance(other, KeyPrefetch) else None
         if changed is None or self._server_id not in changed:
             return changed is not None
-        if not isinstance(other, PlaceAhead) or other.entered is None:
+        if not isinstance(other, CredentialPlacePrefetch) or other.entered is None:
             return False
         self._server = other.entered
         return not other._names & self._names
@@ -94,7 +94,7 @@ class PlaceAhead(EnteringKey):
         end.
         """
         pending, within, server = self._pending, self._within, self._server
-        self.forget()
+        self.discard()
         self.entered = None
         if pending is not None and within is connection.get_transaction():
             row = next(iter(pending.wait(connection)), None)

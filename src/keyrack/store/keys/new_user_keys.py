@@ -13,7 +13,7 @@ from keyrack.model import Actor
 from keyrack.store.engine.group_commit import MOST_TOGETHER
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys, grants
-from keyrack.store.keys.entering import EnteringKey
+from keyrack.store.keys.key_prefetch import KeyPrefetch
 from keyrack.store.people.standing import Standing, asking, proofs, taken
 from keyrack.store.rows import ONE_ROW
 from keyrack.store.sealing import held_servers, sealed_sets
@@ -39,9 +39,9 @@ class UserKeyPlace:
     reached: frozenset[int] | None = None
 
 
-class UserKeyAhead(EnteringKey):
+class UserKeyPlacePrefetch(KeyPrefetch):
     """What is in the way of a user's own key, asked when it is wanted or, for several that come together, ahead (a
-    Foresight).
+    Prefetch).
 
     Ahead it is asked as if one might have fewer keys, so that those entered meanwhile cannot fill what is left. What an
     answer says that lets the key in counts; any other is asked again, as it is then.
@@ -61,29 +61,29 @@ class UserKeyAhead(EnteringKey):
         """Those that the key was given to."""
         return self.entered
 
-    def look(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
-        self.forget()
+        self.discard()
         few = self._most - MOST_TOGETHER
         if few > 0:  # else each is asked for when it comes
             place_rows = _place.enqueue(connection, *self._question(connection, few))
             self._pending = place_rows, grants.enqueue_servers_of_user(connection, self._user_id)
             self._within = connection.get_transaction()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """What was asked may not be so any more."""
         self._pending = self._within = None
 
-    def follows(self, other: object) -> bool:
+    def accounts_for(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
-        if not isinstance(other, EnteringKey) or other.changed_servers is None:
+        if not isinstance(other, KeyPrefetch) or other.changed_servers is None:
             return False
-        return not isinstance(other, UserKeyAhead) or other._fingerprint != self._fingerprint
+        return not isinstance(other, UserKeyPlacePrefetch) or other._fingerprint != self._fingerprint
 
     def get(self, connection: Connection) -> UserKeyPlace:
         """What is in the key's way; nobody else of its workspace changes that until the end."""
         pending, within = self._pending, self._within
-        self.forget()
+        self.discard()
         self.entered = None
         if pending is not None and within is connection.get_transaction():
             row, reached = pending[0].wait(connection)[0], pending[1].wait(connection)
