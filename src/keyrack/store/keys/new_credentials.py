@@ -13,7 +13,7 @@ from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
 from keyrack.store.keys.key_prefetch import KeyPrefetch
-from keyrack.store.people.standing import Standing, asking, proofs, taken
+from keyrack.store.people.standing import Standing, pop_standing, proofs, standing_columns
 from keyrack.store.sealing import held_servers, sealed_sets, sums
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
@@ -107,7 +107,7 @@ class CredentialPlacePrefetch(KeyPrefetch):
         account, labelled, refused, ended = (row.pop(name) for name in ("account_id", "labelled", "refused", "ended"))
         if labelled or refused or ended:
             held_servers.write(connection)  # more is asked then
-        standing, ids = taken(row), (row.pop("id_to_give"),)
+        standing, ids = pop_standing(row), (row.pop("id_to_give"),)
         row.update((name, server[name]) for name in row if name in server)
         return CredentialPlace(standing, row, account, labelled, refused, ended, ids)
 
@@ -148,7 +148,7 @@ def _place(
             refused.label("refused"),
             ended_keys.has_ended(workspace_id, fingerprint, at).label("ended"),
             sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
-            *asking(user_id, at, token_id, access_key, web_session_id),
+            *standing_columns(user_id, at, token_id, access_key, web_session_id),
         )
         .select_from(servers.outerjoin(system_users, named).outerjoin(users, users.c.id == user_id))
         .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)

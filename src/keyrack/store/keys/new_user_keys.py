@@ -14,7 +14,7 @@ from keyrack.store.engine.group_commit import MOST_TOGETHER
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys, grants
 from keyrack.store.keys.key_prefetch import KeyPrefetch
-from keyrack.store.people.standing import Standing, asking, proofs, taken
+from keyrack.store.people.standing import Standing, pop_standing, proofs, standing_columns
 from keyrack.store.rows import ONE_ROW
 from keyrack.store.sealing import held_servers, sealed_sets
 from keyrack.store.tables import key_owners, user_keys, users
@@ -119,7 +119,7 @@ def _row(connection: Connection, *asked: Any) -> Row:
 
 
 def _found(row: Row, reached: frozenset[int] | None = None) -> UserKeyPlace:
-    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), taken(row), reached)
+    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), pop_standing(row), reached)
 
 
 @prepared
@@ -147,5 +147,5 @@ def _place(
         ended.label("ended"),
         owned.label("owned"),
         given.label("id_to_give"),
-        *asking(user_id, at, token_id, access_key, web_session_id),
+        *standing_columns(user_id, at, token_id, access_key, web_session_id),
     ).select_from(ONE_ROW.outerjoin(users, users.c.id == user_id))

@@ -74,11 +74,11 @@ def _entries(
     server_id: int | None = None,
     username: str | None = None,
 ) -> list[Opening]:
-    credential = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
-    file = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
+    credential_rows = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
+    file_rows = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
     return [
-        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential),
-        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file),
+        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential_rows),
+        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file_rows),
     ]
 
 
