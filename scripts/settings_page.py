@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from keyrack.settings import Settings
+from keyrack.settings import FIELDS
 
 
 def part() -> str:
     """A heading and a paragraph a setting."""
     lines = []
-    for name, field in Settings.model_fields.items():
+    for name, field in FIELDS.items():
         default = field.default
         if isinstance(default, tuple):
             shown = "all types that OpenSSH has, without DSA"
         else:
             shown = f"`{default}`" if default not in ("", None) else "none"
-        lines.append(f"### `{name}`\n{field.description} Default: {shown}.\n")
+        lines.append(f"### `{name}`\n{field.metadata['description']} Default: {shown}.\n")
     return "\n".join(lines)
 
 

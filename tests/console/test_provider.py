@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from keyrack.core.people import actors, groups, provider_rules, users
+from keyrack.setting_values import provider_rules as rules_in
 from keyrack.settings import Settings
-from keyrack.settings import provider_rules as rules_in
 from tests.console.conftest import COOKIE
 from tests.console.test_second_proofs import post
 from tests.console.test_sign_in import browser

@@ -93,7 +93,7 @@ def test_titles_are_free(at_work: Team) -> None:
 @pytest.mark.parametrize("most", [4, 18])
 def test_nobody_gets_more_keys_than_one_may_have(at_work: Team, most: int) -> None:
     """As many as are made together could fill what is left, or no."""
-    settings = at_work.instance.settings.model_copy(update={"max_user_keys": most})
+    settings = replace(at_work.instance.settings, max_user_keys=most)
     team = replace(at_work, instance=replace(at_work.instance, settings=settings))
     found = at_once(team, *(entering(team) for _ in range(most + 4)))
     assert kinds(found) == ["UserKey"] * most + ["too-many-keys"] * 4

@@ -23,7 +23,7 @@ class Lines:
 
     def __init__(self, team: Team, folder: Path, later: timedelta) -> None:
         self.path = folder / "events.jsonl"
-        settings = team.instance.settings.model_copy(update={"event_lines": self.path})
+        settings = replace(team.instance.settings, event_lines=self.path)
         now = team.instance.now
         self.team = team
         self.sinks = Sinks(replace(team.instance, settings=settings, now=lambda: now() + later))

@@ -41,7 +41,7 @@ def test_a_trigger_is_an_alarm_and_has_verifying_fail(team: Team) -> None:
 
 def test_a_trigger_that_an_operator_names_is_none(team: Team) -> None:
     swallow(team.instance, "DELETE", "tokens")
-    settings = team.instance.settings.model_copy(update={"known_triggers": "mine, evil"})
+    settings = replace(team.instance.settings, known_triggers="mine, evil")
     known = replace(team.instance, settings=settings)
     assert in_the_way(known) == ()
     assert verify_log.verify(known, system_actor()).problem == ""

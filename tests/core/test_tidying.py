@@ -70,7 +70,7 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
     assert gone["events"] == due.rows
     (left,) = events.find(team.instance, team.owner).items
     assert f"{count} events" in left.summary
-    for_ever = replace(old, settings=old.settings.model_copy(update={"events_days": 0}))
+    for_ever = replace(old, settings=replace(old.settings, events_days=0))
     assert clear(replace(for_ever, now=lambda: team.instance.now() + 9999 * DAY)).get("events") is None
 
 
@@ -158,7 +158,7 @@ def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, mon
         monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
-    bounded = replace(team.instance, settings=team.instance.settings.model_copy(update={"max_revoked_keys": 100}))
+    bounded = replace(team.instance, settings=replace(team.instance.settings, max_revoked_keys=100))
     told: set[str] = set()
     for _ in range(4):
         signed = documents.signed(bounded, team.server.id)

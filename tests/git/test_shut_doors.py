@@ -96,6 +96,7 @@ def test_nothing_of_the_session_reaches_git(site: Site, alice: Person) -> None:
             b"GIT_CONFIG_NOSYSTEM",
             b"GIT_CONFIG_GLOBAL",
             b"GIT_TERMINAL_PROMPT",
+            b"GIT_NO_REPLACE_OBJECTS",
             b"LC_ALL",
         }
         assert not any(b"evil" in entry for entry in given)

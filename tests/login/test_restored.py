@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def _restored(
         made = keyrack(settings, "backup", str(moved / "keyrack.db"))
         assert made.returncode == 0, made.stderr
     before.host.stop()
-    restored = settings.model_copy(update={"data": moved})
+    restored = replace(settings, data=moved)
     done = keyrack(restored, "restore", str(copy), "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("Stays taken away" in done.stdout) is not lost
@@ -165,7 +166,7 @@ def _serve_instead(
 ) -> None:
     kept, late, doomed = keys
     alice, bob = team
-    elsewhere = settings.model_copy(update={"listen": settings_for(settings.data, "").listen})
+    elsewhere = replace(settings, listen=settings_for(settings.data, "").listen)
     host.stop_agent()
     _point_agent(host, old.url, elsewhere.url)
     with running(elsewhere) as service, git_beside(service, tmp_path) as site:

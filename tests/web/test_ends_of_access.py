@@ -138,7 +138,7 @@ def test_an_end_is_announced_once_and_again_after_a_renewal(team: Service) -> No
     call(team, "POST", f"/credentials/{key['id']}/renew", {"duration": "5d"})
     assert endings.announce(soon, system_actor()) == 0
     assert endings.announce(later(team.instance, 97 * HOUR), system_actor()) == 1
-    never = replace(soon, settings=soon.settings.model_copy(update={"notice_hours": 0}))
+    never = replace(soon, settings=replace(soon.settings, notice_hours=0))
     assert endings.announce(never, system_actor()) == 0
 
 
@@ -190,7 +190,7 @@ def test_a_key_whose_end_came_is_not_taken_again_unless_policy_allows(team: Serv
             refused = call(team, "POST", path, body, status=422)["error"]
             assert (refused["code"], "readd_expired_keys" in refused["message"]) == ("key-expired", True), path
     call(team, "POST", KEYS, new_key(lines["temporary"], temporary=True), status=201)
-    allowed = team.instance.settings.model_copy(update={"readd_expired_keys": True})
+    allowed = replace(team.instance.settings, readd_expired_keys=True)
     object.__setattr__(team.instance, "settings", allowed)
     call(team, "POST", KEYS, new_key(lines["credential"]), status=201)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from tomllib import TOMLDecodeError
 from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
 
-from keyrack.settings import Settings, SettingsError
+from keyrack.settings import FIELDS, Settings, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _option(name: str, flag: str, **extra: Any) -> Callable[[F], F]:
-    field = Settings.model_fields[name]
-    shown = f"{field.description} [default: {field.default or 'none'}; KEYRACK_{name.upper()}]"
+    field = FIELDS[name]
+    shown = f"{field.metadata['description']} [default: {field.default or 'none'}; KEYRACK_{name.upper()}]"
     return click.option(flag, name, default=None, help=shown, **extra)
 
 
@@ -36,13 +34,7 @@ def settings(**given: Any) -> Settings:
     """Settings from options, where given, then the environment and DATA/keyrack.toml; exits with words."""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        words = first["msg"].removeprefix("Value error, ")
-        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {words}") from None
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    except (TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"keyrack.toml in the data folder is not valid TOML: {error}") from None
     except OSError as error:
         raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}.") from None

@@ -236,8 +236,8 @@ class Authorizer:
         if branch is None:
             return
         try:
-            repositories.take_first_branch(self._instance, access.repository, branch)
-            storage.point_head(folder, branch)
+            if repositories.take_first_branch(self._instance, access.repository, branch, leads=access.leads):
+                storage.point_head(folder, branch)
         except (OSError, Refusal, DatabaseUnavailable) as error:
             path = access.repository.path
             log.warning("first branch not taken as the default", repository=path, error=str(error))

@@ -50,10 +50,10 @@ def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool 
 def refuse_none(settings: Settings) -> None:
     """Exit with words where there is no instance yet. Raises as open_instance does."""
     # A key without its database is an instance that lost it, which has words of its own.
-    check_database(settings.database_url, settings.data / "instance.key")
+    at = check_database(settings.database_url, settings.data / "instance.key")
     dialect, url = parse_url(settings.database_url)
     where = str(url.database) if dialect == "sqlite" else url.render_as_string()
-    if (dialect == "sqlite" and not Path(where).exists()) or migrate.current(settings.database_url) is None:
+    if (dialect == "sqlite" and not Path(where).exists()) or not (at or migrate.current(settings.database_url)):
         raise click.ClickException(
             f"There is no instance of Keyrack at {where}; check --data and --database. This command works on the data "
             "itself, where the service runs, and not where `keyrack login` logged in. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,7 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         backup.unpack(file, prepared)
         newer = None if held is None else Newer(held)
         with explained():
-            instance = app.open_instance(
-                settings.model_copy(update={"database": f"sqlite:///{prepared.resolve()}"}), restoring=True
-            )
+            instance = app.open_instance(replace(settings, database=f"sqlite:///{prepared.resolve()}"), restoring=True)
         try:
             if newer is not None and newer.version() != migrate.head():
                 newer = None

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from keyrack import app, logs, serving
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
-from keyrack.settings import Settings
+from keyrack.settings import FIELDS, Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.outage import Outage
@@ -56,8 +57,9 @@ def serve(settings: Settings) -> None:
     host, port = settings.host_and_port
     check_free((host, port, "--listen"))
     if settings.workers > 1:
-        for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
-            if isinstance(value, str | int | float | bool):
+        for name, its in FIELDS.items():
+            value = getattr(settings, name)
+            if value != its.default and isinstance(value, str | int | float | Path):
                 os.environ[f"KEYRACK_{name.upper()}"] = str(value)
         serve_with_workers(settings)
         return

@@ -62,13 +62,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class GitAccess:
-    """A permitted operation. moved_from: the former path that was asked for; protected: a ref not to push to."""
+    """A permitted operation. moved_from: the former path that was asked for; protected: a ref not to push to; leads:
+    whether a protected default branch may be pushed to, where there is one.
+    """
 
     holder: Holder
     repository: Repository
     verb: str
     moved_from: str | None
     protected: str | None
+    leads: bool
     deploy_key_id: int | None
 
 
@@ -194,6 +197,7 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
         verb=verb,
         moved_from=path if path != repository.path else None,
         protected=f"refs/heads/{repository.default_branch}" if repository.protect_default and not leads else None,
+        leads=leads,
         deploy_key_id=None if deploy is None else deploy.key_id,
     )
 
@@ -216,7 +220,12 @@ def _still(
     if holder is None or holder.actor.user_id != old.actor.user_id:
         return key_gone()
     answer = _judge(facts, holder, repository, access.verb, repository.path)
-    return answer if isinstance(answer, Refusal) else None
+    if isinstance(answer, Refusal):
+        return answer
+    # git's hook was told at the start which branch is protected.
+    if access.verb == PUSH and answer.protected not in (None, access.protected):
+        return _protected_meanwhile()
+    return None
 
 
 def _holder(connection: Connection, fingerprint: str, now: datetime, *, address: str) -> Holder | None:
@@ -293,6 +302,10 @@ def clone_address(instance: Instance, path: str) -> str:
 def key_gone() -> Refusal:
     """The refusal of a key that opened Git a moment ago."""
     return Refusal(Kind.UNAUTHENTICATED, "key-gone", "Your SSH key is not registered any more.")
+
+
+def _protected_meanwhile() -> Refusal:
+    return Refusal(Kind.FORBIDDEN, "branch-protected", "The default branch was protected meanwhile; push again.")
 
 
 def _not_offered() -> Refusal:

@@ -411,19 +411,28 @@ def change(
         return attempt.write(change)
 
 
-def take_first_branch(instance: Instance, repository: Repository, branch: str) -> None:
-    """Note that the first branch pushed to a repository is its default, as Git has it. Raises Refusal MISSING."""
+def take_first_branch(instance: Instance, repository: Repository, branch: str, *, leads: bool) -> bool:
+    """Note that the first branch pushed to a repository is its default, as Git has it; answers whether it is.
+
+    leads: whether who pushed it may push to a protected branch. Who may not leaves a protected default what it is: it
+    would be protected no more. Raises Refusal MISSING.
+    """
     keyrack = system_actor(repository.workspace_id, channel="git")
     aim = "take the first branch as the default"
     with Attempt(instance, keyrack, CHANGE, aim, target_kind="repository", target_id=repository.id) as attempt:
 
-        def note(work: Work) -> None:
-            repositories.change(work.connection, _own(work, repository.id).id, {"default_branch": branch})
+        def note(work: Work) -> bool:
+            now = _own(work, repository.id)
+            if now.protect_default and not leads:
+                work.no_event("a protected default branch stays, and nothing changes")
+                return False
+            repositories.change(work.connection, now.id, {"default_branch": branch})
             work.record(
                 f"{branch} is the default branch of {repository.path}, as it came first", target_id=repository.id
             )
+            return True
 
-        attempt.write(note)
+        return attempt.write(note)
 
 
 def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:

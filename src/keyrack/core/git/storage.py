@@ -139,5 +139,7 @@ def clean_environment() -> dict[str, str]:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_TERMINAL_PROMPT": "0",
+        # What somebody pushed below refs/replace stands for nothing here: git would stop at every later push.
+        "GIT_NO_REPLACE_OBJECTS": "1",
         "LC_ALL": "C",
     }

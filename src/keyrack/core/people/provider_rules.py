@@ -18,7 +18,7 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
-from keyrack.settings import provider_rules
+from keyrack.setting_values import provider_rules
 from keyrack.store.people import authenticators, workspaces
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows

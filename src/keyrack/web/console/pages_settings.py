@@ -15,7 +15,7 @@ from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.host_document import KEEP_ALL
-from keyrack.settings import Settings
+from keyrack.setting_values import KEY_TYPES
 from keyrack.web import bodies
 from keyrack.web.console import templates
 from keyrack.web.console.pages_hosts import SPANS, THENS, offline_words
@@ -24,7 +24,6 @@ from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, pa
 PER_PAGE = 100
 HERE = "/settings"
 POLICY = "/settings/key-policy"
-KEY_TYPES: tuple[str, ...] = Settings.model_fields["key_types"].default
 ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
 
 

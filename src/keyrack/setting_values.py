@@ -1,0 +1,266 @@
+"""What a setting is: its default, its help, what reads it from text or TOML, and checks; must name no setting."""
+
+from __future__ import annotations
+
+import ast
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import Field, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from keyrack.model import Role
+from keyrack.ssh.names import name_problem
+
+KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+def _whole_number(value: object) -> int:
+    if isinstance(value, str):
+        if not re.fullmatch(r"\s*[+-]?[0-9]+(_[0-9]+)*(\.0+)?\s*", value):
+            raise ValueError
+        return int(value.partition(".")[0])
+    if not isinstance(value, int | float) or value != int(value) or (isinstance(value, float) and value > 2**53):
+        raise ValueError
+    return int(value)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float | str) or (isinstance(value, str) and not value.isascii()):
+        raise ValueError
+    return float(value)
+
+
+def _flag(value: object) -> bool:
+    said = value.lower() if isinstance(value, str) else value
+    if said in ("1", "on", "t", "true", "y", "yes", 1):
+        return True
+    if said in ("0", "off", "f", "false", "n", "no", 0):
+        return False
+    raise ValueError
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise ValueError
+    return Path(value)
+
+
+def _path_or_none(value: object) -> Path | None:
+    return None if value is None else _path(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return tuple(map(_text, value))
+
+
+_KINDS: dict[str, tuple[Callable[[object], object], str]] = {
+    "str": (_text, "text"),
+    "int": (_whole_number, "a whole number"),
+    "float": (_number, "a number"),
+    "bool": (_flag, "true or false"),
+    "Path": (_path, "a path"),
+    "Path | None": (_path_or_none, "a path"),
+    "tuple[str, ...]": (_texts, "a list of texts"),
+}
+"""By how a setting's type is written: what reads it from text or from TOML, raising ValueError, and what it takes."""
+
+
+def _kind(written: str) -> tuple[Callable[[object], object], str]:
+    """What reads a type, as it is written, and what it takes."""
+    if not written.startswith("Literal["):
+        return _KINDS[written]
+    choices = ast.literal_eval(written.removeprefix("Literal"))
+
+    def one_of(value: object) -> object:
+        if value not in choices:
+            raise ValueError
+        return value
+
+    return one_of, " or ".join(choices)
+
+
+def setting(
+    *,
+    default: object,
+    description: str,
+    ge: float = -math.inf,
+    gt: float = -math.inf,
+    le: float = math.inf,
+    check: Callable[[Any], object] | None = None,
+    repr: bool = True,
+) -> Any:
+    """A field of Settings. ge, gt, le: its bounds. check: takes what was read and returns what is kept, or raises
+    ValueError with words.
+    """
+    told = {"description": description, "ge": ge, "gt": gt, "le": le, "check": check}
+    return field(default=default, repr=repr, metadata=told)
+
+
+def read(setting: Field[Any], value: object) -> object:
+    """What is kept of what was said. Raises ValueError with words."""
+    told = setting.metadata
+    kind, what = _kind(str(setting.type))
+    try:
+        found: Any = kind(value)
+        if isinstance(found, int | float) and not (found >= told["ge"] and found > told["gt"] and found <= told["le"]):
+            raise ValueError
+    except (ValueError, OverflowError):
+        words = {"gt": "more than", "ge": "at least", "le": "at most"}
+        bounds = " and ".join(f"{word} {told[name]}" for name, word in words.items() if math.isfinite(told[name]))
+        raise ValueError(f"it takes {what}{', ' if bounds else ''}{bounds}") from None
+    return found if told["check"] is None else told["check"](found)
+
+
+def networks(value: str) -> str:
+    """Addresses and networks with commas between."""
+    for part in filter(None, map(str.strip, value.split(","))):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            raise ValueError(f"{part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8") from None
+    return value
+
+
+def syslog_place(value: str) -> str:
+    """Where syslog is taken."""
+    try:
+        parts = urlsplit(value)
+        right = (parts.scheme in ("udp", "tcp") and bool(parts.hostname) and bool(parts.port) and not parts.path) or (
+            value.startswith("unix:/")
+        )
+    except ValueError:
+        right = False
+    if value and not right:
+        raise ValueError("it takes udp://HOST:PORT, tcp://HOST:PORT or unix:/dev/log")
+    return value
+
+
+def time_zone(value: str) -> str:
+    """A zone by its name."""
+    try:
+        ZoneInfo(value)
+    except (OSError, ValueError, LookupError):
+        raise ValueError(f"there is no time zone {value!r}; one is written like Asia/Shanghai") from None
+    return value
+
+
+def address(value: str) -> str:
+    """An address of HTTP."""
+    try:
+        parts = urlsplit(value)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        whole = whole and not (parts.query or parts.fragment or "@" in parts.netloc)
+    except ValueError:
+        whole = False
+    if value and not (whole and value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("it takes the address that programs call, for example https://keys.example.org")
+    return value
+
+
+def types(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Types of keys, one at least."""
+    unknown = [one for one in value if one not in KEY_TYPES]
+    if unknown or not value:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(KEY_TYPES)}" if unknown else "name one at least")
+    return value
+
+
+def file_there(value: Path | None) -> Path | None:
+    """A file, none where there is none."""
+    if value is not None and not value.is_file():
+        raise ValueError(f"there is no file {value}")
+    return value
+
+
+def _rules(value: str) -> list[str]:
+    """What the rules name here. Raises ValueError for one that does not name two things."""
+    pairs = provider_rules(value)
+    for theirs, ours in pairs:
+        if not (theirs and ours):
+            words = "write the provider's group, = and what it is here, or all of them as JSON"
+            raise ValueError(f"{(theirs or ours)!r} is no rule: {words}")
+    return [ours for _, ours in pairs]
+
+
+def roles(value: str) -> str:
+    """Rules whose right sides are roles."""
+    for ours in _rules(value):
+        if ours not in set(Role):
+            raise ValueError(f"{ours!r} is none of the roles {', '.join(Role)}")
+    return value
+
+
+def groups(value: str) -> str:
+    """Rules whose right sides are names of groups."""
+    for ours in _rules(value):
+        if name_problem(ours) is not None:
+            raise ValueError(f"no group here can be called {ours!r}. {name_problem(ours)}")
+    return value
+
+
+def place(value: str) -> str:
+    """HOST:PORT; an IPv6 address gets its brackets."""
+    host, _, port = value.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    right = bare and not set("[] \t") & set(bare) and port.isascii() and port.isdigit() and len(port) < 6
+    if not right or int(port) > 65535 or (":" in bare and not _is_ipv6(bare)):
+        raise ValueError("it takes HOST:PORT, for example 127.0.0.1:8022 or [::1]:8022")
+    # An IPv6 address is in brackets wherever a port follows it: addresses are made of this.
+    return f"[{bare}]:{port}" if ":" in bare else value
+
+
+def place_or_none(value: str) -> str:
+    """HOST:PORT, or nothing."""
+    return place(value) if value else value
+
+
+def provider_rules(text: str) -> list[tuple[str, str]]:
+    """`admins=admin, *=member`, or the same as a JSON object, taken apart: a provider's groups, each with what it is
+    here. What is no rule has one of the two empty.
+
+    Raises ValueError for JSON that names a group twice or says something else than text of one.
+    """
+    stripped = text.strip()
+    if stripped.startswith("{") and stripped.endswith("}"):
+        # No list of pairs ends so: neither a role nor a group here may be called that.
+        try:
+            pairs: list[tuple[str, str]] = json.loads(stripped, object_pairs_hook=list)
+        except (ValueError, RecursionError):
+            raise ValueError('it is no JSON object, such as {"Operations, Berlin": "ops"}') from None
+        if not all(isinstance(ours, str) for _, ours in pairs):
+            raise ValueError("in its JSON each of the provider's groups has a name as its value")
+        if len({theirs for theirs, _ in pairs}) < len(pairs):
+            raise ValueError("its JSON names one of the provider's groups twice")
+        return pairs
+    parts = (part.rpartition("=") for part in text.split(",") if part.strip())
+    return [(theirs.strip(), ours.strip()) for theirs, _, ours in parts]
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

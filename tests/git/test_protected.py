@@ -1,0 +1,92 @@
+"""A protected default branch is moved by nobody but who leads the repository, whatever else is pushed beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from keyrack.store.git import repositories as repository_rows
+from keyrack.store.git.repositories import Repository
+from tests.git.people import Person, Site
+from tests.git.test_rights import ALICE, BOB, change, clone, push, refused
+from tests.git.test_transfers import LONG, fill, slowly
+from tests.waiting import wait_until
+
+
+def default_of(site: Site) -> str:
+    found = site.service.instance.database.read(lambda connection: repository_rows.by_path(connection, "acme/site"))
+    assert found is not None
+    return found.default_branch
+
+
+def head_of(person: Person, folder: Path, name: str) -> str:
+    return person.git("rev-parse", name, where=folder).out.decode().strip()
+
+
+def test_the_first_branch_of_who_may_not_push_to_it_does_not_take_its_place(site: Site) -> None:
+    place = site.repository("acme/site", alice="developer", bob="admin")
+    change(site, place, protect_default=True)
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    assert push(alice, "acme/site", branch="topic").code == 0
+    assert default_of(site) == "main"
+    assert push(bob, "acme/site").code == 0
+    refused(push(alice, "acme/site"), "this branch is protected")
+    assert list(clone(alice, "acme/site")[1].glob("file-*"))
+
+
+def test_the_first_branch_of_who_leads_is_the_default_and_protected(site: Site) -> None:
+    place = site.repository("acme/site", alice="developer", bob="admin")
+    change(site, place, protect_default=True)
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    assert push(bob, "acme/site", branch="trunk").code == 0
+    assert default_of(site) == "trunk"
+    refused(push(alice, "acme/site", branch="trunk"), "this branch is protected")
+
+
+def protect(site: Site, place: Repository) -> None:
+    change(site, place, protect_default=True)
+
+
+def demote(site: Site, place: Repository) -> None:
+    """It was protected already, and who pushes led."""
+    site.repository("acme/site", alice="developer")
+
+
+@pytest.mark.parametrize(("role", "lose"), [("developer", protect), ("admin", demote)])
+def test_a_push_under_way_is_held_to_what_is_decided_meanwhile(
+    site: Site, role: str, lose: Callable[[Site, Repository], None]
+) -> None:
+    place = site.repository("acme/site", alice=role)
+    alice = site.person("alice", token=ALICE)
+    folder = fill(site, alice, "acme/site", 1000)
+    if lose is demote:
+        protect(site, place)
+    before = head_of(alice, folder, "origin/main")
+    alice.commit(folder, "larger", os.urandom(LONG))
+    wait_until(lambda: site.host.running == 0, "what filled it to be over")
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(slowly, alice, "up", "push", "-q", "origin", "HEAD:main", where=folder)
+        wait_until(lambda: site.host.running == 1, "the push to begin")
+        lose(site, place)
+        refused(under_way.result(), "The default branch was protected meanwhile; push again.")
+    assert before in alice.git("ls-remote", alice.url("acme/site"), "refs/heads/main").said
+    refused(alice.git("push", "-q", "origin", "HEAD:main", where=folder), "this branch is protected")
+
+
+def test_what_was_pushed_to_replace_an_object_keeps_nobody_from_pushing(site: Site) -> None:
+    site.repository("acme/site", alice="developer", bob="developer")
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    assert push(bob, "acme/site").code == 0
+    _, folder = clone(alice, "acme/site")
+    old = head_of(alice, folder, "HEAD")
+    alice.commit(folder, "other")
+    new = head_of(alice, folder, "HEAD")
+    # Each stands for the other, which git follows for ever.
+    words = (f"{new}:refs/replace/{old}", f"{old}:refs/replace/{new}", f"{new}:refs/heads/topic")
+    assert alice.git("push", "-q", "origin", *words, where=folder).code == 0
+    ended = push(bob, "acme/site")
+    assert ended.code == 0, ended.said

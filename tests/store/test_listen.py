@@ -1,0 +1,103 @@
+"""How processes on one PostgreSQL wake each other, and what a process spends on news of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from keyrack.store.changes import announce
+from keyrack.store.database import Database
+from keyrack.store.engine import listen
+from tests.waiting import wait_until
+
+NEWS = range(1, 41)
+
+
+@pytest.fixture(autouse=True)
+def _rung_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody is rung for is not heard."""
+    monkeypatch.setattr(listen, "LOOK_SECONDS", 3600)
+
+
+def tell(database: Database, server_id: int) -> None:
+    database.write(lambda conn: announce(conn, server_id))
+
+
+def waits_of(name: str) -> int:
+    """How often a thread of ours waited so far (proc_pid_status(5))."""
+    (thread,) = (one for one in threading.enumerate() if one.name == name)
+    lines = Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def test_who_has_news_rings_and_wakes_no_thread_for_it(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        other.listen(heard.update)
+        tell(database, NEWS[0])
+        wait_until(lambda: heard == {NEWS[0]}, "the first ring, which the thread connects for")
+        time.sleep(0.1)  # until it waits again
+        before = waits_of("keyrack-notifier")
+        for server_id in NEWS[1:]:
+            tell(database, server_id)
+            time.sleep(2 * listen.RING_PAUSE_SECONDS)
+        wait_until(lambda: heard == {*NEWS}, "all news")
+        assert waits_of("keyrack-notifier") - before < len(NEWS) / 2
+
+
+def test_no_news_is_lost_that_comes_right_after_other(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        other.listen(heard.update)
+        for server_id in NEWS:
+            tell(database, server_id)
+        wait_until(lambda: heard == {*NEWS}, "all news")
+        for server_id in range(101, 121):  # each by a ring of its own, the last ones of a pair too soon
+            tell(database, server_id)
+            tell(database, 1000 + server_id)
+            wait_until(lambda: {server_id, 1000 + server_id} <= heard, "both")  # noqa: B023
+
+
+def test_a_process_wakes_seldom_for_rings_of_its_own(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "OWN_RINGS_SECONDS", 0.5)
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+        database.listen(heard.update)
+        tell(database, NEWS[0])
+        time.sleep(0.6)
+        before = waits_of("keyrack-listener")
+        for server_id in NEWS[1:]:
+            tell(database, server_id)
+            time.sleep(2 * listen.RING_PAUSE_SECONDS)
+        assert waits_of("keyrack-listener") - before < len(NEWS) / 2
+        tell(other, 99)
+        wait_until(lambda: 99 in heard, "the news of another process meanwhile")
+
+
+def test_who_rings_connects_again(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with (
+        Database.open(postgresql_url) as database,
+        Database.open(postgresql_url) as other,
+        psycopg.connect(postgresql_url, autocommit=True) as raw,
+    ):
+        other.listen(heard.update)
+        tell(database, NEWS[0])
+        wait_until(lambda: heard == {NEWS[0]}, "the first ring")
+        ended = raw.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'NOTIFY%'"
+        ).fetchall()
+        assert ended == [(True,)]
+        numbers = iter(range(2, 1000))
+
+        def again() -> bool:
+            tell(database, next(numbers))  # that of a ring which broke off is heard of with the next
+            time.sleep(0.05)
+            return len(heard) > 1
+
+        wait_until(again, "a ring by another connection")
