@@ -10,10 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 _EXCHANGE = "ecdh-sha2-nistp256"
 _HOST_KEY = "ecdsa-sha2-nistp256"
+_RSA = Path(__file__).parent / "data" / "rsa"  # by their bits; they open nothing but what a test makes
 KEX = f"KexAlgorithms={_EXCHANGE}"
 # For an sshd that others ask too, who choose for themselves: the agent, ssh-keyscan.
 KEX_SETTING = f"KexAlgorithms {_EXCHANGE}\n"
@@ -29,7 +36,17 @@ def quick_pair(path: Path, comment: str) -> None:
     """A new Ed25519 pair in the two files that ssh-keygen writes, without a program that is started for it."""
     made = Ed25519PrivateKey.generate()
     private = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    public = made.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    _write_pair(path, private, made.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH), comment)
+
+
+def stored_rsa_pair(path: Path, bits: int, comment: str) -> None:
+    """The one RSA pair of 2048, 3072 or 4096 bits in these two files: to find another's primes takes up to seconds."""
+    private = (_RSA / str(bits)).read_bytes()
+    public = load_ssh_private_key(private, None).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    _write_pair(path, private, public, comment)
+
+
+def _write_pair(path: Path, private: bytes, public: bytes, comment: str) -> None:
     path.touch(0o600)
     path.write_bytes(private)
     path.with_name(f"{path.name}.pub").write_bytes(public + f" {comment}\n".encode())

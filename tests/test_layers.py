@@ -215,6 +215,7 @@ print("loaded", "open_instance", *sys.modules)
 NOT_FOR_A_LIST_OF_HOSTS = {
     *("keyrack.core.people.users", "keyrack.core.people.passwords", "keyrack.core.people.second_proofs", "argon2"),
     *("keyrack.store.people.web_sessions", "keyrack.store.people.authenticators", "pydantic", "tomllib"),
+    *("keyrack.core.hosts.unmanaged_keys", "keyrack.core.hosts.database_rollback", "keyrack.core.keys.credentials"),
 }
 
 

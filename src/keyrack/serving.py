@@ -19,6 +19,7 @@ from keyrack.core.table_look import TableLook
 from keyrack.logs import logger
 from keyrack.store import overview
 from keyrack.store.database import Database
+from keyrack.store.engine.orphans import OrphanedSessions
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
@@ -120,8 +121,10 @@ def warn_if_lossy(database: Database) -> None:
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
     tidying, missing, tables, clock = retention.TidyTimer(), MissingRows(), TableLook(), ClockLook()
+    orphans = OrphanedSessions()
 
     def tidy(_: threading.Event) -> None:
+        instance.database.read(orphans.end)  # before all that may wait for what one of them has locked
         clock.go_on(instance)
         tables.go_on(instance)
         credentials.end_expired(instance, system_actor())

@@ -16,7 +16,7 @@ from keyrack.core.hosts import (
     enrolment,
     reports,
     servers,
-    unmanaged_keys,
+    undecided_keys,
 )
 from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Kind, Refusal
@@ -140,7 +140,7 @@ def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
     (answer,) = enrolment.authenticate_together(team.instance, [("a secret of another database", "192.0.2.1")])
     assert isinstance(answer, Refusal)
     assert answer.kind is Kind.UNAUTHENTICATED
-    assert unmanaged_keys.counts(team.instance, team.owner) == {}
+    assert undecided_keys.counts(team.instance, team.owner) == {}
 
 
 def test_its_host_does_not_fill_the_log(team: Team) -> None:

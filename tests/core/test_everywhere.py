@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, servers, system_users
@@ -18,6 +18,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
+from keyrack.store import tables
 from keyrack.store.engine import prepared
 from keyrack.store.sealing import sums
 from tests.core.conftest import Team
@@ -277,3 +278,21 @@ def test_a_key_that_a_grant_for_all_servers_lets_in_is_not_refused_where_it_is_t
     everywhere.revoke(team.instance, team.owner, WEB, fingerprint=fingerprint_of(" ".join(line.split()[:2])))
     assert {lets_in(team, server_id, line) for server_id in ids} == {begun}
     assert {refuses(team, server_id, line) for server_id in ids} == {not begun}
+
+
+def test_a_key_in_a_damaged_row_is_not_replaced_anywhere(team: Team) -> None:
+    """The row cannot be believed, and nothing is done by halves: all is refused, and the words say where to look."""
+    old, new = fresh_line(), fresh_line()
+    (other,) = more_servers(team, 1)
+    assert len(add(team, old)) == 2
+    row = (tables.credentials.c.server_id == other) & (tables.credentials.c.label == "bot")
+    team.instance.database.write(
+        lambda connection: connection.execute(update(tables.credentials).where(row).values(label="bots"))
+    )
+    with pytest.raises(Refusal) as refused:
+        everywhere.replace(team.instance, team.owner, WEB, fingerprint=fingerprint_of(old), public_key=new)
+    assert (refused.value.kind, refused.value.code, refused.value.field) == (Kind.INVALID, "damaged", "fingerprint")
+    assert "web-2" in refused.value.message
+    assert "keyrack hosts damaged" in refused.value.message
+    assert lets_in(team, team.server.id, old)
+    assert not lets_in(team, team.server.id, new)

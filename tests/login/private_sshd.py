@@ -20,7 +20,7 @@ from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
 from tests import leftovers
 from tests.ports import free_port
-from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key, quick_pair
+from tests.quick_ssh import KEX, KEX_SETTING, quick_host_key, quick_pair, stored_rsa_pair
 from tests.waiting import wait_until
 
 USERNAME = pwd.getpwuid(os.geteuid()).pw_name
@@ -79,9 +79,12 @@ class Key:
 
     @classmethod
     def make(cls, path: Path, key_type: str = "ed25519", bits: int | None = None) -> Key:
-        """Make a new pair at `path`."""
+        """Make a pair at `path`: a new one, but for RSA one that is stored, as to find primes takes up to seconds."""
         if key_type == "ed25519":
             quick_pair(path, "test")
+            return cls(path)
+        if key_type == "rsa":
+            stored_rsa_pair(path, bits or 3072, "test")
             return cls(path)
         size = ["-b", str(bits)] if bits else []
         given = ["ssh-keygen", "-q", "-t", key_type, *size, "-N", "", "-C", "test", "-f", str(path)]

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -401,3 +402,22 @@ def test_a_head_that_reads_in_one_way_is_one(unchanged_team: Service, head: str)
     with connected(unchanged_team) as connection:
         connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
         assert told(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000, 431, b"The request's head is too long."),
+        (b"GET /" + b"x" * 200_000, 431, b"The request's head is too long."),
+        (b"NO HTTP AT ALL\r\n\r\n", 400, b"Invalid HTTP request received."),
+    ],
+)
+def test_what_no_api_hears_of_is_answered_with_an_id(
+    unchanged_team: Service, sent: bytes, status: int, words: bytes
+) -> None:
+    with connected(unchanged_team) as connection:
+        connection.sendall(sent)
+        head, _, body = told(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}(\r\n|$)", head)
+    assert body == words

@@ -13,6 +13,8 @@ from typing import Any, Optional, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from keyrack.web import request_ids
+
 # From the connection, or a request's first byte, until its headers are whole. Agents and SDKs need milliseconds.
 HEAD_SECONDS = 8.0
 # From then until its body is whole; at most a megabyte is read.
@@ -113,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._in_body:
                 self._wire.abort()
             else:
-                self.send_400_response("The request's head is too long.")
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too long.")
             return
         busy = self.cycle is not None and not self.cycle.response_complete
         self._parses = True
@@ -128,11 +130,24 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._close_within(self._deferred_seconds)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; whatever follows it is thrown away."""
+        """Answer what is no HTTP."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, words: str) -> None:
+        """Answer what is handed to no API, and close; whatever follows it is thrown away."""
         if self.finished:
             return
         self._in_body = True
-        super().send_400_response(msg)
+        named = [
+            *self.server_state.default_headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(words)).encode()),
+            (b"x-request-id", request_ids.fresh().encode()),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%b: %b\r\n" % header for header in named)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + words.encode("ascii"))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Called by the parser, which stops at what is raised here."""

@@ -7,8 +7,7 @@ from typing import Any
 from keyrack.cli.connection.operator_context import operator_context
 from keyrack.cli.output.spans import ago
 from keyrack.cli.output.tables import AT_ONCE, every
-from keyrack.core.hosts import servers, status
-from keyrack.core.hosts import unmanaged_keys as unmanaged
+from keyrack.core.hosts import servers, status, undecided_keys
 
 Row = tuple[int, str, str, str, str, str, int]
 
@@ -16,7 +15,7 @@ Row = tuple[int, str, str, str, str, str, int]
 def rows(given: dict[str, Any]) -> list[Row]:
     """What is shown of each host; given: the options that say where the data is."""
     with operator_context(given) as at:
-        undecided = unmanaged.counts(at.instance, at.actor)
+        undecided = undecided_keys.counts(at.instance, at.actor)
         now = at.instance.now()
         found = []
         for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):

@@ -137,16 +137,6 @@ def note_diverged(instance: Instance, server_id: int, revision: int) -> None:
     _attempt(instance, server_id).write(change)
 
 
-def words(server: Server) -> str:
-    """That a server's host knows more than this database, and what that means."""
-    what = "the host obeyed what this database does not know, so the database went back"
-    if server.compared_at is None:
-        return f"{what}; nothing new reaches the host until it has told its last document"
-    return with_commands(
-        f"{what}; what the host refused stays refused until somebody decides", f"hosts resync {server.id}"
-    )
-
-
 def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
     """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, database_rollback, last_seen, news, refused_logins
+from keyrack.core.hosts import copies, last_seen, news, refused_logins
 from keyrack.core.hosts.facts import (
     AUTO,
     ENFORCE,
@@ -23,6 +23,7 @@ from keyrack.core.hosts.facts import (
 )
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
+from keyrack.core.next_steps import with_commands
 from keyrack.model import Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
@@ -103,8 +104,18 @@ def _two_machines(server: Server) -> tuple[str, ...]:
     return () if server.copied_at is None else (copies.words(server),)
 
 
+def rolled_back(server: Server) -> str:
+    """That a server's host knows more than this database, and what that means."""
+    what = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return f"{what}; nothing new reaches the host until it has told its last document"
+    return with_commands(
+        f"{what}; what the host refused stays refused until somebody decides", f"hosts resync {server.id}"
+    )
+
+
 def _rolled_back(server: Server) -> tuple[str, ...]:
-    return () if server.rolled_back_at is None else (database_rollback.words(server),)
+    return () if server.rolled_back_at is None else (rolled_back(server),)
 
 
 def _state(server: Server, enforcement: str, online: bool) -> str:

@@ -86,7 +86,7 @@ def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
     if server.copied_at is not None:
         found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
     if server.rolled_back_at is not None:
-        words = database_rollback.words(server)
+        words = status.rolled_back(server)
         found.append(Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at))
     for words in news.standing_refusal(server.facts):
         is_whole = bool(server.facts[news.REFUSED].get("whole", True))

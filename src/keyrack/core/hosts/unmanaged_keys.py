@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.hosts.undecided_keys import NEW
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, event_terms, revocation
 from keyrack.core.together import within
@@ -27,7 +28,6 @@ from keyrack.ssh.names import hidden_character
 from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers, unmanaged_keys
 
-NEW = "new"
 ACCEPTED = "accepted"
 """It is a credential now."""
 IGNORED = "ignored"
@@ -125,12 +125,6 @@ def gaining(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) ->
     """
     now = {(one.username, one.fingerprint) for one in keys if one.in_force and one.state != GONE}
     return {(account, key) for account, key in managed if (account, key) not in now and ("*", key) not in now}
-
-
-def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
-    """How many unmanaged keys wait for a decision, by server; servers with none are left out."""
-    with Attempt(instance, actor, "credentials:read", "count unmanaged keys", target_kind="unmanaged key") as attempt:
-        return attempt.read(lambda connection: unmanaged_keys.counts(connection, actor.workspace_id, states=(NEW,)))
 
 
 def accept(

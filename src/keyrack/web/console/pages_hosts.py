@@ -22,6 +22,7 @@ from keyrack.core.hosts import (
     status,
     system_users,
     troubles,
+    undecided_keys,
     unmanaged_keys,
 )
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
@@ -97,7 +98,7 @@ def hosts(visit: Visit) -> Response:
     )
     waiting: Mapping[int, int] = {}
     if visit.may("credentials:read"):
-        waiting = unmanaged_keys.counts(visit.instance, visit.actor)
+        waiting = undecided_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, piece.items) if visit.may("sessions:read") else {}
     new = troubles.unconfirmed_host_keys(visit.instance, visit.actor, piece.items)
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import refused_logins, unmanaged_keys
+from keyrack.core.hosts import refused_logins, undecided_keys, unmanaged_keys
 from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -14,7 +14,7 @@ PATH = "/servers/{server}/unmanaged-keys"
 
 def count_unmanaged_keys(call: Call) -> shapes.UnmanagedCounts:
     """Count the unmanaged keys that wait for a decision, server by server"""
-    waiting = unmanaged_keys.counts(call.instance, call.actor)
+    waiting = undecided_keys.counts(call.instance, call.actor)
     return shapes.UnmanagedCounts(
         items=[shapes.UnmanagedCount(server_id=number, keys=keys) for number, keys in sorted(waiting.items())]
     )
