@@ -213,7 +213,7 @@ print("loaded", "open_instance", *sys.modules)
 
 # What changes users and proves who they are; a list of hosts on the data asks none of it.
 NOT_FOR_A_LIST_OF_HOSTS = {
-    *("keyrack.core.people.users", "keyrack.core.people.passwords", "keyrack.core.people.second_proofs", "argon2"),
+    *("keyrack.core.people.users", "keyrack.core.people.passwords", "keyrack.core.people.second_factors", "argon2"),
     *("keyrack.store.people.web_sessions", "keyrack.store.people.authenticators", "pydantic", "tomllib"),
     *("keyrack.core.hosts.unmanaged_keys", "keyrack.core.hosts.database_rollback", "keyrack.core.keys.credentials"),
 }

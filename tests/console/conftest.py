@@ -107,4 +107,4 @@ def session_of(service: Service, name: str, workspace: str = "acme") -> str:
     assert user is not None
     actor = actors.of_user(user, address="127.0.0.1", channel="console")
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
-        return attempt.write(lambda work: web_sessions.begin(work, user, method="password", browser="tests").secret)
+        return attempt.write(lambda work: web_sessions.begin(work, user, method="password", user_agent="tests").secret)

@@ -13,7 +13,7 @@ from keyrack.core.audit import alarms, events, webhooks
 from keyrack.core.git import deploy_keys, named_repositories
 from keyrack.core.hosts import reports, servers, sessions, system_users
 from keyrack.core.keys import credentials, freezes, grants, key_sources, revocation, user_keys
-from keyrack.core.people import access_keys, actors, api_tokens, groups, second_proofs, users
+from keyrack.core.people import access_keys, actors, api_tokens, groups, second_factors, users
 from keyrack.model import EventFilter, User
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -23,7 +23,7 @@ from keyrack.store.tables.hosts import ROLLED_BACK_AT
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.test_pages import KEYRACK
-from tests.console.test_second_proofs import code_of
+from tests.console.test_second_factors import code_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
@@ -72,9 +72,9 @@ def first_presses(console: Service) -> Mapping[str, Example]:
     hook = webhooks.create(instance, me, url="https://example.org/", level="alarm", actions=("*",)).webhook
     token = api_tokens.make(instance, me, name="one", scopes=["servers:read"]).bearer.token
     access_key = next(iter(access_keys.find(instance, me)), None) or access_keys.create(instance, me, description="")
-    begun = second_proofs.begin_totp(instance, me)
-    second_proofs.finish_totp(instance, me, begun.carried, code_of(begun.secret, console))
-    proof = next(one for one in second_proofs.mine(instance, me) if one.kind == second_proofs.TOTP_KIND)
+    begun = second_factors.begin_totp(instance, me)
+    second_factors.finish_totp(instance, me, begun.carried, code_of(begun.secret, console))
+    proof = next(one for one in second_factors.mine(instance, me) if one.kind == second_factors.TOTP_KIND)
     freezes.freeze(instance, KEYRACK, user="alice", server=None, reason="")
     own, on_host = {"fingerprint": mine.fingerprint}, {"server": host.id, "id": put.id}
     end = {"ends": "7d", "seen": ""}

@@ -17,8 +17,8 @@ from tests.console.enrolled_host import Host, person
 from tests.console.enrolled_host import host as host
 from tests.console.keyboard import Keyboard
 from tests.console.test_keys_and_hosts import PRIVATE
-from tests.console.test_second_proofs import at_a_name as at_a_name
-from tests.console.test_second_proofs import authenticator, code_of
+from tests.console.test_second_factors import at_a_name as at_a_name
+from tests.console.test_second_factors import authenticator, code_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
@@ -226,7 +226,7 @@ def test_codes_from_an_app(page: Page, keys: Keyboard, console: Service, signed_
     keys.write(page.get_by_label("Code", exact=True), code_of(secret, console))
     page.keyboard.press("Enter")
     keys.press(page.get_by_role("link", name="I have them"))
-    expect(page.get_by_role("table", name="Second proofs")).to_be_visible()
+    expect(page.get_by_role("table", name="Second factors")).to_be_visible()
     keys.press(page.locator("details.menu summary"))
     keys.press(page.get_by_role("button", name="Sign out"))
     expect(page.get_by_label("User name")).to_be_focused()
@@ -254,7 +254,7 @@ def test_a_passkey(at_a_name: BrowserContext, console: Service) -> None:
     keys.write(page.get_by_label("Name"), "laptop")
     keys.press(page.get_by_role("button", name="Add a passkey"))
     keys.press(page.get_by_role("link", name="I have them"))
-    expect(page.get_by_role("table", name="Second proofs")).to_contain_text("laptop")
+    expect(page.get_by_role("table", name="Second factors")).to_contain_text("laptop")
     at_a_name.clear_cookies()
     page.goto("/login")
     keys.press(page.get_by_role("button", name="Use a passkey"))

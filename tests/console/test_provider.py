@@ -22,7 +22,7 @@ from keyrack.core.people import actors, groups, provider_rules, users
 from keyrack.setting_values import provider_rules as rules_in
 from keyrack.settings import Settings
 from tests.console.conftest import COOKIE
-from tests.console.test_second_proofs import post
+from tests.console.test_second_factors import post
 from tests.console.test_sign_in import browser
 from tests.ports import free_port
 from tests.services import TEAM, Service, running, settings_for
@@ -170,7 +170,7 @@ def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> 
     with running(settings_for(tmp_path / "data", "", **told)) as service:
         service.apply(TEAM)
         claims = provider_rules.Claims("https://id.example.org", "lin", "lin", (directory, both), None)
-        provider_rules.sign_in(service.instance, claims, address="192.0.2.1", browser="")
+        provider_rules.sign_in(service.instance, claims, address="192.0.2.1", user_agent="")
         assert role_and_groups(service, "lin") == "auditor"
         assert groups.get(service.instance, actors.system_actor(1), "ops").members == ("lin",)
 
@@ -195,7 +195,7 @@ def test_a_name_in_braces_is_a_pair_as_ever() -> None:
 def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def come(name: str) -> None:
         claims = provider_rules.Claims("https://id.example.org", name, name, ("staff", "operations"), None)
-        provider_rules.sign_in(console.instance, claims, address="192.0.2.1", browser="")
+        provider_rules.sign_in(console.instance, claims, address="192.0.2.1", user_agent="")
 
     ensure = groups.ensure
 

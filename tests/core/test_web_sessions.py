@@ -25,7 +25,7 @@ def signed_in(team: Team) -> str:
     """The secret of a new session of the member."""
     with Attempt(team.instance, team.owner, "credentials:read", "sign in", target_kind="session") as attempt:
         made = attempt.write(
-            lambda work: web_sessions.begin(work, team.member_user, method="password", browser="a browser")
+            lambda work: web_sessions.begin(work, team.member_user, method="password", user_agent="a browser")
         )
     return made.secret
 

@@ -34,10 +34,16 @@ NAME = re.compile(r"\{(\w+)\}")
 
 
 class Dialect(NamedTuple):
-    """Who calls where a request does not say, and for each caller the lines that stand for the login on the page."""
+    """How an API's transcripts are played and shown. caller: who calls where a request does not say; logins: for each
+    caller the lines that stand for the login on the page; header: where a caller's token goes, with what stands before
+    it. team: whether the transcripts need no more than the TEAM of tests/services.py, so that
+    tests/web/test_team_transcripts.py plays them; else a test of their own does.
+    """
 
     caller: str
     logins: Mapping[str, tuple[str, ...]]
+    header: tuple[str, str] = ("Authorization", "Bearer ")
+    team: bool = True
 
 
 def _token(whose: str) -> tuple[str, ...]:
@@ -55,6 +61,8 @@ HUAWEI = Dialect(
         "wrong": _token("a token that is expired, revoked or was never issued"),
         "nobody": (),
     },
+    header=("X-Auth-Token", ""),
+    team=False,
 )
 _KNOWN = {
     "alice": "of a member with the policy codeartsrepo::*",
@@ -63,9 +71,15 @@ _KNOWN = {
     "mallory": "of a member without any policy",
     "wrong": "a token that is expired, revoked or was never issued",
 }
-GITLAB = Dialect("alice", {who: (f"PRIVATE-TOKEN: ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()})
+GITLAB = Dialect(
+    "alice",
+    {who: (f"PRIVATE-TOKEN: ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()},
+    header=("PRIVATE-TOKEN", ""),
+)
 GITHUB = Dialect(
-    "alice", {who: (f"Authorization: token … ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()}
+    "alice",
+    {who: (f"Authorization: token … ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()},
+    header=("Authorization", "token "),
 )
 DIALECTS = {
     "runcloud": Dialect(
@@ -78,6 +92,7 @@ DIALECTS = {
             "access key": ("# Authorization: Basic, with the id and secret of an access key",),
             "stranger": ("# Authorization: Bearer of a token of another workspace",),
         },
+        team=False,
     ),
     "codearts": HUAWEI,
     "iam": HUAWEI,

@@ -14,7 +14,7 @@ from keyrack.cli.main import COMMANDS
 from keyrack.web.server import DESCRIBED
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
-from tests.transcripts.transcript import _example, load
+from tests.transcripts.transcript import DIALECTS, _example, load
 
 
 def test_every_call_is_described(unchanged_team: Service) -> None:
@@ -22,7 +22,7 @@ def test_every_call_is_described(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/docs").text
     played = [
         (step["request"]["method"], step["request"]["path"].partition("?")[0].rstrip("/"))
-        for dialect in ("runcloud", "codearts", "iam", "gitlab", "github")
+        for dialect in DIALECTS
         for transcript in load(dialect).values()
         for step in transcript["steps"]
         if "request" in step and step["answer"]["status"] < 300
@@ -36,7 +36,7 @@ def test_every_call_is_described(unchanged_team: Service) -> None:
 
 
 def test_every_described_call_is_served(unchanged_team: Service) -> None:
-    """Each path leads to a API that knows it: it asks who one is, and does not say that there is no such thing."""
+    """Each path leads to an API that knows it: it asks who one is, and does not say that there is no such thing."""
     described = unchanged_team.call("GET", "/openapi.json").json()
     refused = "/v1/users/sshkey/privatekey/verify"  # as if it were not there: nobody may send a private key
     for path, methods in ((path, methods) for path, methods in described["paths"].items() if path != refused):
@@ -89,9 +89,7 @@ def test_clients_can_be_generated(unchanged_team: Service) -> None:
     """The description is OpenAPI 3.1, and every name in it leads somewhere."""
     described = unchanged_team.call("GET", "/openapi.json").json()
     OpenAPIV31SpecValidator(described).validate()
-    assert {f"{name}.Error" for name in ("runcloud", "codearts", "iam", "gitlab", "github", "native")} <= set(
-        described["components"]["schemas"]
-    )
+    assert {f"{name}.Error" for name in (*DIALECTS, "native")} <= set(described["components"]["schemas"])
     identifiers = [call["operationId"] for methods in described["paths"].values() for call in methods.values()]
     assert len(set(identifiers)) == len(identifiers)
     handlers = {f"{dialect.name}.{call.handler.__name__}" for _, dialect in DESCRIBED for call in dialect.endpoints}
@@ -194,7 +192,7 @@ def _one_of_each(team: Service, described: dict[str, Any]) -> dict[str, str]:
 HUAWEI = {"X-Auth-Token": "token-of-olga"}
 
 
-@pytest.mark.parametrize("dialect", ["runcloud", "codearts", "iam", "gitlab", "github"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_the_transcripts_answer_is_as_described(dialect: str, unchanged_team: Service) -> None:
     """Each answer of each transcript, with its examples, against the schema of its call."""
     described = unchanged_team.call("GET", "/openapi.json").json()

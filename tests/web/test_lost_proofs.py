@@ -106,7 +106,7 @@ def _access_key_switched_off(team: Service) -> tuple[Actor, Callable[[], object]
 
 def _browser_ended(team: Service) -> tuple[Actor, Callable[[], object]]:
     users.change_password(team.instance, by_token(team, OLGA), _user(team, "ada").id, "ada's own password")
-    begun = sign_in.by_password(team.instance, "ada", "ada's own password", address="192.0.2.1", browser="Firefox")
+    begun = sign_in.by_password(team.instance, "ada", "ada's own password", address="192.0.2.1", user_agent="Firefox")
     assert isinstance(begun, web_sessions.NewWebSession)
     visitor = web_sessions.find(team.instance, begun.secret, address="192.0.2.1")
     actor = web_sessions.actor_of(visitor.user, address="192.0.2.1", session=visitor.session)

@@ -40,6 +40,9 @@ def lasting(function: F) -> F:
     return function
 
 
+break_glass_option = click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
+
+
 def end_of(calls: Calls, until: str | None, span: str | None) -> str | None:
     """The end that options name, as the API takes it; a span begins now, by the clock of the service.
 

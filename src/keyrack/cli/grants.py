@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, renewed
+from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, moment, renewed
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, table
@@ -51,7 +51,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
 @lasting
 @restricting
-@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
+@break_glass_option
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @changing
 @either

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from keyrack.cli.changes import changed, end_of, lasting
+from keyrack.cli.changes import break_glass_option, changed, end_of, lasting
 from keyrack.cli.connection.calls import either, reached
 from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.cli.output.tables import as_json, table
@@ -63,7 +63,7 @@ def _show(placed: dict[str, Any], json_wanted: bool) -> None:
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
 @restricting
-@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
+@break_glass_option
 @_chosen
 @_dry_run
 @as_json

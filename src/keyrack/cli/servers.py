@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, lasting, renewed, tell
+from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, renewed, tell
 from keyrack.cli.connection.calls import ID, either, known, reached, to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
@@ -222,7 +222,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
 @restricting
-@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
+@break_glass_option
 @changing
 @either
 def add_key(

@@ -118,8 +118,9 @@ class Verdict:
         source = key_check.sources(key)
         if source and not whys:
             return KeyVerdict(key, self._sources[source].why)
-        # Whoever may come from some places only needs one of them.
-        opens = not all(whys) if self._everywhere or source else not any(whys)
+        # For a key that names its places (from=) one that lets it in is enough, and where `everywhere` says so.
+        accepted = [not why for why in whys]
+        opens = any(accepted) if self._everywhere or source else all(accepted)
         return KeyVerdict(key, "" if opens else next(filter(None, whys)))
 
     def _problem(self, key: AuthorizedKey, answer: Effective) -> str:

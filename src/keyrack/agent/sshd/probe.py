@@ -44,7 +44,7 @@ _OPTIONS = (
 
 
 class ProbeResult(NamedTuple):
-    """reached: whether sshd was asked at all; accepted: the fingerprints that it takes; words: why it was not."""
+    """An sshd's answer. reached: whether it could be asked; words: why not; accepted: fingerprints that it takes."""
 
     reached: bool
     accepted: FrozenSet[str] = frozenset()
@@ -58,7 +58,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
     """
     program = programs.find("ssh")
     if program is None:
-        return ProbeResult(False, words=NO_SSH)
+        return ProbeResult(reached=False, words=NO_SSH)
     host, port = address
     given = [program, "-vv", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
     for option in _OPTIONS:
@@ -77,19 +77,21 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
             given += ["-i", f"/proc/{os.getpid()}/fd/{descriptor}"]
         ended = programs.run([*given, "--", host, "exit"], seconds=ASK_SECONDS)
     except OSError as error:
-        return ProbeResult(False, words=error.strerror or "it could not be asked")
+        return ProbeResult(reached=False, words=error.strerror or "it could not be asked")
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
     if ended.status is None or ended.status < 0:
-        return ProbeResult(False, words=printable(ended.errors)[:200] if ended.status is None else "ssh was ended")
+        return ProbeResult(
+            reached=False, words=printable(ended.errors)[:200] if ended.status is None else "ssh was ended"
+        )
     accepted = frozenset(_ACCEPTED.findall(ended.errors))
     if not accepted and _WAS_ASKED not in ended.errors:
         said = [
             line for line in ended.errors.split("\n") if line.strip() and not line.startswith(("debug1:", "debug2:"))
         ]
-        return ProbeResult(False, words=printable(said[-1] if said else "it did not answer")[:200])
-    return ProbeResult(True, accepted)
+        return ProbeResult(reached=False, words=printable(said[-1] if said else "it did not answer")[:200])
+    return ProbeResult(reached=True, accepted=accepted)
 
 
 def _file_in_memory() -> int:

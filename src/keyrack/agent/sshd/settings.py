@@ -35,8 +35,8 @@ _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r'[ \t]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t]*=[ \t]*|[ \t]+)(.*)')
 _GLOB = re.compile(r"\\(.)|\[\^")
-_WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # of what a Match asks
-_NAME = re.compile(r"[a-z0-9_.@+-]+")  # no pattern
+_WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # criteria of a Match
+_NAME = re.compile(r"[a-z0-9_.@+-]+")  # of a user, with no pattern (*, ?, !) in it
 _ANSWER_SECONDS = 15.0  # for as long sshd is not asked the same again, while its settings are the same
 _MOST_ANSWERS = 16  # files of settings
 _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
@@ -45,10 +45,10 @@ _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 
 
-# Both are of the module, as an agent is one process on one host, with that host's sshd.
-# Who listens, by the file of settings, and by which settings in it: the parts of an agent ask for the same sshd.
+# Both caches are the module's: an agent is one process on one host, and its parts ask the same of the same sshd.
+# Who listens, by the path of the settings, with the state of the settings that it was found by.
 _found: Dict[str, Tuple[Tuple[object, ...], listening.Listening]] = {}
-# What sshd said, by the file of settings, and in which state of it: the parts of an agent ask the same for hundreds.
+# What sshd answered, by the path of the settings, with the state of the files that it answered by.
 _answers: "Dict[str, Tuple[Tuple[object, ...], Dict[Tuple[Optional[str], ...], Effective]]]" = {}
 
 
@@ -168,32 +168,24 @@ class Sshd:
         file = config or self.config
         state = (file_stamp.stamp(program), int(time.monotonic() // _ANSWER_SECONDS), _signature(file))
         lines = [*read_lines(command_line.as_written(given)), *_lines(file, 0)]
-        # All are given: where a rule needs one that is not, sshd refuses to answer, or takes the rule for one that
-        # does not apply.
-        asked = []
-        if user is not None:
-            if place is None:
-                place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
-            local = place.local or (HERE if place.address == HERE else _own_address())
-            asked += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
-            # That of nobody in particular; without it, sshd says that no such rule applies.
-            asked += ["rdomain="] if "rdomain" in asked_by_rules(lines) else []
-        port = place.port if place is not None else None
-        asked += [f"lport={port}"] if port is not None else _local_port(lines)
-        who = asked if user is None else [f"user={user}", *asked]
-        command = [program, "-T", "-f", file, *given, *(["-C", ",".join(who)] if who else [])]
-        users = users_of_rules(lines)
-        if users is None:
+        spec = _connection_spec(lines, user, place)
+        user_spec = [] if user is None else [f"user={user}"]
+        command = [program, "-T", "-f", file, *given]
+        if user_spec or spec:
+            command += ["-C", ",".join([*user_spec, *spec])]
+        named_users = users_of_rules(lines)
+        if named_users is None:
             return _answer(command)
         # One answer for all whom no rule names.
-        kind = (*given, None, *asked, user if user is None or user.lower() in users else "")
+        user_asked = user if user is None or user.lower() in named_users else ""
+        question = (*given, None, *spec, user_asked)
         known = _known_answers(file, state)
-        if kind not in known:
+        if question not in known:
             effective = _answer(command)
             if _signature(file) != state[-1]:
-                return effective
-            known[kind] = effective
-        return known[kind]
+                return effective  # of settings that changed meanwhile
+            known[question] = effective
+        return known[question]
 
     def lines(self) -> List[SettingLine]:
         """Every setting as written, those of the running sshd's command line first, those of included files where they
@@ -229,18 +221,20 @@ class Sshd:
         if not before:
             return self._reload_unseen()
         if all(one.is_systemds and not one.sshds for one in before):
-            return Reloaded(True)
+            return Reloaded(done=True)
         signalled = sorted({pid for one in before for pid in one.sshds})
         if not signalled:
             who = ", ".join(str(pid) for one in before for pid, _ in one.owners) or "not to be seen"
-            return Reloaded(False, f"what listens at {_places(before)} is no sshd that can be told (process {who})")
+            return Reloaded(
+                done=False, problem=f"what listens at {_places(before)} is no sshd that can be told (process {who})"
+            )
         gone = self.cannot_start_anew()
         if gone:
-            return Reloaded(False, f"sshd was not told to read its settings: {gone}")
+            return Reloaded(done=False, problem=f"sshd was not told to read its settings: {gone}")
         for pid in signalled:
             problem = self._tell(pid, any(one.is_systemds for one in before if pid in one.sshds))
             if problem:
-                return Reloaded(False, problem)
+                return Reloaded(done=False, problem=problem)
         deadline = time.monotonic() + RELOAD_SECONDS
         while time.monotonic() < deadline:
             now = self.listeners()
@@ -248,9 +242,9 @@ class Sshd:
                 (one.inode, pid) for one in now for pid in one.sshds
             }
             if now and anew:
-                return Reloaded(True)
+                return Reloaded(done=True)
             time.sleep(0.05)
-        return Reloaded(False, "sshd was told to read its settings and did not")
+        return Reloaded(done=False, problem="sshd was told to read its settings and did not")
 
     def cannot_start_anew(self) -> str:
         """Why an sshd that listens would be gone for good if it were told to read its settings, in words: it starts
@@ -287,13 +281,13 @@ class Sshd:
     def _reload_unseen(self) -> Reloaded:
         """Where nobody listens, or this system does not show who."""
         if listening.can_be_seen():
-            return Reloaded(False)
+            return Reloaded(done=False)
         try:
             with open(self.effective().one("pidfile"), encoding="ascii") as file:
                 os.kill(int(file.read()), signal.SIGHUP)
         except (SshdProblem, OSError, ValueError):
-            return Reloaded(False, "sshd could not be told to read its settings: its process is not known")
-        return Reloaded(True)
+            return Reloaded(done=False, problem="sshd could not be told to read its settings: its process is not known")
+        return Reloaded(done=True)
 
     def listeners(self) -> Tuple[Listener, ...]:
         """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
@@ -459,6 +453,25 @@ def named_places(lines: Iterable[SettingLine]) -> List[str]:
     """What every Match says of where somebody comes from: lists of addresses, networks, names and patterns."""
     asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
     return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
+
+
+def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: Optional[Place]) -> List[str]:
+    """What -C says of a connection beside its user (sshd(8)), such as ["host=localhost", "addr=127.0.0.1", …].
+
+    lines: the settings, by which it is known what some Match asks for: where that is not said, sshd refuses to answer,
+    or takes the rule for one that does not apply. user: None where no connection is asked about but for its port.
+    """
+    spec = []
+    if user is not None:
+        if place is None:
+            place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
+        local = place.local or (HERE if place.address == HERE else _own_address())
+        spec += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
+        if "rdomain" in asked_by_rules(lines):
+            spec.append("rdomain=")  # of none; without it sshd says that no such rule applies
+    if place is not None and place.port is not None:
+        return [*spec, f"lport={place.port}"]
+    return [*spec, *_local_port(lines)]
 
 
 def _names_hosts(lines: Iterable[SettingLine]) -> bool:

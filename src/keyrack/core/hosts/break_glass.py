@@ -1,4 +1,4 @@
-"""Raises the alarm when a break-glass key is used; must keep nobody out.
+"""Raises the alarm when a break-glass key is used, one that is kept for emergencies; must keep nobody out.
 
 A host tells of each login (core/hosts/login_reports.py), also of those while the service was away, once it is back.
 """
@@ -24,7 +24,7 @@ log = logger("keyrack")
 
 CODE = "break-glass"
 GONE = "gone"
-"""The kind of a break-glass key of which nothing is left here."""
+"""The kind of a key that was taken away before the host told of its use."""
 HOUR = timedelta(hours=1)
 MOST_AN_HOUR = 100
 NEAR = timedelta(minutes=1)
@@ -33,19 +33,19 @@ NEAR = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """A login with a key that a host tells of. username: "" where it does not say; break_glass: whether it says that
-    the document which let it in called the key a break-glass one.
+    """A login with a key that a host tells of. username: "" where it does not say; is_break_glass: whether it says
+    that the document which let it in named the key as one.
     """
 
     fingerprint: str
     username: str
     address: str
     at: datetime
-    break_glass: bool = False
+    is_break_glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class BreakGlassLogin:
+class BreakGlassUse:
     """A login with a break-glass key."""
 
     login: KeyUse
@@ -54,8 +54,8 @@ class BreakGlassLogin:
 
 def among(
     connection: Connection, server: Server, used: Iterable[KeyUse], opened: Iterable[KeyUse], now: datetime
-) -> list[BreakGlassLogin]:
-    """The logins with break-glass keys, of which nobody was told yet.
+) -> list[BreakGlassUse]:
+    """The logins with break-glass keys of which nobody was told yet.
 
     used: as the host tells of uses of keys, opened: of sessions that were not known before.
     """
@@ -66,32 +66,32 @@ def among(
     if not fingerprints:
         return []
     keys = break_glass.of_keys(connection, server.id, server.workspace_id, fingerprints, now)
-    # A key that was taken away before the host told is a break-glass key all the same, by the host's word.
-    gone = {login.fingerprint for login in logins if login.break_glass and _key_of(keys, login) is None}
+    # What was taken away before the host told is a break-glass key all the same, by the host's word.
+    gone = {login.fingerprint for login in logins if login.is_break_glass and _key_used(keys, login) is None}
     if not keys and not gone:
         return []
     owners = key_owners.names(connection, server.workspace_id, sorted(gone)) if gone else {}
     known = break_glass.last_uses(connection, server.id, fingerprints)
     found = []
     for login in logins:
-        key = _key_of(keys, login)
-        if key is None and login.break_glass:
+        key = _key_used(keys, login)
+        if key is None and login.is_break_glass:
             key = BreakGlassKey(login.fingerprint, login.username, GONE, 0, "", owners.get(login.fingerprint))
         before = known.get(login.fingerprint)
         late = NEAR if login in sessions else timedelta()
         if key is not None and (before is None or before < login.at - late):
-            found.append(BreakGlassLogin(login, key))
+            found.append(BreakGlassUse(login, key))
     return found
 
 
-def alarm(work: Work, server: Server, logins: Sequence[BreakGlassLogin]) -> None:
-    """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
-    if not logins:
+def alarm(work: Work, server: Server, uses: Sequence[BreakGlassUse]) -> None:
+    """Leave an alarm of each, at most MOST_AN_HOUR of one host, which could tell of logins that nobody made."""
+    if not uses:
         return
     recent = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
-    for one in logins[: max(0, MOST_AN_HOUR - recent)]:
+    for one in uses[: max(0, MOST_AN_HOUR - recent)]:
         _alarm_of_one(work, server, one)
-    if recent <= MOST_AN_HOUR < recent + len(logins):
+    if recent <= MOST_AN_HOUR < recent + len(uses):
         words = (
             f"Alarm: host {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
             "hour; what it tells beyond that is no event"
@@ -99,18 +99,18 @@ def alarm(work: Work, server: Server, logins: Sequence[BreakGlassLogin]) -> None
         _add(work, server, words, target_id=None, details={"server": server.name})
 
 
-def _alarm_of_one(work: Work, server: Server, found: BreakGlassLogin) -> None:
+def _alarm_of_one(work: Work, server: Server, use: BreakGlassUse) -> None:
     """The event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
-    login, key = found.login, found.key
+    login, key = use.login, use.key
     account = login.username or key.username
     who = f"{key.user} " if key.user else ""
-    which = f"{key.name} ({key.fingerprint})" if key.name else key.fingerprint
+    named = f"{key.name} ({key.fingerprint})" if key.name else key.fingerprint
     number = break_glass.session(work.connection, server.id, login.fingerprint, account, login.address)
     end = "the login is over already" if number is None else f"end it: keyrack sessions end {server.name} {number}"
     by = "which was taken away before this was told" if key.kind == GONE else f"by {key.kind} {key.id}"
     words = (
         f"Alarm: glass broken: {who}logged in as {account} on {server.name} from {login.address} at "
-        f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {which}, {by}; {end}"
+        f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {named}, {by}; {end}"
     )
     details: dict[str, Any] = {
         "fingerprint": key.fingerprint,
@@ -150,7 +150,7 @@ def _same(login: KeyUse, other: KeyUse) -> bool:
     )
 
 
-def _key_of(keys: Mapping[tuple[str, str], BreakGlassKey], login: KeyUse) -> BreakGlassKey | None:
+def _key_used(keys: Mapping[tuple[str, str], BreakGlassKey], login: KeyUse) -> BreakGlassKey | None:
     if login.username:
         return keys.get((login.fingerprint, login.username))
     return next((one for (fingerprint, _), one in keys.items() if fingerprint == login.fingerprint), None)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import break_glass, logins
-from keyrack.core.hosts.break_glass import BreakGlassLogin, KeyUse
+from keyrack.core.hosts.break_glass import BreakGlassUse, KeyUse
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
@@ -44,15 +44,15 @@ class Logins:
     """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
     live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
-    whom a key was used, by fingerprint and address; break_glass: fingerprints and addresses of logins with a
-    break-glass key, by the host's word; batch: the logins that become events.
+    whom a key was used, by fingerprint and address; glass: fingerprints and addresses of logins that broke glass, by
+    the host's word; batch: the logins that become events.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
     live: frozenset[str]
     uses: Sequence[tuple[str, datetime, str]] | None
     accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    break_glass: frozenset[tuple[str, str]] = frozenset()
+    glass: frozenset[tuple[str, str]] = frozenset()
     batch: logins.Batch | None = None
 
 
@@ -63,7 +63,7 @@ def read(body: Mapping[str, Any], now: datetime) -> Logins:
     before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
     """
     sessions, live, uses, accounts = None, frozenset[str](), None, {}
-    break_glass_logins: set[tuple[str, str]] = set()
+    glass: set[tuple[str, str]] = set()
     if "sessions" in body:
         listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
         # One that is known stays, even where what else is told of it now cannot be: it is not over.
@@ -74,10 +74,10 @@ def read(body: Mapping[str, Any], now: datetime) -> Logins:
         uses = _sound(listed, lambda entry: _use(entry, now))
         named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
         accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    for entry in (*_break_glass_entries(body, "sessions"), *_break_glass_entries(body, "last_used")):
-        break_glass_logins.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
+    for entry in (*_glass_of(body, "sessions"), *_glass_of(body, "last_used")):
+        glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
     batch = logins.read(body.get("logins"), lambda entry: _login(entry, now))
-    return Logins(sessions, live, uses, accounts, frozenset(break_glass_logins), batch)
+    return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class LoginBatch:
     over: Sequence[str]
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
-    break_glass: Sequence[BreakGlassLogin] = ()
+    broken: Sequence[BreakGlassUse] = ()
     batch: logins.Batch | None = None
 
     @property
@@ -101,16 +101,16 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBa
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
     ended halfway is told again.
     """
-    reported_uses = reported.uses or ()
-    if reported.sessions is None and not reported_uses:
+    told_uses = reported.uses or ()
+    if reported.sessions is None and not told_uses:
         return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
 
-    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[BreakGlassLogin]]:
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[BreakGlassUse]]:
         known = frozenset[str]()
         if reported.sessions is not None:
             known = host_reports.session_names(connection, server.id)
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        used_keys = {use[0] for use in reported_uses}
+        used_keys = {use[0] for use in told_uses}
         opened = (
             ()
             if reported.sessions is None
@@ -120,35 +120,35 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBa
                     row["username"],
                     row["address"],
                     row["started_at"],
-                    (row["fingerprint"], row["address"]) in reported.break_glass,
+                    (row["fingerprint"], row["address"]) in reported.glass,
                 )
                 for name, row in reported.sessions.items()
                 if name not in known
             ]
         )
         used = [
-            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.break_glass)
-            for key, at, address in reported_uses
+            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.glass)
+            for key, at, address in told_uses
         ]
-        used_break_glass = break_glass.among(connection, server, used, opened, instance.now())
-        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), used_break_glass
+        broken = break_glass.among(connection, server, used, opened, instance.now())
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
 
-    known, mine, used_break_glass = instance.database.read(question)
+    known, mine, broken = instance.database.read(question)
     changes: list[tuple[str, Any]] = []
     if reported.sessions is not None:
         changes += [("over", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
         new = ({"host_session": name, **values} for name, values in reported.sessions.items() if name not in known)
         changes += [("new", row) for row in new]
     # After the sessions, whose numbers they name.
-    changes += [("break-glass", one) for one in used_break_glass]
-    changes += [("uses", use) for use in reported_uses if use[0] in mine]
+    changes += [("broken", one) for one in broken]
+    changes += [("uses", use) for use in told_uses if use[0] in mine]
     found = []
     for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
         some = changes[at : at + MOST_AT_ONCE]
-        over, new_ones, uses, break_glass_logins = (
-            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "break-glass")
+        over, new_ones, uses, alarms = (
+            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
         )
-        found.append(LoginBatch(over, new_ones, uses, break_glass_logins))
+        found.append(LoginBatch(over, new_ones, uses, alarms))
     found[0] = replace(found[0], batch=reported.batch)
     return found
 
@@ -159,13 +159,13 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
     if servers.by_id(work.connection, server.id) is not None:
         host_reports.end_sessions(work.connection, server.id, piece.over)
         host_reports.add_sessions(work.connection, server.id, piece.new)
-        break_glass.alarm(work, server, piece.break_glass)
+        break_glass.alarm(work, server, piece.broken)
         host_reports.note_uses(work.connection, server.id, piece.uses)
         if piece.batch is not None:
             logins.record(work, server, piece.batch)
 
 
-def _break_glass_entries(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
+def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
     """What a host says was opened by a break-glass key."""
     listed = body.get(field)
     entries = listed if isinstance(listed, list) else ()

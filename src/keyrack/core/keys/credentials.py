@@ -79,12 +79,7 @@ def add(
             added = _put(work, place, user, name, key, terms, last=alone)
             if alone:
                 asked.entered = new_credentials.server_left(work.connection, server_id)
-            given = event_terms.sentence_end(expires_at=end, restrictions=limits, break_glass=break_glass)
-            work.record(
-                f"Added SSH key {name} ({key.fingerprint}) for {user} on {place.server.name}{given}",
-                target_id=added.id,
-                details={"label": name, "username": user, "fingerprint": key.fingerprint} | event_terms.details(limits),
-            )
+            _record_added(work, place.server.name, added)
             return added
 
         return attempt.write(change, checks_actor=True, prefetch=asked, defers_tree=True)
@@ -345,6 +340,18 @@ def _put(
             },
             place.ids,
         )
+
+
+def _record_added(work: Work, server_name: str, added: Credential) -> None:
+    terms = event_terms.sentence_end(
+        expires_at=added.expires_at, restrictions=added.restrictions, break_glass=bool(added.break_glass)
+    )
+    details = {"label": added.label, "username": added.username, "fingerprint": added.fingerprint}
+    work.record(
+        f"Added SSH key {added.label} ({added.fingerprint}) for {added.username} on {server_name}{terms}",
+        target_id=added.id,
+        details=details | event_terms.details(added.restrictions),
+    )
 
 
 def _record_end(work: Work, credential: Credential) -> None:

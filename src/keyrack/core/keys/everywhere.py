@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -343,7 +344,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
 
 def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCredential], key: PublicKey) -> None:
     """Refuse where a row is damaged, or where the new key cannot obey what the old one had to."""
-    fits: dict[str, bool] = {}
+    obeys: dict[str, bool] = {}  # by restrictions as JSON: thousands of rows have the same few
     damaged: list[ChosenServer] = []
     unfit: list[ChosenServer] = []
     for one in held:
@@ -352,20 +353,25 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
             damaged.append(server)
             continue
         limits = dict(one.row.restrictions)
-        limits_named = repr(sorted(limits.items()))
-        if limits_named not in fits:
-            try:
-                validation.restrictions(limits, key.type)
-                fits[limits_named] = True
-            except Refusal:
-                fits[limits_named] = False
-        if not fits[limits_named]:
+        written = json.dumps(limits, sort_keys=True)
+        if written not in obeys:
+            obeys[written] = _can_obey(limits, key.type)
+        if not obeys[written]:
             unfit.append(server)
     why = "it is held in a row that is not as Keyrack wrote it"
     advice = with_commands("Look at the damaged rows", "hosts damaged")
     _refuse(damaged, Kind.INVALID, "damaged", why, advice, field="fingerprint")
     why = f"it is restricted in a way that a key of type {key.type} cannot obey"
     _refuse(unfit, Kind.INVALID, "restrictions-unfit", why, "Give another key.", field="public_key")
+
+
+def _can_obey(limits: Mapping[str, Any], key_type: str) -> bool:
+    """Whether a key of this type can be restricted so; verify-required, say, is for security keys alone."""
+    try:
+        validation.restrictions(limits, key_type)
+    except Refusal:
+        return False
+    return True
 
 
 def _recorded(held: HeldCredential, server: str, words: str) -> Recorded:

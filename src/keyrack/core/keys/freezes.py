@@ -1,5 +1,5 @@
-"""Freezes keys: they open no new session until their owners confirm them; sessions go on, and keys to break glass with
-work. Must take no key away.
+"""Freezes keys: they open no new session until their owners confirm them; sessions go on, and break-glass keys work.
+Must take no key away.
 
 What decides is a mark on the rows of servers and keys, under their seals (decision 151); access.py reads it.
 """
@@ -35,7 +35,7 @@ FREEZE, READ = "keys:freeze", "credentials:read"
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """A freeze, or what one would be for (freeze None), as user and server name it. where: in words; keys: how many,
-    and those to break glass with that go on; servers: who obeys.
+    and the break-glass keys among them, which go on; servers: who obeys.
     """
 
     freeze: Freeze | None
@@ -59,7 +59,9 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What is frozen: the rows, the servers that are marked and those that are told."""
+    """What a freeze is for. where: in words; marked: the servers whose rows get the mark; server_ids: those whose hosts
+    are told; keys, held: the rows of user keys and of credentials that get it; count: how many keys these are.
+    """
 
     where: str
     user_id: int | None
@@ -322,22 +324,40 @@ def _scope(
         copies = freezes.credentials_of_keys(connection, workspace, prints)
         server_ids = grants.servers_of_user(connection, person.id)
         server_ids |= servers_with_credentials(connection, workspace, prints, instance.now())
-        break_glass = sum(1 for row in copies if row.break_glass)
         return _Scope(
-            f"of {person.name}", person.id, None, [], sorted(server_ids), rows, copies, len(set(prints)), break_glass
+            where=f"of {person.name}",
+            user_id=person.id,
+            server_id=None,
+            marked=[],
+            server_ids=sorted(server_ids),
+            keys=rows,
+            held=copies,
+            count=len(set(prints)),
+            break_glass=sum(1 for row in copies if row.break_glass),
         )
-    marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
-    at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
-    prints_at = {row.fingerprint for row in at}
-    break_glass = sum(1 for row in at if row.break_glass)
+    server_id = None if place is None else place.id
+    marked = freezes.servers_of(connection, workspace, server_id)
+    on_servers = freezes.credentials_at(connection, workspace, server_id)
+    fingerprints = {row.fingerprint for row in on_servers}
     if place is not None:
-        prints_at |= {
-            reason.fingerprint for reason in access.reasons(connection, place, instance.now())[0] if reason.fingerprint
-        }
-        return _Scope(f"on {place.name}", None, place.id, marked, marked, [], [], len(prints_at), break_glass)
-    rows = freezes.user_keys_of(connection, workspace)
-    count = len(prints_at | {row.fingerprint for row in rows})
-    return _Scope("of the workspace", None, None, marked, marked, rows, [], count, break_glass)
+        # A mark on the server freezes users' keys there too, which have no row of their own on it.
+        user_rows: list[Row] = []
+        reasons, _ = access.reasons(connection, place, instance.now())
+        fingerprints |= {reason.fingerprint for reason in reasons if reason.fingerprint}
+    else:
+        user_rows = freezes.user_keys_of(connection, workspace)
+        fingerprints |= {row.fingerprint for row in user_rows}
+    return _Scope(
+        where="of the workspace" if place is None else f"on {place.name}",
+        user_id=None,
+        server_id=server_id,
+        marked=marked,
+        server_ids=marked,
+        keys=user_rows,
+        held=[],
+        count=len(fingerprints),
+        break_glass=sum(1 for row in on_servers if row.break_glass),
+    )
 
 
 def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:

@@ -19,19 +19,21 @@ MOST_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class FirstLogin:
-    """Where the person logs in by which line; there: whether the host says that it obeys already; opens: whether that
-    lets anybody in, which it does not while the host only observes.
+    """A login that the person has. line: the command to type; applied: whether the host says that it obeys already;
+    enforced: whether the host's mode lets anybody in by it, which it does not while the host only observes.
     """
 
     server: str
     line: str
-    there: bool
-    opens: bool
+    applied: bool
+    enforced: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FirstVisit:
-    """own_password: the person chose it; keys: how many they have; places: where these open, a few."""
+    """What somebody has by now. own_password: whether the person chose it; keys: how many; places: where they log in
+    with these, at most MOST_LINES.
+    """
 
     own_password: bool
     keys: int
@@ -48,8 +50,9 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
     lines: dict[str, FirstLogin] = {}
     for way in found.items if found else ():
         text = ssh_lines.line(way.server, way.reason.username)
-        there = way.server.applied_revision >= way.server.revision
-        lines.setdefault(text, FirstLogin(way.server.name, text, there, status.opens(way.server)))
+        applied = way.server.applied_revision >= way.server.revision
+        login = FirstLogin(way.server.name, text, applied=applied, enforced=status.opens(way.server))
+        lines.setdefault(text, login)
     return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])
 
 

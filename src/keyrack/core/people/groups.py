@@ -126,18 +126,18 @@ def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | No
     Raises Refusal INVALID for a user whom there is not, FORBIDDEN, or LIMIT.
     """
 
-    def change(within_: Instance, connection: Connection) -> None:
+    def change(joined: Instance, connection: Connection) -> None:
         ids = [user_named(connection, actor, one, field="members").id for one in dict.fromkeys(members or ())]
-        ensure(within_, actor, name=name, user_ids=ids, exactly=members is not None)
+        ensure(joined, actor, name=name, user_ids=ids, exactly=members is not None)
 
-    return _changed(instance, actor, name, "set a group", change, there=False)
+    return _changed(instance, actor, name, "set a group", change, must_exist=False)
 
 
 def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     """Put a user into a group; nothing changes for one who is in it. Raises Refusal MISSING or FORBIDDEN."""
 
-    def change(within_: Instance, connection: Connection) -> None:
-        ensure(within_, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
+    def change(joined: Instance, connection: Connection) -> None:
+        ensure(joined, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
 
     return _changed(instance, actor, name, "put a user into a group", change)
 
@@ -151,13 +151,13 @@ def may_add_member(instance: Instance, actor: Actor, name: str, user: str) -> No
 def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
     """Take a user out of a group: keys that nothing else lets in leave the hosts. Raises Refusal MISSING."""
 
-    def change(within_: Instance, connection: Connection) -> None:
+    def change(joined: Instance, connection: Connection) -> None:
         group = _get(connection, actor, name)
         gone = user_named(connection, actor, user).id
         held = groups.group_member_ids(connection, group.id)
         if gone not in held:
             raise missing("member")
-        ensure(within_, actor, name=name, user_ids=held - {gone})
+        ensure(joined, actor, name=name, user_ids=held - {gone})
 
     return _changed(instance, actor, name, "take a user out of a group", change)
 
@@ -187,12 +187,12 @@ def _changed(
     aim: str,
     change: _Change,
     *,
-    there: bool = True,
+    must_exist: bool = True,
 ) -> Group:
     with _attempt(instance, actor, aim) as attempt:
 
         def run(work: Work) -> Group:
-            if there:
+            if must_exist:
                 _get(work.connection, actor, name)
             work.no_event("the change within leaves it")
             change(within(work), work.connection)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core.people.second_proofs import PASSKEY
+from keyrack.core.people.second_factors import PASSKEY
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
 from keyrack.store.people import access_keys, authenticators, tokens, users

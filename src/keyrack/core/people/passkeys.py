@@ -17,7 +17,7 @@ from typing import Any
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
-from keyrack.core.people import second_proofs
+from keyrack.core.people import second_factors
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, User
@@ -29,14 +29,16 @@ LONGEST = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """Where a browser is: origin, such as https://keys.example.org, its host, and the cookie that it has."""
+    """The browser that is asked for a passkey. origin: the one it shows, such as https://keys.example.org; host: the
+    relying party's id; cookie: binds a challenge to this browser.
+    """
 
     origin: str
     host: str
     cookie: str
 
 
-def registration(instance: Instance, actor: Actor, place: Browser) -> str:
+def registration(instance: Instance, actor: Actor, browser: Browser) -> str:
     """What the browser is asked for to make a passkey: the options as JSON."""
     import webauthn
     from webauthn.helpers import structs
@@ -44,11 +46,11 @@ def registration(instance: Instance, actor: Actor, place: Browser) -> str:
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
         own = attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
         options = webauthn.generate_registration_options(
-            rp_id=place.host,
+            rp_id=browser.host,
             rp_name="Keyrack",
             user_id=instance.key.hash_token(f"passkeys of {actor.user_id}"),
             user_name=actor.name,
-            challenge=_challenge(instance, place),
+            challenge=_challenge(instance, browser),
             authenticator_selection=structs.AuthenticatorSelectionCriteria(
                 resident_key=structs.ResidentKeyRequirement.PREFERRED,
                 user_verification=structs.UserVerificationRequirement.PREFERRED,
@@ -62,7 +64,7 @@ def registration(instance: Instance, actor: Actor, place: Browser) -> str:
         return webauthn.options_to_json(options)
 
 
-def register(instance: Instance, actor: Actor, place: Browser, *, name: str, answer: str) -> tuple[str, ...]:
+def register(instance: Instance, actor: Actor, browser: Browser, *, name: str, answer: str) -> tuple[str, ...]:
     """Keep the passkey that a browser made; recovery codes, shown this once, where there were none.
 
     answer: the browser's, as JSON. Raises Refusal INVALID or TAKEN.
@@ -73,13 +75,13 @@ def register(instance: Instance, actor: Actor, place: Browser, *, name: str, ans
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
         title = validation.text(name, field="name")
         challenge = _answered(answer)
-        _check_challenge(instance, place, challenge)
+        _check_challenge(instance, browser, challenge)
         try:
             made = webauthn.verify_registration_response(
                 credential=answer,
                 expected_challenge=challenge,
-                expected_rp_id=place.host,
-                expected_origin=place.origin,
+                expected_rp_id=browser.host,
+                expected_origin=browser.origin,
             )
         except (WebAuthnException, ValueError):
             raise invalid("answer", "The browser's answer is not that of a passkey made here; try again.") from None
@@ -87,7 +89,7 @@ def register(instance: Instance, actor: Actor, place: Browser, *, name: str, ans
         def run(work: Work) -> tuple[str, ...]:
             _spend(work, challenge)
             user = own_user(work, actor.user_id)
-            number = second_proofs.add_passkey(
+            number = second_factors.add_passkey(
                 work,
                 user,
                 name=title,
@@ -95,14 +97,14 @@ def register(instance: Instance, actor: Actor, place: Browser, *, name: str, ans
                 public_key=made.credential_public_key,
                 count=made.sign_count,
             )
-            codes = second_proofs.ensure_recovery(work, user)
+            codes = second_factors.ensure_recovery(work, user)
             work.record(f"{user.name} has the passkey {title}", target_id=number, level="warning")
             return codes
 
         return attempt.write(run)
 
 
-def options(instance: Instance, place: Browser, *, user_id: int | None = None) -> str:
+def options(instance: Instance, browser: Browser, *, user_id: int | None = None) -> str:
     """What the browser is asked for to prove a passkey: of a user, or of whoever it is; the options as JSON.
 
     "" for a user who has none.
@@ -121,8 +123,8 @@ def options(instance: Instance, place: Browser, *, user_id: int | None = None) -
         if not allowed:
             return ""
     asked = webauthn.generate_authentication_options(
-        rp_id=place.host,
-        challenge=_challenge(instance, place),
+        rp_id=browser.host,
+        challenge=_challenge(instance, browser),
         allow_credentials=allowed,
         user_verification=(
             structs.UserVerificationRequirement.REQUIRED
@@ -140,7 +142,7 @@ def owner(instance: Instance, answer: str) -> int | None:
     return None if passkey is None else passkey.user_id
 
 
-def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
+def use(work: Work, browser: Browser, answer: str, *, alone: bool) -> User:
     """The user whose passkey answered, which spends the challenge. Raises Refusal UNAUTHENTICATED.
 
     alone: nothing else was proven, so that the authenticator must have asked for a finger or a PIN.
@@ -151,7 +153,7 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
     wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
     try:
         challenge, credential = _answered(answer), _credential(answer)
-        _check_challenge(work.instance, place, challenge)
+        _check_challenge(work.instance, browser, challenge)
         _spend(work, challenge)
     except Refusal:
         raise wrong from None
@@ -163,8 +165,8 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
         proven = webauthn.verify_authentication_response(
             credential=answer,
             expected_challenge=challenge,
-            expected_rp_id=place.host,
-            expected_origin=place.origin,
+            expected_rp_id=browser.host,
+            expected_origin=browser.origin,
             credential_public_key=passkey.secret,
             credential_current_sign_count=passkey.step or 0,
             require_user_verification=alone,
@@ -175,31 +177,31 @@ def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
     return user
 
 
-def prove(instance: Instance, actor: Actor, place: Browser, answer: str) -> None:
+def prove(instance: Instance, actor: Actor, browser: Browser, answer: str) -> None:
     """Check the passkey of somebody who is signed in. Raises Refusal UNAUTHENTICATED."""
     with Attempt(instance, actor, "iam:self", "prove who one is by a passkey", target_kind="authenticator") as attempt:
 
         def run(work: Work) -> None:
-            if use(work, place, answer, alone=False).id != actor.user_id:
+            if use(work, browser, answer, alone=False).id != actor.user_id:
                 raise Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey is somebody else's.")
             work.record(f"{actor.name} showed a passkey")
 
         attempt.write(run)
 
 
-def _challenge(instance: Instance, place: Browser) -> bytes:
+def _challenge(instance: Instance, browser: Browser) -> bytes:
     ends = int((instance.now() + CHALLENGE_LASTS).timestamp())
     head = secrets.token_bytes(16) + ends.to_bytes(8, "big")
-    return head + _mark(instance, place, head)
+    return head + _mark(instance, browser, head)
 
 
-def _mark(instance: Instance, place: Browser, head: bytes) -> bytes:
-    return instance.key.hash_token(f"challenge {place.origin} {place.cookie}\x00{head.hex()}")[:16]
+def _mark(instance: Instance, browser: Browser, head: bytes) -> bytes:
+    return instance.key.hash_token(f"challenge {browser.origin} {browser.cookie}\x00{head.hex()}")[:16]
 
 
-def _check_challenge(instance: Instance, place: Browser, challenge: bytes) -> None:
+def _check_challenge(instance: Instance, browser: Browser, challenge: bytes) -> None:
     head, mark = challenge[:24], challenge[24:]
-    ours = bool(place.cookie) and hmac.compare_digest(mark, _mark(instance, place, head))
+    ours = bool(browser.cookie) and hmac.compare_digest(mark, _mark(instance, browser, head))
     if not ours or int.from_bytes(head[16:], "big") < instance.now().timestamp():
         raise invalid("answer", "This took longer than five minutes, or began in another browser; try again.")
 

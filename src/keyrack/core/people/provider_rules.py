@@ -47,7 +47,7 @@ def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
     return next((role for role in ORDER if role.value in given), None)
 
 
-def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -> NewWebSession:
+def sign_in(instance: Instance, claims: Claims, *, address: str, user_agent: str) -> NewWebSession:
     """Begin a session of whom the provider signed in; the first time the user is made, where a rule gives a role.
 
     Role and groups follow the provider at each sign-in, groups also at one that is refused. Raises Refusal FORBIDDEN.
@@ -73,7 +73,7 @@ def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -
                 work,
                 now,
                 method="OpenID Connect",
-                browser=browser,
+                user_agent=user_agent,
                 issuer=claims.issuer,
                 issuer_session=claims.session,
             )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import browser_state, passkeys, second_proofs, throttle, tokens, web_sessions
+from keyrack.core.people import browser_state, passkeys, second_factors, throttle, tokens, web_sessions
 from keyrack.core.people.passkeys import Browser
 from keyrack.core.people.tokens import SignIn
 from keyrack.core.people.web_sessions import NewWebSession
@@ -22,32 +22,33 @@ from keyrack.store.people import workspaces as workspace_rows
 
 LONGEST_NAME = 1024
 SECOND_LASTS = timedelta(minutes=10)
+# In what browsers carry through an upgrade, so it keeps its old spelling.
 PURPOSE = "second proof"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
-    """A password was right, and a second proof is asked; carried: what the browser brings back with it."""
+    """A password was right, and a second factor is asked; carried: what the browser brings back with it."""
 
     carried: str
 
 
 def by_password(
-    instance: Instance, name: str, password: str, *, address: str, browser: str
+    instance: Instance, name: str, password: str, *, address: str, user_agent: str
 ) -> NewWebSession | PendingSignIn:
-    """Begin a session for a user name and a password, or say that a second proof is asked.
+    """Begin a session for a user name and a password, or say that a second factor is asked.
 
     name: of a user of the first workspace; "name@workspace" names one of another. Raises Refusal UNAUTHENTICATED, in
     the same words and after the same work whatever was wrong, or THROTTLED.
     """
 
     def begin(work: Work, user: User) -> NewWebSession | PendingSignIn:
-        if second_proofs.is_asked(work, user):
-            work.no_event("the second proof is still asked")
-            proven = instance.key.hash_token(second_proofs.held_password(work, user) or "").hex()
+        if second_factors.is_asked(work, user):
+            work.no_event("the second factor is still asked")
+            proven = instance.key.hash_token(second_factors.held_password(work, user) or "").hex()
             held = {"user": user.id, "proven": proven}
             return PendingSignIn(browser_state.pack(instance, PURPOSE, held, lasts=SECOND_LASTS))
-        return web_sessions.begin(work, user, method="password", browser=browser)
+        return web_sessions.begin(work, user, method="password", user_agent=user_agent)
 
     who = instance.database.read(lambda connection: _named(connection, name[:LONGEST_NAME], password))
     return tokens.by_password(instance, who, begin, address=address, channel=web_sessions.CHANNEL)
@@ -59,30 +60,30 @@ def pending(instance: Instance, text: str) -> int | None:
     return None if held is None else int(held["user"])
 
 
-def by_code(instance: Instance, text: str, code: str, *, address: str, browser: str) -> NewWebSession:
+def by_code(instance: Instance, text: str, code: str, *, address: str, user_agent: str) -> NewWebSession:
     """Begin a session by a code after a password; text: what the browser carried.
 
     Raises Refusal UNAUTHENTICATED or THROTTLED.
     """
     return _second(
-        instance, text, address, browser, lambda work, user: f"password and {second_proofs.use(work, user, code)}"
+        instance, text, address, user_agent, lambda work, user: f"password and {second_factors.use(work, user, code)}"
     )
 
 
 def by_second_passkey(
-    instance: Instance, text: str, place: Browser, answer: str, *, address: str, browser: str
+    instance: Instance, text: str, browser: Browser, answer: str, *, address: str, user_agent: str
 ) -> NewWebSession:
     """The same by a passkey after a password."""
 
     def check(work: Work, user: User) -> str:
-        if passkeys.use(work, place, answer, alone=False).id != user.id:
+        if passkeys.use(work, browser, answer, alone=False).id != user.id:
             raise Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey is somebody else's.", field="answer")
         return "password and passkey"
 
-    return _second(instance, text, address, browser, check)
+    return _second(instance, text, address, user_agent, check)
 
 
-def by_passkey(instance: Instance, place: Browser, answer: str, *, address: str, browser: str) -> NewWebSession:
+def by_passkey(instance: Instance, browser: Browser, answer: str, *, address: str, user_agent: str) -> NewWebSession:
     """Begin a session by a passkey alone. Raises Refusal UNAUTHENTICATED or THROTTLED."""
     wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
 
@@ -94,18 +95,18 @@ def by_passkey(instance: Instance, place: Browser, answer: str, *, address: str,
         user = None if number is None else instance.database.read(lambda connection: users.user(connection, number))
         if user is None:
             raise wrong
-        return _begin(instance, user, address, browser, lambda work: _alone(work, place, answer))
+        return _begin(instance, user, address, user_agent, lambda work: _alone(work, browser, answer))
 
     return instance.throttle.prove(throttle.TOKEN, address, throttle.name_of("passkey", answer[:200]), attempt)
 
 
-def _alone(work: Work, place: Browser, answer: str) -> str:
-    passkeys.use(work, place, answer, alone=True)
+def _alone(work: Work, browser: Browser, answer: str) -> str:
+    passkeys.use(work, browser, answer, alone=True)
     return "passkey"
 
 
 def _second(
-    instance: Instance, text: str, address: str, browser: str, check: Callable[[Work, User], str]
+    instance: Instance, text: str, address: str, user_agent: str, check: Callable[[Work, User], str]
 ) -> NewWebSession:
     ended = Refusal(Kind.UNAUTHENTICATED, "sign-in-ended", "This took too long; begin with your password again.")
     held = browser_state.unpack(instance, PURPOSE, text)
@@ -116,18 +117,20 @@ def _second(
         raise ended
 
     def checked(work: Work) -> str:
-        now = second_proofs.held_password(work, user) or ""
+        now = second_factors.held_password(work, user) or ""
         if instance.key.hash_token(now).hex() != held["proven"]:
             raise ended
         return check(work, user)
 
     account = throttle.name_of("second", str(user.id))
     return instance.throttle.prove(
-        throttle.PASSWORD, address, account, lambda: _begin(instance, user, address, browser, checked)
+        throttle.PASSWORD, address, account, lambda: _begin(instance, user, address, user_agent, checked)
     )
 
 
-def _begin(instance: Instance, user: User, address: str, browser: str, check: Callable[[Work], str]) -> NewWebSession:
+def _begin(
+    instance: Instance, user: User, address: str, user_agent: str, check: Callable[[Work], str]
+) -> NewWebSession:
     """Begin a session of a user by a proof, checked within the transaction; check answers what it was."""
     actor = web_sessions.actor_of(user, address=address)
     wrong = Refusal(Kind.UNAUTHENTICATED, "sign-in-failed", "Nobody is signed in by this.")
@@ -140,7 +143,7 @@ def _begin(instance: Instance, user: User, address: str, browser: str, check: Ca
             now = users.user(work.connection, user.id)
             if now is None or now.disabled_at is not None:
                 raise wrong
-            return web_sessions.begin(work, now, method=check(work), browser=browser)
+            return web_sessions.begin(work, now, method=check(work), user_agent=user_agent)
 
         return attempt.write(run)
 

@@ -15,7 +15,7 @@ from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import api_token
-from keyrack.core.people import actors, passwords, second_proofs, throttle
+from keyrack.core.people import actors, passwords, second_factors, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -127,7 +127,7 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code
     """
 
     def issue(work: Work, user: User) -> SignedIn:
-        second = second_proofs.check(work, user, code, address=address)
+        second = second_factors.check(work, user, code, address=address)
         return _issue_iam_token(work, user, scope, second=second)
 
     return by_password(instance, who, issue, address=address, channel="iam")

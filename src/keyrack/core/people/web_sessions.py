@@ -28,7 +28,7 @@ log = logger("keyrack")
 
 CHANNEL = "console"
 LONGEST_SECRET = 128
-LONGEST_BROWSER = 255
+LONGEST_USER_AGENT = 255
 SEEN_EVERY = timedelta(minutes=1)
 PROOF_HOLDS = timedelta(minutes=10)
 """How long after proving who they are somebody may do what is dangerous."""
@@ -52,11 +52,17 @@ def actor_of(user: User, *, address: str, session: WebSession | None = None) -> 
 
 
 def begin(
-    work: Work, user: User, *, method: str, browser: str, issuer: str | None = None, issuer_session: str | None = None
+    work: Work,
+    user: User,
+    *,
+    method: str,
+    user_agent: str,
+    issuer: str | None = None,
+    issuer_session: str | None = None,
 ) -> NewWebSession:
     """Begin a session of a user who has proven who they are, in the transaction that checked it.
 
-    method: by what, such as "password"; browser: what the browser calls itself; issuer: the OpenID provider.
+    method: by what, such as "password"; user_agent: what the browser calls itself; issuer: the OpenID provider.
     """
     now, settings = work.now, work.instance.settings
     web_sessions.remove_ended(work.connection, now, now - timedelta(minutes=settings.session_idle_minutes))
@@ -72,7 +78,7 @@ def begin(
             "secret_hash": _hash(work.instance, secret),
             "method": method,
             "address": work.actor.address[:64],
-            "browser": _printable(browser),
+            "browser": _printable(user_agent),
             "issuer": issuer,
             "issuer_session": issuer_session,
             "created_at": now,
@@ -215,4 +221,4 @@ def _hash(instance: Instance, secret: str) -> bytes:
 
 
 def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)[:LONGEST_BROWSER]
+    return "".join(char if char.isprintable() else " " for char in text)[:LONGEST_USER_AGENT]

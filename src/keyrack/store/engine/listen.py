@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import select
 import selectors
 import socket
 import threading
@@ -13,21 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg.pq import ExecStatus
 
 from keyrack.store import changes
-from keyrack.store.engine import silence
 from keyrack.store.engine.outage import Outage
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "keyrack_changes"
-_RING = f"NOTIFY {CHANNEL}".encode()
-RING_PAUSE_SECONDS = 0.005
-"""Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring."""
-OWN_RINGS_SECONDS = 0.05
-"""After a ring of this process itself, as more are likely to follow, nothing is heard for so long: to be woken takes
-its other threads more time than what one is woken for.
+RING_PAUSE_SECONDS = 0.05
+"""Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring. To ring, and to
+be rung, wakes a thread beside the event loop, and in each process that listens: an event loop that is busy and a thread
+take the interpreter from each other at every step, and a ring takes as long as two keys that are added.
 """
 LOOK_SECONDS = 5.0
 """How often to look without having been rung for: a ring is lost when its sender dies after the commit."""
@@ -43,10 +38,6 @@ class Notifier:
 
     A NOTIFY inside a transaction takes a lock that all commits with one share, which makes them 2 to 8
     times slower; one NOTIFY afterwards serves every commit since the last.
-
-    Whoever has news rings himself where the ring before was answered and is a while ago, and waits for nothing. A
-    thread connects, and rings where that was too soon: if it did each time, it and an event loop that is busy would
-    take the interpreter from each other at every step, which takes longer than a tenth of a transaction does.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -55,21 +46,15 @@ class Notifier:
         """PostgreSQL's number of the connection that rings, as those who are rung for hear it; 0 without one."""
         self._gate = threading.Lock()
         self._wanted = threading.Event()
-        self._closed = False
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._outage = Outage("Other processes are woken")
-        self._using = threading.Lock()
-        """Whoever has it may use what follows."""
-        self._raw: psycopg.Connection[Any] | None = None
-        self._rang_at = float("-inf")
 
     def ring(self) -> None:
         """Have all listening processes look at the changes; returns at once."""
-        if self._rings_at_once():
-            return
         if self._thread is None:
             with self._gate:
-                if self._thread is None and not self._closed:
+                if self._thread is None and not self._closing.is_set():
                     self._thread = threading.Thread(target=self._work, name="keyrack-notifier", daemon=True)
                     self._thread.start()
         self._wanted.set()
@@ -77,87 +62,36 @@ class Notifier:
     def close(self) -> None:
         """Ring once more if somebody asked for it, and stop."""
         with self._gate:
-            self._closed = True
+            self._closing.set()
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _rings_at_once(self) -> bool:
-        """Ring without waiting, where that can be; False where the thread has to, which says what is the matter."""
-        if self._closed or not self._using.acquire(blocking=False):
-            return False
-        try:
-            if self._raw is None or self._left_of_pause() > 0 or not _is_answered(self._raw):
-                return False
-            self._send(self._raw)
-            return True
-        except psycopg.Error:
-            return False
-        finally:
-            self._using.release()
-
-    def _left_of_pause(self) -> float:
-        return self._rang_at + RING_PAUSE_SECONDS - time.monotonic()
-
-    def _send(self, raw: psycopg.Connection[Any]) -> None:
-        self._rang_at = time.monotonic()
-        raw.pgconn.send_query(_RING)
-        raw.pgconn.flush()
-
     def _work(self) -> None:
-        pause = threading.Event()
+        raw: psycopg.Connection[Any] | None = None
         while True:
             self._wanted.wait()
-            while not self._closed and (left := self._left_of_pause()) > 0:
-                pause.wait(left)
             self._wanted.clear()
-            last = self._closed
-            with self._using:
-                self._ring_and_wait()
+            last = self._closing.is_set()
+            try:
+                if raw is None:
+                    raw = self._connect()
+                    self.process = raw.info.backend_pid
+                    # Nothing to make durable: the news itself was committed before.
+                    raw.execute("SET synchronous_commit = off")
+                raw.execute(f"NOTIFY {CHANNEL}")
+                self._outage.answered()
+            except psycopg.Error as error:
+                self._outage.failed(f"Other processes could not be woken, they look by themselves: {error}")
+                self.process = 0
+                if raw is not None:
+                    raw.close()
+                    raw = None
             if last:
                 break
-        if self._raw is not None:
-            self._raw.close()
-
-    def _ring_and_wait(self) -> None:
-        try:
-            if self._raw is None:
-                self._raw = self._connect()
-                self.process = self._raw.info.backend_pid
-                # Nothing to make durable: the news itself was committed before.
-                self._raw.execute("SET synchronous_commit = off")
-            _await_answer(self._raw)
-            self._send(self._raw)
-            _await_answer(self._raw)
-            self._outage.answered()
-        except psycopg.Error as error:
-            self._outage.failed(f"Other processes could not be woken, they look by themselves: {error}")
-            self.process = 0
-            if self._raw is not None:
-                self._raw.close()
-                self._raw = None
-
-
-def _is_answered(raw: psycopg.Connection[Any]) -> bool:
-    """Whether the server did all that it was asked for; waits for nothing. Raises what that failed by."""
-    pgconn = raw.pgconn
-    pgconn.consume_input()
-    while not pgconn.is_busy():
-        result = pgconn.get_result()
-        if result is None:
-            return True
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result)
-    return False
-
-
-def _await_answer(raw: psycopg.Connection[Any]) -> None:
-    """Wait until it did. Raises silence.Silent."""
-    poll = select.poll()
-    poll.register(raw.pgconn.socket, select.POLLIN)
-    while not _is_answered(raw):
-        if not poll.poll(silence.SECONDS * 1000):
-            raise silence.give_up(raw.pgconn)
+            self._closing.wait(RING_PAUSE_SECONDS)
+        if raw is not None:
+            raw.close()
 
 
 class ChangeListener:
@@ -249,15 +183,11 @@ class ChangeListener:
             selector.register(raw.pgconn.socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
-                is_own = False
                 while (notice := raw.pgconn.notifies()) is not None:
                     self._note(notice.be_pid)
-                    is_own = True
                 left = until - time.monotonic()
                 if self._rung or self._closing.is_set() or left <= 0:
                     return
-                if is_own:
-                    self._closing.wait(OWN_RINGS_SECONDS)
                 selector.select(left)
                 raw.pgconn.consume_input()
 

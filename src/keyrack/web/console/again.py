@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from starlette.responses import Response
 
-from keyrack.core.people import passkeys, second_proofs, users, web_sessions
+from keyrack.core.people import passkeys, second_factors, users, web_sessions
 from keyrack.errors import Kind, Refusal
-from keyrack.web.console import place, safety
+from keyrack.web.console import browsers, safety
 from keyrack.web.console.visits import Form, Visit
 
 PASSWORD, CODE, PASSKEY = "proof_password", "proof_code", "proof_passkey"
@@ -33,11 +33,11 @@ def asked(visit: Visit) -> Visit | Response:
 
 
 def _prove(visit: Visit) -> None:
-    here, answer = place.of(visit), visit.form.text(PASSKEY)
-    if answer and here is not None:
-        passkeys.prove(visit.instance, visit.actor, here, answer)
-    elif visit.form.text(CODE) and not second_proofs.ways(visit.instance, visit.actor).password:
-        second_proofs.prove_code(visit.instance, visit.actor, visit.form.text(CODE))
+    browser, answer = browsers.of(visit), visit.form.text(PASSKEY)
+    if answer and browser is not None:
+        passkeys.prove(visit.instance, visit.actor, browser, answer)
+    elif visit.form.text(CODE) and not second_factors.ways(visit.instance, visit.actor).password:
+        second_factors.prove_code(visit.instance, visit.actor, visit.form.text(CODE))
     else:
         users.prove_own_password(visit.instance, visit.actor, visit.form.text(PASSWORD))
 
@@ -52,9 +52,9 @@ def _without_proofs(visit: Visit) -> Visit:
 
 def _page(visit: Visit) -> Response:
     kept = [(name, value) for name, value in visit.form.pairs() if name not in (*PROOFS, safety.FIELD)]
-    ways = second_proofs.ways(visit.instance, visit.actor)
-    here = place.of(visit) if ways.passkeys else None
-    options = passkeys.options(visit.instance, here, user_id=visit.actor.user_id) if here else ""
+    ways = second_factors.ways(visit.instance, visit.actor)
+    browser = browsers.of(visit) if ways.passkeys else None
+    options = passkeys.options(visit.instance, browser, user_id=visit.actor.user_id) if browser else ""
     address = visit.request.url.path
     response = visit.show("again.html", status=403, kept=kept, address=address, ways=ways, options=options)
     if visit.is_part:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from markupsafe import Markup
 from starlette.responses import Response
 
-from keyrack.core.people import passkeys, second_proofs, users, web_sessions
+from keyrack.core.people import passkeys, second_factors, users, web_sessions
 from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.web.console import place
+from keyrack.web.console import browsers
 from keyrack.web.console.visits import Asked, Visit, change, page
 
 HERE = "/settings/sign-in"
@@ -16,15 +16,15 @@ HERE = "/settings/sign-in"
 
 def show(visit: Visit) -> Response:
     """Everything by which one signs in, and where one is signed in."""
-    held = second_proofs.mine(visit.instance, visit.actor)
-    here = place.of(visit)
+    held = second_factors.mine(visit.instance, visit.actor)
+    browser = browsers.of(visit)
     return visit.show(
         "own_sign_in.html",
-        ways=second_proofs.ways(visit.instance, visit.actor),
-        apps=[one for one in held if one.kind == second_proofs.TOTP_KIND],
-        passkeys=[one for one in held if one.kind == second_proofs.PASSKEY],
-        codes=sum(one.kind == second_proofs.RECOVERY for one in held),
-        options=passkeys.registration(visit.instance, visit.actor, here) if here else "",
+        ways=second_factors.ways(visit.instance, visit.actor),
+        apps=[one for one in held if one.kind == second_factors.TOTP_KIND],
+        passkeys=[one for one in held if one.kind == second_factors.PASSKEY],
+        codes=sum(one.kind == second_factors.RECOVERY for one in held),
+        options=passkeys.registration(visit.instance, visit.actor, browser) if browser else "",
         sessions=web_sessions.mine(visit.instance, visit.actor),
     )
 
@@ -54,13 +54,13 @@ def set_own_password(visit: Visit) -> None:
 
 def begin_app(visit: Visit) -> Response:
     """The key for an app, and the field for its first code."""
-    begun = second_proofs.begin_totp(visit.instance, visit.actor)
+    begun = second_factors.begin_totp(visit.instance, visit.actor)
     return _app(visit, begun)
 
 
-def _app(visit: Visit, begun: second_proofs.CodesEnrolment) -> Response:
+def _app(visit: Visit, begun: second_factors.CodesEnrolment) -> Response:
     """The key as text and as a square code that phones read."""
-    import segno  # here, where it is needed, as little else is
+    import segno  # browser, where it is needed, as little else is
 
     square = segno.make(begun.address, micro=False, error="m").svg_inline(border=3, omitsize=True)
     return visit.show("own_app.html", begun=begun, square=Markup(square))  # noqa: S704 — made of squares alone
@@ -68,47 +68,47 @@ def _app(visit: Visit, begun: second_proofs.CodesEnrolment) -> Response:
 
 def app_again(visit: Visit) -> Response:
     """The same again after a wrong code."""
-    begun = second_proofs.enrolment(visit.instance, visit.actor, visit.form.text("carried"))
+    begun = second_factors.enrolment(visit.instance, visit.actor, visit.form.text("carried"))
     return visit.go(HERE, "That took too long; begin again.") if begun is None else _app(visit, begun)
 
 
 def finish_app(visit: Visit) -> Response:
     """Ask for codes from now on."""
     carried, code = visit.form.text("carried"), visit.form.text("code")
-    codes = second_proofs.finish_totp(visit.instance, visit.actor, carried, code)
+    codes = second_factors.finish_totp(visit.instance, visit.actor, carried, code)
     return _codes(visit, codes, "From now on signing in asks for a code of your app.")
 
 
 def add_passkey(visit: Visit) -> Response:
     """Keep a passkey that the browser made."""
-    here = place.of(visit)
-    if here is None:
+    browser = browsers.of(visit)
+    if browser is None:
         raise invalid("answer", "Passkeys need the console to be opened by its name, over https.")
     name, answer = visit.form.text("name"), visit.form.text("answer")
-    codes = passkeys.register(visit.instance, visit.actor, here, name=name, answer=answer)
+    codes = passkeys.register(visit.instance, visit.actor, browser, name=name, answer=answer)
     return _codes(visit, codes, f"The passkey {name} opens the console for you.")
 
 
 def renewing_codes(visit: Visit) -> Asked:
     """What new recovery codes do."""
-    held = sum(one.kind == second_proofs.RECOVERY for one in second_proofs.mine(visit.instance, visit.actor))
+    held = sum(one.kind == second_factors.RECOVERY for one in second_factors.mine(visit.instance, visit.actor))
     words = f"The {count(held, 'code')} that you have left are worth nothing then; the new ones are shown once."
     return Asked("New recovery codes?", [words], "New recovery codes", HERE)
 
 
 def renew_codes(visit: Visit) -> Response:
     """New recovery codes; the old ones are worth nothing then."""
-    codes = second_proofs.renew_recovery(visit.instance, visit.actor)
+    codes = second_factors.renew_recovery(visit.instance, visit.actor)
     return _codes(visit, codes, "The recovery codes of before are worth nothing now.")
 
 
 def removing(visit: Visit) -> Asked:
     """What signing in without an app or a passkey means."""
     number = visit.form.number("id")
-    held = [one for one in second_proofs.mine(visit.instance, visit.actor) if one.kind != second_proofs.RECOVERY]
+    held = [one for one in second_factors.mine(visit.instance, visit.actor) if one.kind != second_factors.RECOVERY]
     one = next((one for one in held if one.id == number), None)
     if one is None:
-        raise missing("second proof")
+        raise missing("second factor")
     left = [other.name for other in held if other.id != number]
     words = (
         f"{', '.join(left)} is asked beside your password as before."
@@ -120,7 +120,7 @@ def removing(visit: Visit) -> Asked:
 
 def remove(visit: Visit) -> Response:
     """Sign in without an app or a passkey."""
-    second_proofs.remove(visit.instance, visit.actor, visit.form.number("id"))
+    second_factors.remove(visit.instance, visit.actor, visit.form.number("id"))
     return visit.go(HERE, "It opens nothing any more.")
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
-from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, users, web_sessions
+from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_factors, users, web_sessions
 from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
@@ -81,7 +81,7 @@ def person(visit: Visit) -> Response:
         more=more,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
-        proofs=second_proofs.has_any(visit.instance, visit.actor, user.id),
+        proofs=second_factors.has_any(visit.instance, visit.actor, user.id),
         others=others,
         above=policy.exceeds(visit.actor, user.role, user.policies) is not None,
         roles=_roles(visit),
@@ -170,21 +170,21 @@ def end_session(visit: Visit) -> Response:
 
 
 def resetting_proofs(visit: Visit) -> Asked:
-    """What taking somebody's second proofs away does."""
+    """What taking somebody's second factors away does."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     words = [
         f"Their password alone signs {user.name} in then, until they add a proof again: apps, passkeys and recovery "
         "codes of theirs are worth nothing.",
         "Make sure that it is they who ask.",
     ]
-    title, button = f"Take the second proofs of {user.name} away?", "Take their second proofs away"
+    title, button = f"Take the second factors of {user.name} away?", "Take their second factors away"
     return Asked(title, words, button, f"/people/{quote(user.name)}")
 
 
 def reset_proofs(visit: Visit) -> Response:
-    """Take the second proofs away of somebody who lost them."""
+    """Take the second factors away of somebody who lost them."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
-    second_proofs.reset(visit.instance, visit.actor, user.id)
+    second_factors.reset(visit.instance, visit.actor, user.id)
     return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in by password alone, until they add a proof.")
 
 

@@ -72,7 +72,7 @@ def come_back(visit: Visit) -> Response:
         visit.instance,
         claims,
         address=address_of(visit.request),
-        browser=visit.request.headers.get("user-agent", ""),
+        user_agent=visit.request.headers.get("user-agent", ""),
     )
     return pages_sign_in.signed_in(visit, visit.go(onward), made)
 

@@ -1,4 +1,4 @@
-"""Signing in and out: by password, with a second proof, by a passkey; must hold no rule of who may."""
+"""Signing in and out: by password, with a second factor, by a passkey; must hold no rule of who may."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keyrack.core.people import first_visit, passkeys, sign_in, web_sessions
 from keyrack.core.people.sign_in import PendingSignIn
 from keyrack.errors import Kind, Refusal
 from keyrack.web.api import address_of
-from keyrack.web.console import place, safety
+from keyrack.web.console import browsers, safety
 from keyrack.web.console.visits import Visit, change, page
 
 
@@ -18,8 +18,8 @@ def login(visit: Visit) -> Response:
     if visit.session is not None and visit.refusal is None:
         return visit.go(onward)
     safety.refuse_in_the_clear(visit.instance, visit.request)
-    here = place.of(visit)
-    options = passkeys.options(visit.instance, here) if here else ""
+    browser = browsers.of(visit)
+    options = passkeys.options(visit.instance, browser) if browser else ""
     return visit.show(
         "login.html",
         onward=onward,
@@ -38,7 +38,7 @@ def enter(visit: Visit) -> Response:
             visit.form.text("name"),
             visit.form.text("password"),
             address=address_of(visit.request),
-            browser=_browser(visit),
+            user_agent=_user_agent(visit),
         )
     except Refusal as refusal:
         if refusal.code != "sign-in-failed":
@@ -57,35 +57,43 @@ def enter(visit: Visit) -> Response:
 
 
 def second(visit: Visit) -> Response:
-    """The form for the second proof."""
+    """The form for the second factor."""
     carried, onward = _pending(visit)
     number = sign_in.pending(visit.instance, carried)
     if number is None:
         return visit.go("/login")
-    here = place.of(visit)
-    options = passkeys.options(visit.instance, here, user_id=number) if here else ""
+    browser = browsers.of(visit)
+    options = passkeys.options(visit.instance, browser, user_id=number) if browser else ""
     return visit.show("second.html", onward=onward, options=options)
 
 
 def enter_code(visit: Visit) -> Response:
-    """Sign in by the second proof."""
+    """Sign in by the second factor."""
     carried, onward = _pending(visit)
-    address, browser = address_of(visit.request), _browser(visit)
-    answer, here = visit.form.text("answer"), place.of(visit)
-    if answer and here is not None:
-        begun = sign_in.by_second_passkey(visit.instance, carried, here, answer, address=address, browser=browser)
+    address, user_agent = address_of(visit.request), _user_agent(visit)
+    answer, browser = visit.form.text("answer"), browsers.of(visit)
+    if answer and browser is not None:
+        begun = sign_in.by_second_passkey(
+            visit.instance, carried, browser, answer, address=address, user_agent=user_agent
+        )
     else:
-        begun = sign_in.by_code(visit.instance, carried, visit.form.text("code"), address=address, browser=browser)
+        begun = sign_in.by_code(
+            visit.instance, carried, visit.form.text("code"), address=address, user_agent=user_agent
+        )
     return signed_in(visit, visit.go(onward), begun)
 
 
 def enter_by_passkey(visit: Visit) -> Response:
     """Sign in by a passkey alone."""
-    here = place.of(visit)
-    if here is None:
+    browser = browsers.of(visit)
+    if browser is None:
         raise Refusal(Kind.INVALID, "passkey-place", "Passkeys need the console to be opened by its name, over https.")
     begun = sign_in.by_passkey(
-        visit.instance, here, visit.form.text("answer"), address=address_of(visit.request), browser=_browser(visit)
+        visit.instance,
+        browser,
+        visit.form.text("answer"),
+        address=address_of(visit.request),
+        user_agent=_user_agent(visit),
     )
     return signed_in(visit, visit.go(_onward(visit)), begun)
 
@@ -116,7 +124,7 @@ def _onward(visit: Visit) -> str:
     return safety.local_path(visit.form.text("next") or visit.query.get("next", "") or "/")
 
 
-def _browser(visit: Visit) -> str:
+def _user_agent(visit: Visit) -> str:
     return visit.request.headers.get("user-agent", "")
 
 

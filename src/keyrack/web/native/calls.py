@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -31,6 +31,17 @@ CURSOR, NEXT, PAGE = "cursor", "next", "page"
 FIELD = re.compile(r"\{(\w+)\}")
 
 
+class _Rest(TypedDict, total=False):
+    """What every call may have beside its body and query, as endpoint() says it."""
+
+    answers: type[Answer] | None
+    status: int
+    at_once: bool
+    shown_at: str | None
+    first: Callable[[Call], object] | None
+
+
+# One for each way in which a handler gets what was sent: body and query, the body, the query, neither.
 @overload
 def endpoint(
     method: str,
@@ -40,11 +51,7 @@ def endpoint(
     *,
     takes: type[R],
     asks: type[Q],
-    answers: type[Answer] | None = ...,
-    status: int = ...,
-    at_once: bool = ...,
-    shown_at: str | None = ...,
-    first: Callable[[Call], object] | None = ...,
+    **rest: Unpack[_Rest],
 ) -> Endpoint: ...
 
 
@@ -56,11 +63,7 @@ def endpoint(
     action: str,
     *,
     takes: type[R],
-    answers: type[Answer] | None = ...,
-    status: int = ...,
-    at_once: bool = ...,
-    shown_at: str | None = ...,
-    first: Callable[[Call], object] | None = ...,
+    **rest: Unpack[_Rest],
 ) -> Endpoint: ...
 
 
@@ -72,11 +75,7 @@ def endpoint(
     action: str,
     *,
     asks: type[Q],
-    answers: type[Answer] | None = ...,
-    status: int = ...,
-    at_once: bool = ...,
-    shown_at: str | None = ...,
-    first: Callable[[Call], object] | None = ...,
+    **rest: Unpack[_Rest],
 ) -> Endpoint: ...
 
 
@@ -86,12 +85,7 @@ def endpoint(
     path: str,
     handler: Callable[[Call], Answers],
     action: str,
-    *,
-    answers: type[Answer] | None = ...,
-    status: int = ...,
-    at_once: bool = ...,
-    shown_at: str | None = ...,
-    first: Callable[[Call], object] | None = ...,
+    **rest: Unpack[_Rest],
 ) -> Endpoint: ...
 
 

@@ -1,4 +1,4 @@
-"""Where a browser is, as passkeys need to know it; must decide nothing."""
+"""The browser of a visit, as passkeys (WebAuthn) know it: origin, host, cookie; must check no passkey."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyrack.web.console.visits import Visit
 
 
 def of(visit: Visit) -> Browser | None:
-    """The place of a visit; None where browsers make no passkeys: at an address instead of a name, or in the clear."""
+    """A visit's browser; None where browsers make no passkeys: at an address instead of a name, or in the clear."""
     host = visit.request.url.hostname or ""
     named = urlsplit(visit.instance.settings.url)
     secure = safety.is_secure(visit.instance, visit.request)

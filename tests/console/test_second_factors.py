@@ -182,7 +182,7 @@ def test_a_passkey_beside_a_password_and_alone(at_a_name: BrowserContext, consol
     page.get_by_role("button", name="Add a passkey").click()
     expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
     page.get_by_role("link", name="I have them").click()
-    expect(page.get_by_role("table", name="Second proofs")).to_contain_text("laptop")
+    expect(page.get_by_role("table", name="Second factors")).to_contain_text("laptop")
 
     at_a_name.clear_cookies()
     page.goto("/login")

@@ -1,4 +1,4 @@
-"""Codes from an app and recovery codes, as second proof beside a password; must keep no code in clear."""
+"""Second factors: codes of an app (TOTP), recovery codes, the rows of passkeys; must keep no code in clear."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECOND = (TOTP_KIND, PASSKEY)
 STEP_SECONDS = 30
 DIGITS = 6
 NEIGHBOURS = (0, -1, 1)
-"""How many steps a phone's clock may differ by."""
+"""By how many steps of STEP_SECONDS a phone's clock may differ."""
 RECOVERY_CODES = 10
 MOST = 20
 ENROLMENT_LASTS = timedelta(minutes=15)
@@ -56,7 +56,7 @@ def mine(instance: Instance, actor: Actor) -> tuple[Authenticator, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class SecondProofs:
+class SecondFactors:
     """By what somebody can prove again who they are."""
 
     password: bool
@@ -64,13 +64,13 @@ class SecondProofs:
     passkeys: bool
 
 
-def ways(instance: Instance, actor: Actor) -> SecondProofs:
+def ways(instance: Instance, actor: Actor) -> SecondFactors:
     """By what the actor can prove again who they are: for what a page shows."""
 
-    def question(connection: Connection) -> SecondProofs:
+    def question(connection: Connection) -> SecondFactors:
         kinds = {proof.kind for proof in authenticators.of_user(connection, actor.user_id or 0)}
         has_password = users.password_hash(connection, actor.user_id or 0) is not None
-        return SecondProofs(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
+        return SecondFactors(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
 
     return instance.database.read(question)
 
@@ -109,8 +109,8 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
             user = own_user(work, actor.user_id)
             authenticators.remove_kind(work.connection, user.id, TOTP_KIND)
             number = _add(work, user, TOTP_KIND, "Codes from an app", b"", step=step)
-            sealed = instance.key.encrypt(begun.secret, _context(number))
-            authenticators.change(work.connection, number, {"secret": sealed})
+            encrypted = instance.key.encrypt(begun.secret, _context(number))
+            authenticators.change(work.connection, number, {"secret": encrypted})
             codes = ensure_recovery(work, user)
             work.record(f"{user.name} signs in with codes from an app from now on", target_id=number, level="warning")
             return codes
@@ -179,9 +179,9 @@ def has_any(instance: Instance, actor: Actor, user_id: int) -> bool:
 
 
 def reset(instance: Instance, actor: Actor, user_id: int) -> None:
-    """Take all second proofs of somebody away, who lost them. Raises Refusal MISSING or FORBIDDEN."""
+    """Take all second factors of somebody away, who lost them. Raises Refusal MISSING or FORBIDDEN."""
     attempt = Attempt(
-        instance, actor, "people:write", "take somebody's second proofs away", target_kind="user", target_id=user_id
+        instance, actor, "people:write", "take somebody's second factors away", target_kind="user", target_id=user_id
     )
     with attempt:
 
