@@ -26,7 +26,7 @@ from keyrack.store.engine.connect import (
     parse_url,
     sqlite_engine,
 )
-from keyrack.store.engine.group_commit import Foresight, lock_workspace
+from keyrack.store.engine.group_commit import Prefetch, lock_workspace
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import Turn
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Database",
     "DatabaseUnavailable",
-    "Foresight",
     "NotAtOnce",
+    "Prefetch",
     "TookLonger",
     "Turn",
     "announce",
@@ -208,7 +208,7 @@ class Database:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
         if not isinstance(self._writer, SqliteWriter) or self._closed:
             raise NotAtOnce("nothing is lent")
-        turn.tell(self._note_turn)
+        turn.add_done_callback(self._note_turn)
         self._writer.lend(turn)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
@@ -230,8 +230,8 @@ class Database:
         command: Question[T],
         *,
         workspace_lock: int | None = None,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
 
@@ -246,21 +246,23 @@ class Database:
         one after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in
         force would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
         commands out of five.)
-        foresight: what it asks before all else, which may be asked ahead where several are committed together.
-        gathers: what it changes in the tree may be written with what those change that are committed together with it
-        (store/sealing/gathering.py).
+        prefetch: its first question, which may be sent ahead where several commands are committed together.
+        defers_tree: what it changes in the tree may be written with what those change that are committed together with
+        it (store/sealing/deferred_writes.py).
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:
                 raise NotAtOnce("it must be durable")
-            result = self._turn.run(command, holds=foresight is not None, gathers=gathers)
+            result = self._turn.run(command, may_hold=prefetch is not None, defers_tree=defers_tree)
             if self.seals.unreported:
                 raise NotAtOnce("an alarm is to be written")
             return result
         fiber, noted = fibers.current(), commits.get()
         try:
             result = self._answer(
-                lambda: self._writer.run(command, workspace_lock, foresight, gathers), again=False, changes=True
+                lambda: self._writer.run(command, workspace_lock, prefetch, defers_tree),
+                again=False,
+                changes=True,
             )
             if fiber is not None:
                 fiber.wrote = True

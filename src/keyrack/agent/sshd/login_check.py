@@ -214,7 +214,7 @@ class _Answers:
         known: Dict[Tuple[object, ...], Effective] = {}
         answers = []
         for place in reached:
-            kind = places.told_apart(self._named, place) if self._by_place else ()
+            kind = places.match_key(self._named, place) if self._by_place else ()
             if kind not in known:
                 known[kind] = self._asked(name, place if self._by_place else None)
             answers.append((place, known[kind]))

@@ -56,12 +56,16 @@ class SqliteWriter:
     """Commands wait for each other alone, and not for what others hold."""
 
     def run(
-        self, command: Command, workspace_lock: int | None = None, foresight: object = None, gathers: bool = False
+        self,
+        command: Command,
+        workspace_lock: int | None = None,
+        prefetch: object = None,
+        defers_tree: bool = False,
     ) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        workspace_lock: not taken, as here no two commands run at once anyhow. foresight, gathers: nothing is waited for
-        here, and nothing left to others' end.
+        workspace_lock: not taken, as here no two commands run at once anyhow. prefetch, defers_tree: nothing is sent
+        ahead here, and nothing deferred.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
