@@ -11,7 +11,7 @@ import click
 
 from keyrack.cli.audit_proof import export_command, verify_command
 from keyrack.cli.changes import dash, moment, tell
-from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, reached
+from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, table
 from keyrack.core import lifetimes
@@ -43,7 +43,7 @@ def command() -> None:
 @click.option("--search", metavar="TEXT", help="Only what holds TEXT, in any case.")
 @click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all there are.")
 @as_json
-@either
+@connection_options
 def list_audit(
     since: str | None,
     until: str | None,
@@ -66,7 +66,7 @@ def list_audit(
         "kind": kind,
         "search": search,
     }
-    with reached(given) as calls, known(_HINT):
+    with connected(given) as calls, if_missing(_HINT):
         events = _events(calls, asked, limit)
         if json_wanted:
             _stream(events)
@@ -110,10 +110,10 @@ def _stream(events: Iterator[dict[str, Any]]) -> None:
 
 @command.command(name="alarms")
 @as_json
-@either
+@connection_options
 def list_alarms(json_wanted: bool, **given: Any) -> None:
     """List the alarms that stand, with what settles each, and those that were settled within a day."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         found = calls.ask("GET", "/alarms")
     rows = [
         (dash(one["event"]), dash(one["since"]), _standing(one), one["words"], one["way_out"]) for one in found["items"]
@@ -137,13 +137,13 @@ def _standing(one: dict[str, Any]) -> str:
 @command.command(name="settle")
 @click.argument("event", metavar="EVENT", type=click.IntRange(min=1))
 @as_json_object
-@either
+@connection_options
 def settle_alarm(event: int, json_wanted: bool, **given: Any) -> None:
     """Say that an alarm is settled which nothing else can tell to be over, such as broken glass.
 
     EVENT is the id that `keyrack audit alarms` shows. Raised again, it is an alarm again.
     """
-    with reached(given) as calls, known("`keyrack audit alarms` shows which there are."):
+    with connected(given) as calls, if_missing("`keyrack audit alarms` shows which there are."):
         answer = calls.ask("POST", f"/alarms/{event}/settle")
     tell(answer, f"Settled: {answer['words']}", json_wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
@@ -12,11 +13,14 @@ from keyrack.cli.connection.calls import Calls
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
+from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.words import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LOOK_SECONDS = 0.3
+"""How long to wait before asking again how far a change has come."""
 _FEW = 5
 
 
@@ -122,6 +126,23 @@ def renewed(
     )
 
 
+def follow(look: Callable[[], Any], seconds: float, *, quiet: bool, first: Any = None) -> Any:
+    """What look answers once that says "done", or after so many seconds; its "words" are said whenever they change.
+
+    look: asks the service; quiet: nothing is said; first: an answer that is there already.
+    """
+    deadline = time.monotonic() + seconds
+    answer, said = look() if first is None else first, ""
+    while True:
+        if answer["words"] != said and not quiet:
+            said = answer["words"]
+            say(said, err=True)
+        if answer["done"] or time.monotonic() >= deadline:
+            return answer
+        time.sleep(LOOK_SECONDS)
+        answer = look()
+
+
 def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> None:
     """What a call answered, as JSON ({} for nothing), or the words for it."""
     if json_wanted:
@@ -142,8 +163,9 @@ def show_rehearsal(rehearsal: Mapping[str, Any], json_wanted: bool) -> None:
         say(line)
     if not rehearsal["gains"] and not rehearsal["loses"] and not rehearsal["changes"]:
         say("Nobody would gain or lose a login.")
-    if rehearsal["servers"] > 200:
-        say(f"It concerns {count(rehearsal['servers'], 'server')}; the first 200 of them were looked at.", err=True)
+    if rehearsal["servers"] > MOST_SERVERS:
+        concerned = count(rehearsal["servers"], "server")
+        say(f"It concerns {concerned}; the first {MOST_SERVERS} of them were looked at.", err=True)
     for name in rehearsal["unknown"]:
         say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
     say("Nothing was changed.", err=True)

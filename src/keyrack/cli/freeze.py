@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, reached, to
+from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--dry-run", is_flag=True, help="Show how many keys and which servers it would be for; change nothing.")
 @as_json_object
-@either
+@connection_options
 def keys(
     user: str | None,
     server: str | None,
@@ -45,7 +45,7 @@ def keys(
     """Freeze keys: keyrack freeze keys --user alice --reason "a laptop was stolen" """
     if sum((user is not None, server is not None, everything)) != 1:
         raise click.UsageError("Name one: --user, --server or --all.")
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {"user": user, "server": server, "reason": reason, "preview": dry_run}
         made = calls.ask("POST", "/freezes", body)
     if json_wanted:
@@ -66,10 +66,10 @@ def keys(
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_freezes(json_wanted: bool, **given: Any) -> None:
     """List freezes, newest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 one["id"],
@@ -99,11 +99,11 @@ def _every(calls: Calls) -> Iterator[dict[str, Any]]:
 @command.command()
 @click.argument("freeze_id", metavar="ID", type=ID)
 @as_json
-@either
+@connection_options
 def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a freeze."""
-    with reached(given) as calls, known(HINT):
-        freeze = calls.ask("GET", to("freezes", freeze_id))
+    with connected(given) as calls, if_missing(HINT):
+        freeze = calls.ask("GET", path_to("freezes", freeze_id))
     if json_wanted:
         show_json(receipts.objects(freeze["servers"]))
         return
@@ -114,9 +114,9 @@ def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
 @command.command()
 @click.argument("freeze_id", metavar="ID", type=ID)
 @changing
-@either
+@connection_options
 def end(freeze_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """End a freeze: keys that nobody confirmed open sessions again."""
-    with reached(given) as calls, known(HINT):
-        path, words = to("freezes", freeze_id), f"Freeze {freeze_id} is over."
+    with connected(given) as calls, if_missing(HINT):
+        path, words = path_to("freezes", freeze_id), f"Freeze {freeze_id} is over."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

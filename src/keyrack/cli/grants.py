@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, moment, renewed
-from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, reached, to
+from keyrack.cli.connection.calls import ID, CallRefused, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, table
 from keyrack.cli.restricting import restricting
@@ -21,10 +21,10 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_grants(json_wanted: bool, **given: Any) -> None:
     """List grants, oldest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 one["id"],
@@ -54,7 +54,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @break_glass_option
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @changing
-@either
+@connection_options
 def give(
     user: str | None,
     group: str | None,
@@ -77,7 +77,7 @@ def give(
         raise click.UsageError("Name one: --user or --group.")
     if sum((server is not None, tag is not None, all_servers)) != 1:
         raise click.UsageError("Name one: --server, --tag or --all.")
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {
             "user": user,
             "group": group,
@@ -100,11 +100,11 @@ def give(
 @click.argument("grant_id", metavar="ID", type=ID)
 @lasting
 @changing
-@either
+@connection_options
 def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Give a grant another end, under the same id: keyrack grants renew 7 --for 8h"""
-    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
-        path, what = to("grants", grant_id), f"Grant {grant_id}"
+    with connected(given) as calls, if_missing("`keyrack grants list` shows which there are."):
+        path, what = path_to("grants", grant_id), f"Grant {grant_id}"
         renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
@@ -115,7 +115,7 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
 @click.option("--no-end", is_flag=True, help="It has no end any more.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
 @changing
-@either
+@connection_options
 def change(
     grant_id: int,
     restrictions: dict[str, Any] | None,
@@ -138,14 +138,14 @@ def change(
     body: dict[str, Any] = {} if restrictions is None else {"restrictions": restrictions}
     if reason is not None:
         body["reason"] = reason or None
-    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
+    with connected(given) as calls, if_missing("`keyrack grants list` shows which there are."):
         end = end_of(calls, until, span)
         if no_end or end is not None:
             body["expires_at"] = end
         changed(
             calls,
             "PATCH",
-            to("grants", grant_id),
+            path_to("grants", grant_id),
             body,
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -156,11 +156,11 @@ def change(
 @command.command(name="take-back")
 @click.argument("grant_id", metavar="ID", type=ID)
 @changing
-@either
+@connection_options
 def take_back(grant_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
-    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
-        path = to("grants", grant_id)
+    with connected(given) as calls, if_missing("`keyrack grants list` shows which there are."):
+        path = path_to("grants", grant_id)
         gone = calls.ask("GET", path)
 
         def words(_: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.connection.calls import connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, table
 
 HINT = "`keyrack groups list` and `keyrack people list` show what there is."
@@ -20,10 +20,10 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_groups(json_wanted: bool, **given: Any) -> None:
     """List groups by name, each with its users."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [(one["id"], one["name"], dash(", ".join(one["members"]))) for one in calls.every("/groups")]
         table(("ID", "NAME", "MEMBERS"), rows, json_wanted)
 
@@ -32,14 +32,14 @@ def list_groups(json_wanted: bool, **given: Any) -> None:
 @click.argument("name", metavar="GROUP")
 @click.argument("members", metavar="[USER]...", nargs=-1)
 @changing
-@either
+@connection_options
 def set_group(name: str, members: tuple[str, ...], dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Make a group exist with exactly these users: keyrack groups set ops alice bob"""
-    with reached(given) as calls:
+    with connected(given) as calls:
         changed(
             calls,
             "PUT",
-            to("groups", name),
+            path_to("groups", name),
             {"members": list(members)},
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -51,12 +51,12 @@ def set_group(name: str, members: tuple[str, ...], dry_run: bool, json_wanted: b
 @click.argument("name", metavar="GROUP")
 @click.argument("user", metavar="USER")
 @changing
-@either
+@connection_options
 def add(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Put a user into a group: keyrack groups add ops alice"""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         words = f"{user} is in group {name}."
-        path = to("groups", name, "members", user)
+        path = path_to("groups", name, "members", user)
         changed(calls, "PUT", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 
@@ -64,22 +64,24 @@ def add(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) ->
 @click.argument("name", metavar="GROUP")
 @click.argument("user", metavar="USER")
 @changing
-@either
+@connection_options
 def remove(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Take a user out of a group; keys that nothing else lets in leave the hosts."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         words = f"{user} is not in group {name} any more."
-        path = to("groups", name, "members", user)
+        path = path_to("groups", name, "members", user)
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 
 @command.command()
 @click.argument("name", metavar="GROUP")
 @changing
-@either
+@connection_options
 def delete(name: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a group with its grants."""
-    with reached(given) as calls, known(HINT):
-        gone = calls.ask("GET", to("groups", name))
+    with connected(given) as calls, if_missing(HINT):
+        gone = calls.ask("GET", path_to("groups", name))
         words = f"Deleted group {gone['name']}, in which were: {', '.join(gone['members']) or 'nobody'}."
-        changed(calls, "DELETE", to("groups", name), dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+        changed(
+            calls, "DELETE", path_to("groups", name), dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words
+        )

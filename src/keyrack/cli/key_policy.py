@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash, tell
-from keyrack.cli.connection.calls import Calls, either, reached
+from keyrack.cli.connection.calls import Calls, connected, connection_options
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json, table
 
@@ -21,10 +21,10 @@ def command() -> None:
 
 @command.command()
 @as_json_object
-@either
+@connection_options
 def show(json_wanted: bool, **given: Any) -> None:
     """Show which keys are accepted, and who said so."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         policy = calls.ask("GET", "/key-policy")
         if json_wanted:
             show_json(policy)
@@ -47,7 +47,7 @@ def show(json_wanted: bool, **given: Any) -> None:
 @click.option("--rsa-bits", metavar="BITS", help=f"The shortest RSA key; {AS_STARTED}: as the service was started.")
 @click.option("--preview", is_flag=True, help="Show which registered keys it would hit; change nothing.")
 @as_json_object
-@either
+@connection_options
 def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_wanted: bool, **given: Any) -> None:
     """Say which keys are accepted from now on; what is left out stays: keyrack policy set --types ssh-ed25519"""
     wanted: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_want
         wanted["rsa_minimum_bits"] = None if rsa_bits == AS_STARTED else _number(rsa_bits)
     if not wanted:
         raise click.UsageError("Say what is to change: --types or --rsa-bits.")
-    with reached(given) as calls:
+    with connected(given) as calls:
         if preview:
             _preview(calls, wanted, json_wanted)
         else:

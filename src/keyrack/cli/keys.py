@@ -11,7 +11,7 @@ import click
 
 from keyrack.cli import keys_found, keys_on_many
 from keyrack.cli.changes import changed, changing, dash, lasting, renewed
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -37,10 +37,10 @@ command.add_command(keys_found.confirm)
 @command.command(name="list")
 @click.option("--user", metavar="NAME", help="Of this user alone.")
 @as_json
-@either
+@connection_options
 def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
     """List the SSH keys of users, newest first, each with its last use."""
-    with reached(given) as calls, known("Users are named as they sign in."):
+    with connected(given) as calls, if_missing("Users are named as they sign in."):
         rows = [
             (
                 one["id"],
@@ -62,10 +62,10 @@ def mine() -> None:
 
 @mine.command(name="list")
 @as_json
-@either
+@connection_options
 def list_mine(json_wanted: bool, **given: Any) -> None:
     """List one's own keys, newest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"])
             for one in calls.every("/people/me/keys")
@@ -77,10 +77,10 @@ def list_mine(json_wanted: bool, **given: Any) -> None:
 @click.argument("file", metavar="FILE", type=KEY_FILE)
 @click.option("--title", metavar="TEXT", help="What it is called.")
 @changing
-@either
+@connection_options
 def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Register the public key in FILE as one's own: keyrack keys mine add ~/.ssh/id_ed25519.pub"""
-    with reached(given) as calls:
+    with connected(given) as calls:
         changed(
             calls,
             "POST",
@@ -95,11 +95,11 @@ def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **
 @mine.command(name="delete")
 @click.argument("key_id", metavar="ID", type=ID)
 @changing
-@either
+@connection_options
 def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a key of one's own; it opens nothing any more."""
-    with reached(given) as calls, known("`keyrack keys mine list` shows which there are."):
-        path = to("people", "me", "keys", key_id)
+    with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
+        path = path_to("people", "me", "keys", key_id)
         words = f"Deleted key {key_id}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
@@ -108,11 +108,11 @@ def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
 @click.argument("key_id", metavar="ID", type=ID)
 @lasting
 @changing
-@either
+@connection_options
 def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Give a user's key another end, under the same id: keyrack keys renew 7 --for 30d"""
-    with reached(given) as calls, known("`keyrack keys list` shows which there are."):
-        path, what = to("keys", key_id), f"Key {key_id}"
+    with connected(given) as calls, if_missing("`keyrack keys list` shows which there are."):
+        path, what = path_to("keys", key_id), f"Key {key_id}"
         renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
@@ -120,7 +120,7 @@ def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_
 @click.argument("file", metavar="KEY", type=KEY_FILE)
 @click.option("--title", metavar="TEXT", help="What the key is called.")
 @as_json_object
-@either
+@connection_options
 def claim(file: Path, title: str | None, json_wanted: bool, **given: Any) -> None:
     """Make a key one's own by signing a challenge with it, whoever had it before.
 
@@ -130,7 +130,7 @@ def claim(file: Path, title: str | None, json_wanted: bool, **given: Any) -> Non
     public = file if file.suffix == ".pub" else file.with_name(f"{file.name}.pub")
     if not public.exists():
         raise click.ClickException(f"There is no {public}; make it with: ssh-keygen -y -f {file} > {public}")
-    with reached(given) as calls:
+    with connected(given) as calls:
         line = line_of(public)
         asked = calls.ask("POST", "/keys/challenge", {"public_key": line})
         signature = _signed(file, asked["namespace"], asked["challenge"])

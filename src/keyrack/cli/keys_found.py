@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.connection.calls import AT_ONCE, ID, either, known, reached, to
+from keyrack.cli.connection.calls import AT_ONCE, ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, table
 
 KINDS = ("weak", "old", "unused", "unowned")
@@ -22,7 +22,7 @@ TITLES = ("WHAT", "KIND", "ID", "NAME", "USER", "SERVER", "AS", "FINGERPRINT", "
 @click.option("--old-days", type=click.IntRange(1, 36_500), default=365, metavar="DAYS", help="[365]")
 @click.option("--unused-days", type=click.IntRange(1, 36_500), default=90, metavar="DAYS", help="[90]")
 @as_json
-@either
+@connection_options
 def find(old_days: int, unused_days: int, json_wanted: bool, **given: Any) -> None:
     """Find keys that should go: of one kind or several, otherwise of all."""
     kinds = [kind for kind in KINDS if given.pop(kind)]
@@ -33,7 +33,7 @@ def find(old_days: int, unused_days: int, json_wanted: bool, **given: Any) -> No
         "per_page": AT_ONCE,
     }
     rows: list[tuple[object, ...]] = []
-    with reached(given) as calls:
+    with connected(given) as calls:
         while True:
             page = calls.ask("GET", "/keys/findings", query=query)
             rows += [_row(one) for one in page["items"]]
@@ -62,9 +62,9 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 @click.argument("key_id", metavar="ID", type=ID)
 @click.option("--credential", is_flag=True, help="ID is that of a key on a server that no user registered.")
 @changing
-@either
+@connection_options
 def confirm(key_id: int, credential: bool, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Confirm a key that was frozen: it opens sessions again. One's own, as `keyrack keys mine list` shows them."""
-    with reached(given) as calls, known("`keyrack keys mine list` shows your own."):
-        path, words = to("credentials" if credential else "keys", key_id, "confirm"), f"Confirmed key {key_id}."
+    with connected(given) as calls, if_missing("`keyrack keys mine list` shows your own."):
+        path, words = path_to("credentials" if credential else "keys", key_id, "confirm"), f"Confirmed key {key_id}."
         changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

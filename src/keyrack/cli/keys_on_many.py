@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from keyrack.cli.changes import break_glass_option, changed, end_of, lasting
-from keyrack.cli.connection.calls import either, reached
+from keyrack.cli.connection.calls import connected, connection_options
 from keyrack.cli.files import LARGEST_KEY, text_of
 from keyrack.cli.output.tables import as_json, table
 from keyrack.cli.restricting import restricting
@@ -67,7 +67,7 @@ def _show(placed: dict[str, Any], json_wanted: bool) -> None:
 @_chosen
 @_dry_run
 @as_json
-@either
+@connection_options
 def add(
     file: Path,
     label: str,
@@ -88,7 +88,7 @@ def add(
     For example: keyrack keys add id_ed25519.pub --label bot --as deploy --tag web
     """
     chosen = _choice(tag, servers, everything)
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {
             "servers": chosen,
             "label": label,
@@ -107,7 +107,7 @@ def add(
 @_chosen
 @_dry_run
 @as_json
-@either
+@connection_options
 def revoke(
     fingerprint: str | None,
     label: str | None,
@@ -124,7 +124,7 @@ def revoke(
     `keyrack hosts revoke` takes a key away from everywhere.
     """
     chosen = _choice(tag, servers, everything)
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {"servers": chosen, "fingerprint": fingerprint, "label": label}
         gone = changed(calls, "POST", "/credentials/revoke", body, dry_run=dry_run, json_wanted=json_wanted)
         _show(gone, json_wanted)
@@ -136,7 +136,7 @@ def revoke(
 @_chosen
 @_dry_run
 @as_json
-@either
+@connection_options
 def replace(
     fingerprint: str,
     file: Path,
@@ -152,7 +152,7 @@ def replace(
     For example: keyrack keys replace SHA256:… new.pub --all
     """
     chosen = _choice(tag, servers, everything)
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {"servers": chosen, "fingerprint": fingerprint, "publicKey": line_of(file)}
         done = changed(calls, "POST", "/credentials/replace", body, dry_run=dry_run, json_wanted=json_wanted)
         _show(done, json_wanted)

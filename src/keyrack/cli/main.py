@@ -44,7 +44,7 @@ COMMANDS = {
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "groups": ("keyrack.cli.groups", "See and change groups of users."),
     "people": ("keyrack.cli.people", "See and change users, and what each may."),
-    "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
+    "leaver": ("keyrack.cli.offboarding", "Remove a person everywhere, see which hosts obey, and undo it."),
     "request": ("keyrack.cli.request", "Ask to log in somewhere for a while."),
     "requests": ("keyrack.cli.requests", "See, approve and refuse requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; claim one; put one on many servers."),

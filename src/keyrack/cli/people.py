@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash, end_of, tell
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -32,10 +32,10 @@ def sources() -> None:
 @sources.command(name="list")
 @click.argument("user")
 @as_json
-@either
+@connection_options
 def list_sources(user: str, json_wanted: bool, **given: Any) -> None:
     """List the accounts that a user's keys come from."""
-    with reached(given) as calls, known(NAMED):
+    with connected(given) as calls, if_missing(NAMED):
         rows = [
             (
                 source["kind"],
@@ -45,7 +45,7 @@ def list_sources(user: str, json_wanted: bool, **given: Any) -> None:
                 dash(source["checked_at"]),
                 dash(source["words"]),
             )
-            for source in calls.ask("GET", to("people", user, "key-sources"))["items"]
+            for source in calls.ask("GET", path_to("people", user, "key-sources"))["items"]
         ]
         table(("KIND", "URL", "ACCOUNT", "STATE", "LOOKED AT", "WHY"), rows, json_wanted)
 
@@ -56,11 +56,11 @@ def list_sources(user: str, json_wanted: bool, **given: Any) -> None:
 @click.argument("account")
 @click.option("--url", metavar="URL", help="The service, where it is not github.com or gitlab.com.")
 @as_json_object
-@either
+@connection_options
 def set_source(user: str, kind: str, account: str, url: str | None, json_wanted: bool, **given: Any) -> None:
     """Take a user's keys from an account, such as: keyrack people sources set alice github alice-smith"""
-    with reached(given) as calls, known(NAMED):
-        made = calls.ask("PUT", to("people", user, "key-sources", kind), {"account": account, "url": url})
+    with connected(given) as calls, if_missing(NAMED):
+        made = calls.ask("PUT", path_to("people", user, "key-sources", kind), {"account": account, "url": url})
         tell(made, f"Keys of {user} come from {made['account']} at {made['url']} too.", json_wanted)
 
 
@@ -68,23 +68,23 @@ def set_source(user: str, kind: str, account: str, url: str | None, json_wanted:
 @click.argument("user")
 @click.argument("kind", type=KIND)
 @as_json_object
-@either
+@connection_options
 def remove(user: str, kind: str, json_wanted: bool, **given: Any) -> None:
     """Take a user's keys from an account no more, and withdraw those that came from it."""
-    with reached(given) as calls, known("`keyrack people sources list USER` shows which there are."):
-        path = to("people", user, "key-sources")
+    with connected(given) as calls, if_missing("`keyrack people sources list USER` shows which there are."):
+        path = path_to("people", user, "key-sources")
         before = [source for source in calls.ask("GET", path)["items"] if source["kind"] == kind]
-        calls.ask("DELETE", to("people", user, "key-sources", kind))
+        calls.ask("DELETE", path_to("people", user, "key-sources", kind))
         named = f"{before[0]['account']} at {before[0]['url']}" if before else kind
         tell(None, f"Keys of {user} come from {named} no more.", json_wanted)
 
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_people(json_wanted: bool, **given: Any) -> None:
     """List users, oldest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 person["id"],
@@ -103,13 +103,13 @@ def list_people(json_wanted: bool, **given: Any) -> None:
 @command.command(name="keys")
 @click.argument("user")
 @as_json
-@either
+@connection_options
 def list_keys(user: str, json_wanted: bool, **given: Any) -> None:
     """List the SSH keys that a user registered, newest first."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         rows = [
             (key["id"], dash(key["title"]), dash(key["fingerprint"]), key["created_at"], dash(key["expires_at"]))
-            for key in calls.every(to("people", user, "keys"))
+            for key in calls.every(path_to("people", user, "keys"))
         ]
         table(("ID", "TITLE", "FINGERPRINT", "CREATED", "EXPIRES AT"), rows, json_wanted)
 
@@ -120,7 +120,7 @@ def list_keys(user: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--title", metavar="TEXT", help="What it is called.")
 @click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00+01:00, or a day in UTC.")
 @changing
-@either
+@connection_options
 def add_key(
     user: str, file: Path, title: str | None, until: str | None, dry_run: bool, json_wanted: bool, **given: Any
 ) -> None:
@@ -128,11 +128,11 @@ def add_key(
 
     Where the user has it already nothing is done.
     """
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         changed(
             calls,
             "PUT",
-            to("people", user, "keys"),
+            path_to("people", user, "keys"),
             {"title": title, "public_key": line_of(file), "expires_at": end_of(calls, until, None)},
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -144,21 +144,21 @@ def add_key(
 @click.argument("user")
 @click.argument("key_id", metavar="ID", type=ID)
 @changing
-@either
+@connection_options
 def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a key of a user; it opens nothing any more."""
-    with reached(given) as calls, known(f"`keyrack people keys {user}` shows which there are."):
+    with connected(given) as calls, if_missing(f"`keyrack people keys {user}` shows which there are."):
         words = f"Deleted key {key_id} of {user}."
-        path = to("people", user, "keys", key_id)
+        path = path_to("people", user, "keys", key_id)
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 
 @command.command(name="me")
 @as_json_object
-@either
+@connection_options
 def show_me(json_wanted: bool, **given: Any) -> None:
     """Show as whom one is logged in."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         me = calls.ask("GET", "/people/me")
         if json_wanted:
             show_json(me)
@@ -173,7 +173,7 @@ def show_me(json_wanted: bool, **given: Any) -> None:
 @click.option("--policy", "policies", multiple=True, metavar="PATTERN", help="What else the user may; several times.")
 @click.option("--disabled/--enabled", "disabled", default=None, help="Shut the user out, or in again.")
 @changing
-@either
+@connection_options
 def set_person(
     name: str,
     role: str | None,
@@ -186,21 +186,21 @@ def set_person(
 ) -> None:
     """Make a user exist, and change what is said: keyrack people set bot --kind service --role auditor"""
     body = {"role": role, "kind": kind, "policies": list(policies) or None, "disabled": disabled}
-    with reached(given) as calls:
-        changed(calls, "PUT", to("people", name), body, dry_run=dry_run, json_wanted=json_wanted, words=_is)
+    with connected(given) as calls:
+        changed(calls, "PUT", path_to("people", name), body, dry_run=dry_run, json_wanted=json_wanted, words=_is)
 
 
 @command.command()
 @click.argument("name", metavar="USER")
 @changing
-@either
+@connection_options
 def delete(name: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a user: tokens end, and the keys leave every server."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         changed(
             calls,
             "DELETE",
-            to("people", name),
+            path_to("people", name),
             dry_run=dry_run,
             json_wanted=json_wanted,
             words=lambda _: f"Deleted {name}.",

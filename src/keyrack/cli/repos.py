@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash, tell
-from keyrack.cli.connection.calls import CallRefused, Calls, either, on_data, reached, to
+from keyrack.cli.connection.calls import CallRefused, Calls, connected, connection_options, is_on_data, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
@@ -30,13 +30,13 @@ def command() -> None:
     help="A user and viewer, developer or admin; may be given several times.",
 )
 @as_json_object
-@either
+@connection_options
 def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
     """Create a repository, or set the members of one that exists, and print its clone address.
 
     Such as: keyrack repos create acme/site --member alice=developer
     """
-    with reached(given) as calls:
+    with connected(given) as calls:
         roles = dict(_member(text) for text in members)
         made = calls.ask("PUT", ALL, {"path": path, "members": roles or None})
         if json_wanted:
@@ -48,14 +48,14 @@ def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any)
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_repositories(json_wanted: bool, **given: Any) -> None:
     """List repositories; on the data with the folder of each."""
-    if on_data(given):
+    if is_on_data(given):
         # Loaded where it is done: over HTTP a command waits for no database.
         importlib.import_module("keyrack.cli.repos_on_data").show(json_wanted, given)
         return
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [(one["id"], one["path"], one["visibility"], dash(one["default_branch"])) for one in calls.every(ALL)]
         table(("ID", "PATH", "VISIBILITY", "BRANCH"), rows, json_wanted)
 
@@ -65,12 +65,12 @@ def list_repositories(json_wanted: bool, **given: Any) -> None:
 @click.option("--visibility", type=click.Choice(["0", "10", "20"]), help="0 private, 10 the workspace, 20 everybody.")
 @click.option("--protect/--unprotect", "protect", default=None, help="Whether the default branch is protected.")
 @as_json_object
-@either
+@connection_options
 def change(path: str, visibility: str | None, protect: bool | None, json_wanted: bool, **given: Any) -> None:
     """Protect a repository's default branch, or change who may read it."""
     if visibility is None and protect is None:
         raise click.UsageError("Say what is to change: --visibility, --protect or --unprotect.")
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {"visibility": None if visibility is None else int(visibility), "protect_default": protect}
         one = calls.ask("PATCH", _at(calls, path), body)
         if json_wanted:
@@ -84,10 +84,10 @@ def change(path: str, visibility: str | None, protect: bool | None, json_wanted:
 @click.argument("path", metavar="GROUP/NAME")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_object
-@either
+@connection_options
 def delete(path: str, yes: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a repository with all that is in it, its members and its deploy keys."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         place = _at(calls, path)
         if not yes and not click.confirm(f"Delete {path} with all that is in it?"):
             raise click.ClickException("Nothing was deleted.")
@@ -100,7 +100,7 @@ def _at(calls: Calls, path: str) -> str:
     repositories = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
     if not repositories:
         raise CallRefused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
-    return to("repositories", repositories[0]["id"])
+    return path_to("repositories", repositories[0]["id"])
 
 
 def _member(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash, lifetime, tell
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
@@ -24,14 +24,14 @@ _reason = click.option("--reason", "--why", "reason", metavar="TEXT", help="Why,
 @click.option("--why", "--reason", "reason", required=True, metavar="TEXT", help="Why; those who approve read it.")
 @click.option("--tag", "tagged", is_flag=True, help="The word before the / is a tag, for all servers that have it.")
 @as_json_object
-@either
+@connection_options
 def ask(place: str, duration: str, reason: str, tagged: bool, json_wanted: bool, **given: Any) -> None:
     """Ask to log in somewhere for a while: keyrack request web-1/deploy --for 1h --why "the release of today" """
     where, _, account = place.rpartition("/")
     if not where or not account:
         raise click.UsageError("Say where and as whom, such as web-1/deploy.")
     lifetime("--for", duration)
-    with reached(given) as calls:
+    with connected(given) as calls:
         body = {("tag" if tagged else "server"): where, "system_user": account, "duration": duration, "reason": reason}
         _tell(
             calls.ask("POST", "/requests", body),
@@ -51,10 +51,10 @@ def command() -> None:
 @command.command(name="list")
 @click.option("--state", type=click.Choice(STATES), help="Those alone.")
 @as_json
-@either
+@connection_options
 def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
     """List requests, newest first; members see their own."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 request["id"],
@@ -76,7 +76,7 @@ def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
 @click.argument("request_id", metavar="ID", type=ID)
 @_reason
 @changing
-@either
+@connection_options
 def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Approve a request; the last approval that it takes opens it."""
 
@@ -88,8 +88,8 @@ def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: boo
         login = f"{request['user']} may log in as {request['system_user']} on {where}"
         return f"Approved request {request['id']}: {login} {until}."
 
-    with reached(given) as calls, known(_HINT):
-        path = to("requests", request_id, "approve")
+    with connected(given) as calls, if_missing(_HINT):
+        path = path_to("requests", request_id, "approve")
         changed(calls, "POST", path, {"reason": reason}, dry_run=dry_run, json_wanted=json_wanted, words=words)
 
 
@@ -97,22 +97,22 @@ def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: boo
 @click.argument("request_id", metavar="ID", type=ID)
 @_reason
 @as_json_object
-@either
+@connection_options
 def refuse(request_id: int, reason: str | None, json_wanted: bool, **given: Any) -> None:
     """Refuse a request."""
-    with reached(given) as calls, known(_HINT):
-        refused = calls.ask("POST", to("requests", request_id, "deny"), {"reason": reason})
+    with connected(given) as calls, if_missing(_HINT):
+        refused = calls.ask("POST", path_to("requests", request_id, "deny"), {"reason": reason})
         _tell(refused, json_wanted, lambda one: f"Refused request {one['id']}.")
 
 
 @command.command()
 @click.argument("request_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def cancel(request_id: int, json_wanted: bool, **given: Any) -> None:
     """Cancel a request of one's own."""
-    with reached(given) as calls, known(_HINT):
-        cancelled = calls.ask("POST", to("requests", request_id, "cancel"))
+    with connected(given) as calls, if_missing(_HINT):
+        cancelled = calls.ask("POST", path_to("requests", request_id, "cancel"))
         _tell(cancelled, json_wanted, lambda one: f"Cancelled request {one['id']}.")
 
 
@@ -123,10 +123,10 @@ def rules() -> None:
 
 @rules.command(name="list")
 @as_json
-@either
+@connection_options
 def list_rules(json_wanted: bool, **given: Any) -> None:
     """List the rules of requests by name; where none holds one approval is enough."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 rule["name"],
@@ -149,7 +149,7 @@ def list_rules(json_wanted: bool, **given: Any) -> None:
 @click.option("--as", "system_user", metavar="ACCOUNT", help="For this system user alone.")
 @click.option("--at-most", "longest", metavar="SPAN", help="The longest span that may be asked for, such as 8h.")
 @as_json_object
-@either
+@connection_options
 def set_rule(
     name: str,
     approvers: int,
@@ -161,7 +161,7 @@ def set_rule(
     **given: Any,
 ) -> None:
     """Make a rule exist as it is said here: keyrack requests rules set production --approvers 2 --tag production"""
-    with reached(given) as calls:
+    with connected(given) as calls:
         wanted = {
             "approvers": approvers,
             "server": server,
@@ -169,7 +169,7 @@ def set_rule(
             "system_user": system_user,
             "max_duration": longest,
         }
-        made = calls.ask("PUT", to("request-rules", name), wanted)
+        made = calls.ask("PUT", path_to("request-rules", name), wanted)
         people = "one person" if made["approvers"] == 1 else f"{made['approvers']} people"
         tell(made, f"Under rule {name} it takes {people} to approve.", json_wanted)
 
@@ -177,11 +177,11 @@ def set_rule(
 @rules.command(name="delete")
 @click.argument("name")
 @as_json_object
-@either
+@connection_options
 def delete_rule(name: str, json_wanted: bool, **given: Any) -> None:
     """Delete a rule of requests."""
-    with reached(given) as calls, known("`keyrack requests rules list` shows which there are."):
-        calls.ask("DELETE", to("request-rules", name))
+    with connected(given) as calls, if_missing("`keyrack requests rules list` shows which there are."):
+        calls.ask("DELETE", path_to("request-rules", name))
         tell(None, f"Deleted rule {name}.", json_wanted)
 
 

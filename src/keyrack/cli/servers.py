@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, renewed, tell
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -24,10 +24,10 @@ def command() -> None:
 @command.command(name="list")
 @click.option("--search", metavar="TEXT", help="Those whose name or address holds TEXT.")
 @as_json
-@either
+@connection_options
 def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:
     """List servers, each with its mode and state; APPLIED is the revision it obeys, of the one that it must obey."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 one["id"],
@@ -47,11 +47,11 @@ def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:
 @command.command()
 @click.argument("server", metavar="SERVER")
 @as_json_object
-@either
+@connection_options
 def show(server: str, json_wanted: bool, **given: Any) -> None:
     """Show what one server is to do and what its host says it does."""
-    with reached(given) as calls, known(HINT):
-        one = calls.ask("GET", to("servers", server))
+    with connected(given) as calls, if_missing(HINT):
+        one = calls.ask("GET", path_to("servers", server))
         if json_wanted:
             show_json(one)
             return
@@ -69,7 +69,7 @@ def show(server: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
 @click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
 @changing
-@either
+@connection_options
 def change(
     server: str,
     name: str | None,
@@ -88,11 +88,11 @@ def change(
         body["tags"] = list(tags)
     if not body:
         raise click.UsageError("Say what is to change: --name, --address, --provider, --tag or --mode.")
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         changed(
             calls,
             "PATCH",
-            to("servers", server),
+            path_to("servers", server),
             body,
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -108,7 +108,7 @@ def change(
 @click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
 @click.option("--account", "accounts", multiple=True, metavar="ACCOUNT", help="A system user that it has; repeated.")
 @as_json_object
-@either
+@connection_options
 def set_server(
     server: str,
     address: str | None,
@@ -122,8 +122,8 @@ def set_server(
     """Make a server exist, and change what is said: keyrack servers set web-2 --address 192.0.2.11 --account deploy"""
     body: dict[str, Any] = {"address": address, "provider": provider, "mode": mode, "tags": list(tags) or None}
     body = {field: value for field, value in body.items() if value is not None}
-    with reached(given) as calls, known(HINT):
-        one = calls.ask("PUT", to("servers", server), {**body, "system_users": list(accounts)})
+    with connected(given) as calls, if_missing(HINT):
+        one = calls.ask("PUT", path_to("servers", server), {**body, "system_users": list(accounts)})
         if json_wanted:
             show_json(one)
             return
@@ -133,23 +133,23 @@ def set_server(
 @command.command()
 @click.argument("server", metavar="SERVER")
 @changing
-@either
+@connection_options
 def delete(server: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a server with its keys; its host is told at its next contact."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         words = f"Deleted the server {server}."
-        path = to("servers", server)
+        path = path_to("servers", server)
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 
 @command.command()
 @click.argument("server", metavar="SERVER")
 @as_json
-@either
+@connection_options
 def accounts(server: str, json_wanted: bool, **given: Any) -> None:
     """List the system users of a server, the accounts that keys can open."""
-    with reached(given) as calls, known(HINT):
-        system_users = calls.every(to("servers", server, "system-users"))
+    with connected(given) as calls, if_missing(HINT):
+        system_users = calls.every(path_to("servers", server, "system-users"))
         rows = [(one["username"], one["state"], dash(one["reason"]), one["created_at"]) for one in system_users]
         table(("ACCOUNT", "STATE", "WHY", "CREATED AT"), rows, json_wanted)
 
@@ -158,11 +158,11 @@ def accounts(server: str, json_wanted: bool, **given: Any) -> None:
 @click.argument("server", metavar="SERVER")
 @click.argument("account", metavar="ACCOUNT")
 @as_json_object
-@either
+@connection_options
 def add_account(server: str, account: str, json_wanted: bool, **given: Any) -> None:
     """Make a system user exist on a server: keyrack servers add-account web-1 deploy"""
-    with reached(given) as calls, known(HINT):
-        made = calls.ask("PUT", to("servers", server, "system-users", account))
+    with connected(given) as calls, if_missing(HINT):
+        made = calls.ask("PUT", path_to("servers", server, "system-users", account))
         if json_wanted:
             show_json(made)
             return
@@ -173,11 +173,11 @@ def add_account(server: str, account: str, json_wanted: bool, **given: Any) -> N
 @click.argument("server", metavar="SERVER")
 @click.argument("account", metavar="ACCOUNT")
 @changing
-@either
+@connection_options
 def delete_account(server: str, account: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a system user of a server with its keys."""
-    with reached(given) as calls, known(f"`keyrack servers accounts {server}` shows which there are."):
-        path = to("servers", server, "system-users", account)
+    with connected(given) as calls, if_missing(f"`keyrack servers accounts {server}` shows which there are."):
+        path = path_to("servers", server, "system-users", account)
         words = f"Deleted the account {account} of {server} with its keys."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
@@ -185,21 +185,21 @@ def delete_account(server: str, account: str, dry_run: bool, json_wanted: bool, 
 @command.command()
 @click.argument("server", metavar="SERVER")
 @as_json_object
-@either
+@connection_options
 def enrol(server: str, json_wanted: bool, **given: Any) -> None:
     """Print the line that enrols a host. For root to paste there; its token works once, for 24 hours."""
-    with reached(given) as calls, known(HINT):
-        made = calls.ask("POST", to("servers", server, "enrolments"))
+    with connected(given) as calls, if_missing(HINT):
+        made = calls.ask("POST", path_to("servers", server, "enrolments"))
         tell(made, made["line"], json_wanted)
 
 
 @command.command(name="keys")
 @click.argument("server", metavar="SERVER")
 @as_json
-@either
+@connection_options
 def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
     """List the keys that Keyrack put on a server, each with its end and its last use."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         rows = [
             (
                 one["id"],
@@ -210,7 +210,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
                 dash(", ".join(sorted(one["restrictions"]))),
                 f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-",
             )
-            for one in calls.every(to("servers", server, "credentials"))
+            for one in calls.every(path_to("servers", server, "credentials"))
         ]
         table(("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED"), rows, json_wanted)
 
@@ -224,7 +224,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
 @restricting
 @break_glass_option
 @changing
-@either
+@connection_options
 def add_key(
     server: str,
     file: Any,
@@ -239,7 +239,7 @@ def add_key(
     **given: Any,
 ) -> None:
     """Put the public key in FILE on a server: keyrack servers add-key web-1 id.pub --label bot --as deploy --for 8h"""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         body = {
             "label": label,
             "username": username,
@@ -251,7 +251,7 @@ def add_key(
         changed(
             calls,
             "POST",
-            to("servers", server, "credentials"),
+            path_to("servers", server, "credentials"),
             body,
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -263,7 +263,7 @@ def add_key(
 @click.argument("key_id", metavar="ID", type=ID)
 @restricting
 @changing
-@either
+@connection_options
 def restrict_key(
     key_id: int, restrictions: dict[str, Any] | None, dry_run: bool, json_wanted: bool, **given: Any
 ) -> None:
@@ -273,11 +273,11 @@ def restrict_key(
     """
     if restrictions is None:
         raise click.UsageError("Say what it is restricted to, such as --no-pty; or --restrictions {} for nothing.")
-    with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
+    with connected(given) as calls, if_missing("`keyrack servers keys SERVER` shows which there are."):
         changed(
             calls,
             "PUT",
-            to("credentials", key_id, "restrictions"),
+            path_to("credentials", key_id, "restrictions"),
             {"restrictions": restrictions},
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -291,11 +291,11 @@ def restrict_key(
 @click.argument("key_id", metavar="ID", type=ID)
 @lasting
 @changing
-@either
+@connection_options
 def renew_key(key_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Give a key on a server another end, under the same id: keyrack servers renew-key 7 --for 8h"""
-    with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
-        path, what = to("credentials", key_id), f"SSH key {key_id}"
+    with connected(given) as calls, if_missing("`keyrack servers keys SERVER` shows which there are."):
+        path, what = path_to("credentials", key_id), f"SSH key {key_id}"
         renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
 
 
@@ -303,11 +303,11 @@ def renew_key(key_id: int, until: str | None, span: str | None, dry_run: bool, j
 @click.argument("server", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
 @changing
-@either
+@connection_options
 def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Take a key from a server."""
-    with reached(given) as calls, known(f"`keyrack servers keys {server}` shows which there are."):
-        path = to("servers", server, "credentials", key_id)
+    with connected(given) as calls, if_missing(f"`keyrack servers keys {server}` shows which there are."):
+        path = path_to("servers", server, "credentials", key_id)
         words = f"Deleted SSH key {key_id} from {server}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
@@ -316,14 +316,14 @@ def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **giv
 @click.argument("server", metavar="SERVER")
 @click.option("--confirm", is_flag=True, help="Trust what the host shows now, and nothing that it showed before.")
 @as_json
-@either
+@connection_options
 def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> None:
     """List the host keys that a server's own agent told.
 
     One that changed is an alarm until somebody confirms it; `keyrack ssh-config` leaves it out until then.
     """
-    with reached(given) as calls, known(HINT):
-        path = to("servers", server, "host-keys")
+    with connected(given) as calls, if_missing(HINT):
+        path = path_to("servers", server, "host-keys")
         answer = calls.ask("GET", path)
         if confirm:
             seen = [one["fingerprint"] for one in answer["items"] if one["shown"] and not one["confirmed"]]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash, tell
-from keyrack.cli.connection.calls import ID, Calls, either, known, reached, to
+from keyrack.cli.connection.calls import ID, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, as_json_object, table
 
 TITLES = ("SERVER", "ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE")
@@ -21,10 +21,10 @@ def command() -> None:
 @command.command(name="list")
 @click.argument("servers", metavar="[SERVER]...", nargs=-1)
 @as_json
-@either
+@connection_options
 def list_sessions(servers: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
     """List who is logged in on some servers, or on all."""
-    with reached(given) as calls, known("`keyrack servers list` shows which there are."):
+    with connected(given) as calls, if_missing("`keyrack servers list` shows which there are."):
         places = [(one, one) for one in servers]
         places = places or [(str(one["id"]), one["name"]) for one in calls.every("/servers")]
         listed = [(name, *row) for reference, name in places for row in rows(calls, reference)]
@@ -43,7 +43,7 @@ def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:
             dash(one["fingerprint"]),
             "ending" if one["ending"] else "open",
         )
-        for one in calls.every(to("servers", server, "sessions"))
+        for one in calls.every(path_to("servers", server, "sessions"))
     ]
 
 
@@ -51,9 +51,9 @@ def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:
 @click.argument("server", metavar="SERVER")
 @click.argument("session_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def end(server: str, session_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a host end a login."""
-    with reached(given) as calls, known(f"`keyrack sessions list {server}` shows who is in."):
-        one = calls.ask("DELETE", to("servers", server, "sessions", session_id))
+    with connected(given) as calls, if_missing(f"`keyrack sessions list {server}` shows who is in."):
+        one = calls.ask("DELETE", path_to("servers", server, "sessions", session_id))
         tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)

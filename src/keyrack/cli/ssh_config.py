@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from keyrack.cli.connection import logins
-from keyrack.cli.connection.calls import either, reached
+from keyrack.cli.connection.calls import connected, connection_options
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json
@@ -35,14 +35,14 @@ _MARK = "# Written by `keyrack ssh-config`; it is written anew, so change nothin
 @click.option("--known-hosts", "alias", metavar="ALIAS", help="Print known hosts alone; - for all.")
 @click.option("--live", is_flag=True, help="Have ssh ask for host keys at each login (KnownHostsCommand, OpenSSH 8.5).")
 @as_json
-@either
+@connection_options
 def command(user: str | None, write: bool, alias: str | None, live: bool, json_wanted: bool, **given: Any) -> None:
     """Write ssh's configuration for what one may reach: hosts, accounts, and host keys that need no trust on first use.
 
     `keyrack ssh-config --write`, and `Include ~/.config/keyrack/ssh_config` at the top of ~/.ssh/config; write it anew
     whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
     """
-    with reached(given) as calls:
+    with connected(given) as calls:
         servers = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
     hosts = [host for host in map(checked, servers) if host is not None]
     if json_wanted:

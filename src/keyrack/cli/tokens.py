@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash, end_of, lasting, lifetime, tell
-from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
+from keyrack.cli.connection.calls import (
+    AT_ONCE,
+    ID,
+    Calls,
+    connected,
+    connection_options,
+    if_missing,
+    is_on_data,
+    path_to,
+)
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 
@@ -23,11 +32,11 @@ def command() -> None:
 @command.command(name="list")
 @click.option("--all-workspaces", is_flag=True, help="Of all workspaces, for the operator and the first one's owners.")
 @as_json
-@either
+@connection_options
 def list_tokens(all_workspaces: bool, json_wanted: bool, **given: Any) -> None:
     """List API tokens that are not revoked."""
     titles = ("ID", "NAME", "USER", "SCOPES", "CREATED", "END", "LAST USED")
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 *((one["workspace"],) if all_workspaces else ()),
@@ -55,12 +64,12 @@ def _of_instance(calls: Calls) -> Iterator[dict[str, Any]]:
 @command.command()
 @click.argument("token_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
     """Revoke an API token; from now on it opens nothing."""
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         held = [one for one in calls.every("/tokens") if one["id"] == token_id]
-        calls.ask("DELETE", to("tokens", token_id))
+        calls.ask("DELETE", path_to("tokens", token_id))
         named = f"{held[0]['name']} of {held[0]['user']}" if held else str(token_id)
         tell(None, f"Revoked token {named}.", json_wanted)
 
@@ -78,7 +87,7 @@ def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
 )
 @lasting
 @as_json_object
-@either
+@connection_options
 def create(
     name: str,
     user: str | None,
@@ -89,9 +98,9 @@ def create(
     **given: Any,
 ) -> None:
     """Make an API token, and print it this once."""
-    if user is None and on_data(given):
+    if user is None and is_on_data(given):
         raise click.UsageError("Say whose it is: --user USER.")
-    with reached(given) as calls, known("`keyrack people list` shows whom there is."):
+    with connected(given) as calls, if_missing("`keyrack people list` shows whom there is."):
         body = {"name": name, "user": user, "scopes": list(scopes), "expires_at": end_of(calls, until, span)}
         _show_made(calls.ask("POST", "/tokens", body), json_wanted)
 
@@ -100,13 +109,13 @@ def create(
 @click.argument("token_id", metavar="ID", type=ID)
 @click.option("--overlap", default="0s", metavar="TIME", help="How long the old one goes on, such as 24h. [0s]")
 @as_json_object
-@either
+@connection_options
 def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None:
     """Give an API token a new secret, and print it this once."""
     if overlap != "0s":
         lifetime("--overlap", overlap)
-    with reached(given) as calls, known(HINT):
-        _show_made(calls.ask("POST", to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
+    with connected(given) as calls, if_missing(HINT):
+        _show_made(calls.ask("POST", path_to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
 
 
 def _end(at: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash, tell
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 from keyrack.model import LEVELS
@@ -22,10 +22,10 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@either
+@connection_options
 def list_webhooks(json_wanted: bool, **given: Any) -> None:
     """List webhooks, oldest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (one["id"], one["url"], one["level"], " ".join(one["actions"]), one["created_by"], one["created_at"])
             for one in calls.ask("GET", "/webhooks")["items"]
@@ -38,10 +38,10 @@ def list_webhooks(json_wanted: bool, **given: Any) -> None:
 @click.option("--level", type=click.Choice(LEVELS), default="warning", help="The least that is sent. [warning]")
 @click.option("--action", "actions", multiple=True, metavar="PATTERN", help="Such as grants:*; repeated. [*]")
 @as_json_object
-@either
+@connection_options
 def create(url: str, level: str, actions: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
     """Send events to an address, and print the secret that signs them, this once."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         made = calls.ask("POST", "/webhooks", {"url": url, "level": level, "actions": list(actions) or None})
         if json_wanted:
             show_json(made)
@@ -53,22 +53,22 @@ def create(url: str, level: str, actions: tuple[str, ...], json_wanted: bool, **
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def delete(webhook_id: int, json_wanted: bool, **given: Any) -> None:
     """Send events there no more."""
-    with reached(given) as calls, known(HINT):
-        calls.ask("DELETE", to("webhooks", webhook_id))
+    with connected(given) as calls, if_missing(HINT):
+        calls.ask("DELETE", path_to("webhooks", webhook_id))
         tell(None, f"Webhook {webhook_id} is deleted.", json_wanted)
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a test sent there by the service; `keyrack webhooks deliveries ID` says what became of it."""
-    with reached(given) as calls, known(HINT):
-        queued = calls.ask("POST", to("webhooks", webhook_id, "test"))
+    with connected(given) as calls, if_missing(HINT):
+        queued = calls.ask("POST", path_to("webhooks", webhook_id, "test"))
         tell(queued, f"Delivery {queued['id']} waits for the service to send it.", json_wanted)
 
 
@@ -76,11 +76,11 @@ def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
 @click.argument("webhook_id", metavar="ID", type=ID)
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many at most. [50]")
 @as_json
-@either
+@connection_options
 def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> None:
     """List what was sent there or waits, newest first."""
-    with reached(given) as calls, known(HINT):
-        items = calls.ask("GET", to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
+    with connected(given) as calls, if_missing(HINT):
+        items = calls.ask("GET", path_to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
     rows = [
         (
             one["id"],

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash
-from keyrack.cli.connection.calls import AT_ONCE, CallRefused, either, known, reached
+from keyrack.cli.connection.calls import AT_ONCE, CallRefused, connected, connection_options, if_missing
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, table
@@ -34,7 +34,7 @@ _NOWHERE = "That opens nothing: it takes an SSH key, and a grant or a key on a s
 @click.argument("server", metavar="SERVER")
 @click.argument("system_user", metavar="[SYSTEM_USER]", required=False)
 @as_json
-@either
+@connection_options
 def command(server: str, system_user: str | None, json_wanted: bool, **given: Any) -> None:
     """Who can log in on a server, as one system user or as any, and what opens it: keyrack who-can web-1 deploy"""
     _show(given, json_wanted, server=server, system_user=system_user)
@@ -43,7 +43,7 @@ def command(server: str, system_user: str | None, json_wanted: bool, **given: An
 @click.command(name="access")
 @click.argument("user", metavar="[USER]", required=False)
 @as_json
-@either
+@connection_options
 def of_user(user: str | None, json_wanted: bool, **given: Any) -> None:
     """Where a user can log in, or oneself, and what opens it: keyrack access alice"""
     _show(given, json_wanted, user=user)
@@ -51,7 +51,7 @@ def of_user(user: str | None, json_wanted: bool, **given: Any) -> None:
 
 def _show(given: dict[str, Any], json_wanted: bool, **asked: str | None) -> None:
     hint = "`keyrack servers list` and `keyrack people list` show what there is."
-    with reached(given) as calls, known(hint):
+    with connected(given) as calls, if_missing(hint):
         if not any(asked.values()):
             asked["user"] = calls.ask("GET", "/people/me")["name"]
         rows: list[tuple[object, ...]] = []

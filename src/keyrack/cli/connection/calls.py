@@ -44,15 +44,15 @@ NEXT = {
     "token-missing": "`keyrack tokens list` shows which there are.",
     "repository-missing": "`keyrack repos list` shows which you may see.",
 }
-"""What to do next where something named is not there, by the refusal's code; a command may know better (known)."""
+"""What to do next where something named is not there, by the refusal's code; a command may know better (if_missing)."""
 
 
-def to(*pieces: object) -> str:
-    """A path of texts, each as it is: `to("groups", name)`."""
+def path_to(*pieces: object) -> str:
+    """A path of texts, each as it is: `path_to("groups", name)`."""
     return "/" + "/".join(quote(str(piece), safe="") for piece in pieces)
 
 
-def either(function: F) -> F:
+def connection_options(function: F) -> F:
     """The options of a command that goes over the API, or works on an instance's own data."""
     for option in (
         click.option(
@@ -69,12 +69,12 @@ def either(function: F) -> F:
 
 
 @contextmanager
-def reached(given: dict[str, Any]) -> Iterator[Calls]:
+def connected(given: dict[str, Any]) -> Iterator[Calls]:
     """Where the command goes: to the data where one names it or it is here, otherwise to where one logged in.
 
-    given: what `either` asked for. Exits with words where there is neither.
+    given: what `connection_options` asked for. Exits with words where there is neither.
     """
-    if not on_data(given):
+    if not is_on_data(given):
         login = logins.current()
         if login is not None:
             if given.get("workspace"):
@@ -93,7 +93,7 @@ def reached(given: dict[str, Any]) -> Iterator[Calls]:
         yield calls
 
 
-def on_data(given: Mapping[str, Any]) -> bool:
+def is_on_data(given: Mapping[str, Any]) -> bool:
     """Whether a command works on the data: an option or a setting names it, or it lies in the usual folder."""
     named = any(given.get(name) for name in ("data", "database"))
     if not named and logins.from_environment() is not None:
@@ -113,7 +113,7 @@ def _advised() -> Iterator[None]:
 
 
 @contextmanager
-def known(hint: str) -> Iterator[None]:
+def if_missing(hint: str) -> Iterator[None]:
     """Say what to do next where something is missing."""
     try:
         yield
@@ -129,10 +129,10 @@ __all__ = [
     "CallRefused",
     "Calls",
     "Unreachable",
-    "either",
-    "known",
-    "on_data",
-    "reached",
+    "connected",
+    "connection_options",
+    "if_missing",
+    "is_on_data",
+    "path_to",
     "texts",
-    "to",
 ]

@@ -8,7 +8,7 @@ import click
 
 from keyrack.cli import options
 from keyrack.cli.changes import tell
-from keyrack.cli.connection.calls import either, known, on_data, reached, to
+from keyrack.cli.connection.calls import connected, connection_options, if_missing, is_on_data, path_to
 from keyrack.cli.output.tables import as_json_object
 
 
@@ -17,7 +17,7 @@ from keyrack.cli.output.tables import as_json_object
 @click.option("--replace", is_flag=True, help="The machine is a host already, such as a copy of one: make it this one.")
 @options.public_url
 @as_json_object
-@either
+@connection_options
 def command(reference: str, replace: bool, public_url: str | None, json_wanted: bool, **given: Any) -> None:
     """Print the line that enrols a host.
 
@@ -26,9 +26,9 @@ def command(reference: str, replace: bool, public_url: str | None, json_wanted: 
     The line names the service's address; on the data give --public-url, or set it where `keyrack serve` reads it.
     """
     if public_url is not None:
-        if not on_data(given):
+        if not is_on_data(given):
             raise click.UsageError("--public-url goes with --data; a service where one is logged in knows its address.")
         given["public_url"] = public_url
-    with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
-        made = calls.ask("POST", to("servers", reference, "enrolments"), {"replace": replace})
+    with connected(given) as calls, if_missing("`keyrack hosts list` shows which there are."):
+        made = calls.ask("POST", path_to("servers", reference, "enrolments"), {"replace": replace})
         tell(made, made["line"], json_wanted)

@@ -10,7 +10,16 @@ import click
 
 from keyrack.cli import sessions
 from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.connection.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
+from keyrack.cli.connection.calls import (
+    ID,
+    CallRefused,
+    Calls,
+    connected,
+    connection_options,
+    if_missing,
+    is_on_data,
+    path_to,
+)
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
@@ -24,18 +33,18 @@ _HINT = "`keyrack hosts list` shows which there are."
 @click.command(name="list")
 @click.option("--deleted", is_flag=True, help="Deleted servers instead, and whether their hosts have obeyed that.")
 @as_json
-@either
+@connection_options
 def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """List hosts, each with its mode and state.
 
     APPLIED is the revision that the host obeys, of the one that it must obey; UNMANAGED counts the keys that Keyrack
     did not put there and on which nobody decided, where one may know that.
     """
-    if on_data(given) and not deleted:
+    if is_on_data(given) and not deleted:
         # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
         table(TITLES, importlib.import_module("keyrack.cli.hosts.hosts_on_data").rows(given), json_wanted)
         return
-    with reached(given) as calls:
+    with connected(given) as calls:
         if deleted:
             gone = [
                 (
@@ -66,11 +75,11 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @as_json_object
-@either
+@connection_options
 def show(reference: str, json_wanted: bool, **given: Any) -> None:
     """Show what one host is to do and what it says it does."""
-    with reached(given) as calls, known(_HINT):
-        server = calls.ask("GET", to("servers", reference))
+    with connected(given) as calls, if_missing(_HINT):
+        server = calls.ask("GET", path_to("servers", reference))
         if json_wanted:
             show_json(_object(server))
             return
@@ -106,7 +115,7 @@ def _port(server: dict[str, Any]) -> str:
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @changing
-@either
+@connection_options
 def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Have a host observe: it reports who gets in, and changes nothing about it."""
     _set_mode(reference, "observe", given, dry_run=dry_run, json_wanted=json_wanted)
@@ -115,7 +124,7 @@ def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> N
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @changing
-@either
+@connection_options
 def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Have Keyrack's keys alone open a host.
 
@@ -132,7 +141,7 @@ def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> N
     "--then", required=True, type=click.Choice((KEEP_ALL, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
 )
 @as_json
-@either
+@connection_options
 def set_offline_policy(
     reference: str | None, tag: str | None, after: str, then: str, json_wanted: bool, **given: Any
 ) -> None:
@@ -140,8 +149,8 @@ def set_offline_policy(
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
     seconds = seconds_of(after)
-    where = to("servers", reference) if reference is not None else to("tags", tag)
-    with reached(given) as calls, known(_HINT):
+    where = path_to("servers", reference) if reference is not None else path_to("tags", tag)
+    with connected(given) as calls, if_missing(_HINT):
         policy = {"after_seconds": seconds, "then": then}
         policies = calls.ask("PUT", f"{where}/offline-policy", policy)["items"]
         if json_wanted:
@@ -154,12 +163,12 @@ def set_offline_policy(
 @click.command(name="keys")
 @click.argument("reference", metavar="SERVER")
 @as_json
-@either
+@connection_options
 def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
     """List the keys that Keyrack put on a host, each with its end and its last use."""
-    with reached(given) as calls, known(_HINT):
+    with connected(given) as calls, if_missing(_HINT):
         rows = []
-        for key in calls.every(to("servers", reference, "credentials")):
+        for key in calls.every(path_to("servers", reference, "credentials")):
             seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else "-"
             state = "acknowledged" if key["acknowledged"] else "on its way"
             rows.append(
@@ -181,10 +190,10 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
 @click.command(name="sessions")
 @click.argument("reference", metavar="SERVER")
 @as_json
-@either
+@connection_options
 def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
     """List who is logged in on a host."""
-    with reached(given) as calls, known(_HINT):
+    with connected(given) as calls, if_missing(_HINT):
         table(sessions.TITLES[1:], sessions.rows(calls, reference), json_wanted)
 
 
@@ -192,11 +201,11 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @click.argument("reference", metavar="SERVER")
 @click.argument("session_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def end_session(reference: str, session_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a host end a login."""
-    with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
-        session = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
+    with connected(given) as calls, if_missing(f"`keyrack hosts sessions {reference}` shows who is in."):
+        session = calls.ask("DELETE", path_to("servers", reference, "sessions", session_id))
         tell(session, f"Asked to end the session of {session['username']} from {session['address']}.", json_wanted)
 
 
@@ -231,7 +240,7 @@ def _set_mode(reference: str, mode: str, given: dict[str, Any], *, dry_run: bool
     def words(server: dict[str, Any]) -> str:
         return f"{server['name']} is to {server['mode']}, with revision {server['wanted']}."
 
-    with reached(given) as calls, known(_HINT):
-        path, body = to("servers", reference), {"mode": mode}
+    with connected(given) as calls, if_missing(_HINT):
+        path, body = path_to("servers", reference), {"mode": mode}
         server = changed(calls, "PATCH", path, body, dry_run=dry_run, json_wanted=json_wanted, words=words)
         say(f"See what the host says: keyrack hosts show {server['id']}", err=True)

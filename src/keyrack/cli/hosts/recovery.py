@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import dash
-from keyrack.cli.connection.calls import AT_ONCE, Calls, either, known, on_data, reached, to
+from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing, is_on_data, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json, table
 
@@ -30,7 +30,7 @@ HELD_WORDS = {
 @click.option("--accept-database", is_flag=True, help="Hold nothing back: what the database says counts.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
-@either
+@connection_options
 def resync_hosts(
     reference: str | None,
     everything: bool,
@@ -47,11 +47,11 @@ def resync_hosts(
     """
     if (reference is None) != everything:
         raise click.UsageError("Name one SERVER, or --all.")
-    with reached(given) as calls, known(SERVERS):
+    with connected(given) as calls, if_missing(SERVERS):
         if reference is None:
             chosen = [(str(one["server_id"]), one["server"]) for one in calls.ask("GET", "/resync")["items"]]
         else:
-            chosen = [(reference, calls.ask("GET", to("servers", reference))["name"])]
+            chosen = [(reference, calls.ask("GET", path_to("servers", reference))["name"])]
         wanted = _Decision(let_in, accept_database, yes)
         if json_wanted:
             show_json([_resync_quietly(calls, server, name, wanted) for server, name in chosen])
@@ -78,7 +78,7 @@ class _Decision:
 
 def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> dict[str, object]:
     """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
-    path = to("servers", server, "resync")
+    path = path_to("servers", server, "resync")
     difference = _difference(calls, path)
     decision = wanted.on(difference["held_back"])
     waits = difference["waiting_for_host"] and not wanted.accept_database
@@ -111,7 +111,7 @@ def _difference(calls: Calls, path: str) -> dict[str, Any]:
 
 
 def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
-    path = to("servers", server, "resync")
+    path = path_to("servers", server, "resync")
     difference = _difference(calls, path)
     if not difference["undecided"] and not difference["held_back"]:
         say(f"{name}: its host knows nothing that the database does not know.")
@@ -150,21 +150,21 @@ def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
 @click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
 @click.option("--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row (or: all) count as it stands.")
 @as_json
-@either
+@connection_options
 def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
     """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands.
 
     --reseal is done on the data alone, as it takes whoever may read that.
     """
     if again:
-        if not on_data(given):
+        if not is_on_data(given):
             raise click.UsageError("--reseal is done on the data alone: give --data.")
         # Loaded where it is done: over HTTP a command waits for no database.
         importlib.import_module("keyrack.cli.hosts.reseal").reseal(again, given)
         return
-    with reached(given) as calls, known(SERVERS if reference is not None else ROWS):
+    with connected(given) as calls, if_missing(SERVERS if reference is not None else ROWS):
         if name is not None:
-            gone = calls.ask("DELETE", to("damaged-rows", name))
+            gone = calls.ask("DELETE", path_to("damaged-rows", name))
             say(f"Removed {gone['row']}: {gone['what']}.")
             return
         rows = [(one["row"], one["what"]) for one in calls.every("/damaged-rows", {"server": reference})]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash
-from keyrack.cli.connection.calls import CallRefused, Calls, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash, follow
+from keyrack.cli.connection.calls import CallRefused, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
 from keyrack.core.words import count
 
-LOOK_SECONDS = 0.5
+FORBIDDEN = 403
 
 
 @click.command()
@@ -25,7 +24,7 @@ LOOK_SECONDS = 0.5
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
 @changing
-@either
+@connection_options
 def revoke(
     fingerprint: str,
     wait: int | None,
@@ -44,7 +43,7 @@ def revoke(
     if lift and (wait is not None or reason is not None or dry_run):
         raise click.UsageError("--lift takes neither --wait, --reason nor --dry-run; it lets nobody in by itself.")
     hint = "`keyrack hosts revoked` shows which are." if lift else "`ssh-keygen -lf FILE` prints a key's fingerprint."
-    with reached(given) as calls, known(hint):
+    with connected(given) as calls, if_missing(hint):
         if lift:
             noted = calls.ask("POST", "/keys/lift", {"fingerprint": fingerprint})
             if json_wanted:
@@ -74,13 +73,13 @@ def revoke(
 
 @click.command(name="revoked")
 @as_json
-@either
+@connection_options
 def list_revoked(json_wanted: bool, **given: Any) -> None:
     """List keys that were revoked everywhere.
 
     Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
     """
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (one["fingerprint"], one["revoked_at"], one["revoked_by"], dash(one["reason"]))
             for one in calls.every("/keys/revoked")
@@ -91,16 +90,16 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 @click.command(name="receipts")
 @click.argument("change", metavar="FINGERPRINT|EVENT_ID")
 @as_json_object
-@either
+@connection_options
 def show_receipts(change: str, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a change.
 
     The change is a revoked key, by fingerprint, or an event of the log.
     """
     hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
-    with reached(given) as calls, known(hint):
+    with connected(given) as calls, if_missing(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
-            _show_receipts(calls.ask("GET", to("events", change, "receipts")), json_wanted)
+            _show_receipts(calls.ask("GET", path_to("events", change, "receipts")), json_wanted)
         else:
             _show_receipts(_of_key(calls, change), json_wanted)
 
@@ -110,25 +109,20 @@ def _of_key(calls: Calls, fingerprint: str) -> Any:
 
 
 def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
-    """The receipts once every host obeys or the time is over; each change of them is told meanwhile."""
-    deadline = time.monotonic() + (wait or 0)
-    said = ""
-    while True:
+    """The receipts once every host obeys or the time is over; wait: in seconds, None: as they are now, unsaid."""
+
+    def look() -> Any:
         try:
-            now = _of_key(calls, fingerprint)
+            return _of_key(calls, fingerprint)
         except CallRefused as refused:
             # Who may revoke need not be one who may read servers.
-            if refused.status != 403:
+            if refused.status != FORBIDDEN:
                 raise
             raise click.ClickException(
                 f"It is revoked. Which hosts refuse it is not shown: {refused.message}"
             ) from None
-        if now["words"] != said and wait is not None:
-            said = now["words"]
-            say(now["words"], err=True)
-        if now["done"] or time.monotonic() >= deadline:
-            return now
-        time.sleep(LOOK_SECONDS)
+
+    return follow(look, wait or 0, quiet=wait is None)
 
 
 def _show_receipts(answer: Mapping[str, Any], json_wanted: bool = False) -> None:

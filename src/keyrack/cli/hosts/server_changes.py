@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, tell
-from keyrack.cli.connection.calls import either, known, reached, to
+from keyrack.cli.connection.calls import connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json_object
 
 HINT = "`keyrack hosts list` shows which there are."
@@ -17,14 +17,14 @@ HINT = "`keyrack hosts list` shows which there are."
 @click.argument("reference", metavar="SERVER")
 @click.argument("name", metavar="NAME")
 @as_json_object
-@either
+@connection_options
 def rename(reference: str, name: str, json_wanted: bool, **given: Any) -> None:
     """Give a server another name.
 
     The host goes on as it is, under the same id. A file for `keyrack apply` names it by `id`, or by `was`.
     """
-    with reached(given) as calls, known(HINT):
-        server = calls.ask("PATCH", to("servers", reference), {"name": name})
+    with connected(given) as calls, if_missing(HINT):
+        server = calls.ask("PATCH", path_to("servers", reference), {"name": name})
         tell(server, f"The server {server['id']} is called {server['name']} now.", json_wanted)
 
 
@@ -34,7 +34,7 @@ def rename(reference: str, name: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--provider", metavar="TEXT", help="Whose machine it is now.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags now, these and no others; repeated.")
 @changing
-@either
+@connection_options
 def move(
     reference: str,
     address: str,
@@ -53,11 +53,11 @@ def move(
         body["provider"] = provider
     if tags:
         body["tags"] = list(tags)
-    with reached(given) as calls, known(HINT):
+    with connected(given) as calls, if_missing(HINT):
         changed(
             calls,
             "PATCH",
-            to("servers", reference),
+            path_to("servers", reference),
             body,
             dry_run=dry_run,
             json_wanted=json_wanted,
@@ -68,13 +68,13 @@ def move(
 @click.command(name="copy-gone")
 @click.argument("reference", metavar="SERVER")
 @as_json_object
-@either
+@connection_options
 def copy_gone(reference: str, json_wanted: bool, **given: Any) -> None:
     """Go on with a host whose copy is gone.
 
     Two machines that use one host's identity get no documents until one of them is gone or enrolled as another server
     (`keyrack hosts enrol --replace`). Where both are still there, that is noticed again.
     """
-    with reached(given) as calls, known(HINT):
-        server = calls.ask("POST", to("servers", reference, "copy-gone"))
+    with connected(given) as calls, if_missing(HINT):
+        server = calls.ask("POST", path_to("servers", reference, "copy-gone"))
         tell(server, f"The server {server['name']} goes on with the machine that asks next.", json_wanted)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing, dash, tell
-from keyrack.cli.connection.calls import ID, either, known, reached, to
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, as_json_object, table
 
 HINT = "`keyrack hosts unmanaged {} --all` shows which unmanaged keys there are."
@@ -20,10 +20,10 @@ EVERY_STATE = "new,accepted,ignored,removing,gone"
 @click.argument("reference", metavar="SERVER")
 @click.option("--all", "everything", is_flag=True, help="Also what was accepted, ignored, or is gone.")
 @as_json
-@either
+@connection_options
 def list_unmanaged(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
     """List the keys on a host that Keyrack did not put there."""
-    with reached(given) as calls, known(SERVERS):
+    with connected(given) as calls, if_missing(SERVERS):
         listed = calls.every(_keys(reference), {"state": EVERY_STATE} if everything else None)
         rows = [_row(one) for one in listed]
         table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows, json_wanted)
@@ -35,7 +35,7 @@ def list_unmanaged(reference: str, everything: bool, json_wanted: bool, **given:
 @click.option("--label", help="What to call it; otherwise its comment or fingerprint.")
 @click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
 @changing
-@either
+@connection_options
 def accept(
     reference: str,
     key_id: int,
@@ -49,7 +49,7 @@ def accept(
 
     Its restrictions and its end are kept.
     """
-    with reached(given) as calls, known(HINT.format(reference)):
+    with connected(given) as calls, if_missing(HINT.format(reference)):
         changed(
             calls,
             "POST",
@@ -67,10 +67,10 @@ def accept(
 @click.argument("reference", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def ignore(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
     """Leave an unmanaged key where it is, and list it no more."""
-    with reached(given) as calls, known(HINT.format(reference)):
+    with connected(given) as calls, if_missing(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "ignore"))
         tell(one, f"Ignored {one['fingerprint'] or one['kind']} in {one['path']}.", json_wanted)
 
@@ -79,17 +79,17 @@ def ignore(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None
 @click.argument("reference", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def remove(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
     """Have the host remove an unmanaged key from its file."""
-    with reached(given) as calls, known(HINT.format(reference)):
+    with connected(given) as calls, if_missing(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "remove"))
         words = f"Asked to remove {one['fingerprint']} from {one['path']}; it is listed until the host did it."
         tell(one, words, json_wanted)
 
 
 def _keys(reference: str, *rest: object) -> str:
-    return to("servers", reference, "unmanaged-keys", *rest)
+    return path_to("servers", reference, "unmanaged-keys", *rest)
 
 
 def _row(one: Mapping[str, Any]) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from keyrack.core.audit.refusals import Refusals
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.keys.access import Reason
+from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
 from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -23,9 +24,6 @@ from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
 
 T = TypeVar("T")
-
-MOST_SERVERS = 200
-"""So many of the servers that a change concerns are looked at: a rehearsal holds up other changes while it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
-"""`keyrack leaver …`: removes a person everywhere, shows who obeys, and undoes it; must hold no rule."""
+"""`keyrack leaver …`: offboards a person, shows which hosts obey, and undoes it; must hold no rule."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash
-from keyrack.cli.connection.calls import ID, Calls, either, known, reached, to
+from keyrack.cli.changes import dash, follow
+from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.receipts import state
 from keyrack.cli.output.shown import say
@@ -17,7 +16,6 @@ from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.words import count
 
-LOOK_SECONDS = 0.3
 HINT = "`keyrack leaver list` shows which there are."
 
 
@@ -45,8 +43,8 @@ def command() -> None:
 @click.option("--wait", is_flag=True, help="Wait until every host and Git endpoint obeys.")
 @click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5min. [60s]")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
-@click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
-@either
+@as_json_object
+@connection_options
 def remove(
     name: str, dry_run: bool, wait: bool, timeout: str, reason: str | None, json_wanted: bool, **given: Any
 ) -> None:
@@ -58,15 +56,20 @@ def remove(
     With --wait it ends with status 3 when not all hosts said in time that they obey.
     """
     seconds = _seconds(timeout)
-    with reached(given) as calls, known("`keyrack people list` shows whom there is."):
-        made = calls.ask("POST", to("people", name, "offboard"), {"preview": dry_run, "reason": reason})
+    with connected(given) as calls, if_missing("`keyrack people list` shows whom there is."):
+        made = calls.ask("POST", path_to("people", name, "offboard"), {"preview": dry_run, "reason": reason})
         if dry_run:
-            _show_going(made, json_wanted)
+            _show_preview(made, json_wanted)
             return
         if not json_wanted:
             say(f"Removed {made['user']}: {made['gone_words']}.")
             say(f"Until {made['undo_until']} it can be undone: keyrack leaver undo {made['id']}", err=True)
-        offboarding = _follow(calls, made, seconds if wait else 0, quiet=json_wanted or not wait)
+        offboarding = follow(
+            lambda: calls.ask("GET", path_to("offboardings", made["id"])),
+            seconds if wait else 0,
+            quiet=json_wanted or not wait,
+            first=made,
+        )
         _show_progress(offboarding, json_wanted)
         if wait and not offboarding["done"]:
             raise partly()
@@ -75,17 +78,17 @@ def remove(
 @command.command()
 @click.argument("offboarding_id", metavar="ID", type=ID)
 @as_json_object
-@either
+@connection_options
 def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
     """Bring back the access of a person who was removed, not sessions or tokens."""
-    with reached(given) as calls, known(HINT):
-        done = calls.ask("POST", to("offboardings", offboarding_id, "undo"))
+    with connected(given) as calls, if_missing(HINT):
+        done = calls.ask("POST", path_to("offboardings", offboarding_id, "undo"))
         if json_wanted:
             show_json(done)
             return
         back = [
-            f"{done[name]} {one if done[name] == 1 else one + 's'}"
-            for name, one in (
+            count(done[name], noun)
+            for name, noun in (
                 ("keys", "SSH key"),
                 ("credentials", "credential"),
                 ("grants", "grant"),
@@ -101,20 +104,20 @@ def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
 
 @command.command(name="show")
 @click.argument("offboarding_id", metavar="ID", type=ID)
-@click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
-@either
+@as_json_object
+@connection_options
 def show(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts and Git endpoints obey that a person is gone."""
-    with reached(given) as calls, known(HINT):
-        _show_progress(calls.ask("GET", to("offboardings", offboarding_id)), json_wanted)
+    with connected(given) as calls, if_missing(HINT):
+        _show_progress(calls.ask("GET", path_to("offboardings", offboarding_id)), json_wanted)
 
 
 @command.command(name="list")
 @as_json
-@either
-def list_leavers(json_wanted: bool, **given: Any) -> None:
+@connection_options
+def list_offboardings(json_wanted: bool, **given: Any) -> None:
     """List people who were removed everywhere, newest first."""
-    with reached(given) as calls:
+    with connected(given) as calls:
         rows = [
             (
                 offboarding["id"],
@@ -139,20 +142,6 @@ def _seconds(timeout: str) -> float:
         raise click.UsageError(f"--timeout {error}.") from None
 
 
-def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) -> dict[str, Any]:
-    """How far it is, each change shown while there is time."""
-    deadline = time.monotonic() + seconds
-    offboarding, said = made, ""
-    while True:
-        if offboarding["words"] != said and not quiet:
-            said = offboarding["words"]
-            say(said, err=True)
-        if offboarding["done"] or time.monotonic() >= deadline:
-            return offboarding
-        time.sleep(LOOK_SECONDS)
-        offboarding = calls.ask("GET", to("offboardings", made["id"]))
-
-
 def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
     git = [
         receipt | {"wanted": "-", "applied": f"{receipt['stopped']} stopped", "host": True}
@@ -174,20 +163,20 @@ def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
     say(offboarding["words"])
 
 
-def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
-    stays = going["stays"]
+def _show_preview(preview: dict[str, Any], json_wanted: bool) -> None:
+    stays = preview["stays"]
     if json_wanted:
-        show_json({"user": going["user"], "preview": True, "gone": going["gone"], "stays": stays})
+        show_json({"user": preview["user"], "preview": True, "gone": preview["gone"], "stays": stays})
         return
     rows = []
-    for kind, lost in going["gone"].items():
+    for kind, lost in preview["gone"].items():
         for thing in lost if isinstance(lost, list) else [lost] if lost else []:
             rows.append((kind.replace("_", " "), _words(thing)))
     table(("WHAT", "WHICH"), rows)
-    say(f"{going['user']} would lose {going['gone_words']}; nothing was changed.")
+    say(f"{preview['user']} would lose {preview['gone_words']}; nothing was changed.")
     if stays["deploy_keys"] or stays["credentials"]:
         say(
-            f"{going['user']} also added {count(stays['deploy_keys'], 'deploy key')} and "
+            f"{preview['user']} also added {count(stays['deploy_keys'], 'deploy key')} and "
             f"{count(stays['credentials'], 'credential')} with other keys, which stay: look at them yourself.",
             err=True,
         )
