@@ -68,7 +68,7 @@ def ways(instance: Instance, actor: Actor) -> SecondFactors:
     """By what the actor can prove again who they are: for what a page shows."""
 
     def question(connection: Connection) -> SecondFactors:
-        kinds = {proof.kind for proof in authenticators.of_user(connection, actor.user_id or 0)}
+        kinds = {held.kind for held in authenticators.of_user(connection, actor.user_id or 0)}
         has_password = users.password_hash(connection, actor.user_id or 0) is not None
         return SecondFactors(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
 
@@ -79,8 +79,7 @@ def begin_totp(instance: Instance, actor: Actor) -> CodesEnrolment:
     """A new key for an app; nothing is kept until a code of it is entered."""
     secret = base64.b32encode(secrets.token_bytes(20)).decode()
     kept = browser_state.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
-    label = quote(f"Keyrack:{actor.name}")
-    return CodesEnrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", kept)
+    return _enrolment(actor, secret, kept)
 
 
 def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | None:
@@ -88,8 +87,12 @@ def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | N
     begun = browser_state.unpack(instance, f"totp of {actor.user_id}", text)
     if begun is None:
         return None
+    return _enrolment(actor, begun["secret"], text)
+
+
+def _enrolment(actor: Actor, secret: str, carried: str) -> CodesEnrolment:
     label = quote(f"Keyrack:{actor.name}")
-    return CodesEnrolment(begun["secret"], f"otpauth://totp/{label}?secret={begun['secret']}&issuer=Keyrack", text)
+    return CodesEnrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", carried)
 
 
 def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple[str, ...]:
@@ -100,7 +103,11 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
     with Attempt(instance, actor, "iam:self", "ask for codes of an app", target_kind="authenticator") as attempt:
         begun = enrolment(instance, actor, text)
         if begun is None:
-            raise invalid("code", "This took longer than 15 minutes; begin again.", "enrolment-ended")
+            raise invalid(
+                "code",
+                f"This took longer than {ENROLMENT_LASTS // timedelta(minutes=1)} minutes; begin again.",
+                "enrolment-ended",
+            )
         step = _matching(base64.b32decode(begun.secret), code, int(instance.now().timestamp()), after=0)
         if step is None:
             raise invalid("code", "This is not the code that the app shows; look at the phone's clock too.")
@@ -120,7 +127,7 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
 
 def ensure_recovery(work: Work, user: User) -> tuple[str, ...]:
     """Recovery codes for a user who has none left; () where some are."""
-    if any(proof.kind == RECOVERY for proof in authenticators.of_user(work.connection, user.id)):
+    if any(held.kind == RECOVERY for held in authenticators.of_user(work.connection, user.id)):
         return ()
     codes = tuple(_new_code() for _ in range(RECOVERY_CODES))
     for number, code in enumerate(codes, 1):
@@ -145,16 +152,16 @@ def renew_recovery(instance: Instance, actor: Actor) -> tuple[str, ...]:
 def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
     """Take away an app or a passkey of the actor's own; the recovery codes go with the last. Raises Refusal MISSING."""
     attempt = Attempt(
-        instance, actor, "iam:self", "take a proof away", target_kind="authenticator", target_id=authenticator_id
+        instance, actor, "iam:self", "remove a second factor", target_kind="authenticator", target_id=authenticator_id
     )
     with attempt:
 
         def run(work: Work) -> None:
             user = own_user(work, actor.user_id)
-            own = {proof.id: proof for proof in authenticators.of_user(work.connection, user.id)}
+            own = {held.id: held for held in authenticators.of_user(work.connection, user.id)}
             removed = own.get(authenticator_id)
             if removed is None or removed.kind not in SECOND:
-                raise missing("proof")
+                raise missing("second factor")
             authenticators.remove(work.connection, removed.id)
             if not authenticators.any_of_user(work.connection, user.id, SECOND):
                 authenticators.remove_kind(work.connection, user.id, RECOVERY)
@@ -210,15 +217,15 @@ def prove_code(instance: Instance, actor: Actor, code: str) -> None:
 def use(work: Work, user: User, code: str) -> str:
     """Use a code up, and say what it was: "code" or "recovery code". Raises Refusal UNAUTHENTICATED."""
     typed = "".join(code.split()).replace("-", "").lower()
-    for proof in authenticators.of_user(work.connection, user.id):
-        if proof.kind == TOTP_KIND:
-            key = base64.b32decode(work.instance.key.decrypt(proof.secret, _context(proof.id)))
-            step = _matching(key, typed, int(work.now.timestamp()), after=proof.step or 0)
+    for held in authenticators.of_user(work.connection, user.id):
+        if held.kind == TOTP_KIND:
+            key = base64.b32decode(work.instance.key.decrypt(held.secret, _context(held.id)))
+            step = _matching(key, typed, int(work.now.timestamp()), after=held.step or 0)
             if step is not None:
-                authenticators.change(work.connection, proof.id, {"step": step, "last_used_at": work.now})
+                authenticators.change(work.connection, held.id, {"step": step, "last_used_at": work.now})
                 return "code"
-        elif proof.kind == RECOVERY and hmac.compare_digest(proof.secret, _hash(work.instance, user, typed)):
-            authenticators.remove(work.connection, proof.id)
+        elif held.kind == RECOVERY and hmac.compare_digest(held.secret, _hash(work.instance, user, typed)):
+            authenticators.remove(work.connection, held.id)
             return "recovery code"
     raise Refusal(Kind.UNAUTHENTICATED, "code-wrong", "This code is wrong, or it was used already.", field="code")
 
@@ -254,8 +261,7 @@ def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_
 def _add(
     work: Work, user: User, kind: str, name: str, secret: bytes, *, credential: bytes | None = None, step: int = 0
 ) -> int:
-    proofs = authenticators.of_user(work.connection, user.id)
-    if sum(proof.kind == kind for proof in proofs) >= MOST:
+    if sum(held.kind == kind for held in authenticators.of_user(work.connection, user.id)) >= MOST:
         raise Refusal(Kind.LIMIT, "too-many-proofs", f"Nobody has more than {MOST} of these; take one away first.")
     values = {
         "user_id": user.id,

@@ -15,6 +15,8 @@ from keyrack.core.keys import damaged_rows, key_sources
 from keyrack.errors import missing
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page
 
+MOST = 200
+"""How many alarms one page shows of each kind."""
 KINDS = {
     "line": "a way in that the database has, held back",
     "revoked": "stays revoked there",
@@ -36,7 +38,8 @@ def place_of(alarm: Alarm) -> str:
 
 def alarms(visit: Visit) -> Response:
     """All alarms that stand, and those that were settled within a day."""
-    return visit.show("alarms.html", alarms=standing.find(visit.instance, visit.actor), place_of=place_of)
+    found = standing.find(visit.instance, visit.actor)
+    return visit.show("alarms.html", alarms=found, place_of=place_of, most=MOST)
 
 
 def alarm(visit: Visit) -> Response:

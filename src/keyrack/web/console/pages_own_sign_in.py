@@ -113,7 +113,7 @@ def removing(visit: Visit) -> Asked:
     words = (
         f"{', '.join(left)} is asked beside your password as before."
         if left
-        else "Your password alone signs in then: whoever learns it is you. Recovery codes go with it."
+        else "Your password alone signs in then: whoever learns it can sign in as you. Recovery codes go with it."
     )
     return Asked(f"Sign in without {one.name}?", [words, "It can be added anew."], f"Remove {one.name}", HERE)
 

@@ -81,7 +81,7 @@ def person(visit: Visit) -> Response:
         more=more,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
-        proofs=second_factors.has_any(visit.instance, visit.actor, user.id),
+        has_second_factor=second_factors.has_any(visit.instance, visit.actor, user.id),
         others=others,
         above=policy.exceeds(visit.actor, user.role, user.policies) is not None,
         roles=_roles(visit),
@@ -169,29 +169,31 @@ def end_session(visit: Visit) -> Response:
     return visit.go(f"/people/{quote(user.name)}", f"That session of {user.name} has ended.")
 
 
-def resetting_proofs(visit: Visit) -> Asked:
+def resetting_second_factors(visit: Visit) -> Asked:
     """What taking somebody's second factors away does."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     words = [
-        f"Their password alone signs {user.name} in then, until they add a proof again: apps, passkeys and recovery "
-        "codes of theirs are worth nothing.",
-        "Make sure that it is they who ask.",
+        f"Their password alone signs {user.name} in then, until they add a second factor again: apps, passkeys and "
+        "recovery codes of theirs are worth nothing.",
+        "Make sure that they asked for it themselves.",
     ]
     title, button = f"Take the second factors of {user.name} away?", "Take their second factors away"
     return Asked(title, words, button, f"/people/{quote(user.name)}")
 
 
-def reset_proofs(visit: Visit) -> Response:
+def reset_second_factors(visit: Visit) -> Response:
     """Take the second factors away of somebody who lost them."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     second_factors.reset(visit.instance, visit.actor, user.id)
-    return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in by password alone, until they add a proof.")
+    return visit.go(
+        f"/people/{quote(user.name)}", f"{user.name} signs in by password alone, until they add a second factor."
+    )
 
 
 def going(visit: Visit) -> Response:
     """What goes with a person, before anything does."""
     preview = offboarding.preview(visit.instance, visit.actor, visit.path["name"])
-    return visit.show("offboard.html", plan=preview, counted=offboarding.counted(preview.gone))
+    return visit.show("offboard.html", preview=preview, counted=offboarding.counted(preview.gone))
 
 
 def offboard(visit: Visit) -> Response:
@@ -293,11 +295,11 @@ PAGES = (
     ),
     change(
         "/reset-proofs/{name:path}",
-        reset_proofs,
+        reset_second_factors,
         "people:write",
         again=person,
         dangerous=True,
-        asks=resetting_proofs,
+        asks=resetting_second_factors,
     ),
     page(_OFFBOARD, going, offboarding.OFFBOARD),
     change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD),

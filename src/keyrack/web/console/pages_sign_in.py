@@ -48,7 +48,8 @@ def enter(visit: Visit) -> Response:
     if isinstance(begun, PendingSignIn):
         response = visit.go("/login/second")
         value = safety.with_path(begun.carried, _onward(visit))
-        safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=600)
+        lasts = int(sign_in.SECOND_LASTS.total_seconds())
+        safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=lasts)
         return response
     onward = _onward(visit)
     if onward == "/" and first_visit.is_first(visit.instance, begun.visitor.user.id):
@@ -58,13 +59,13 @@ def enter(visit: Visit) -> Response:
 
 def second(visit: Visit) -> Response:
     """The form for the second factor."""
-    carried, onward = _pending(visit)
+    carried, _ = _pending(visit)
     number = sign_in.pending(visit.instance, carried)
     if number is None:
         return visit.go("/login")
     browser = browsers.of(visit)
     options = passkeys.options(visit.instance, browser, user_id=number) if browser else ""
-    return visit.show("second.html", onward=onward, options=options)
+    return visit.show("second.html", options=options)
 
 
 def enter_code(visit: Visit) -> Response:
@@ -107,7 +108,7 @@ def signed_in(visit: Visit, response: Response, begun: web_sessions.NewWebSessio
 
 
 def leaving(visit: Visit) -> Response:
-    """The form to sign out with, for those whose menu does not open."""
+    """The form to sign out with, on a page of its own."""
     return visit.show("logout.html")
 
 
