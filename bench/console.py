@@ -111,7 +111,7 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
         for place in range(KEYS_EACH):
             key = parse(fresh_line() if number < TEAM * TEAMS else line)
             mark = key.fingerprint if number < TEAM * TEAMS else f"SHA256:{number}-{place}"
-            held = {"public_key": key.text, "comment": "", "key_type": key.type, "fingerprint": mark}
+            held = {"public_key": key.canonical, "comment": "", "key_type": key.type, "fingerprint": mark}
             registered.append({**one_key, **held, "user_id": user["id"]})
     add(tables.user_keys, registered)
     machine = {"workspace_id": by.workspace_id, "mode": "enforce", "revision": 1, "applied_revision": 1, "facts": {}}

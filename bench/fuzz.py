@@ -43,15 +43,15 @@ def _printable(problem: Exception) -> None:
 def public_key(data: bytes) -> None:
     """A pasted key: the same key again from what is kept of it, or a refusal in printable words."""
     from keyrack.ssh.key_problem import KeyProblem
-    from keyrack.ssh.public_key import parse, read_text
+    from keyrack.ssh.public_key import parse, read_canonical
 
     try:
         key = parse(_text(data))
     except KeyProblem as problem:
         _printable(problem)
         return
-    assert read_text(key.text) == key._replace(comment="")
-    assert parse(key.line) == key
+    assert read_canonical(key.canonical) == key._replace(comment="")
+    assert parse(key.with_comment) == key
 
 
 def authorized_keys(data: bytes) -> None:

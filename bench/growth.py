@@ -49,7 +49,7 @@ def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[In
     }
     line = parse(fresh_line())
     now = instance.now()
-    key = {"public_key": line.text, "comment": "", "key_type": line.type, "created_at": now}
+    key = {"public_key": line.canonical, "comment": "", "key_type": line.type, "created_at": now}
 
     def add(table: Any, rows: list[dict[str, Any]]) -> None:
         instance.database.write(lambda connection: sealed.insert_rows(connection, table, rows))

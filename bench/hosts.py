@@ -117,7 +117,7 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
                 {
                     **credential,
                     "label": f"key-{number}",
-                    "public_key": line.text,
+                    "public_key": line.canonical,
                     "key_type": line.type,
                     "fingerprint": line.fingerprint,
                     "comment": "",

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from keyrack.ssh import known_private
-from keyrack.ssh.public_key import parse, read_text
+from keyrack.ssh.public_key import parse, read_canonical
 
 
 def sample_lines() -> dict[str, str]:
@@ -55,7 +55,7 @@ def main() -> None:
         key, encoded = parse(line), line.encode()
         known_private.is_known(key)
         strict = rate(lambda line=line: parse(line), seconds)  # type: ignore[misc]
-        canonical = rate(lambda line=key.text: read_text(line), seconds)  # type: ignore[misc]
+        canonical = rate(lambda line=key.canonical: read_canonical(line), seconds)  # type: ignore[misc]
         known = rate(lambda key=key: known_private.is_known(key), seconds)  # type: ignore[misc]
         peer = rate(lambda data=encoded: load_ssh_public_key(data), seconds)  # type: ignore[misc]
         print(f"{name:20} {strict:9,.0f} {canonical:10,.0f} {known:9,.0f} {peer:13,.0f} {strict / peer:19.3f}")

@@ -231,7 +231,7 @@ class Credential:
     frozen_at: datetime | None = None
 
     @property
-    def line(self) -> str:
+    def with_comment(self) -> str:
         """The key as it was registered: type, base64 and comment."""
         return f"{self.public_key} {self.comment}" if self.comment else self.public_key
 
@@ -309,7 +309,7 @@ class UserKey:
         )
 
     @property
-    def line(self) -> str | None:
+    def with_comment(self) -> str | None:
         """The key as it was registered: type, base64 and comment; None for a keyless entry."""
         if self.public_key is None:
             return None

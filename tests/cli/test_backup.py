@@ -96,7 +96,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     assert ("COMES BACK" in done.output) is bring_back
     assert "1 users' keys" in done.output
     with opened(data) as instance:
-        assert (access.key_line_of(instance, parse(line).fingerprint) is not None) is bring_back
+        assert (access.public_key_of(instance, parse(line).fingerprint) is not None) is bring_back
         assert bool(key_sources.find(instance, keyrack, "alice")) is bring_back
         assert is_known(instance, "token-of-alice") is bring_back
         assert is_known(instance, "token-of-bob") is bring_back

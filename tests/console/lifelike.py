@@ -391,7 +391,7 @@ def _held(kind: str, at: datetime) -> dict[str, Any]:
     """What a host refused, or had, before its database went back."""
     line = fresh_line("laptop")
     of = {"kind": kind, "username": "" if kind == "revoked" else "deploy", "name": "laptop", "until": None}
-    key = {"public_key": parse(line).text, "fingerprint": parse(line).fingerprint, "options": []}
+    key = {"public_key": parse(line).canonical, "fingerprint": parse(line).fingerprint, "options": []}
     return {**of, **key, "since": at, "revision": 9, "decided_at": None}
 
 

@@ -143,7 +143,7 @@ def damaged_credential(team: Team) -> None:
     number = team.host("damaged-1").id
     made = credentials.add(team.instance, KEYRACK, number, label="ci", username="deploy", public_key=team.line("ci"))
     table = tables.credentials
-    team.alter(update(table).where(table.c.id == made.id).values(public_key=parse(fresh_line()).text))
+    team.alter(update(table).where(table.c.id == made.id).values(public_key=parse(fresh_line()).canonical))
     documents.signed(team.instance, number)
 
 

@@ -113,7 +113,7 @@ def test_drift_is_found_and_removed(page: Page, keys: Keyboard, host: Host, sign
     key = parse(fresh_line("somebody@old-laptop"))
     found = {
         **{"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3},
-        **{"type": key.type, "fingerprint": key.fingerprint, "key": key.text, "comment": key.comment},
+        **{"type": key.type, "fingerprint": key.fingerprint, "key": key.canonical, "comment": key.comment},
         "in_force": True,
     }
     host.report(found)

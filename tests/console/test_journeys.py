@@ -38,7 +38,7 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
         "line": 3,
         "type": key.type,
         "fingerprint": key.fingerprint,
-        "key": key.text,
+        "key": key.canonical,
         "comment": key.comment,
         "in_force": True,
     }

@@ -435,11 +435,11 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
             made.id,
             label=key.comment,
             username="deploy",
-            public_key=f"{key.text} {key.comment}",
+            public_key=f"{key.canonical} {key.comment}",
         )
     server = servers.get(instance, KEYRACK, made.id)
     found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
-    found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.text, "comment": "", "in_force": True}
+    found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.canonical, "comment": "", "in_force": True}
     login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}

@@ -70,11 +70,11 @@ class World:
             signed = documents.signed(instance, self.team.server.id)
             if signed is not None:
                 told = json.loads(signed.text)
-                mine = parse(self.evil).text
+                mine = parse(self.evil).canonical
                 ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
         with contextlib.suppress(Refusal):
             found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
-            ways += ["who can" for way in found.items if way.reason.public_key == parse(self.evil).text]
+            ways += ["who can" for way in found.items if way.reason.public_key == parse(self.evil).canonical]
         with contextlib.suppress(Refusal):
             tokens.authenticate(instance, self.token, address="203.0.113.1", channel="test")
             ways.append("token")

@@ -46,24 +46,24 @@ def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     added = add(team, line)
     assert damaged(team.instance, team.owner) == []
-    change(team, tables.credentials, public_key=evil.text, fingerprint=evil.fingerprint)
+    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.fingerprint)
     (row,) = damaged(team.instance, team.owner, team.server.id)
     assert row.name == f"credential:{added}"
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     assert damaged(team.instance, team.owner, other.id) == []
     damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["revoked"] == [evil.text]
+    assert told(team)["revoked"] == [evil.canonical]
     assert damaged(team.instance, team.owner) == []
 
 
 def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     add(team, line)
-    change(team, tables.credentials, public_key=evil.text, fingerprint=evil.fingerprint)
+    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.fingerprint)
     assert told(team)["users"] == {}
     add(team, line)
-    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).text]
-    assert told(team)["revoked"] == [evil.text]
+    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).canonical]
+    assert told(team)["revoked"] == [evil.canonical]
     with pytest.raises(Refusal) as refused:
         add(team, line)
     assert refused.value.kind is Kind.TAKEN
@@ -74,7 +74,7 @@ def test_a_users_own_key_too(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     other, _ = actor(team.instance, team.owner.workspace_id, "mallory", team.member_user.role, "codeartsrepo::*")
     change(team, tables.user_keys, user_id=other.user_id)
-    assert access.key_line_of(team.instance, parse(line).fingerprint) is None
+    assert access.public_key_of(team.instance, parse(line).fingerprint) is None
     assert len(damaged(team.instance, team.owner)) == 1
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     holder = access.holder_of(team.instance, parse(line).fingerprint)
@@ -141,14 +141,14 @@ def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -
     for line in lines:
         credentials.delete(team.instance, team.owner, team.server.id, add(team, line))
     first = parse(lines[0]).fingerprint
-    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).text.split(" ")[1]):
+    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).canonical.split(" ")[1]):
         row = tables.revocations.c.fingerprint == first
         team.instance.database.write(
             lambda connection, junk=junk, row=row: connection.execute(  # type: ignore[misc]
                 update(tables.revocations).where(row).values(public_key=junk)
             )
         )
-        assert told(team)["revoked"] == [parse(lines[1]).text]
+        assert told(team)["revoked"] == [parse(lines[1]).canonical]
 
 
 def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Team) -> None:

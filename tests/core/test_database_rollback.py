@@ -108,7 +108,7 @@ class Host:
         """Whether the document in force lets a key in as deploy."""
         assert self.last is not None
         document = json.loads(self.last.text)
-        key = parse(line).text
+        key = parse(line).canonical
         return key not in document["revoked"] and any(
             entry["key"] == key for entry in document["users"].get("deploy", ())
         )
@@ -116,7 +116,7 @@ class Host:
     def refuses(self, line: str) -> bool:
         """Whether the document in force names it as revoked."""
         assert self.last is not None
-        return parse(line).text in json.loads(self.last.text)["revoked"]
+        return parse(line).canonical in json.loads(self.last.text)["revoked"]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def alarms(team: Team) -> list[str]:
 
 def opens_git(team: Team, line: str) -> bool:
     """Whether sshd of the Git host would be given the key."""
-    return access.key_line_of(team.instance, parse(line).fingerprint) is not None
+    return access.public_key_of(team.instance, parse(line).fingerprint) is not None
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 2, 3, 100])

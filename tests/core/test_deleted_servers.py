@@ -77,7 +77,7 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     assert document["deleted"] is True
     assert document["users"] == {}
     assert document["revision"] > before["revision"]
-    assert sorted(document["revoked"]) == sorted(parse(line).text for line in lines)
+    assert sorted(document["revoked"]) == sorted(parse(line).canonical for line in lines)
     # The host's own files count again; what was revoked everywhere must not come back in one of them.
     assert document["mode"] == "adopt"
     assert [one["fingerprint"] for one in document["take_away"]] == [parse(lines[3]).fingerprint]

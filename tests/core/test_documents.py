@@ -45,7 +45,7 @@ def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> N
     add(team, "a", line, expires_at=now + timedelta(hours=1))
     later = add(team, "b", line, expires_at=now + timedelta(hours=2))
     keys = told(team)["users"]["deploy"]
-    assert [key["key"] for key in keys] == [parse(line).text]
+    assert [key["key"] for key in keys] == [parse(line).canonical]
     assert keys[0]["expires_at"] == f"{later.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     add(team, "c", line)
     assert [key["expires_at"] for key in told(team)["users"]["deploy"]] == [None]
@@ -53,7 +53,7 @@ def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> N
 
 def test_a_deleted_key_is_revoked_unless_something_still_lets_it_in(team: Team) -> None:
     line = fresh_line()
-    canonical = parse(line).text
+    canonical = parse(line).canonical
     first, second = add(team, "a", line), add(team, "b", line)
     credentials.delete(team.instance, team.owner, team.server.id, first.id)
     assert told(team)["revoked"] == []
@@ -71,10 +71,10 @@ def test_grants_carry_all_of_a_users_keys(team: Team) -> None:
     grant = grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     user_keys.add(team.instance, team.member, title="two", public_key=lines[1])
     user_keys.add(team.instance, team.member, title="none", public_key=None, keyless=True)
-    expected = {parse(line).text for line in lines}
+    expected = {parse(line).canonical for line in lines}
     assert {key["key"] for key in told(team)["users"]["deploy"]} == expected
     user_keys.delete(team.instance, team.member, one.id)
-    assert told(team)["revoked"] == [parse(lines[0]).text]
+    assert told(team)["revoked"] == [parse(lines[0]).canonical]
     grants.take_back(team.instance, team.owner, grant.id)
     assert told(team)["users"] == {}
     assert set(told(team)["revoked"]) == expected
@@ -87,7 +87,7 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
     assert told(team)["users"]["deploy"]
     users.change(team.instance, team.owner, team.member_user.id, enabled=False)
     assert told(team)["users"] == {}
-    assert told(team)["revoked"] == [parse(line).text]
+    assert told(team)["revoked"] == [parse(line).canonical]
 
 
 @pytest.mark.parametrize("kind", ["credential", "user key", "grant", "entered"])
@@ -103,14 +103,14 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     changes: dict[str, Any] = {
         "credential": update(tables.credentials)
         .where(tables.credentials.c.label == "a")
-        .values(public_key=evil.text, fingerprint=evil.fingerprint),
-        "user key": update(tables.user_keys).values(public_key=evil.text, fingerprint=evil.fingerprint),
+        .values(public_key=evil.canonical, fingerprint=evil.fingerprint),
+        "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.fingerprint),
         "grant": update(tables.grants).values(system_user="root"),
         "entered": insert(tables.credentials).values(
             server_id=team.server.id,
             system_user_id=team.deploy.id,
             label="entered",
-            public_key=evil.text,
+            public_key=evil.canonical,
             comment="",
             fingerprint=evil.fingerprint,
             key_type=evil.type,
@@ -125,10 +125,10 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     for _ in range(2):
         document = told(team)
     opened = {key["key"] for keys in document["users"].values() for key in keys}
-    assert evil.text not in opened
+    assert evil.canonical not in opened
     assert "root" not in document["users"]
-    assert parse(good).text in opened
-    assert document["revoked"] == [parse(gone).text]
+    assert parse(good).canonical in opened
+    assert document["revoked"] == [parse(gone).canonical]
     alarms = [one for one in events.find(team.instance, team.owner, limit=1000).items if one.level == "alarm"]
     assert len(alarms) == 1
     assert "was changed in the database" in alarms[0].summary
@@ -216,7 +216,7 @@ def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
     add(team, "by hand", fresh_line())
     freezes.freeze(team.instance, team.owner)
     document = host_document.decode(json.dumps(told(team)))
-    key = parse(line).text
+    key = parse(line).canonical
     assert [one.public_key for one in document.frozen["deploy"]].count(key) == 1
     assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"
 

@@ -164,7 +164,7 @@ def test_a_server_that_the_user_may_enter_since_hears_of_the_key(at_work: Team, 
             return groups.add_member(instance, owner, "ops", alice.name)
         return core_servers.retag(instance, owner, at_work.server.id, ("web", "fleet"))
 
-    public_key = parse(line).text
+    public_key = parse(line).canonical
     assert public_key in refused(at_work)
     found = at_once(at_work, entering(at_work, actor=at_work.owner), change, entering(at_work, line))
     assert not [one for one in found if isinstance(one, BaseException)]
@@ -213,7 +213,7 @@ def test_one_key_of_both_kinds_is_refused_by_no_server(at_work: Team, first: str
     line = fresh_line()
     old = adding(at_work, "old", line)()
     credentials.delete(at_work.instance, at_work.owner, at_work.server.id, old.id)
-    public_key = parse(line).text
+    public_key = parse(line).canonical
     assert public_key in refused(at_work)
     both: list[Callable[[], Any]] = [adding(at_work, "again", line), entering(at_work, line)]
     found = at_once(at_work, adding(at_work, "a"), *(both if first == "credential" else both[::-1]), entering(at_work))

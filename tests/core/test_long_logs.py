@@ -120,7 +120,7 @@ def test_many_differences_come_by_pages_and_are_decided_on_together(team: Team) 
         "since": now,
     }
     rows = [
-        {**given, "public_key": key.text, "fingerprint": key.fingerprint, "revision": 1, "decided_at": None}
+        {**given, "public_key": key.canonical, "fingerprint": key.fingerprint, "revision": 1, "decided_at": None}
         for key in map(parse, lines)
     ]
     team.instance.database.write(lambda c: held_back.replace_all(c, team.server.id, rows))

@@ -119,8 +119,8 @@ def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
 
     made = offboarding.offboard(instance, owner, "alice", reason="left")
     assert made.gone == going.gone
-    mine = {parse(alice.key).text, parse(alice.other).text}
-    assert alice.opened == [{}, {}, {}, {"deploy": [parse(alice.of_bob).text]}]
+    mine = {parse(alice.key).canonical, parse(alice.other).canonical}
+    assert alice.opened == [{}, {}, {}, {"deploy": [parse(alice.of_bob).canonical]}]
     for one in alice.hosts:
         assert mine <= set(told(team, one).revoked)
     assert told(team, alice.hosts[0]).end_sessions == ("s-1",)
@@ -229,8 +229,8 @@ def test_undo_leaves_what_was_taken_since(team: Team) -> None:
     done = offboarding_undo.undo(instance, owner, made.id)
     assert any("was revoked since" in words for words in done.left)
     assert "a grant of a host that was deleted" in done.left
-    assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).text]}
-    assert parse(alice.other).text in told(team, alice.hosts[1]).revoked
+    assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).canonical]}
+    assert parse(alice.other).canonical in told(team, alice.hosts[1]).revoked
 
 
 def test_undo_gives_no_membership_of_a_repository_that_one_may_not_give(team: Team) -> None:

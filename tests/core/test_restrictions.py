@@ -177,7 +177,7 @@ def test_lines_stand_from_wide_to_narrow(team: Team) -> None:
         ['from="10.0.0.0/8"', 'command="uptime"'],
         ['command="uptime"'],
     ]
-    assert {entry["key"] for entry in lines(team)} == {parse(line).text}
+    assert {entry["key"] for entry in lines(team)} == {parse(line).canonical}
 
 
 def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team) -> None:

@@ -74,7 +74,7 @@ def test_nobody_registers_it_again(team: Team) -> None:
         assert (refused.value.kind, refused.value.code) == (Kind.INVALID, "key-revoked")
         assert refused.value.field == "public_key"
         assert "new key pair" in refused.value.message
-    assert f'"revoked":["{parse(line).text}"]' in text_of(team.instance, team.server)
+    assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
     (noted,) = revocation.find(team.instance, team.owner).items
     assert (noted.fingerprint, noted.revoked_by, noted.reason) == (fingerprint, "olga", "laptop stolen")
     # Another workspace is not this one's to rule.
@@ -92,7 +92,7 @@ def test_lifting_lets_it_be_registered_and_opens_nothing_by_itself(team: Team) -
         with pytest.raises(Refusal):
             revocation.lift(team.instance, stranger, fingerprint)
     revocation.lift(team.instance, team.owner, fingerprint)
-    assert f'"revoked":["{parse(line).text}"]' in text_of(team.instance, team.server)
+    assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
     assert "Lifted the revocation" in events.find(team.instance, team.owner, limit=1).items[0].summary
     put(team, line)
     assert '"revoked":[]' in text_of(team.instance, team.server)
@@ -108,7 +108,7 @@ def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> No
     report_found(team, entry(line))
     revoked = revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
     assert set(revoked.revisions) == {team.server.id}
-    assert f'"revoked":["{parse(line).text}"]' in text_of(team.instance, team.server)
+    assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
 
 
 def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
@@ -119,7 +119,7 @@ def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
     before = text_of(team.instance, other)
     assert '"revoked":[]' in before
     reports.ingest(team.instance, other, {"keys_found": [entry(line)]})
-    assert f'"revoked":["{parse(line).text}"]' in text_of(team.instance, other)
+    assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, other)
 
 
 def _claims(instance: Instance, fingerprint: str) -> list[str]:
@@ -154,7 +154,7 @@ def test_a_deploy_key_of_another_workspace_keeps_its_claim_in_a_race(postgresql_
                     "repository_id": place.id,
                     "title": "a",
                     "application": "",
-                    "public_key": parse(line).text,
+                    "public_key": parse(line).canonical,
                     "comment": "",
                     "fingerprint": fingerprint,
                     "can_push": False,

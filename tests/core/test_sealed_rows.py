@@ -128,7 +128,7 @@ def in_server(**values: Any) -> Any:
 def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, values: dict[str, Any]) -> None:
     team = world.team
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
-    assert parse(world.key).text in world.opened()["deploy"]
+    assert parse(world.key).canonical in world.opened()["deploy"]
     statement = update(tables.servers).where(tables.servers.c.id == team.server.id)
     world.alter(statement.values(**values))
     with pytest.raises(Refusal) as refused:
@@ -269,10 +269,10 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
         credentials.add(
             world.team.instance, world.team.owner, 1, label="laptop", username="deploy", public_key=world.key
         )
-    assert world.opened() == {"deploy": [parse(world.key).text]}
+    assert world.opened() == {"deploy": [parse(world.key).canonical]}
     world.alter(entered(world, kind))
     after = world.opened()
-    assert {key for keys in after.values() for key in keys} <= {parse(world.key).text}
+    assert {key for keys in after.values() for key in keys} <= {parse(world.key).canonical}
     assert set(after) <= {"deploy"}
     names = [row.name for row in damaged(world.team.instance, world.team.owner)]
     assert names
@@ -348,7 +348,7 @@ def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
     world.alter(update(tables.revocations).values(revision=10**9))
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    assert parse(line).text in json.loads(signed.text)["revoked"]
+    assert parse(line).canonical in json.loads(signed.text)["revoked"]
     assert any("revocation 1,SHA256:" in words for words in world.alarms())
 
 
@@ -434,7 +434,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(
 
     with connected(bare_url) as connection:
         unseal(connection, before_seals)
-        former = instance.key.seal("user key", team.member_user.id, parse(line).text)
+        former = instance.key.seal("user key", team.member_user.id, parse(line).canonical)
         connection.execute(update(tables.user_keys).values(seal=former))
     # As the first start after the upgrade finds it: no mark beside the key.
     (folder / MARK).unlink()

@@ -101,7 +101,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     credentials.delete(team.instance, team.owner, team.server.id, add(team, "gone", line))
     add(team, "stays", fresh_line())
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    assert told(team)["revoked"] == [parse(line).text]
+    assert told(team)["revoked"] == [parse(line).canonical]
     table = {
         "revocation": tables.revocations,
         "credential": tables.credentials,
@@ -155,11 +155,11 @@ def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> N
     assert told(team) is not None
     assert damaged(team.instance, team.owner) == []
     evil = parse(fresh_line())
-    alter(team, update(tables.credentials).values(public_key=evil.text, fingerprint=evil.fingerprint))
+    alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.fingerprint))
     assert told(team)["users"] == {}
     (row,) = damaged(team.instance, team.owner)
     damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["revoked"] == [evil.text]
+    assert told(team)["revoked"] == [evil.canonical]
     assert team.instance.database.read(unfit) == []
 
 

@@ -29,7 +29,7 @@ def entry(text: str, **more: Any) -> dict[str, Any]:
         "line": 1,
         "type": key.type,
         "fingerprint": key.fingerprint,
-        "key": key.text,
+        "key": key.canonical,
         "options": "",
         "comment": key.comment,
         "problem": "",
@@ -92,7 +92,7 @@ def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
     credential = unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert (credential.label, credential.username) == ("laptop", "deploy")
     key = document(team)["users"]["deploy"][0]
-    assert key["key"] == parse(line).text
+    assert key["key"] == parse(line).canonical
     assert key["options"] == ['from="10.0.0.0/8"', 'command="echo \\"a, b\\""', "no-pty"]
     assert key["expires_at"] == "2030-12-31T23:59:59Z"
     assert [(one.state, one.credential_id) for one in known(team)] == [(unmanaged_keys.ACCEPTED, credential.id)]

@@ -43,7 +43,7 @@ def deleted_host(team: Team, lines: int = 2) -> tuple[str, list[str]]:
             team.instance, team.owner, team.server.id, label=str(number), username="deploy", public_key=line
         )
     servers.delete(team.instance, team.owner, team.server.id)
-    return secret, [parse(line).text for line in keys]
+    return secret, [parse(line).canonical for line in keys]
 
 
 def refused_there(instance: Instance, team: Team) -> list[str] | None:

@@ -30,7 +30,7 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
         client.wait_until_open(good)
         entered = parse(evil.public)
         row = tables.credentials.c.id == credential
-        values = {"public_key": entered.text, "fingerprint": entered.fingerprint}
+        values = {"public_key": entered.canonical, "fingerprint": entered.fingerprint}
         instance.database.write(
             lambda connection: connection.execute(update(tables.credentials).where(row).values(**values))
         )

@@ -12,7 +12,7 @@ import pytest
 
 from keyrack.ssh.authorized_keys import KeyLine, read
 from keyrack.ssh.line_key import NAMES, SshdRules
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 from tests.login.debian_host import system_of
 from tests.ssh.judge import KNOWS_DSA, Judge, Lines, judge, version_of
 
@@ -53,7 +53,7 @@ def agree(sshd: Judge, seed: int, count: int, rules: SshdRules = HERE) -> int:
         for line in found:
             if line.line_number - 1 in accepted:
                 key = made[line.line_number - 1][1]
-                assert line.key == key
+                assert line.public_key == key
                 assert line.type == key.split()[0]
     return let_in
 
@@ -99,7 +99,7 @@ def test_a_name_of_a_signature_is_a_type(sshd: Judge, name: str) -> None:
     line = line.replace(b"rsa-sha2-512", name.encode(), 1)
     assert sshd.accepted([line], [key]) == {0}
     (found,) = read(line)
-    assert (found.type, found.problem, found.fingerprint) == ("ssh-rsa", None, read_text(key).fingerprint)
+    assert (found.type, found.problem, found.fingerprint) == ("ssh-rsa", None, read_canonical(key).fingerprint)
 
 
 @pytest.mark.parametrize(

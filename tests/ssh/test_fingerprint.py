@@ -16,7 +16,7 @@ def test_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=30)
     asked = subprocess.run(["ssh-keygen", "-lf", path], check=True, capture_output=True, text=True, timeout=30)
     key = parse(path.with_suffix(".pub").read_text())
-    assert fingerprint.of_blob(key.blob) == fingerprint.of_line(key.text) == asked.stdout.split()[1]
+    assert fingerprint.of_blob(key.blob) == fingerprint.of_public_key(key.canonical) == asked.stdout.split()[1]
     assert fingerprint.is_fingerprint(asked.stdout.split()[1])
 
 
@@ -34,7 +34,7 @@ def test_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_type_and_key_has_none(line: str) -> None:
-    assert fingerprint.of_line(line) is None
+    assert fingerprint.of_public_key(line) is None
 
 
 @pytest.mark.parametrize(

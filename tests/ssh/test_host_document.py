@@ -68,13 +68,13 @@ def test_what_stood_in_the_last_document_is_not_read_again(monkeypatch: pytest.M
     changed = (FULL.users["deploy"][0]._replace(expires_at=NOW),)
     new = FULL._replace(revision=18, revoked=(), users={"deploy": more, "shop": changed})
     read: list[str] = []
-    strictly = public_key.read_text
+    strictly = public_key.read_canonical
 
     def reading(line: str) -> Any:
         read.append(line)
         return strictly(line)
 
-    monkeypatch.setattr(public_key, "read_text", reading)
+    monkeypatch.setattr(public_key, "read_canonical", reading)
     assert host_document.decode(host_document.encode(new), last) == new
     assert read == [OTHER, KEY]
 

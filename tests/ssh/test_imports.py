@@ -25,7 +25,7 @@ from keyrack.ssh import authorized_keys, options, public_key, revoked_keys, sshs
 key = public_key.parse({GOOD!r} + " comment")
 rendered = options.render(options.Restrictions(restrict=True, command='a "b"'), key.type)
 options.check_rendered(rendered)
-(found,) = authorized_keys.read(authorized_keys.render([authorized_keys.key_line(key.text, rendered)]))
+(found,) = authorized_keys.read(authorized_keys.render([authorized_keys.key_line(key.canonical, rendered)]))
 assert found.problem is None
 assert weak.rsa_problem(2**2047 + 1, 65537)
 print(key.fingerprint)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyrack.ssh.known_private import is_known
-from keyrack.ssh.public_key import KeyProblem, parse, read_text
+from keyrack.ssh.public_key import KeyProblem, parse, read_canonical
 from tests.ssh.cases import case_input, cases, make_key, ssh_keygen, text_line
 
 GOOD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
@@ -32,11 +32,11 @@ def refusal(text: object) -> KeyProblem:
 @pytest.mark.parametrize("case", cases("keys_valid.jsonl"), ids=lambda case: str(case["name"]))
 def test_takes_every_valid_key(case: dict[str, Any]) -> None:
     key = parse(case["line"])
-    assert (key.type, key.bits, key.text) == (case["type"], case["bits"], case["canonical"])
+    assert (key.type, key.bits, key.canonical) == (case["type"], case["bits"], case["canonical"])
     assert (key.fingerprint, key.md5) == (case["sha256"], case["md5"])
-    assert key.line == case["line"].strip()
+    assert key.with_comment == case["line"].strip()
     assert not is_known(key)
-    assert read_text(key.text) == key
+    assert read_canonical(key.canonical) == key
 
 
 @pytest.mark.parametrize("case", cases("keys_invalid.jsonl"), ids=lambda case: f"{case['cat']}-{case['why'][:40]}")
@@ -64,7 +64,7 @@ def test_does_as_recommended_with_arguable_keys(case: dict[str, Any]) -> None:
         accepted = False
     assert accepted == (case["recommend"] == "accept")
     if accepted and "canonical" in case:
-        assert key.text == case["canonical"]
+        assert key.canonical == case["canonical"]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_keeps_the_comment_as_it_is() -> None:
     comment = "Alice's  old 💻 \u202fcle\u0301 <b>&amp;"
     key = parse(f" {GOOD}\t {comment} ")
     assert key.comment == comment
-    assert key.line == f"{GOOD} {comment}"
-    assert key.text == GOOD
+    assert key.with_comment == f"{GOOD} {comment}"
+    assert key.canonical == GOOD
 
 
 def test_a_short_limit_is_a_limit_in_bytes() -> None:
@@ -134,7 +134,7 @@ def test_a_short_limit_is_a_limit_in_bytes() -> None:
 )
 def test_canonical_lines_have_one_form(line: str) -> None:
     with pytest.raises(KeyProblem):
-        read_text(line)
+        read_canonical(line)
 
 
 KINDS = [

@@ -68,7 +68,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
     "acknowledge revocations": lambda c: revocations.acknowledge(c, 1, 5, NOW, most=10),
     "what hosts acknowledged": lambda c: applied.altered(c, [1]),
-    "what a host refuses": lambda c: revocations.lines_for(c, 1, unacknowledged=10, acknowledged=10),
+    "what a host refuses": lambda c: revocations.refused_keys(c, 1, unacknowledged=10, acknowledged=10),
     "acknowledge credentials": lambda c: credentials.acknowledge(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
     "requests that nobody decided": lambda c: requests.lapsing(c, NOW, 500),

@@ -50,7 +50,7 @@ HOSTS = tuple(range(1, 11))
 def _documents(connection: Connection) -> None:
     with per_server.batch(connection, HOSTS):
         credentials.sealed_credentials(connection, 1, NOW)
-        revocations.lines_for(connection, 1, unacknowledged=10, acknowledged=10)
+        revocations.refused_keys(connection, 1, unacknowledged=10, acknowledged=10)
         sums.fits(connection, 1)
 
 

@@ -98,7 +98,7 @@ def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: d
     assert call(team, "GET", "/people/me/keys", token=ALICE)["items"][0]["frozen"]
     assert not call(team, "GET", "/people/me/keys", token=BOB)["items"][0]["frozen"]
     assert git.holder_of(team.instance, frozen) is None
-    assert git.key_line_of(team.instance, frozen) is None
+    assert git.public_key_of(team.instance, frozen) is None
     told = document(team)
     session = LoginSession(1, 1, "deploy", "203.0.113.7", 22, frozen)
     assert Rights(told).end_of(session) > 0

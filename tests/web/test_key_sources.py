@@ -135,7 +135,7 @@ def held(service: Service) -> set[str]:
 
 def bare(*lines: str) -> set[str]:
     """The keys in lines."""
-    return {parse(line).text for line in lines}
+    return {parse(line).canonical for line in lines}
 
 
 @pytest.mark.parametrize("kind", ["github", "gitlab"])

@@ -30,7 +30,7 @@ def test_a_grant_comes_and_goes(team: Service) -> None:
     body = {"user": "alice", "server": "web-1", "system_user": "deploy", "expires_at": end}
     made = call(team, "POST", "/grants", {**body, "restrictions": {"sources": ["192.0.2.0/24"]}}, status=201)
     assert (made["user"], made["server"], made["expires_at"]) == ("alice", "web-1", end)
-    key = parse(line).text
+    key = parse(line).canonical
     assert key in lines(team)
     assert "192.0.2.0/24" in lines(team)
     assert [one["id"] for one in call(team, "GET", "/grants")["items"]] == [made["id"]]

@@ -330,7 +330,7 @@ class Reconciler:
                 by_ends.append(path)
             elif self._desired is not None:
                 keys = [key for keys in wanted.document.users.values() for key in keys]
-                ours = {public_key.read_text(key.public_key).fingerprint for key in keys}
+                ours = {public_key.read_canonical(key.public_key).fingerprint for key in keys}
                 self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
         return tuple(by_ends)
 

@@ -121,7 +121,7 @@ def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[verify_export.V
             return False
         return bool(parsed.namespace == audit_tree.NAMESPACE and parsed.public_blob == key.blob)
 
-    return signed, key.text
+    return signed, key.canonical
 
 
 @click.command(name="export")

@@ -120,7 +120,7 @@ def checked(entry: dict[str, Any]) -> dict[str, Any] | None:
     keys = []
     for line in entry["host_keys"]:
         try:
-            keys.append(public_key.parse(line).text)
+            keys.append(public_key.parse(line).canonical)
         except (KeyProblem, TypeError, AttributeError):
             continue
     return {

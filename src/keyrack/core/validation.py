@@ -27,7 +27,7 @@ LONGEST_LIFE = timedelta(days=3650)
 def public_key(
     instance: Instance,
     workspace_id: int | None,
-    line: object,
+    public_key: object,
     *,
     field: str = "public_key",
     rules: KeyRules | None = None,
@@ -37,7 +37,7 @@ def public_key(
     workspace_id: where it is to count; None for one that is to be made; rules: what it must meet, where that is not
     what the workspace asks for now. Raises Refusal FORBIDDEN where its policy of keys is damaged.
     """
-    key = key_line(instance, line, field=field)
+    key = parsed_key(instance, public_key, field=field)
     refusal = policy.key_problem(key, rules or key_rules.of_workspace(instance, workspace_id))
     if refusal is None and known_private.is_known(key):
         refusal = policy.compromised()
@@ -58,16 +58,16 @@ def refusals(*judged: tuple[object, Callable[[Any], object]]) -> tuple[Refusal, 
     return tuple(found)
 
 
-def key_line(instance: Instance, line: object, *, field: str = "public_key") -> PublicKey:
-    """A key that is only looked for or compared, whatever the policy says now; raises Refusal INVALID as public_key.
+def parsed_key(instance: Instance, public_key: object, *, field: str = "public_key") -> PublicKey:
+    """A key that is only looked for or compared, whatever the policy says now; raises Refusal INVALID as public_key().
 
     Invariant 1: only the strict parser makes a public key; callers store and deliver its normal form.
     """
     try:
-        key = parse(line, max_bytes=4 * instance.settings.max_key_characters)
+        key = parse(public_key, max_bytes=4 * instance.settings.max_key_characters)
     except KeyProblem as problem:
         raise Refusal(Kind.INVALID, problem.code, str(problem), field=field) from None
-    if isinstance(line, str) and len(line.strip()) > instance.settings.max_key_characters:
+    if isinstance(public_key, str) and len(public_key.strip()) > instance.settings.max_key_characters:
         raise invalid(
             field,
             f"This key is longer than {instance.settings.max_key_characters} characters. "

@@ -244,17 +244,17 @@ class Authorizer:
 
     async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
         try:
-            key = await self._cache.ask(
-                ("line", fingerprint), lambda: git_access.key_line_of(self._instance, fingerprint)
+            public_key = await self._cache.ask(
+                ("line", fingerprint), lambda: git_access.public_key_of(self._instance, fingerprint)
             )
         except Away:
             await _send(writer, b"away")
             return
-        if key is None:
+        if public_key is None:
             await _send(writer, b"none")
             return
         limits = options.Restrictions(restrict=True, command=f"{self._programs.session} {fingerprint}")
-        line = authorized_keys.key_line(key, options.render(limits, key.partition(" ")[0]))
+        line = authorized_keys.key_line(public_key, options.render(limits, public_key.partition(" ")[0]))
         await _send(writer, b"line", line.rstrip("\n").encode("ascii"))
 
     async def _answer_operation(

@@ -318,7 +318,7 @@ def _key(value: Any) -> str:
     if not isinstance(value, str):
         raise DocumentError("is not a public key")
     try:
-        return public_key.read_text(value).text
+        return public_key.read_canonical(value).canonical
     except public_key.KeyProblem as problem:
         raise DocumentError(f"is not a public key: {problem}") from None
 

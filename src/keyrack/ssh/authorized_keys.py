@@ -21,9 +21,9 @@ class KeyLine(NamedTuple):
     """One line of a file that sshd reads.
 
     options: as written; type and comment: empty when there are none; fingerprint: SHA256:..., None when the
-    line holds no readable key; problem: why sshd ignores this line, None when it lets the key in; key: type and
-    base64, empty when there is no readable key; authority: the line is about whom its key certifies; ends_at: seconds
-    since 1970, after which sshd ignores the line, None: no end.
+    line holds no readable key; problem: why sshd ignores this line, None when it lets the key in; public_key:
+    type and base64, empty when there is no readable key; authority: the line is about whom its key certifies; ends_at:
+    seconds since 1970, after which sshd ignores the line, None: no end.
     """
 
     line_number: int
@@ -32,7 +32,7 @@ class KeyLine(NamedTuple):
     fingerprint: Optional[str]
     comment: str
     problem: Optional[str]
-    key: str = ""
+    public_key: str = ""
     authority: bool = False
     ends_at: Optional[int] = None
 

@@ -28,12 +28,12 @@ def of_blob(blob: bytes) -> str:
     return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")
 
 
-def of_line(line: str) -> Optional[str]:
-    """The fingerprint of a line of type and base64, whatever key it is; None for what is no such line.
+def of_public_key(public_key: str) -> Optional[str]:
+    """The fingerprint of type and base64, whatever key it is; None for what is not these two.
 
     The type in the blob must be the one in front of it.
     """
-    key_type, _, encoded = line.partition(" ")
+    key_type, _, encoded = public_key.partition(" ")
     try:
         blob = base64.b64decode(encoded, validate=True)
         return of_blob(blob) if Reader(blob).string() == key_type.encode("ascii") else None

@@ -1,5 +1,8 @@
 """Turns text into a public key or says why not; the only place where one is made (Invariant 1).
 
+In all of the code `public_key` is text: what somebody gave, until it is parsed, and from then on the canonical line.
+A parsed PublicKey is called `key`.
+
 What it checks, in this order: (1) it is text, and short; (2) it is one line without control, direction or invisible
 characters; (3) the first field is a known type, exactly; (4) the second is canonical base64; (5) the blob has that same
 type inside, exact lengths, shortest numbers and nothing after its end; (6) the numbers are sound: points in the right
@@ -21,7 +24,7 @@ from keyrack.ssh.names import hidden_character
 from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
 from keyrack.ssh.private_key import looks_private
 
-__all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_text"]
+__all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_canonical"]
 
 _FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
 _LONGEST_COMMENT = 1024  # bytes of UTF-8
@@ -47,14 +50,14 @@ class PublicKey(NamedTuple):
         return hash((self.type, self.blob))
 
     @property
-    def text(self) -> str:
-        """Type and base64 with one blank between: the only form that is stored, compared and delivered."""
+    def canonical(self) -> str:
+        """The canonical line, type and base64 with one blank between: the only form stored, compared and delivered."""
         return f"{self.type} {_encode(self.blob)}"
 
     @property
-    def line(self) -> str:
-        """The text with the comment after it, as in a .pub file; for showing, never for a host."""
-        return f"{self.text} {self.comment}" if self.comment else self.text
+    def with_comment(self) -> str:
+        """The canonical line and the comment, as in a .pub file; for showing, never for a host."""
+        return f"{self.canonical} {self.comment}" if self.comment else self.canonical
 
     @property
     def fingerprint(self) -> str:
@@ -69,24 +72,24 @@ class PublicKey(NamedTuple):
         return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
 
 
-def parse(line: object, *, max_bytes: int = 16384) -> PublicKey:
+def parse(public_key: object, *, max_bytes: int = 16384) -> PublicKey:
     """The public key in a line as in a .pub file, of at most `max_bytes` bytes; else raises KeyProblem.
 
     Reads no file and no network, and changes nothing, so the agent may call it from inside its archive.
     """
     # (1) It is text, and short.
-    if not isinstance(line, str):
+    if not isinstance(public_key, str):
         raise KeyProblem("not-text", "The public key must be text: the one line of your .pub file.")
-    if len(line) > max_bytes or len(line.encode("utf-8", "surrogatepass")) > max_bytes:
+    if len(public_key) > max_bytes or len(public_key.encode("utf-8", "surrogatepass")) > max_bytes:
         raise KeyProblem(
             "too-long",
             f"This is longer than {max_bytes} bytes, more than a key. Paste only the line of your .pub file.",
         )
     try:
-        key = _read(line)
+        key = _read(public_key)
     except KeyProblem:
         # Whatever else is wrong with it, that it is private is what its owner must hear.
-        if looks_private(line):
+        if looks_private(public_key):
             raise KeyProblem("private-key", PRIVATE_KEY) from None
         raise
     if key.comment and looks_private(key.comment):
@@ -131,13 +134,13 @@ def _read(line: str) -> PublicKey:
     return PublicKey(key_type, blob, bits, comment)
 
 
-def read_text(text: str) -> PublicKey:
-    """The key in what `PublicKey.text` made earlier; raises KeyProblem when it is not in that very form.
+def read_canonical(public_key: str) -> PublicKey:
+    """The key in what `PublicKey.canonical` made earlier; raises KeyProblem when it is not in that very form.
 
-    Checks everything but the mathematics, which `parse` did before the text was stored or signed: so that a
+    Checks everything but the mathematics, which `parse` did before the line was stored or signed: so that a
     thousand RSA keys are read in milliseconds.
     """
-    key_type, _, encoded = text.partition(" ")
+    key_type, _, encoded = public_key.partition(" ")
     if key_type not in TYPES:
         raise KeyProblem("unknown-type", "The text does not start with a known key type.")
     blob = _decode(encoded)
@@ -145,7 +148,7 @@ def read_text(text: str) -> PublicKey:
 
 
 def fingerprint_of(public_key: str) -> str:
-    """The SHA-256 fingerprint of a public key's text that was checked before, without checking it again."""
+    """The SHA-256 fingerprint of a canonical line that was checked before, without checking it again."""
     return of_blob(binascii.a2b_base64(public_key.split(" ")[1]))
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 
 HEADER = "# Written by Keyrack; changes here are lost.\n"
 
 
-def render(lines: Iterable[str]) -> bytes:
-    """The whole file, for public keys (each PublicKey.text), in any order; the same set gives the same bytes.
+def render(public_keys: Iterable[str]) -> bytes:
+    """The whole file, for canonical public keys, in any order; the same set gives the same bytes.
 
     Raises KeyProblem for one that is not in that form.
     """
-    public_keys = sorted({read_text(line).text for line in lines})
-    return (HEADER + "".join(f"{line}\n" for line in public_keys)).encode("ascii")
+    checked = sorted({read_canonical(public_key).canonical for public_key in public_keys})
+    return (HEADER + "".join(f"{public_key}\n" for public_key in checked)).encode("ascii")

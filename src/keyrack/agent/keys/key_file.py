@@ -29,12 +29,14 @@ _FRESH_SECONDS = 2.0  # a file may change again without a sign of it while its l
 
 
 class KeyFileLine(NamedTuple):
-    """One line. fingerprint: empty where it holds no key that can be read."""
+    """One line. fingerprint and public_key: empty where it holds no key that can be read; ends_at: seconds since
+    1970.
+    """
 
-    line: int
+    line_number: int
     type: str
     fingerprint: str
-    key: str
+    public_key: str
     options: str
     comment: str
     problem: str
@@ -129,14 +131,14 @@ class FileScan:
 
     def _rows(self, data: bytes) -> Tuple[List[KeyFileLine], str]:
         lines = authorized_keys.read(data, self._rules)
-        keys = [line for line in lines if line.fingerprint is not None and len(line.key) <= LONGEST_KEY]
-        others = [line for line in lines if line.fingerprint is None or len(line.key) > LONGEST_KEY]
+        keys = [line for line in lines if line.fingerprint is not None and len(line.public_key) <= LONGEST_KEY]
+        others = [line for line in lines if line.fingerprint is None or len(line.public_key) > LONGEST_KEY]
         keys.sort(key=lambda line: line.problem is not None)
         rows: List[KeyFileLine] = []
         size, cut = 0, ""
         for line in keys:
             row = self._row(line)
-            size += len(row.key) + 6 * (len(row.options) + len(row.comment))
+            size += len(row.public_key) + 6 * (len(row.options) + len(row.comment))
             if len(rows) >= MOST_ROWS or size > MOST_CHARACTERS:
                 cut = "it holds more keys than are told of one file"
                 break
@@ -154,7 +156,7 @@ class FileScan:
             line.line_number,
             line.type,
             line.fingerprint or "",
-            line.key,
+            line.public_key,
             line.options[:LONGEST_OPTIONS],
             line.comment[:LONGEST_COMMENT],
             line.problem or "",

@@ -98,13 +98,13 @@ def _read(
         signing_key = public_key.parse(words["signing_key"])
     except public_key.KeyProblem:
         raise EnrolmentProblem("the service's signing key is not a public key") from None
-    if not signature.can_check(signing_key.text):
+    if not signature.can_check(signing_key.canonical):
         raise EnrolmentProblem("the service signs with a kind of key that this agent does not know; get its own agent")
     return Enrolment(
         url=url,
         host=str(words["host"]),
         secret=str(words["secret"]),
-        signing_key=signing_key.text,
+        signing_key=signing_key.canonical,
         server_name=str(words["server_name"]),
         keys_folder=keys_folder,
         revoked_keys=revoked_keys,

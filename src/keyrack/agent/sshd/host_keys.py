@@ -76,7 +76,7 @@ def ask(host: str, port: int) -> Optional[SshdHostKeys]:
     for line in programs.run(asked, seconds=_ALL_SECONDS).output.split("\n"):
         _, _, rest = line.partition(" ")
         try:
-            keys.add(public_key.parse(rest).text)
+            keys.add(public_key.parse(rest).canonical)
         except public_key.KeyProblem:
             continue  # a comment, or a type that nobody can check
     return SshdHostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None

@@ -94,12 +94,12 @@ def _file_problem(name: str, version: Version) -> str:
 
 def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
     """What keeps one key from opening an account by its type, size and end, and by lists of revoked keys."""
-    parsed = public_key.read_text(key.public_key)
+    parsed = public_key.read_canonical(key.public_key)
     if key.expires_at is not None and key.expires_at.timestamp() <= time.time():
         return "its end has come"
-    if parsed.text in revoked:
+    if parsed.canonical in revoked:
         return "it is revoked on this host"
-    listed = revoked_list.problem(effective.one("revokedkeys"), parsed.text)
+    listed = revoked_list.problem(effective.one("revokedkeys"), parsed.canonical)
     if listed:
         return listed
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")

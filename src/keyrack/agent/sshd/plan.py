@@ -102,7 +102,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
 
 def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
-        name: {public_key.read_text(key.public_key).fingerprint for key in keys}
+        name: {public_key.read_canonical(key.public_key).fingerprint for key in keys}
         for name, keys in document.users.items()
     }
     today: Dict[str, Set[str]] = {}
@@ -135,7 +135,7 @@ def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Itera
     for name in sorted(document.users):
         missing = "" if lookup.exists(name) else f" ({lookup.absence(name)})"
         for key in document.users[name]:
-            fingerprint = public_key.read_text(key.public_key).fingerprint
+            fingerprint = public_key.read_canonical(key.public_key).fingerprint
             if fingerprint not in today.get(name, set()) | everybody:
                 line = key_line("", key.options, key.expires_at).strip()
                 yield f"  + {name}: {fingerprint} {key.name} {line}".rstrip() + missing

@@ -27,7 +27,7 @@ from keyrack.logs import logger
 from keyrack.model import Actor, RepositoryRole, has_ended
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 from keyrack.store.git import git_access
 from keyrack.store.git.repositories import Repository
 
@@ -75,7 +75,7 @@ class GitAccess:
     deploy_key_id: int | None
 
 
-def key_line_of(instance: Instance, fingerprint: str) -> str | None:
+def public_key_of(instance: Instance, fingerprint: str) -> str | None:
     """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
     # (1) sshd asks with the fingerprint of a key that a client offers; nothing but one may become a question.
     if not is_fingerprint(fingerprint):
@@ -287,7 +287,7 @@ def _deploy_key_holds(key: git_access.SoundDeployKey, fingerprint: str) -> bool:
 
 def _fingerprint(public_key: str) -> str:
     try:
-        return read_text(public_key).fingerprint
+        return read_canonical(public_key).fingerprint
     except KeyProblem:
         return ""
 

@@ -64,7 +64,7 @@ def add(
                     "repository_id": repository.id,
                     "title": name,
                     "application": origin,
-                    "public_key": key.text,
+                    "public_key": key.canonical,
                     "comment": key.comment,
                     "fingerprint": key.fingerprint,
                     "can_push": can_push,
@@ -93,7 +93,7 @@ def known(instance: Instance, actor: Actor, repository_id: int, public_key: obje
     """Whether a key is a deploy key of a repository. Raises Refusal MISSING, FORBIDDEN, or INVALID for the key."""
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "look for a deploy key") as attempt:
-        key = validation.key_line(instance, public_key)
+        key = validation.parsed_key(instance, public_key)
         deploy_key = attempt.read(
             lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.fingerprint)
         )

@@ -28,7 +28,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, has_ended
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 from keyrack.store.hosts import deleted_servers, held_back, servers
 from keyrack.store.hosts import lineage as marks
 from keyrack.store.hosts.deleted_servers import DeletedServer
@@ -265,7 +265,7 @@ def _row(
         "kind": kind,
         "username": username,
         "public_key": key,
-        "fingerprint": read_text(key).fingerprint if key else "",
+        "fingerprint": read_canonical(key).fingerprint if key else "",
         "options": list(options),
         "until": until,
         "name": name,

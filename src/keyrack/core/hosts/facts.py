@@ -260,19 +260,19 @@ def _plain(line: str) -> str:
 
 def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -> None:
     for name, account in list(body.items())[:MOST]:
-        line = _key(account) if isinstance(account, Mapping) else None
-        user = None if line is None else servers.system_user_by_name(work.connection, server.id, name)
-        if user is not None and user.deployment_key != line:
-            servers.change_system_user(work.connection, user.id, {"deployment_key": line})
+        key = _key(account) if isinstance(account, Mapping) else None
+        user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
+        if user is not None and user.deployment_key != key:
+            servers.change_system_user(work.connection, user.id, {"deployment_key": key})
             _tell(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:
     """Invariant 1: what a host calls its key is one only if the strict parser says so."""
-    line = account.get("deployment_key")
-    if not isinstance(line, str):
+    told = account.get("deployment_key")
+    if not isinstance(told, str):
         return None
     try:
-        return public_key.parse(line).text
+        return public_key.parse(told).canonical
     except public_key.KeyProblem:
         return None

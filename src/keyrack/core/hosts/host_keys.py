@@ -71,7 +71,7 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
             key = public_key.parse(line)
         except (public_key.KeyProblem, TypeError, AttributeError):
             continue
-        keys[key.fingerprint] = key.text
+        keys[key.fingerprint] = key.canonical
     return ReportedHostKeys(port, keys) if keys else None
 
 
@@ -128,7 +128,7 @@ def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple
             if host_keys.of_server(work.connection, server.id):
                 raise Refusal(Kind.TAKEN, "host-keys-known", "Host keys of this server are known; confirm those.")
             for fingerprint, (key, port) in parsed.items():
-                row = {"server_id": server.id, "public_key": key.text, "fingerprint": fingerprint, "port": port}
+                row = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
                 by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
                 host_keys.add(work.connection, {**row, **by, "shown": False})
             if parsed and ssh_lines.port(server) is None:

@@ -23,7 +23,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
 from keyrack.ssh import foreign_options, options
-from keyrack.ssh.fingerprint import is_fingerprint, of_line
+from keyrack.ssh.fingerprint import is_fingerprint, of_public_key
 from keyrack.ssh.names import hidden_character
 from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers, unmanaged_keys
@@ -154,8 +154,8 @@ def accept(
             if unmanaged.kind != KEY or not unmanaged.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(unmanaged.username if username is None else username)
-            line = f"{unmanaged.public_key} {unmanaged.comment}".strip()
-            key = validation.public_key(within(work), actor.workspace_id, line)
+            with_comment = f"{unmanaged.public_key} {unmanaged.comment}".strip()
+            key = validation.public_key(within(work), actor.workspace_id, with_comment)
             limits, end = _meaning(unmanaged, key.type)
             name = validation.text(label or unmanaged.comment or unmanaged.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
@@ -428,7 +428,7 @@ def _values(entry: object) -> dict[str, Any] | None:
     if key.fingerprint != "" and not is_fingerprint(key.fingerprint):
         return None
     # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
-    fingerprint = of_line(key.key) if key.key else ""
+    fingerprint = of_public_key(key.key) if key.key else ""
     if fingerprint is None or (key.kind in KEYS and not fingerprint):
         return None
     if not key.username or not key.path.startswith("/") or not 0 <= key.line < 2**31:

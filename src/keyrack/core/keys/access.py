@@ -16,7 +16,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Credential, Grant, Server, UserKey
 from keyrack.ssh import options
-from keyrack.ssh.fingerprint import of_line
+from keyrack.ssh.fingerprint import of_public_key
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.keys import access, credentials, revocations, terms
 
@@ -279,14 +279,14 @@ def _revoked(
         return (), ()
     if whose is None:
         most = instance.settings.max_revoked_keys
-        revoked = revocations.lines_for(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
+        revoked = revocations.refused_keys(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
     else:
-        revoked = revocations.lines_of(connection, server.id, whose.fingerprints)
-    for fingerprint, line in revoked:
+        revoked = revocations.refused_keys_among(connection, server.id, whose.fingerprints)
+    for fingerprint, public_key in revoked:
         if known is not None and fingerprint not in known:
             continue
-        if of_line(line) == fingerprint:
-            sound.append(line)
+        if of_public_key(public_key) == fingerprint:
+            sound.append(public_key)
         else:
             damaged.append(Damaged("revocation of", fingerprint))
     return tuple(sound), tuple(damaged)

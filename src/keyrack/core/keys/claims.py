@@ -124,7 +124,7 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
         work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=made.id, details=details)
         return made
     # Servers that it opened for its former holder refuse it, unless something there lets it in still.
-    propagation.withdrawn(work, opened, [(fingerprint, key.text)], workspace_id=holder.workspace_id)
+    propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
     work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
     former = users.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
     work.record(

@@ -329,7 +329,7 @@ def _put(
                 "server_id": server_id,
                 "system_user_id": place.account_id,
                 "label": label,
-                "public_key": key.text,
+                "public_key": key.canonical,
                 "comment": key.comment,
                 "fingerprint": key.fingerprint,
                 "key_type": key.type,

@@ -19,7 +19,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 from keyrack.store import tables
 from keyrack.store.keys import credentials, grants, user_keys
 from keyrack.store.people import workspaces
@@ -262,7 +262,7 @@ def drop(work: Work, row: DamagedRow) -> None:
         sealed.drop(work.connection, KINDS[row.kind], row.key)
     else:
         sealed.accept_place(work.connection, KINDS[row.kind], row.of)
-    gone = [(read_text(row.public_key).fingerprint, row.public_key)] if row.public_key else []
+    gone = [(read_canonical(row.public_key).fingerprint, row.public_key)] if row.public_key else []
     propagation.withdrawn(work, row.server_ids, gone)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
 
@@ -441,9 +441,9 @@ def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> fr
     return frozenset((row["server_id"],)) if row.get("server_id") is not None else frozenset()
 
 
-def _key(line: Any) -> str:
+def _key(public_key: Any) -> str:
     """The key in a damaged row, if it is one: what is no key must never reach a host's list of refused ones."""
     try:
-        return read_text(line).text if line and isinstance(line, str) else ""
+        return read_canonical(public_key).canonical if public_key and isinstance(public_key, str) else ""
     except KeyProblem:
         return ""

@@ -176,7 +176,7 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
         end = work.now + timedelta(hours=work.instance.settings.temporary_hours)
     shared = {
         "label": wanted.label,
-        "public_key": wanted.key.text,
+        "public_key": wanted.key.canonical,
         "comment": wanted.key.comment,
         "fingerprint": wanted.key.fingerprint,
         "key_type": wanted.key.type,
@@ -253,11 +253,11 @@ def _take(
         work.no_event("it stands on none of them")
         return frozenset()
     keys_of_many.remove_held(work.connection, held)
-    lines: dict[int, dict[str, str]] = {}
+    gone: dict[int, dict[str, str]] = {}  # by server, then by fingerprint the public key
     for one in held:
-        lines.setdefault(one.row.server_id, {})[one.row.fingerprint] = one.row.public_key
-    with work.raising(lines) as revisions:
-        left = propagation.refuse_each(work, revisions, lines)
+        gone.setdefault(one.row.server_id, {})[one.row.fingerprint] = one.row.public_key
+    with work.raising(gone) as revisions:
+        left = propagation.refuse_each(work, revisions, gone)
     names = {one.id: one.name for one in servers}
     work.record_each(
         _recorded(one, names[one.row.server_id], f"Deleted SSH key {one.row.label} ({one.row.fingerprint})")
@@ -265,7 +265,7 @@ def _take(
     )
     still = f"; something else lets it in on {len(left)} of them" if left else ""
     work.record(
-        f"Revoked {count(len(held), 'SSH key')}, by {what}, on {count(len(lines), 'host')}{still}",
+        f"Revoked {count(len(held), 'SSH key')}, by {what}, on {count(len(gone), 'host')}{still}",
         details={"fingerprints": sorted({one.row.fingerprint for one in held})[:SHOWN]},
         level="warning",
     )
@@ -322,7 +322,7 @@ def replace(
 
 def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicKey) -> frozenset[tuple[int, str]]:
     """Write the new key into credentials; answers where something else lets the old one in."""
-    line = held[0].row.public_key
+    old_public_key = held[0].row.public_key
     with work.raising({one.row.server_id for one in held}) as revisions:
         propagation.unrevoke(work, revisions, (key.fingerprint,))
         keys_of_many.change_credentials(
@@ -330,7 +330,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
             held,
             revisions,
             {
-                "public_key": key.text,
+                "public_key": key.canonical,
                 "comment": key.comment,
                 "fingerprint": key.fingerprint,
                 "key_type": key.type,
@@ -339,7 +339,7 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
                 "acknowledged_at": None,
             },
         )
-        return propagation.refuse(work, revisions, ((old, line),))
+        return propagation.refuse(work, revisions, ((old, old_public_key),))
 
 
 def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCredential], key: PublicKey) -> None:

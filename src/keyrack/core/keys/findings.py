@@ -18,7 +18,7 @@ from keyrack.errors import invalid
 from keyrack.model import Actor, has_ended
 from keyrack.policy import KeyRules
 from keyrack.ssh import known_private
-from keyrack.ssh.public_key import KeyProblem, read_text
+from keyrack.ssh.public_key import KeyProblem, read_canonical
 from keyrack.store.keys import findings
 from keyrack.store.keys.findings import KeyAtPlace
 
@@ -138,7 +138,7 @@ class _Criteria:
 
     def _weak(self, key: KeyAtPlace) -> str:
         try:
-            read = read_text(key.public_key)
+            read = read_canonical(key.public_key)
         except KeyProblem as problem:
             return str(problem)
         refusal = policy.key_problem(read, self.rules)

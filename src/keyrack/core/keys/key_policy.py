@@ -18,7 +18,7 @@ from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.policy import KeyRules
 from keyrack.ssh.key_problem import KeyProblem
-from keyrack.ssh.public_key import read_text
+from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy
 from keyrack.store.keys.key_policy import KeyPolicyRow
 
@@ -156,10 +156,10 @@ def _refused(rows: Iterable[tuple[str, str, Row[Any]]], rules: KeyRules) -> Iter
             yield Hit(user, place, row.title or "", row.fingerprint, why)
 
 
-def _refusal(line: str, rules: KeyRules) -> str:
+def _refusal(public_key: str, rules: KeyRules) -> str:
     """Why a registered key could not be registered under these rules, "" where it could; its mathematics holds."""
     try:
-        problem = policy.key_problem(read_text(line), rules)
+        problem = policy.key_problem(read_canonical(public_key), rules)
     except KeyProblem as damaged:
         return str(damaged)
     return "" if problem is None else problem.message

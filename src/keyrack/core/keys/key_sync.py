@@ -143,7 +143,7 @@ def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | No
     strange = ""
     for line in filter(None, (part.strip() for part in answer.body.decode("utf-8", "replace").split("\n"))):
         bare = " ".join(line.split()[:2])
-        made = fingerprint.of_line(bare)
+        made = fingerprint.of_public_key(bare)
         if made is None:
             strange = "The list holds a line that is no key."
         else:

@@ -42,8 +42,8 @@ def refuse(
     work: Work, revisions: dict[int, int], gone: Iterable[tuple[str, str]], *, workspace_id: int | None = None
 ) -> frozenset[tuple[int, str]]:
     """As withdrawn, for servers whose revisions are being raised."""
-    lines = dict(gone)
-    return refuse_each(work, revisions, dict.fromkeys(revisions, lines), workspace_id=workspace_id)
+    keys = dict(gone)
+    return refuse_each(work, revisions, dict.fromkeys(revisions, keys), workspace_id=workspace_id)
 
 
 def refuse_each(
@@ -54,17 +54,17 @@ def refuse_each(
     workspace_id: int | None = None,
 ) -> frozenset[tuple[int, str]]:
     """The same where other keys went from other servers; gone: by server the fingerprints and public keys."""
-    prints = {fingerprint for lines in gone.values() for fingerprint in lines}
-    if not prints or not revisions:
+    fingerprints = {fingerprint for keys in gone.values() for fingerprint in keys}
+    if not fingerprints or not revisions:
         return frozenset()
-    left = still_opened(work, revisions, prints, workspace_id)
+    left = still_opened(work, revisions, fingerprints, workspace_id)
     if work.instance.rehearses:
         # What hosts would refuse opens nothing as it is: a row for each key on each host changes no answer.
         return left
     entries = [
-        (server_id, fingerprint, line)
+        (server_id, fingerprint, public_key)
         for server_id in revisions
-        for fingerprint, line in gone[server_id].items()
+        for fingerprint, public_key in gone[server_id].items()
         if (server_id, fingerprint) not in left
     ]
     revocations.add_many(work.connection, entries, revisions, work.now)
@@ -76,8 +76,8 @@ def still_opened(
 ) -> frozenset[tuple[int, str]]:
     """On which of the servers anything lets which of the keys in."""
     workspace = work.actor.workspace_id if workspace_id is None else workspace_id
-    ids, prints = list(server_ids), list(fingerprints)
-    if len(ids) == len(prints) == 1:
-        one = openings.still_opens(work.connection, ids[0], workspace, prints[0], work.now)
-        return frozenset({(ids[0], prints[0])} if one else ())
-    return keys_of_many.still_opened(work.connection, ids, workspace, prints, work.now)
+    ids, fingerprints = list(server_ids), list(fingerprints)
+    if len(ids) == len(fingerprints) == 1:
+        one = openings.still_opens(work.connection, ids[0], workspace, fingerprints[0], work.now)
+        return frozenset({(ids[0], fingerprints[0])} if one else ())
+    return keys_of_many.still_opened(work.connection, ids, workspace, fingerprints, work.now)

@@ -68,7 +68,7 @@ def by_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[
             if is_fingerprint(fingerprint):
                 owned = key_owners.owner_of(connection, fingerprint)
                 return None if owned is None or owned[1] is None else owned[1].id
-            return _by_md5(published.lines_of_workspace(connection, actor.workspace_id), fingerprint)
+            return _by_md5(published.public_keys_of_workspace(connection, actor.workspace_id), fingerprint)
 
         key_id = attempt.read(question)
         if key_id is None:
@@ -94,14 +94,14 @@ def _with_user(attempt: Attempt, key_id: int) -> tuple[UserKey, User]:
     return found
 
 
-def _by_md5(lines: tuple[tuple[int, str], ...], fingerprint: str) -> int | None:
+def _by_md5(keys: tuple[tuple[int, str], ...], fingerprint: str) -> int | None:
     """The id of the key with an MD5 fingerprint, which is kept of none and so made of each."""
     digits = fingerprint.removeprefix("MD5:").replace(":", "").lower()
     if len(digits) != 32 or set(digits) - set("0123456789abcdef"):
         words = "A fingerprint is written SHA256:… or as 16 pairs of hexadecimal digits."
         raise Refusal(Kind.INVALID, "fingerprint-malformed", words, field="fingerprint")
-    for key_id, line in lines:
-        blob = base64.b64decode(line.split(" ")[1])
+    for key_id, public_key in keys:
+        blob = base64.b64decode(public_key.split(" ")[1])
         if hashlib.md5(blob, usedforsecurity=False).hexdigest() == digits:
             return key_id
     return None

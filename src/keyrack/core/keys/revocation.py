@@ -17,7 +17,7 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Refusal, invalid, missing
 from keyrack.model import Actor, Page
-from keyrack.ssh.public_key import KeyProblem, PublicKey, read_text
+from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
 from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.revoked_keys import RevokedKey
@@ -62,16 +62,16 @@ def revoke_everywhere(
             for key_id in of_users:
                 user_key_rows.remove_user_key(work.connection, key_id)
             repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
-            lines = {line for _, line in (*on_servers.values(), *of_users.values(), *by_hand.values())}
-            lines = {line for line in lines if _is_line_of(key, line)}
-            if not (unknown or on_servers or of_users or repositories or (by_hand and lines)):
+            held = {public_key for _, public_key in (*on_servers.values(), *of_users.values(), *by_hand.values())}
+            public_keys = {public_key for public_key in held if _is_key(key, public_key)}
+            if not (unknown or on_servers or of_users or repositories or (by_hand and public_keys)):
                 if revoked_keys.get(work.connection, workspace, key) is None:
                     raise missing("key")
                 work.no_event("it is revoked already")
                 told = revocations.of_key(work.connection, workspace, key)
                 return RevocationOutcome(key, 0, 0, 0, {one.server_id: one.revision for one in told})
             revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
-            propagation.withdrawn(work, opened, [(key, line) for line in lines])
+            propagation.withdrawn(work, opened, [(key, public_key) for public_key in public_keys])
             _record(work, key, on_servers, of_users)
             work.record(
                 f"Revoked key {key} everywhere: {_counted(len(on_servers), len(of_users), repositories)}, "
@@ -180,18 +180,19 @@ def refusal_of(
 
 
 def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:
-    """Have a host refuse what it newly found in its files and what is revoked everywhere; named: fingerprint, line."""
-    pairs = [(fingerprint, line) for fingerprint, line in named if fingerprint]
+    """Have a host refuse what it newly found in its files and what is revoked everywhere; named: pairs of fingerprint
+    and public key."""
+    pairs = [(fingerprint, public_key) for fingerprint, public_key in named if fingerprint]
     noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
-    for fingerprint, line in pairs:
-        if fingerprint in noted and _is_line_of(fingerprint, line):
-            propagation.withdrawn(work, (server_id,), [(fingerprint, line)])
+    for fingerprint, public_key in pairs:
+        if fingerprint in noted and _is_key(fingerprint, public_key):
+            propagation.withdrawn(work, (server_id,), [(fingerprint, public_key)])
 
 
-def _is_line_of(fingerprint: str, line: str) -> bool:
-    """Whether a line is the key that it is said to be: a host's word for it is not enough."""
+def _is_key(fingerprint: str, public_key: str) -> bool:
+    """Whether a public key is the one that it is said to be: a host\'s word for it is not enough."""
     try:
-        return read_text(line).fingerprint == fingerprint
+        return read_canonical(public_key).fingerprint == fingerprint
     except KeyProblem:
         return False
 

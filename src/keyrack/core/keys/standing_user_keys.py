@@ -37,7 +37,7 @@ def put(
         found = None if own else attempt.read(lambda connection: user_named(connection, actor, whose))
         owner = user_keys.person(actor) if found is None else found.id
         name = None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
-        key = validation.key_line(instance, public_key)
+        key = validation.parsed_key(instance, public_key)
         if validation.is_span(expires_at):
             raise invalid("expires_at", "A span would be another end each time; name a time.")
 

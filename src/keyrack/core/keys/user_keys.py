@@ -108,7 +108,7 @@ def enter(
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
     if key is not None and place is not None:
         if place.owner.disabled_at is not None:
-            # They were shut out while this was on its way: a key would stay that the leaver's receipt does not name.
+            # They were shut out while this was on its way: a key would stay that no receipt of that names.
             refuse_disabled(users.user(work.connection, owner))
         if place.ended:
             revocation.refuse(work, key)
@@ -239,7 +239,7 @@ def _insert(
     work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, place: UserKeyPlace | None
 ) -> tuple[UserKey, frozenset[int]]:
     """The key as it was entered, and the servers that it was given to."""
-    public_key = key.text if key else None
+    public_key = key.canonical if key else None
     made = user_keys.add_user_key(
         work.connection,
         {

@@ -17,7 +17,7 @@ from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server, User
-from keyrack.ssh.fingerprint import of_line
+from keyrack.ssh.fingerprint import of_public_key
 from keyrack.store.hosts import servers
 from keyrack.store.keys import access as rows
 from keyrack.store.keys import grants, key_owners, user_keys, uses
@@ -261,7 +261,7 @@ def _in_order(
     server: Server, decision: Decision, account: str | None, after: tuple[Any, ...] | None
 ) -> list[tuple[Server, Reason]]:
     """The ways into a server, in order, after a place in it."""
-    refused = {of_line(line) for line in decision.revoked}
+    refused = {of_public_key(public_key) for public_key in decision.revoked}
     ways = [
         (server, reason)
         for reason in decision.reasons

@@ -82,7 +82,7 @@ def _text(state: State, name: str, at: datetime) -> str:
         opened_by = [
             {
                 "title": key.title,
-                "public_key": key.line,
+                "public_key": key.with_comment,
                 "application": key.application or None,
                 "can_push": key.can_push or None,
             }
@@ -117,7 +117,7 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
         "keys": [
             {
                 "title": key.title,
-                "public_key": key.line,
+                "public_key": key.with_comment,
                 "expires_at": key.expires_at,
                 "frozen": is_frozen(key, marks) or None,
             }
@@ -140,7 +140,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
             {
                 "label": credential.label,
                 "username": credential.username,
-                "public_key": credential.line,
+                "public_key": credential.with_comment,
                 "temporary": credential.temporary or None,
                 "expires_at": credential.expires_at,
                 "restrictions": dict(credential.restrictions) or None,

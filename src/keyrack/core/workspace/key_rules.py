@@ -77,26 +77,28 @@ def compare_frozen_keys(comparison: Comparison) -> None:
 
     A key that the file does not call so stays frozen where it is.
     """
-    prints, places = [], []
+    fingerprints, places = [], []
     marks = [server.frozen_at for server in comparison.state.servers.values()]
     for user in comparison.wanted.users:
         known = comparison.state.users.get(user.name)
         mine = comparison.state.user_keys.get(known.id, ()) if known else ()
         frozen = {key.fingerprint for key in mine if is_frozen(key, marks)}
-        wanted = [validation.key_line(comparison.instance, line).fingerprint for line in user.frozen_keys]
-        prints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
+        declared = (key.public_key for key in user.keys if key.frozen)
+        wanted = [validation.parsed_key(comparison.instance, public_key).fingerprint for public_key in declared]
+        fingerprints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
     for server in comparison.wanted.servers:
         there = comparison.matched.get(server.name)
         held = comparison.state.credentials.get(there.id, ()) if there else ()
         labels = {one.label for one in held if there and is_frozen(one, [there.frozen_at])}
         places += [(server.name, one.label) for one in server.credentials if one.frozen and one.label not in labels]
-    if prints or places:
+    if fingerprints or places:
         comparison.do(
-            f"freeze {count(len(prints), 'SSH key')} of users and {len(places)} on servers until they are confirmed",
+            f"freeze {count(len(fingerprints), 'SSH key')} of users and {len(places)} on servers "
+            "until they are confirmed",
             lambda execution: freezes.freeze_some(
                 execution.instance,
                 execution.actor,
-                fingerprints=prints,
+                fingerprints=fingerprints,
                 held=[(execution.servers[name], label) for name, label in places],
             ),
         )

@@ -13,7 +13,7 @@ from keyrack.core.hosts.facts import ENFORCE
 from keyrack.core.keys import credentials, key_sources, renewals, requests, user_keys
 from keyrack.core.people import named_people
 from keyrack.core.workspace.changes import Comparison, Execution
-from keyrack.core.workspace.text import WantedCredential, WantedRule, WantedServer, WantedUser
+from keyrack.core.workspace.text import WantedCredential, WantedRule, WantedServer, WantedUser, WantedUserKey
 from keyrack.model import Credential, UserKey, has_ended
 from keyrack.store.keys.requests import RequestRule
 
@@ -90,12 +90,13 @@ def _put(name: str, *, kind: str | None = None, disabled: bool | None = None) ->
 def _user_keys(comparison: Comparison, wanted: WantedUser) -> None:
     known = comparison.state.users.get(wanted.name)
     keys = {key.fingerprint: key for key in (comparison.state.user_keys.get(known.id, ()) if known else ())}
-    for title, line, end in wanted.keys:
-        key = validation.key_line(comparison.instance, line)
+    for declared in wanted.keys:
+        end = declared.expires_at
+        key = validation.parsed_key(comparison.instance, declared.public_key)
         there = keys.pop(key.fingerprint, None)
         if there is None:
-            comparison.check_key(line)
-            comparison.do(f"add SSH key {key.fingerprint} of {wanted.name}", _added_key(wanted, title, line, end))
+            comparison.check_key(declared.public_key)
+            comparison.do(f"add SSH key {key.fingerprint} of {wanted.name}", _added_key(wanted.name, declared))
         elif end is not None and end != there.expires_at:
             comparison.do(f"give SSH key {key.fingerprint} of {wanted.name} another end", _renewed(there, end))
     for was in keys.values():
@@ -107,14 +108,14 @@ def _user_keys(comparison: Comparison, wanted: WantedUser) -> None:
         )
 
 
-def _added_key(wanted: WantedUser, title: str | None, line: str, end: datetime | None) -> Callable[[Execution], object]:
+def _added_key(user: str, declared: WantedUserKey) -> Callable[[Execution], object]:
     return lambda execution: user_keys.add(
         execution.instance,
         execution.actor,
-        title=title,
-        public_key=line,
-        user_id=execution.users[wanted.name].id,
-        expires_at=end,
+        title=declared.title,
+        public_key=declared.public_key,
+        user_id=execution.users[user].id,
+        expires_at=declared.expires_at,
     )
 
 
@@ -144,7 +145,7 @@ def _sources(comparison: Comparison, wanted: WantedUser) -> None:
 
 
 def _same(comparison: Comparison, wanted: WantedCredential, was: Credential) -> bool:
-    fingerprint = validation.key_line(comparison.instance, wanted.public_key).fingerprint
+    fingerprint = validation.parsed_key(comparison.instance, wanted.public_key).fingerprint
     wanted_fields = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
     fields = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
     return wanted_fields == fields and wanted.break_glass == bool(was.break_glass)

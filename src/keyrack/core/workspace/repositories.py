@@ -66,7 +66,7 @@ def compare_deploy_keys(comparison: Comparison, wanted: WantedRepository) -> Non
         else {key.fingerprint: key for key in comparison.state.deploy_keys.get(state.repository.id, ())}
     )
     for key in wanted.deploy_keys:
-        fingerprint = validation.key_line(comparison.instance, key.public_key).fingerprint
+        fingerprint = validation.parsed_key(comparison.instance, key.public_key).fingerprint
         was = keys.pop(fingerprint, None)
         if was is not None and (was.title, was.application, was.can_push) == (key.title, key.application, key.can_push):
             continue

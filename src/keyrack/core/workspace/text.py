@@ -57,10 +57,18 @@ class WantedSource:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedUserKey:
+    """A public key of a user, as the file has it; frozen: it opens nothing until its owner confirms it."""
+
+    title: str | None
+    public_key: str
+    expires_at: datetime | None
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys:
-    title, line and end of each; frozen_keys: the lines of those that open nothing until they are confirmed.
-    """
+    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which."""
 
     place: str
     name: str
@@ -73,8 +81,7 @@ class WantedUser:
     has_tokens: bool
     kind: str | None
     disabled: bool | None
-    keys: tuple[tuple[str | None, str, datetime | None], ...]
-    frozen_keys: tuple[str, ...]
+    keys: tuple[WantedUserKey, ...]
     has_keys: bool
     sources: tuple[WantedSource, ...]
     has_sources: bool
@@ -82,7 +89,7 @@ class WantedUser:
 
 @dataclass(frozen=True, slots=True)
 class WantedCredential:
-    """A key on a system user of a server; public_key: its line."""
+    """A key on a system user of a server, as the file has it."""
 
     label: str
     username: str
@@ -126,7 +133,7 @@ class WantedServer:
 
 @dataclass(frozen=True, slots=True)
 class WantedDeployKey:
-    """A key that opens one repository; public_key: its line."""
+    """A key that opens one repository, as the file has it."""
 
     title: str
     public_key: str
@@ -358,19 +365,13 @@ class _Reader:
 
     def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:
         name = validation.text(entry.get("name"), field="name")
-        uid = entry.get("id")
-        if uid is not None and not people.PROJECT_UID.fullmatch(uid):
-            raise wrong(place, "a project's id is 32 hexadecimal digits")
-        return WantedProject(place, name, uid)
+        return WantedProject(place, name, _uid(entry, "a project", place))
 
     def user(self, place: str, entry: Mapping[str, Any]) -> WantedUser:
         name = validation.called(entry.get("name"))
         password = self._secret(entry, "password", place)
         if password is not None:
             passwords.check(password)
-        uid = entry.get("id")
-        if uid is not None and not people.PROJECT_UID.fullmatch(uid):
-            raise wrong(place, "a user's id is 32 hexadecimal digits")
         pairs = [self._access_key(place, item) for item in entry.get("access_keys", [])]
         if len(dict(pairs)) != len(pairs):
             raise wrong(place, "an access key stands twice")
@@ -380,7 +381,7 @@ class _Reader:
         return WantedUser(
             place=place,
             name=name,
-            uid=uid,
+            uid=_uid(entry, "a user", place),
             role=_role(entry.get("role", "member"), place),
             policies=policy.patterns(entry.get("policies", []), field="policies"),
             password=password,
@@ -390,10 +391,14 @@ class _Reader:
             kind=_one_of(entry.get("kind"), ("person", "service"), "kind", place),
             disabled=entry.get("disabled"),
             keys=tuple(
-                (item.get("title"), item["public_key"], _moment(item, "expires_at", place))
+                WantedUserKey(
+                    item.get("title"),
+                    item["public_key"],
+                    expires_at=_moment(item, "expires_at", place),
+                    frozen=item.get("frozen", False),
+                )
                 for item in entry.get("keys", [])
             ),
-            frozen_keys=tuple(item["public_key"] for item in entry.get("keys", []) if item.get("frozen")),
             has_keys="keys" in entry,
             sources=tuple(
                 WantedSource(item["kind"], item["account"], item.get("url")) for item in entry.get("key_sources", [])
@@ -550,6 +555,13 @@ def _one_of(value: str | None, known: tuple[str, ...], name: str, place: str) ->
     if value is not None and value not in known:
         raise wrong(place, f"{name} is one of {', '.join(known)}")
     return value
+
+
+def _uid(entry: Mapping[str, Any], whose: str, place: str) -> str | None:
+    uid = entry.get("id")
+    if uid is not None and not people.PROJECT_UID.fullmatch(uid):
+        raise wrong(place, f"{whose}'s id is 32 hexadecimal digits")
+    return uid
 
 
 def _role(value: Any, place: str) -> Role:

@@ -32,7 +32,7 @@ class DeployKey:
     last_used_at: datetime | None
 
     @property
-    def line(self) -> str:
+    def with_comment(self) -> str:
         """The key as it was registered: type, base64 and comment."""
         return f"{self.public_key} {self.comment}" if self.comment else self.public_key
 

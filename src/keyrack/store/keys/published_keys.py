@@ -29,7 +29,7 @@ def sound_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
     return tuple(user_key_of(row) for row in rows if sealed.holds(connection, user_keys, row))
 
 
-def lines_of_workspace(connection: Connection, workspace_id: int) -> tuple[tuple[int, str], ...]:
+def public_keys_of_workspace(connection: Connection, workspace_id: int) -> tuple[tuple[int, str], ...]:
     """The id and the line, type and base64, of every user key of a workspace."""
     columns: Select[Any] = _keys.with_only_columns(user_keys.c.id, user_keys.c.public_key)
     rows = connection.execute(columns.where(user_keys.c.workspace_id == workspace_id))

@@ -91,7 +91,7 @@ def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any
     return select(revocations.c.server_id, revocations.c.fingerprint).where(*named)
 
 
-def lines_for(
+def refused_keys(
     connection: Connection, server_id: int, *, unacknowledged: int, acknowledged: int
 ) -> tuple[tuple[str, str], ...]:
     """The keys that a host is told to refuse, by fingerprint: that and the public key of each.
@@ -99,7 +99,7 @@ def lines_for(
     At most so many that it has not acknowledged, the oldest; what it has acknowledged and still finds in files of its
     own; and so many of the others that it has acknowledged, the newest.
     """
-    lines: dict[str, str] = {}
+    public_keys: dict[str, str] = {}  # by fingerprint
     for rows in (
         _waiting.rows(connection, server_id, unacknowledged),
         _still_in_files.rows(connection, server_id, unacknowledged),
@@ -108,20 +108,22 @@ def lines_for(
         for row in rows:
             # One that is not as Keyrack wrote it counts: it can only refuse.
             sealed.sound(connection, revocations, row)
-            lines[as_text(row.fingerprint)] = as_text(row.public_key)
-    return tuple(sorted(lines.items()))
+            public_keys[as_text(row.fingerprint)] = as_text(row.public_key)
+    return tuple(sorted(public_keys.items()))
 
 
 @prepared
-def _lines_of(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+def _refused_among(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     return select(revocations).where(
         revocations.c.server_id == server_id, among(revocations.c.fingerprint, fingerprints)
     )
 
 
-def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """As lines_for, those of these keys alone."""
-    rows = _lines_of.rows(connection, server_id, fingerprints)
+def refused_keys_among(
+    connection: Connection, server_id: int, fingerprints: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """As refused_keys, those of these keys alone."""
+    rows = _refused_among.rows(connection, server_id, fingerprints)
     for row in rows:
         sealed.sound(connection, revocations, row)
     return tuple((row.fingerprint, as_text(row.public_key)) for row in rows)

@@ -193,7 +193,7 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "title": key.title,
-        "key": key.line,
+        "key": key.with_comment,
         "created_at": created_at(instance, key.created_at),
     }
 
@@ -209,7 +209,7 @@ def user_key_page(instance: Instance, page: Page[UserKey]) -> Response:
 
 def user_key_v1(key: UserKey) -> dict[str, Any]:
     """A user's own key, as v1 shows it."""
-    return {"id": str(key.id), "title": key.title, "key": key.line}
+    return {"id": str(key.id), "title": key.title, "key": key.with_comment}
 
 
 def repository(instance: Instance, repository: Repository) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def deploy_key_v1(instance: Instance, key: DeployKey) -> dict[str, Any]:
     return {
         "key_id": str(key.id),
         "key_title": key.title,
-        "key": key.line,
+        "key": key.with_comment,
         "can_push": key.can_push,
         "created_at": created_at(instance, key.created_at),
     }

@@ -134,11 +134,11 @@ def _ended(visit: Visit, keys: Iterable[UserKey]) -> list[EndedKey]:
 
 def check(visit: Visit) -> Response:
     """What a line is, as it is typed; nothing is kept."""
-    text = visit.form.text("public_key")
-    if not text.strip():
+    public_key = visit.form.text("public_key")
+    if not public_key.strip():
         return visit.show("_verdict.html", key=None, wrong=None, art="")
     try:
-        key = validation.public_key(visit.instance, visit.actor.workspace_id, text)
+        key = validation.public_key(visit.instance, visit.actor.workspace_id, public_key)
     except Refusal as refusal:
         return visit.show("_verdict.html", key=None, wrong=refusal, art="")
     return visit.show("_verdict.html", key=key, wrong=None, art=random_art(key.type, key.bits, key.fingerprint))

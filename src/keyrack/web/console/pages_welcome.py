@@ -32,11 +32,11 @@ def set_password(visit: Visit) -> Response:
 
 def add_key(visit: Visit) -> Response:
     """The second step."""
-    line = visit.form.text("public_key").strip()
-    comment = line.split(None, 2)[2:]
+    public_key = visit.form.text("public_key").strip()
+    comment = public_key.split(None, 2)[2:]
     title = comment[0][:100] if comment else f"{visit.actor.name}'s key"
     try:
-        user_keys.add(visit.instance, visit.actor, title=title, public_key=line)
+        user_keys.add(visit.instance, visit.actor, title=title, public_key=public_key)
     except Refusal as refusal:
         if refusal.kind in (Kind.INVALID, Kind.TAKEN):
             raise Refusal(refusal.kind, refusal.code, refusal.message, field="public_key") from None

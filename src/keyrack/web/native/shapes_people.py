@@ -109,7 +109,7 @@ def own_key(key: UserKeyRecord) -> OwnKey:
         id=key.id,
         title=key.title,
         fingerprint=key.fingerprint,
-        public_key=key.line,
+        public_key=key.with_comment,
         created_at=time(key.created_at),
         expires_at=time_or_null(key.expires_at),
         frozen=key.frozen,

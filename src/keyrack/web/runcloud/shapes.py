@@ -165,7 +165,7 @@ SHAPES: dict[str, Shape] = {
 
 def credential(call: Call, credential: Credential) -> dict[str, Any]:
     """An SSH key of a server."""
-    line = credential.line
+    line = credential.with_comment
     if call.instance.settings.cut_public_key:
         line = line[:CUT_AT] + "..."
     return {
