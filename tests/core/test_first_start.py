@@ -32,7 +32,7 @@ def test_token_and_password_stay_over_a_start(instance: Instance) -> None:
 def test_what_opens_no_more_is_made_anew(instance: Instance) -> None:
     first = first_start.ensure_admin(instance)
     actor = actors.system_actor(first.workspace.id)
-    (bearer,) = tokens.of_user(instance, first.user.id, name=first_start.CALLED)
+    (bearer,) = tokens.of_user(instance, first.user.id, name=first_start.TOKEN_NAME)
     tokens.revoke(instance, actor, bearer)
     users.change_password(instance, actor, first.user.id, "another password")
     second = again(instance, first)
@@ -42,14 +42,14 @@ def test_what_opens_no_more_is_made_anew(instance: Instance) -> None:
     # Without what was shown before, nothing of it goes on.
     third = first_start.ensure_admin(instance)
     assert third.token != second.token
-    assert [one.user.name for one in tokens.of_user(instance, first.user.id, name=first_start.CALLED)] == ["admin"]
+    assert [one.user.name for one in tokens.of_user(instance, first.user.id, name=first_start.TOKEN_NAME)] == ["admin"]
 
 
 def test_a_token_of_somebody_else_is_not_taken_for_the_admins(instance: Instance) -> None:
     first = first_start.ensure_admin(instance)
     actor = actors.system_actor(first.workspace.id)
-    secret, _ = tokens.create(instance, actor, _bob(instance, first), name=first_start.CALLED, scopes=("*",))
-    narrow, _ = tokens.create(instance, actor, first.user, name=first_start.CALLED, scopes=("servers:read",))
+    secret, _ = tokens.create(instance, actor, _bob(instance, first), name=first_start.TOKEN_NAME, scopes=("*",))
+    narrow, _ = tokens.create(instance, actor, first.user, name=first_start.TOKEN_NAME, scopes=("servers:read",))
     for wrong in (narrow, secret, "no token"):
         assert first_start.ensure_admin(instance, token=wrong, password=first.password).token != wrong
 

@@ -67,7 +67,7 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
             if newer is not None and newer.version() != migrate.head():
                 newer = None
             loss = restoring.compare(instance, newer)
-            _show(file, loss, database.exists(), bring_back=bring_back)
+            _show(file, loss, is_there=database.exists(), bring_back=bring_back)
             if not yes and not click.confirm("Restore?"):
                 raise click.ClickException("Nothing was changed.")
             restoring.ready(instance, newer, loss, keep_gone=not bring_back)
@@ -84,19 +84,19 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         _remove(prepared)
 
 
-def _show(file: Path, loss: Loss, there: bool, *, bring_back: bool) -> None:
+def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
     made = "without an event" if loss.made_at is None else f"as of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
     click.echo(f"{file}: a database of this instance, {made}.")
     if loss.lost is None:
-        why = "cannot be read, or does not go on from this backup" if there else "is not there"
+        why = "cannot be read, or does not go on from this backup" if is_there else "is not there"
         click.echo(
             f"The database to be replaced {why}: what was taken away since the backup is known to hosts alone. They "
             "keep refusing it; tokens, passwords and keys that no host knew must be taken away again by hand."
         )
         return
-    added = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in loss.added.items())
+    added = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in loss.added.items())
     click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
-    gone = ", ".join(f"{count} {restoring.WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
+    gone = ", ".join(f"{number} {restoring.WORDS[name]}" for name, number in loss.gone.items()) or "nothing"
     click.echo(f"{'COMES BACK' if bring_back else 'Stays taken away'}: {gone}.")
 
 

@@ -65,7 +65,7 @@ def serve(settings: Settings) -> None:
         return
     application = open_application(settings)
     click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
-    service = listening.ListeningServer(uvicorn.Config(application, **limits(settings)), application)
+    service = listening.ListeningServer(uvicorn.Config(application, **uvicorn_arguments(settings)), application)
     with suppress(KeyboardInterrupt):  # Ctrl-C ended it in order, and is raised once more for whoever waits for that
         service.run()
     if not service.started:
@@ -77,7 +77,10 @@ def serve_with_workers(settings: Settings) -> None:
     with explained():
         app.open_instance(settings).database.close()
     config = uvicorn.Config(
-        "keyrack.cli.machine.serve:from_environment", factory=True, workers=settings.workers, **limits(settings)
+        "keyrack.cli.machine.serve:from_environment",
+        factory=True,
+        workers=settings.workers,
+        **uvicorn_arguments(settings),
     )
     workers = _Workers(config, [config.bind_socket()])
     click.echo(
@@ -210,8 +213,8 @@ def _only_where_it_listens(record: logging.LogRecord) -> bool:
     return True
 
 
-def limits(settings: Settings) -> dict[str, Any]:
-    """uvicorn's arguments: where to listen and how long to wait."""
+def uvicorn_arguments(settings: Settings) -> dict[str, Any]:
+    """How uvicorn is started: where it listens, and how long it waits, in seconds."""
     host, port = settings.host_and_port
     return {
         "host": host,

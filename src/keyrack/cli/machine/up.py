@@ -10,7 +10,7 @@ import pwd
 import shlex
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.operator import operator
 from keyrack.cli.machine.demo_host import DemoHost
-from keyrack.cli.machine.serve import check_free, limits, set_up_logging
+from keyrack.cli.machine.serve import check_free, set_up_logging, uvicorn_arguments
 from keyrack.cli.machine.stopping import Stopping
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
@@ -42,7 +42,8 @@ from keyrack.web import listening
 
 READY_SECONDS = 30.0
 LOCK = "demo.lock"
-BEFORE = "demo.json.before"
+DEMO_FILE = "demo.json"
+PREVIOUS_DEMO_FILE = "demo.json.before"
 LABEL = "my-laptop"
 
 
@@ -132,12 +133,12 @@ class Demo:
         self._stopping = Stopping()
         self._application = web_application(instance)
         self._web = listening.ListeningServer(
-            uvicorn.Config(self._application, **limits(self._settings)), self._application
+            uvicorn.Config(self._application, **uvicorn_arguments(self._settings)), self._application
         )
 
     def run(self) -> None:
         """Start everything, say how to use it, and wait until it is stopped."""
-        before = self._put_aside()
+        secrets_before = self._put_aside()
         web = threading.Thread(target=self._serve, name="web")
         web.start()
         host = None
@@ -146,7 +147,7 @@ class Demo:
             self._wait_for("the service", lambda: self._web.started)
             click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
             username = pwd.getpwuid(os.getuid()).pw_name
-            admin = first_start.ensure_admin(self._instance, operator(), **before)
+            admin = first_start.ensure_admin(self._instance, operator(), **secrets_before)
             server = first_start.ensure_demo_server(self._instance, admin, username)
             sshd = find_sshd()
             if sshd is None:
@@ -172,11 +173,11 @@ class Demo:
 
         demo.json goes until this run is ready; what it said is kept beside it, for a run that does not become ready.
         """
-        before = self._data / BEFORE
+        previous = self._data / PREVIOUS_DEMO_FILE
         with contextlib.suppress(FileNotFoundError):
-            (self._data / "demo.json").replace(before)
+            (self._data / DEMO_FILE).replace(previous)
         try:
-            with os.fdopen(os.open(before, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
+            with os.fdopen(os.open(previous, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
                 held = os.fstat(file.fileno())
                 facts = json.load(file) if held.st_uid == os.geteuid() and not held.st_mode & 0o077 else {}
         except (OSError, ValueError):
@@ -215,7 +216,7 @@ class Demo:
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
-    def _wait_for(self, what: str, ready: Any) -> None:
+    def _wait_for(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if self._stopping.is_told():
@@ -242,15 +243,16 @@ class Demo:
             "git_url": git.url(repository) if git else None,
             "git_known_hosts": str(git.known_hosts) if git else None,
         }
-        _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
-        (self._data / BEFORE).unlink(missing_ok=True)
+        _write_private(self._data / DEMO_FILE, json.dumps(facts, indent=1) + "\n")
+        (self._data / PREVIOUS_DEMO_FILE).unlink(missing_ok=True)
         click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; over a restart they stay:")
         chosen = admin.password or "the one that you chose"
         click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
         click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")
         click.echo("Register a public key (one made for this demo; put your own in its place):\n")
         key = self._demo_key()
-        click.echo(self._curl(admin, server, username, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+        public_key = key.with_suffix(".pub").read_text("ascii").strip()
+        click.echo(self._curl(admin, server, username, public_key) + "\n")
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
@@ -258,13 +260,13 @@ class Demo:
             click.echo(self._curl_delete(admin, server) + "\n")
         if git is not None:
             click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")
-            click.echo(self._curl_own(admin, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+            click.echo(self._curl_own(admin, public_key) + "\n")
             click.echo("Then clone a repository that you may push to:\n")
             click.echo(_clone(key, git, repository) + "\n")
         click.echo(f"What a program needs to know stands in {self._data / 'demo.json'}. Stop with Ctrl-C.")
 
-    def _curl(self, admin: FirstAdmin, server: Server, username: str, line: str) -> str:
-        body = {"label": self._free_label(admin, server), "username": username, "publicKey": line}
+    def _curl(self, admin: FirstAdmin, server: Server, username: str, public_key: str) -> str:
+        body = {"label": self._free_label(admin, server), "username": username, "publicKey": public_key}
         arguments = [
             "curl",
             "-sS",
@@ -282,8 +284,8 @@ class Demo:
         path = f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials/ID"
         return shlex.join(["curl", "-sS", "-X", "DELETE", path, "-H", f"Authorization: Bearer {admin.token}"])
 
-    def _curl_own(self, admin: FirstAdmin, line: str) -> str:
-        body = json.dumps({"title": LABEL, "key": line})
+    def _curl_own(self, admin: FirstAdmin, public_key: str) -> str:
+        body = json.dumps({"title": LABEL, "key": public_key})
         headers = ["-H", f"X-Auth-Token: {admin.token}", "-H", "Content-Type: application/json"]
         return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
 

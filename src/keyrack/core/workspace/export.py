@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
 from keyrack.core.workspace.key_rules import is_frozen
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Grant, Workspace, has_ended
+from keyrack.model import Actor, Grant, User, Workspace, has_ended
+from keyrack.protocol.host_document import KEEP_ALL
 from keyrack.store import workspace_state
 from keyrack.store.keys import grants
 from keyrack.store.workspace_state import ServerState, State
@@ -63,7 +65,7 @@ def _text(state: State, name: str, at: datetime) -> str:
     for project in state.projects:
         lines += _table("[[projects]]", {"name": project.name, "id": project.uid})
     for user in state.users.values():
-        lines += _table("[[users]]", _user(state, user.id, user))
+        lines += _table("[[users]]", _user(state, user))
     by_id = {user.id: user.name for user in state.users.values()}
     for group, number in state.groups.items():
         members = sorted(by_id[user_id] for user_id in state.members[number])
@@ -103,8 +105,8 @@ def _text(state: State, name: str, at: datetime) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
-    sources = [source for source in state.sources if source.user_id == user_id]
+def _user(state: State, user: User) -> dict[str, Any]:
+    sources = [source for source in state.sources if source.user_id == user.id]
     # A file has no freeze of one server: its keys are frozen everywhere, so that none opens what it did not before.
     marks = [server.frozen_at for server in state.servers.values() if server.frozen_at is not None]
     return {
@@ -121,7 +123,7 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
                 "expires_at": key.expires_at,
                 "frozen": is_frozen(key, marks) or None,
             }
-            for key in state.user_keys.get(user_id, ())
+            for key in state.user_keys.get(user.id, ())
         ],
         "key_sources": [{"kind": source.kind, "account": source.account, "url": source.url} for source in sources],
     }
@@ -150,9 +152,9 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
             for credential in state.credentials.get(server.id, ())
         ],
         "offline_after_seconds": server.offline_after_seconds or None,
-        "offline_then": server.offline_then if server.offline_then != "keep" else None,
+        "offline_then": server.offline_then if server.offline_then != KEEP_ALL else None,
         "host_keys": [
-            {"public_key": key.public_key, "port": key.port if key.port != 22 else None}
+            {"public_key": key.public_key, "port": key.port if key.port != USUAL_PORT else None}
             for key in state.host_keys.get(server.id, ())
             if key.confirmed
         ]

@@ -25,7 +25,7 @@ ADMIN = "admin"
 SERVER = "demo-host"
 PROJECT = "demo-project"
 REPOSITORY = "demo/hello"
-CALLED = "first token"
+TOKEN_NAME = "first token"  # noqa: S105 — a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def ensure_admin(
         workspace = users.create_workspace(instance, actors.system_actor(channel="up", like=by), WORKSPACE)
     actor = actors.system_actor(workspace.id, channel="up", like=by)
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
-    number = workspace.id
-    user = instance.database.read(lambda connection: user_rows.user_by_name(connection, number, ADMIN))
+    workspace_id = workspace.id
+    user = instance.database.read(lambda connection: user_rows.user_by_name(connection, workspace_id, ADMIN))
     if user is None:
         password = secrets.token_urlsafe(12)
         user = users.create_user(instance, actor, name=ADMIN, role=Role.OWNER, password=password)
@@ -65,11 +65,11 @@ def ensure_admin(
         if password is not None:
             users.change_password(instance, actor, user.id, password)
     kept = None if token is None else _in_force(instance, user, token)
-    for bearer in tokens.of_user(instance, user.id, name=CALLED):
+    for bearer in tokens.of_user(instance, user.id, name=TOKEN_NAME):
         if bearer.token.id != kept:
             tokens.revoke(instance, actor, bearer)
     if token is None or kept is None:
-        token, _ = tokens.create(instance, actor, user, name=CALLED, scopes=("*",))
+        token, _ = tokens.create(instance, actor, user, name=TOKEN_NAME, scopes=("*",))
     return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
 
 
@@ -84,15 +84,15 @@ def _in_force(instance: Instance, user: User, secret: str) -> int | None:
     if held is None or held.user.id != user.id or held.user.disabled_at is not None:
         return None
     token = held.token
-    whole = token.name == CALLED and token.scopes == ("*",) and token.is_in_force(instance.now())
+    whole = token.name == TOKEN_NAME and token.scopes == ("*",) and token.is_in_force(instance.now())
     return token.id if whole else None
 
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
     """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
     actor = actors.system_actor(admin.workspace.id, channel="up", like=admin.by)
-    number = admin.workspace.id
-    server = instance.database.read(lambda connection: server_rows.by_name(connection, number, SERVER))
+    workspace_id = admin.workspace.id
+    server = instance.database.read(lambda connection: server_rows.by_name(connection, workspace_id, SERVER))
     if server is None:
         server = servers.create(instance, actor, name=SERVER, address="127.0.0.1", tags=("demo",))
     _ensure_login(instance, actor, server, admin.user, username)

@@ -213,12 +213,12 @@ def offboarding(progress: Progress) -> Offboarding:
         servers=[receipt(host) for host in progress.hosts],
         git=[
             GitReceipt(
-                endpoint=one.name,
-                done=one.acknowledged_at is not None,
-                acknowledged_at=time_or_null(one.acknowledged_at),
-                stopped=one.stopped,
+                endpoint=endpoint.name,
+                done=endpoint.acknowledged_at is not None,
+                acknowledged_at=time_or_null(endpoint.acknowledged_at),
+                stopped=endpoint.stopped,
             )
-            for one in progress.git
+            for endpoint in progress.git
         ],
     )
 
