@@ -1,7 +1,7 @@
 """Commands inside the transaction of the thread that writes to SQLite; must not know what they do.
 
-A command runs in a savepoint, on the writer's thread or on another one that the connection is lent to: a turn, whose
-commands may defer to its end what is written once for all of them (store/sealing/deferred_writes.py).
+A command runs in a savepoint, on the writer's thread or on another one that the transaction is lent to. Commands of a
+lent one may defer to its end what is written once for all of them (store/sealing/deferred_writes.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Command = Callable[[Connection], Any]
 
 PATIENCE_SECONDS = 5.0
-"""How long the writer waits for somebody to begin the turn that he asked for."""
+"""How long the writer waits for somebody to begin in the transaction that they asked for."""
 
 
 class WaitingCommand:
@@ -58,22 +58,22 @@ class WaitingCommand:
             self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
-class TurnLost(NotAtOnce):
-    """The transaction ended under the commands of a turn: none of them is on the disk, nor will be."""
+class TransactionLost(NotAtOnce):
+    """A lent transaction ended under its commands: none of them is on the disk, nor will be."""
 
 
-class Turn:
-    """The writer's connection, lent to one other thread for as long as it runs commands, which must be short: SQLite
-    stops where one takes more than a few milliseconds.
+class LentTransaction:
+    """A transaction of the writer's, whose connection is lent to one other thread while that runs commands in it. They
+    must be short: SQLite stops where one takes more than a few milliseconds.
 
     Nothing that was run is on the disk before `ended` is called. All of it is undone where a command ends the
     transaction, or where the commit fails.
     """
 
-    def __init__(self, lent: Callable[[Turn], None], ended: Callable[[Exception | None], None]) -> None:
+    def __init__(self, lent: Callable[[LentTransaction], None], ended: Callable[[Exception | None], None]) -> None:
         """lent, ended: called by the writer's thread, and must return at once: begin() it now; all that was run is on
-        the disk, or is not, for this reason. Neither may hold the turn itself: the circle, with every request of the
-        turn, would live until the collector comes.
+        the disk, or is not, for this reason. Neither may hold the lent transaction itself: the circle, with every
+        request that writes in it, would live until the collector comes.
         """
         self._lent, self._ended = lent, ended
         self._mutex = threading.Lock()
@@ -114,13 +114,13 @@ class Turn:
     def run(self, command: Callable[[Connection], T], *, may_hold: bool = False, defers_tree: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        may_hold, defers_tree: see DeferredWrites.begin. Raises TookLonger, and TurnLost where the transaction is lost
-        with all that was run in it.
+        may_hold, defers_tree: see DeferredWrites.begin. Raises TookLonger, and TransactionLost where all that was run
+        in the transaction is lost.
         """
         assert self._conn is not None
         assert self._deferred_writes is not None
         if self._lost is not None:
-            raise TurnLost
+            raise TransactionLost
         waiting = WaitingCommand(command)
         deferred = self._deferred_writes.deferred
         if not self.wrote:
@@ -139,7 +139,7 @@ class Turn:
                 driver_connection(self._conn).execute("RELEASE command")
         except BaseException as error:
             self._lost = error
-            raise TurnLost from error
+            raise TransactionLost from error
         failed, waiting.error = waiting.error, None
         if failed is None:
             result: T = waiting.result
@@ -157,7 +157,7 @@ class Turn:
     def begin_call(self) -> None:
         """Begin what undo_call() undoes as one, and end_call() ends."""
         if self._lost is not None or self._conn is None:
-            raise TurnLost
+            raise TransactionLost
         keep_short(self._conn, True)
         self._looks = 0
         self.wrote = False
@@ -234,7 +234,7 @@ class Turn:
         """The commit was made, or error says why not."""
         error = self.error if self.error is None or isinstance(self.error, Exception) else None
         with suppress(RuntimeError):  # whoever asked is gone, with the event loop
-            self._ended(TurnLost() if self._lost is not None else error)
+            self._ended(TransactionLost() if self._lost is not None else error)
 
 
 def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:
