@@ -105,7 +105,7 @@ def end(instance: Instance, *, issuer: str, session: str | None, subject: str | 
     with attempt:
 
         def run(work: Work) -> int:
-            if not session_rows.spend(work.connection, mark, work.now + web_sessions.PROOF_HOLDS):
+            if not session_rows.use_once(work.connection, mark, work.now + web_sessions.PROOF_HOLDS):
                 raise Refusal(Kind.INVALID, "message-repeated", "This message came before.")
             ended = 0
             if session:
