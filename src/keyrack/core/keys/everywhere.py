@@ -124,6 +124,8 @@ def add(
                 # Each key raised the revision, so that nothing is counted before there can be as many.
                 if one.revision >= MOST["SSH key"][1]:
                     quotas.refuse_more(work, "SSH key", one.id)
+            if new:
+                validation.new_name(label, field="label")
             made = _put(work, new, accounts, wanted)
             return tuple(
                 Placed(one.name, one.id, made.get(one.id) or present[one.id], ADDED if one.id in made else PRESENT)
