@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -201,6 +202,6 @@ def test_a_token_of_before_keeps_its_name(team: Service) -> None:
     laptops = select(tables.tokens.c.id).where(tables.tokens.c.name == "laptop")
     numbers = team.instance.database.read(lambda connection: list(connection.scalars(laptops)))
     for number in numbers:
-        team.instance.database.write(lambda c, one=number: tokens.change_token(c, one, {"name": "laptop "}))
+        team.instance.database.write(partial(tokens.change_token, token_id=number, values={"name": "laptop "}))
     assert team.apply(text) == []
     assert team.apply(text.replace(held, held.replace("*", "servers:read")))
