@@ -215,7 +215,7 @@ print("loaded", "open_instance", *sys.modules)
 NOT_FOR_A_LIST_OF_HOSTS = {
     *("keyrack.core.people.users", "keyrack.core.people.passwords", "keyrack.core.people.second_factors", "argon2"),
     *("keyrack.store.people.web_sessions", "keyrack.store.people.authenticators", "pydantic", "tomllib"),
-    *("keyrack.core.hosts.unmanaged_keys", "keyrack.core.hosts.went_back", "keyrack.core.keys.credentials"),
+    *("keyrack.core.hosts.unmanaged_keys", "keyrack.core.hosts.database_rollback", "keyrack.core.keys.credentials"),
 }
 
 

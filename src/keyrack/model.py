@@ -160,9 +160,9 @@ class Server:
     # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/servers.py.
     lineage: str = ""
     applied_lineage: str = ""
-    told_lineage: str = ""
+    reported_lineage: str = ""
     # Since when the host is known to obey what this database does not know, and when its document was compared.
-    went_back_at: datetime | None = None
+    rolled_back_at: datetime | None = None
     compared_at: datetime | None = None
     # Which run of its agent asked last, and since when two machines go by its identity: see core/hosts/copies.py.
     agent_run: str | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent.sessions.watch import glass_of
+from keyrack.agent.sessions.watch import break_glass_keys
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, HostDocument, OfflinePolicy
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.signed_documents import ISSUED, public_key
@@ -319,13 +319,13 @@ def test_a_key_to_break_glass_with_is_told_as_one_also_when_it_is_gone_by_then()
         return HostDocument("h", 1, ISSUED, users, break_glass=broken)
 
     pair = ("deploy", fingerprint_of(glass))
-    known = glass_of(named(both, {"deploy": (glass,)}), set())
+    known = break_glass_keys(named(both, {"deploy": (glass,)}), set())
     assert known == {pair}
-    assert glass_of(named({"deploy": [AuthorizedKey(usual)]}, {}), known) == {pair}, (
+    assert break_glass_keys(named({"deploy": [AuthorizedKey(usual)]}, {}), known) == {pair}, (
         "it is gone, and may have been used"
     )
-    assert glass_of(named(both, {}), known) == set(), "it is a key like any other now"
-    assert glass_of(named({}, {"root": (usual,)}), known) == {pair, ("root", fingerprint_of(usual))}
+    assert break_glass_keys(named(both, {}), known) == set(), "it is a key like any other now"
+    assert break_glass_keys(named({}, {"root": (usual,)}), known) == {pair, ("root", fingerprint_of(usual))}
 
 
 def test_sessions_by_certificates_end_with_their_key_and_their_authority(

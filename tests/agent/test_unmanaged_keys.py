@@ -20,7 +20,7 @@ from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd, SshdSilent, words_of
+from keyrack.agent.sshd.settings import Sshd, SshdSilent, split_values
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import account_names, as_account, programs
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
@@ -514,7 +514,7 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
     ],
 )
 def test_words_of_a_setting(text: str, words: list[str]) -> None:
-    assert list(words_of(text)) == words
+    assert list(split_values(text)) == words
 
 
 @needs_root

@@ -19,6 +19,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.keys import key_sources as source_rows
+from keyrack.store.tables.hosts import ROLLED_BACK_AT
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.test_pages import KEYRACK
@@ -124,7 +125,7 @@ def _of_alarms(console: Service) -> Mapping[str, Example]:
 
     def change(connection: Connection) -> None:
         connection.execute(past_keyrack)
-        server_rows.change(connection, host.id, {"copied_at": at, "went_back_at": at})
+        server_rows.change(connection, host.id, {"copied_at": at, ROLLED_BACK_AT: at})
 
     instance.database.write(change)
     alarms.raise_once(instance, host.id, "tried", "Somebody tried something")

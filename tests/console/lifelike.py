@@ -28,6 +28,7 @@ from keyrack.store import tables
 from keyrack.store.hosts import held_back
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.hosts.reported_facts import LAST_RUN
+from keyrack.store.tables.hosts import ROLLED_BACK_AT
 from tests.core.keys_for_tests import fresh_line
 
 NAMES = Path(__file__).parents[1] / "data" / "names.jsonl"
@@ -376,7 +377,7 @@ def _alarms(made: Workspace) -> None:
         machine = {"name": "shop-image", "address": "198.51.100.17"}
         facts = {**copied.facts, LAST_RUN: {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
-        server_rows.change(connection, astray.id, {"went_back_at": at, "compared_at": at})
+        server_rows.change(connection, astray.id, {ROLLED_BACK_AT: at, "compared_at": at})
         held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])
         connection.execute(past_keyrack)
 

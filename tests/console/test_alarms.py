@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import insert, text, update
 
 from keyrack.core.audit import chain, webhooks
-from keyrack.core.hosts import copies, documents, enrolment, reports, servers, system_users, went_back
+from keyrack.core.hosts import copies, database_rollback, documents, enrolment, reports, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, key_sources, key_sync, requests, revocation, user_keys
 from keyrack.core.people import actors, users
@@ -303,7 +303,7 @@ KINDS = {
         (press("Its copy is gone…"), press("The copy is gone")),
     ),
     "database went back": Kind(
-        lambda team: went_back.note_astray(team.instance, team.host("astray-1").id, 4711),
+        lambda team: database_rollback.note_diverged(team.instance, team.host("astray-1").id, 4711),
         "astray-1: the host obeyed what this database does not know",
         "What astray-1 refused",
         ("", "The database is right, and the host is not"),

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -207,6 +208,21 @@ def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypat
     monkeypatch.setattr(groups, "ensure", late)
     come("first")
     assert set(groups.get(console.instance, actors.system_actor(1), "ops").members) >= {"first", "second"}
+
+
+def test_one_who_comes_twice_at_once_for_the_first_time_is_let_in_twice(console: Service) -> None:
+    """As a browser that opens two tabs: one of them makes the user, and the other finds it made."""
+    together = threading.Barrier(4)
+
+    def come(name: str) -> int:
+        claims = provider_rules.Claims("https://id.example.org", f"subject-{name}", name, ("staff",), None)
+        together.wait(timeout=30)
+        session = provider_rules.sign_in(console.instance, claims, address="192.0.2.1", user_agent="")
+        return session.visitor.user.id
+
+    for number in range(5):
+        with ThreadPoolExecutor(4) as threads:
+            assert len(set(threads.map(come, [f"twice-{number}"] * 4))) == 1
 
 
 def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:

@@ -9,7 +9,15 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import deleted_servers, documents, enrolment, reports, servers, undecided_keys, went_back
+from keyrack.core.hosts import (
+    database_rollback,
+    deleted_servers,
+    documents,
+    enrolment,
+    reports,
+    servers,
+    undecided_keys,
+)
 from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
@@ -84,8 +92,14 @@ def test_it_is_told_until_it_says_that_it_obeys(team: Team) -> None:
     delete(team)
     event = next(one for one in events.find(team.instance, team.owner, limit=5).items if "Deleted" in one.summary)
     revision = last(team)["revision"]
-    assert went_back.judge_revision(team.instance, team.server.id, revision, "") is went_back.HostRevision.CURRENT
-    assert went_back.judge_revision(team.instance, team.server.id, revision - 1, "") is went_back.HostRevision.NEWER
+    assert (
+        database_rollback.judge_revision(team.instance, team.server.id, revision, "")
+        is database_rollback.HostRevision.CURRENT
+    )
+    assert (
+        database_rollback.judge_revision(team.instance, team.server.id, revision - 1, "")
+        is database_rollback.HostRevision.NEWER
+    )
     report(team, secret, revision=revision - 1, state="applied")
     report(team, secret, revision=revision - 1, state="failed", problems=["the disk is full"])
     report(team, secret, sessions=[])
@@ -108,7 +122,7 @@ def test_a_server_without_a_host_is_just_gone(team: Team) -> None:
     delete(team)
     assert deleted_servers.find(team.instance, team.owner).items == ()
     assert documents.signed(team.instance, team.server.id) is None
-    assert went_back.judge_revision(team.instance, team.server.id, 1, "") is went_back.HostRevision.GONE
+    assert database_rollback.judge_revision(team.instance, team.server.id, 1, "") is database_rollback.HostRevision.GONE
 
 
 def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> None:

@@ -20,7 +20,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.keys import revocations
-from keyrack.store.keys.new_user_keys import UserKeyAhead, UserKeyPlace
+from keyrack.store.keys.new_user_keys import UserKeyPlace, UserKeyPlacePrefetch
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_foreseen import adding, at_once, at_work, is_whole, revision
@@ -225,10 +225,10 @@ def test_one_key_of_both_kinds_is_refused_by_no_server(at_work: Team, first: str
 def test_a_key_that_another_workspace_took_meanwhile_is_refused(at_work: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were made with it are made all the same, once."""
     other, line = make_team(at_work.instance, "globex"), fresh_line()
-    get = UserKeyAhead.get
+    get = UserKeyPlacePrefetch.get
     taken: list[UserKeyPlace] = []
 
-    def late(asked: UserKeyAhead, connection: Connection) -> UserKeyPlace:
+    def late(asked: UserKeyPlacePrefetch, connection: Connection) -> UserKeyPlace:
         found = get(asked, connection)
         if asked._fingerprint == parse(line).fingerprint and not taken:
             assert found.reached is not None, "it was asked ahead"
@@ -238,7 +238,7 @@ def test_a_key_that_another_workspace_took_meanwhile_is_refused(at_work: Team, m
             thread.join()
         return found
 
-    monkeypatch.setattr(UserKeyAhead, "get", late)
+    monkeypatch.setattr(UserKeyPlacePrefetch, "get", late)
     found = at_once(at_work, entering(at_work), entering(at_work), entering(at_work, line), entering(at_work))
     assert kinds(found) == ["UserKey", "UserKey", "key-taken", "UserKey"]
     assert "in use by another user" in str(found[2])

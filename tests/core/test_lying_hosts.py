@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from keyrack.core.hosts import reports, servers
-from keyrack.core.hosts.went_back import HostRevision, judge_revision
+from keyrack.core.hosts.database_rollback import HostRevision, judge_revision
 from keyrack.core.keys import credentials, receipts, revocation
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.core.test_database_rollback import Host, add, alarms
 from tests.core.test_receipts import enrol
-from tests.core.test_went_back import Host, add, alarms
 
 OTHERS = "0123456789abcdef0123456789abcdef"
 
@@ -62,7 +62,7 @@ def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tupl
     assert (server.applied_revision, server.applied_lineage) == (before.applied_revision, before.applied_lineage)
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     assert judge_revision(team.instance, server.id, told["revision"], told.get("lineage", host.lineage)) in (
-        HostRevision.ASTRAY,
+        HostRevision.DIVERGED,
         HostRevision.NEWER,
     )
     # Once it tells the truth again, all is as ever.

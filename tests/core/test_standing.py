@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events, overview, standing
-from keyrack.core.hosts import documents, enrolment, host_keys, modes, reports, servers, troubles, went_back
+from keyrack.core.hosts import database_rollback, documents, enrolment, host_keys, modes, reports, servers, troubles
 from keyrack.core.keys import credentials, damaged_rows
 from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
@@ -102,7 +102,7 @@ def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
 
 
 def test_what_tells_its_end_by_itself_is_settled_by_nobodys_word(team: Team) -> None:
-    went_back.note_astray(team.instance, team.server.id, 99)
+    database_rollback.note_diverged(team.instance, team.server.id, 99)
     (alarm,) = standing.find(team.instance, team.owner).standing
     assert alarm.event_id is not None
     with pytest.raises(Refusal) as refused:

@@ -92,7 +92,7 @@ def test_it_takes_few_statements(busy: Team, name: str) -> None:
     assert 1 <= len(mine) <= most, "\n".join(mine)
 
 
-TURNS = {
+WAITS = {
     "who asks": 1,
     "add a credential": 2,
     "get a credential": 1,
@@ -102,12 +102,12 @@ TURNS = {
 }
 
 
-@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("name", WAITS)
 def test_postgresql_is_seldom_waited_for(busy: Team, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told and not asked goes with the next question, and the end of what only read with the next use."""
     if busy.instance.database.dialect != "postgresql":
         pytest.skip("SQLite is not waited for")
-    call, most = CALLS[name][0], TURNS[name]
+    call, most = CALLS[name][0], WAITS[name]
     waited: list[int] = []
     read = _Pipeline.read
 

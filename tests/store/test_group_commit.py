@@ -35,7 +35,7 @@ def putting(name: str, raised: Exception | None = None) -> Command:
 
     def command(conn: Connection) -> str:
         _value.value(conn, name)
-        _put.tell(conn, {"name": name, "value": "x"})
+        _put.enqueue(conn, {"name": name, "value": "x"})
         if raised is not None:
             raise raised
         return name
@@ -166,7 +166,7 @@ def test_the_server_works_on_what_was_told_while_others_are_made(
         return False
 
     def told(conn: Connection) -> None:
-        _holding.tell(conn, 4711)
+        _holding.enqueue(conn, 4711)
 
     found = made(database, putting("a"), told, *[lambda _conn: None] * group_commit.SENT_EACH, looks)
     assert found[-1]

@@ -37,7 +37,7 @@ def _values(name: str) -> Select[Any]:
 
 
 def put(conn: Connection, name: str) -> None:
-    _put.tell(conn, {"name": name, "value": "100 % of a'b"})
+    _put.enqueue(conn, {"name": name, "value": "100 % of a'b"})
 
 
 def found(conn: Connection, name: str) -> list[str]:

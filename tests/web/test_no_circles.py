@@ -13,7 +13,7 @@ from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from keyrack.store.engine.shared_reads import LoneConnection
-from keyrack.store.engine.sqlite_commands import Turn
+from keyrack.store.engine.sqlite_commands import LentTransaction
 from keyrack.web.protocol import WholeAnswer
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
@@ -58,7 +58,7 @@ def test_a_change_leaves_no_circle(team: Service, label: str) -> None:
             name = f"{label}-{number}" if label == "another" else label
             assert add_credential(team, label=name, publicKey=fresh_line()).status_code in (200, 422)
     # A connection that is closed after a refusal is a circle of uvicorn's own, with its last request.
-    kinds = (Turn, LoneConnection, *(OF_A_REQUEST if label == "another" else (BaseException,)))
+    kinds = (LentTransaction, LoneConnection, *(OF_A_REQUEST if label == "another" else (BaseException,)))
     assert not [one for one in found if isinstance(one, kinds)]
 
 

@@ -51,8 +51,8 @@ def keys(
     if json_wanted:
         show_json(made)
         return
-    servers, glass = len(made["servers"]), made["break_glass"]
-    more = f"; {glass} to break glass with go on" if glass else ""
+    servers, break_glass = len(made["servers"]), made["break_glass"]
+    more = f"; {break_glass} to break glass with go on" if break_glass else ""
     keys = count(made["keys"], "key")
     if dry_run:
         say(f"{keys} would open no new session, on {count(servers, 'server')}{more}. Nothing was changed.")

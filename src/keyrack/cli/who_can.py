@@ -89,10 +89,10 @@ def _row(way: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _via(via: dict[str, Any]) -> str:
-    glass = ", to break glass with" if via["break_glass"] else ""
+    break_glass = ", to break glass with" if via["break_glass"] else ""
     if via["kind"] == "credential":
-        return f"SSH key {via['label']} ({via['id']}){glass}"
+        return f"SSH key {via['label']} ({via['id']}){break_glass}"
     through = f" to group {via['group']}" if via["group"] else ""
     place = f", tag {via['tag']}" if via["tag"] else ", all servers" if via["all"] else ""
     why = f": {via['reason']}" if via["reason"] else ""
-    return f"grant {via['id']}{through}{place}{glass}{why}"
+    return f"grant {via['id']}{through}{place}{break_glass}{why}"

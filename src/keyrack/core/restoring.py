@@ -20,6 +20,7 @@ from keyrack.store.sealing import sealed, sealed_tables
 from keyrack.store.sealing.seals import seals_of
 from keyrack.store.tables import deploy_keys, key_owners, metadata, servers
 from keyrack.store.tables.columns import EPOCH, MICROSECOND
+from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 WORDS = {
     "users": "users",
@@ -71,8 +72,8 @@ def compare(instance: Instance, newer: Newer | None) -> Loss:
 
 
 def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: bool = True) -> None:
-    """Make the opened database what is to be served: without what was taken away since, and every host astray until
-    it has told what it obeyed. keep_gone: False brings everything back.
+    """Make the opened database what is to be served: without what was taken away since, and with every host taken for
+    diverged until it has told what it obeyed. keep_gone: False brings everything back.
     """
     attempt = Attempt(
         instance, system_actor(channel="cli"), "servers:write", "restore a database", target_kind="database"
@@ -81,8 +82,8 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
     def change(work: Work) -> None:
         if newer is not None and loss.lost is not None and keep_gone:
             _remove_gone(work.connection, newer)
-        astray = {"went_back_at": work.now, "compared_at": None, "told_lineage": ""}
-        sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=astray)
+        diverged = {ROLLED_BACK_AT: work.now, "compared_at": None, REPORTED_LINEAGE: ""}
+        sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=diverged)
         said = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
         kept = f"; what was taken away since stays so: {said}" if keep_gone and loss.lost is not None else ""

@@ -24,13 +24,13 @@ REASON = "tables-altered"
 
 
 class TableLook:
-    """Looks now and then, and tells once an hour what it finds."""
+    """Looks now and then, and reports once an hour what it finds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = clock()
-        self._told: tuple[str, ...] = ()
-        self._told_at = float("-inf")
+        self._reported: tuple[str, ...] = ()
+        self._reported_at = float("-inf")
 
     def go_on(self, instance: Instance) -> None:
         """Look, if it is time. Raises DatabaseUnavailable."""
@@ -39,9 +39,9 @@ class TableLook:
         self._next = now + PAUSE_SECONDS
         problems = instance.database.read(lambda connection: on_tables(instance, connection))
         if not problems:
-            self._told = ()
-        elif problems != self._told or now - self._told_at >= alarms.AGAIN_AFTER.total_seconds():
-            self._told, self._told_at = problems, now
+            self._reported = ()
+        elif problems != self._reported or now - self._reported_at >= alarms.AGAIN_AFTER.total_seconds():
+            self._reported, self._reported_at = problems, now
             _alarm(instance, problems)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
-from keyrack.store.database import Database, Foresight, lock_workspace
+from keyrack.store.database import Database, Prefetch, lock_workspace
 from keyrack.store.engine.prepared import savepoint
 from keyrack.store.sealing import sums
 
@@ -31,8 +31,8 @@ class _Joined:
         command: Callable[[Connection], T],
         *,
         workspace_lock: int | None = None,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
         with sums.counting(self._connection), savepoint(self._connection):

@@ -18,7 +18,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, Level
 from keyrack.store.audit import events
-from keyrack.store.database import Foresight
+from keyrack.store.database import Prefetch
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
 from keyrack.store.people import standing, users
@@ -54,7 +54,7 @@ class Work:
         self._accounted = False
         self.bumped: dict[int, int] = {}
 
-    def look_again(self, standing: Standing) -> None:
+    def check_actor_again(self, standing: Standing) -> None:
         """Go on with the rights that the actor's user has in this transaction.
 
         Who was shut out, has less, is no member any more, or whose proof has ended since it was looked at changes
@@ -222,12 +222,12 @@ class Attempt:
         self,
         command: Callable[[Work], T],
         *,
-        looks: bool = False,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        checks_actor: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> T:
-        """Run a command; returns once it is durable. looks: it asks by itself whether the actor still may, and calls
-        Work.look_again, or needs not. foresight, gathers: see Database.write.
+        """Run a command; returns once it is durable. checks_actor: it asks by itself whether the actor still may, and
+        calls Work.check_actor_again, or needs not. prefetch, defers_tree: see Database.write.
 
         Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
         command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
@@ -239,8 +239,8 @@ class Attempt:
             work = Work(self, connection)
             user_id = self.actor.user_id
             # Of several commands as one, the first says for all, whatever it changes of the actor's own rights.
-            if not looks and user_id is not None and not self.instance.joined:
-                work.look_again(standing.of(connection, self.actor, work.now))
+            if not checks_actor and user_id is not None and not self.instance.joined:
+                work.check_actor_again(standing.of(connection, self.actor, work.now))
             result = command(work)
             if not work.accounted:
                 raise RuntimeError(f"the command {self.action} left no event")
@@ -251,13 +251,15 @@ class Attempt:
         for _ in range(RACES):
             try:
                 return self.instance.database.write(
-                    run, workspace_lock=workspace_lock, foresight=foresight, gathers=gathers
+                    run, workspace_lock=workspace_lock, prefetch=prefetch, defers_tree=defers_tree
                 )
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
                 self._refuse_who_is_gone()
-        return self.instance.database.write(run, workspace_lock=workspace_lock, foresight=foresight, gathers=gathers)
+        return self.instance.database.write(
+            run, workspace_lock=workspace_lock, prefetch=prefetch, defers_tree=defers_tree
+        )
 
     def _refuse_who_is_gone(self) -> None:
         """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""

@@ -44,7 +44,7 @@ LARGEST_FRAME = 65_536
 ASK_SECONDS = 10.0
 MOST_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
-TELL_EVERY_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 MEASURE_EVERY_SECONDS = 1.0
 WRITE_EVERY_SECONDS = 0.5
 LOGIN_REFUSED, TEMPORARY_FAILURE = 1, 75
@@ -73,7 +73,7 @@ class _Running:
     writer: asyncio.StreamWriter
     began_at: float
     confirmed_at: float
-    told_at: float
+    heartbeat_at: float
     operation: str = ""
     refs: PushedRefs = field(default_factory=PushedRefs)
     was_cut: bool = False
@@ -286,7 +286,7 @@ class Authorizer:
             writer,
             began_at=now,
             confirmed_at=now,
-            told_at=now,
+            heartbeat_at=now,
             operation=operation,
             refs=PushedRefs(known=not again),
             only_deletes=operation in self._deleting,
@@ -404,7 +404,7 @@ class Authorizer:
                 await self._say_ended(asked)
                 continue
             asked_at = time.monotonic()
-            self._tell(running, asked_at)
+            self._send_heartbeats(running, asked_at)
             longest = self._instance.settings.git_max_transfer_seconds
             reasons: dict[_Running, str] = {}
             late = f"it took {longest} seconds, the longest that a transfer may take here."
@@ -421,11 +421,11 @@ class Authorizer:
                 await self._cut(each, words)
             await self._say_ended(asked)
 
-    def _tell(self, running: list[_Running], now: float) -> None:
+    def _send_heartbeats(self, running: list[_Running], now: float) -> None:
         """Say now and then that we are here: a program stops git once it hears nothing for longer than its bound."""
         for each in running:
-            if now - each.told_at >= TELL_EVERY_SECONDS and not each.writer.is_closing():
-                each.told_at = now
+            if now - each.heartbeat_at >= HEARTBEAT_SECONDS and not each.writer.is_closing():
+                each.heartbeat_at = now
                 each.writer.write(_frame(b"go"))  # which is not waited for: a program may stand still itself
 
     async def _asked(self) -> Mapping[int, int] | None:

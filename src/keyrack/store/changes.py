@@ -84,7 +84,7 @@ def since_on_sqlite(conn: Connection, change: int) -> frozenset[int]:
 def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> Callable[[], dict[int, int]]:
     """Note a transaction's announcements; the number each server got can be asked for after the commit."""
     # In order, so that two transactions never wait for each other here.
-    sent = _recording.tell(conn, {"given": sorted(server_ids)})
+    sent = _recording.enqueue(conn, {"given": sorted(server_ids)})
     return lambda: {row[0]: row[1] for row in sent.answer.fetchall()}
 
 

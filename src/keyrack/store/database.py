@@ -26,10 +26,10 @@ from keyrack.store.engine.connect import (
     parse_url,
     sqlite_engine,
 )
-from keyrack.store.engine.group_commit import Foresight, lock_workspace
+from keyrack.store.engine.group_commit import Prefetch, lock_workspace
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.sqlite_commands import Turn
+from keyrack.store.engine.sqlite_commands import LentTransaction
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealing import access_tree
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Database",
     "DatabaseUnavailable",
-    "Foresight",
+    "LentTransaction",
     "NotAtOnce",
+    "Prefetch",
     "TookLonger",
-    "Turn",
     "announce",
     "lock_workspace",
 ]
@@ -103,7 +103,7 @@ class Database:
         self._takes_changes = False
         self._file: SqliteFile | None = None
         self._at_once: AtOnce | None = None
-        self._turn: Turn | None = None  # that of the thread which is within at_once()
+        self._transaction: LentTransaction | None = None  # that of the thread which is within at_once()
         self._readers: Pool | PostgresqlReader
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
@@ -159,14 +159,14 @@ class Database:
 
     @contextmanager
     def at_once(
-        self, turn: Turn | None = None, later: Callable[[Callable[[], None]], object] | None = None
+        self, transaction: LentTransaction | None = None, later: Callable[[Callable[[], None]], object] | None = None
     ) -> Iterator[None]:
         """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
 
         All that is read is of one instant. Raises NotAtOnce, within as well, where somebody would have to wait, where
         more is asked than is answered in a few milliseconds, where anything is written, where a row does not hold, and
         always on PostgreSQL; nothing was changed then, and the same may be asked by a thread that may wait.
-        turn: it may write, in this turn, which this thread has begun; what it wrote is on the disk once the turn ended.
+        transaction: a lent one, in which this thread may write; what it wrote is on the disk once that is committed.
         later: as for answer_at_once.
         """
         at_once = self._at_once
@@ -174,19 +174,19 @@ class Database:
             raise NotAtOnce("the database is elsewhere")
         at_once.begin(anew=later is None)
         try:
-            if turn is None:
+            if transaction is None:
                 yield
                 return
-            turn.begin_call()
-            self._turn = turn
+            transaction.begin_call()
+            self._transaction = transaction
             try:
                 yield
             except NotAtOnce:
-                turn.undo_call()
+                transaction.undo_call()
                 raise
             finally:
-                self._turn = None
-                turn.end_call()
+                self._transaction = None
+                transaction.end_call()
         finally:
             at_once.end(later)
 
@@ -204,22 +204,25 @@ class Database:
         finally:
             self._at_once.end(later)
 
-    def lend(self, turn: Turn) -> None:
-        """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
+    def lend(self, transaction: LentTransaction) -> None:
+        """Have a transaction begun and lent as soon as nothing else is written; returns at once.
+
+        Raises NotAtOnce on PostgreSQL, and where the database is closed.
+        """
         if not isinstance(self._writer, SqliteWriter) or self._closed:
             raise NotAtOnce("nothing is lent")
-        turn.tell(self._note_turn)
-        self._writer.lend(turn)
+        transaction.add_done_callback(self._note_commit)
+        self._writer.lend(transaction)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
             raise NotAtOnce("there are words for that")
-        turn = self._turn
-        if turn is None or not turn.wrote:
+        transaction = self._transaction
+        if transaction is None or not transaction.wrote:
             result = at_once.read(lambda conn: _begun(conn, question))
         else:
             # What was written is not seen by the other connection before the commit.
-            result = turn.run(question)
+            result = transaction.run(question)
         if self.seals.unreported:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()
@@ -230,8 +233,8 @@ class Database:
         command: Question[T],
         *,
         workspace_lock: int | None = None,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
 
@@ -246,21 +249,23 @@ class Database:
         one after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in
         force would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
         commands out of five.)
-        foresight: what it asks before all else, which may be asked ahead where several are committed together.
-        gathers: what it changes in the tree may be written with what those change that are committed together with it
-        (store/sealing/gathering.py).
+        prefetch: its first question, which may be sent ahead where several commands are committed together.
+        defers_tree: what it changes in the tree may be written with what those change that are committed together with
+        it (store/sealing/deferred_writes.py).
         """
         if self._at_once is not None and self._at_once.is_here:
-            if self._turn is None:
+            if self._transaction is None:
                 raise NotAtOnce("it must be durable")
-            result = self._turn.run(command, holds=foresight is not None, gathers=gathers)
+            result = self._transaction.run(command, may_hold=prefetch is not None, defers_tree=defers_tree)
             if self.seals.unreported:
                 raise NotAtOnce("an alarm is to be written")
             return result
         fiber, noted = fibers.current(), commits.get()
         try:
             result = self._answer(
-                lambda: self._writer.run(command, workspace_lock, foresight, gathers), again=False, changes=True
+                lambda: self._writer.run(command, workspace_lock, prefetch, defers_tree),
+                again=False,
+                changes=True,
             )
             if fiber is not None:
                 fiber.wrote = True
@@ -368,7 +373,7 @@ class Database:
             self._no_changes.answered()
         return result
 
-    def _note_turn(self, error: Exception | None) -> None:
+    def _note_commit(self, error: Exception | None) -> None:
         if isinstance(error, DatabaseUnavailable):
             self._note_no_changes(error)
 

@@ -43,7 +43,7 @@ def kept(
 
     of: names the question and all that its answer depends on besides the database and the time; at: the time, where it
     depends on that; until: the instant from which an answer of that time would be another one, None where there is
-    none. What is asked by threads, in the writer's turn after it wrote, and on PostgreSQL, is asked each time.
+    none. What is asked by threads, in a lent transaction after a write, and on PostgreSQL, is asked each time.
     """
     answers = unchanged_answers(connection)
     if answers is None:

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from keyrack.core.hosts import contacts, copies, documents, enrolment, reports, went_back
+from keyrack.core.hosts import contacts, copies, database_rollback, documents, enrolment, reports
 from keyrack.core.hosts.contacts import Contact, ContactAnswer
+from keyrack.core.hosts.database_rollback import HostRevision
 from keyrack.core.hosts.last_seen import LastSeen
-from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
@@ -277,13 +277,15 @@ class _AgentCalls:
         await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
             return _NEW_RUN
-        look = partial(went_back.judge_revision, instance, server_id, contact.revision, contact.lineage)
+        look = partial(database_rollback.judge_revision, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
             return None
         self._last_seen.saw(server_id)
-        if standing is HostRevision.ASTRAY:
-            await self._scheduler.run(caller, partial(went_back.note_astray, instance, server_id, contact.revision))
+        if standing is HostRevision.DIVERGED:
+            await self._scheduler.run(
+                caller, partial(database_rollback.note_diverged, instance, server_id, contact.revision)
+            )
             words = "This host obeys what the service does not know: its database went back. Tell your last document."
             return JSONResponse({"error": words, "tell": "document"}, 409)
         signed = await self._scheduler.run(caller, partial(documents.signed, instance, server_id))
@@ -376,7 +378,7 @@ class _AgentCalls:
             content = await bodies.read(request, self._instance.settings.max_body_bytes)
 
         def call() -> None:
-            went_back.receive_piece(self._instance, server, _object(content))
+            database_rollback.receive_piece(self._instance, server, _object(content))
 
         await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
         return JSONResponse({"ok": True})

@@ -25,10 +25,10 @@ from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
+from keyrack.web.group_commits import GroupCommits
 from keyrack.web.paths import Paths
 from keyrack.web.shapes import Description
 from keyrack.web.slices import Slices
-from keyrack.web.turns import Turns
 
 ANSWER = "keyrack.answer"
 """Where a request's scope has what writes an answer in one go, if that can be done: see web/server.py."""
@@ -179,11 +179,11 @@ def fault() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all APIs share: who called lately, the threads that answer, the turns in which is written, and the slices
-    of the event loop's rounds that agents get.
+    """What all APIs share: who called lately, the threads that answer, what commits SQLite's short changes together,
+    and the slices of the event loop's rounds that agents get.
     """
 
-    turns: Turns
+    group_commits: GroupCommits
     callers: Callers = field(default_factory=Callers)
     scheduler: FairScheduler = field(default_factory=FairScheduler)
     slices: Slices = field(default_factory=Slices)
@@ -225,7 +225,7 @@ class _Path:
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._methods = dict(methods)
         self._slow: dict[tuple[Hashable, str], float] = {}
-        self._turns = sharing.turns
+        self._group_commits = sharing.group_commits
         self._in_fibers = instance.database.waits_in_fibers
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
@@ -260,7 +260,7 @@ class _Path:
                         return await self._scheduler.in_fiber(caller, run), handling.actor
                     if request.method in ("GET", "HEAD"):
                         return await self._scheduler.at_once(caller, partial(self._at_once, run)), handling.actor
-                    return await self._scheduler.in_turn(caller, run, self._turns), handling.actor
+                    return await self._scheduler.in_group_commit(caller, run, self._group_commits), handling.actor
                 except TookLonger:
                     self._note_slow((caller.name, endpoint.path))
                 except NotAtOnce:

@@ -25,7 +25,7 @@ from typing import TypeVar
 from keyrack.errors import Kind, Refusal
 from keyrack.store.engine import fibers
 from keyrack.web.callers import Caller
-from keyrack.web.turns import Turns
+from keyrack.web.group_commits import GroupCommits
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ class CallPool(Enum):
     all that came in."""
     FIBERS = ("fibers", 24, 16)
     """What waits for PostgreSQL on the event loop; each may need a connection."""
-    TURNS = ("turns", 32, 16)
-    """Short changes that wait for the turn in which they are made, or for its end."""
+    GROUP_COMMITS = ("group commits", 32, 16)
+    """Short changes on SQLite that wait for the transaction in which they are made, or for its commit."""
     BODIES = ("bodies", 32, 4)
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
@@ -207,8 +207,8 @@ class FairScheduler:
         finally:
             queue.leave(caller.name, flow)
 
-    async def in_turn(self, caller: Caller, call: Callable[[], T], turns: Turns) -> T:
-        """What the call answers, which runs on the event loop in one of these turns. Raises as run does."""
+    async def in_group_commit(self, caller: Caller, call: Callable[[], T], group_commits: GroupCommits) -> T:
+        """What the call answers, which runs on the event loop in a transaction with others'. Raises as run does."""
         used = self._account(caller.name)
 
         def timed() -> T:
@@ -219,10 +219,10 @@ class FairScheduler:
                 ended = time.monotonic()
                 used.add(ended - began, ended)
 
-        queue = self._queues[CallPool.TURNS]
+        queue = self._queues[CallPool.GROUP_COMMITS]
         flow = await queue.take(caller.name)
         try:
-            return await turns.run(timed)
+            return await group_commits.run(timed)
         finally:
             queue.leave(caller.name, flow)
 

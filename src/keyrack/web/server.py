@@ -40,6 +40,7 @@ from keyrack.web.console import api as console
 from keyrack.web.console.live import LIVE, Live
 from keyrack.web.github import api as github
 from keyrack.web.gitlab import api as gitlab
+from keyrack.web.group_commits import GroupCommits
 from keyrack.web.home import page
 from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
@@ -50,7 +51,6 @@ from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.slices import Slices
-from keyrack.web.turns import Turns
 from keyrack.web.waiting import ContactWaiters
 
 log = logger("keyrack.web")
@@ -193,7 +193,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     Its `let_go()`, called from any thread before the server stops, sends waiting agents and open pages away, so
     that stopping does not wait for them.
     """
-    sharing = Sharing(Turns(instance.database))
+    sharing = Sharing(GroupCommits(instance.database))
     waiting, live = ContactWaiters(sharing.slices), Live(instance)
 
     def let_go() -> None:

@@ -37,15 +37,15 @@ class Uses:
         self._last = {**{login.fingerprint: login for login in logins}, **self._last}
 
 
-def as_reported(logins: Iterable[LoggedLogin], glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
-    """As reports have it; glass: accounts with fingerprints whose logins break glass."""
+def as_reported(logins: Iterable[LoggedLogin], break_glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
+    """As reports have it; break_glass: accounts with fingerprints of break-glass keys."""
     return [
         {
             "fingerprint": login.fingerprint,
             "at": moment_text(login.at),
             "address": login.address,
             "user": login.user,
-            **({"break_glass": True} if (login.user, login.fingerprint) in glass else {}),
+            **({"break_glass": True} if (login.user, login.fingerprint) in break_glass else {}),
         }
         for login in logins
     ]

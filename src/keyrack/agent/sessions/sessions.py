@@ -290,15 +290,15 @@ class Sessions:
         self._new[session.id] = time.monotonic()
 
 
-def as_reported(session: LoginSession, glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
-    """A session as reports have it; glass: accounts with fingerprints whose logins break glass."""
+def as_reported(session: LoginSession, break_glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
+    """A session as reports have it; break_glass: accounts with fingerprints of break-glass keys."""
     return {
         "id": session.id,
         "user": session.user,
         "address": session.address,
         "fingerprint": session.fingerprint,
         "started_at": moment_text(processes.start_time(session.started)),
-        **({"break_glass": True} if (session.user, session.fingerprint) in glass else {}),
+        **({"break_glass": True} if (session.user, session.fingerprint) in break_glass else {}),
     }
 
 

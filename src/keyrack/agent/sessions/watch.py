@@ -46,7 +46,7 @@ LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
 MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
-MOST_GLASS = 1000  # keys to break glass with that are gone, and of which a login may still be told
+MOST_GONE_KEYS = 1000  # break-glass keys that are gone, and of which a login may still be told
 NOT_AS_IT_IS = (400, 413, 422)  # answers to what is too long or not understood; others say nothing of the report
 LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
@@ -86,7 +86,7 @@ class SessionWatch:
         self._ends: Dict[str, float] = {}
         self._said: Set[str] = set()
         self._gone: Dict[Tuple[str, str], float] = {}
-        self._glass: Set[Tuple[str, str]] = set()
+        self._break_glass: Set[Tuple[str, str]] = set()
         self._lock = threading.Lock()  # around _gone
         self._news = True  # a fresh agent tells who is in, should the service think otherwise
         self._report_at = self._machine_at = 0.0
@@ -106,7 +106,7 @@ class SessionWatch:
             gone = dict.fromkeys(_opened(before.document) - _opened(obeyed.document), forget_at)
             with self._lock:
                 self._gone.update(gone)
-        self._glass = glass_of(obeyed.document, self._glass)
+        self._break_glass = break_glass_keys(obeyed.document, self._break_glass)
         self._obeyed = obeyed
         self._awake.set()
 
@@ -199,9 +199,9 @@ class SessionWatch:
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
-            last_used=last_uses.as_reported(taken, self._glass) if taken else None,
+            last_used=last_uses.as_reported(taken, self._break_glass) if taken else None,
             logins=batch,
-            sessions=[sessions.as_reported(one, self._glass) for one in self._sessions.live]
+            sessions=[sessions.as_reported(one, self._break_glass) for one in self._sessions.live]
             if tells_sessions
             else None,
             sessions_unknown=self._not_known if tells_sessions else None,
@@ -294,14 +294,14 @@ def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     return {(user, key.public_key) for user, keys in let_in for key in keys}
 
 
-def glass_of(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:
-    """Accounts with fingerprints of keys to break glass with, by this document or by one before it: a login with such a
+def break_glass_keys(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:
+    """Accounts with fingerprints of break-glass keys, by this document or by one before it: a login with such a
     key is told as one, also where the service took the key away before it heard of the login.
     """
-    glass = {(user, fingerprint_of(key)) for user, some in document.break_glass.items() for key in some}
-    others = {(user, fingerprint_of(key)) for user, key in _opened(document)} if before - glass else set()
-    kept = sorted(before - glass - others)[:MOST_GLASS]
-    return glass.union(kept)
+    now = {(user, fingerprint_of(key)) for user, some in document.break_glass.items() for key in some}
+    others = {(user, fingerprint_of(key)) for user, key in _opened(document)} if before - now else set()
+    kept = sorted(before - now - others)[:MOST_GONE_KEYS]
+    return now.union(kept)
 
 
 def _end_of(rights: Rights, session: LoginSession) -> float:

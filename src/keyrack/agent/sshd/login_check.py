@@ -33,8 +33,8 @@ from keyrack.agent.sshd.settings import (
     Sshd,
     SshdProblem,
     SshdSilent,
-    asked_by_rules,
-    named_places,
+    match_keywords,
+    matched_sources,
 )
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
@@ -182,11 +182,11 @@ class _Answers:
         self._sshd = sshd
         self._config = config
         self._lines = sshd.lines() if config is None else Sshd(config).lines()
-        words = asked_by_rules(self._lines)
+        words = match_keywords(self._lines)
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(PLACE_CRITERIA))
         self._by_ends = bool(words & {"localaddress", "localport"})
-        self._named = named_places(self._lines)
+        self._named = matched_sources(self._lines)
         self._all: Optional[Effective] = None
 
     def of(self, name: str, sources: str = "") -> List[Tuple[Place, Effective]]:
@@ -214,7 +214,7 @@ class _Answers:
         known: Dict[Tuple[object, ...], Effective] = {}
         answers = []
         for place in reached:
-            kind = places.told_apart(self._named, place) if self._by_place else ()
+            kind = places.match_key(self._named, place) if self._by_place else ()
             if kind not in known:
                 known[kind] = self._asked(name, place if self._by_place else None)
             answers.append((place, known[kind]))

@@ -39,7 +39,7 @@ class Place(NamedTuple):
     usual: bool = True
 
 
-class _End(NamedTuple):
+class _Endpoint(NamedTuple):
     """Where somebody may come to, and by which families of addresses."""
 
     local: Optional[str]
@@ -66,13 +66,13 @@ def ways_in(
     (addresses, hosts), wanted = _samples(patterns), _samples(others, _MOST_MORE)
     addresses, hosts = list(dict.fromkeys(addresses + wanted[0])), list(dict.fromkeys(hosts + wanted[1]))
     places: List[Place] = []
-    for end in _ends(listeners, by_ends=by_ends):
-        for address, usual in _comers(end, addresses, patterns):
+    for endpoint in _endpoints(listeners, by_ends=by_ends):
+        for address, usual in _client_addresses(endpoint, addresses, patterns):
             host = "localhost" if names_hosts and _is_near(address) else address
-            places.append(Place(address, host, end.local, end.port, usual))
-        if names_hosts and not end.near_only:
-            far = _FAR[0] if socket.AF_INET in end.families else _FAR_6[0]
-            places += [Place(far, host, end.local, end.port, False) for host in hosts]
+            places.append(Place(address, host, endpoint.local, endpoint.port, usual))
+        if names_hosts and not endpoint.near_only:
+            far = _FAR[0] if socket.AF_INET in endpoint.families else _FAR_6[0]
+            places += [Place(far, host, endpoint.local, endpoint.port, False) for host in hosts]
     return tuple(dict.fromkeys(places))
 
 
@@ -81,10 +81,10 @@ def from_addresses(
 ) -> Tuple[Place, ...]:
     """Ways in of those who come from these addresses; what the DNS calls one of them is not asked, and is ""."""
     places: List[Place] = []
-    for end in _ends(listeners, by_ends=by_ends):
+    for endpoint in _endpoints(listeners, by_ends=by_ends):
         for address in addresses:
-            if _can_come(address, end):
-                places.append(Place(address, "" if names_hosts else address, end.local, end.port, False))
+            if _can_reach(address, endpoint):
+                places.append(Place(address, "" if names_hosts else address, endpoint.local, endpoint.port, False))
     return tuple(dict.fromkeys(places))
 
 
@@ -112,7 +112,7 @@ def near_among(places: Iterable[Place]) -> Optional[str]:
     return next((address for address in sorted(addresses) if _is_near(address) or _is_own(address)), None)
 
 
-def told_apart(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
+def match_key(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
     """The same for two places that no Match with one of these values tells apart."""
     by_value = (
         (_listed(pattern, place.address, networks=True), _listed(pattern, place.host.lower(), networks=False))
@@ -144,8 +144,8 @@ def _within(network: str, address: str) -> bool:
     return False
 
 
-def _ends(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End]:
-    distinct: Dict[_End, None] = {}
+def _endpoints(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_Endpoint]:
+    distinct: Dict[_Endpoint, None] = {}
     usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
     for listener in listeners:
         is_4 = ":" not in listener.address
@@ -154,33 +154,38 @@ def _ends(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End]:
         if listener.is_systemds and listener.address == "::":
             families = (socket.AF_INET, socket.AF_INET6)
         local, port = (usual.get(listener.address, listener.address), listener.port) if by_ends else (None, None)
-        end = _End(local, port, _is_near(listener.address), families)
-        distinct[end] = None
+        endpoint = _Endpoint(local, port, _is_near(listener.address), families)
+        distinct[endpoint] = None
     # The sequence is the same each time, loopback's own first as everywhere else.
-    ends = sorted(
-        distinct, key=lambda end: (end.local not in (None, HERE), end.families, end.port or 0, end.local or "")
+    endpoints = sorted(
+        distinct,
+        key=lambda one: (one.local not in (None, HERE), one.families, one.port or 0, one.local or ""),
     )
-    return ends or [_End(None, None, False, (socket.AF_INET,))]
+    return endpoints or [_Endpoint(None, None, False, (socket.AF_INET,))]
 
 
-def _comers(end: _End, addresses: Sequence[str], patterns: Sequence[str]) -> Iterator[Tuple[str, bool]]:
-    """From which addresses somebody can come there, and whether it is one that stands for those whom no rule names."""
-    for family in end.families:
+def _client_addresses(
+    endpoint: _Endpoint, addresses: Sequence[str], patterns: Sequence[str]
+) -> Iterator[Tuple[str, bool]]:
+    """The addresses from which a client can reach an endpoint, each with whether it is one that stands for those whom
+    no rule names.
+    """
+    for family in endpoint.families:
         near, far = (_NEAR, _FAR) if family == socket.AF_INET else (_NEAR_6, _FAR_6)
         yield near[0], True
-        for kind in (near[1:],) if end.near_only else (near[1:], far):
+        for kind in (near[1:],) if endpoint.near_only else (near[1:], far):
             # Where rules name all of them, the first stands for them.
             unnamed = (one for one in kind if not any(_names_closely(pattern, one) for pattern in patterns))
             usual = next(itertools.chain(unnamed, kind), None)
             if usual is not None:
-                yield usual, kind is far or end.near_only
+                yield usual, kind is far or endpoint.near_only
         for address in addresses:
-            if _family(address) == family and _can_come(address, end):
+            if _family(address) == family and _can_reach(address, endpoint):
                 yield address, False
 
 
-def _can_come(address: str, end: _End) -> bool:
-    return _family(address) in end.families and (not end.near_only or _is_near(address) or _is_own(address))
+def _can_reach(address: str, endpoint: _Endpoint) -> bool:
+    return _family(address) in endpoint.families and (not endpoint.near_only or _is_near(address) or _is_own(address))
 
 
 def _family(address: str) -> int:

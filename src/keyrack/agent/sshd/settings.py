@@ -173,7 +173,7 @@ class Sshd:
         command = [program, "-T", "-f", file, *given]
         if user_spec or spec:
             command += ["-C", ",".join([*user_spec, *spec])]
-        named_users = users_of_rules(lines)
+        named_users = matched_users(lines)
         if named_users is None:
             return _answer(command)
         # One answer for all whom no rule names.
@@ -392,7 +392,7 @@ def _signature(config: str) -> Tuple[object, ...]:
     return tuple(found)
 
 
-def words_of(text: str) -> Tuple[str, ...]:
+def split_values(text: str) -> Tuple[str, ...]:
     """The values of a setting, split as sshd does (misc.c, argv_split); what follows # is a comment.
 
     Quotes, of either kind, may begin and end within a word.
@@ -415,12 +415,12 @@ def words_of(text: str) -> Tuple[str, ...]:
 def read_lines(text: str) -> Tuple[SettingLine, ...]:
     """The settings in one text."""
     matches = (_LINE.match(raw.rstrip(" \t\r\f")) for raw in text.split("\n"))
-    return tuple(SettingLine(match.group(2).lower(), words_of(match.group(3))) for match in matches if match)
+    return tuple(SettingLine(match.group(2).lower(), split_values(match.group(3))) for match in matches if match)
 
 
 def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:
-    """What a Match asks: each keyword in lower case and its value, empty where it has none. The two may be one word,
-    with = between them (OpenSSH 9.9).
+    """The criteria of a Match: each keyword in lower case and its value, empty where it has none. The two may be one
+    word, with = between them (OpenSSH 9.9).
     """
     waiting = list(values)
     while waiting:
@@ -430,13 +430,13 @@ def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:
         yield keyword.lower(), value
 
 
-def asked_by_rules(lines: Iterable[SettingLine]) -> Set[str]:
-    """Every keyword that some Match asks for."""
+def match_keywords(lines: Iterable[SettingLine]) -> Set[str]:
+    """The keyword of every criterion of every Match, such as user or address."""
     return {keyword for line in lines if line.keyword == "match" for keyword, _ in criteria(line.values)}
 
 
-def users_of_rules(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
-    """The users whom some Match names, in lower case; None where one may tell users apart in another way (patterns,
+def matched_users(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
+    """The users whom some Match names, in lower case; None where one may tell users apart otherwise (patterns,
     groups, or what is not known here).
     """
     found: Set[str] = set()
@@ -449,8 +449,8 @@ def users_of_rules(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
     return found
 
 
-def named_places(lines: Iterable[SettingLine]) -> List[str]:
-    """What every Match says of where somebody comes from: lists of addresses, networks, names and patterns."""
+def matched_sources(lines: Iterable[SettingLine]) -> List[str]:
+    """What every Match asks of address and host, each once: lists of addresses, networks, names and patterns."""
     asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
     return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
 
@@ -467,7 +467,7 @@ def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: O
             place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
         local = place.local or (HERE if place.address == HERE else _own_address())
         spec += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
-        if "rdomain" in asked_by_rules(lines):
+        if "rdomain" in match_keywords(lines):
             spec.append("rdomain=")  # of none; without it sshd says that no such rule applies
     if place is not None and place.port is not None:
         return [*spec, f"lport={place.port}"]
@@ -481,7 +481,7 @@ def _names_hosts(lines: Iterable[SettingLine]) -> bool:
 
 def _local_port(lines: Sequence[SettingLine]) -> List[str]:
     """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
-    if "localport" not in asked_by_rules(lines):
+    if "localport" not in match_keywords(lines):
         return []
     said = [
         line.values[0] for word in ("port", "listenaddress") for line in lines if line.keyword == word and line.values

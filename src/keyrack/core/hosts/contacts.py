@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.audit import chain
-from keyrack.core.hosts import documents, went_back
-from keyrack.core.hosts.went_back import HostRevision
+from keyrack.core.hosts import database_rollback, documents
+from keyrack.core.hosts.database_rollback import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.store.chunks import chunks
@@ -52,8 +52,8 @@ class Contact:
 @dataclass(frozen=True, slots=True)
 class ContactAnswer:
     """What a host is answered. state: of its server, None where that must be looked at for this host alone
-    (went_back.judge_revision); body: the document with its signature, in JSON, where there is a newer one; size: its
-    bytes before they were packed.
+    (database_rollback.judge_revision); body: the document with its signature, in JSON, where there is a newer one;
+    size: its bytes before they were packed.
     """
 
     state: RevisionState | None
@@ -87,9 +87,9 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
 
 def _is_usual(state: RevisionState, revision: int, lineage: str, run: str) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
-    is_settled = state.went_back_at is None or state.compared_at is not None
+    is_settled = state.rolled_back_at is None or state.compared_at is not None
     is_alone = state.copied_at is None and run in ("", state.agent_run)
-    return is_settled and is_alone and went_back.is_known(state, revision, lineage)
+    return is_settled and is_alone and database_rollback.is_known(state, revision, lineage)
 
 
 def _is_behind(states: dict[int, tuple[bytes | None, RevisionState]], contact: Contact) -> bool:
@@ -216,7 +216,7 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -
 
 def _obeyed(state: RevisionState) -> tuple[object, ...]:
     """What of a state tells a host anything; its own receipts do not."""
-    known = (state.revision, state.lineage, state.went_back_at, state.compared_at)
+    known = (state.revision, state.lineage, state.rolled_back_at, state.compared_at)
     return *known, state.agent_run, state.copied_at
 
 

@@ -118,10 +118,10 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
         wanted = _accounts_without(connection, server, wanted, decision.held_back)
     users, texts = _by_account(decision.reasons)
     frozen, _ = _by_account(decision.frozen)
-    glass: dict[str, dict[str, None]] = {}
+    break_glass: dict[str, dict[str, None]] = {}
     for reason in decision.reasons:
         if reason.break_glass:
-            glass.setdefault(reason.username, {})[reason.public_key] = None
+            break_glass.setdefault(reason.username, {})[reason.public_key] = None
     document = HostDocument(
         host=server.host,
         revision=server.revision,
@@ -138,7 +138,7 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
             for path, fingerprint in unmanaged_keys.to_remove(connection, server.id, REMOVING)
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
-        break_glass={name: tuple(some) for name, some in glass.items()},
+        break_glass={name: tuple(some) for name, some in break_glass.items()},
         frozen=frozen,
         lineage=server.lineage[: lineage.MARK_CHARACTERS],
     )

@@ -24,6 +24,7 @@ from keyrack.store.hosts import deleted_servers as gone_servers
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.sealing import receipts
+from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 NO_ENROLMENT = "enrolment-refused"
 
@@ -71,8 +72,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                 {
                     "agent_secret_hash": instance.key.hash_token(secret),
                     **receipts.NOTHING_APPLIED,
-                    "told_lineage": "",
-                    "went_back_at": None,
+                    REPORTED_LINEAGE: "",
+                    ROLLED_BACK_AT: None,
                     "enrolled_at": work.now,
                     "seen_at": work.now,
                     "agent_version": host_facts.short_text(facts, "agent_version"),

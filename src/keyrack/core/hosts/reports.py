@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any
 
 from keyrack import policy
-from keyrack.core.hosts import copies, deleted_servers, host_keys, login_reports, news, unmanaged_keys, went_back
+from keyrack.core.hosts import (
+    copies,
+    database_rollback,
+    deleted_servers,
+    host_keys,
+    login_reports,
+    news,
+    unmanaged_keys,
+)
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.instance import Instance
@@ -244,7 +252,11 @@ def _receipt(
     lineage = _lineage(checked.body, now)
     is_new = checked.state == APPLIED and now.applied_revision < checked.applied
     # What a lost database gave out is no receipt for what this one did with the same number.
-    if not is_new or lineage is None or not went_back.gave_out_to(work.connection, now, checked.applied, lineage):
+    if (
+        not is_new
+        or lineage is None
+        or not database_rollback.gave_out_to(work.connection, now, checked.applied, lineage)
+    ):
         return {}, None
     values = receipts.applied(work.connection, now.id, now.enrolled_at, checked.applied, lineage, work.now)
     if now.first_applied_at is None:  # under the seal, so it is written once alone

@@ -19,6 +19,7 @@ from keyrack.model import Actor, Server
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.hosts.held_back import LINE, LOST, REVOKED, HeldBack
 from keyrack.store.keys import credentials
+from keyrack.store.tables.hosts import ROLLED_BACK_AT
 
 JUMP = 1_000_000
 PER_PAGE = 50
@@ -37,12 +38,12 @@ class Difference:
     @property
     def asked(self) -> bool:
         """Whether the host's last document is still waited for."""
-        return self.server.went_back_at is not None and self.server.compared_at is None
+        return self.server.rolled_back_at is not None and self.server.compared_at is None
 
     @property
     def undecided(self) -> bool:
         """Whether somebody must decide."""
-        return self.server.went_back_at is not None
+        return self.server.rolled_back_at is not None
 
 
 def difference(
@@ -71,7 +72,7 @@ def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
     """The servers for which somebody must decide, by name."""
     attempt = Attempt(instance, actor, "servers:read", "list hosts to decide on", target_kind="server")
     with attempt:
-        return attempt.read(lambda connection: servers.went_back(connection, actor.workspace_id))
+        return attempt.read(lambda connection: servers.with_hosts_ahead(connection, actor.workspace_id))
 
 
 def decide(
@@ -108,7 +109,7 @@ def decide(
             over = free | {row.id for row in held if row.kind == LOST}
             held_back.remove(work.connection, over)
             held_back.keep(work.connection, [row.id for row in held if row.id not in over], work.now)
-            values = {"went_back_at": None, "compared_at": server.compared_at or work.now}
+            values = {ROLLED_BACK_AT: None, "compared_at": server.compared_at or work.now}
             servers.change(work.connection, server.id, values)
             if accept_database and server.compared_at is None:
                 held_back.forget_pieces(work.connection, server.id)

@@ -69,7 +69,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
         problems=(
             *_two_machines(server),
             *refused_logins.of(server).closed_accounts(),
-            *_went_back(server),
+            *_rolled_back(server),
             *news.standing_refusal(facts),
             *_problems(server, facts),
         ),
@@ -104,7 +104,7 @@ def _two_machines(server: Server) -> tuple[str, ...]:
     return () if server.copied_at is None else (copies.words(server),)
 
 
-def went_back(server: Server) -> str:
+def rolled_back(server: Server) -> str:
     """That a server's host knows more than this database, and what that means."""
     what = "the host obeyed what this database does not know, so the database went back"
     if server.compared_at is None:
@@ -114,8 +114,8 @@ def went_back(server: Server) -> str:
     )
 
 
-def _went_back(server: Server) -> tuple[str, ...]:
-    return () if server.went_back_at is None else (went_back(server),)
+def _rolled_back(server: Server) -> tuple[str, ...]:
+    return () if server.rolled_back_at is None else (rolled_back(server),)
 
 
 def _state(server: Server, enforcement: str, online: bool) -> str:

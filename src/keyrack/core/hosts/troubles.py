@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core.hosts import copies, host_keys, news, status, went_back
+from keyrack.core.hosts import copies, database_rollback, host_keys, news, status
 from keyrack.core.hosts.facts import REWRITTEN_CODE, UNDONE_CODE, UNPROVEN, is_undone
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
@@ -27,7 +27,7 @@ CODES = frozenset(
         REWRITTEN_CODE,
         UNDONE_CODE,
         copies.CODE,
-        went_back.CODE,
+        database_rollback.CODE,
     )
 )
 """The reasons of alarms that stand as long as a host's record says so, however long ago they were raised."""
@@ -85,9 +85,9 @@ def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
         found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
     if server.copied_at is not None:
         found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
-    if server.went_back_at is not None:
-        words = status.went_back(server)
-        found.append(Trouble(went_back.CODE, server, f"{server.name}: {words}", words, server.went_back_at))
+    if server.rolled_back_at is not None:
+        words = status.rolled_back(server)
+        found.append(Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at))
     for words in news.standing_refusal(server.facts):
         is_whole = bool(server.facts[news.REFUSED].get("whole", True))
         found.append(Trouble(news.REFUSED_CODE if is_whole else news.FAILED_CODE, server, words, words))

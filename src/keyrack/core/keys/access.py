@@ -208,8 +208,8 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
         connection, server.id, server.workspace_id, now, whose.user_id if whose else None
     ):
         grant, key = granted.grant, granted.user_key
-        if granted.broken is not None:
-            table, number = granted.broken
+        if granted.altered is not None:
+            table, number = granted.altered
             yield Damaged(named(table), number)
             continue
         assert key.public_key is not None

@@ -20,7 +20,7 @@ from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
-from keyrack.store.keys.new_credentials import CredentialPlace, PlaceAhead
+from keyrack.store.keys.new_credentials import CredentialPlace, CredentialPlacePrefetch
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -65,7 +65,7 @@ def add(
         def change(work: Work) -> Credential:
             place = _require_place(work, asked)
             if actor.user_id is not None and not instance.joined:
-                work.look_again(place.asking)
+                work.check_actor_again(place.asking)
             end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
@@ -82,7 +82,7 @@ def add(
             _record_added(work, place.server.name, added)
             return added
 
-        return attempt.write(change, looks=True, foresight=asked, gathers=True)
+        return attempt.write(change, checks_actor=True, prefetch=asked, defers_tree=True)
 
 
 def wrong_fields(
@@ -276,8 +276,8 @@ def put(
 
 def _place(
     instance: Instance, actor: Actor, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey
-) -> PlaceAhead:
-    return PlaceAhead(
+) -> CredentialPlacePrefetch:
+    return CredentialPlacePrefetch(
         workspace_id,
         server_id,
         username=username,
@@ -288,7 +288,7 @@ def _place(
     )
 
 
-def _require_place(work: Work, asked: PlaceAhead) -> CredentialPlace:
+def _require_place(work: Work, asked: CredentialPlacePrefetch) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = asked.get(work.connection)
     if place is None:

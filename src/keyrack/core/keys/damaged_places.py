@@ -1,4 +1,4 @@
-"""Where a look through all sealed rows was left, and how that is written; must ask the database nothing."""
+"""The cursor of a list of damaged rows: the row that the last page ended at, as text; must ask the database nothing."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ START = RowPlace("", ())
 
 
 def write(place: RowPlace) -> str:
-    """The mark of a place that can be written."""
+    """The cursor for a place that can be written."""
     return cursors.write((_MISSING if place.of_missing else place.table, json.dumps(place.key)))
 
 
-def read(mark: str) -> RowPlace:
-    """The place that a mark names. Raises Refusal INVALID for any other text."""
-    name, text = map(str, cursors.read(mark, (str, str)))
+def read(cursor: str) -> RowPlace:
+    """The place that a cursor names. Raises Refusal INVALID for any other text."""
+    name, text = map(str, cursors.read(cursor, (str, str)))
     try:
         key = json.loads(text)
     except (ValueError, RecursionError):

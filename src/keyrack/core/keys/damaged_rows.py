@@ -343,7 +343,7 @@ def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iter
         return
     begin, index = after.key if after.of_missing else ("", -1)
     if not begin:
-        for name, node in access_tree.broken_nodes(connection):
+        for name, node in access_tree.altered_nodes(connection):
             if node > index:
                 of = f" of {altered_rows.named(name)}s" if name else ""
                 words = f"the count{of} was changed in the database, not by Keyrack"

@@ -68,8 +68,8 @@ def find(
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
         place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
         now = instance.now()
-        look = _Question(
-            key_rules.still(instance, actor.workspace_id),
+        criteria = _Criteria(
+            key_rules.of_registered_keys(instance, actor.workspace_id),
             wanted,
             now - timedelta(days=old_days),
             now - timedelta(days=unused_days),
@@ -83,7 +83,7 @@ def find(
                 if len(found) == limit or count > MOST_LOOKED:
                     return Findings(tuple(found), cursors.write(last))
                 last = where
-                finding = look.at(key)
+                finding = criteria.finding(key)
                 if finding is not None:
                     found.append(finding)
             return Findings(tuple(found), None)
@@ -106,8 +106,10 @@ def _keys(
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What is looked for."""
+class _Criteria:
+    """What makes a key a finding. kinds: those of KINDS that are asked for; old_before: keys entered before are old;
+    unused_before: keys last used before, or never and entered before, are unused.
+    """
 
     rules: KeyRules
     kinds: tuple[str, ...]
@@ -115,7 +117,7 @@ class _Question:
     unused_before: datetime
     now: datetime
 
-    def at(self, key: KeyAtPlace) -> Finding | None:
+    def finding(self, key: KeyAtPlace) -> Finding | None:
         """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
         if has_ended(key.expires_at, self.now):
             return None

@@ -9,8 +9,8 @@ from keyrack.store.database import Database
 from keyrack.store.keys import key_policy
 from keyrack.store.keys.key_policy import KeyPolicyRow
 
-HOLDS = 1.0
-"""Seconds for which a process goes on with the policy that it read, where another one sets another."""
+FRESH_SECONDS = 1.0
+"""For so long a process goes on with the policy that it read, where another process sets another."""
 MOST = 1000
 """So many workspaces' policies are kept."""
 
@@ -32,12 +32,12 @@ class KeptPolicies:
         began = time.monotonic()
         with self._lock:
             kept = self._kept.get(workspace_id)
-        if kept is not None and began - kept[0] < HOLDS:
+        if kept is not None and began - kept[0] < FRESH_SECONDS:
             return kept[1]
         found = database.read(lambda connection: key_policy.of_workspace(connection, workspace_id))
         with self._lock:
             # One that was set just now may be committed a little later, as its transaction has other things to do.
-            if began - self._changed.get(workspace_id, began - 2 * HOLDS) > HOLDS:
+            if began - self._changed.get(workspace_id, began - 2 * FRESH_SECONDS) > FRESH_SECONDS:
                 if len(self._kept) >= MOST:
                     self._kept.clear()
                     self._changed.clear()

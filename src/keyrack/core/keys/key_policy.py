@@ -78,7 +78,7 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
 
     types: names of types of keys, None for those that the service accepts, KEEP for those of now; rsa_minimum_bits:
     likewise. A workspace asks for more than the service was started with, never for less. Other processes obey it
-    within kept_policies.HOLDS seconds. Raises Refusal INVALID.
+    within kept_policies.FRESH_SECONDS. Raises Refusal INVALID.
     """
     with Attempt(instance, actor, "keys:rule", "set the policy of keys", target_kind="key policy") as attempt:
         named = None if types is KEEP else _types(instance.key_rules, types)

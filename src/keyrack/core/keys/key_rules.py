@@ -26,8 +26,10 @@ def of_workspace(instance: Instance, workspace_id: int | None) -> KeyRules:
     return stricter(instance.key_rules, held)
 
 
-def still(instance: Instance, workspace_id: int) -> KeyRules:
-    """The same for a look at keys that are there: where the workspace's own policy is damaged, the service's alone."""
+def of_registered_keys(instance: Instance, workspace_id: int) -> KeyRules:
+    """What keys that are registered are judged by: as of_workspace, but the service's rules alone where the workspace's
+    policy is damaged, as nothing is refused here.
+    """
     held = instance.key_policies.of(instance.database, workspace_id, joined=instance.joined)
     return stricter(instance.key_rules, held if held is not None and held.holds else None)
 

@@ -174,10 +174,7 @@ def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
     """The rule of this name. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "grants:read", "see a rule of requests", target_kind="request rule") as attempt:
         held = attempt.read(lambda connection: requests.rules(connection, actor.workspace_id))
-        wanted_rule = next((one for one in held if one.name == name), None)
-        if wanted_rule is None:
-            raise missing("rule")
-        return wanted_rule
+        return _rule_named(held, name)
 
 
 def names(instance: Instance, actor: Actor, one: AccessRequest) -> RequestNames:
@@ -347,12 +344,8 @@ def delete_rule(instance: Instance, actor: Actor, name: str) -> None:
     with Attempt(instance, actor, "requests:rule", "delete a rule of requests", target_kind="request rule") as attempt:
 
         def change(work: Work) -> None:
-            for rule in _all_rules(work):
-                if rule.name in spellings(name):
-                    requests.remove_rule(work.connection, rule.id)
-                    work.record(f"Deleted the rule {name} of requests")
-                    return
-            raise missing("rule")
+            requests.remove_rule(work.connection, _rule_named(_all_rules(work), name).id)
+            work.record(f"Deleted the rule {name} of requests")
 
         attempt.write(change)
 
@@ -382,6 +375,15 @@ def _place(work: Work, server: object, tag: object) -> tuple[int | None, str | N
 def _has_account(work: Work, server_id: int | None, tag: str | None, account: str) -> bool:
     ids = (server_id,) if server_id else servers.ids_with_tag(work.connection, work.actor.workspace_id, tag or "")
     return bool(ids) and servers.have_account(work.connection, ids, account)
+
+
+def _rule_named(rules: Iterable[RequestRule], name: str) -> RequestRule:
+    """The rule of a name in any of its spellings, as it is written first. Raises Refusal MISSING."""
+    by_name = {rule.name: rule for rule in rules}
+    found = next((by_name[one] for one in spellings(name) if one in by_name), None)
+    if found is None:
+        raise missing("rule")
+    return found
 
 
 def _all_rules(work: Work) -> tuple[RequestRule, ...]:

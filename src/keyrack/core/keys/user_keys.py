@@ -16,7 +16,7 @@ from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, grants, key_owners, new_user_keys, published_keys, revoked_keys, user_keys
 from keyrack.store.keys.expired_keys import EndedKey
-from keyrack.store.keys.new_user_keys import UserKeyAhead, UserKeyPlace
+from keyrack.store.keys.new_user_keys import UserKeyPlace, UserKeyPlacePrefetch
 from keyrack.store.keys.openings import Opening, of_workspace
 from keyrack.store.people import users
 
@@ -60,7 +60,7 @@ def add(
         asked = None
         if key is not None and owner == actor.user_id:
             most = instance.settings.max_user_keys
-            asked = UserKeyAhead(actor, owner, key.fingerprint, most=most, now=instance.now)
+            asked = UserKeyPlacePrefetch(actor, owner, key.fingerprint, most=most, now=instance.now)
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner, has_keys=True)
@@ -76,7 +76,7 @@ def add(
             return made
 
         # One's own right to a key is looked at with what is in the key's way.
-        return attempt.write(change, looks=asked is not None, foresight=asked, gathers=asked is not None)
+        return attempt.write(change, checks_actor=asked is not None, prefetch=asked, defers_tree=asked is not None)
 
 
 def enter(
@@ -87,12 +87,12 @@ def enter(
     whom: User | None = None,
     *,
     end: datetime | None = None,
-    asked: UserKeyAhead | None = None,
+    asked: UserKeyPlacePrefetch | None = None,
 ) -> UserKey:
     """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
 
     asked: what is in the way of a key of the actor's own, by which it is seen here that the actor still may. Raises
-    Refusal LIMIT, INVALID or TAKEN, and as Work.look_again does.
+    Refusal LIMIT, INVALID or TAKEN, and as Work.check_actor_again does.
     """
     most, place = work.instance.settings.max_user_keys, None
     if key is not None:
@@ -101,7 +101,7 @@ def enter(
         else:
             place = asked.get(work.connection)
             if not work.instance.joined:
-                work.look_again(place.owner)
+                work.check_actor_again(place.owner)
     if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."

@@ -97,6 +97,9 @@ def ensure(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable
                 quotas.refuse_more(work, "group")
                 group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
             wanted = named if exactly else named | before
+            if not made and wanted == before:
+                work.no_event("another call was quicker")
+                return False
             for user_id in wanted - before:
                 own_user(work, user_id)
             groups.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)

@@ -233,7 +233,7 @@ def _git_quiet(instance: Instance) -> timedelta:
 
 def _refuse_last_owner(connection: Connection, actor: Actor, user: User, at: datetime) -> None:
     owners.refuse_last(connection, actor, user, at)
-    if user.id == actor.user_id and not owners.is_there(connection, user):
+    if user.id == actor.user_id and not owners.has_another(connection, user):
         words = "Nobody removes themselves unless an owner is there to undo it; ask for one first."
         raise Refusal(Kind.INVALID, "no-other-owner", words)
 

@@ -36,8 +36,8 @@ def refuse_last(connection: Connection, actor: Actor, user: User, at: datetime) 
         raise Refusal(Kind.INVALID, "last-owner", words)
 
 
-def is_there(connection: Connection, user: User) -> bool:
-    """Whether the workspace has an owner who is not disabled, beside this user."""
+def has_another(connection: Connection, user: User) -> bool:
+    """Whether the workspace of a user has another owner who is not disabled."""
     return bool(users.other_owners(connection, user))
 
 

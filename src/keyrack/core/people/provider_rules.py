@@ -130,7 +130,7 @@ def _known(instance: Instance, claims: Claims) -> User | None:
 
 
 def _make(instance: Instance, claims: Claims, role: Role) -> User:
-    """Make the user. Nobody becomes somebody who is here already by bearing the same name."""
+    """The user of these claims, made now. Nobody becomes somebody who is here already by bearing the same name."""
     actor = _keyrack(instance)
     with Attempt(instance, actor, "people:write", "note who a user is at a provider", target_kind="user") as attempt:
 
@@ -146,6 +146,9 @@ def _make(instance: Instance, claims: Claims, role: Role) -> User:
         except Refusal as refusal:
             if refusal.kind is not Kind.TAKEN:
                 raise
+            known = _known(instance, claims)
+            if known is not None:
+                return known  # another sign-in of the same person was quicker
             words = (
                 f"There is a user {claims.name} here who is not linked to this account of the provider. "
                 "Sign in as that user and link it under Sign-in and sessions, or ask an owner of the workspace."

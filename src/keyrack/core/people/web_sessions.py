@@ -118,8 +118,8 @@ def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) 
     return visitor
 
 
-def as_they_were(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
-    """The ids of the sessions that are in force still, and whose users may do what they might."""
+def unchanged(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
+    """The ids of those sessions that are still in force, and whose users' role and policies are still the same."""
     asked = {visitor.session.id: visitor.user for visitor in visitors}
     sessions = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
     return frozenset(

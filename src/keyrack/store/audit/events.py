@@ -68,7 +68,7 @@ def add(
         "level": level,
         "details": dict(details),
     }
-    _append.tell(connection, event_seals.sealed(connection, event))
+    _append.enqueue(connection, event_seals.sealed(connection, event))
 
 
 def add_many(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
 from keyrack.store.keys.requests import APPROVED, PENDING
 from keyrack.store.sealing import receipts, sealed
@@ -217,7 +217,7 @@ def remove(
     """Delete those rows that are still older; answers the keys of those that were."""
     chosen = KINDS[kind]
     keys = [row[:-1] for row in rows]
-    named = tuple_(*chosen.key).in_(keys) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in keys])
+    named = _with_keys(chosen, keys)
     still = {tuple(row)[:-1] for row in connection.execute(chosen.old(before).where(named))}
     if chosen.table is revocations and still:
         # What somebody else entered as acknowledged is asked for again, however old the revocation is.
@@ -225,10 +225,14 @@ def remove(
         proved = (row for row in map(dict, held) if receipts.when(connection, revocations, row) is not None)
         still &= {(row["server_id"], row["fingerprint"]) for row in proved}
     if still:
-        left = list(still)
-        named = tuple_(*chosen.key).in_(left) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in left])
+        named = _with_keys(chosen, list(still))
         if chosen.table.name in VOLATILE:
             sealed.remove(connection, chosen.table, named)
         else:
             connection.execute(delete(chosen.table).where(named))
     return still
+
+
+def _with_keys(of: ExpiringRows, keys: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+    """A condition: the row has one of these keys."""
+    return tuple_(*of.key).in_(keys) if len(of.key) > 1 else of.key[0].in_([key[0] for key in keys])

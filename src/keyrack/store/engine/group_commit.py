@@ -29,7 +29,7 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
-from keyrack.store.sealing.gathering import Gathering
+from keyrack.store.sealing.deferred_writes import DeferredWrites
 
 MOST_TOGETHER = 16
 MOST_SECONDS = 0.05
@@ -41,19 +41,19 @@ SENT_EACH = 4
 _LOCKS_OF_OURS = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
 
-class Foresight(Protocol):
+class Prefetch(Protocol):
     """The first question of a command, by itself, so that those of several commands can be asked ahead in one go."""
 
-    def look(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting for the answer."""
         ...
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """What was answered may not be so any more: it is to be asked again."""
         ...
 
-    def follows(self, other: Any) -> bool:
-        """Whether it takes account of all that the command of another foresight, made just now, has written."""
+    def accounts_for(self, other: Any) -> bool:
+        """Whether it takes account of all that the command of another prefetch, made just now, has written."""
         ...
 
 
@@ -64,11 +64,11 @@ class QueuedCommand:
         self,
         command: Callable[[Connection], Any],
         fiber: Fiber,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> None:
-        """foresight, gathers: see Database.write."""
-        self.command, self.fiber, self.foresight, self.gathers = command, fiber, foresight, gathers
+        """prefetch, defers_tree: see Database.write."""
+        self.command, self.fiber, self.prefetch, self.defers_tree = command, fiber, prefetch, defers_tree
         self.context = contextvars.copy_context()
         self.came = fibers.signal()
         self.leads = False
@@ -91,7 +91,7 @@ class GroupCommit:
         self._pool, self._workspace_lock = pool, workspace_lock
         self._queue = queue
         self.members = [first]
-        self._looking: dict[QueuedCommand, bool] = {}
+        self._prefetched: dict[QueuedCommand, bool] = {}
         """Of whom it was asked what they ask first, and whether the answer still counts."""
         self.recorded: dict[int, int] = {}
 
@@ -125,65 +125,65 @@ class GroupCommit:
 
     def _make_all(self, conn: Connection) -> set[int]:
         with held_servers.holding(conn):
-            together = Gathering(conn)
-            announced = self._make_each(conn, together)
-            together.write()
+            deferred = DeferredWrites(conn)
+            announced = self._make_each(conn, deferred)
+            deferred.write()
         return announced
 
-    def _make_each(self, conn: Connection, together: Gathering) -> set[int]:
-        announced = self._make(conn, self.members[0], together)  # which may have waited long for the lock
+    def _make_each(self, conn: Connection, deferred: DeferredWrites) -> set[int]:
+        announced = self._make(conn, self.members[0], deferred)  # which may have waited long for the lock
         until = time.monotonic() + MOST_SECONDS
         while self._queue and len(self.members) < MOST_TOGETHER:
             if time.monotonic() < until:
-                self._look_ahead(conn)
-            elif not self._looking.get(self._queue[0], False):
+                self._start_prefetches(conn)
+            elif not self._prefetched.get(self._queue[0], False):
                 break
             self.members.append(self._queue.popleft())
-            announced |= self._make(conn, self.members[-1], together)
+            announced |= self._make(conn, self.members[-1], deferred)
             if len(self.members) % SENT_EACH == 0:
                 send(conn)
         return announced
 
-    def _look_ahead(self, conn: Connection) -> None:
+    def _start_prefetches(self, conn: Connection) -> None:
         """Ask the first questions of those that may still join."""
         for queued in islice(self._queue, MOST_TOGETHER - len(self.members)):
-            if queued.foresight is not None and queued not in self._looking:
+            if queued.prefetch is not None and queued not in self._prefetched:
                 held_servers.write(conn)  # or the answer would be older than what it follows
-                queued.foresight.look(conn)
-                self._looking[queued] = True
+                queued.prefetch.start(conn)
+                self._prefetched[queued] = True
 
-    def _check_foresights(self, wrote: QueuedCommand) -> None:
+    def _check_prefetches(self, wrote: QueuedCommand) -> None:
         """A command wrote: each of those that looked ahead takes account of that, or asks again."""
-        for queued in self._looking:
-            if queued.foresight is not None and (
-                wrote.foresight is None or not queued.foresight.follows(wrote.foresight)
+        for queued in self._prefetched:
+            if queued.prefetch is not None and (
+                wrote.prefetch is None or not queued.prefetch.accounts_for(wrote.prefetch)
             ):
-                queued.foresight.forget()
-                self._looking[queued] = False
+                queued.prefetch.discard()
+                self._prefetched[queued] = False
 
-    def _make(self, conn: Connection, queued: QueuedCommand, together: Gathering) -> set[int]:
+    def _make(self, conn: Connection, queued: QueuedCommand, deferred: DeferredWrites) -> set[int]:
         """Run one command so that it leaves all or nothing; answers what it announced."""
         transaction = conn.get_transaction()
-        together.begin(holds=queued.foresight is not None, gathers=queued.gathers)
+        deferred.begin(may_hold=queued.prefetch is not None, defers_tree=queued.defers_tree)
         before = self._wrote(conn)
         keep_short(conn, not queued.fiber.wrote)
         changes.begin_announcing(conn)
         try:
             queued.result = queued.context.run(queued.command, conn)
-            together.settle()
+            deferred.settle()
         except (DBAPIError, PendingRollbackError) as error:
-            # It may be of what an earlier one told.
+            # It may be of what an earlier one queued.
             raise _Lost from error
         except Exception as error:  # the command's own: raised for who gave it, and the others go on
             queued.error = error
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:
             raise RuntimeError("A command must not commit or roll back by itself.")
-        self._looking.pop(queued, None)
+        self._prefetched.pop(queued, None)
         wrote = self._wrote(conn) != before
         if queued.error is None:
             if wrote:
-                self._check_foresights(queued)
+                self._check_prefetches(queued)
             return announced
         if wrote:
             # Nearly all that are refused wrote nothing until then: a savepoint for each that is not would be two
@@ -212,7 +212,7 @@ def committed(conn: Connection) -> Iterator[Transaction]:
     except Exception as error:
         if is_unavailable(error) and not is_altered(error):  # of a lost write it is known: the server undid it
             raise CommitInDoubt from error
-        transaction.rollback()  # what was told and failed shows here
+        transaction.rollback()  # what was queued and failed shows here
         raise
 
 
@@ -221,7 +221,7 @@ def lock_workspace(conn: Connection, workspace_id: int) -> None:
     one command is run after another anyhow.
     """
     if conn.dialect.name == "postgresql":
-        _locking.tell(conn, _LOCKS_OF_OURS, workspace_id)
+        _locking.enqueue(conn, _LOCKS_OF_OURS, workspace_id)
 
 
 @prepared

@@ -2,7 +2,7 @@
 
 psycopg sends a statement and waits for its answer, one after another: each wait is a hand-over between processes and,
 on our side, between threads, and takes longer than most statements do. Here a transaction begins with its first
-statement, in one go; what nobody needs an answer of yet is told, and goes with the next statement that is asked, or
+statement, in one go; what nobody needs an answer of yet is queued, and goes with the next statement that is asked, or
 with the commit. Statements are prepared in the server once for each connection. What psycopg itself is asked for, such
 as whatever SQLAlchemy runs, works between all that as it always does.
 """
@@ -75,7 +75,7 @@ class PendingResult:
 
 
 class PipelinedConnection(BoundedConnection):
-    """A connection of psycopg's that can be asked and told besides; for one thread or fiber at a time."""
+    """A connection of psycopg's on which statements can be queued besides; for one thread or fiber at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -89,16 +89,16 @@ class PipelinedConnection(BoundedConnection):
     def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         """Run a statement, in a transaction, and wait for what comes of it. sql: with places as psycopg has them.
 
-        Raises psycopg's errors, also that of a statement which was told before.
+        Raises psycopg's errors, also that of a statement which was queued before.
         """
         return self.ahead.ask(sql, values)
 
-    def tell(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
-        """Have a statement run before all that is asked, told or committed later; an error shows there."""
-        return self.ahead.tell(sql, values)
+    def enqueue(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
+        """Have a statement run before all that is asked, queued or committed later; an error shows there."""
+        return self.ahead.enqueue(sql, values)
 
     def send(self) -> None:
-        """Hand what was told to the system, as much as it takes now."""
+        """Hand what was queued to the system, as much as it takes now."""
         self.ahead.send()
 
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
@@ -172,7 +172,7 @@ class _Pipeline:
         self.read()
         return answer
 
-    def tell(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
+    def enqueue(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         answer = self._send(sql, values)
         if len(self._sent) >= MOST_AHEAD:
             self.read()

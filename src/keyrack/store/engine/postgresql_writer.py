@@ -21,7 +21,7 @@ from keyrack.store.engine.connect import (
     postgresql_connection,
     postgresql_engine,
 )
-from keyrack.store.engine.group_commit import Foresight, GroupCommit, QueuedCommand, committed, lock_workspace
+from keyrack.store.engine.group_commit import GroupCommit, Prefetch, QueuedCommand, committed, lock_workspace
 from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
@@ -63,17 +63,17 @@ class PostgresqlWriter:
         self,
         command: Command[T],
         workspace_lock: int | None = None,
-        foresight: Foresight | None = None,
-        gathers: bool = False,
+        prefetch: Prefetch | None = None,
+        defers_tree: bool = False,
     ) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        workspace_lock, foresight, gathers: see Database.write. Fibers that want the same lock are committed together.
+        Arguments as those of Database.write. Commands of fibers that want the same lock are committed together.
         """
         fiber = fibers.current()
         if fiber is None or workspace_lock is None:
             return self._alone(command, workspace_lock)
-        me = QueuedCommand(command, fiber, foresight, gathers)
+        me = QueuedCommand(command, fiber, prefetch, defers_tree)
         queue = self._queues.get((fiber.loop, workspace_lock))
         if queue is None:
             self._queues[fiber.loop, workspace_lock] = deque()

@@ -272,7 +272,7 @@ class Statement:
         plan = self._plan(connection)
         return int(_execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
 
-    def tell(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
+    def enqueue(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
         """Run it once without waiting, as run_many does; its rows may be read later, also after the commit."""
         plan = self._plan(connection)
         return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
@@ -337,10 +337,10 @@ class Prepared(Generic[P]):
         given = self._given(args, kwargs)
         return self._statement(given).run(connection, given)
 
-    def tell(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> PendingRows:
+    def enqueue(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> PendingRows:
         """Run it once without waiting, as run_many does; its rows may be read later, also after the commit."""
         given = self._given(args, kwargs)
-        return self._statement(given).tell(connection, given)
+        return self._statement(given).enqueue(connection, given)
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) == len(self._names):
@@ -495,7 +495,7 @@ def savepoint(connection: Connection) -> Iterator[None]:
 
 
 def send(connection: Connection) -> None:
-    """Have PostgreSQL begin with what was told so far; nobody waits."""
+    """Have PostgreSQL begin with what was queued so far; nobody waits."""
     raw: Any = connection.connection.dbapi_connection
     raw.send()
 
@@ -534,9 +534,9 @@ def _driven(
     try:
         if connection.dialect.name == "postgresql":
             if not many:
-                return raw.tell(sql, values) if ahead else raw.ask(sql, values)
+                return raw.enqueue(sql, values) if ahead else raw.ask(sql, values)
             for each in values:
-                raw.tell(sql, each)
+                raw.enqueue(sql, each)
             return None
         if many and len(values) > 1:
             done = raw.cursor().executemany(sql, values)

@@ -1,7 +1,7 @@
 """Commands inside the transaction of the thread that writes to SQLite; must not know what they do.
 
-A command runs in a savepoint, on the writer's thread or on another one that the connection is lent to: a turn, whose
-commands may leave to its end what is written once for all of them (store/sealing/gathering.py).
+A command runs in a savepoint, on the writer's thread or on another one that the transaction is lent to. Commands of a
+lent one may defer to its end what is written once for all of them (store/sealing/deferred_writes.py).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonge
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
-from keyrack.store.sealing.gathering import Gathering, Left
+from keyrack.store.sealing.deferred_writes import Deferred, DeferredWrites
 from keyrack.store.sealing.seals import seals_of
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
 
 PATIENCE_SECONDS = 5.0
-"""How long the writer waits for somebody to begin the turn that he asked for."""
+"""How long the writer waits for somebody to begin in the transaction that they asked for."""
 
 
 class WaitingCommand:
@@ -58,31 +58,31 @@ class WaitingCommand:
             self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
-class TurnLost(NotAtOnce):
-    """The transaction ended under the commands of a turn: none of them is on the disk, nor will be."""
+class TransactionLost(NotAtOnce):
+    """A lent transaction ended under its commands: none of them is on the disk, nor will be."""
 
 
-class Turn:
-    """The writer's connection, lent to one other thread for as long as it runs commands, which must be short: SQLite
-    stops where one takes more than a few milliseconds.
+class LentTransaction:
+    """A transaction of the writer's, whose connection is lent to one other thread while that runs commands in it. They
+    must be short: SQLite stops where one takes more than a few milliseconds.
 
     Nothing that was run is on the disk before `ended` is called. All of it is undone where a command ends the
     transaction, or where the commit fails.
     """
 
-    def __init__(self, lent: Callable[[Turn], None], ended: Callable[[Exception | None], None]) -> None:
+    def __init__(self, lent: Callable[[LentTransaction], None], ended: Callable[[Exception | None], None]) -> None:
         """lent, ended: called by the writer's thread, and must return at once: begin() it now; all that was run is on
-        the disk, or is not, for this reason. Neither may hold the turn itself: the circle, with every request of the
-        turn, would live until the collector comes.
+        the disk, or is not, for this reason. Neither may hold the lent transaction itself: the circle, with every
+        request that writes in it, would live until the collector comes.
         """
         self._lent, self._ended = lent, ended
         self._mutex = threading.Lock()
         self._back = threading.Lock()
         self._back.acquire()
         self._conn: Connection | None = None
-        self._together: Gathering | None = None
+        self._deferred_writes: DeferredWrites | None = None
         # What was so when the first command of the call under way began.
-        self._left: Left = Left()
+        self._deferred: Deferred = Deferred()
         self._before: set[int] = set()
         self._taken = False
         self._touched: set[int] = set()
@@ -93,7 +93,7 @@ class Turn:
         self.error: BaseException | None = None
         """Why nothing of it was committed, as the writer says."""
 
-    def tell(self, callback: Callable[[Exception | None], None]) -> None:
+    def add_done_callback(self, callback: Callable[[Exception | None], None]) -> None:
         """Have another one told of the end too, before the first."""
         ended = self._ended
 
@@ -111,35 +111,35 @@ class Turn:
             driver_connection(self._conn).set_progress_handler(self._look, STEPS)
         return self._taken
 
-    def run(self, command: Callable[[Connection], T], *, holds: bool = False, gathers: bool = False) -> T:
+    def run(self, command: Callable[[Connection], T], *, may_hold: bool = False, defers_tree: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        holds, gathers: see Gathering.begin. Raises TookLonger, and TurnLost where the transaction is lost with all that
-        was run in it.
+        may_hold, defers_tree: see DeferredWrites.begin. Raises TookLonger, and TransactionLost where all that was run
+        in the transaction is lost.
         """
         assert self._conn is not None
-        assert self._together is not None
+        assert self._deferred_writes is not None
         if self._lost is not None:
-            raise TurnLost
+            raise TransactionLost
         waiting = WaitingCommand(command)
-        left = self._together.left
+        deferred = self._deferred_writes.deferred
         if not self.wrote:
             # The first one of a call is undone as the call is: a savepoint for both.
             driver_connection(self._conn).execute("SAVEPOINT call")
-            self.wrote, self._left, self._before, name = True, left, set(self._touched), "call"
+            self.wrote, self._deferred, self._before, name = True, deferred, set(self._touched), "call"
         else:
             driver_connection(self._conn).execute("SAVEPOINT command")
             name = "command"
         try:
-            self._together.begin(holds=holds, gathers=gathers)
-            self._touched |= _run(self._conn, waiting, self._together.settle)
+            self._deferred_writes.begin(may_hold=may_hold, defers_tree=defers_tree)
+            self._touched |= _run(self._conn, waiting, self._deferred_writes.settle)
             if waiting.error is not None:
-                self._undo(name, left)
+                self._undo(name, deferred)
             if name == "command":
                 driver_connection(self._conn).execute("RELEASE command")
         except BaseException as error:
             self._lost = error
-            raise TurnLost from error
+            raise TransactionLost from error
         failed, waiting.error = waiting.error, None
         if failed is None:
             result: T = waiting.result
@@ -157,7 +157,7 @@ class Turn:
     def begin_call(self) -> None:
         """Begin what undo_call() undoes as one, and end_call() ends."""
         if self._lost is not None or self._conn is None:
-            raise TurnLost
+            raise TransactionLost
         keep_short(self._conn, True)
         self._looks = 0
         self.wrote = False
@@ -165,7 +165,7 @@ class Turn:
     def undo_call(self) -> None:
         """Undo all commands since the call began."""
         if self._lost is None and self.wrote:
-            self._undo("call", self._left)
+            self._undo("call", self._deferred)
             self._touched = self._before
 
     def end_call(self) -> None:
@@ -174,12 +174,12 @@ class Turn:
             assert self._conn is not None
             driver_connection(self._conn).execute("RELEASE call")
 
-    def _undo(self, savepoint: str, left: Left) -> None:
-        """Go back to a savepoint, and to what was left to the end then."""
+    def _undo(self, savepoint: str, deferred: Deferred) -> None:
+        """Go back to a savepoint, and to what was deferred then."""
         assert self._conn is not None
-        assert self._together is not None
+        assert self._deferred_writes is not None
         driver_connection(self._conn).execute(f"ROLLBACK TO {savepoint}")
-        self._together.left = left
+        self._deferred_writes.deferred = deferred
 
     def give_back(self) -> None:
         """Have the writer commit."""
@@ -198,14 +198,14 @@ class Turn:
         """Lend the connection and wait until it is back; the servers that changed. Raises what lost the transaction."""
         quick = as_quick(conn)
         with held_servers.holding(quick):
-            self._together = Gathering(quick)
+            self._deferred_writes = DeferredWrites(quick)
             try:
                 return self._lend(quick)
             finally:
-                self._conn = self._together = None
+                self._conn = self._deferred_writes = None
 
     def _lend(self, conn: Connection) -> set[int]:
-        assert self._together is not None
+        assert self._deferred_writes is not None
         self._conn = conn
         try:
             self._lent(self)
@@ -222,7 +222,7 @@ class Turn:
         unreported = seals_of(conn).unreported
         before = len(unreported)
         try:
-            self._together.write()
+            self._deferred_writes.write()
             if len(unreported) > before:
                 raise NotAtOnce("an alarm is to be written")
         except BaseException as error:
@@ -234,7 +234,7 @@ class Turn:
         """The commit was made, or error says why not."""
         error = self.error if self.error is None or isinstance(self.error, Exception) else None
         with suppress(RuntimeError):  # whoever asked is gone, with the event loop
-            self._ended(TurnLost() if self._lost is not None else error)
+            self._ended(TransactionLost() if self._lost is not None else error)
 
 
 def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:

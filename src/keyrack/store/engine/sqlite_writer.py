@@ -15,7 +15,7 @@ from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, is_locked, unavailable
-from keyrack.store.engine.sqlite_commands import Command, Turn, WaitingCommand, run_in_savepoint
+from keyrack.store.engine.sqlite_commands import Command, LentTransaction, WaitingCommand, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ LOOK_SECONDS = 0.1
 """How often an idle writer looks whether another process changed the file; a look costs microseconds."""
 
 Deliver = Callable[[frozenset[int]], None]
+Waiting = WaitingCommand | LentTransaction
 
 
 class SqliteWriter:
@@ -40,7 +41,7 @@ class SqliteWriter:
         self._engine = engine
         self._file = file
         self._deliver = deliver
-        self._queue: queue.SimpleQueue[WaitingCommand | Turn | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -50,18 +51,22 @@ class SqliteWriter:
         self._seen_change = 0
         self._seen_version = 0
         self._stumbled = ""
-        self._next: WaitingCommand | Turn | None = None
+        self._next: Waiting | None = None
 
     is_free = True
     """Commands wait for each other alone, and not for what others hold."""
 
     def run(
-        self, command: Command, workspace_lock: int | None = None, foresight: object = None, gathers: bool = False
+        self,
+        command: Command,
+        workspace_lock: int | None = None,
+        prefetch: object = None,
+        defers_tree: bool = False,
     ) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
 
-        workspace_lock: not taken, as here no two commands run at once anyhow. foresight, gathers: nothing is waited for
-        here, and nothing left to others' end.
+        workspace_lock: not taken, as here no two commands run at once anyhow. prefetch, defers_tree: nothing is sent
+        ahead here, and nothing deferred.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
@@ -69,11 +74,11 @@ class SqliteWriter:
         self._put(waiting)
         return waiting.outcome()
 
-    def lend(self, turn: Turn) -> None:
-        """Lend the connection as soon as it is free, for commands that are then committed together; returns at once."""
-        self._put(turn)
+    def lend(self, transaction: LentTransaction) -> None:
+        """Begin this transaction as soon as nothing else is written, and lend it; returns at once."""
+        self._put(transaction)
 
-    def _put(self, waiting: WaitingCommand | Turn) -> None:
+    def _put(self, waiting: Waiting) -> None:
         with self._gate:
             if self._closed:
                 raise RuntimeError("The database is closed.")
@@ -118,7 +123,7 @@ class SqliteWriter:
                 self._drop_connection()
                 return
 
-    def _take(self) -> tuple[list[WaitingCommand | Turn], bool]:
+    def _take(self) -> tuple[list[Waiting], bool]:
         """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
         first, self._next = self._next, None
         if first is None:
@@ -126,14 +131,14 @@ class SqliteWriter:
                 first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
             except queue.Empty:
                 return [], False
-        batch: list[WaitingCommand | Turn] = []
+        batch: list[Waiting] = []
         while first is not None:
-            # What is lost with a turn is lost for it alone.
-            if isinstance(first, Turn) and batch:
+            # What is lost with a lent transaction is lost for its own commands alone.
+            if isinstance(first, LentTransaction) and batch:
                 self._next = first
                 return batch, False
             batch.append(first)
-            if len(batch) == BATCH_LIMIT or isinstance(first, Turn):
+            if len(batch) == BATCH_LIMIT or isinstance(first, LentTransaction):
                 return batch, False
             try:
                 first = self._queue.get_nowait()
@@ -141,7 +146,7 @@ class SqliteWriter:
                 return batch, False
         return batch, True
 
-    def _commit_together(self, batch: list[WaitingCommand | Turn]) -> None:
+    def _commit_together(self, batch: list[Waiting]) -> None:
         """One transaction for the batch. Callers wake after the commit; listeners after the callers."""
         touched: set[int] = set()
         others: frozenset[int] = frozenset()
@@ -153,7 +158,10 @@ class SqliteWriter:
                 commits = self._count(raw)
                 before = raw.total_changes
                 for waiting in batch:
-                    touched |= waiting.go(conn) if isinstance(waiting, Turn) else run_in_savepoint(conn, waiting)
+                    if isinstance(waiting, LentTransaction):
+                        touched |= waiting.go(conn)
+                    else:
+                        touched |= run_in_savepoint(conn, waiting)
                 latest = self._seen_change
                 if touched or self._watching:
                     others, latest = self._record(conn, touched)
@@ -176,7 +184,7 @@ class SqliteWriter:
         if touched or others:
             self._deliver(frozenset(touched) | others)
 
-    def _all_that_wait(self) -> list[WaitingCommand | Turn]:
+    def _all_that_wait(self) -> list[Waiting]:
         """Whoever came while the lock was waited for in vain: each would wait as long again, one after the other."""
         found, self._next = [self._next] if self._next else [], None
         for _ in range(self._queue.qsize()):
@@ -268,7 +276,7 @@ class SqliteWriter:
             log.exception("A broken SQLite connection did not close cleanly.")
 
 
-def _have_failed(batch: list[WaitingCommand | Turn], error: Exception) -> None:
+def _have_failed(batch: list[Waiting], error: Exception) -> None:
     for waiting in batch:
         if waiting.error is None:
             waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)

@@ -57,7 +57,7 @@ class SoundDeployKey:
 
 
 def _refused(fingerprint: Any, workspace_id: Any) -> Any:
-    """Since when a host of a workspace is known to have refused a key that the database, which went back, lets in."""
+    """Since when a host of a workspace refused a key that the database lets in, as it was rolled back."""
     return (
         select(func.max(held_back.c.since))
         .join(servers, servers.c.id == held_back.c.server_id)

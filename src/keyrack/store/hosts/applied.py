@@ -48,15 +48,15 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
 @prepared
 def _rows(server_ids: Sequence[int]) -> Select[Any]:
     # Not the facts, which are long.
-    told = (servers.c[name] for name in receipts.NOTHING_APPLIED if name in VOLATILE[servers.name])
-    return select(*sealed_sets.locked_columns(), *told).where(among(servers.c.id, server_ids))
+    acknowledgement = (servers.c[name] for name in receipts.NOTHING_APPLIED if name in VOLATILE[servers.name])
+    return select(*sealed_sets.locked_columns(), *acknowledgement).where(among(servers.c.id, server_ids))
 
 
-Found = dict[int, list[tuple[Table, tuple[Any, ...]]]]
+AlteredReceipts = dict[int, list[tuple[Table, tuple[Any, ...]]]]
 """By server the rows, each by its table and key, of which others entered, changed or took away a receipt."""
 
 
-def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
+def altered(connection: Connection, server_ids: Sequence[int]) -> AlteredReceipts:
     """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
     such row is remembered, so that an alarm names it.
 
@@ -64,7 +64,7 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
     that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits. All of
     a host at once show by its server's row, which knows that there was one.
     """
-    found: Found = {}
+    found: AlteredReceipts = {}
     obeyed: dict[int, receipts.Until] = {}
     for row in _rows.rows(connection, server_ids):
         if not receipts.server_holds(connection, row):
@@ -72,13 +72,13 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> Found:
         elif row["applied_revision"] == row["revision"] and seals_of(connection).holds(servers, row):
             obeyed[row["id"]] = (row["revision"] + 1, "")
     for table in (revocations, offboarding_hosts):
-        for other in _false(connection, table, server_ids, dict(obeyed)):
+        for other in _altered_receipts(connection, table, server_ids, dict(obeyed)):
             key = tuple(other[name] for name in sealed.key_names(table))
             found.setdefault(other["server_id"], []).append((table, key))
     return found
 
 
-def _false(
+def _altered_receipts(
     connection: Connection, table: Table, server_ids: Sequence[int], until: dict[int, receipts.Until]
 ) -> Iterator[Mapping[str, Any]]:
     """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a
@@ -116,7 +116,7 @@ def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
     return Prepared(question)
 
 
-def withdraw(connection: Connection, found: Found, revisions: Mapping[int, int]) -> None:
+def withdraw(connection: Connection, found: AlteredReceipts, revisions: Mapping[int, int]) -> None:
     """Have what others entered as acknowledged, or took away, be waited for again; revisions: of each server the one
     that its host is asked for now, so that what waits is not before what it acknowledged.
     """

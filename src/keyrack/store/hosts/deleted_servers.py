@@ -65,8 +65,8 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
             for table in (credentials, revocations)
         )
     )
-    told = {row.fingerprint: row.public_key for row in connection.execute(own) if row.public_key != UNREADABLE}
-    lines = dict(granted) | told
+    entered = {row.fingerprint: row.public_key for row in connection.execute(own) if row.public_key != UNREADABLE}
+    lines = dict(granted) | entered
     rows = [{"server_id": server_id, "fingerprint": key, "public_key": line} for key, line in sorted(lines.items())]
     sealed_sets.insert_many(connection, deleted_server_keys, rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, exists, or_
 
 from keyrack.store.tables import host_keys, servers
+from keyrack.store.tables.hosts import ROLLED_BACK_AT
 
 BEHIND, NEW, HOST_KEY, PROBLEMS = "behind", "new", "host-key", "problems"
 
@@ -16,8 +17,8 @@ HAS_HOST = servers.c.agent_secret_hash.is_not(None)
 """Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
 
 
-def _told(*pieces: str) -> Any:
-    """That what a host told holds one of these pieces, as JSON has it: quotes in a text of the host's are escaped."""
+def _reported(*pieces: str) -> Any:
+    """That what a host reported holds one of these pieces, as JSON has it: quotes in the host's texts are escaped."""
     return or_(*(cast(servers.c.facts, Text).contains(piece, autoescape=True) for piece in pieces))
 
 
@@ -27,8 +28,8 @@ STRANGE_HOST_KEY = exists().where(
 """Its host shows a host key that nobody confirmed."""
 IN_TROUBLE = or_(
     servers.c.copied_at.is_not(None),
-    servers.c.went_back_at.is_not(None),
-    _told(
+    servers.c[ROLLED_BACK_AT].is_not(None),
+    _reported(
         '"problems": ["',
         '"scan": "',
         '"sessions_unknown": "',
@@ -36,7 +37,7 @@ IN_TROUBLE = or_(
         '"why": "',
         '"enforcement": "un',  # undone, unproven, unmanaged, uninstalled: one piece, as each is looked for in all facts
     ),
-    and_(servers.c.mode == "auto", _told('"shut_out": "'), ~_told('"shut_out": "nobody"')),
+    and_(servers.c.mode == "auto", _reported('"shut_out": "'), ~_reported('"shut_out": "nobody"')),
 )
 """By its own word something is wrong there, or nobody is sure which machine it is or what it obeys."""
 CONDITIONS: Mapping[str, Any] = {

@@ -20,8 +20,11 @@ from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
 from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets, seals, sums
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
+from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 MOST_KEPT = 10_000
+# What of a record the table calls otherwise.
+_STORED_AS = {"reported_lineage": REPORTED_LINEAGE, "rolled_back_at": ROLLED_BACK_AT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class RevisionState:
     lineage: str
     applied_revision: int
     applied_lineage: str
-    told_lineage: str
-    went_back_at: datetime | None
+    reported_lineage: str
+    rolled_back_at: datetime | None
     compared_at: datetime | None
     agent_run: str | None = None
     copied_at: datetime | None = None
@@ -308,18 +311,18 @@ def revision_states(connection: Connection, server_ids: Iterable[int]) -> dict[i
 
 @prepared
 def _revision_states(server_ids: Iterable[int]) -> Select[Any]:
-    columns = (servers.c[name] for name in RevisionState.__slots__)
+    columns = (servers.c[_STORED_AS.get(name, name)].label(name) for name in RevisionState.__slots__)
     return select(servers.c.id, servers.c.agent_secret_hash, *columns).where(among(servers.c.id, server_ids))
 
 
-def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
+def with_hosts_ahead(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
     """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
-    return tuple(_server(connection, row) for row in _went_back.rows(connection, workspace_id))
+    return tuple(_server(connection, row) for row in _with_hosts_ahead.rows(connection, workspace_id))
 
 
 @prepared
-def _went_back(workspace_id: int) -> Select[Any]:
-    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
+def _with_hosts_ahead(workspace_id: int) -> Select[Any]:
+    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c[ROLLED_BACK_AT].is_not(None))
     return statement.order_by(servers.c.name, servers.c.id)
 
 
@@ -563,6 +566,7 @@ def _server(connection: Connection, row: Row) -> Server:
     values = seals.unsealed(row)
     values |= {name: reported_facts.of(values[name]) for name in ("sshd", "facts")}
     values |= receipts.proved(connection, row) | {"offline_then": reported_facts.offline(values["offline_then"])}
+    values |= {name: values.pop(column) for name, column in _STORED_AS.items()}
     del values["agent_secret_hash"], values["rows_sum"], values[receipts.RECEIPT]
     return Server(**values, sound=sealed.sound(connection, servers, row))
 

@@ -52,20 +52,20 @@ def ask_end(connection: Connection, session_id: int) -> None:
 
 def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
     """The same for the logins that meet conditions. Raises DatabaseAltered where the database keeps one from it."""
-    left = select(1).select_from(sessions).where(*which, sessions.c.ending.is_not(True)).limit(1)
+    not_ending = select(1).select_from(sessions).where(*which, sessions.c.ending.is_not(True)).limit(1)
     # On PostgreSQL others may tell of one more meanwhile.
     for _ in range(2):
         connection.execute(update(sessions).where(*which).values(ending=True))
-        if connection.execute(left).first() is None:
+        if connection.execute(not_ending).first() is None:
             return
     raise write_lost()
 
 
 def _labelled(
-    connection: Connection, workspace_id: int, server_id: int, statement: Iterable[Session]
+    connection: Connection, workspace_id: int, server_id: int, found: Iterable[Session]
 ) -> tuple[Session, ...]:
     """The logins with their keys' labels: that of the very system user, else of the server, else of a user's key."""
-    logins = tuple(statement)
+    logins = tuple(found)
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:
         return logins

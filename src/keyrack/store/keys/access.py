@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, select, union
 
 from keyrack.model import Grant, UserKey
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.keys.grants import applies, grant_of, in_time
+from keyrack.store.keys.grants import applies, grant_of, in_time, with_users
 from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
 from keyrack.store.per_server import shared
@@ -22,22 +22,19 @@ from keyrack.store.tables import credentials, grants, group_members, groups, ser
 
 @dataclass(frozen=True, slots=True)
 class GrantedKey:
-    """A user's key that a grant puts on a server. broken: the table and key of a row that makes it so and is not as
+    """A user's key that a grant puts on a server. altered: the table and key of a row that makes it so and is not as
     Keyrack wrote it, None where all are.
     """
 
     grant: Grant
     user_key: UserKey
-    broken: tuple[str, Any] | None
+    altered: tuple[str, Any] | None
 
 
 def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
     """Grants with the keys of those whom they are for. which: of the grants."""
     statement = (
-        select(grants, *seals.columns(user_keys, "key_"))
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        with_users(select(grants, *seals.columns(user_keys, "key_")))
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .where(which, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
@@ -86,12 +83,12 @@ def granted_keys(
         return several.of(server_id)
     rows = _grants_with_keys.all(connection, _granted_keys, server_id, workspace_id, at, user_id)
     ways = _Ways.read(connection, server_id, workspace_id, at) if rows else _Ways.none()
-    return [_judged(row, ways.broken(row.grant, row.user_key)) for row in rows]
+    return [_judged(row, ways.altered(row.grant, row.user_key)) for row in rows]
 
 
-def _judged(row: GrantedKey, broken: tuple[str, Any] | None) -> GrantedKey:
+def _judged(row: GrantedKey, altered: tuple[str, Any] | None) -> GrantedKey:
     """A grant and a key with what is wrong between them, where nothing is with themselves."""
-    return row if row.broken is not None or broken is None else replace(row, broken=broken)
+    return row if row.altered is not None or altered is None else replace(row, altered=altered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +114,8 @@ class _OfServers:
         ways = _Ways.of_grants(connection, numbers)
         keys: dict[int, list[GrantedKey]] = {}
         for granted in _grants_with_keys.all(connection, _keys_of_grants, numbers, at, user_id):
-            broken = ways.broken_beyond_tags(granted.grant, granted.user_key)
-            keys.setdefault(granted.grant.id, []).append(_judged(granted, broken))
+            altered = ways.altered_beyond_tags(granted.grant, granted.user_key)
+            keys.setdefault(granted.grant.id, []).append(_judged(granted, altered))
         tags = dict(_tags_of_several.all(connection, _tags_of_servers, server_ids))
         return cls({server: sorted(some) for server, some in applying.items()}, keys, tags)
 
@@ -137,16 +134,16 @@ class _OfServers:
 def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
     """A grant and a key, as far as their own rows tell."""
     grant, key = grant_of(seals.part(row, grants)), user_key_of(seals.part(row, user_keys, "key_"))
-    broken: tuple[str, Any] | None = None
+    altered: tuple[str, Any] | None = None
     if not sealed.holds(connection, grants, row):
-        broken = ("grants", grant.id)
+        altered = ("grants", grant.id)
     elif not sealed.holds(connection, user_keys, row, "key_"):
-        broken = ("user_keys", key.id)
-    return GrantedKey(grant, key, broken)
+        altered = ("user_keys", key.id)
+    return GrantedKey(grant, key, altered)
 
 
 # What does not hold is looked at anew each time: it may hold again.
-_grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda found: found.broken is None)
+_grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda found: found.altered is None)
 
 
 def _by_group(which: ColumnElement[bool]) -> Select[Any]:
@@ -245,14 +242,14 @@ class _Ways:
             tags={},
         )
 
-    def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
+    def altered(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
         """The first row between them that is not as Keyrack wrote it: its table, and its primary key in one."""
-        beyond = self.broken_beyond_tags(grant, key)
+        beyond = self.altered_beyond_tags(grant, key)
         if beyond is None and grant.tag is not None and not self.tags.get(grant.tag):
             return "server_tags", f"{self.server_id},{grant.tag}"
         return beyond
 
-    def broken_beyond_tags(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
+    def altered_beyond_tags(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
         """The same of the rows that do not depend on which server the grant opens."""
         if not self.users.get(key.user_id):
             return "users", key.user_id

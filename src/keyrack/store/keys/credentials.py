@@ -26,26 +26,23 @@ _ACKNOWLEDGED = "acknowledged"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 2 kB each."""
 
+
+def _with_account(columns: Sequence[Any]) -> Select[Any]:
+    return (
+        select(*columns)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+        .join(servers, servers.c.id == credentials.c.server_id)
+    )
+
+
 _columns: tuple[Any, ...] = (
     *credentials.c,
     system_users.c.username,
     (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
 )
-_credential = (
-    select(*_columns)
-    .join(system_users, system_users.c.id == credentials.c.system_user_id)
-    .join(servers, servers.c.id == credentials.c.server_id)
-)
+_credential = _with_account(_columns)
 # Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
-_to_check = (
-    select(
-        *(column for column in credentials.c if column.name != "acknowledged_at"),
-        system_users.c.username,
-        (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
-    )
-    .join(system_users, system_users.c.id == credentials.c.system_user_id)
-    .join(servers, servers.c.id == credentials.c.server_id)
-)
+_to_check = _with_account([column for column in _columns if column.name != "acknowledged_at"])
 
 
 def credential_question() -> Select[Any]:
@@ -111,7 +108,7 @@ def _credential_by_label(server_id: int, label: str) -> Select[Any]:
 def credential_by_label(connection: Connection, server_id: int, label: str) -> Credential | None:
     """The credential with this label on this server, ended or not, or None."""
     row = _credential_by_label.row(connection, server_id, label)
-    return None if row is None else _credential_record(row)
+    return None if row is None else credential_of(row)
 
 
 @prepared
@@ -121,7 +118,7 @@ def _credentials_of_system_user(system_user_id: int) -> Select[Any]:
 
 def credentials_of_system_user(connection: Connection, system_user_id: int) -> tuple[Credential, ...]:
     """All credentials of one system user, ended or not."""
-    return tuple(_credential_record(row) for row in _credentials_of_system_user.rows(connection, system_user_id))
+    return tuple(credential_of(row) for row in _credentials_of_system_user.rows(connection, system_user_id))
 
 
 def acknowledge(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
@@ -147,7 +144,7 @@ def _ended_credentials(at: datetime, limit: int) -> Select[Any]:
 
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
     """Credentials whose end has come, at most `limit` of them, the earliest end first, as the index has them."""
-    return tuple(_credential_record(row) for row in _ended_credentials.rows(connection, at, limit))
+    return tuple(credential_of(row) for row in _ended_credentials.rows(connection, at, limit))
 
 
 def restrict_credential(
@@ -249,15 +246,16 @@ def _as_acknowledged(checked: Iterable[tuple[CheckedCredential, bool, bool]]) ->
     )
 
 
-def _credential_record(row: Row) -> Credential:
+def credential_of(row: Row) -> Credential:
+    """A credential from its row, as credential_question() asks for it."""
     return Credential(**seals.unsealed(row))
 
 
-credential_records = Records(lambda connection, row: _credential_record(row), table=credentials)
+credential_records = Records(lambda connection, row: credential_of(row), table=credentials)
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
     lambda connection, row: CheckedCredential(
-        _credential_record(Row({**row, _ACKNOWLEDGED: True})),
+        credential_of(Row({**row, _ACKNOWLEDGED: True})),
         sealed.holds(connection, credentials, row),
     ),
     keep=lambda checked: checked.holds,

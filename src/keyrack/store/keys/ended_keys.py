@@ -17,5 +17,8 @@ def has_ended(workspace_id: int, fingerprint: str, at: datetime) -> ColumnElemen
     store/keys/expired_keys.py say what there is. Arguments of a prepared question.
     """
     revoked = exists().where(revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
-    ends = (exists().where(of_key == fingerprint, *rule) for of_key, _, rule in expired_keys.ends(workspace_id, at))
+    ends = (
+        exists().where(source.fingerprint == fingerprint, *source.conditions)
+        for source in expired_keys.ends(workspace_id, at)
+    )
     return or_(revoked, *ends)

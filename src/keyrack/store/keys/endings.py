@@ -10,10 +10,10 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Table, cas
 
 from keyrack.model import Credential, UserKey
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.keys.credentials import credential_question
+from keyrack.store.keys.credentials import credential_of, credential_question
 from keyrack.store.keys.terms import in_force
 from keyrack.store.keys.user_keys import user_key_of
-from keyrack.store.sealing import sealed, seals
+from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
 from keyrack.store.tables.columns import Moment
 
@@ -43,7 +43,7 @@ def _credential(credential_id: int, at: datetime) -> Select[Any]:
 def credential(connection: Connection, credential_id: int, at: datetime) -> Credential | None:
     """A credential that has not ended, of whichever server, or None."""
     row = _credential.row(connection, credential_id, at)
-    return None if row is None else Credential(**seals.unsealed(row))
+    return None if row is None else credential_of(row)
 
 
 @prepared

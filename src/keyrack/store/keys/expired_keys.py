@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, ColumnElement, CompoundSelect, Connection, Select, select, union_all
 
@@ -38,13 +38,16 @@ def add(
     sealed.insert_new(connection, expired_keys, values)
 
 
-End = tuple[Column[Any], Column[Any], tuple[ColumnElement[bool], ...]]
+class EndSource(NamedTuple):
+    """Where ends of keys stand: the columns of the key's fingerprint and of its end, and what must be so besides."""
+
+    fingerprint: Column[Any]
+    expired_at: Column[Any]
+    conditions: tuple[ColumnElement[bool], ...]
 
 
-def ends(workspace_id: int, at: datetime) -> tuple[End, ...]:
-    """Where ends that came in a workspace stand: the column of the key's fingerprint, that of the end, and what must be
-    so besides. Arguments of a prepared question.
-    """
+def ends(workspace_id: int, at: datetime) -> tuple[EndSource, ...]:
+    """Where ends that came in a workspace stand. Takes the arguments of a prepared question."""
     # Under a name of its own, or a question that is about one server would look among the keys of that one alone.
     any_server = servers.alias("any_server")
     # What ended a moment ago is not noted yet; temporary keys have no end that counts.
@@ -55,17 +58,21 @@ def ends(workspace_id: int, at: datetime) -> tuple[End, ...]:
         credentials.c.temporary.is_(False),
     )
     of_users = (user_keys.c.workspace_id == workspace_id, user_keys.c.expires_at <= at)
+    noted = (expired_keys.c.workspace_id == workspace_id,)
     return (
-        (expired_keys.c.fingerprint, expired_keys.c.expired_at, (expired_keys.c.workspace_id == workspace_id,)),
-        (credentials.c.fingerprint, credentials.c.expires_at, of_servers),
-        (user_keys.c.fingerprint, user_keys.c.expires_at, of_users),
+        EndSource(expired_keys.c.fingerprint, expired_keys.c.expired_at, noted),
+        EndSource(credentials.c.fingerprint, credentials.c.expires_at, of_servers),
+        EndSource(user_keys.c.fingerprint, user_keys.c.expires_at, of_users),
     )
 
 
 @prepared
 def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> CompoundSelect[Any]:
     return union_all(
-        *(select(end).where(among(of_key, fingerprints), *rule) for of_key, end, rule in ends(workspace_id, at))
+        *(
+            select(source.expired_at).where(among(source.fingerprint, fingerprints), *source.conditions)
+            for source in ends(workspace_id, at)
+        )
     )
 
 

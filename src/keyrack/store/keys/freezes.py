@@ -237,6 +237,6 @@ def credentials_at(connection: Connection, workspace_id: int, server_id: int | N
 
 def _freeze(row: Row) -> Freeze:
     """A freeze from its row, which has no seal: of what others wrote there it concerns no server."""
-    told = row["revisions"] if isinstance(row["revisions"], dict) else {}
-    revisions = {name: value for name, value in told.items() if name.isdecimal() and isinstance(value, int)}
+    held = row["revisions"] if isinstance(row["revisions"], dict) else {}
+    revisions = {name: value for name, value in held.items() if name.isdecimal() and isinstance(value, int)}
     return Freeze(**{**row, "revisions": revisions})

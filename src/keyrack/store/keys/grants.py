@@ -18,10 +18,20 @@ from keyrack.store.tables import (
     group_members,
     server_tags,
     servers,
+    users,
 )
 
 MOST_ALIKE = 100
 GrantPlace = tuple[int | None, int | None, int | None, str | None]
+
+
+def with_users(question: Select[Any]) -> Select[Any]:
+    """A question for grants, joined with the users whom each is for, by name or as members of its group."""
+    return (
+        question.select_from(grants)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+    )
 
 
 def begun(at: datetime) -> ColumnElement[bool]:
@@ -163,9 +173,9 @@ def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
     return frozenset(_servers_of_user.values(connection, user_id))
 
 
-def telling_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
+def enqueue_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
     """The same, without waiting: rows of which each has a server_id."""
-    return _servers_of_user.tell(connection, user_id)
+    return _servers_of_user.enqueue(connection, user_id)
 
 
 @prepared

@@ -67,7 +67,7 @@ def claiming_fingerprint(
 ) -> Callable[[], bool]:
     """The same, to be asked for its answer after the next question, with which PostgreSQL tells it."""
     values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
-    sent = _claiming(connection.dialect.name).tell(connection, values)
+    sent = _claiming(connection.dialect.name).enqueue(connection, values)
     return lambda: bool(sent.rows())
 
 

@@ -52,18 +52,18 @@ class HeldCredential:
 
 def all_servers(connection: Connection, workspace_id: int) -> tuple[ChosenServer, ...]:
     """All servers of a workspace, oldest first."""
-    _, rows = _servers.raw(connection, workspace_id, None)
+    _, rows = _servers.raw(connection, workspace_id, None, None)
     return tuple([ChosenServer(*values) for values in rows])  # nothing of them is read in another way
 
 
 def servers_named(connection: Connection, workspace_id: int, names: Iterable[str]) -> tuple[ChosenServer, ...]:
     """The servers of a workspace that have one of these names, oldest first."""
-    return tuple(ChosenServer(**row) for row in _servers.rows(connection, workspace_id, tuple(names)))
+    return tuple(ChosenServer(**row) for row in _servers.rows(connection, workspace_id, tuple(names), None))
 
 
 def servers_numbered(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ChosenServer, ...]:
     """The servers of a workspace that have one of these ids, oldest first."""
-    return tuple(ChosenServer(**row) for row in _numbered.rows(connection, workspace_id, tuple(ids)))
+    return tuple(ChosenServer(**row) for row in _servers.rows(connection, workspace_id, None, tuple(ids)))
 
 
 def servers_tagged(connection: Connection, workspace_id: int, tag: str) -> tuple[ChosenServer, ...]:
@@ -76,15 +76,13 @@ def servers_tagged(connection: Connection, workspace_id: int, tag: str) -> tuple
 
 
 @prepared
-def _servers(workspace_id: int, names: Sequence[str] | None) -> Select[Any]:
+def _servers(workspace_id: int, names: Sequence[str] | None, ids: Sequence[int] | None) -> Select[Any]:
     statement = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
-    return (statement if names is None else statement.where(among(servers.c.name, names))).order_by(servers.c.id)
-
-
-@prepared
-def _numbered(workspace_id: int, ids: Sequence[int]) -> Select[Any]:
-    statement = select(servers.c.id, servers.c.name, servers.c.revision).where(servers.c.workspace_id == workspace_id)
-    return statement.where(among(servers.c.id, ids)).order_by(servers.c.id)
+    if names is not None:
+        statement = statement.where(among(servers.c.name, names))
+    if ids is not None:
+        statement = statement.where(among(servers.c.id, ids))
+    return statement.order_by(servers.c.id)
 
 
 @prepared
@@ -200,7 +198,7 @@ def _revoked_everywhere(server_ids: Sequence[int], fingerprints: Sequence[str]) 
 def still_opened(
     connection: Connection, server_ids: Iterable[int], workspace_id: int, fingerprints: Iterable[str], at: datetime
 ) -> frozenset[tuple[int, str]]:
-    """On which of these servers of a workspace anything lets which of these keys in: as openings.lets_in, for many."""
+    """On which of these servers of a workspace anything lets which of these keys in: openings.still_opens for many."""
     ids, prints = set(server_ids), list(fingerprints)
     found = {(row.server_id, row.fingerprint) for row in _entered.rows(connection, prints, at)}
     by_tag: dict[str, set[str]] = {}

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Select, and_, exists, select
 from keyrack.model import Actor
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys
-from keyrack.store.keys.entering import EnteringKey
-from keyrack.store.people.standing import Standing, asking, proofs, taken
+from keyrack.store.keys.key_prefetch import KeyPrefetch
+from keyrack.store.people.standing import Standing, pop_standing, proofs, standing_columns
 from keyrack.store.sealing import held_servers, sealed_sets, sums
 from keyrack.store.tables import credentials, revocations, servers, system_users, users
 
@@ -37,8 +37,8 @@ class CredentialPlace:
     ids: sealed_sets.Ids
 
 
-class PlaceAhead(EnteringKey):
-    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Foresight).
+class CredentialPlacePrefetch(KeyPrefetch):
+    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Prefetch).
 
     Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
     """
@@ -58,28 +58,28 @@ class PlaceAhead(EnteringKey):
         self._asked = (workspace_id, server_id, username, label, fingerprint)
         self._server_id, self._names = server_id, {label, fingerprint}
         self._now, self._actor = now, actor
-        self._told: PendingRows | None = None
+        self._pending: PendingRows | None = None
         self._within: object = None
         self._server: Mapping[str, Any] = {}
         self.entered: Mapping[str, Any] | None = None
         """The server's row as the command left it that entered the credential here and changed nothing else."""
 
-    def look(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
-        self.forget()
-        self._told = _place.tell(connection, *self._question(connection))
+        self.discard()
+        self._pending = _place.enqueue(connection, *self._question(connection))
         self._within = connection.get_transaction()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """What was asked may not be so any more."""
-        self._told, self._within, self._server = None, None, {}
+        self._pending, self._within, self._server = None, None, {}
 
-    def follows(self, other: object) -> bool:
+    def accounts_for(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
-        changed = other.changed_servers if isinstance(other, EnteringKey) else None
+        changed = other.changed_servers if isinstance(other, KeyPrefetch) else None
         if changed is None or self._server_id not in changed:
             return changed is not None
-        if not isinstance(other, PlaceAhead) or other.entered is None:
+        if not isinstance(other, CredentialPlacePrefetch) or other.entered is None:
             return False
         self._server = other.entered
         return not other._names & self._names
@@ -93,11 +93,11 @@ class PlaceAhead(EnteringKey):
         """The place, None where there is no such server in this workspace; nobody else changes the server until the
         end.
         """
-        told, within, server = self._told, self._within, self._server
-        self.forget()
+        pending, within, server = self._pending, self._within, self._server
+        self.discard()
         self.entered = None
-        if told is not None and within is connection.get_transaction():
-            row = next(iter(told.wait(connection)), None)
+        if pending is not None and within is connection.get_transaction():
+            row = next(iter(pending.wait(connection)), None)
         else:
             # Those before it may have left the server's row to be written later.
             server = held_servers.held(connection, self._server_id) or {}
@@ -107,7 +107,7 @@ class PlaceAhead(EnteringKey):
         account, labelled, refused, ended = (row.pop(name) for name in ("account_id", "labelled", "refused", "ended"))
         if labelled or refused or ended:
             held_servers.write(connection)  # more is asked then
-        standing, ids = taken(row), (row.pop("id_to_give"),)
+        standing, ids = pop_standing(row), (row.pop("id_to_give"),)
         row.update((name, server[name]) for name in row if name in server)
         return CredentialPlace(standing, row, account, labelled, refused, ended, ids)
 
@@ -148,7 +148,7 @@ def _place(
             refused.label("refused"),
             ended_keys.has_ended(workspace_id, fingerprint, at).label("ended"),
             sealed_sets.id_to_give(credentials, numbered=numbered).label("id_to_give"),
-            *asking(user_id, at, token_id, access_key, web_session_id),
+            *standing_columns(user_id, at, token_id, access_key, web_session_id),
         )
         .select_from(servers.outerjoin(system_users, named).outerjoin(users, users.c.id == user_id))
         .where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)

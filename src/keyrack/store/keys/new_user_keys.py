@@ -13,8 +13,8 @@ from keyrack.model import Actor
 from keyrack.store.engine.group_commit import MOST_TOGETHER
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys, grants
-from keyrack.store.keys.entering import EnteringKey
-from keyrack.store.people.standing import Standing, asking, proofs, taken
+from keyrack.store.keys.key_prefetch import KeyPrefetch
+from keyrack.store.people.standing import Standing, pop_standing, proofs, standing_columns
 from keyrack.store.rows import ONE_ROW
 from keyrack.store.sealing import held_servers, sealed_sets
 from keyrack.store.tables import key_owners, user_keys, users
@@ -39,9 +39,9 @@ class UserKeyPlace:
     reached: frozenset[int] | None = None
 
 
-class UserKeyAhead(EnteringKey):
+class UserKeyPlacePrefetch(KeyPrefetch):
     """What is in the way of a user's own key, asked when it is wanted or, for several that come together, ahead (a
-    Foresight).
+    Prefetch).
 
     Ahead it is asked as if one might have fewer keys, so that those entered meanwhile cannot fill what is left. What an
     answer says that lets the key in counts; any other is asked again, as it is then.
@@ -51,7 +51,7 @@ class UserKeyAhead(EnteringKey):
         """Arguments as those of place(); now: the time, as it is whenever this is asked."""
         self._actor, self._user_id, self._fingerprint = actor, user_id, fingerprint
         self._most, self._now = most, now
-        self._told: tuple[PendingRows, PendingRows] | None = None
+        self._pending: tuple[PendingRows, PendingRows] | None = None
         self._within: object = None
         self.entered: frozenset[int] | None = None
         """The servers that the command gave the key to, which entered it and changed nothing else."""
@@ -61,32 +61,32 @@ class UserKeyAhead(EnteringKey):
         """Those that the key was given to."""
         return self.entered
 
-    def look(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
-        self.forget()
+        self.discard()
         few = self._most - MOST_TOGETHER
         if few > 0:  # else each is asked for when it comes
-            told = _place.tell(connection, *self._question(connection, few))
-            self._told = told, grants.telling_servers_of_user(connection, self._user_id)
+            place_rows = _place.enqueue(connection, *self._question(connection, few))
+            self._pending = place_rows, grants.enqueue_servers_of_user(connection, self._user_id)
             self._within = connection.get_transaction()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """What was asked may not be so any more."""
-        self._told = self._within = None
+        self._pending = self._within = None
 
-    def follows(self, other: object) -> bool:
+    def accounts_for(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
-        if not isinstance(other, EnteringKey) or other.changed_servers is None:
+        if not isinstance(other, KeyPrefetch) or other.changed_servers is None:
             return False
-        return not isinstance(other, UserKeyAhead) or other._fingerprint != self._fingerprint
+        return not isinstance(other, UserKeyPlacePrefetch) or other._fingerprint != self._fingerprint
 
     def get(self, connection: Connection) -> UserKeyPlace:
         """What is in the key's way; nobody else of its workspace changes that until the end."""
-        told, within = self._told, self._within
-        self.forget()
+        pending, within = self._pending, self._within
+        self.discard()
         self.entered = None
-        if told is not None and within is connection.get_transaction():
-            row, reached = told[0].wait(connection)[0], told[1].wait(connection)
+        if pending is not None and within is connection.get_transaction():
+            row, reached = pending[0].wait(connection)[0], pending[1].wait(connection)
             if not (row["full"] or row["ended"] or row["owned"]):
                 if reached:
                     held_servers.write(connection)  # their rows are asked for then
@@ -119,7 +119,7 @@ def _row(connection: Connection, *asked: Any) -> Row:
 
 
 def _found(row: Row, reached: frozenset[int] | None = None) -> UserKeyPlace:
-    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), taken(row), reached)
+    return UserKeyPlace(row["full"], row["ended"], row["owned"], (row["id_to_give"],), pop_standing(row), reached)
 
 
 @prepared
@@ -147,5 +147,5 @@ def _place(
         ended.label("ended"),
         owned.label("owned"),
         given.label("id_to_give"),
-        *asking(user_id, at, token_id, access_key, web_session_id),
+        *standing_columns(user_id, at, token_id, access_key, web_session_id),
     ).select_from(ONE_ROW.outerjoin(users, users.c.id == user_id))

@@ -10,12 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.store.engine.prepared import among, prepared
-from keyrack.store.keys.grants import applies
+from keyrack.store.keys.grants import applies, with_users
 from keyrack.store.keys.terms import in_force
 from keyrack.store.tables import (
     credentials,
     grants,
-    group_members,
     servers,
     system_users,
     unmanaged_keys,
@@ -75,22 +74,18 @@ def _entries(
     server_id: int | None = None,
     username: str | None = None,
 ) -> list[Opening]:
-    credential = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
-    file = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
+    credential_rows = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
+    file_rows = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
     return [
-        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential),
-        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file),
+        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential_rows),
+        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file_rows),
     ]
 
 
 @prepared
 def _grants_for(workspace_id: int, server_id: int, username: str, fingerprint: str, at: datetime) -> Select[Any]:
     return (
-        select(grants.c.id, users.c.name.label("owner"), servers.c.name.label("server_name"))
-        .distinct()
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        with_users(select(grants.c.id, users.c.name.label("owner"), servers.c.name.label("server_name")).distinct())
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .join(servers, servers.c.id == server_id)
         .where(
@@ -191,10 +186,7 @@ def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: date
     owner = select(user_keys.c.user_id).where(
         user_keys.c.fingerprint == fingerprint, in_force(user_keys.c.expires_at, at)
     )
-    statement = (
-        select(grants.c.id)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
+    statement = with_users(select(grants.c.id)).where(
+        users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at)
     )
     return statement.limit(1)

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, UserKey
-from keyrack.store.sealing import sealed, seals
+from keyrack.store.keys.user_keys import user_key_of
+from keyrack.store.sealing import sealed
 from keyrack.store.tables import user_keys, workspaces
 
 # An entry without a key is none for programs that know no such thing.
@@ -19,13 +20,13 @@ def page_of_user(connection: Connection, user_id: int, *, offset: int, limit: in
     statement = _keys.where(user_keys.c.user_id == user_id)
     total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
     rows = connection.execute(statement.order_by(user_keys.c.id.desc()).offset(offset).limit(limit)).mappings()
-    return Page(tuple(_record(row) for row in rows), total, offset, limit)
+    return Page(tuple(user_key_of(row) for row in rows), total, offset, limit)
 
 
 def sound_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
     """A user's keys that are as Keyrack wrote them, oldest first."""
     rows = connection.execute(_keys.where(user_keys.c.user_id == user_id).order_by(user_keys.c.id)).mappings()
-    return tuple(_record(row) for row in rows if sealed.holds(connection, user_keys, row))
+    return tuple(user_key_of(row) for row in rows if sealed.holds(connection, user_keys, row))
 
 
 def lines_of_workspace(connection: Connection, workspace_id: int) -> tuple[tuple[int, str], ...]:
@@ -39,14 +40,10 @@ def of_workspace(connection: Connection, workspace_id: int, key_id: int) -> User
     """A key of whichever user of this workspace, or None."""
     found = _keys.where(user_keys.c.id == key_id, user_keys.c.workspace_id == workspace_id)
     row = connection.execute(found).mappings().one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else user_key_of(row)
 
 
 def first_workspace_id(connection: Connection) -> int | None:
     """The id of the workspace that was there first; None where there is none."""
     found: int | None = connection.execute(select(workspaces.c.id).order_by(workspaces.c.id).limit(1)).scalar()
     return found
-
-
-def _record(row: Any) -> UserKey:
-    return UserKey(**seals.unsealed(row))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.model import Grant, Page, Window, span_of
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.keys.grants import grant_of
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
@@ -143,14 +144,14 @@ def count_pending(connection: Connection, user_id: int, most: int) -> int:
 
 
 @prepared
-def _newest_but(user_id: int, most: int) -> Select[Any]:
+def _nth_newest(user_id: int, number: int) -> Select[Any]:
     mine = select(access_requests.c.created_at).where(access_requests.c.user_id == user_id)
-    return mine.order_by(access_requests.c.id.desc()).offset(most - 1).limit(1)
+    return mine.order_by(access_requests.c.id.desc()).offset(number - 1).limit(1)
 
 
 def asked_since(connection: Connection, user_id: int, at: datetime, number: int) -> bool:
     """Whether a user made so many requests since then."""
-    oldest = _newest_but.value(connection, user_id, number)
+    oldest = _nth_newest.value(connection, user_id, number)
     return oldest is not None and oldest > at
 
 
@@ -203,7 +204,7 @@ def _over(at: datetime, limit: int) -> Select[Any]:
 def over(connection: Connection, at: datetime, limit: int) -> list[tuple[int, Grant | None]]:
     """Approved requests whose grant's end has come, with the grant, or whose grant somebody took back, with None."""
     return [
-        (row.id, None if row.grant_id is None else Grant(**seals.unsealed(seals.part(row, grants, "grant_"))))
+        (row.id, None if row.grant_id is None else grant_of(seals.part(row, grants, "grant_")))
         for row in _over.rows(connection, at, limit)
     ]
 

@@ -59,15 +59,18 @@ def add(connection: Connection, server_id: int, fingerprint: str, public_key: st
 
 def add_many(
     connection: Connection, entries: Iterable[tuple[int, str, str]], revisions: Mapping[int, int], at: datetime
-) -> None:
-    """Make hosts refuse keys whatever else they find there, each the first time it is asked for.
+) -> list[tuple[int, str]]:
+    """Make hosts refuse keys whatever else they find there, each the first time it is asked for; answers server and
+    fingerprint of those for which it was that.
 
     entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
     """
+    added: list[tuple[int, str]] = []
     for some in chunks(entries, AT_ONCE):
         known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
         held = {(row.server_id, row.fingerprint) for row in known}
-        new = [
+        new = [entry for entry in some if entry[:2] not in held]
+        rows = [
             {
                 "server_id": server_id,
                 "fingerprint": fingerprint,
@@ -75,10 +78,11 @@ def add_many(
                 "revoked_at": at,
                 "revision": revisions[server_id],
             }
-            for server_id, fingerprint, line in some
-            if (server_id, fingerprint) not in held
+            for server_id, fingerprint, line in new
         ]
-        sealed_sets.insert_many(connection, revocations, new)
+        sealed_sets.insert_many(connection, revocations, rows)
+        added += [(server_id, fingerprint) for server_id, fingerprint, _ in new]
+    return added
 
 
 @prepared
@@ -98,7 +102,7 @@ def lines_for(
     lines: dict[str, str] = {}
     for rows in (
         _waiting.rows(connection, server_id, unacknowledged),
-        _by_hand.rows(connection, server_id, unacknowledged),
+        _still_in_files.rows(connection, server_id, unacknowledged),
         _newest.rows(connection, server_id, acknowledged),
     ):
         for row in rows:
@@ -144,7 +148,7 @@ def _newest(server_ids: Iterable[int], most: int) -> Select[Any]:
 
 
 @per_server
-def _by_hand(server_ids: Iterable[int], most: int) -> Select[Any]:
+def _still_in_files(server_ids: Iterable[int], most: int) -> Select[Any]:
     rows, unmanaged = revocations, unmanaged_keys
     here = exists().where(
         unmanaged.c.server_id == rows.c.server_id,
@@ -159,12 +163,12 @@ def acknowledge(connection: Connection, server_id: int, applied_revision: int, a
 
     True when there were more: they are still to be told.
     """
-    left = _first_left.row(connection, server_id, applied_revision, most)
-    until = (None, None) if left is None else (left.revision, left.fingerprint)
-    bound = (applied_revision + 1, "") if left is None else (left.revision, left.fingerprint)
+    beyond = _first_beyond.row(connection, server_id, applied_revision, most)
+    until = (None, None) if beyond is None else (beyond.revision, beyond.fingerprint)
+    bound = (applied_revision + 1, "") if beyond is None else (beyond.revision, beyond.fingerprint)
     code = receipts.acknowledged(connection, revocations, server_id, at, bound)
     _acknowledge.run(connection, server_id, applied_revision, at, code, *until)
-    return left is not None
+    return beyond is not None
 
 
 def _unacknowledged(server_id: int, applied_revision: int) -> ColumnElement[bool]:
@@ -173,7 +177,7 @@ def _unacknowledged(server_id: int, applied_revision: int) -> ColumnElement[bool
 
 
 @prepared
-def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]:
+def _first_beyond(server_id: int, applied_revision: int, most: int) -> Select[Any]:
     rows = revocations
     waiting = select(rows.c.revision, rows.c.fingerprint).where(_unacknowledged(server_id, applied_revision))
     return waiting.order_by(rows.c.revision, rows.c.fingerprint).offset(most).limit(1)

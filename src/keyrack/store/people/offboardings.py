@@ -18,6 +18,7 @@ from keyrack.store.hosts.applied import Applied
 from keyrack.store.hosts.server_states import HAS_HOST
 from keyrack.store.keys import key_sources as sources
 from keyrack.store.keys import requests as asked
+from keyrack.store.keys import revocations as revoked
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import receipts, sealed, sealed_sets, seals
@@ -321,13 +322,6 @@ def remove_all(
     asked.cancel_pending(connection, user_id, at, by)
 
 
-@prepared
-def _refused(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any]:
-    return select(revocations.c.server_id, revocations.c.fingerprint).where(
-        among(revocations.c.server_id, server_ids), among(revocations.c.fingerprint, fingerprints)
-    )
-
-
 def refuse(
     connection: Connection, revisions: Mapping[int, int], lines: Mapping[str, str], at: datetime
 ) -> frozenset[int]:
@@ -335,27 +329,8 @@ def refuse(
 
     revisions: server id to the revision that tells it so; lines: fingerprint to key.
     """
-    if not revisions or not lines:
-        return frozenset()
-    known = {(row.server_id, row.fingerprint) for row in _refused.rows(connection, list(revisions), list(lines))}
-    new = [
-        (server_id, fingerprint)
-        for server_id in sorted(revisions)
-        for fingerprint in sorted(lines)
-        if (server_id, fingerprint) not in known
-    ]
-    rows = [
-        {
-            "server_id": server_id,
-            "fingerprint": fingerprint,
-            "public_key": lines[fingerprint],
-            "revoked_at": at,
-            "revision": revisions[server_id],
-        }
-        for server_id, fingerprint in new
-    ]
-    sealed.insert_rows(connection, revocations, rows)
-    return frozenset(server_id for server_id, _ in new)
+    entries = ((server_id, key, lines[key]) for server_id in sorted(revisions) for key in sorted(lines))
+    return frozenset(server_id for server_id, _ in revoked.add_many(connection, entries, revisions, at))
 
 
 def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:

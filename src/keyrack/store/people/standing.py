@@ -63,16 +63,18 @@ def proofs(actor: Actor) -> tuple[int | None, str | None, int | None]:
     return actor.token_id, actor.access_key or None, actor.web_session_id
 
 
-def asking(
+def standing_columns(
     user_id: int, at: datetime, token_id: int | None, access_key: str | None, web_session_id: int | None
 ) -> Iterator[ColumnElement[Any]]:
-    """The columns that a question adds which joins `users` as who asks, so that none is asked beside it; see taken."""
+    """The columns for pop_standing that a question adds which joins `users` as who asks, so that none is asked beside
+    it.
+    """
     yield from (column.label(name) for name, column in _COLUMNS.items())
     yield _proven(user_id, at, token_id, access_key, web_session_id).label("asking_proven")
 
 
-def taken(row: Row) -> Standing:
-    """The standing that a row of such a question tells, without its columns from there on."""
+def pop_standing(row: Row) -> Standing:
+    """Take the columns of standing_columns() out of a row; answers the standing that they tell."""
     workspace_id, role, policies, disabled_at = (row.pop(name) for name in _COLUMNS)
     proven = bool(row.pop("asking_proven"))
     return Standing(workspace_id, None if role is None else Role(role), tuple(policies or ()), disabled_at, proven)

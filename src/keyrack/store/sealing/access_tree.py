@@ -285,7 +285,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     newest, since = seen.newest
     if connection.info.get(READS, False) and count != newest:
         # Fewer than were known before this transaction began: all of it was put back together, which a restore does
-        # too. Hosts know what they were told (core/hosts/went_back.py); people hear of it.
+        # too. Hosts know what they were told (core/hosts/database_rollback.py); people hear of it.
         if count < newest and since < began:
             seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.OLDER))
         if count > newest or since < began:
@@ -351,7 +351,7 @@ def settle(connection: Connection) -> None:
     if not noted:
         return
     if connection.dialect.name == "postgresql":
-        _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
+        _locking_root.enqueue(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(tree_nodes.path_to(place) for place in noted)))
     read: dict[int, bytes] = {}
     for some in chunks(wanted, AT_ONCE):
@@ -387,7 +387,7 @@ def highest(connection: Connection) -> int:
     return max(seals_of(connection).seen.newest[0], counter(connection))
 
 
-def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
+def altered_nodes(connection: Connection) -> list[tuple[str, int]]:
     """The nodes that others changed or deleted: the table each is of, "" for the root, and its id."""
     root = read_root(connection)
     if root is None:

@@ -23,7 +23,7 @@ from keyrack.store.sealing.seals import (
     SEALED_TABLES,
     VOLATILE,
     AlteredHow,
-    broken,
+    altered_row,
     mapping_of,
     part,
     seals_of,
@@ -79,11 +79,11 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
     """As holds, and a row that does not hold is remembered, so that an alarm names it."""
     seals, values = seals_of(connection), mapping_of(row, table, prefix)
     if not seals.holds(table, values):
-        seals.note_altered(broken(table, part(row, table, prefix)))
+        seals.note_altered(altered_row(table, part(row, table, prefix)))
         return False
     if _is_newest(connection, table, values):
         return True
-    seals.note_altered(broken(table, part(row, table, prefix), AlteredHow.OLDER))
+    seals.note_altered(altered_row(table, part(row, table, prefix), AlteredHow.OLDER))
     return False
 
 
@@ -145,7 +145,7 @@ def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> No
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Set columns of the rows that meet the conditions; answers these rows as they are then.
 
-    A row that was changed by others stays broken, whatever is set in it: nobody's alteration is sealed by the way.
+    A row that was changed by others stays so, whatever is set in it: nobody's alteration is sealed by the way.
     Where only volatile columns are set no row is read, and none is answered.
     """
     if VOLATILE[table.name].issuperset(values):
@@ -154,7 +154,7 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
             connection.execute(update(table).where(*where).values(**values))
         else:
             named = {f"of_{name}": value for name, value in key.items()}
-            setting(table, tuple(values)).tell(connection, {**values, **named})
+            setting(table, tuple(values)).enqueue(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -187,7 +187,7 @@ def _written(
     row = Row({**old, **values})
     row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
-    setting(table, (*values, SEAL), there=True).tell(connection, {**values, **named, SEAL: row[SEAL]})
+    setting(table, (*values, SEAL), there=True).enqueue(connection, {**values, **named, SEAL: row[SEAL]})
     count(connection, table, old, row)
     if table.name == "servers":
         note_written(connection, (row,))

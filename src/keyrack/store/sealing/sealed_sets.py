@@ -159,7 +159,7 @@ def change_many(
     """Set columns of rows that were read, locked, with all that is sealed of them; answers them as they are then.
 
     new: the values for a row, the same columns for each; sound: they were all found to be as Keyrack wrote them. A row
-    that was changed by others stays broken.
+    that was changed by others stays so.
     """
     seals = seals_of(connection)
     written: list[Row] = []

@@ -148,7 +148,7 @@ class Seen:
 
 
 class Seals:
-    """Makes seals with the key that it is given, and remembers which rows were found broken since it was asked."""
+    """Makes seals with the key that it is given, and remembers which rows were found altered since it was asked."""
 
     def __init__(self) -> None:
         self._mac: Callable[[bytes], bytes] | None = None
@@ -253,14 +253,14 @@ def is_ours(code: Any, compute: Callable[[], bytes]) -> bool:
         return False
 
 
-def broken(table: Table, values: Mapping[str, Any], how: AlteredHow = AlteredHow.CHANGED) -> AlteredRow:
+def altered_row(table: Table, values: Mapping[str, Any], how: AlteredHow = AlteredHow.CHANGED) -> AlteredRow:
     """The record of a row that is not as Keyrack wrote it."""
     return AlteredRow(table.name, key_of(table, values), dict(values), how)
 
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Remember that rows that belong to this one were deleted or put back by others."""
-    seals_of(connection).note_altered(broken(table, values, AlteredHow.INCOMPLETE))
+    seals_of(connection).note_altered(altered_row(table, values, AlteredHow.INCOMPLETE))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:

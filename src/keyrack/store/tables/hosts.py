@@ -28,6 +28,12 @@ from keyrack.store.tables.columns import (
     seal_column,
 )
 
+# What two columns of servers were called first, as databases have them (decision 437).
+ROLLED_BACK_AT = "went_back_at"
+"""Since when a host is known to obey what this database does not know: it was rolled back to an older state."""
+REPORTED_LINEAGE = "told_lineage"
+"""The mark of the document that the host then reported as the last one that it obeyed."""
+
 servers = numbered(
     "servers",
     id_column(),
@@ -57,8 +63,8 @@ servers = numbered(
     # A mark for each of the last revisions, the newest first.
     Column("lineage", String(512), nullable=False, server_default=text("''")),
     Column("applied_lineage", String(8), nullable=False, server_default=text("''")),
-    Column("told_lineage", String(8), nullable=False, server_default=text("''")),
-    Column("went_back_at", Moment),
+    Column(REPORTED_LINEAGE, String(8), nullable=False, server_default=text("''")),
+    Column(ROLLED_BACK_AT, Moment),
     Column("compared_at", Moment),
     Column("agent_run", String(32)),
     Column("copied_at", Moment),  # since when two machines go by its identity (core/hosts/copies.py)

@@ -128,7 +128,7 @@ class Live:
         visitors = [one.visitor for one in listeners]
         try:
             marks = await run_in_threadpool(watching.marks, self._instance, watched)
-            going = await run_in_threadpool(web_sessions.as_they_were, self._instance, visitors) if sessions else None
+            going = await run_in_threadpool(web_sessions.unchanged, self._instance, visitors) if sessions else None
         except Exception as error:  # pages are told that it is away, and the next look may answer
             if not isinstance(error, DatabaseUnavailable):
                 log.exception("looking for what moved failed")

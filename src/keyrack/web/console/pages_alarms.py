@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from keyrack.core.audit import standing
 from keyrack.core.audit.standing import Alarm
-from keyrack.core.hosts import copies, resync, servers, troubles, went_back
+from keyrack.core.hosts import copies, database_rollback, resync, servers, troubles
 from keyrack.core.keys import damaged_rows, key_sources
 from keyrack.errors import missing
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page
@@ -27,7 +27,7 @@ def place_of(alarm: Alarm) -> str:
     """The page on which an alarm is settled."""
     if alarm.user:
         return f"/people/{quote(alarm.user)}#elsewhere"
-    if alarm.server_id and alarm.code == went_back.CODE:
+    if alarm.server_id and alarm.code == database_rollback.CODE:
         return f"/hosts/{alarm.server_id}/resync"
     if alarm.server_id and alarm.code in troubles.CODES:
         return f"/hosts/{alarm.server_id}#state"

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 from keyrack.core.audit import events
 from keyrack.core.git import access
 from keyrack.core.hosts import (
+    database_rollback,
     deleted_servers,
     documents,
     enrolment,
@@ -20,10 +21,9 @@ from keyrack.core.hosts import (
     resync,
     servers,
     system_users,
-    went_back,
 )
+from keyrack.core.hosts.database_rollback import HostRevision
 from keyrack.core.hosts.documents import SignedDocument
-from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.keys import credentials, everywhere, grants, receipts, revocation, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
@@ -74,14 +74,14 @@ class Host:
         return 0 if self.last is None else self.last.revision
 
     def contact(self) -> HostRevision:
-        return went_back.judge_revision(self.team.instance, self.team.server.id, self.revision, self.lineage)
+        return database_rollback.judge_revision(self.team.instance, self.team.server.id, self.revision, self.lineage)
 
     def obey(self, *, report: bool = True) -> None:
         """Ask once; obey and report what comes, as long as it is newer; tell the last document when asked."""
         instance, server_id = self.team.instance, self.team.server.id
         said = self.contact()
-        if said is HostRevision.ASTRAY:
-            went_back.note_astray(instance, server_id, self.revision)
+        if said is HostRevision.DIVERGED:
+            database_rollback.note_diverged(instance, server_id, self.revision)
             self.tell()
             said = self.contact()
         if said is HostRevision.NEWER:
@@ -102,7 +102,7 @@ class Host:
         for number, text in enumerate(pieces):
             server = servers.get(self.team.instance, self.team.owner, self.team.server.id)
             fields = {"number": number, "of": len(pieces), "text": text, "signature": self.last.signature}
-            went_back.receive_piece(self.team.instance, server, fields)
+            database_rollback.receive_piece(self.team.instance, server, fields)
 
     def lets_in(self, line: str) -> bool:
         """Whether the document in force lets a key in as deploy."""
@@ -406,8 +406,8 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     server = servers.get(team.instance, team.owner, team.server.id)
     told = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
     with pytest.raises(Refusal, match="Nobody asked"):
-        went_back.receive_piece(team.instance, server, told)
-    went_back.note_astray(team.instance, team.server.id, 99)
+        database_rollback.receive_piece(team.instance, server, told)
+    database_rollback.note_diverged(team.instance, team.server.id, 99)
     server = servers.get(team.instance, team.owner, team.server.id)
     wrong: list[dict[str, Any]] = [
         {**told, "text": of_other.text, "signature": of_other.signature},
@@ -422,8 +422,8 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     ]
     for fields in wrong:
         with pytest.raises(Refusal):
-            went_back.receive_piece(team.instance, server, fields)
-    went_back.receive_piece(team.instance, server, told)
+            database_rollback.receive_piece(team.instance, server, fields)
+    database_rollback.receive_piece(team.instance, server, told)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
 
 

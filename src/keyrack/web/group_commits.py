@@ -1,7 +1,8 @@
-"""Short changes in SQLite, run by the event loop itself, many in one transaction; must decide nothing about a call.
+"""Group commit on SQLite: the event loop itself runs short changes, many in one transaction; must decide nothing
+about a call.
 
-All of it belongs to the event loop. The thread that writes to SQLite lends its connection, and commits what was run
-while the event loop goes on; answers leave once that is on the disk.
+All of it belongs to the event loop. The thread that writes to SQLite lends a transaction, and commits what was run in
+it while the event loop goes on; answers leave once that is on the disk.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from keyrack.store.database import Database, NotAtOnce, Turn
+from keyrack.store.database import Database, LentTransaction, NotAtOnce
 
 T = TypeVar("T")
 
 SLICE_SECONDS = 0.006
 """After so long no further call begins before the event loop looked at all that came in: meanwhile nobody is served."""
-FEWEST = 4
+FEWEST_CALLS = 4
 """So many may begin all the same, where the processor is somebody else's for a while."""
-TURN_SECONDS = 0.03
-"""After so long a turn ends, also where calls wait: those that were made wait for its commit."""
-MOST = 32
-"""So many calls are made in one turn at most."""
+TRANSACTION_SECONDS = 0.03
+"""After so long a transaction ends, also where calls wait: those that were made wait for its commit."""
+MOST_CALLS = 32
+"""So many calls are made in one transaction at most."""
 
 
 class _Call:
@@ -49,9 +50,9 @@ class _Call:
             future.set_exception(failed)
 
 
-class Turns:
-    """Runs calls in turns of the writer's: what came while the last one was committed, and until it ends, makes up the
-    next one. A commit costs the same for one call as for many.
+class GroupCommits:
+    """Runs calls in lent transactions, one after another: what came while the last one was committed, and until
+    it ends, makes up the next one. A commit costs the same for one call as for many.
     """
 
     def __init__(self, database: Database) -> None:
@@ -77,10 +78,10 @@ class Turns:
         ran: list[_Call] = []
         was_lent = False
 
-        def lent(turn: Turn) -> None:
+        def lent(transaction: LentTransaction) -> None:
             nonlocal was_lent
             was_lent = True
-            loop.call_soon_threadsafe(self._go, turn, ran)
+            loop.call_soon_threadsafe(self._begin, transaction, ran)
 
         def ended(error: Exception | None) -> None:
             if was_lent:
@@ -90,47 +91,47 @@ class Turns:
 
         self._asked = True
         try:
-            self._database.lend(Turn(lent, ended))
+            self._database.lend(LentTransaction(lent, ended))
         except (NotAtOnce, RuntimeError) as error:
             self._refuse(NotAtOnce(str(error)))
 
     def _refuse(self, error: Exception) -> None:
-        """Run nothing of what waits, whose turn never begins; what comes later asks for another."""
+        """Run nothing of what waits, whose transaction never begins; what comes later asks for another."""
         self._asked = False
         waiting, self._waiting = list(self._waiting), deque()
         self._end(waiting, error)
 
-    def _go(self, turn: Turn, ran: list[_Call]) -> None:
-        if turn.begin():
-            self._slice(turn, ran, time.monotonic() + TURN_SECONDS)
+    def _begin(self, transaction: LentTransaction, ran: list[_Call]) -> None:
+        if transaction.begin():
+            self._slice(transaction, ran, time.monotonic() + TRANSACTION_SECONDS)
         else:
-            self._give_back(turn)
+            self._give_back(transaction)
 
-    def _slice(self, turn: Turn, ran: list[_Call], end: float) -> None:
-        """Make calls for a while, and go on after the event loop's next round; the turn ends where none wait."""
+    def _slice(self, transaction: LentTransaction, ran: list[_Call], end: float) -> None:
+        """Make calls for a while, and go on after the event loop's next round; the transaction ends where none wait."""
         goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
-            until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST
-            while self._waiting and len(ran) < MOST and (len(ran) < fewest or time.monotonic() < until):
+            until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST_CALLS
+            while self._waiting and len(ran) < MOST_CALLS and (len(ran) < fewest or time.monotonic() < until):
                 call = self._waiting.popleft()
                 if not call.future.done():
                     ran.append(call)
-                    self._try(turn, call, later)
-            goes_on = bool(self._waiting) and len(ran) < MOST and time.monotonic() < end
+                    self._run(transaction, call, later)
+            goes_on = bool(self._waiting) and len(ran) < MOST_CALLS and time.monotonic() < end
         finally:
             if not goes_on:
-                self._give_back(turn)
+                self._give_back(transaction)
         if goes_on:
-            later(self._slice, turn, ran, end)
+            later(self._slice, transaction, ran, end)
 
-    def _give_back(self, turn: Turn) -> None:
-        turn.give_back()
+    def _give_back(self, transaction: LentTransaction) -> None:
+        transaction.give_back()
         self._asked = False
         self._ask()
 
-    def _try(self, turn: Turn, call: _Call, later: Callable[[Callable[[], None]], object]) -> None:
+    def _run(self, transaction: LentTransaction, call: _Call, later: Callable[[Callable[[], None]], object]) -> None:
         try:
-            with self._database.at_once(turn, later):
+            with self._database.at_once(transaction, later):
                 call.result = call.run()
         except Exception as error:  # raised for who made the call
             call.error = error

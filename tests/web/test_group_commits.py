@@ -17,8 +17,8 @@ from keyrack.errors import Refusal
 from keyrack.model import EventFilter
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
 from keyrack.store.engine import at_once
-from keyrack.web import turns
-from keyrack.web.turns import Turns
+from keyrack.web import group_commits
+from keyrack.web.group_commits import GroupCommits
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, settings_for
@@ -50,11 +50,11 @@ def adding(team: Team, label: str, after: Callable[[], Any] = lambda: None) -> C
     return add
 
 
-def in_one_turn(database: Database, *calls: Callable[[], Any]) -> list[Any]:
-    """What each call answers or raises, all of which wait when the turn comes."""
+def in_one_transaction(database: Database, *calls: Callable[[], Any]) -> list[Any]:
+    """What each call answers or raises, all of which wait when the transaction is lent."""
 
     async def run() -> list[Any]:
-        made = Turns(database)
+        made = GroupCommits(database)
         return await asyncio.gather(*(made.run(one) for one in calls), return_exceptions=True)
 
     try:
@@ -89,7 +89,7 @@ def revision(team: Team) -> int:
 
 def test_a_command_that_fails_leaves_the_others_whole(acme: Team) -> None:
     before, revised = commits(acme), revision(acme)
-    first, refused, last = in_one_turn(
+    first, refused, last = in_one_transaction(
         acme.instance.database, adding(acme, "first"), adding(acme, "first"), adding(acme, "last")
     )
     assert (first.label, last.label) == ("first", "last")
@@ -105,12 +105,12 @@ def test_a_command_that_fails_leaves_the_others_whole(acme: Team) -> None:
     ]
 
 
-def test_a_turn_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
+def test_a_transaction_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(turns, "FEWEST", 1)
-    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
+    monkeypatch.setattr(group_commits, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(group_commits, "FEWEST_CALLS", 1)
+    monkeypatch.setattr(group_commits, "TRANSACTION_SECONDS", 60.0)
     seen: list[str] = []
     before = commits(acme)
 
@@ -118,7 +118,7 @@ def test_a_turn_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
         seen.append("added")
         asyncio.get_running_loop().call_soon(seen.append, "looked")
 
-    added = in_one_turn(acme.instance.database, *(adding(acme, f"key-{number}", note) for number in range(3)))
+    added = in_one_transaction(acme.instance.database, *(adding(acme, f"key-{number}", note) for number in range(3)))
     assert [one.label for one in added] == ["key-0", "key-1", "key-2"]
     assert commits(acme) == before + 1
     assert seen[:5] == ["added", "looked", "added", "looked", "added"]
@@ -131,7 +131,7 @@ def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: 
         database.read(lambda connection: connection.execute(LONG).scalar())
 
     slow = adding(acme, "slow", count)
-    first, late, last = in_one_turn(database, adding(acme, "first"), slow, adding(acme, "last"))
+    first, late, last = in_one_transaction(database, adding(acme, "first"), slow, adding(acme, "last"))
     assert isinstance(late, NotAtOnce)
     assert (first.label, last.label) == ("first", "last")
     assert labels(acme) == ["first", "last"]
@@ -141,28 +141,30 @@ def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: 
 
 def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
     seen: list[list[str]] = []
-    in_one_turn(acme.instance.database, adding(acme, "one", lambda: seen.append(labels(acme))))
+    in_one_transaction(acme.instance.database, adding(acme, "one", lambda: seen.append(labels(acme))))
     assert seen == [["one"]]
 
 
 def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_once, "MOST_ROWS", 0)
-    (refused,) = in_one_turn(acme.instance.database, adding(acme, "one"))
+    (refused,) = in_one_transaction(acme.instance.database, adding(acme, "one"))
     assert isinstance(refused, NotAtOnce)
     adding(acme, "one")()
     assert labels(acme) == ["one"]
 
 
-def test_a_turn_whose_transaction_is_lost_leaves_nothing_and_is_tried_again(acme: Team) -> None:
+def test_a_transaction_that_is_lost_leaves_nothing_and_is_tried_again(acme: Team) -> None:
     database = acme.instance.database
 
     def end(connection: Connection) -> None:
         connection.connection.driver_connection.execute("ROLLBACK")  # type: ignore[union-attr]
 
     add, other = adding(acme, "one"), adding(acme, "two")
-    assert all(isinstance(one, NotAtOnce) for one in in_one_turn(database, add, lambda: database.write(end), other))
+    assert all(
+        isinstance(one, NotAtOnce) for one in in_one_transaction(database, add, lambda: database.write(end), other)
+    )
     assert labels(acme) == []
-    assert [one.label for one in in_one_turn(database, add, other)] == ["one", "two"]
+    assert [one.label for one in in_one_transaction(database, add, other)] == ["one", "two"]
 
 
 def test_nothing_is_answered_that_could_not_be_committed(acme: Team) -> None:
@@ -173,7 +175,7 @@ def test_nothing_is_answered_that_could_not_be_committed(acme: Team) -> None:
         connection.execute(text("PRAGMA defer_foreign_keys = ON"))
         connection.execute(text("UPDATE credentials SET server_id = 999"))
 
-    results = in_one_turn(database, adding(acme, "one"), lambda: database.write(fill))
+    results = in_one_transaction(database, adding(acme, "one"), lambda: database.write(fill))
     assert [type(one) for one in results] == [DatabaseUnavailable] * 2
     assert labels(acme) == []
     adding(acme, "one")()

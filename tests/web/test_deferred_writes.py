@@ -1,4 +1,4 @@
-"""Keys that are entered in one turn of SQLite's have their server and the tree written once, and none is lost by it."""
+"""Keys entered in one transaction of SQLite's have their server and the tree written once, and none is lost by it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from keyrack.store.hosts import servers
 from keyrack.store.keys import user_keys as key_rows
 from keyrack.store.sealing import sealed
 from keyrack.store.sealing.seals import Seen
-from keyrack.web import turns
+from keyrack.web import group_commits
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.web.test_at_once import LONG
-from tests.web.test_turns import acme, adding, commits, in_one_turn, labels, revision
+from tests.web.test_group_commits import acme, adding, commits, in_one_transaction, labels, revision
 
 __all__ = ["acme"]
 
 
 @pytest.fixture(autouse=True)
-def _one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is."""
-    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
+    monkeypatch.setattr(group_commits, "TRANSACTION_SECONDS", 60.0)
 
 
 def entering(team: Team, title: str, after: Callable[[], Any] = lambda: None) -> Callable[[], Any]:
@@ -85,7 +85,7 @@ def test_keys_of_servers_and_of_users_write_each_row_above_them_once(acme: Team)
     calls = [adding(acme, f"key-{number}") for number in range(5)]
     calls += [entering(acme, f"own-{number}") for number in range(5)]
     with written() as seen:
-        made = in_one_turn(acme.instance.database, *calls)
+        made = in_one_transaction(acme.instance.database, *calls)
     assert not [one for one in made if isinstance(one, BaseException)]
     assert commits(acme) == before + 1
     assert seen == {"UPDATE servers": 1, "INTO access_tree": 1}
@@ -102,7 +102,7 @@ def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
     def count() -> None:
         database.read(lambda connection: connection.execute(LONG).scalar())
 
-    made = in_one_turn(
+    made = in_one_transaction(
         database, adding(acme, "a"), entering(acme, "own"), adding(acme, "b"), adding(acme, "slow", count),
         entering(acme, "slow", count), adding(acme, "a"), entering(acme, "other"), adding(acme, "c"),
     )  # fmt: skip
@@ -124,7 +124,7 @@ def test_another_command_in_between_sees_what_was_left_and_goes_on_from_it(acme:
         return user_keys.delete(acme.instance, acme.owner, newest.id)
 
     own = entering(acme, "own")
-    made = in_one_turn(
+    made = in_one_transaction(
         acme.instance.database, adding(acme, "a"), own, retagging, adding(acme, "b"),
         lambda: (entering(acme, "gone")(), deleting()), adding(acme, "c"), entering(acme, "last"),
     )  # fmt: skip
@@ -145,11 +145,11 @@ def test_a_tree_that_others_changed_is_found_before_anything_is_kept(acme: Team)
     database.seals.seen = Seen()
     calls = entering(acme, "one"), entering(acme, "two")
     before = commits(acme)
-    assert all(isinstance(one, NotAtOnce) for one in in_one_turn(database, *calls))
+    assert all(isinstance(one, NotAtOnce) for one in in_one_transaction(database, *calls))
     assert commits(acme) == before
 
 
-def test_the_end_of_a_turn_that_cannot_be_written_loses_it_and_nothing_more(
+def test_the_end_of_a_transaction_that_cannot_be_written_loses_it_and_nothing_more(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -157,9 +157,9 @@ def test_the_end_of_a_turn_that_cannot_be_written_loses_it_and_nothing_more(
 
     with monkeypatch.context() as patched:
         patched.setattr("keyrack.store.sealing.access_tree.settle", fail)
-        made = in_one_turn(acme.instance.database, adding(acme, "a"), entering(acme, "own"))
+        made = in_one_transaction(acme.instance.database, adding(acme, "a"), entering(acme, "own"))
     assert all(isinstance(one, NotAtOnce) for one in made)
     assert (labels(acme), titles(acme)) == ([], [])
-    assert [one.title for one in in_one_turn(acme.instance.database, entering(acme, "own"))] == ["own"]
+    assert [one.title for one in in_one_transaction(acme.instance.database, entering(acme, "own"))] == ["own"]
     assert acme.instance.database.read(lambda connection: key_rows.count_user_keys(connection, acme.owner.user_id or 0))
     check(acme)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
-from keyrack.core.hosts import deleted_servers as deleted_servers_told
+from keyrack.core.hosts import deleted_servers as gone_servers
 from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
@@ -35,6 +35,7 @@ from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.hosts.held_back import ACCOUNT, LINE, LOST, REVOKED
 from keyrack.store.hosts.servers import RevisionState
 from keyrack.store.keys import revocations
+from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 MOST_PIECES = 512
 LONGEST_PIECE = 200_000
@@ -48,7 +49,7 @@ class HostRevision(Enum):
 
     CURRENT = "it obeys what it must: let it wait"
     NEWER = "there is a newer document"
-    ASTRAY = "it obeys what this database does not know: ask for its last document"
+    DIVERGED = "it obeys what this database does not know: ask for its last document"
     GONE = "its server was deleted"
 
 
@@ -67,10 +68,10 @@ def judge_revision(instance: Instance, server_id: int, revision: int, lineage: s
     if isinstance(state, DeletedServer):
         return _deleted(instance, state, revision, lineage)
     if not is_ours:
-        return HostRevision.ASTRAY
-    if state.went_back_at is not None and state.compared_at is None:
+        return HostRevision.DIVERGED
+    if state.rolled_back_at is not None and state.compared_at is None:
         if revision and not lineage:
-            return HostRevision.ASTRAY
+            return HostRevision.DIVERGED
         _settle(instance, server_id)
     return HostRevision.CURRENT if state.revision == revision else HostRevision.NEWER
 
@@ -101,7 +102,7 @@ def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
         return True
     if revision == state.applied_revision and lineage == state.applied_lineage:
         return True
-    if lineage == state.told_lineage:
+    if lineage == state.reported_lineage:
         return True  # a lost database gave it out, and what that means is known by now
     return marks.is_mark_of(state.lineage, state.revision, revision, lineage)
 
@@ -112,19 +113,19 @@ def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: st
         return HostRevision.CURRENT
     if revision >= gone.revision:
         # A database that went back numbered it below what the host obeys, which would refuse it.
-        deleted_servers_told.raise_above(instance, gone, revision)
+        gone_servers.raise_above(instance, gone, revision)
     return HostRevision.NEWER
 
 
-def note_astray(instance: Instance, server_id: int, revision: int) -> None:
+def note_diverged(instance: Instance, server_id: int, revision: int) -> None:
     """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
 
     def change(work: Work) -> None:
         work.no_event("the alarm is the event")
         server = servers.by_id(work.connection, server_id)
-        if server is None or (server.went_back_at is not None and server.compared_at is None):
+        if server is None or (server.rolled_back_at is not None and server.compared_at is None):
             return
-        servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
+        servers.change(work.connection, server_id, {ROLLED_BACK_AT: work.now, "compared_at": None})
         said = with_commands(
             f"The database went back: host {server.name} obeys revision {revision}, and this database, "
             f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
@@ -152,7 +153,7 @@ def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapp
         or not (text.isascii() and signature.isascii())
     ):
         raise Refusal(Kind.INVALID, "piece-malformed", "A piece takes number, of, text and signature.")
-    if isinstance(server, DeletedServer) or server.went_back_at is None or server.compared_at is not None:
+    if isinstance(server, DeletedServer) or server.rolled_back_at is None or server.compared_at is not None:
         raise Refusal(Kind.INVALID, "not-asked", "Nobody asked for this document.")
 
     def keep(work: Work) -> None:
@@ -186,19 +187,19 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
     def change(work: Work) -> None:
         now = servers.by_id(work.connection, server.id)
         held_back.forget_pieces(work.connection, server.id)
-        if now is None or now.went_back_at is None or now.compared_at is not None:
+        if now is None or now.rolled_back_at is None or now.compared_at is not None:
             work.no_event("it was compared already, or the server is gone")
             return
         state = servers.revision_state(work.connection, server.id)
         assert state is not None
         if document.lineage and gave_out(work.connection, server.id, state, document.revision, document.lineage):
-            servers.change(work.connection, server.id, {"went_back_at": None})
+            servers.change(work.connection, server.id, {ROLLED_BACK_AT: None})
             work.no_event("the database knows what its host obeys: nothing was lost for it")
             return
         revision = servers.raise_revision_above(work.connection, server.id, document.revision, work.now)
         work.bumped[server.id] = revision
         rows = [
-            {"since": now.went_back_at, "revision": revision, "decided_at": None, **row}
+            {"since": now.rolled_back_at, "revision": revision, "decided_at": None, **row}
             for row in _differences(work, now, document)
         ]
         held_back.replace_all(work.connection, server.id, rows)
@@ -213,7 +214,7 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
 
 def _differences(work: Work, server: Server, document: HostDocument) -> list[dict[str, Any]]:
     """What the database would change on the host by having gone back; the columns of held_back, as far as known."""
-    assert server.went_back_at is not None
+    assert server.rolled_back_at is not None
     of_host = {
         (username, entry.public_key, tuple(entry.options)): entry
         for username, entries in document.users.items()
@@ -225,9 +226,9 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     refused = set(document.revoked)
     for reason in access.reasons(work.connection, server, work.now)[0]:
         here.add((reason.username, reason.public_key, reason.options))
-        if reason.key_entered_at > server.went_back_at:
+        if reason.key_entered_at > server.rolled_back_at:
             refused.discard(reason.public_key)
-        if reason.entered_at <= server.went_back_at:
+        if reason.entered_at <= server.rolled_back_at:
             row = _held(reason, of_host)
             if row is not None:
                 rows.append(row)
@@ -285,9 +286,9 @@ def _take_over(work: Work, server: Server, document: HostDocument, *, undecided:
 
     A document says observe of a host that is to enforce by itself, and so nothing else of its mode.
     """
-    values: dict[str, Any] = {"compared_at": work.now, "told_lineage": document.lineage}
+    values: dict[str, Any] = {"compared_at": work.now, REPORTED_LINEAGE: document.lineage}
     if not undecided:
-        values["went_back_at"] = None
+        values[ROLLED_BACK_AT] = None
     servers.change(
         work.connection,
         server.id,
@@ -335,7 +336,7 @@ def _settle(instance: Instance, server_id: int) -> None:
         work.no_event("nothing was lost for this host")
         state = servers.revision_state(work.connection, server_id)
         if state is not None and state.compared_at is None:
-            servers.change(work.connection, server_id, {"went_back_at": None})
+            servers.change(work.connection, server_id, {ROLLED_BACK_AT: None})
 
     _attempt(instance, server_id).write(change)
 

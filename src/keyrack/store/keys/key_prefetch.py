@@ -1,12 +1,14 @@
-"""What a command that enters a key tells those of its transaction that asked ahead: what it changed; asks nothing."""
+"""What the commands of one transaction that enter keys, whose first questions were sent ahead, must know of each other;
+asks nothing by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 
-class EnteringKey:
-    """A command's foresight (store/engine/group_commit.py) that says what the command has changed."""
+class KeyPrefetch:
+    """A command's prefetch (store/engine/group_commit.py) that says what the command has changed."""
 
     @property
     def changed_servers(self) -> Collection[int] | None:
