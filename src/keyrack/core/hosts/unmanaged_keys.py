@@ -157,8 +157,7 @@ def accept(
             line = f"{unmanaged.public_key} {unmanaged.comment}".strip()
             key = validation.public_key(within(work), actor.workspace_id, line)
             limits, end = _meaning(unmanaged, key.type)
-            called = label or plain_blanks(unmanaged.comment) or unmanaged.fingerprint
-            name = validation.new_name(called, field="label")
+            name = validation.new_name(label or _called(unmanaged), field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 quotas.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -392,6 +391,11 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, key_id:
         target_id=key_id,
         server_id=server_id,
     )
+
+
+def _called(unmanaged: UnmanagedKey) -> str:
+    """What a key is called here that nobody gives a name."""
+    return plain_blanks(unmanaged.comment) or unmanaged.fingerprint
 
 
 def _own(
