@@ -124,8 +124,6 @@ def add(
                 # Each key raised the revision, so that nothing is counted before there can be as many.
                 if one.revision >= MOST["SSH key"][1]:
                     quotas.refuse_more(work, "SSH key", one.id)
-            if new:
-                validation.new_name(label, field="label")
             made = _put(work, new, accounts, wanted)
             return tuple(
                 Placed(one.name, one.id, made.get(one.id) or present[one.id], ADDED if one.id in made else PRESENT)
@@ -173,6 +171,7 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
     if not servers:
         work.no_event("it is there already")
         return {}
+    validation.new_name(wanted.label, field="label")
     end = wanted.end
     if wanted.temporary and end is None:
         end = work.now + timedelta(hours=work.instance.settings.temporary_hours)
