@@ -354,9 +354,3 @@ def test_what_a_host_did_not_see_is_said_once(team: Team) -> None:
     assert here(team).facts["scan"] == words
     tell(team, facts={"scan": ""})
     assert "scan" not in here(team).facts
-
-
-def test_an_accepted_key_is_called_by_its_comment_with_plain_blanks(team: Team) -> None:
-    tell(team, entry(fresh_line(), comment=" Anna's\u00a0 laptop "))
-    credential = unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
-    assert credential.label == "Anna's laptop"

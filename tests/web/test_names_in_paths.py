@@ -140,7 +140,6 @@ def test_digits_that_are_no_id_change_no_server(unchanged_team: Service, name: s
     assert unchanged_team.call("GET", BASE + "/servers/1", token=OLGA).json()["address"] != "192.0.2.77"
 
 
-KEY = {"username": "deploy", "publicKey": fresh_line("blanks")}
 WITH_BLANKS = ["web-1 ", " web-1", "web-1\u00a0", "web  1", "web\u00a01", "web\u30001"]
 
 
@@ -151,8 +150,6 @@ WITH_BLANKS = ["web-1 ", " web-1", "web-1\u00a0", "web  1", "web\u00a01", "web\u
         ("PATCH", "/api/v3/servers/1/settings/meta", {}, "name"),
         ("PATCH", BASE + "/servers/1", {}, "name"),
         ("POST", BASE + "/tokens", {"scopes": ["*"]}, "name"),
-        ("POST", BASE + "/servers/1/credentials", KEY, "label"),
-        ("POST", BASE + "/credentials", {**KEY, "servers": ["web-1"]}, "label"),
         ("PUT", BASE + "/groups/{}", {"members": []}, None),
         ("PUT", BASE + "/people/{}", {}, None),
         ("PUT", BASE + "/servers/{}", {"address": "192.0.2.9"}, None),

@@ -119,7 +119,7 @@ def called(value: object) -> str:
 
 
 def new_name(value: object, *, field: str = "name") -> str:
-    """A new name or label of anything, told from others by sight, as it was written; raises Refusal INVALID.
+    """A new name of anything, told from others by sight, as it was written; raises Refusal INVALID.
 
     What has a name already keeps it, and is found by it: there text() is asked.
     """

@@ -24,7 +24,7 @@ from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
 from keyrack.ssh import foreign_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
-from keyrack.ssh.names import hidden_character, plain_blanks
+from keyrack.ssh.names import hidden_character
 from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers, unmanaged_keys
 
@@ -157,7 +157,7 @@ def accept(
             line = f"{unmanaged.public_key} {unmanaged.comment}".strip()
             key = validation.public_key(within(work), actor.workspace_id, line)
             limits, end = _meaning(unmanaged, key.type)
-            name = validation.new_name(label or _called(unmanaged), field="label")
+            name = validation.text(label or unmanaged.comment or unmanaged.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 quotas.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
@@ -391,11 +391,6 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, key_id:
         target_id=key_id,
         server_id=server_id,
     )
-
-
-def _called(unmanaged: UnmanagedKey) -> str:
-    """What a key is called here that nobody gives a name."""
-    return plain_blanks(unmanaged.comment) or unmanaged.fingerprint
 
 
 def _own(

@@ -55,7 +55,7 @@ def add(
     aim = "add an SSH key"
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
-        name = validation.new_name(label, field="label")
+        name = validation.text(label, field="label")
         user = validation.account(username)
         key = validation.public_key(instance, actor.workspace_id, public_key)
         limits = validation.restrictions(restrictions, key.type)
@@ -109,7 +109,7 @@ def wrong_fields(
             found.append(refusal)
             return None
 
-    name = accepts(label, lambda: validation.new_name(label, field="label"))
+    name = accepts(label, lambda: validation.text(label, field="label"))
     user = accepts(username, lambda: validation.account(username))
     key = accepts(public_key, lambda: validation.public_key(instance, actor.workspace_id, public_key))
 

@@ -171,7 +171,6 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
     if not servers:
         work.no_event("it is there already")
         return {}
-    validation.new_name(wanted.label, field="label")
     end = wanted.end
     if wanted.temporary and end is None:
         end = work.now + timedelta(hours=work.instance.settings.temporary_hours)

@@ -48,7 +48,7 @@ def add(visit: Visit) -> Response:
         visit.instance,
         visit.actor,
         number,
-        label=form.text("label").strip(),
+        label=form.text("label"),
         username=form.text("username").strip(),
         public_key=form.text("public_key"),
         duration=ends.chosen(visit),
