@@ -73,7 +73,7 @@ def register(instance: Instance, actor: Actor, browser: Browser, *, name: str, a
     from webauthn.helpers.exceptions import WebAuthnException
 
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
-        title = validation.text(name, field="name")
+        title = validation.new_name(name)
         challenge = _answered(answer)
         _check_challenge(instance, browser, challenge)
         try:

@@ -291,7 +291,7 @@ def create(
     """
     attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
     with attempt:
-        title = validation.text(name, field="name")
+        title = validation.new_name(name)
         bounds = policy.both(policy.fitting(scopes, field="scopes"), actor.scopes)
         end = validation.end(instance.now(), expires_at)
         if actor.ends_at is not None and (end is None or end > actor.ends_at):
@@ -348,6 +348,8 @@ def change(
         def run(work: Work) -> None:
             bearer = api_token(work.connection, actor, token_id)
             refuse_exceeding(work, bearer.user)
+            if title != bearer.token.name:
+                validation.new_name(name)
             policy.fitting(wanted, field="scopes", held=bearer.token.scopes)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = bearer.token
