@@ -17,9 +17,9 @@ from keyrack import app
 from keyrack.core.people import passwords
 from keyrack.core.workspace import file as workspace_file
 from tests.login import debian_host
-from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
+from tests.shared_in_run import made_once, run_folder
 
 pytest_plugins = ["tests.databases", "tests.costs", "tests.workers"]
 

@@ -10,8 +10,8 @@ import pytest
 
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
-from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name, running_cluster, shared_cluster
+from tests.shared_in_run import made_once, run_folder
 
 DIALECTS = ("sqlite", "postgresql")
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import psycopg
 
 from tests import leftovers
-from tests.once import one_at_a_time
+from tests.shared_in_run import one_at_a_time
 
 BINARIES = Path("/usr/lib/postgresql")
 START_SECONDS = 60

@@ -44,11 +44,11 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _flag(value: object) -> bool:
-    said = value.lower() if isinstance(value, str) else value
-    if said in ("1", "on", "t", "true", "y", "yes", 1):
+def _boolean(value: object) -> bool:
+    lower = value.lower() if isinstance(value, str) else value
+    if lower in ("1", "on", "t", "true", "y", "yes", 1):
         return True
-    if said in ("0", "off", "f", "false", "n", "no", 0):
+    if lower in ("0", "off", "f", "false", "n", "no", 0):
         return False
     raise ValueError
 
@@ -69,29 +69,29 @@ def _path_or_none(value: object) -> Path | None:
     return None if value is None else _path(value)
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _text_list(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError
     return tuple(map(_text, value))
 
 
-_KINDS: dict[str, tuple[Callable[[object], object], str]] = {
+_READERS: dict[str, tuple[Callable[[object], object], str]] = {
     "str": (_text, "text"),
     "int": (_whole_number, "a whole number"),
     "float": (_number, "a number"),
-    "bool": (_flag, "true or false"),
+    "bool": (_boolean, "true or false"),
     "Path": (_path, "a path"),
     "Path | None": (_path_or_none, "a path"),
-    "tuple[str, ...]": (_texts, "a list of texts"),
+    "tuple[str, ...]": (_text_list, "a list of texts"),
 }
-"""By how a setting's type is written: what reads it from text or from TOML, raising ValueError, and what it takes."""
+"""By a setting's type as it is written: what reads it from text or from TOML, raising ValueError, and what it takes."""
 
 
-def _kind(written: str) -> tuple[Callable[[object], object], str]:
-    """What reads a type, as it is written, and what it takes."""
-    if not written.startswith("Literal["):
-        return _KINDS[written]
-    choices = ast.literal_eval(written.removeprefix("Literal"))
+def _reader_of(type_name: str) -> tuple[Callable[[object], object], str]:
+    """What reads a type, as it is written in the class, and what it takes."""
+    if not type_name.startswith("Literal["):
+        return _READERS[type_name]
+    choices = ast.literal_eval(type_name.removeprefix("Literal"))
 
     def one_of(value: object) -> object:
         if value not in choices:
@@ -112,53 +112,54 @@ def setting(
     repr: bool = True,
 ) -> Any:
     """A field of Settings. ge, gt, le: its bounds. check: takes what was read and returns what is kept, or raises
-    ValueError with words.
+    ValueError with words. repr: False keeps a secret out of what is printed.
     """
-    told = {"description": description, "ge": ge, "gt": gt, "le": le, "check": check}
-    return field(default=default, repr=repr, metadata=told)
+    metadata = {"description": description, "ge": ge, "gt": gt, "le": le, "check": check}
+    return field(default=default, repr=repr, metadata=metadata)
 
 
 def read(setting: Field[Any], value: object) -> object:
-    """What is kept of what was said. Raises ValueError with words."""
-    told = setting.metadata
-    kind, what = _kind(str(setting.type))
+    """A setting's value, of its type, within its bounds and checked; value: text, or what TOML or Python has.
+
+    Raises ValueError with words.
+    """
+    its = setting.metadata
+    reader, what = _reader_of(str(setting.type))
     try:
-        found: Any = kind(value)
-        if isinstance(found, int | float) and not (found >= told["ge"] and found > told["gt"] and found <= told["le"]):
+        found: Any = reader(value)
+        if isinstance(found, int | float) and not (found >= its["ge"] and found > its["gt"] and found <= its["le"]):
             raise ValueError
     except (ValueError, OverflowError):
         words = {"gt": "more than", "ge": "at least", "le": "at most"}
-        bounds = " and ".join(f"{word} {told[name]}" for name, word in words.items() if math.isfinite(told[name]))
+        bounds = " and ".join(f"{word} {its[name]}" for name, word in words.items() if math.isfinite(its[name]))
         raise ValueError(f"it takes {what}{', ' if bounds else ''}{bounds}") from None
-    return found if told["check"] is None else told["check"](found)
+    return found if its["check"] is None else its["check"](found)
 
 
-def networks(value: str) -> str:
+# Checks: each returns what is kept, and raises ValueError with words for what is no such thing.
+
+
+def network_list(value: str) -> str:
     """Addresses and networks with commas between."""
-    for part in filter(None, map(str.strip, value.split(","))):
-        try:
-            ipaddress.ip_network(part)
-        except ValueError:
-            raise ValueError(f"{part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8") from None
+    networks_in(value)
     return value
 
 
-def syslog_place(value: str) -> str:
-    """Where syslog is taken."""
+def syslog_address(value: str) -> str:
+    """udp://HOST:PORT, tcp://HOST:PORT or unix:/PATH, or nothing."""
     try:
         parts = urlsplit(value)
-        right = (parts.scheme in ("udp", "tcp") and bool(parts.hostname) and bool(parts.port) and not parts.path) or (
-            value.startswith("unix:/")
-        )
+        is_remote = parts.scheme in ("udp", "tcp") and parts.hostname and parts.port and not parts.path
+        is_valid = is_remote or value.startswith("unix:/")
     except ValueError:
-        right = False
-    if value and not right:
+        is_valid = False
+    if value and not is_valid:
         raise ValueError("it takes udp://HOST:PORT, tcp://HOST:PORT or unix:/dev/log")
     return value
 
 
 def time_zone(value: str) -> str:
-    """A zone by its name."""
+    """The name of a zone, such as Asia/Shanghai."""
     try:
         ZoneInfo(value)
     except (OSError, ValueError, LookupError):
@@ -166,74 +167,64 @@ def time_zone(value: str) -> str:
     return value
 
 
-def address(value: str) -> str:
-    """An address of HTTP."""
+def http_url(value: str) -> str:
+    """An address of HTTP without a user, a query or a fragment, or nothing."""
     try:
         parts = urlsplit(value)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        whole = whole and not (parts.query or parts.fragment or "@" in parts.netloc)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_valid = is_valid and not (parts.query or parts.fragment or "@" in parts.netloc)
     except ValueError:
-        whole = False
-    if value and not (whole and value.isascii() and value.isprintable() and " " not in value):
+        is_valid = False
+    if value and not (is_valid and value.isascii() and value.isprintable() and " " not in value):
         raise ValueError("it takes the address that programs call, for example https://keys.example.org")
     return value
 
 
-def types(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Types of keys, one at least."""
+def key_types(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Some of KEY_TYPES, one at least."""
     unknown = [one for one in value if one not in KEY_TYPES]
     if unknown or not value:
         raise ValueError(f"{unknown[0]!r} is not one of {', '.join(KEY_TYPES)}" if unknown else "name one at least")
     return value
 
 
-def file_there(value: Path | None) -> Path | None:
-    """A file, none where there is none."""
+def existing_file(value: Path | None) -> Path | None:
+    """The path of a file that is there, or None."""
     if value is not None and not value.is_file():
         raise ValueError(f"there is no file {value}")
     return value
 
 
-def _rules(value: str) -> list[str]:
-    """What the rules name here. Raises ValueError for one that does not name two things."""
-    pairs = provider_rules(value)
-    for theirs, ours in pairs:
-        if not (theirs and ours):
-            words = "write the provider's group, = and what it is here, or all of them as JSON"
-            raise ValueError(f"{(theirs or ours)!r} is no rule: {words}")
-    return [ours for _, ours in pairs]
-
-
-def roles(value: str) -> str:
-    """Rules whose right sides are roles."""
-    for ours in _rules(value):
+def role_rules(value: str) -> str:
+    """Rules for a provider's groups, each of which is a role here."""
+    for ours in _named_here(value):
         if ours not in set(Role):
             raise ValueError(f"{ours!r} is none of the roles {', '.join(Role)}")
     return value
 
 
-def groups(value: str) -> str:
-    """Rules whose right sides are names of groups."""
-    for ours in _rules(value):
+def group_rules(value: str) -> str:
+    """Rules for a provider's groups, each of which is a group here."""
+    for ours in _named_here(value):
         if name_problem(ours) is not None:
             raise ValueError(f"no group here can be called {ours!r}. {name_problem(ours)}")
     return value
 
 
-def place(value: str) -> str:
-    """HOST:PORT; an IPv6 address gets its brackets."""
+def listen_address(value: str) -> str:
+    """HOST:PORT; what is kept has an IPv6 address in brackets."""
     host, _, port = value.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    right = bare and not set("[] \t") & set(bare) and port.isascii() and port.isdigit() and len(port) < 6
-    if not right or int(port) > 65535 or (":" in bare and not _is_ipv6(bare)):
+    is_valid = bare and not set("[] \t") & set(bare) and port.isascii() and port.isdigit() and len(port) < 6
+    if not is_valid or int(port) > 65535 or (":" in bare and not _is_ipv6(bare)):
         raise ValueError("it takes HOST:PORT, for example 127.0.0.1:8022 or [::1]:8022")
     # An IPv6 address is in brackets wherever a port follows it: addresses are made of this.
     return f"[{bare}]:{port}" if ":" in bare else value
 
 
-def place_or_none(value: str) -> str:
+def optional_listen_address(value: str) -> str:
     """HOST:PORT, or nothing."""
-    return place(value) if value else value
+    return listen_address(value) if value else value
 
 
 def provider_rules(text: str) -> list[tuple[str, str]]:
@@ -256,6 +247,27 @@ def provider_rules(text: str) -> list[tuple[str, str]]:
         return pairs
     parts = (part.rpartition("=") for part in text.split(",") if part.strip())
     return [(theirs.strip(), ours.strip()) for theirs, _, ours in parts]
+
+
+def networks_in(value: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """The networks of a list with commas between, an address as a network of one. Raises ValueError with words."""
+    found = []
+    for part in filter(None, map(str.strip, value.split(","))):
+        try:
+            found.append(ipaddress.ip_network(part))
+        except ValueError:
+            raise ValueError(f"{part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8") from None
+    return tuple(found)
+
+
+def _named_here(rules: str) -> list[str]:
+    """The roles or groups that a provider's groups are here. Raises ValueError for a rule that lacks one of the two."""
+    pairs = provider_rules(rules)
+    for theirs, ours in pairs:
+        if not (theirs and ours):
+            words = "write the provider's group, = and what it is here, or all of them as JSON"
+            raise ValueError(f"{(theirs or ours)!r} is no rule: {words}")
+    return [ours for _, ours in pairs]
 
 
 def _is_ipv6(text: str) -> bool:

@@ -19,7 +19,7 @@ MOST_DAYS = 36_500
 
 
 class SettingsError(ValueError):
-    """What the environment or DATA/keyrack.toml says and no setting can be read of, in words."""
+    """What the environment or DATA/keyrack.toml says that is no setting, or no value of it, in words."""
 
 
 @dataclass(frozen=True, init=False)
@@ -31,18 +31,18 @@ class Settings:
 
         Raises SettingsError, and what opening and reading the file raises.
         """
-        said = _environment()
-        path = Path(given.get("data") or said.get("data") or "keyrack-data") / "keyrack.toml"
-        said = {**_file(path), **said, **given}
-        for name, its in FIELDS.items():
+        from_environment = _environment()
+        path = Path(given.get("data") or from_environment.get("data") or "keyrack-data") / "keyrack.toml"
+        values = {**_file(path), **from_environment, **given}
+        for name, field in FIELDS.items():
             try:
-                value = read(its, said.get(name, its.default))
+                value = read(field, values.get(name, field.default))
             except ValueError as error:
                 raise SettingsError(f"{name}: {error}") from None
             object.__setattr__(self, name, value)
 
     listen: str = setting(
-        check=setting_values.place,
+        check=setting_values.listen_address,
         default="127.0.0.1:8022",
         description="The address and port that the service listens on, HOST:PORT.",
     )
@@ -55,7 +55,7 @@ class Settings:
         description="The database's address, e.g. postgresql://keyrack@db/keyrack; empty: SQLite in the data folder.",
     )
     public_url: str = setting(
-        check=setting_values.address,
+        check=setting_values.http_url,
         default="",
         description="The address at which hosts and programs reach the service; empty: http:// and `listen`.",
     )
@@ -95,18 +95,18 @@ class Settings:
         "by itself.",
     )
     key_source_networks: str = setting(
-        check=setting_values.networks,
+        check=setting_values.network_list,
         default="",
         description="Private networks in which GitHub or GitLab of one's own may be asked for keys, also over http, "
         "with commas between, e.g. 10.0.0.0/8; empty: public addresses over https alone.",
     )
     key_types: tuple[str, ...] = setting(
-        check=setting_values.types,
+        check=setting_values.key_types,
         default=KEY_TYPES,
         description="The types of public keys that are accepted.",
     )
     block_list: Path | None = setting(
-        check=setting_values.file_there,
+        check=setting_values.existing_file,
         default=None,
         description="A file of fingerprints of keys that nobody may register.",
     )
@@ -131,21 +131,21 @@ class Settings:
     )
     oidc_groups_claim: str = setting(default="groups", description="The claim of its tokens that lists groups.")
     oidc_roles: str = setting(
-        check=setting_values.roles,
+        check=setting_values.role_rules,
         default="",
         description="Whom that provider lets in, by its groups, and as what: GROUP=ROLE with commas between, * for "
         "everybody, e.g. ssh-admins=admin, staff=member; the highest counts, at each sign-in. Empty: nobody. "
         'Where a name has a comma, all as JSON, as in oidc_groups: {"Operations, Berlin": "admin", "*": "member"}.',
     )
     oidc_groups: str = setting(
-        check=setting_values.groups,
+        check=setting_values.group_rules,
         default="",
         description="Which of its groups are groups here, followed at each sign-in: GROUP=GROUP with commas between; "
         "where a name there has a comma, as in a directory, all of them as JSON: "
         '{"cn=ops,ou=groups,dc=example": "ops"}.',
     )
     oidc_networks: str = setting(
-        check=setting_values.networks,
+        check=setting_values.network_list,
         default="",
         description="Private networks in which that provider may be, also over http, with commas between; empty: it is "
         "at a public address over https.",
@@ -163,7 +163,7 @@ class Settings:
         description="For how long it can be undone that a person was removed everywhere, in hours; 0: never.",
     )
     metrics_listen: str = setting(
-        check=setting_values.place_or_none,
+        check=setting_values.optional_listen_address,
         default="",
         description="An address and port of its own for /metrics, HOST:PORT, e.g. 127.0.0.1:9402; empty: none.",
     )
@@ -184,7 +184,7 @@ class Settings:
         default=600, ge=1, description="How many wrong tokens, access keys and secrets one address may send a minute."
     )
     trusted_proxies: str = setting(
-        check=setting_values.networks,
+        check=setting_values.network_list,
         default="",
         description="Proxies in front of the service, whose word for a client's address is believed: addresses and "
         "networks with commas between, e.g. 127.0.0.1, 10.0.0.0/8; empty: none.",
@@ -194,7 +194,7 @@ class Settings:
         description="The header in which trusted proxies name the client; they must set or extend it, always.",
     )
     git_listen: str = setting(
-        check=setting_values.place,
+        check=setting_values.listen_address,
         default="127.0.0.1:2223",
         description="The address and port on which `keyrack git-host` serves Git over SSH, HOST:PORT.",
     )
@@ -314,13 +314,13 @@ class Settings:
         "lasts shortly, when a quarter of its time is left.",
     )
     webhook_networks: str = setting(
-        check=setting_values.networks,
+        check=setting_values.network_list,
         default="",
         description="Private networks to which webhooks may be sent, also over http, with commas between, e.g. "
         "10.0.0.0/8; empty: to public addresses over https alone.",
     )
     syslog: str = setting(
-        check=setting_values.syslog_place,
+        check=setting_values.syslog_address,
         default="",
         description="Where each event of the audit log is sent as a line of syslog (RFC 5424): udp://HOST:PORT, "
         "tcp://HOST:PORT or unix:/dev/log; empty: nowhere.",
@@ -340,13 +340,11 @@ class Settings:
     @property
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """`trusted_proxies`, taken apart."""
-        parts = (part.strip() for part in self.trusted_proxies.split(","))
-        return tuple(ipaddress.ip_network(part) for part in parts if part)
+        return self.networks("trusted_proxies")
 
     def networks(self, setting: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """A setting that lists networks, taken apart; setting: its name."""
-        parts = (part.strip() for part in str(getattr(self, setting)).split(","))
-        return tuple(ipaddress.ip_network(part) for part in parts if part)
+        return setting_values.networks_in(str(getattr(self, setting)))
 
     @property
     def database_url(self) -> str:
@@ -365,23 +363,23 @@ class Settings:
         return host.strip("[]"), int(port)
 
 
-FIELDS: dict[str, Field[Any]] = {its.name: its for its in fields(Settings)}
+FIELDS: dict[str, Field[Any]] = {field.name: field for field in fields(Settings)}
 
 
 def _environment() -> dict[str, Any]:
-    """What the environment says. A list is written as JSON there."""
-    named = {name.lower(): (name, value) for name, value in os.environ.items()}
+    """What the environment says, by the names of settings. A list is written as JSON there."""
+    by_lower_name = {name.lower(): (name, value) for name, value in os.environ.items()}
     found: dict[str, Any] = {}
-    for one, its in FIELDS.items():
-        name, value = named.get(PREFIX + one, ("", None))
+    for name, field in FIELDS.items():
+        variable, value = by_lower_name.get(PREFIX + name, ("", None))
         if value is None:
             continue
-        found[one] = value
-        if isinstance(its.default, tuple):
+        found[name] = value
+        if isinstance(field.default, tuple):
             try:
-                found[one] = json.loads(value)
+                found[name] = json.loads(value)
             except ValueError:
-                raise SettingsError(f'{name}: a list is written as JSON, such as ["ssh-ed25519"]') from None
+                raise SettingsError(f'{variable}: a list is written as JSON, such as ["ssh-ed25519"]') from None
     return found
 
 

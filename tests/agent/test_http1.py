@@ -14,7 +14,7 @@ from keyrack.agent.service import http1
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped, ProxyRefused
 from keyrack.agent.service.proxy import Proxy
-from tests.dribbling import GIVEN_UP_SECONDS, dribbling
+from tests.endless_answer import GIVEN_UP_SECONDS, endless_answer
 
 
 @contextmanager
@@ -151,7 +151,7 @@ DRIBBLED = {
 def test_an_answer_that_dribbles_is_given_up(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No single silence is long: the whole would never end."""
     monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
-    with dribbling(DRIBBLED[form]) as port:
+    with endless_answer(DRIBBLED[form]) as port:
         connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
         began = time.monotonic()
         with pytest.raises(socket.timeout):
@@ -162,7 +162,7 @@ def test_an_answer_that_dribbles_is_given_up(form: str, monkeypatch: pytest.Monk
 
 def test_a_proxy_that_dribbles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
-    with dribbling(b"HTTP/1.1 200 ") as port:
+    with endless_answer(b"HTTP/1.1 200 ") as port:
         way_out = Proxy("127.0.0.1", port)
         connection = Connection("keys.example.org", 443, tls=True, connect_seconds=10, proxy=way_out)
         began = time.monotonic()
@@ -174,7 +174,7 @@ def test_a_proxy_that_dribbles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_answer_that_gets_on_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred bytes a second, for longer than an answer has that does not get on."""
     monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
-    with dribbling(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", b"a" * 10) as port:
+    with endless_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", b"a" * 10) as port:
         connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
         assert ask(connection) == (200, b"a" * 400)
         connection.close()
@@ -182,7 +182,7 @@ def test_an_answer_that_gets_on_slowly_is_waited_for(monkeypatch: pytest.MonkeyP
 
 def test_no_answer_takes_more_than_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "WHOLE_SECONDS", 0.5)
-    with dribbling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"a" * 10) as port:
+    with endless_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"a" * 10) as port:
         connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
         with pytest.raises(socket.timeout):
             ask(connection, 100_000)

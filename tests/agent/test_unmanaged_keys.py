@@ -28,7 +28,7 @@ from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.observed_host import accounts, set_home
 from tests.login.private_sshd import Key
-from tests.ssh.judge import version_of
+from tests.ssh.sshd_verdicts import version_of
 
 LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")

@@ -23,7 +23,7 @@ from keyrack.cli.main import main
 from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
-from tests.dribbling import dribbling
+from tests.endless_answer import endless_answer
 from tests.ports import free_port
 from tests.services import Service
 from tests.web.test_native import call
@@ -460,7 +460,7 @@ def test_an_answer_that_breaks_off_is_none_wherever_it_does(home: Path, monkeypa
 def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
     """No single wait is long: the whole would never end."""
     monkeypatch.setattr(over_http, "WHOLE_SECONDS", 0.5)
-    with dribbling(head) as port:
+    with endless_answer(head) as port:
         monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
         monkeypatch.setenv("KEYRACK_URL", f"http://127.0.0.1:{port}")
         ended = run("groups", "list")

@@ -15,8 +15,8 @@ from keyrack.core.audit import chain, events, verify_log
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import make_team
-from tests.core.damage import damaged
 from tests.postgres import Cluster, database_name, find_programs
 from tests.services import settings_for
 

@@ -321,3 +321,10 @@ def test_the_provider_ends_sessions(console: Service, provider: Provider) -> Non
         assert other.get("/").status_code == 200
         assert console.client.post("/login/oidc/backchannel", data=right).status_code != 200, "it counts once"
         assert post(other, "/logout").status_code == 303
+
+
+def test_a_provider_may_write_a_name_with_any_blanks(console: Service, provider: Provider) -> None:
+    with browser(console) as client:
+        answer = through(client, provider, sub="s-blanks", preferred_username="Ada\u00a0 Lovelace ", groups=["staff"])
+        assert answer.status_code == 303, answer.text
+    assert role_and_groups(console, "Ada Lovelace") == "member"

@@ -33,12 +33,12 @@ from keyrack.store.sealing import sealed, seals, tree_nodes
 from keyrack.store.sealing.seals import SEAL, SEALED_TABLES
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import repository_names
-from tests.core import more_alterations
-from tests.core.altering import Inside, Undo
+from tests.core import alterations
+from tests.core.all_damaged_rows import damaged
+from tests.core.background_look import alarms, look_through
 from tests.core.conftest import Team, actor, make_team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
-from tests.core.looking import alarms, look_through
+from tests.core.undone_transaction import DatabaseInTransaction, Undo
 
 PARTS = 4
 """Tests that share the alterations, each with some of its own: side by side where there are processors for that."""
@@ -165,8 +165,8 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
     """One alteration past Keyrack; what was done, or "" where nothing changed."""
     kind = chance.choice(KINDS)
     now = rows_of(connection)
-    if kind in more_alterations.KINDS:
-        what = more_alterations.KINDS[kind](connection, now, chance)
+    if kind in alterations.KINDS:
+        what = alterations.KINDS[kind](connection, now, chance)
         return f"{kind} {what}" if stable(now) != stable(rows_of(connection)) else ""
     if kind in MORE:
         what = MORE[kind](connection, world, now, chance)
@@ -285,7 +285,7 @@ KINDS = sorted(
         "older table",
         "older tree",
         *MORE,
-        *more_alterations.KINDS,
+        *alterations.KINDS,
     },
     key=lambda name: (-len(name), name),
 )
@@ -331,7 +331,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
         except (DBAPIError, StatementError, TypeError):
             done = ""
         if done:
-            inside = replace(world.team.instance, database=Inside(world.team.instance, connection))  # type: ignore[arg-type]
+            inside = replace(world.team.instance, database=DatabaseInTransaction(world.team.instance, connection))  # type: ignore[arg-type]
             gained = world.gained(inside)
             names = [row.name for one in (world.team.owner, world.stranger) for row in damaged(inside, one)]
             outcome.append((done, names, gained))
@@ -462,7 +462,7 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
             # The last one by its key: of the tree, a node that counts something, as no other is missed.
             last = max(now[table.name], key=lambda row: [row[column.name] for column in table.primary_key])
             connection.execute(delete(table).where(named(table, last)))
-            inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
+            inside = replace(instance, database=DatabaseInTransaction(instance, connection))  # type: ignore[arg-type]
             look_through(inside)
             found[table.name] = [row.name for row in inside.database.seals.take_unreported()]
             raise Undo
@@ -530,7 +530,7 @@ def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, 
             except DBAPIError:
                 changed = 0
             if changed:
-                inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
+                inside = replace(instance, database=DatabaseInTransaction(instance, connection))  # type: ignore[arg-type]
                 names = [one.name for whose in (world.team.owner, world.stranger) for one in damaged(inside, whose)]
                 found.append((world.gained(inside), names))
             raise Undo

@@ -33,10 +33,10 @@ from keyrack.store.engine import prepared
 from keyrack.store.sealing import event_seals
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
-from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
+from tests.core.undone_transaction import DatabaseInTransaction, Undo
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
 OPERATOR = actors.system_actor(channel="cli")
@@ -135,7 +135,7 @@ def test_each_alteration_of_a_record_is_named(log: Team) -> None:
         def command(connection: Connection, statements: list[Any] = statements, found: list[str] = found) -> None:
             for statement in statements:
                 connection.execute(statement)
-            inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
+            inside = replace(instance, database=DatabaseInTransaction(instance, connection))  # type: ignore[arg-type]
             found.append(outcome(inside).problem)
             raise Undo
 
@@ -302,7 +302,7 @@ def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
 
         def command(connection: Connection, statement: Any = statement, found: list[str] = found) -> None:
             connection.execute(statement)
-            found.append(outcome(replace(instance, database=Inside(instance, connection))).problem)  # type: ignore[arg-type]
+            found.append(outcome(replace(instance, database=DatabaseInTransaction(instance, connection))).problem)  # type: ignore[arg-type]
             raise Undo
 
         with pytest.raises(Undo):

@@ -18,8 +18,8 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team, actor
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 

@@ -24,10 +24,10 @@ from keyrack.store.sealing.seals import seals_of
 from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
+from tests.core.all_damaged_rows import damaged
+from tests.core.background_look import alarms, look_through
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
-from tests.core.looking import alarms, look_through
 from tests.core.set_back import to_before
 from tests.core.test_receipts import enrol, more_servers, obey, put
 

@@ -10,8 +10,8 @@ from keyrack.core.keys import damaged_rows, revocation, user_keys
 from keyrack.core.people import access_keys, actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 SHARED = (

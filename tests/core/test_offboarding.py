@@ -167,7 +167,7 @@ def test_the_receipt_fills_until_the_last_host_obeys(team: Team) -> None:
     obey(team, alice.hosts[1])
     progress = offboarding.get(instance, owner, made.id)
     assert progress.done
-    assert all(one.applied >= one.wanted > 0 for one in progress.hosts if one.host)
+    assert all(one.applied >= one.wanted > 0 for one in progress.hosts if one.has_host)
     assert {one.server_name: one.acknowledged_at for one in progress.hosts} == at | {
         "host-1": progress.hosts[1].acknowledged_at
     }

@@ -32,8 +32,8 @@ from keyrack.store import tables
 from keyrack.store.engine import migrate
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import OF_SERVER, SEALED_TABLES, VOLATILE
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team, actor, make_team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import UNDO
 from tests.services import settings_for

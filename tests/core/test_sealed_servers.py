@@ -22,8 +22,8 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.sealing import seals, sums
 from keyrack.store.sealing.seals import OF_SERVER, seals_of
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 
 

@@ -12,9 +12,9 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
 from keyrack.core.table_look import TableLook, in_the_way
 from keyrack.store.engine import catalogue
-from tests.core.altering import Undo
 from tests.core.conftest import Team
 from tests.core.test_lost_writes import add, labels, run, swallow
+from tests.core.undone_transaction import Undo
 
 
 def look(team: Team) -> list[str]:

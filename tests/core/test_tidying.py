@@ -19,8 +19,8 @@ from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.tables import offboarding_hosts
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_audit_chain import chained, outcome
 from tests.core.test_unmanaged_keys import entry

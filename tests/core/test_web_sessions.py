@@ -15,8 +15,8 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Refusal
 from keyrack.store import tables
 from keyrack.store.sealing import sealed
+from tests.core.all_damaged_rows import damaged
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 
 HELD = tables.web_sessions
 

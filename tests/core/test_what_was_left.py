@@ -23,10 +23,10 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.store.git import git_access
 from keyrack.store.sealing import access_tree, sealed, sealed_tables
+from tests.core.all_damaged_rows import damaged
+from tests.core.background_look import alarms, look_through
 from tests.core.conftest import Team
-from tests.core.damage import damaged
 from tests.core.keys_for_tests import fresh_line
-from tests.core.looking import alarms, look_through
 from tests.core.set_back import to_before
 
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"

@@ -11,9 +11,11 @@ import pytest
 
 from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
-from tests.git.people import Person, Site
+from tests.git.people import Person, Site, start_host
 from tests.git.test_rights import ALICE, BOB, change, clone, push, refused
 from tests.git.test_transfers import LONG, fill, slowly
+from tests.login.private_sshd import strict_folder
+from tests.services import Service
 from tests.waiting import wait_until
 
 
@@ -90,3 +92,37 @@ def test_what_was_pushed_to_replace_an_object_keeps_nobody_from_pushing(site: Si
     assert alice.git("push", "-q", "origin", *words, where=folder).code == 0
     ended = push(bob, "acme/site")
     assert ended.code == 0, ended.said
+
+
+@pytest.mark.parametrize("compiler", [None, ""])
+def test_nobody_else_makes_a_tag_that_is_fetched_in_place_of_it(
+    team: Service, tmp_path: Path, compiler: str | None
+) -> None:
+    with strict_folder() as folder:
+        host = start_host(team, folder, compiler=compiler)
+        try:
+            _no_tag_in_place_of_a_protected_branch(Site(team, host, tmp_path))
+        finally:
+            host.stop()
+
+
+def _no_tag_in_place_of_a_protected_branch(site: Site) -> None:
+    place = site.repository("acme/site", alice="developer", bob="admin")
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    assert push(bob, "acme/site").code == 0
+    _, folder = clone(alice, "acme/site")
+    before = head_of(alice, folder, "HEAD")
+    alice.commit(folder, "other")
+    assert alice.git("push", "-q", "origin", "HEAD:refs/tags/main", where=folder).code == 0
+    assert alice.git("fetch", "-q", "origin", "main", where=folder).code == 0
+    assert head_of(alice, folder, "FETCH_HEAD") != before  # so git does, with any server
+    change(site, place, protect_default=True)
+    assert alice.git("push", "-q", "origin", ":refs/tags/main", where=folder).code == 0
+    refused(alice.git("push", "-q", "origin", "HEAD:refs/tags/main", where=folder), "in place of the protected branch")
+    words = ("HEAD:refs/tags/main", "HEAD:refs/heads/topic")
+    refused(alice.git("push", "-q", "--atomic", "origin", *words, where=folder), "in place of the protected branch")
+    assert not alice.git("ls-remote", alice.url("acme/site"), "topic", where=folder).out
+    assert alice.git("fetch", "-q", "origin", "main", where=folder).code == 0
+    assert head_of(alice, folder, "FETCH_HEAD") == before
+    assert alice.git("push", "-q", "origin", "HEAD:refs/tags/main-1", "HEAD:refs/tags/mai", where=folder).code == 0
+    assert push(bob, "acme/site").code == 0

@@ -36,7 +36,7 @@ from tests.login.observed_host import (
 )
 from tests.login.private_sshd import Key, strict_folder
 from tests.services import Service, running, settings_for
-from tests.ssh.judge import version_of
+from tests.ssh.sshd_verdicts import version_of
 from tests.waiting import wait_until
 
 SERVER = 1

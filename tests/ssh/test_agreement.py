@@ -14,7 +14,7 @@ from keyrack.ssh.authorized_keys import KeyLine, read
 from keyrack.ssh.line_key import NAMES, SshdRules
 from keyrack.ssh.public_key import read_canonical
 from tests.login.debian_host import system_of
-from tests.ssh.judge import KNOWS_DSA, Judge, Lines, judge, version_of
+from tests.ssh.sshd_verdicts import KNOWS_DSA, Judge, Lines, judge, version_of
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 10_000 if LONG else 300

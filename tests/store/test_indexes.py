@@ -54,7 +54,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
     "unmanaged keys with a key": lambda c: revocations.unmanaged_with_key(c, 1, FINGERPRINT),
-    "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
+    "deploy keys with a key": lambda c: deploy_keys.remove_from_workspace(c, 1, FINGERPRINT),
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
     "let a key in again": lambda c: keys_of_many.unrevoke(c, [1, 2], [FINGERPRINT]),

@@ -41,8 +41,8 @@ from keyrack.store.engine.connect import DatabaseAltered, migrating_engine, pars
 from keyrack.store.hosts import servers
 from keyrack.store.people import workspaces
 from tests.databases import DIALECTS
-from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
+from tests.shared_in_run import made_once, run_folder
 
 ROWS = 3
 

@@ -20,7 +20,7 @@ from keyrack.core.workspace import file as workspace_file
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
 from tests.console.conftest import COOKIE, session_of
-from tests.directly import Directly, DirectService, asked_directly
+from tests.in_process import Directly, DirectService, asked_directly
 from tests.services import TEAM, settings_for
 from tests.web import hand_signed
 from tests.web.sdk.clients import AccessKey, make_access_key

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from sqlalchemy import select
 
 from keyrack.errors import Refusal
+from keyrack.store import tables
 from keyrack.store.hosts import servers
+from keyrack.store.people import tokens
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service
 
@@ -133,3 +138,67 @@ def test_digits_that_are_no_id_change_no_server(unchanged_team: Service, name: s
     answer = unchanged_team.call("PUT", f"{BASE}/servers/{name}", token=OLGA, json={"address": "192.0.2.77"})
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, "name")
     assert unchanged_team.call("GET", BASE + "/servers/1", token=OLGA).json()["address"] != "192.0.2.77"
+
+
+WITH_BLANKS = ["web-1 ", " web-1", "web-1\u00a0", "web  1", "web\u00a01", "web\u30001"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("POST", "/api/v3/servers", {"ipAddress": "192.0.2.9"}, "name"),
+        ("PATCH", "/api/v3/servers/1/settings/meta", {}, "name"),
+        ("PATCH", BASE + "/servers/1", {}, "name"),
+        ("POST", BASE + "/tokens", {"scopes": ["*"]}, "name"),
+        ("PUT", BASE + "/groups/{}", {"members": []}, None),
+        ("PUT", BASE + "/people/{}", {}, None),
+        ("PUT", BASE + "/servers/{}", {"address": "192.0.2.9"}, None),
+    ],
+)
+@pytest.mark.parametrize("name", WITH_BLANKS)
+def test_no_new_name_is_blanks_alone_from_another(
+    unchanged_team: Service, method: str, path: str, body: dict[str, Any], field: str | None, name: str
+) -> None:
+    named = body if field is None else {**body, field: name}
+    answer = unchanged_team.call(method, path.format(quote(name)), token=OLGA, json=named)
+    assert answer.status_code == 422, answer.text
+    assert "blank" in answer.text
+
+
+@pytest.mark.parametrize("name", WITH_BLANKS)
+def test_no_file_makes_a_name_that_is_blanks_alone_from_another(unchanged_team: Service, name: str) -> None:
+    token = 'tokens = [{ name = "laptop", token = "token-of-alice"'
+    for text in (
+        f'{TEAM}[[projects]]\nname = "{name}"\n',
+        f'{TEAM}[[servers]]\nname = "{name}"\naddress = "192.0.2.9"\n',
+        TEAM.replace(token, token.replace("laptop", name)),
+    ):
+        assert text != TEAM
+        with pytest.raises(Refusal) as refused:
+            unchanged_team.apply(text)
+        assert "blank" in refused.value.message
+
+
+@pytest.mark.parametrize("name", WITH_BLANKS)
+def test_what_was_called_so_before_is_still_reached(team: Service, name: str) -> None:
+    made = team.call("PUT", BASE + "/servers/other", token=OLGA, json={"address": "192.0.2.8"}).json()["id"]
+    team.instance.database.write(lambda connection: servers.change(connection, made, {"name": name}))
+    seen = team.call("GET", f"{BASE}/servers/{quote(name)}", token=OLGA)
+    assert (seen.status_code, seen.json()["id"]) == (200, made)
+    moved = team.call("PUT", f"{BASE}/servers/{quote(name)}", token=OLGA, json={"address": "192.0.2.18"})
+    assert (moved.status_code, moved.json()["id"]) == (200, made)
+    text = f'{TEAM}[[servers]]\nname = "{name}"\naddress = "192.0.2.19"\n'
+    assert team.apply(text)
+    assert team.call("GET", f"{BASE}/servers/{made}", token=OLGA).json()["address"] == "192.0.2.19"
+    renamed = team.call("PATCH", f"{BASE}/servers/{made}", token=OLGA, json={"name": "web 1"})
+    assert renamed.status_code == 200
+
+
+def test_a_token_of_before_keeps_its_name(team: Service) -> None:
+    text, held = TEAM.replace('name = "laptop"', 'name = "laptop "'), 'token = "token-of-alice", scopes = ["*"]'
+    laptops = select(tables.tokens.c.id).where(tables.tokens.c.name == "laptop")
+    numbers = team.instance.database.read(lambda connection: list(connection.scalars(laptops)))
+    for number in numbers:
+        team.instance.database.write(partial(tokens.change_token, token_id=number, values={"name": "laptop "}))
+    assert team.apply(text) == []
+    assert team.apply(text.replace(held, held.replace("*", "servers:read")))

@@ -14,7 +14,7 @@ import pytest
 
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
-from tests.directly import Directly, DirectService, asked_directly
+from tests.in_process import Directly, DirectService, asked_directly
 from tests.services import TEAM, settings_for
 
 BASE = "/api/keyrack/v1"

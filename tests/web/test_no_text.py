@@ -11,7 +11,7 @@ import pytest
 from keyrack.core.hosts import documents
 from keyrack.core.keys import damaged_rows
 from keyrack.core.people.actors import system_actor
-from tests.core.damage import damaged
+from tests.core.all_damaged_rows import damaged
 from tests.core.keys_for_tests import fresh_line
 from tests.services import running, settings_for
 from tests.web.test_runcloud import add

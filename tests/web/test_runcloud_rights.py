@@ -21,7 +21,7 @@ from keyrack.store import tables
 from keyrack.web.api import Endpoint
 from keyrack.web.runcloud import api as runcloud
 from tests.core.keys_for_tests import fresh_line
-from tests.directly import Directly, DirectService, asked_directly
+from tests.in_process import Directly, DirectService, asked_directly
 from tests.services import STRANGERS, TEAM, Service, settings_for
 from tests.web.runcloud_team import Agent
 

@@ -118,9 +118,21 @@ def called(value: object) -> str:
     return names.composed(text(value, field="name"))
 
 
+def new_name(value: object, *, field: str = "name") -> str:
+    """A new name of anything, told from others by sight, as it was written; raises Refusal INVALID.
+
+    What has a name already keeps it, and is found by it: there text() is asked.
+    """
+    written = text(value, field=field)
+    problem = names.blank_problem(written)
+    if problem is not None:
+        raise invalid(field, problem)
+    return written
+
+
 def name(value: object) -> str:
     """A new name that a path can hold and that is told from others by sight; raises Refusal INVALID."""
-    cleaned = called(value)
+    cleaned = names.composed(new_name(value))
     problem = names.name_problem(cleaned)
     if problem is not None:
         raise invalid("name", problem)

@@ -62,13 +62,30 @@ def account_problem(value: object) -> Optional[str]:
 def name_problem(value: str) -> Optional[str]:
     """Why text that display_text_problem() takes cannot be a name that stands in addresses; None when it can.
 
-    Blanks at an end are not seen; clients take . and .. for folders, and / for the end of a name.
+    Clients take . and .. for folders, and / for the end of a name.
     """
-    if value != value.strip():
-        return "A name neither begins nor ends with a blank; remove it."
     if "/" in value or value in (".", ".."):
         return "A name that stands in addresses holds no / and is not . or .."
     return None
+
+
+def blank_problem(value: str) -> Optional[str]:
+    """How a name differs from another one by blanks alone, in words for a person; None when it does not.
+
+    Blanks at an end are not seen, and two in a row, or one of another width, look like one.
+    """
+    if value == plain_blanks(value):
+        return None
+    if value != value.strip():
+        return "A name neither begins nor ends with a blank; remove it."
+    return "Between two words of a name stands one plain blank; write it so."
+
+
+def plain_blanks(text: str) -> str:
+    """A text of others' making as blank_problem() takes it: one plain blank between words, none at the ends."""
+    if not text.isascii():
+        text = "".join(" " if unicodedata.category(character) == "Zs" else character for character in text)
+    return re.sub("  +", " ", text.strip(" "))
 
 
 def composed(text: str) -> str:

@@ -25,8 +25,9 @@ def git_endpoints_seen(connection: Connection, at: datetime, *, latest: datetime
 
 def deliveries_due(connection: Connection, at: datetime, *, latest: datetime) -> None:
     """When webhooks are tried again."""
-    rows = webhook_deliveries
-    connection.execute(update(rows).where(IS_WAITING, rows.c.next_at > latest).values(next_at=at))
+    connection.execute(
+        update(webhook_deliveries).where(IS_WAITING, webhook_deliveries.c.next_at > latest).values(next_at=at)
+    )
 
 
 def key_sources_due(connection: Connection, at: datetime, *, latest: datetime) -> None:

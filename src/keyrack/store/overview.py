@@ -57,11 +57,10 @@ def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[R
 
 @prepared
 def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
-    held = events.c
-    of = (held.id, held.at, held.summary, held.actor_name, held.reason, held.server_id)
-    statement = select(*of, held.target_kind, held.target_id, held.details)
-    statement = statement.where(held.workspace_id == workspace_id, text(IS_ALARM), held.at >= since)
-    return statement.order_by(held.id.desc()).limit(MOST_ALARMS)
+    of = (events.c.id, events.c.at, events.c.summary, events.c.actor_name, events.c.reason, events.c.server_id)
+    statement = select(*of, events.c.target_kind, events.c.target_id, events.c.details)
+    statement = statement.where(events.c.workspace_id == workspace_id, text(IS_ALARM), events.c.at >= since)
+    return statement.order_by(events.c.id.desc()).limit(MOST_ALARMS)
 
 
 def troubled(connection: Connection, workspace_id: int) -> list[int]:
@@ -87,12 +86,13 @@ def failing_sources(connection: Connection, workspace_id: int, states: Sequence[
 
 @prepared
 def _failing_sources(workspace_id: int, states: Sequence[str]) -> Select[Any]:
-    held = key_sources.c
-    statement = select(held.id, held.state, held.words, held.checked_at, users.c.name.label("user"))
-    statement = statement.join(users, users.c.id == held.user_id).where(
-        held.workspace_id == workspace_id, users.c.disabled_at.is_(None), among(held.state, states)
+    statement = select(
+        key_sources.c.id, key_sources.c.state, key_sources.c.words, key_sources.c.checked_at, users.c.name.label("user")
     )
-    return statement.order_by(users.c.name, held.id).limit(MOST_BEHIND)
+    statement = statement.join(users, users.c.id == key_sources.c.user_id).where(
+        key_sources.c.workspace_id == workspace_id, users.c.disabled_at.is_(None), among(key_sources.c.state, states)
+    )
+    return statement.order_by(users.c.name, key_sources.c.id).limit(MOST_BEHIND)
 
 
 def failing_webhooks(connection: Connection, workspace_id: int) -> list[Row]:
@@ -184,14 +184,13 @@ def ending_keys(connection: Connection, workspace_id: int, now: datetime, until:
 
 @prepared
 def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
-    held = user_keys.c
-    statement = select(held.title, held.fingerprint, held.expires_at, users.c.name.label("user"))
-    statement = statement.join(users, users.c.id == held.user_id).where(
-        held.workspace_id == workspace_id,
+    statement = select(user_keys.c.title, user_keys.c.fingerprint, user_keys.c.expires_at, users.c.name.label("user"))
+    statement = statement.join(users, users.c.id == user_keys.c.user_id).where(
+        user_keys.c.workspace_id == workspace_id,
         users.c.disabled_at.is_(None),
-        and_(held.expires_at > now, held.expires_at <= until),
+        and_(user_keys.c.expires_at > now, user_keys.c.expires_at <= until),
     )
-    return statement.order_by(held.expires_at).limit(MOST + 1)
+    return statement.order_by(user_keys.c.expires_at).limit(MOST + 1)
 
 
 def unacknowledged(connection: Connection, workspace_id: int) -> list[Row]:

@@ -21,9 +21,16 @@ def states(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
 
 @prepared
 def _states(server_ids: Sequence[int]) -> Select[Any]:
-    held = servers.c
-    of = (held.id, held.workspace_id, held.revision, held.applied_revision, held.enrolled_at, held.mode, held.copied_at)
-    return select(*of, held.seen_at).where(among(held.id, server_ids))
+    of = (
+        servers.c.id,
+        servers.c.workspace_id,
+        servers.c.revision,
+        servers.c.applied_revision,
+        servers.c.enrolled_at,
+        servers.c.mode,
+        servers.c.copied_at,
+    )
+    return select(*of, servers.c.seen_at).where(among(servers.c.id, server_ids))
 
 
 def facts_of(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
@@ -54,9 +61,10 @@ def keys(connection: Connection, user_id: int) -> list[Row]:
 
 @prepared
 def _keys(user_id: int) -> Select[Any]:
-    held = user_keys.c
-    statement = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
-    return statement.where(held.user_id == user_id).order_by(held.id)
+    statement = select(
+        user_keys.c.id, user_keys.c.fingerprint, user_keys.c.expires_at, user_keys.c.confirmed_at, user_keys.c.frozen_at
+    )
+    return statement.where(user_keys.c.user_id == user_id).order_by(user_keys.c.id)
 
 
 def requests(connection: Connection, workspace_id: int, user_id: int | None) -> list[Row]:
@@ -66,8 +74,9 @@ def requests(connection: Connection, workspace_id: int, user_id: int | None) -> 
 
 @prepared
 def _requests(workspace_id: int, user_id: int | None) -> Select[Any]:
-    held = access_requests.c
-    statement = select(held.id, held.state).where(held.workspace_id == workspace_id)
+    statement = select(access_requests.c.id, access_requests.c.state).where(
+        access_requests.c.workspace_id == workspace_id
+    )
     if user_id is not None:
-        statement = statement.where(held.user_id == user_id)
-    return statement.order_by(held.id.desc()).limit(NEWEST)
+        statement = statement.where(access_requests.c.user_id == user_id)
+    return statement.order_by(access_requests.c.id.desc()).limit(NEWEST)

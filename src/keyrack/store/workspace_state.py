@@ -41,6 +41,7 @@ from keyrack.store.tables import (
 )
 
 AT_ONCE = 500
+"""Values that one statement names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,9 @@ def load(
     repository_paths: Iterable[str],
     repository_ids: Iterable[int],
 ) -> State:
-    """The workspace of this name, and whose the tokens, access keys and repositories are that the rest names."""
+    """The workspace of this name without its keys, and of whichever workspace the tokens, access keys and repositories
+    with these hashes, ids and paths.
+    """
     state = State(
         known_tokens={row.secret_hash: row for row in _tokens(connection, token_hashes)},
         known_access_keys={row.id: row for row in _access_keys(connection, access_key_ids)},
@@ -134,10 +137,10 @@ def load(
     return state
 
 
-def _fill(connection: Connection, state: State, number: int) -> None:
-    state.key_policy = key_policy.of_workspace(connection, number)
-    state.projects = workspaces.find_projects(connection, number)
-    for row in connection.execute(select(users).where(users.c.workspace_id == number)):
+def _fill(connection: Connection, state: State, workspace_id: int) -> None:
+    state.key_policy = key_policy.of_workspace(connection, workspace_id)
+    state.projects = workspaces.find_projects(connection, workspace_id)
+    for row in connection.execute(select(users).where(users.c.workspace_id == workspace_id)):
         values = dict(row._mapping)
         state.passwords[row.id] = values["password_hash"]
         state.users[row.name] = user_rows.user_record(connection, row)
@@ -145,7 +148,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
         _token(row)
         for row in connection.execute(
             _token_columns().where(
-                tokens.c.workspace_id == number, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
+                tokens.c.workspace_id == workspace_id, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
             )
         )
     )
@@ -154,39 +157,41 @@ def _fill(connection: Connection, state: State, number: int) -> None:
         for row in connection.execute(
             select(access_keys)
             .join(users, users.c.id == access_keys.c.user_id)
-            .where(users.c.workspace_id == number, access_keys.c.security_token_hash.is_(None))
+            .where(users.c.workspace_id == workspace_id, access_keys.c.security_token_hash.is_(None))
         )
     )
-    for row in connection.execute(select(groups).where(groups.c.workspace_id == number)):
+    for row in connection.execute(select(groups).where(groups.c.workspace_id == workspace_id)):
         state.groups[row.name] = row.id
         state.members[row.id] = set()
     statement = select(group_members).join(groups, groups.c.id == group_members.c.group_id)
-    for row in connection.execute(statement.where(groups.c.workspace_id == number)):
+    for row in connection.execute(statement.where(groups.c.workspace_id == workspace_id)):
         state.members[row.group_id].add(row.user_id)
-    _servers(connection, state, number)
-    for row in connection.execute(select(repositories).where(repositories.c.workspace_id == number)):
+    _fill_servers(connection, state, workspace_id)
+    for row in connection.execute(select(repositories).where(repositories.c.workspace_id == workspace_id)):
         state.repositories[row.path] = RepositoryState(record(connection, row))
     by_id = {repository.repository.id: repository for repository in state.repositories.values()}
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
-    for row in connection.execute(statement.where(repositories.c.workspace_id == number)):
+    for row in connection.execute(statement.where(repositories.c.workspace_id == workspace_id)):
         by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
-    state.grants = grant_rows.find_grants(connection, number)
+    state.grants = grant_rows.find_grants(connection, workspace_id)
 
 
 def fill_keys(
     connection: Connection, state: State, at: datetime, *, users_named: Iterable[str], servers_named: Iterable[int]
 ) -> None:
-    """Add the keys of users, and those of servers that hold at a time and are as Keyrack wrote them; and of all of the
-    workspace the sources of keys, the rules of requests, the keys that are revoked, deploy keys and host keys.
+    """Add the keys of users, and those of servers that are in force at a time and as Keyrack wrote them; and of all of
+    the workspace the sources of keys, the rules of requests, the keys that are revoked, deploy keys and host keys.
+
+    users_named: names of users; servers_named: ids of servers of the workspace.
     """
     if state.workspace is None:
         return
     for name in users_named:
         if name in state.users:
             state.user_keys[state.users[name].id] = user_key_rows.keys_of_user(connection, state.users[name].id)
-    for number in servers_named:
-        held = credential_rows.sealed_credentials(connection, number, at)
-        state.credentials[number] = tuple(credential for credential, sound in held if sound)
+    for server_id in servers_named:
+        checked = credential_rows.sealed_credentials(connection, server_id, at)
+        state.credentials[server_id] = tuple(credential for credential, sound in checked if sound)
     state.sources = key_sources.of_workspace(connection, state.workspace.id)
     state.rules = requests.rules(connection, state.workspace.id)
     state.revoked_keys = revoked_keys.of_workspace(connection, state.workspace.id)
@@ -197,18 +202,19 @@ def fill_keys(
     }
 
 
-def _servers(connection: Connection, state: State, number: int) -> None:
+def _fill_servers(connection: Connection, state: State, workspace_id: int) -> None:
     named = ("id", "name", "address", "provider", "mode", "offline_after_seconds", "offline_then", "frozen_at")
     columns: list[Any] = [servers.c[name] for name in named]
-    for server in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
+    statement = select(*columns).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    for server in connection.execute(statement):
         state.servers[server.id] = ServerState(**server._mapping)
     tagged = select(server_tags).join(servers, servers.c.id == server_tags.c.server_id)
-    for row in connection.execute(tagged.where(servers.c.workspace_id == number)):
+    for row in connection.execute(tagged.where(servers.c.workspace_id == workspace_id)):
         state.servers[row.server_id].tags.add(row.tag)
     accounts = select(system_users.c.server_id, system_users.c.username).join(
         servers, servers.c.id == system_users.c.server_id
     )
-    for row in connection.execute(accounts.where(servers.c.workspace_id == number)):
+    for row in connection.execute(accounts.where(servers.c.workspace_id == workspace_id)):
         state.servers[row.server_id].accounts.add(row.username)
 
 

@@ -33,9 +33,9 @@ from keyrack.web.batches import Batches
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.held_contacts import WAS_HELD, ContactParts, HeldContacts
-from keyrack.web.limits import count, place_of
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.request_limits import client_network, count
 from keyrack.web.waiting import ContactWaiters, within
 
 log = logger("keyrack.web")
@@ -73,13 +73,13 @@ def application(
     archive: list[bytes] = []
 
     async def zipapp(request: Request) -> Response:
-        count(limit, request, place_of(request))
+        count(limit, request, client_network(request))
         if not archive:
             archive.append(await run_in_threadpool(build_zipapp))
         return Response(archive[0], media_type="application/octet-stream")
 
     async def script(request: Request) -> Response:
-        count(limit, request, place_of(request))
+        count(limit, request, client_network(request))
         return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
     get, post = ("GET", "HEAD"), ("POST",)

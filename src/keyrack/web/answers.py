@@ -28,7 +28,7 @@ class JsonAnswer(JSONResponse):
         return _encode(content).encode()
 
 
-class _Written(Response):
+class _EncodedAnswer(Response):
     """An answer that is JSON already, with the headers that a Response would find out each time."""
 
     def __init__(self, body: bytes) -> None:
@@ -76,16 +76,16 @@ class RecordsAsJson(Generic[T]):
         key = (tuple(map(id, page.items)), page.total, page.offset, page.limit, form, of)
         kept = self._pages.get(key)
         if kept is not None:
-            return _Written(kept[1])
+            return _EncodedAnswer(kept[1])
         texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
             if len(self._pages) >= self._most_pages:
                 self._pages.clear()
             self._pages[key] = (page.items, body)
-        return _Written(body)
+        return _EncodedAnswer(body)
 
 
-def one(text: str) -> Response:
-    """An answer that is one thing, as RecordsAsJson has it."""
-    return _Written(text.encode())
+def from_json(text: str) -> Response:
+    """An answer whose body is one record, as RecordsAsJson.text has it."""
+    return _EncodedAnswer(text.encode())

@@ -21,7 +21,7 @@ from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.people.throttle import network
 from keyrack.web import request_ids
-from keyrack.web.machines import HEADER, Machines
+from keyrack.web.machines import MACHINE_HEADER, Machines
 from keyrack.web.protocol import BoundedProtocol, HeldRequest
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.slices import Slices
@@ -38,7 +38,7 @@ _QUESTION = re.compile(
     rb"/agent/v1/document\?revision=([0-9]{1,10})(?:&lineage=([0-9a-f]{8}))?(?:&audit=([0-9]{1,10}))?&wait=([0-9]{1,3})"
 )
 _BEARER = b"Bearer "
-_MACHINE = HEADER.encode()
+_MACHINE = MACHINE_HEADER.encode()
 _MORE = (b"transfer-encoding", b"expect", b"upgrade")
 _JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"gzip")
 

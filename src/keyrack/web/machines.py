@@ -24,8 +24,8 @@ from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import FairScheduler
 from keyrack.web.waiting import ContactWaiters, within
 
-HEADER = "keyrack-machine"
-HOLD = 3.0
+MACHINE_HEADER = "keyrack-machine"
+HOLD_SECONDS = 3.0
 """Seconds that a run waits for a document which began while the one before it was there a moment ago."""
 MOST_NUMBERS = 200_000
 
@@ -103,7 +103,7 @@ class Machines:
         )
         run = await self._scheduler.run(caller, note)
         if run is AgentRun.NEW_WHILE_SEEN or (run is AgentRun.NEW and others):
-            self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD
+            self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD_SECONDS
 
     def is_held(self, server_id: int, run: str) -> bool:
         """Whether a run is to wait for what the one before it says."""
@@ -129,5 +129,5 @@ class Machines:
 
 def identity_of(request: Request) -> ReportedIdentity | None:
     """What a request says of its sender."""
-    header = request.headers.get(HEADER)
+    header = request.headers.get(MACHINE_HEADER)
     return None if header is None else copies.read(header)

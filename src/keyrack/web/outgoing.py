@@ -15,6 +15,7 @@ from threading import Event, Timer
 from urllib.parse import urlsplit
 
 from keyrack import __version__
+from keyrack.core import resolving
 from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
 from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
@@ -90,7 +91,10 @@ class Outgoing:
 
     def _address(self, host: str, port: int, *, secure: bool) -> str:
         """The address to connect to; every one that a name has must be allowed."""
-        addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        try:
+            addresses = [address for _, (address, _) in resolving.addresses(host, port, socket.SOCK_STREAM)]
+        except TimeoutError as late:
+            raise NoHttpAnswer(f"{host}: {late}") from None
         for text in addresses:
             inside = is_within(text, self._networks)
             if not inside and not is_public(text):

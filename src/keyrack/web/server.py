@@ -44,11 +44,11 @@ from keyrack.web.group_commits import GroupCommits
 from keyrack.web.home import page
 from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
-from keyrack.web.limits import limited, place_of
 from keyrack.web.native import api as native
 from keyrack.web.protocol import WHOLE, Hold, WholeAnswer
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.request_limits import client_network, with_rate_limit
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.slices import Slices
 from keyrack.web.waiting import ContactWaiters
@@ -224,16 +224,16 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
 
     limit = RateLimit(instance.settings.rate_limit)
     agents, held_contacts = agent_api.application(instance, waiting, last_seen, limit, sharing)
-    dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
+    dialects = ((prefix, with_rate_limit(dialect, limit)) for prefix, dialect in APIS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
-        (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
+        (AGENCY, application(instance, with_rate_limit(runcloud.V3, limit), sharing)),
         (agent_api.PREFIX, agents),
     )
-    pages = application(instance, limited(console.dialect(instance), limit), sharing)
+    pages = application(instance, with_rate_limit(console.dialect(instance), limit), sharing)
     root = Starlette(routes=_root_routes(instance, waiting, limit, pages), lifespan=lifespan)
     root.router.redirect_slashes = False
-    root.router.default = _for_people(pages, root.router.default)
+    root.router.default = _console_pages(pages, root.router.default)
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     service = Service(mounts, root, let_go, proxies, sharing.slices)
     note = service.note = Notes(instance).note
@@ -291,11 +291,11 @@ async def _metrics(instance: Instance, request: Request) -> Response:
     return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
-def _counted(limit: RateLimit, handler: Handler) -> Handler:
+def _rate_limited(limit: RateLimit, handler: Handler) -> Handler:
     """The same for anybody, within the limit of requests of an address."""
 
     async def answer(request: Request) -> Response:
-        quota = limit.take(place_of(request))
+        quota = limit.take(client_network(request))
         if quota.wait:
             return PlainTextResponse("Too many requests.", 429, {"Retry-After": str(quota.wait)})
         return await handler(request)
@@ -303,7 +303,7 @@ def _counted(limit: RateLimit, handler: Handler) -> Handler:
     return answer
 
 
-def _for_people(pages: ASGIApp, otherwise: ASGIApp) -> ASGIApp:
+def _console_pages(pages: ASGIApp, otherwise: ASGIApp) -> ASGIApp:
     """What has no other route is a page of the console; a trailing slash is the same page."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -316,7 +316,7 @@ def _for_people(pages: ASGIApp, otherwise: ASGIApp) -> ASGIApp:
     return answer
 
 
-class _First:
+class _FirstPage:
     """The first page: the console for people, a word of what there is for programs."""
 
     def __init__(self, pages: ASGIApp, otherwise: Handler) -> None:
@@ -389,9 +389,9 @@ def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, 
     (_, home), *others = _pages(instance)
 
     return [
-        Route("/{name}.keys", _counted(limit, keys_file)),
-        Route("/", _First(pages, _counted(limit, home)), methods=["GET"]),
-        *(Route(path, _counted(limit, handler)) for path, handler in others),
+        Route("/{name}.keys", _rate_limited(limit, keys_file)),
+        Route("/", _FirstPage(pages, _rate_limited(limit, home)), methods=["GET"]),
+        *(Route(path, _rate_limited(limit, handler)) for path, handler in others),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),

@@ -12,12 +12,14 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
+from keyrack.core import resolving
 from keyrack.core.audit.outgoing_events import fields, is_settled
 from keyrack.core.instance import Instance
 from keyrack.logs import logger
@@ -226,11 +228,20 @@ def _send(place: str, lines: Sequence[bytes]) -> None:
     parts = urlsplit(place)
     host, port = str(parts.hostname), int(parts.port or 514)
     if parts.scheme == "tcp":
-        with socket.create_connection((host, port), SECONDS) as stream:
+        with _connected(host, port) as stream:
             stream.sendall(b"".join(b"%d %s" % (len(line), line) for line in lines))
         return
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as datagrams:
+    family, address = resolving.addresses(host, port, socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(SECONDS)
         for line in lines:
             datagrams.sendto(line, address)
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    """A connection to the first address of a host that takes one. Raises OSError."""
+    *others, last = (address for _, address in resolving.addresses(host, port, socket.SOCK_STREAM))
+    for address in others:
+        with suppress(OSError):
+            return socket.create_connection(address, SECONDS)
+    return socket.create_connection(last, SECONDS)

@@ -98,11 +98,11 @@ def create(
 
 
 def server_name(value: object) -> str:
-    """A new name of a server, which nobody takes for an id: then what is meant for it went to another server.
+    """A new name of a server, which nobody takes for another's or for an id: then what is meant went to another server.
 
     Raises Refusal INVALID.
     """
-    title = validation.text(value, field="name")
+    title = validation.new_name(value)
     if reads_as_id(title):
         raise invalid("name", "A name of digits alone is read as a server's id; give it a letter, as in web-13.")
     return title
@@ -354,7 +354,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
 def wrong_fields(*, name: object = None, address: object = None, provider: object = None) -> tuple[Refusal, ...]:
     """All that create() would refuse of these fields, for callers that tell it together; None is left out."""
     return validation.refusals(
-        (name, partial(validation.text, field="name")),
+        (name, server_name),
         (address, host_address),
         (provider, partial(validation.text, field="provider")),
     )

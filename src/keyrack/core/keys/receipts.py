@@ -33,7 +33,7 @@ LOOKED_AT = 20_000
 class Receipt:
     """One server: the revision that carries the change, the one its host applied, and since when.
 
-    host: whether it has one; where none was ever enrolled there is nothing to obey, and nobody to wait for.
+    has_host: where none was ever enrolled there is nothing to obey, and nobody to wait for.
 
     two_machines: whether two go by its host's identity now, so that neither is handed anything or believed.
 
@@ -47,13 +47,13 @@ class Receipt:
     applied: int
     acknowledged_at: datetime | None
     two_machines: bool = False
-    host: bool = True
+    has_host: bool = True
 
     @property
     def done(self) -> bool:
         """Whether nothing is waited for: the host has said that it obeys the change, or there is no host."""
         # A copy of the host has said nothing: whoever spoke, spoke for one machine.
-        return not self.host or (self.acknowledged_at is not None and not self.two_machines)
+        return not self.has_host or (self.acknowledged_at is not None and not self.two_machines)
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Receipts:
     def words(self) -> str:
         """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3; 4 have no host."""
         waiting = [receipt.name for receipt in self.of if not receipt.done]
-        hosts = sum(1 for receipt in self.of if receipt.host)
+        hosts = sum(1 for receipt in self.of if receipt.has_host)
         words = [f"done on {hosts - len(waiting)} of {count(hosts, 'server')}"]
         if waiting:
             words.append(f"not yet on {', '.join(waiting)}")
@@ -99,7 +99,7 @@ def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
                 one.applied_revision,
                 one.acknowledged_at,
                 one.two_machines,
-                one.host,
+                one.has_host,
             )
             for one in revocations.of_key(connection, actor.workspace_id, fingerprint)
         )
@@ -172,7 +172,7 @@ def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int,
         revision, applied = wanted[server.server_id], server.applied_revision
         at = server.applied_at if applied >= revision else None
         found.append(
-            Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.host)
+            Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.has_host)
         )
     return tuple(found)
 

@@ -18,6 +18,7 @@ from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Refusal, invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
+from keyrack.store.git import deploy_keys
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
 from keyrack.store.keys import user_keys as user_key_rows
 from keyrack.store.keys.revoked_keys import RevokedKey
@@ -61,7 +62,7 @@ def revoke_everywhere(
             keys_of_many.remove_credentials(work.connection, on_servers)
             for key_id in of_users:
                 user_key_rows.remove_user_key(work.connection, key_id)
-            repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
+            repositories = deploy_keys.remove_from_workspace(work.connection, workspace, key)
             held = {public_key for _, public_key in (*on_servers.values(), *of_users.values(), *by_hand.values())}
             public_keys = {public_key for public_key in held if _is_key(key, public_key)}
             if not (unknown or on_servers or of_users or repositories or (by_hand and public_keys)):

@@ -52,7 +52,7 @@ def make(
     """
     action = _action(actor, user)
     with Attempt(instance, actor, action, "create a token", target_kind="token") as attempt:
-        title = validation.text(name, field="name")
+        title = validation.new_name(name)
         wanted = policy.fitting(scopes, field="scopes")
         if not wanted:
             raise invalid("scopes", "Name what the token may do, such as servers:read, or * for all that you may.")

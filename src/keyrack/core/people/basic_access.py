@@ -44,7 +44,7 @@ def authenticate(
 
 
 def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channel: str) -> Actor:
-    claimed = instance.database.read(lambda connection: access_keys.claimed(connection, key_id))
+    claimed = instance.database.read(lambda connection: access_keys.claimed_access_key(connection, key_id))
     # Up to the refusal nothing asks whether there is such a key, so that its time does not tell.
     if not _is_secret(instance, claimed.encrypted_secret, key_id, secret):
         named = (claimed.workspace_id, claimed.user_id, claimed.user_name)

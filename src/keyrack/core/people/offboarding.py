@@ -215,7 +215,7 @@ def _of_host(receipt: HostReceipt) -> Receipt:
         receipt.applied,
         receipt.acknowledged_at,
         receipt.two_machines,
-        receipt.host,
+        receipt.has_host,
     )
 
 

@@ -73,7 +73,7 @@ def register(instance: Instance, actor: Actor, browser: Browser, *, name: str, a
     from webauthn.helpers.exceptions import WebAuthnException
 
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
-        title = validation.text(name, field="name")
+        title = validation.new_name(name)
         challenge = _answered(answer)
         _check_challenge(instance, browser, challenge)
         try:
@@ -208,7 +208,7 @@ def _check_challenge(instance: Instance, browser: Browser, challenge: bytes) -> 
 
 def _spend(work: Work, challenge: bytes) -> None:
     mark = hashlib.sha256(challenge).digest()
-    if not web_sessions.spend(work.connection, mark, work.now + CHALLENGE_LASTS * 2):
+    if not web_sessions.use_once(work.connection, mark, work.now + CHALLENGE_LASTS * 2):
         raise invalid("answer", "This answer was used already; try again.")
 
 

@@ -19,6 +19,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
 from keyrack.setting_values import provider_rules
+from keyrack.ssh.names import plain_blanks
 from keyrack.store.people import authenticators, workspaces
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
@@ -105,7 +106,7 @@ def end(instance: Instance, *, issuer: str, session: str | None, subject: str | 
     with attempt:
 
         def run(work: Work) -> int:
-            if not session_rows.spend(work.connection, mark, work.now + web_sessions.PROOF_HOLDS):
+            if not session_rows.use_once(work.connection, mark, work.now + web_sessions.PROOF_HOLDS):
                 raise Refusal(Kind.INVALID, "message-repeated", "This message came before.")
             ended = 0
             if session:
@@ -135,7 +136,7 @@ def _make(instance: Instance, claims: Claims, role: Role) -> User:
 
         def run(work: Work) -> User:
             # Together: a user without the identity could never come through the provider again.
-            user = users.create_user(within(work), actor, name=claims.name, role=role)
+            user = users.create_user(within(work), actor, name=plain_blanks(claims.name), role=role)
             _add_identity(work, user, claims)
             work.record(f"{user.name} came through {claims.issuer}", target_id=user.id)
             return user

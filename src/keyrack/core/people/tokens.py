@@ -24,7 +24,7 @@ from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Works
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import tokens, users, workspaces
 from keyrack.store.people.tokens import Bearer
-from keyrack.store.people.users import Claimed
+from keyrack.store.people.users import ClaimedIdentity
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T]
     Raises Refusal as sign_in does.
     """
     claimed = instance.database.read(
-        lambda connection: users.claimed(
+        lambda connection: users.claimed_identity(
             connection,
             user_uid=who.user_uid,
             user_name=who.user_name,
@@ -155,7 +155,7 @@ def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T]
     )
 
 
-def _account(who: SignIn, claimed: Claimed) -> bytes:
+def _account(who: SignIn, claimed: ClaimedIdentity) -> bytes:
     """What stands for the account at the throttle: one for all ways to name it, and made alike where there is none."""
     if claimed.workspace_id is not None:
         return throttle.name_of("account", str(claimed.workspace_id), claimed.user_name or who.user_name)
@@ -163,7 +163,12 @@ def _account(who: SignIn, claimed: Claimed) -> bytes:
 
 
 def _by_password(
-    instance: Instance, claimed: Claimed, password: str, then: Callable[[Work, User], T], address: str, channel: str
+    instance: Instance,
+    claimed: ClaimedIdentity,
+    password: str,
+    then: Callable[[Work, User], T],
+    address: str,
+    channel: str,
 ) -> T:
     wrong = Refusal(
         Kind.UNAUTHENTICATED,
@@ -286,7 +291,7 @@ def create(
     """
     attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
     with attempt:
-        title = validation.text(name, field="name")
+        title = validation.new_name(name)
         bounds = policy.both(policy.fitting(scopes, field="scopes"), actor.scopes)
         end = validation.end(instance.now(), expires_at)
         if actor.ends_at is not None and (end is None or end > actor.ends_at):
@@ -343,6 +348,8 @@ def change(
         def run(work: Work) -> None:
             bearer = api_token(work.connection, actor, token_id)
             refuse_exceeding(work, bearer.user)
+            if title != bearer.token.name:
+                validation.new_name(name)
             policy.fitting(wanted, field="scopes", held=bearer.token.scopes)
             tokens.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
             old = bearer.token

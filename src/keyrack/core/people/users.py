@@ -32,9 +32,7 @@ def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspac
     """Create a workspace. Raises Refusal INVALID or TAKEN."""
     attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
     with attempt:
-        title = validation.text(name, field="name")
-        if title != title.strip():
-            raise invalid("name", "The name of a workspace neither begins nor ends with a blank: nobody would see it.")
+        title = validation.new_name(name)
 
         def change(work: Work) -> Workspace:
             if workspaces.workspace_by_name(work.connection, title) is not None:
@@ -326,6 +324,8 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
         known = attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, title))
         if known and uid in (None, known[0].uid):
             return False
+        if not known:
+            validation.new_name(name)
 
         def change(work: Work) -> bool:
             if known or workspaces.project_by_uid(work.connection, number) is not None:

@@ -1,15 +1,27 @@
-/* Git's update hook: refuses a push to the one protected branch; decides nothing else.
+/* Git's update hook: refuses a push to the one protected branch, and a tag of its name; decides nothing else.
 
-   branch REF OLD NEW, with KEYRACK_PROTECTED naming a full ref, e.g. refs/heads/main. */
+   branch REF OLD NEW, with KEYRACK_PROTECTED naming a full ref, e.g. refs/heads/main. Where a tag has the name of a
+   branch, `git fetch origin main` gets the tag, whoever made it. One that is there may be deleted. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+static const char heads[] = "refs/heads/", tags[] = "refs/tags/";
+
 int main(int count, char **arguments) {
     const char *guarded = getenv("KEYRACK_PROTECTED");
-    if (count > 1 && guarded != NULL && strcmp(arguments[1], guarded) == 0) {
+    if (count < 2 || guarded == NULL)
+        return 0;
+    const char *ref = arguments[1], *new = count > 3 ? arguments[3] : "";
+    if (strcmp(ref, guarded) == 0) {
         fputs("Keyrack: this branch is protected; push to another one, or ask an admin of the repository.\n", stderr);
+        return 1;
+    }
+    if (strncmp(guarded, heads, sizeof heads - 1) == 0 && strncmp(ref, tags, sizeof tags - 1) == 0 &&
+        strcmp(ref + sizeof tags - 1, guarded + sizeof heads - 1) == 0 && new[strspn(new, "0")] != '\0') {
+        fputs("Keyrack: a tag of this name would be fetched in place of the protected branch; choose another name.\n",
+              stderr);
         return 1;
     }
     return 0;

@@ -1,4 +1,8 @@
-"""Git's update hook where no C compiler is: refuses a push to the one protected branch; decides nothing else."""
+"""Git's update hook where no C compiler is: refuses a push to the one protected branch, and a tag of its name; decides
+nothing else.
+
+The same as branch.c, which explains it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,19 @@ import os
 import sys
 
 
-def main(ref: str) -> int:
-    """1 when the ref is the protected one, else 0."""
-    if ref == os.environ.get("KEYRACK_PROTECTED"):
+def main(ref: str, new: str) -> int:
+    """1 when the ref is the protected one, or makes a tag of its name, else 0."""
+    guarded = os.environ.get("KEYRACK_PROTECTED", "")
+    if ref == guarded:
         sys.stderr.write("Keyrack: this branch is protected; push to another one, or ask an admin of the repository.\n")
+        return 1
+    if guarded.startswith("refs/heads/") and ref == "refs/tags/" + guarded[len("refs/heads/") :] and new.strip("0"):
+        sys.stderr.write(
+            "Keyrack: a tag of this name would be fetched in place of the protected branch; choose another name.\n"
+        )
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[3]))

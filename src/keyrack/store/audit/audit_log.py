@@ -130,14 +130,20 @@ def _above(hashes: list[bytes]) -> bytes:
 
 @prepared
 def _leaves(first: int, end: int) -> Select[Any]:
-    held = audit_leaves.c
-    return select(held.hash).where(held.position >= first, held.position < end).order_by(held.position)
+    return (
+        select(audit_leaves.c.hash)
+        .where(audit_leaves.c.position >= first, audit_leaves.c.position < end)
+        .order_by(audit_leaves.c.position)
+    )
 
 
 @prepared
 def _nodes(level: int, first: int, end: int) -> Select[Any]:
-    held = audit_nodes.c
-    return select(held.hash).where(held.level == level, held.number >= first, held.number < end).order_by(held.number)
+    return (
+        select(audit_nodes.c.hash)
+        .where(audit_nodes.c.level == level, audit_nodes.c.number >= first, audit_nodes.c.number < end)
+        .order_by(audit_nodes.c.number)
+    )
 
 
 def unchained(connection: Connection, *, everything: bool = False) -> list[Row]:

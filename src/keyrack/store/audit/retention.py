@@ -75,12 +75,11 @@ def _temporary_access_keys(before: datetime) -> Select[Any]:
 
 
 def _failures(before: datetime) -> Select[Any]:
-    held = access_key_failures
     return (
-        select(held.c.access_key_id, held.c.address, users.c.workspace_id)
-        .join(access_keys, access_keys.c.id == held.c.access_key_id)
+        select(access_key_failures.c.access_key_id, access_key_failures.c.address, users.c.workspace_id)
+        .join(access_keys, access_keys.c.id == access_key_failures.c.access_key_id)
         .join(users, users.c.id == access_keys.c.user_id)
-        .where(held.c.last_at < before)
+        .where(access_key_failures.c.last_at < before)
     )
 
 
@@ -110,22 +109,26 @@ def _revocations(before: datetime) -> Select[Any]:
 
     Revoked so long ago as well, which is under the row's seal. Who wrote that it is acknowledged, remove() asks.
     """
-    held = revocations
     statement = select(unmanaged_keys.c.id).where(
-        unmanaged_keys.c.fingerprint == held.c.fingerprint,
-        unmanaged_keys.c.server_id == held.c.server_id,
+        unmanaged_keys.c.fingerprint == revocations.c.fingerprint,
+        unmanaged_keys.c.server_id == revocations.c.server_id,
         unmanaged_keys.c.state != "gone",
     )
     everywhere = select(revoked_keys.c.fingerprint).where(
         and_(
             revoked_keys.c.workspace_id == servers.c.workspace_id,
-            revoked_keys.c.fingerprint == held.c.fingerprint,
+            revoked_keys.c.fingerprint == revocations.c.fingerprint,
         )
     )
     return (
-        select(held.c.server_id, held.c.fingerprint, servers.c.workspace_id)
-        .join(servers, servers.c.id == held.c.server_id)
-        .where(held.c.acknowledged_at < before, held.c.revoked_at < before, ~statement.exists(), ~everywhere.exists())
+        select(revocations.c.server_id, revocations.c.fingerprint, servers.c.workspace_id)
+        .join(servers, servers.c.id == revocations.c.server_id)
+        .where(
+            revocations.c.acknowledged_at < before,
+            revocations.c.revoked_at < before,
+            ~statement.exists(),
+            ~everywhere.exists(),
+        )
     )
 
 
@@ -136,17 +139,17 @@ def _deleted_servers(before: datetime) -> Select[Any]:
 
 
 def _expired_keys(before: datetime) -> Select[Any]:
-    held = expired_keys
-    return select(held.c.workspace_id, held.c.fingerprint, held.c.workspace_id.label("of")).where(
-        held.c.expired_at < before
-    )
+    return select(
+        expired_keys.c.workspace_id, expired_keys.c.fingerprint, expired_keys.c.workspace_id.label("of")
+    ).where(expired_keys.c.expired_at < before)
 
 
 def _requests(before: datetime) -> Select[Any]:
     """What nothing hangs on any more: neither a decision nor a grant that is open."""
-    held = access_requests
-    closed = held.c.state.not_in((PENDING, APPROVED))
-    return select(held.c.id, held.c.workspace_id).where(closed, held.c.decided_at < before)
+    closed = access_requests.c.state.not_in((PENDING, APPROVED))
+    return select(access_requests.c.id, access_requests.c.workspace_id).where(
+        closed, access_requests.c.decided_at < before
+    )
 
 
 def _freezes(before: datetime) -> Select[Any]:
@@ -154,8 +157,7 @@ def _freezes(before: datetime) -> Select[Any]:
 
 
 def _offboardings(before: datetime) -> Select[Any]:
-    held = offboardings
-    return select(held.c.id, held.c.workspace_id).where(held.c.undo_until < before)
+    return select(offboardings.c.id, offboardings.c.workspace_id).where(offboardings.c.undo_until < before)
 
 
 KINDS: dict[str, ExpiringRows] = {

@@ -31,11 +31,10 @@ def add(connection: Connection, counted: Mapping[Tally, int]) -> None:
 @cache
 def _adding(dialect: str) -> Statement:
     def make() -> Any:
-        held = daily_tallies
-        new = insert_of(dialect)(held).values({column.name: placeholder(column) for column in held.c})
+        new = insert_of(dialect)(daily_tallies).values({column.name: placeholder(column) for column in daily_tallies.c})
         return new.on_conflict_do_update(
-            index_elements=[held.c.workspace_id, held.c.day, held.c.what],
-            set_={"number": held.c.number + new.excluded.number},
+            index_elements=[daily_tallies.c.workspace_id, daily_tallies.c.day, daily_tallies.c.what],
+            set_={"number": daily_tallies.c.number + new.excluded.number},
         )
 
     return Statement(make)
@@ -53,8 +52,9 @@ def since(connection: Connection, workspace_id: int, day: int) -> list[Row]:
 
 @prepared
 def _since(workspace_id: int, day: int) -> Select[Any]:
-    held = daily_tallies.c
-    return select(held.day, held.what, held.number).where(held.workspace_id == workspace_id, held.day >= day)
+    return select(daily_tallies.c.day, daily_tallies.c.what, daily_tallies.c.number).where(
+        daily_tallies.c.workspace_id == workspace_id, daily_tallies.c.day >= day
+    )
 
 
 def forget(connection: Connection, before: int) -> None:

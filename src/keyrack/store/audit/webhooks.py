@@ -119,9 +119,13 @@ def deleted(connection: Connection) -> list[int]:
 
 @prepared
 def _clear(webhook_id: int, most: int) -> Delete:
-    rows = webhook_deliveries
-    some = select(rows.c.id).where(rows.c.webhook_id == webhook_id).order_by(rows.c.id).limit(most)
-    return delete(rows).where(rows.c.id.in_(some))
+    some = (
+        select(webhook_deliveries.c.id)
+        .where(webhook_deliveries.c.webhook_id == webhook_id)
+        .order_by(webhook_deliveries.c.id)
+        .limit(most)
+    )
+    return delete(webhook_deliveries).where(webhook_deliveries.c.id.in_(some))
 
 
 @prepared
@@ -182,10 +186,11 @@ def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | N
 
 @prepared
 def _due(at: datetime, limit: int) -> Select[Any]:
-    rows = webhook_deliveries
     active = select(webhooks.c.id).where(webhooks.c.active.is_(True))
-    due = select(rows).where(IS_WAITING, rows.c.next_at <= at, rows.c.webhook_id.in_(active))
-    return due.order_by(rows.c.next_at).limit(limit)
+    due = select(webhook_deliveries).where(
+        IS_WAITING, webhook_deliveries.c.next_at <= at, webhook_deliveries.c.webhook_id.in_(active)
+    )
+    return due.order_by(webhook_deliveries.c.next_at).limit(limit)
 
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:
@@ -227,9 +232,13 @@ def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event
 
 @prepared
 def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
-    rows = webhook_deliveries
-    statement = select(rows).where(rows.c.webhook_id == webhook_id).order_by(rows.c.id.desc()).limit(limit)
-    return statement if before is None else statement.where(rows.c.id < before)
+    statement = (
+        select(webhook_deliveries)
+        .where(webhook_deliveries.c.webhook_id == webhook_id)
+        .order_by(webhook_deliveries.c.id.desc())
+        .limit(limit)
+    )
+    return statement if before is None else statement.where(webhook_deliveries.c.id < before)
 
 
 def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:
@@ -239,9 +248,12 @@ def deliveries(connection: Connection, webhook_id: int, before: int | None, limi
 
 @prepared
 def _forget(before: datetime, most: int) -> Delete:
-    rows = webhook_deliveries
-    old = select(rows.c.id).where(rows.c.state != WAITING, rows.c.created_at < before).limit(most)
-    return delete(rows).where(rows.c.id.in_(old))
+    old = (
+        select(webhook_deliveries.c.id)
+        .where(webhook_deliveries.c.state != WAITING, webhook_deliveries.c.created_at < before)
+        .limit(most)
+    )
+    return delete(webhook_deliveries).where(webhook_deliveries.c.id.in_(old))
 
 
 def forget(connection: Connection, before: datetime, most: int) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 from keyrack.model import Page
 from keyrack.store.rows import inserted, page
 from keyrack.store.sealing import sealed, seals
-from keyrack.store.tables import deploy_keys, key_owners
+from keyrack.store.tables import deploy_keys, key_owners, repositories
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,30 @@ def remove(connection: Connection, key: DeployKey) -> None:
     """Delete a deploy key; its claim on the fingerprint goes with the last repository that has the key."""
     hold_owner(connection, key.fingerprint)
     sealed.remove(connection, deploy_keys, sealed.row_of(key.id))
-    others = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == key.fingerprint).limit(1)
-    if connection.execute(others).scalar() is None:
+    _release_claim(connection, key.fingerprint)
+
+
+def remove_from_workspace(connection: Connection, workspace_id: int, fingerprint: str) -> int:
+    """Delete a key from every repository of a workspace; answers from how many.
+
+    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace
+    may add the key at this moment: whoever holds the claim first is waited for, or its key would stand without one.
+    """
+    hold_owner(connection, fingerprint)
+    mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
+    which = (deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
+    removed = sealed.remove(connection, deploy_keys, *which)
+    if removed:
+        _release_claim(connection, fingerprint)
+    return removed
+
+
+def _release_claim(connection: Connection, fingerprint: str) -> None:
+    """Delete the claim on a fingerprint where no repository has the key any more."""
+    left = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == fingerprint).limit(1)
+    if connection.execute(left).scalar() is None:
         connection.execute(
-            delete(key_owners).where(key_owners.c.fingerprint == key.fingerprint, key_owners.c.kind == "deploy")
+            delete(key_owners).where(key_owners.c.fingerprint == fingerprint, key_owners.c.kind == "deploy")
         )
 
 

@@ -48,9 +48,8 @@ def seen(connection: Connection, endpoint_id: int, at: datetime, *, before: date
 def end(connection: Connection, endpoint_id: int, at: datetime) -> None:
     """It has ended: nothing runs there any more."""
     connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
-    held = offboarding_git
-    waiting = (held.c.endpoint_id == endpoint_id, held.c.acknowledged_at.is_(None))
-    sealed.change(connection, held, *waiting, values={"acknowledged_at": at})
+    waiting = (offboarding_git.c.endpoint_id == endpoint_id, offboarding_git.c.acknowledged_at.is_(None))
+    sealed.change(connection, offboarding_git, *waiting, values={"acknowledged_at": at})
 
 
 def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> None:
@@ -65,11 +64,10 @@ def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> No
 
 @prepared
 def _asked_of(endpoint_id: int) -> Select[Any]:
-    held = offboarding_git
     return (
-        select(held.c.offboarding_id, offboardings.c.user_id)
-        .join(offboardings, offboardings.c.id == held.c.offboarding_id)
-        .where(held.c.endpoint_id == endpoint_id, held.c.acknowledged_at.is_(None))
+        select(offboarding_git.c.offboarding_id, offboardings.c.user_id)
+        .join(offboardings, offboardings.c.id == offboarding_git.c.offboarding_id)
+        .where(offboarding_git.c.endpoint_id == endpoint_id, offboarding_git.c.acknowledged_at.is_(None))
     )
 
 
@@ -80,19 +78,17 @@ def asked_of(connection: Connection, endpoint_id: int) -> dict[int, int]:
 
 def acknowledge(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
     """No transfer of that person runs on an endpoint any more; stopped: how many did."""
-    held = offboarding_git
-    named = (held.c.offboarding_id == offboarding_id, held.c.endpoint_id == endpoint_id)
-    sealed.change(connection, held, *named, values={"acknowledged_at": at, "stopped": stopped})
+    named = (offboarding_git.c.offboarding_id == offboarding_id, offboarding_git.c.endpoint_id == endpoint_id)
+    sealed.change(connection, offboarding_git, *named, values={"acknowledged_at": at, "stopped": stopped})
 
 
 @prepared
 def _receipts(ids: Iterable[int]) -> Select[Any]:
-    held = offboarding_git
     return (
-        select(held, git_endpoints.c.seen_at)
-        .outerjoin(git_endpoints, git_endpoints.c.id == held.c.endpoint_id)
-        .where(among(held.c.offboarding_id, ids))
-        .order_by(held.c.endpoint_id)
+        select(offboarding_git, git_endpoints.c.seen_at)
+        .outerjoin(git_endpoints, git_endpoints.c.id == offboarding_git.c.endpoint_id)
+        .where(among(offboarding_git.c.offboarding_id, ids))
+        .order_by(offboarding_git.c.endpoint_id)
     )
 
 

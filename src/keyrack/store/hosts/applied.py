@@ -21,7 +21,7 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 @dataclass(frozen=True, slots=True)
 class Applied:
     """One server: the revision that its host applied, 0 where none is proved, and since when; two_machines: whether two
-    machines go by its host's identity; host: whether one was ever enrolled.
+    machines go by its host's identity; has_host: whether one was ever enrolled.
     """
 
     server_id: int
@@ -29,7 +29,7 @@ class Applied:
     applied_revision: int
     applied_at: datetime | None
     two_machines: bool = False
-    host: bool = True
+    has_host: bool = True
 
 
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
@@ -40,8 +40,8 @@ def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
             # Which machine a receipt is of stands in the row, under its seal.
             proved = seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
-            host = row["agent_secret_hash"] is not None
-            found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, host)
+            has_host = row["agent_secret_hash"] is not None
+            found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, has_host)
     return found
 
 

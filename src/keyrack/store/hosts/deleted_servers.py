@@ -75,11 +75,18 @@ def keys_of(connection: Connection, server_id: int) -> tuple[str, ...] | None:
     """The lines of the keys that a deleted server's host was given or told to refuse; None where they are not those
     that Keyrack noted, all of them.
     """
-    held = deleted_server_keys
-    found = connection.execute(select(held).where(held.c.server_id == server_id).order_by(held.c.fingerprint)).all()
-    if not all(sealed.sound(connection, held, row) for row in found):
+    found = connection.execute(
+        select(deleted_server_keys)
+        .where(deleted_server_keys.c.server_id == server_id)
+        .order_by(deleted_server_keys.c.fingerprint)
+    ).all()
+    if not all(sealed.sound(connection, deleted_server_keys, row) for row in found):
         return None
-    return tuple(row.public_key for row in found) if sealed_tables.is_complete(connection, held, server_id) else None
+    return (
+        tuple(row.public_key for row in found)
+        if sealed_tables.is_complete(connection, deleted_server_keys, server_id)
+        else None
+    )
 
 
 def get(connection: Connection, server_id: int) -> DeletedServer | None:

@@ -129,9 +129,10 @@ def acknowledge(connection: Connection, server_id: int, revision: int, at: datet
 @prepared
 def _acknowledge(server_id: int, revision: int, at: datetime) -> Update:
     # No seal is over this column (VOLATILE).
-    held = credentials
-    new = update(held).where(
-        held.c.server_id == server_id, held.c.revision <= revision, held.c.acknowledged_at.is_(None)
+    new = update(credentials).where(
+        credentials.c.server_id == server_id,
+        credentials.c.revision <= revision,
+        credentials.c.acknowledged_at.is_(None),
     )
     return new.values(acknowledged_at=at)
 
@@ -169,6 +170,10 @@ class CheckedCredential:
     made: Any = None
 
 
+CredentialCheck = tuple[CheckedCredential, bool, bool]
+"""A credential; whether its row and its system user's are as Keyrack wrote them; whether its host acknowledged it."""
+
+
 def sealed_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
@@ -180,10 +185,8 @@ def sealed_credentials(
 
 def checked_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
-) -> list[tuple[CheckedCredential, bool, bool]]:
-    """The same as they are kept: each with whether both rows hold, and whether the host was told, which its record
-    does not say.
-    """
+) -> list[CredentialCheck]:
+    """The same as they are kept. What the host acknowledged, the credential's record does not say here."""
     if fingerprints is None:
         plan, rows = _credentials_in_force.raw(connection, server_id, at)
     else:
@@ -224,7 +227,7 @@ def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
 
 def _with_seals(
     connection: Connection, server_id: int, plan: CompiledStatement, rows: list[tuple[Any, ...]]
-) -> list[tuple[CheckedCredential, bool, bool]]:
+) -> list[CredentialCheck]:
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
@@ -239,7 +242,7 @@ def _with_seals(
     ]
 
 
-def _as_acknowledged(checked: Iterable[tuple[CheckedCredential, bool, bool]]) -> tuple[tuple[Credential, bool], ...]:
+def _as_acknowledged(checked: Iterable[CredentialCheck]) -> tuple[tuple[Credential, bool], ...]:
     return tuple(
         (one.credential if acknowledged else replace(one.credential, acknowledged=False), holds)
         for one, holds, acknowledged in checked

@@ -83,9 +83,10 @@ def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: date
 
 @prepared
 def _of_user(user_id: int, since: datetime, limit: int) -> Select[Any]:
-    held = expired_keys.c
-    statement = select(held.title, held.fingerprint, held.expired_at).where(held.user_id == user_id)
-    return statement.where(held.expired_at >= since).order_by(held.expired_at.desc()).limit(limit)
+    statement = select(expired_keys.c.title, expired_keys.c.fingerprint, expired_keys.c.expired_at).where(
+        expired_keys.c.user_id == user_id
+    )
+    return statement.where(expired_keys.c.expired_at >= since).order_by(expired_keys.c.expired_at.desc()).limit(limit)
 
 
 def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -> tuple[EndedKey, ...]:

@@ -86,8 +86,8 @@ def _claiming_free() -> Statement:
 @cache
 def _claiming(dialect: str) -> Statement:
     values = {column.name: placeholder(column) for column in key_owners.c}
-    claimed = insert_of(dialect)(key_owners).values(values).on_conflict_do_nothing()
-    return Statement(lambda: claimed.returning(key_owners.c.fingerprint))
+    insertion = insert_of(dialect)(key_owners).values(values).on_conflict_do_nothing()
+    return Statement(lambda: insertion.returning(key_owners.c.fingerprint))
 
 
 @prepared

@@ -146,19 +146,25 @@ def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, usern
 
 @prepared
 def _files_of_many(server_ids: Sequence[int], username: str, fingerprints: Sequence[str]) -> Select[Any]:
-    held = unmanaged_keys.c
-    columns = (held.id, held.path, held.username, held.server_id, held.fingerprint, servers.c.name.label("server_name"))
+    columns = (
+        unmanaged_keys.c.id,
+        unmanaged_keys.c.path,
+        unmanaged_keys.c.username,
+        unmanaged_keys.c.server_id,
+        unmanaged_keys.c.fingerprint,
+        servers.c.name.label("server_name"),
+    )
     return (
         select(*columns)
-        .join(servers, servers.c.id == held.server_id)
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(
-            among(held.fingerprint, fingerprints),
-            among(held.server_id, server_ids),
-            or_(held.username == username, held.username == "*"),
-            held.in_force,
-            held.state != "gone",
+            among(unmanaged_keys.c.fingerprint, fingerprints),
+            among(unmanaged_keys.c.server_id, server_ids),
+            or_(unmanaged_keys.c.username == username, unmanaged_keys.c.username == "*"),
+            unmanaged_keys.c.in_force,
+            unmanaged_keys.c.state != "gone",
         )
-        .order_by(held.id)
+        .order_by(unmanaged_keys.c.id)
     )
 
 

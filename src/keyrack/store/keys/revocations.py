@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, exists, func, or_, select, update
 
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import among, prepared
-from keyrack.store.git.deploy_keys import hold_owner
 from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts.applied import Applied
 from keyrack.store.per_server import per_server
@@ -21,9 +20,6 @@ from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
     deleted_servers,
-    deploy_keys,
-    key_owners,
-    repositories,
     revocations,
     servers,
     unmanaged_keys,
@@ -37,8 +33,9 @@ Places = Mapping[int, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A key that a host must refuse. acknowledged_at: when it first said that it does; None while it has not; host:
-    whether the server has one.
+    """A key that a host must refuse. acknowledged_at: when it first said that it does; None while it has not.
+
+    two_machines, has_host: as Applied has them.
     """
 
     server_id: int
@@ -49,7 +46,7 @@ class Revocation:
     applied_revision: int
     acknowledged_at: datetime | None
     two_machines: bool = False
-    host: bool = True
+    has_host: bool = True
 
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
@@ -225,7 +222,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             applied_revision=standing[row["server_id"]].applied_revision,
             acknowledged_at=receipts.when(connection, revocations, row),
             two_machines=standing[row["server_id"]].two_machines,
-            host=standing[row["server_id"]].host,
+            has_host=standing[row["server_id"]].has_host,
         )
         for row in rows
         if row["server_id"] in standing
@@ -322,21 +319,3 @@ def unmanaged_with_key(connection: Connection, workspace_id: int, fingerprint: s
         .order_by(unmanaged_keys.c.id)
     )
     return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
-
-
-def remove_deploy_keys(connection: Connection, workspace_id: int, fingerprint: str) -> int:
-    """Delete a key from every repository of a workspace; answers from how many.
-
-    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace
-    may add the key at this moment: whoever holds the claim first is waited for, or its key would stand without one.
-    """
-    hold_owner(connection, fingerprint)
-    mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
-    which = (deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
-    removed = sealed.remove(connection, deploy_keys, *which)
-    left = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == fingerprint)
-    if removed and connection.execute(left.limit(1)).scalar() is None:
-        connection.execute(
-            delete(key_owners).where(key_owners.c.fingerprint == fingerprint, key_owners.c.kind == "deploy")
-        )
-    return removed

@@ -74,7 +74,7 @@ def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedKey:
+class ClaimedAccessKey:
     """The access key that an id names, each None where there is none: no proof yet, as no seal was looked at."""
 
     encrypted_secret: bytes | None
@@ -83,7 +83,7 @@ class ClaimedKey:
     user_name: str | None
 
 
-# One row of the same columns whether there is such a key or not; see people.claimed.
+# One row of the same columns whether there is such a key or not; see users.claimed_identity.
 _claimed = select(access_keys.c.encrypted_secret, users.c.workspace_id, users.c.id, users.c.name).select_from(
     ONE_ROW.outerjoin(access_keys, access_keys.c.id == bindparam("key")).outerjoin(
         users, users.c.id == access_keys.c.user_id
@@ -91,9 +91,9 @@ _claimed = select(access_keys.c.encrypted_secret, users.c.workspace_id, users.c.
 )
 
 
-def claimed(connection: Connection, key_id: str) -> ClaimedKey:
-    """The access key that an id names, and its user."""
-    return ClaimedKey(*connection.execute(_claimed, {"key": key_id}).one())
+def claimed_access_key(connection: Connection, key_id: str) -> ClaimedAccessKey:
+    """The access key that an id names, and its user; one question, whether there is one or not."""
+    return ClaimedAccessKey(*connection.execute(_claimed, {"key": key_id}).one())
 
 
 def get(connection: Connection, key_id: str) -> AccessKeyRow | None:

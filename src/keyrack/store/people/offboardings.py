@@ -93,7 +93,7 @@ class Offboarding:
 class HostReceipt:
     """One server of an offboarding: the revision that carries it, the one its host obeys, when that acknowledged it.
 
-    two_machines: whether two machines go by its host's identity; host: whether it has one.
+    two_machines: whether two machines go by its host's identity; has_host: whether it has one.
     """
 
     server_id: int
@@ -102,7 +102,7 @@ class HostReceipt:
     applied: int
     acknowledged_at: datetime | None
     two_machines: bool
-    host: bool
+    has_host: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,12 +441,11 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 
 @prepared
 def _hosts(ids: Iterable[int]) -> Select[Any]:
-    rows = offboarding_hosts
     return (
-        select(rows, *seals.columns(deleted_servers, _GONE))
-        .outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
-        .where(among(rows.c.offboarding_id, ids))
-        .order_by(rows.c.name, rows.c.server_id)
+        select(offboarding_hosts, *seals.columns(deleted_servers, _GONE))
+        .outerjoin(deleted_servers, deleted_servers.c.server_id == offboarding_hosts.c.server_id)
+        .where(among(offboarding_hosts.c.offboarding_id, ids))
+        .order_by(offboarding_hosts.c.name, offboarding_hosts.c.server_id)
     )
 
 
@@ -465,7 +464,7 @@ def _receipt(connection: Connection, row: Row, server: Applied | None) -> HostRe
     at = receipts.when(connection, offboarding_hosts, row)
     if server is not None:
         number = (row.server_id, row.name, int(row.revision))
-        return HostReceipt(*number, server.applied_revision, at, server.two_machines, server.host)
+        return HostReceipt(*number, server.applied_revision, at, server.two_machines, server.has_host)
     # The host of a server that was deleted since has one thing left to obey, which is above all others.
     is_noted = row[f"{_GONE}server_id"] is not None
     obeys = is_noted and sealed.sound(connection, deleted_servers, row, _GONE)
@@ -480,27 +479,39 @@ def acknowledge(connection: Connection, server_id: int, applied: int, at: dateti
     """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
     if _waits.row(connection, server_id, applied) is None:
         return []
-    rows = offboarding_hosts
-    waiting = (rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied)
-    code = receipts.acknowledged(connection, rows, server_id, at, (applied + 1, ""))
-    done = update(rows).where(*waiting).values(acknowledged_at=at, receipt=code).returning(rows.c.offboarding_id)
+    waiting = (
+        offboarding_hosts.c.server_id == server_id,
+        offboarding_hosts.c.acknowledged_at.is_(None),
+        offboarding_hosts.c.revision <= applied,
+    )
+    code = receipts.acknowledged(connection, offboarding_hosts, server_id, at, (applied + 1, ""))
+    done = (
+        update(offboarding_hosts)
+        .where(*waiting)
+        .values(acknowledged_at=at, receipt=code)
+        .returning(offboarding_hosts.c.offboarding_id)
+    )
     return list(connection.execute(done).scalars())
 
 
 @prepared
 def _waits(server_id: int, applied: int) -> Select[Any]:
-    rows = offboarding_hosts
-    mine = (rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied)
-    return select(rows.c.offboarding_id).where(*mine).limit(1)
+    mine = (
+        offboarding_hosts.c.server_id == server_id,
+        offboarding_hosts.c.acknowledged_at.is_(None),
+        offboarding_hosts.c.revision <= applied,
+    )
+    return select(offboarding_hosts.c.offboarding_id).where(*mine).limit(1)
 
 
 @prepared
 def _left(offboarding_id: int) -> Select[Any]:
-    rows = offboarding_hosts
-    waiting = select(rows.c.server_id).where(rows.c.offboarding_id == offboarding_id, rows.c.acknowledged_at.is_(None))
-    waiting = waiting.outerjoin(servers, servers.c.id == rows.c.server_id)
+    waiting = select(offboarding_hosts.c.server_id).where(
+        offboarding_hosts.c.offboarding_id == offboarding_id, offboarding_hosts.c.acknowledged_at.is_(None)
+    )
+    waiting = waiting.outerjoin(servers, servers.c.id == offboarding_hosts.c.server_id)
     # A server that was deleted is remembered where it had a host.
-    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == rows.c.server_id)
+    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == offboarding_hosts.c.server_id)
     return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
 
 
@@ -509,9 +520,8 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
     # What is asked first is quick, and may be what others wrote: the last word of all hosts is looked at whole.
     if _left.row(connection, offboarding_id) is not None:
         return True
-    return any(
-        one.host and one.acknowledged_at is None for one in hosts(connection, (offboarding_id,)).get(offboarding_id, ())
-    )
+    found = hosts(connection, (offboarding_id,)).get(offboarding_id, ())
+    return any(one.has_host and one.acknowledged_at is None for one in found)
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:

@@ -119,7 +119,7 @@ def password_hash(connection: Connection, user_id: int) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedIdentity:
     """Whom a sign-in names, each None where there is none: no proof yet of anything, as no seal was looked at."""
 
     workspace_id: int | None
@@ -130,7 +130,7 @@ class Claimed:
 
 # Each answers exactly one row, of the same few columns, whether there is such a user or not: what the database and we
 # do is the same then, and so is the time, which would tell who there is.
-_claimed = (
+_claimed_columns = (
     users.c.id.label("user_id"),
     users.c.name.label("user_name"),
     users.c.password_hash,
@@ -138,38 +138,39 @@ _claimed = (
 
 
 @prepared
-def _claimed_uid(uid: str) -> Select[Any]:
-    return select(users.c.workspace_id, *_claimed).select_from(ONE_ROW.outerjoin(users, users.c.uid == uid))
+def _claimed_by_uid(uid: str) -> Select[Any]:
+    return select(users.c.workspace_id, *_claimed_columns).select_from(ONE_ROW.outerjoin(users, users.c.uid == uid))
 
 
 @prepared
-def _claimed_of_workspace(by_uid: bool, workspace: str, name: str) -> Select[Any]:
+def _claimed_by_name(by_uid: bool, workspace: str, name: str) -> Select[Any]:
     column = workspaces.c.uid if by_uid else workspaces.c.name
     named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == name)
     joined = ONE_ROW.outerjoin(workspaces, column == workspace).outerjoin(users, named)
-    return select(workspaces.c.id.label("workspace_id"), *_claimed).select_from(joined)
+    return select(workspaces.c.id.label("workspace_id"), *_claimed_columns).select_from(joined)
 
 
-def claimed(
+def claimed_identity(
     connection: Connection,
     *,
     user_uid: str | None,
     user_name: str | None,
     workspace_uid: str | None,
     workspace_name: str | None,
-) -> Claimed:
-    """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. As many questions, whoever
-    there is.
+) -> ClaimedIdentity:
+    """Whom a sign-in names: a user by uid, or else by name in a workspace, that by uid or else by name.
+
+    As many questions, whoever there is.
     """
     if user_uid is not None:
-        row = _claimed_uid.row(connection, user_uid)
+        row = _claimed_by_uid.row(connection, user_uid)
     else:
         by_uid = workspace_uid is not None
         workspace = (workspace_uid if by_uid else workspace_name) or ""
-        rows = [_claimed_of_workspace.row(connection, by_uid, workspace, one) for one in spellings(user_name or "")]
+        rows = [_claimed_by_name.row(connection, by_uid, workspace, one) for one in spellings(user_name or "")]
         row = next((one for one in rows if one is not None and one.user_id is not None), rows[0])
     assert row is not None
-    return Claimed(**row)
+    return ClaimedIdentity(**row)
 
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:

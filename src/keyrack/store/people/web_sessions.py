@@ -1,4 +1,4 @@
-"""Questions about browsers' sessions and what may be shown once; must decide nothing."""
+"""Questions about browsers' sessions and proofs that are good for one use; must decide nothing."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def remove(connection: Connection, session_id: int) -> bool:
 
 
 def remove_of_user(connection: Connection, user_id: int, *, but: int | None = None) -> int:
-    """Delete all sessions of a user, but one; answers how many."""
+    """Delete all sessions of a user, but the one with an id; answers how many."""
     which = [web_sessions.c.user_id == user_id]
     if but is not None:
         which.append(web_sessions.c.id != but)
@@ -107,8 +107,11 @@ def remove_of_user(connection: Connection, user_id: int, *, but: int | None = No
 
 
 def remove_ended(connection: Connection, at: datetime, idle_since: datetime) -> int:
-    """Delete the sessions that have ended, and what was shown once; answers how many sessions."""
-    _forget_spent.run(connection, at)
+    """Delete the sessions that have ended, and used proofs that are no good any more; answers how many sessions.
+
+    at: now; idle_since: a session that was not used since then has ended too.
+    """
+    _forget_used_proofs.run(connection, at)
     ended = sealed.remove(connection, web_sessions, web_sessions.c.expires_at <= at)
     # In two steps, as an index has each: somebody who signs in waits for it.
     idle = sealed.remove(connection, web_sessions, web_sessions.c.used_at <= idle_since)
@@ -126,21 +129,24 @@ def _of_issuer(issuer: str, issuer_session: str) -> Select[Any]:
     return select(web_sessions).where(web_sessions.c.issuer == issuer, web_sessions.c.issuer_session == issuer_session)
 
 
-def spend(connection: Connection, mark: bytes, expires_at: datetime) -> bool:
-    """Note that something that may be shown once was; False where it was shown before."""
-    if _spent.row(connection, mark) is not None:
+def use_once(connection: Connection, mark: bytes, expires_at: datetime) -> bool:
+    """Use up a proof that is good for one use; False where it was used before.
+
+    mark: what names the proof, such as its hash; expires_at: from when on it is no good anyhow, and is forgotten.
+    """
+    if _used_proof.row(connection, mark) is not None:
         return False
     inserted(connection, spent_proofs, {"mark": mark, "expires_at": expires_at})
     return True
 
 
 @prepared
-def _spent(mark: bytes) -> Select[Any]:
+def _used_proof(mark: bytes) -> Select[Any]:
     return select(spent_proofs.c.id).where(spent_proofs.c.mark == mark)
 
 
 @prepared
-def _forget_spent(at: datetime) -> Delete:
+def _forget_used_proofs(at: datetime) -> Delete:
     return delete(spent_proofs).where(spent_proofs.c.expires_at <= at)
 
 

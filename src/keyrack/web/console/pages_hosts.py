@@ -121,7 +121,7 @@ def add(visit: Visit) -> Response:
     made = servers.create(
         visit.instance,
         visit.actor,
-        name=visit.form.text("name"),
+        name=visit.form.text("name").strip(),
         address=visit.form.text("address").strip() or visit.form.text("name").strip(),
         tags=visit.form.text("tags").replace(",", " ").split(),
         mode=OBSERVE,

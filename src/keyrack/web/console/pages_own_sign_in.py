@@ -84,7 +84,7 @@ def add_passkey(visit: Visit) -> Response:
     browser = browsers.of(visit)
     if browser is None:
         raise invalid("answer", "Passkeys need the console to be opened by its name, over https.")
-    name, answer = visit.form.text("name"), visit.form.text("answer")
+    name, answer = visit.form.text("name").strip(), visit.form.text("answer")
     codes = passkeys.register(visit.instance, visit.actor, browser, name=name, answer=answer)
     return _codes(visit, codes, f"The passkey {name} opens the console for you.")
 

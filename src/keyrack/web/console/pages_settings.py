@@ -141,7 +141,7 @@ def add_token(visit: Visit) -> Response:
     made = api_tokens.make(
         visit.instance,
         visit.actor,
-        name=visit.form.text("name"),
+        name=visit.form.text("name").strip(),
         scopes=visit.form.text("scopes").replace(",", " ").split(),
         expires_at=validation.end(visit.instance.now(), None, duration=visit.form.text("ends") or None),
     )

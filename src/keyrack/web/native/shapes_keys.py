@@ -374,7 +374,16 @@ def receipts(record: ReceiptsRecord) -> Receipts:
 
 def receipt(one: ReceiptRecord) -> Receipt:
     """How far a change has come on one server."""
-    return Receipt(**asdict(one) | {"acknowledged_at": time_or_null(one.acknowledged_at), "done": one.done})
+    return Receipt(
+        server_id=one.server_id,
+        server_name=one.server_name,
+        wanted=one.wanted,
+        applied=one.applied,
+        acknowledged_at=time_or_null(one.acknowledged_at),
+        done=one.done,
+        host=one.has_host,
+        two_machines=one.two_machines,
+    )
 
 
 def damaged_row(row: DamagedRecord) -> DamagedRow:

@@ -41,7 +41,7 @@ def add_credential(call: Call) -> Response:
 def show_credential(call: Call) -> Response:
     """Show an SSH key, and whether its host obeys it yet"""
     credential = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return answers.one(shapes.credential_text(call, credential))
+    return answers.from_json(shapes.credential_text(call, credential))
 
 
 def delete_credential(call: Call) -> Response:

@@ -1,4 +1,4 @@
-"""A limit of requests for every dialect and for hosts; must say no only in words that the dialect gives a shape."""
+"""Applies the rate limit to every dialect and to hosts; must say no only in words that the dialect gives a shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack.web.api import Dialect, address_of
 from keyrack.web.rate_limit import RateLimit
 
 
-def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
+def with_rate_limit(dialect: Dialect, limit: RateLimit) -> Dialect:
     """The same dialect with a limit of requests: by token or access key, and by address for those without."""
 
     def authenticate(instance: Instance, request: Request) -> Actor:
@@ -24,18 +24,18 @@ def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
             actor = dialect.authenticate(instance, request)
         except Refusal:
             # Failures count against where they come from, as there is nobody else.
-            count(limit, request, place_of(request))
+            count(limit, request, client_network(request))
             raise
         count(limit, request, ("user", actor.user_id, actor.token_id, actor.token_name))
         return actor
 
     def greet(request: Request) -> None:
-        count(limit, request, place_of(request))
+        count(limit, request, client_network(request))
 
     def finish(request: Request, actor: Actor | None, response: Response) -> None:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
-            quota = request.scope["state"].get("quota") or limit.look(place_of(request))
+            quota = request.scope["state"].get("quota") or limit.look(client_network(request))
             # Beside response.headers, which looks through all of them before each that it adds.
             response.raw_headers += [
                 (b"x-ratelimit-limit", b"%d" % quota.limit),
@@ -53,6 +53,6 @@ def count(limit: RateLimit, request: Request, caller: Hashable) -> None:
         raise Refusal(Kind.THROTTLED, "too-many-requests", words, retry_after=quota.wait)
 
 
-def place_of(request: Request) -> Hashable:
+def client_network(request: Request) -> Hashable:
     """What counts as one address: of IPv6 the whole network that one customer gets, as its addresses are endless."""
     return ("address", network(address_of(request)))

@@ -13,7 +13,7 @@ _ENDS_SECONDS = 10.0
 
 
 @contextmanager
-def dribbling(head: bytes, piece: bytes = b"a") -> Iterator[int]:
+def endless_answer(head: bytes, piece: bytes = b"a") -> Iterator[int]:
     """Its port on loopback. head: what comes at once; piece: what comes after each pause then, for some seconds."""
     over = threading.Event()
 

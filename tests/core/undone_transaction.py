@@ -11,7 +11,7 @@ from keyrack.core.instance import Instance
 from keyrack.store.sealing import access_tree, sums
 
 
-class Inside:
+class DatabaseInTransaction:
     """The database as it is within one transaction, that is undone in the end."""
 
     def __init__(self, instance: Instance, connection: Connection) -> None:
