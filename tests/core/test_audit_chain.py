@@ -316,7 +316,7 @@ def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
     for table in (audit_leaves, audit_nodes):
         alter(instance, delete(table))
     alter(instance, delete(audit_checkpoints))
-    instance.checkpoints.newest = audit_log.Signed(
+    instance.checkpoints.newest = audit_log.SignedCheckpoint(
         json.dumps({"size": size, "root": "00" * 32, "access": 1, "at": 1}), ""
     )
     chained(instance)
@@ -572,7 +572,7 @@ def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(lo
     servers.create(instance, log.owner, name="later", address="192.0.2.9")
     chain.extend(instance, (chain.file_keeper(path),))
     kept = json.loads(path.read_text())
-    seen = (audit_log.Signed(kept["checkpoint"], kept["signature"]),)
+    seen = (audit_log.SignedCheckpoint(kept["checkpoint"], kept["signature"]),)
     by_key = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
 
     def problems() -> tuple[str, str]:

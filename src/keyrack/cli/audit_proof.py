@@ -22,7 +22,7 @@ from keyrack.protocol import audit_tree
 from keyrack.ssh import sshsig
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import parse
-from keyrack.store.audit.audit_log import Signed
+from keyrack.store.audit.audit_log import SignedCheckpoint
 
 EVERY = 100_000
 
@@ -87,13 +87,13 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
     click.echo(f"The audit log is as it was: {outcome.records} records{pruned}{new}.")
 
 
-def _witness(path: Path) -> Signed:
+def _witness(path: Path) -> SignedCheckpoint:
     """A checkpoint as the service's file, a host or a receiver of webhooks keeps it."""
     try:
         fields = json.loads(text_of(path, most=LARGEST_KEY, otherwise="It takes one checkpoint."))
         fields = fields["checkpoint"] if isinstance(fields.get("checkpoint"), dict) else fields
         text = fields["checkpoint"] if "checkpoint" in fields else fields["text"]
-        return Signed(str(text), str(fields["signature"]))
+        return SignedCheckpoint(str(text), str(fields["signature"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise click.UsageError(f"--witness: {path} holds no checkpoint.") from None
 

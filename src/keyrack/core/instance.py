@@ -16,7 +16,7 @@ from keyrack.core.people.actors import TokenActors
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
-from keyrack.store.audit.audit_log import Signed
+from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.store.database import Database
 
 
@@ -29,7 +29,7 @@ def utc_now() -> datetime:
 class Checkpoints:
     """The last checkpoint of the audit log that this process knows, and proofs for those who saw smaller ones."""
 
-    newest: Signed | None = None
+    newest: SignedCheckpoint | None = None
     proofs: dict[tuple[int, int], list[str]] = field(default_factory=dict)
 
 

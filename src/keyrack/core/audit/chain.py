@@ -28,7 +28,7 @@ from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store.audit import audit_log, events
-from keyrack.store.audit.audit_log import Signed
+from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.store.engine.prepared import Row
 from keyrack.store.sealing import access_tree, event_seals
 
@@ -48,10 +48,10 @@ class InclusionProof:
     position: int
     record: str
     path: tuple[bytes, ...]
-    checkpoint: Signed
+    checkpoint: SignedCheckpoint
 
 
-def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) -> bool:
+def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], None]] = ()) -> bool:
     """Chain what is new and sign a checkpoint over it; whether there may be more at once.
 
     handed: who is told of each checkpoint, after it is kept. Raises DatabaseUnavailable.
@@ -77,7 +77,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
             instance.checkpoints.newest = look.newest
         return False
 
-    def change(connection: Connection) -> tuple[Signed | None, int, str]:
+    def change(connection: Connection) -> tuple[SignedCheckpoint | None, int, str]:
         # What was read and checked a moment ago still waits, unless another process gave places meanwhile.
         new = look.new if audit_log.places_end(connection) == look.end else _look(connection).new
         if not new:
@@ -90,7 +90,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         now = instance.now()
         checkpoint = Checkpoint(tree.size, tree.root(), access_tree.counter(connection), int(now.timestamp()))
         text = checkpoint.encode()
-        signed = Signed(text, instance.key.sign(text, audit_tree.NAMESPACE))
+        signed = SignedCheckpoint(text, instance.key.sign(text, audit_tree.NAMESPACE))
         is_close = last is not None and last.at // KEPT_EVERY.seconds == checkpoint.at // KEPT_EVERY.seconds
         instead_of = last.size if last is not None and is_close else None
         audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
@@ -119,7 +119,7 @@ class _Unchained:
     new: tuple[Row, ...]
     strange: tuple[int, ...]
     end: int
-    newest: Signed | None
+    newest: SignedCheckpoint | None
 
 
 def _look(connection: Connection) -> _Unchained:
@@ -149,7 +149,7 @@ def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None
     return checkpoint, tree
 
 
-def read_signed(instance: Instance, signed: Signed) -> Checkpoint:
+def read_signed(instance: Instance, signed: SignedCheckpoint) -> Checkpoint:
     """A checkpoint that this instance signed. Raises CheckpointProblem."""
     if not instance.key.signed(signed.text, signed.signature, audit_tree.NAMESPACE):
         raise CheckpointProblem("a checkpoint in the database is not signed by this instance")
@@ -161,10 +161,10 @@ def _alarm(instance: Instance, summary: str) -> None:
         log.error("alarm", reason=summary)
 
 
-def file_keeper(path: Path) -> Callable[[Signed], None]:
+def file_keeper(path: Path) -> Callable[[SignedCheckpoint], None]:
     """What keeps the last checkpoint in a file: as another witness, where the file is on another machine."""
 
-    def keep(signed: Signed) -> None:
+    def keep(signed: SignedCheckpoint) -> None:
         text = json.dumps({"checkpoint": signed.text, "signature": signed.signature}) + "\n"
         fresh = path.with_name(path.name + ".new")
         try:
@@ -182,7 +182,7 @@ def recall(instance: Instance, path: Path) -> None:
     """
     try:
         kept = json.loads(path.read_text("ascii"))
-        signed = Signed(str(kept["checkpoint"]), str(kept["signature"]))
+        signed = SignedCheckpoint(str(kept["checkpoint"]), str(kept["signature"]))
         before = read_signed(instance, signed)
     except FileNotFoundError:
         return
@@ -238,7 +238,7 @@ def _path(connection: Connection, first: int, second: int) -> list[str]:
         return []
 
 
-def checkpoint(instance: Instance, actor: Actor) -> Signed:
+def checkpoint(instance: Instance, actor: Actor) -> SignedCheckpoint:
     """The last checkpoint. Raises Refusal FORBIDDEN, MISSING before there is one."""
     with Attempt(instance, actor, "events:read", "read the audit log's checkpoint", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)

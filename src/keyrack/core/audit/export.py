@@ -16,7 +16,7 @@ from keyrack.core.work import Attempt
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
-from keyrack.store.audit.audit_log import Chained
+from keyrack.store.audit.audit_log import ChainedEvent
 from keyrack.store.sealing.canonical_json import encode
 
 
@@ -27,7 +27,7 @@ def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda cou
         deleted = attempt.read(deleted_events)
         size = 0 if newest is None else audit_tree.read(newest.text).size
         yield json.dumps({"keyrack": "audit log", "key": instance.key.public_line, "records": size})
-        block: list[Chained] = []
+        block: list[ChainedEvent] = []
         position = 0
         while position < size:
             places = attempt.read(lambda connection, at=position: list(audit_log.places(connection, at)))  # type: ignore[misc]
@@ -48,7 +48,7 @@ def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda cou
             yield json.dumps({"checkpoint": newest.text, "signature": newest.signature})
 
 
-def _block(instance: Instance, end: int, block: list[Chained], deleted: DeletedEvents) -> str:
+def _block(instance: Instance, end: int, block: list[ChainedEvent], deleted: DeletedEvents) -> str:
     """The signed hashes of some records; gone: by place the events that were deleted after they were kept long enough,
     so that a record that others take out of an export is not taken for one of them.
     """

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.store.audit.audit_log import Signed
+from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.store.sealing.canonical_json import encode
 
 BLOCK = 256
@@ -58,7 +58,7 @@ class Verification:
 class KnownCheckpoints:
     """What the log was at certain sizes, as checkpoints say; each is compared when so many records were looked at."""
 
-    def __init__(self, kept: Iterable[Signed], witnessed: Iterable[Signed]) -> None:
+    def __init__(self, kept: Iterable[SignedCheckpoint], witnessed: Iterable[SignedCheckpoint]) -> None:
         self._waiting = sorted(
             (checkpoint.size, checkpoint.root, who)
             for who, several in (("signed", kept), ("seen by a witness", witnessed))
@@ -81,7 +81,7 @@ class KnownCheckpoints:
         return f"records from place {tree.size} on are missing; there were {size}, as was {who}"
 
 
-def unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
+def unsigned(witnesses: Iterable[SignedCheckpoint], signed: Verified) -> str:
     """What is wrong with checkpoints that witnesses kept; "" where nothing is."""
     for witness in witnesses:
         if not signed(witness.text, witness.signature):
@@ -114,7 +114,7 @@ def verify(
     lines: Iterable[str],
     signed: Verified,
     on_progress: OnProgress = lambda count: None,
-    witnesses: Sequence[Signed] = (),
+    witnesses: Sequence[SignedCheckpoint] = (),
     key: str = "",
 ) -> Verification:
     """Verify an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
@@ -185,7 +185,7 @@ class _ExportReader:
         if names == {"block", "signature"}:
             return self._block(fields["block"], fields["signature"])
         if names == {"checkpoint", "signature"}:
-            return self._checkpoint(Signed(fields["checkpoint"], fields["signature"]))
+            return self._checkpoint(SignedCheckpoint(fields["checkpoint"], fields["signature"]))
         return f"line {number} is not of an export"
 
     def end(self) -> str:
@@ -232,7 +232,7 @@ class _ExportReader:
     def _no_hashes(self) -> str:
         return f"the signed hashes of the records from place {self.tree.size} on are missing"
 
-    def _checkpoint(self, last: Signed) -> str:
+    def _checkpoint(self, last: SignedCheckpoint) -> str:
         size = self.tree.size
         if self._waiting:
             return f"a record was inserted at place {size}" if size == self._records else self._no_hashes()

@@ -23,12 +23,15 @@ from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import CheckpointProblem
 from keyrack.store.audit import audit_log
-from keyrack.store.audit.audit_log import Chained, Signed
+from keyrack.store.audit.audit_log import ChainedEvent, SignedCheckpoint
 from keyrack.store.sealing import event_seals
 
 
 def verify(
-    instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None, witnesses: Sequence[Signed] = ()
+    instance: Instance,
+    actor: Actor,
+    on_progress: OnProgress = lambda count: None,
+    witnesses: Sequence[SignedCheckpoint] = (),
 ) -> Verification:
     """Verify the log in the database; on_progress: hears how many records were looked at.
 
@@ -137,7 +140,7 @@ def deleted_events(connection: Connection) -> DeletedEvents:
     return DeletedEvents(whole, out_of_order)
 
 
-def _problem_at(place: Chained, expected: int, deleted: DeletedEvents) -> str:
+def _problem_at(place: ChainedEvent, expected: int, deleted: DeletedEvents) -> str:
     """What is wrong with a place in the chain; "" where nothing is."""
     if place.position != expected:
         return f"the record at place {expected} is missing"

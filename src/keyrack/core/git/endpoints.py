@@ -35,28 +35,28 @@ class GitEndpoint:
         elif self._said_at is None or now - self._said_at >= ENDPOINT_SEEN_EVERY:
             database.write(self._say)
             self._said_at = now
-        number = self._id
-        return database.read(lambda connection: git_endpoints.asked_of(connection, number))
+        endpoint_id = self._id
+        return database.read(lambda connection: git_endpoints.unacknowledged(connection, endpoint_id))
 
     def ended(self, stopped: Mapping[int, int]) -> None:
         """No transfer of these people runs here any more; stopped: offboarding id to how many did."""
-        number, now = self._id, self._instance.now()
-        if number is None or not stopped:
+        endpoint_id, now = self._id, self._instance.now()
+        if endpoint_id is None or not stopped:
             return
 
         def note(connection: Connection) -> None:
             for offboarding_id, count in stopped.items():
-                git_endpoints.acknowledge(connection, offboarding_id, number, now, count)
+                git_endpoints.acknowledge(connection, offboarding_id, endpoint_id, now, count)
 
         self._instance.database.write(note)
 
     def leave(self) -> None:
         """The process ends, and with it all that ran here."""
-        number, now = self._id, self._instance.now()
-        if number is not None:
-            self._instance.database.write(lambda connection: git_endpoints.end(connection, number, now))
+        endpoint_id, now = self._id, self._instance.now()
+        if endpoint_id is not None:
+            self._instance.database.write(lambda connection: git_endpoints.end(connection, endpoint_id, now))
 
     def _say(self, connection: Connection) -> None:
-        number, now = self._id, self._instance.now()
-        assert number is not None
-        git_endpoints.seen(connection, number, now, before=now - FORGOTTEN_AFTER)
+        endpoint_id, now = self._id, self._instance.now()
+        assert endpoint_id is not None
+        git_endpoints.note_seen(connection, endpoint_id, now, before=now - FORGOTTEN_AFTER)

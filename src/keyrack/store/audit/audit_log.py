@@ -29,7 +29,7 @@ BACK_ON_POSTGRESQL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedCheckpoint:
     """A checkpoint with its signature, as it is handed out."""
 
     text: str
@@ -37,7 +37,7 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True)
-class Chained:
+class ChainedEvent:
     """A place in the chain. record: the event there as it is now, None where it is not there; sound: the place itself
     is as Keyrack wrote it.
     """
@@ -56,10 +56,10 @@ def text_of(event: Mapping[str, Any]) -> bytes:
     return encode({name: value for name, value in event.items() if value is not None and name != SEAL}).encode()
 
 
-def newest(connection: Connection) -> Signed | None:
+def newest(connection: Connection) -> SignedCheckpoint | None:
     """The last checkpoint."""
     row = _newest.row(connection)
-    return None if row is None else Signed(row["text"], row["signature"])
+    return None if row is None else SignedCheckpoint(row["text"], row["signature"])
 
 
 @prepared
@@ -67,14 +67,14 @@ def _newest() -> Select[Any]:
     return select(audit_checkpoints).order_by(audit_checkpoints.c.size.desc()).limit(1)
 
 
-def checkpoints(connection: Connection) -> list[Signed]:
-    """All that are kept, the smallest first."""
+def checkpoints(connection: Connection) -> list[SignedCheckpoint]:
+    """All checkpoints that are kept, the smallest first."""
     rows = connection.execute(select(audit_checkpoints).order_by(audit_checkpoints.c.size))
-    return [Signed(row.text, row.signature) for row in rows]
+    return [SignedCheckpoint(row.text, row.signature) for row in rows]
 
 
 def checkpoint_sizes(connection: Connection) -> list[int]:
-    """The sizes under which those are kept, which their texts say too."""
+    """The sizes of the log that checkpoints are kept under, which their texts say too."""
     return list(connection.execute(select(audit_checkpoints.c.size).order_by(audit_checkpoints.c.size)).scalars())
 
 
@@ -227,7 +227,9 @@ def _seal(connection: Connection, position: int, event_id: int, hashed: bytes) -
     return seals_of(connection).mac(f"audit leaf {position} {event_id} ".encode() + hashed)
 
 
-def put_checkpoint(connection: Connection, size: int, signed: Signed, at: datetime, *, instead_of: int | None) -> None:
+def put_checkpoint(
+    connection: Connection, size: int, signed: SignedCheckpoint, at: datetime, *, instead_of: int | None
+) -> None:
     """Keep a checkpoint; instead_of: the size of the one that need not be kept any more."""
     if instead_of is not None:
         connection.execute(delete(audit_checkpoints).where(audit_checkpoints.c.size == instead_of))
@@ -253,12 +255,12 @@ def _place_of(event_id: int) -> Select[Any]:
     return select(audit_leaves).where(audit_leaves.c.event_id == event_id)
 
 
-def places(connection: Connection, first: int) -> Iterator[Chained]:
+def places(connection: Connection, first: int) -> Iterator[ChainedEvent]:
     """The places from one on, each with its event, at most AT_ONCE."""
     return _chained(connection, _places.rows(connection, first))
 
 
-def places_of(connection: Connection, action: str) -> Iterator[Chained]:
+def places_of(connection: Connection, action: str) -> Iterator[ChainedEvent]:
     """The places of all events of an action."""
     return _chained(connection, _places_of.rows(connection, action))
 
@@ -268,11 +270,11 @@ def newest_event(connection: Connection) -> int:
     return int(_last_chained.value(connection) or 0)
 
 
-def _chained(connection: Connection, rows: Iterable[Row]) -> Iterator[Chained]:
+def _chained(connection: Connection, rows: Iterable[Row]) -> Iterator[ChainedEvent]:
     for row in rows:
         event_id, hashed = int(row["leaf_event_id"]), bytes(row["leaf_hash"])
         seal = _seal(connection, int(row["leaf_position"]), event_id, hashed)
-        yield Chained(
+        yield ChainedEvent(
             position=int(row["leaf_position"]),
             event_id=event_id,
             hash=hashed,

@@ -56,7 +56,7 @@ class SoundDeployKey:
     can_push: bool
 
 
-def _refused(fingerprint: Any, workspace_id: Any) -> Any:
+def _refused_since(fingerprint: Any, workspace_id: Any) -> Any:
     """Since when a host of a workspace refused a key that the database lets in, as it was rolled back."""
     return (
         select(func.max(held_back.c.since))
@@ -71,12 +71,12 @@ def _refused(fingerprint: Any, workspace_id: Any) -> Any:
 
 
 # From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
-_held = (
+_holders = (
     select(
         key_owners.c.fingerprint,
         key_owners.c.kind,
         *seals.columns(user_keys, "key_"),
-        _refused(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
+        _refused_since(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
         *seals.columns(users, "user_"),
     )
     .select_from(key_owners)
@@ -84,13 +84,13 @@ _held = (
     .outerjoin(users, users.c.id == user_keys.c.user_id)
     .where(key_owners.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
 )
-_refused_deploy = _refused(deploy_keys.c.fingerprint, repositories.c.workspace_id)
-_deploy = (
+_deploy_key_refused_since = _refused_since(deploy_keys.c.fingerprint, repositories.c.workspace_id)
+_deploy_keys = (
     select(deploy_keys)
     .join(repositories, repositories.c.id == deploy_keys.c.repository_id)
     .where(
         deploy_keys.c.fingerprint.in_(bindparam("fingerprints", expanding=True)),
-        or_(_refused_deploy.is_(None), deploy_keys.c.created_at > _refused_deploy),
+        or_(_deploy_key_refused_since.is_(None), deploy_keys.c.created_at > _deploy_key_refused_since),
     )
 )
 
@@ -101,7 +101,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
     Fingerprints that lead to nothing are left out, and those that a host refused before the database went back.
     """
     found: dict[str, HeldKey | None] = {}
-    for row in connection.execute(_held, {"fingerprints": list(fingerprints)}):
+    for row in connection.execute(_holders, {"fingerprints": list(fingerprints)}):
         values = row._mapping
         if values["kind"] == "deploy":
             found[values["fingerprint"]] = None
@@ -125,7 +125,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
 
 def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDeployKey, ...]:
     """Some deploy keys with this fingerprint, of whichever repositories."""
-    statement = _deploy.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
+    statement = _deploy_keys.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
     rows = connection.execute(statement, {"fingerprints": [fingerprint]})
     return tuple(_deploy_key(row._mapping) for row in rows if sealed.sound(connection, deploy_keys, row))
 
@@ -134,7 +134,7 @@ def deploy_keys_of(
     connection: Connection, fingerprints: Iterable[str], repository_ids: Iterable[int]
 ) -> dict[tuple[str, int], SoundDeployKey]:
     """By fingerprint and repository id: the deploy keys there are."""
-    statement = _deploy.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
+    statement = _deploy_keys.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
     return {
         (row.fingerprint, row.repository_id): _deploy_key(row._mapping)
         for row in connection.execute(statement, {"fingerprints": list(fingerprints)})

@@ -39,8 +39,8 @@ def begin(connection: Connection, name: str, at: datetime) -> int:
     return inserted(connection, git_endpoints, {"name": name[:255], "seen_at": at})
 
 
-def seen(connection: Connection, endpoint_id: int, at: datetime, *, before: datetime) -> None:
-    """It still does; those that were last heard of before an instant are forgotten."""
+def note_seen(connection: Connection, endpoint_id: int, at: datetime, *, before: datetime) -> None:
+    """Note that it serves Git still, at an instant; those last heard of before another one are forgotten."""
     connection.execute(update(git_endpoints).where(git_endpoints.c.id == endpoint_id).values(seen_at=at))
     connection.execute(git_endpoints.delete().where(git_endpoints.c.seen_at < before))
 
@@ -63,7 +63,7 @@ def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> No
 
 
 @prepared
-def _asked_of(endpoint_id: int) -> Select[Any]:
+def _unacknowledged(endpoint_id: int) -> Select[Any]:
     return (
         select(offboarding_git.c.offboarding_id, offboardings.c.user_id)
         .join(offboardings, offboardings.c.id == offboarding_git.c.offboarding_id)
@@ -71,9 +71,9 @@ def _asked_of(endpoint_id: int) -> Select[Any]:
     )
 
 
-def asked_of(connection: Connection, endpoint_id: int) -> dict[int, int]:
+def unacknowledged(connection: Connection, endpoint_id: int) -> dict[int, int]:
     """Whose transfers an endpoint has not said to have ended: offboarding id to user id."""
-    return {row.offboarding_id: row.user_id for row in _asked_of.rows(connection, endpoint_id)}
+    return {row.offboarding_id: row.user_id for row in _unacknowledged.rows(connection, endpoint_id)}
 
 
 def acknowledge(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:

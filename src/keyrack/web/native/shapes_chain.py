@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from keyrack.core.audit.chain import InclusionProof
-from keyrack.store.audit.audit_log import Signed
+from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.web.native.shapes import Answer, Count, Query, about
 
 _HASH = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
@@ -50,7 +50,7 @@ class Consistency(Answer):
     proof: Hashes
 
 
-def checkpoint(signed: Signed) -> Checkpoint:
+def checkpoint(signed: SignedCheckpoint) -> Checkpoint:
     """A checkpoint."""
     return Checkpoint(text=signed.text, signature=signed.signature)
 
