@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
@@ -45,6 +47,7 @@ def measure(users: int, accounts: int, database: str) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     numbers = [int(argument) for argument in sys.argv[1:3]]
     wanted_users = numbers[0] if numbers else 10_000
     measure(wanted_users, numbers[1] if len(numbers) > 1 else wanted_users, sys.argv[3] if len(sys.argv) > 3 else "")

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -103,4 +104,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import structlog
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -100,4 +101,5 @@ def is_sound(proxy: FaultProxy, calls: Calls, url: str, seeds: range, way: str) 
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

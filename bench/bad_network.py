@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -177,4 +178,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.cli.machine.serve import be_quick_to_switch
@@ -172,4 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -286,4 +287,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

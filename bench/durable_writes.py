@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psycopg
 from sqlalchemy import Connection, insert
+from usage import help_asked
 
 from keyrack.store.database import Database, announce
 from keyrack.store.engine import migrate
@@ -140,4 +141,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import running
+from usage import help_asked
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "figures.md"
@@ -306,4 +307,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.core.hosts import servers
@@ -98,4 +100,5 @@ def rounds_of(rounds: int, scratch: Path, call: Callable[..., Any], file: Path, 
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     measure(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

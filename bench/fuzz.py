@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import running
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -267,6 +268,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     if sys.argv[1:2] == ["--one"]:
         fuzz(sys.argv[2], int(sys.argv[3]), sys.argv[4])
     else:

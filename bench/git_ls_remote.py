@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, insert
+from usage import help_asked
 
 from keyrack.app import open_instance
 from keyrack.core.git import storage
@@ -186,4 +187,5 @@ def main(rounds: int, count: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000)

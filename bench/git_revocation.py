@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.git.people import Person, Site, start_host
@@ -62,4 +64,5 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)

@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from git_ls_remote import keyrack_with, ls_remote
@@ -197,4 +199,5 @@ def main(rounds: int, idle: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, int(sys.argv[2]) if len(sys.argv) > 2 else 100)

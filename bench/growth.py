@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sqlalchemy import Connection
@@ -145,5 +147,6 @@ def main(user_key_count: int, credential_count: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     given = [int(argument) for argument in sys.argv[1:]]
     main(*(given + [1_000_000, 25_000][len(given) :]))

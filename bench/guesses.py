@@ -28,6 +28,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.services import TEAM, free_port
@@ -193,4 +195,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -51,4 +52,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from usage import help_asked
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -377,4 +378,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from api import SECRET, ours
+from usage import help_asked
 
 RUNS = 9
 
@@ -42,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

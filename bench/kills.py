@@ -20,6 +20,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from usage import help_asked
+
 ROOT = Path(__file__).parent.parent
 AT_ONCE = 50
 SAID = re.compile(r"Nothing was lost: \d+ kills \((.*?)\) in \d+ s; .*: (\d+) keys, (\d+) revocations, (\d+) users")
@@ -72,4 +74,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -20,6 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.private_sshd import PrivateSshd
@@ -165,6 +167,7 @@ def at_rest(key: Key) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         client_key = Key.make(Path(scratch) / "key")
         compare(client_key, int(sys.argv[1]) if len(sys.argv) > 1 else 40)

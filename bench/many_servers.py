@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sqlalchemy import Connection
@@ -94,5 +96,6 @@ def measure(count: int, database: str) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     gc.set_threshold(100_000, 10, 10)  # as the command has it
     measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, sys.argv[2] if len(sys.argv) > 2 else "")

@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.ssh.key_problem import KeyProblem
@@ -152,4 +154,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+from usage import help_asked
 
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import parse, read_canonical
@@ -62,4 +63,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import running
+from usage import help_asked
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -143,4 +144,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -14,6 +14,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.ssh.public_key import fingerprint_of
@@ -58,4 +60,5 @@ def measure(rounds: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20)

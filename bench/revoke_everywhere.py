@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.core.keys import receipts, revocation
@@ -109,5 +111,6 @@ def measure(count: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     given = [int(argument) for argument in sys.argv[1:]]
     measure(given[0] if given else 50, given[1] if len(given) > 1 else 20)

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -89,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

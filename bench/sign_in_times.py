@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
+from usage import help_asked
 
 from keyrack import app
 from keyrack.core.instance import Instance
@@ -109,4 +110,5 @@ def compare(samples: int, known: str, unknown: str, guess: Callable[[str, int, s
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     main()

@@ -25,6 +25,7 @@ from typing import Any
 
 import figures
 import proof
+from usage import help_asked
 
 ROOT = Path(__file__).parent.parent
 FILE = Path(sys.prefix) / "figures-run.json"
@@ -110,4 +111,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     sys.exit(main())

@@ -30,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from usage import help_asked
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
@@ -400,4 +402,5 @@ def resident(pid: int) -> int:
 
 
 if __name__ == "__main__":
+    help_asked(__doc__)
     measure(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
