@@ -1,6 +1,6 @@
 """How many durable inserts a second Database.write makes, next to the drivers alone in the same run.
 
-Run: python -m bench.durable_writes [seconds a measurement] (PostgreSQL's programs must be installed).
+Run: bench/durable_writes.py [seconds a measurement] (PostgreSQL's programs must be installed).
 Each rival commits every insert by itself with the same settings for durability, on the same disk.
 """
 
@@ -18,6 +18,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import Connection, insert
 from usage import help_asked
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.store.database import Database, announce
 from keyrack.store.engine import migrate

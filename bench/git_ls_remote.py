@@ -22,6 +22,8 @@ from pathlib import Path
 from sqlalchemy import Connection, insert
 from usage import help_asked
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from keyrack.app import open_instance
 from keyrack.core.git import storage
 from keyrack.core.instance import Instance
