@@ -24,11 +24,10 @@ from typing import Any
 
 from usage import help_asked
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from git_ls_remote sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import keyrack_with, ls_remote
+from git_ls_remote import keyrack_with, ls_remote
 
 from tests.ports import free_port
 
