@@ -476,17 +476,46 @@ def test_another_machine_with_a_copy_of_the_key_seals_nothing(bare_url: str, tmp
     instance.database.close()
 
 
+def innermost(call: ast.Call) -> ast.Call:
+    """The call that a chain such as update(table).where(...).values(...) begins with."""
+    while isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
+        call = call.func.value
+    return call
+
+
+def table_of(call: ast.Call) -> str:
+    """The table that a call names first, as it is written there."""
+    first = call.args[0] if call.args else None
+    return first.id if isinstance(first, ast.Name) else first.attr if isinstance(first, ast.Attribute) else ""
+
+
 def writes(tree: ast.AST) -> list[str]:
-    """The sealed tables that a module writes by statements of its own."""
+    """The sealed tables that a module writes by statements of its own, other than columns that no seal is over."""
     names = {"insert", "update", "delete", "dialect_insert", "sqlite_insert", "postgresql_insert"}
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args:
-            first = node.args[0]
-            called = first.id if isinstance(first, ast.Name) else first.attr if isinstance(first, ast.Attribute) else ""
-            if called in VOLATILE:
-                found.append(called)
-    return found
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    unsealed = set()
+    for call in calls:
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "values" and call.keywords:
+            begun = innermost(call)
+            if {one.arg for one in call.keywords} <= VOLATILE.get(table_of(begun), frozenset()) and not call.args:
+                unsealed.add(begun)
+    return [
+        table_of(call)
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id in names
+        and table_of(call) in VOLATILE
+        and call not in unsealed
+    ]
+
+
+def test_columns_that_no_seal_is_over_are_all_that_is_written_past_it() -> None:
+    past = "update(credentials).where(credentials.c.id == 1).values({})"
+    assert writes(ast.parse(past.format("acknowledged_at=at"))) == []
+    assert writes(ast.parse(past.format("acknowledged_at=at, label=label"))) == ["credentials"]
+    assert writes(ast.parse(past.format("more, acknowledged_at=at"))) == ["credentials"]
+    assert writes(ast.parse(past.format("**more"))) == ["credentials"]
+    assert writes(ast.parse("new = update(tables.credentials)\nnew.values(acknowledged_at=at)")) == ["credentials"]
 
 
 WHY = "written past store/sealing/sealed.py, a row has no seal: use sealed.insert_row, sealed.change or sealed.remove"

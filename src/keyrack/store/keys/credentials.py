@@ -129,12 +129,9 @@ def acknowledge(connection: Connection, server_id: int, revision: int, at: datet
 @prepared
 def _acknowledge(server_id: int, revision: int, at: datetime) -> Update:
     # No seal is over this column (VOLATILE).
-    new = update(credentials).where(
-        credentials.c.server_id == server_id,
-        credentials.c.revision <= revision,
-        credentials.c.acknowledged_at.is_(None),
-    )
-    return new.values(acknowledged_at=at)
+    its = credentials.c
+    which = (its.server_id == server_id, its.revision <= revision, its.acknowledged_at.is_(None))
+    return update(credentials).where(*which).values(acknowledged_at=at)
 
 
 @prepared

@@ -171,15 +171,19 @@ def acknowledge(connection: Connection, server_id: int, applied_revision: int, a
 
 
 def _unacknowledged(server_id: int, applied_revision: int) -> ColumnElement[bool]:
-    rows = revocations
-    return and_(rows.c.server_id == server_id, rows.c.acknowledged_at.is_(None), rows.c.revision <= applied_revision)
+    return and_(
+        revocations.c.server_id == server_id,
+        revocations.c.acknowledged_at.is_(None),
+        revocations.c.revision <= applied_revision,
+    )
 
 
 @prepared
 def _first_beyond(server_id: int, applied_revision: int, most: int) -> Select[Any]:
-    rows = revocations
-    waiting = select(rows.c.revision, rows.c.fingerprint).where(_unacknowledged(server_id, applied_revision))
-    return waiting.order_by(rows.c.revision, rows.c.fingerprint).offset(most).limit(1)
+    waiting = select(revocations.c.revision, revocations.c.fingerprint).where(
+        _unacknowledged(server_id, applied_revision)
+    )
+    return waiting.order_by(revocations.c.revision, revocations.c.fingerprint).offset(most).limit(1)
 
 
 @prepared
@@ -187,12 +191,13 @@ def _acknowledge(
     server_id: int, applied_revision: int, at: datetime, code: bytes, revision: int | None, fingerprint: str | None
 ) -> Update:
     # No seal is over these columns (VOLATILE): one code for all rows says that Keyrack wrote them.
-    rows = revocations
-    new = update(rows).where(_unacknowledged(server_id, applied_revision)).values(acknowledged_at=at, receipt=code)
+    new = (
+        update(revocations).where(_unacknowledged(server_id, applied_revision)).values(acknowledged_at=at, receipt=code)
+    )
     if revision is None:
         return new
-    before = and_(rows.c.revision == revision, rows.c.fingerprint < fingerprint)
-    return new.where(or_(rows.c.revision < revision, before))
+    before = and_(revocations.c.revision == revision, revocations.c.fingerprint < fingerprint)
+    return new.where(or_(revocations.c.revision < revision, before))
 
 
 def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
