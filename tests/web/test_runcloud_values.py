@@ -101,6 +101,50 @@ def test_pages(team: Service) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"label": "a", "label": "b"}', "The body names a field twice."),
+        (b'{"label": {"a": 1, "a": 1}}', "The body names a field twice."),
+        (
+            json.dumps(dict.fromkeys(map(str, range(1001)))).encode(),
+            "The body has more than 1000 fields in one object.",
+        ),
+        (b'{"label": NaN}', "The body is not valid JSON."),
+    ],
+)
+def test_json_that_reads_in_two_ways_is_refused_for_what_it_is(
+    unchanged_team: Service, content: bytes, words: str
+) -> None:
+    kind = {"Content-Type": "application/json"}
+    answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
+    assert (answer.status_code, answer.json()["message"]) == (422, words)
+    kind["X-Auth-Token"] = "token-of-alice"
+    answer = unchanged_team.call("POST", "/v4/user/keys", content=content, headers=kind)
+    assert (answer.status_code, answer.json()["error_msg"]) == (400, words)
+
+
+@pytest.mark.parametrize("name", ["page", "perPage"])
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ("0", "must be at least 1."),
+        ("-1", "must be at least 1."),
+        ("0000000000", "must be at least 1."),
+        ("10000000000", "must not be greater than 9999999999."),
+        ("9" * 5000, "must not be greater than 9999999999."),
+        ("+1", "must be an integer."),
+        ("1.0", "must be an integer."),
+        ("--1", "must be an integer."),
+    ],
+)
+def test_a_page_that_is_none_is_refused_for_what_it_is(
+    unchanged_team: Service, name: str, sent: str, words: str
+) -> None:
+    answer = unchanged_team.call("GET", CREDENTIALS, token="token-of-olga", params={name: sent})
+    assert (answer.status_code, answer.json()["message"]) == (422, f"The {name} field {words}")
+
+
+@pytest.mark.parametrize(
     "password", ["", None, 12345678, "short", "x" * 256, "é" * 128, "line\nbreak here", "nul\0nul here", "\ud800" * 9]
 )
 def test_passwords_that_are_none(unchanged_team: Service, password: Any) -> None:
