@@ -33,6 +33,7 @@ from keyrack.web.console.visits import (
     cursor_of,
     page,
     paged,
+    rehearsed,
     unless_changed,
 )
 
@@ -220,7 +221,7 @@ def _give(visit: Visit, instance: Instance) -> Grant:
 
 def grant(visit: Visit) -> Response:
     """Show what a grant would do, and give it once that was confirmed."""
-    if not visit.form.flag("confirmed"):
+    if not visit.form.flag(CONFIRMED):
         done = rehearsal.rehearse(visit.instance, visit.actor, partial(_give, visit))
         hidden: list[tuple[str, Any]] = [(name, visit.form.text(name)) for name in FIELDS]
         return visit.show(
@@ -229,7 +230,7 @@ def grant(visit: Visit) -> Response:
             named=grants.names(visit.instance, visit.actor, [done.answer], written=True),
             rules=limits.said(done.answer.restrictions),
             done=done,
-            hidden=[*hidden, ("confirmed", "yes")],
+            hidden=[*hidden, (CONFIRMED, "yes")],
         )
     return visit.go("/access", f"{_sentence(visit, _give(visit, visit.instance))}.")
 
@@ -321,7 +322,7 @@ def restrict(visit: Visit) -> Response:
 def renewing(visit: Visit) -> Asked:
     """What another end of a grant does."""
     grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
-    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    done = rehearsed(visit, partial(_renew, visit))
     words = "Hosts are told at once and end it by themselves; keys that something else lets in stay."
     title, back = "Another end for this grant?", f"/grants/{grant.id}/renew"
     return ends.asked(visit, title, grant.expires_at, [words], back, done, what=_sentence(visit, grant))

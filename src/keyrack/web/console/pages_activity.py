@@ -82,8 +82,8 @@ def activity(visit: Visit) -> Response:
         proven=_proven(visit),
         first=f"/activity?{urlencode(kept)}" if before else "",
         next=further,
-        # A page that is not full, though more follows: so many were looked through.
         week=visit.now - standing.KEPT,
+        # A page that is not full, though more follows: so many were looked through.
         looked_through=events.LOOKED_THROUGH if further and len(shown) < PER_PAGE else 0,
     )
 

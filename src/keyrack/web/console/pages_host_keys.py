@@ -14,7 +14,17 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, rehearsal, renewals, restricting
 from keyrack.model import Credential, Server
 from keyrack.web.console import ends, limits, templates
-from keyrack.web.console.visits import FIRST_PRESS, SEEN, Asked, Visit, change, page, unless_changed
+from keyrack.web.console.visits import (
+    CONFIRMED,
+    FIRST_PRESS,
+    SEEN,
+    Asked,
+    Visit,
+    change,
+    page,
+    rehearsed,
+    unless_changed,
+)
 
 MOST = 200
 
@@ -93,7 +103,7 @@ def restrict(visit: Visit) -> Response:
         credentials.get(instance, visit.actor, server, number)
         return restricting.credential(instance, visit.actor, number, limits.asked(visit.form))
 
-    if not visit.form.flag("confirmed"):
+    if not visit.form.flag(CONFIRMED):
         held = credentials.get(visit.instance, visit.actor, server, number)
         done = rehearsal.rehearse(
             visit.instance,
@@ -122,7 +132,7 @@ def renewing(visit: Visit) -> Asked:
     """What another end of such a key does."""
     server, number = _server(visit), visit.number("id")
     held = credentials.get(visit.instance, visit.actor, server.id, number)
-    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    done = rehearsed(visit, partial(_renew, visit))
     title, words = (
         f"Another end for {held.label}?",
         f"It opens {held.username} on {server.name}, which ends it by itself.",
@@ -157,13 +167,7 @@ def removing(visit: Visit) -> Asked:
     credential = credentials.get(visit.instance, visit.actor, server.id, number)
     opened = f"{credential.username} on {server.name}"
     words = f"It opens {opened} no more once the host has heard of it; sessions that it opened end."
-    done = None
-    if visit.may("access:read"):
-        done = rehearsal.rehearse(
-            visit.instance,
-            visit.actor,
-            lambda instance: credentials.delete(instance, visit.actor, server.id, number),
-        )
+    done = rehearsed(visit, lambda instance: credentials.delete(instance, visit.actor, server.id, number))
     title, button = f"Remove {credential.label} from {server.name}?", f"Remove this key from {server.name}"
     return Asked(title, [words], button, f"/hosts/{server.id}/keys/{number}", done)
 
@@ -192,9 +196,7 @@ def _named(server: Server) -> str:
 def renaming(visit: Visit) -> Asked:
     """What another name, address or other tags of a host do."""
     server = _server(visit)
-    done = None
-    if visit.may("access:read"):
-        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_set_named, visit))
+    done = rehearsed(visit, partial(_set_named, visit))
     form = visit.form
     tags = " ".join(dict.fromkeys(form.text("tags").replace(",", " ").split())) or "none"
     rows = (
