@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.core.people import tokens
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 from keyrack.store.people import users
 from tests.postgres import running_cluster
@@ -319,7 +319,7 @@ def ours(url: str, folder: Path) -> Iterator[Served]:
     """The service on a database with one server and an owner."""
     settings = Settings(data=folder / "data", database=url, max_user_keys=10**6)
     instance = app.open_instance(settings)
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     owner = instance.database.read(lambda connection: users.user(connection, 1))
     assert owner is not None
     tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)

@@ -16,7 +16,7 @@ from usage import help_asked
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack import app
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from tests.services import settings_for
 
 A_SERVER = 1000
@@ -40,7 +40,7 @@ def measure(users: int, accounts: int, database: str) -> None:
         wanted = text(users, accounts)
         for name, bound in (("first", 15), ("again", 2)):
             clock, process = time.perf_counter(), time.process_time()
-            changes = workspace_file.apply(instance, wanted, {})
+            changes = workspace_apply.apply(instance, wanted, {})
             clock, process = time.perf_counter() - clock, time.process_time() - process
             print(f"{name}: {len(changes)} changes, {clock:.2f} s, {process:.2f} s of the process, bound {bound} s")
         instance.database.close()

@@ -25,7 +25,7 @@ from keyrack import app
 from keyrack.core.audit import chain
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 from keyrack.store.audit import events
 from tests.postgres import Cluster
@@ -87,7 +87,7 @@ def main() -> int:
         for more in (count // 10, count - count // 10):
             instance = app.open_instance(settings)
             if not peaks:
-                workspace_file.apply(instance, TEAM, {})
+                workspace_apply.apply(instance, TEAM, {})
             fill(instance, more)
             instance.database.close()
             ways = (("export", str(out)), ("verify", "--export", str(out)), ("verify",))

@@ -33,7 +33,7 @@ from keyrack import app
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.core.hosts import servers
 from keyrack.core.people import actors
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 from tests.core.keys_for_tests import fresh_line
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
@@ -162,7 +162,7 @@ class Place:
         database = database or f"sqlite:///{folders['data']}/keyrack.db"
         self._where = ["--data", str(folders["data"]), "--database", database]
         instance = app.open_instance(Settings(data=folders["data"], database=database))
-        workspace_file.apply(instance, TEAM.replace('system_users = ["deploy"]', f'system_users = ["{USERNAME}"]'), {})
+        workspace_apply.apply(instance, TEAM.replace('system_users = ["deploy"]', f'system_users = ["{USERNAME}"]'), {})
         token = servers.invite(instance, actors.system_actor(1), 1)
         instance.database.close()
         self._log = (folders["log"] / "keyrack.log").open("ab")

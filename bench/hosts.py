@@ -40,7 +40,7 @@ from keyrack import app
 from keyrack.core.instance import Instance
 from keyrack.core.people import tokens
 from keyrack.core.people.actors import system_actor
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -136,7 +136,7 @@ def service(url: str, folder: Path, hosts: int, keys: int = 0, password: str = "
     """The service on a database with so many hosts. password: olga's, "" for none."""
     instance = app.open_instance(Settings(data=folder / "data", database=url))
     team = TEAM.replace('"owner"\n', f'"owner"\npassword = "{password}"\n') if password else TEAM
-    workspace_file.apply(instance, team, {})
+    workspace_apply.apply(instance, team, {})
     owner = instance.database.read(lambda connection: user_rows.user(connection, 1))
     assert owner is not None
     tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)

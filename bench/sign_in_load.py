@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import api
 
 from keyrack import app
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 
 
@@ -85,7 +85,7 @@ def main() -> None:
                 f'[[users]]\nname = "person-{number}"\nrole = "member"\npassword = "secret of person {number}"\n'
                 for number in range(people)
             ]
-            workspace_file.apply(instance, '[workspace]\nname = "acme"\n' + "".join(users), {})
+            workspace_apply.apply(instance, '[workspace]\nname = "acme"\n' + "".join(users), {})
             instance.database.close()
             asyncio.run(measured(service.port, people, seconds))
 

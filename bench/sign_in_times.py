@@ -28,7 +28,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import basic_access, passwords, tokens
 from keyrack.core.people.throttle import Throttle
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.errors import Refusal
 from keyrack.settings import Settings
 from keyrack.store.people import users
@@ -66,7 +66,7 @@ def main() -> None:
     samples = int(given[0]) if given else 10_000
     with tempfile.TemporaryDirectory() as folder:
         instance = app.open_instance(Settings(data=Path(folder)))
-        workspace_file.apply(instance, TEAM, {})
+        workspace_apply.apply(instance, TEAM, {})
         object.__setattr__(instance, "throttle", Throttle(10**9, 10**9))
         instance.throttle._few = instance.throttle._account = instance.throttle._passwords
         if not whole:

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 
 from keyrack import app
 from keyrack.core.people import passwords
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from tests.login import debian_host
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
@@ -143,7 +143,7 @@ def team_folder(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -
 def _create_team(folder: Path, database: str) -> None:
     instance = app.open_instance(settings_for(folder, database))
     for text in (TEAM, STRANGERS):
-        workspace_file.apply(instance, text, {})
+        workspace_apply.apply(instance, text, {})
     instance.database.close()
 
 

@@ -17,7 +17,7 @@ import uvicorn
 
 from keyrack import app, serving
 from keyrack.core.instance import Instance
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
 from tests.plain_http import PLAIN
@@ -100,7 +100,7 @@ class Service:
 
     def apply(self, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
         """Bring a workspace to what a TOML text says."""
-        return workspace_file.apply(self.instance, text, environment or {})
+        return workspace_apply.apply(self.instance, text, environment or {})
 
 
 class _Server(uvicorn.Server):

@@ -63,9 +63,14 @@ class Project:
     name: str
 
 
+PERSON, SERVICE = "person", "service"
+USER_KINDS = (PERSON, SERVICE)
+"""What a user may be: a service is a program."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or a program ("service") in a workspace; uid is its 32 hexadecimal digits (the IAM user id)."""
+    """A person or a program in a workspace. uid: its 32 hexadecimal digits (the IAM user id); kind: of USER_KINDS."""
 
     id: int
     uid: str
@@ -75,7 +80,7 @@ class User:
     policies: tuple[str, ...]
     disabled_at: datetime | None
     created_at: datetime
-    kind: str = "person"
+    kind: str = PERSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy, revocation, user_keys, who_can
 from keyrack.core.people import actors
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.core.workspace import export as workspace_export
-from keyrack.core.workspace import file as workspace_file
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store.hosts import servers
@@ -199,7 +199,7 @@ class Operations:
         text = f'[workspace]\nname = "acme"\n[[servers]]\nname = "{name}"\naddress = "198.51.100.{self.made}"\n'
         text += 'system_users = ["deploy"]\ntags = ["web"]\n'
         text += f'[[grants]]\ngroup = "{self.lot.choice(GROUPS)}"\nserver = "{name}"\nsystem_user = "deploy"\n'
-        return bool(workspace_file.apply(self.team.instance, text, {}))
+        return bool(workspace_apply.apply(self.team.instance, text, {}))
 
     def run(self, count: int) -> None:
         """So many of them, drawn by lot; most are taken."""
@@ -251,14 +251,14 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     file = tmp_path / "acme.toml"
     good("export", "--output", str(file), *drawn.where)
     text = file.read_text("utf-8")
-    assert workspace_file.apply(team.instance, text, {}, prune=True, dry_run=True) == [], "it says what there is"
+    assert workspace_apply.apply(team.instance, text, {}, prune=True, dry_run=True) == [], "it says what there is"
 
     other = app.open_instance(settings_for(tmp_path / "new", ""))
     try:
-        workspace_file.apply(other, text, {})
+        workspace_apply.apply(other, text, {})
         assert matrix(other) == before
         assert key_policy.get(other, actors.system_actor(1)).own_bits == 3072
-        assert workspace_file.apply(other, text, {}, prune=True) == []
+        assert workspace_apply.apply(other, text, {}, prune=True) == []
     finally:
         other.database.close()
     run("export", "--output", str(tmp_path / "again.toml"), "--data", str(tmp_path / "new"))
@@ -281,7 +281,7 @@ def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Se
     text = workspace_export.export(team.instance, actor, workspaces(team.instance)[0])
     other = app.open_instance(settings_for(tmp_path / "new", ""))
     try:
-        workspace_file.apply(other, text, {})
+        workspace_apply.apply(other, text, {})
         assert {way[4] for way in matrix(other)} == {parse(bob).fingerprint}
         with pytest.raises(Refusal, match="revoked everywhere"):
             user_keys.add(other, actors.system_actor(1), title="again", public_key=gone, user_id=2)

@@ -19,7 +19,7 @@ import pytest
 from keyrack import app
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.people import actors
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from tests import plain_http
 from tests.ports import free_port
 from tests.postgres import Cluster
@@ -146,7 +146,7 @@ def test_an_outage_is_two_lines_in_the_log_and_not_ready(durable_cluster: Cluste
 def test_a_disk_that_takes_nothing_more_is_not_ready_though_reads_go_on(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     instance.database.close()
     olga = {"Authorization": "Bearer token-of-olga"}
 
@@ -182,7 +182,7 @@ def test_a_database_that_answers_with_an_error_is_not_ready(cluster: Cluster, tm
 def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     instance.database.close()
     with serving(tmp_path / "data", database) as (_, url):
         (tmp_path / "keyrack.db").rename(tmp_path / "moved.db")
@@ -202,7 +202,7 @@ def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path)
 def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     token = servers.invite(instance, actors.system_actor(1), 1)
     secret = enrolment.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
     revision = servers.get(instance, actors.system_actor(1), 1).revision

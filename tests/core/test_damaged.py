@@ -13,7 +13,7 @@ from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
 from keyrack.core.people import actors, offboarding, users
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.ssh.public_key import parse
@@ -157,12 +157,12 @@ def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Te
     change(team, tables.grants, restrictions={"sources": ["0.0.0.0/0"]})
     assert [row.kind for row in damaged(team.instance, team.owner)] == ["grant"]
     text = '[workspace]\nname = "acme"\n[[grants]]\nuser = "alice"\nserver = "web-1"\nsystem_user = "deploy"\n'
-    done = workspace_file.apply(team.instance, text, {})
+    done = workspace_apply.apply(team.instance, text, {})
     assert [words.partition(" alice")[0] for words in done] == ["let in", "remove the damaged row of"]
     assert damaged(team.instance, team.owner) == []
     (left,) = grants.find(team.instance, team.owner)
     assert dict(left.restrictions) == {}
-    assert workspace_file.apply(team.instance, text, {}) == []
+    assert workspace_apply.apply(team.instance, text, {}) == []
 
 
 def test_a_look_through_all_rows_goes_on_where_it_stopped(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

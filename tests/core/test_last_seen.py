@@ -8,7 +8,7 @@ import pytest
 
 from keyrack import app
 from keyrack.core.hosts.last_seen import LastSeen
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
 from tests.services import TEAM, settings_for
@@ -17,7 +17,7 @@ from tests.services import TEAM, settings_for
 def test_hosts_are_written_after_a_write_that_failed(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "data", f"sqlite:///{tmp_path}/keyrack.db")
     instance = app.open_instance(settings)
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     last_seen = LastSeen()
     last_seen.saw(1)
     (tmp_path / "keyrack.db").rename(tmp_path / "away")

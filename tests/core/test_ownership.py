@@ -16,7 +16,7 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.keys import user_keys
 from keyrack.core.ownership import ForeignKey, LostDatabase
 from keyrack.core.people import actors, users
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.model import Actor, Role
 from keyrack.store.database import Database
 from keyrack.store.tables import instance_facts
@@ -34,7 +34,7 @@ COMMANDS = (
 
 def begin(folder: Path, url: str, text: str = TEAM) -> None:
     instance = app.open_instance(settings_for(folder, url))
-    workspace_file.apply(instance, text, {})
+    workspace_apply.apply(instance, text, {})
     instance.database.close()
 
 
@@ -114,7 +114,7 @@ def test_a_database_of_an_earlier_version_takes_the_key_that_sealed_it_and_no_ot
     sealed: bool, bare_url: str, tmp_path: Path
 ) -> None:
     instance = app.open_instance(settings_for(tmp_path / "first", bare_url))
-    workspace_file.apply(instance, TEAM, {})
+    workspace_apply.apply(instance, TEAM, {})
     if sealed:
         _give_alice_a_key(instance)
     instance.database.close()

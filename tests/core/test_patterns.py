@@ -13,7 +13,7 @@ from keyrack import policy
 from keyrack.core.audit import webhooks
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, api_tokens, tokens, users
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role
 from keyrack.store.people import users as user_rows
@@ -69,7 +69,7 @@ def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: 
         access_keys.issue_temporary(instance, team.member, scopes=tuple(values))
     text = '[workspace]\nname = "acme"\n[[users]]\nname = "eve"\npolicies = ' + repr(values).replace("'", '"')
     with pytest.raises(Refusal):
-        workspace_file.apply(instance, text, {})
+        workspace_apply.apply(instance, text, {})
     assert [user.name for user in users.find(instance, owner)] == ["olga", "alice"]
 
 
@@ -83,9 +83,9 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
         lambda: users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["server:read"]),
         lambda: tokens.create(instance, owner, alice, name="x", scopes=["server:read"]),
         lambda: api_tokens.make(instance, owner, name="x", scopes=["server:read"]),
-        lambda: workspace_file.apply(instance, text % ("alice", 'policies = ["server:read"]'), {}, dry_run=True),
-        lambda: workspace_file.apply(instance, text % ("eve", 'policies = ["server:read"]'), {}, dry_run=True),
-        lambda: workspace_file.apply(instance, text % ("alice", token), {}),
+        lambda: workspace_apply.apply(instance, text % ("alice", 'policies = ["server:read"]'), {}, dry_run=True),
+        lambda: workspace_apply.apply(instance, text % ("eve", 'policies = ["server:read"]'), {}, dry_run=True),
+        lambda: workspace_apply.apply(instance, text % ("alice", token), {}),
         lambda: webhooks.create(instance, owner, url="https://alerts.example.org/", actions=["server:read"]),
     )
     for call in calls:
@@ -108,7 +108,7 @@ def test_what_was_kept_before_it_was_looked_at_keeps_nobody_from_a_change(team: 
     made = users.change_rights(instance, owner, alice.id, role=Role.AUDITOR, policies=["nonsense", "git:fetch"])
     assert made.policies == ("nonsense", "git:fetch")
     text = '[workspace]\nname = "acme"\n[[users]]\nname = "alice"\npolicies = ["nonsense"]\n'
-    workspace_file.apply(instance, text, {})
+    workspace_apply.apply(instance, text, {})
     with pytest.raises(Refusal, match="nonsens fits no action"):
         users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["nonsense", "nonsens"])
 

@@ -17,7 +17,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, key_policy
 from keyrack.core.people import actors, tokens, users
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.core.workspace import schema as workspace_schema
 from keyrack.errors import Refusal
 from keyrack.model import Actor
@@ -72,10 +72,10 @@ def bearer(instance: Instance, secret: str) -> Actor | None:
 
 def test_twice_changes_nothing(instance: Instance) -> None:
     said: list[str] = []
-    first = workspace_file.apply(instance, FILE, SECRETS, said.append)
+    first = workspace_apply.apply(instance, FILE, SECRETS, said.append)
     assert first == said
     assert len(first) >= 8
-    assert workspace_file.apply(instance, FILE, SECRETS) == []
+    assert workspace_apply.apply(instance, FILE, SECRETS) == []
     actor = actors.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.name, server.tags) == ("web-1", ("web",))
@@ -85,11 +85,11 @@ def test_twice_changes_nothing(instance: Instance) -> None:
 
 
 def test_what_changed_is_changed(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     changed = FILE.replace('tags = ["web"]', 'tags = ["web", "db"]').replace('role = "member"', 'role = "admin"')
     changed = changed.replace("192.0.2.10", "192.0.2.11").replace('scopes = ["*"]', 'scopes = ["servers:*"]')
     changed = changed.replace('role = "developer"', 'role = "viewer"').replace("id = 4242", "visibility = 10")
-    done = workspace_file.apply(instance, changed, SECRETS)
+    done = workspace_apply.apply(instance, changed, SECRETS)
     assert done == [
         "change the rights of alice: member to admin",
         "change token ci of alice: scopes servers:* instead of *",
@@ -98,7 +98,7 @@ def test_what_changed_is_changed(instance: Instance) -> None:
         "change repository acme/site: alice viewer",
         "change repository acme/site: visibility 10, protect_default false",
     ]
-    assert workspace_file.apply(instance, changed, SECRETS) == []
+    assert workspace_apply.apply(instance, changed, SECRETS) == []
     actor = actors.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.address, server.tags) == ("192.0.2.11", ("db", "web"))
@@ -109,14 +109,14 @@ def test_what_changed_is_changed(instance: Instance) -> None:
 
 def test_a_password_is_set_once(instance: Instance) -> None:
     """Who changed a password keeps it, whatever the file says, until somebody asks for the file's again."""
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     alice = users.find(instance, actors.system_actor(1))[0]
     users.change_password(instance, actors.system_actor(1), alice.id, "alice's own choice")
-    assert workspace_file.apply(instance, FILE, SECRETS) == []
+    assert workspace_apply.apply(instance, FILE, SECRETS) == []
     who = tokens.SignIn(password="alice's own choice", user_name="alice", workspace_name="acme")
     assert tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9").secret
-    assert workspace_file.apply(instance, FILE, SECRETS, reset_secrets=True) == ["reset the password of alice"]
-    assert workspace_file.apply(instance, FILE, SECRETS, reset_secrets=True) == []
+    assert workspace_apply.apply(instance, FILE, SECRETS, reset_secrets=True) == ["reset the password of alice"]
+    assert workspace_apply.apply(instance, FILE, SECRETS, reset_secrets=True) == []
     with pytest.raises(Refusal):
         tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
 
@@ -165,53 +165,53 @@ REMOVALS = {
 def test_what_the_file_leaves_out_is_named_and_taken_with_prune_alone(instance: Instance, name: str) -> None:
     text, old, new, words = REMOVALS[name]
     assert old in text
-    workspace_file.apply(instance, text, SECRETS)
+    workspace_apply.apply(instance, text, SECRETS)
     less = text.replace(old, new, 1)
     left: list[str] = []
-    assert workspace_file.apply(instance, less, SECRETS, left=left.append) == []
+    assert workspace_apply.apply(instance, less, SECRETS, left=left.append) == []
     assert len(left) == 1
     assert words in left[0]
-    assert workspace_file.apply(instance, text, SECRETS) == []
-    assert workspace_file.apply(instance, less, SECRETS, prune=True) == left
+    assert workspace_apply.apply(instance, text, SECRETS) == []
+    assert workspace_apply.apply(instance, less, SECRETS, prune=True) == left
     left.clear()
-    assert workspace_file.apply(instance, less, SECRETS, left=left.append) == []
+    assert workspace_apply.apply(instance, less, SECRETS, left=left.append) == []
     assert left == []
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_tokens_of_a_user_whose_tokens_the_file_does_not_name_stay(instance: Instance, dry_run: bool) -> None:
-    workspace_file.apply(instance, TWO, SECRETS)
+    workspace_apply.apply(instance, TWO, SECRETS)
     actor = actors.system_actor(1)
     bob = next(user for user in users.find(instance, actor) if user.name == "bob")
     tokens.create(instance, actor, bob, name="robot", scopes=("*",), secret="made-by-hand-0001")
     noted: list[str] = []
-    assert workspace_file.apply(instance, TWO, SECRETS, prune=True, dry_run=dry_run, noted=noted.append) == []
+    assert workspace_apply.apply(instance, TWO, SECRETS, prune=True, dry_run=dry_run, noted=noted.append) == []
     assert bearer(instance, "made-by-hand-0001") is not None
     assert noted == ["token robot of bob; the file says nothing of bob's tokens (tokens = [] revokes)"]
     named = TWO.replace('name = "bob"\n', 'name = "bob"\ntokens = []\n')
-    assert workspace_file.apply(instance, named, SECRETS, prune=True) == [
+    assert workspace_apply.apply(instance, named, SECRETS, prune=True) == [
         "revoke token robot of bob, which the file does not name"
     ]
     assert bearer(instance, "made-by-hand-0001") is None
 
 
 def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
-    assert workspace_file.apply(instance, FILE, SECRETS) == []
-    assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
+    workspace_apply.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
+    assert workspace_apply.apply(instance, FILE, SECRETS) == []
+    assert workspace_apply.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
     assert servers.find(instance, actors.system_actor(1)).items[0].tags == ("web",)
 
 
 def test_a_dry_run_changes_nothing(instance: Instance) -> None:
-    planned = workspace_file.apply(instance, FILE, SECRETS, dry_run=True)
+    planned = workspace_apply.apply(instance, FILE, SECRETS, dry_run=True)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
-    assert workspace_file.apply(instance, FILE, SECRETS) == planned
+    assert workspace_apply.apply(instance, FILE, SECRETS) == planned
 
 
 def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     rotated = FILE.replace("a-token-of-alice", "another-token-of-alice")
-    assert workspace_file.apply(instance, rotated, SECRETS) == [
+    assert workspace_apply.apply(instance, rotated, SECRETS) == [
         "revoke token ci of alice, which another one replaces",
         "create token ci of alice",
     ]
@@ -219,43 +219,43 @@ def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
     assert bearer(instance, "another-token-of-alice") is not None
     # An ended token is never good again, and the file that holds it is told so.
     with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
-        workspace_file.apply(instance, FILE, SECRETS)
+        workspace_apply.apply(instance, FILE, SECRETS)
 
 
 def test_what_a_file_says_of_a_token_holds(instance: Instance) -> None:
     """Its end and its name too, not its scopes alone."""
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     year = instance.now().year + 1
 
     def with_end(end: str) -> str:
         return FILE.replace('scopes = ["*"]', f'scopes = ["*"], expires_at = {end}')
 
     limited = with_end(f"{year}-01-02T03:04:05Z").replace('"ci"', '"deploys"')
-    assert workspace_file.apply(instance, limited, SECRETS) == [
+    assert workspace_apply.apply(instance, limited, SECRETS) == [
         f"change token ci of alice: name it deploys; end {year}-01-02T03:04:05Z"
     ]
-    assert workspace_file.apply(instance, limited, SECRETS) == []
+    assert workspace_apply.apply(instance, limited, SECRETS) == []
     alice = bearer(instance, "a-token-of-alice")
     assert alice is not None
     assert (alice.token_name, alice.ends_at and alice.ends_at.year) == ("deploys", year)
     over = with_end("2020-01-02T03:04:05Z")
-    assert workspace_file.apply(instance, over, SECRETS) == [
+    assert workspace_apply.apply(instance, over, SECRETS) == [
         "revoke token deploys of alice, whose end in the file is past"
     ]
     assert bearer(instance, "a-token-of-alice") is None
-    assert workspace_file.apply(instance, over, SECRETS) == []
+    assert workspace_apply.apply(instance, over, SECRETS) == []
 
 
 def test_a_rotated_password_is_named(instance: Instance) -> None:
     """The old one still signs in, and the file's does not: that is said, and changed when it is asked for."""
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     rotated = {"ALICE": "another password of alice"}
     noted: list[str] = []
-    assert workspace_file.apply(instance, FILE, rotated, noted=noted.append) == []
+    assert workspace_apply.apply(instance, FILE, rotated, noted=noted.append) == []
     assert noted == ["the password of alice is not the file's; --reset-secrets sets it"]
-    done = workspace_file.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append)
+    done = workspace_apply.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append)
     assert (done, len(noted)) == (["reset the password of alice"], 1)
-    assert workspace_file.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append) == []
+    assert workspace_apply.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append) == []
     assert len(noted) == 1
 
 
@@ -269,74 +269,74 @@ def test_a_rotated_password_is_named(instance: Instance) -> None:
 )
 def test_a_dry_run_refuses_what_would_be_refused(instance: Instance, old: str, new: str, words: str) -> None:
     owned = FILE + '[[users]]\nname = "eva"\nrole = "owner"\n'
-    workspace_file.apply(instance, owned, SECRETS)
+    workspace_apply.apply(instance, owned, SECRETS)
 
     def everything(connection: Connection) -> list[object]:
         return [connection.execute(table.select()).all() for table in metadata.sorted_tables]
 
     before = instance.database.read(everything)
     with pytest.raises(Refusal, match=words):
-        workspace_file.apply(instance, owned.replace(old, new), SECRETS, dry_run=True)
+        workspace_apply.apply(instance, owned.replace(old, new), SECRETS, dry_run=True)
     assert instance.database.read(everything) == before
 
 
 def test_each_fault_is_named(instance: Instance) -> None:
     wrong = FILE.replace('role = "member"', 'role = "king"').replace('"192.0.2.10"', "7").replace('"ops"', '""')
     with pytest.raises(Refusal) as refused:
-        workspace_file.apply(instance, wrong, SECRETS)
+        workspace_apply.apply(instance, wrong, SECRETS)
     assert [line.partition(": ")[0].strip() for line in refused.value.message.split("\n")[1:]] == [
         "[[users]] number 1 (alice), line 7",
         "[[groups]] number 1 (), line 14",
         "[[servers]] number 1 (web-1), line 17",
     ]
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     unknown = FILE.replace('members = ["alice"]', 'members = ["alise"]').replace('user = "alice", role', 'user = "x"')
     with pytest.raises(Refusal) as refused:
-        workspace_file.apply(instance, unknown.replace('user = "x"', 'user = "x", role'), SECRETS)
+        workspace_apply.apply(instance, unknown.replace('user = "x"', 'user = "x", role'), SECRETS)
     assert ("'alise'" in refused.value.message, "'x'" in refused.value.message) == (True, True)
 
 
 def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     renamed = FILE.replace('"web-1"', '"web-2"')
     with pytest.raises(Refusal, match='was = "web-1"'):
-        workspace_file.apply(instance, renamed, SECRETS)
+        workspace_apply.apply(instance, renamed, SECRETS)
     told = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
-    assert workspace_file.apply(instance, told, SECRETS) == ["change server web-2: rename it from web-1"]
-    assert workspace_file.apply(instance, told, SECRETS) == []
-    assert workspace_file.apply(instance, renamed, SECRETS) == []
+    assert workspace_apply.apply(instance, told, SECRETS) == ["change server web-2: rename it from web-1"]
+    assert workspace_apply.apply(instance, told, SECRETS) == []
+    assert workspace_apply.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
-    assert workspace_file.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
+    assert workspace_apply.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
     found = servers.find(instance, actors.system_actor(1))
     assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
 
 
 def test_a_grant_that_the_file_says_has_ended_is_a_removal_whatever_else_it_names(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     name = FILE.partition("[workspace]")[2].partition("name = ")[2].splitlines()[0]
     ended = FILE[FILE.index("[[grants]]") :].split("[[")[1].rstrip()
     text = f"[workspace]\nname = {name}\n[[{ended}\nexpires_at = 1999-01-01T00:00:00Z\n"
-    assert workspace_file.apply(instance, text, SECRETS) == []
-    (taken,) = workspace_file.apply(instance, text, SECRETS, prune=True)
+    assert workspace_apply.apply(instance, text, SECRETS) == []
+    (taken,) = workspace_apply.apply(instance, text, SECRETS, prune=True)
     assert taken.startswith("take back the login of ")
 
 
 def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     grant = 'server = "web-1"\nsystem_user = "deploy"\n'
     limited = FILE.replace(
         grant, f'{grant}expires_at = 2096-12-24T18:00:00Z\nrestrictions = {{ sources = ["192.0.2.0/24"] }}\n'
     )
     with pytest.raises(Refusal, match="ten years"):
-        workspace_file.apply(instance, limited, SECRETS)
+        workspace_apply.apply(instance, limited, SECRETS)
     year = instance.now().year + 1
     limited = limited.replace("2096", str(year))
-    done = workspace_file.apply(instance, limited, SECRETS)
+    done = workspace_apply.apply(instance, limited, SECRETS)
     assert done == [
         f"change the login of alice as deploy on web-1 until {year}-12-24T18:00:00Z with sources",
         "end the former terms of alice as deploy on web-1",
     ]
-    assert workspace_file.apply(instance, limited, SECRETS) == []
+    assert workspace_apply.apply(instance, limited, SECRETS) == []
     held = [grant for grant in grants.find(instance, actors.system_actor(1)) if grant.user_id is not None]
     assert [(grant.expires_at.year if grant.expires_at else 0, dict(grant.restrictions)) for grant in held] == [
         (year, {"sources": ["192.0.2.0/24"]})
@@ -345,16 +345,16 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
 
 def test_all_or_nothing(instance: Instance) -> None:
     """What only the last change finds out undoes the first ones."""
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     more = FILE.replace("[[groups]]", '[[users]]\nname = "zoe"\n[[users]]\nname = "eva"\nrole = "owner"\n[[groups]]')
-    workspace_file.apply(instance, more, SECRETS)
+    workspace_apply.apply(instance, more, SECRETS)
     wrong = more.replace('name = "zoe"', 'name = "zoe"\npolicies = ["git:fetch"]').replace(
         'role = "owner"', 'role = "member"'
     )
     with pytest.raises(Refusal, match="last owner"):
-        workspace_file.apply(instance, wrong, SECRETS)
-    assert workspace_file.apply(instance, more, SECRETS) == []
-    assert workspace_file.apply(instance, "\ufeff" + more, SECRETS) == []
+        workspace_apply.apply(instance, wrong, SECRETS)
+    assert workspace_apply.apply(instance, more, SECRETS) == []
+    assert workspace_apply.apply(instance, "\ufeff" + more, SECRETS) == []
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_all_or_nothing(instance: Instance) -> None:
 )
 def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        workspace_file.apply(instance, FILE.replace(old, new, 1), SECRETS)
+        workspace_apply.apply(instance, FILE.replace(old, new, 1), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
 
 
@@ -417,7 +417,7 @@ def test_the_schema_knows_each_file_that_is_taken(instance: Instance) -> None:
 
 
 def test_no_secret_is_kept_in_clear(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     secrets = (SECRETS["ALICE"], "a secret for signatures", "a-token-of-alice")
 
     def everything(connection: Connection) -> str:
@@ -433,7 +433,7 @@ def test_no_secret_is_kept_in_clear(instance: Instance) -> None:
 
 
 def test_a_password_change_ends_iam_tokens(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     who = tokens.SignIn(password=SECRETS["ALICE"], user_name="alice", workspace_name="acme")
     signed_in = tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
     assert bearer(instance, signed_in.secret) is not None
@@ -451,7 +451,7 @@ def test_repository_paths_are_strict() -> None:
 
 
 def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
-    workspace_file.apply(instance, FILE, SECRETS)
+    workspace_apply.apply(instance, FILE, SECRETS)
     found = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, "acme"))
     assert found is not None
 
@@ -459,16 +459,16 @@ def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
 def test_a_new_workspace_gives_servers_the_ids_that_they_had(instance: Instance) -> None:
     """And ids that the database gives from then on are others; on PostgreSQL its sequence knows nothing of it."""
     numbered = FILE.replace('name = "web-1"\n', 'name = "web-1"\nid = 7\n').replace("id = 4242\n", "id = 3\n")
-    workspace_file.apply(instance, numbered, SECRETS)
-    assert workspace_file.apply(instance, numbered, SECRETS) == []
+    workspace_apply.apply(instance, numbered, SECRETS)
+    assert workspace_apply.apply(instance, numbered, SECRETS) == []
     actor = actors.system_actor(1)
     made = [servers.create(instance, actor, name=f"more-{number}", address="192.0.2.9").id for number in range(8)]
     assert min(made) > 7
     more = '[[servers]]\nname = "more"\nid = 70\naddress = "192.0.2.11"\n'
     with pytest.raises(Refusal, match="no server with the id 70"):
-        workspace_file.apply(instance, numbered + more, SECRETS)
+        workspace_apply.apply(instance, numbered + more, SECRETS)
     for number in range(5):
-        done = workspace_file.apply(instance, numbered + f'[[repositories]]\npath = "acme/more-{number}"\n', SECRETS)
+        done = workspace_apply.apply(instance, numbered + f'[[repositories]]\npath = "acme/more-{number}"\n', SECRETS)
         assert done == [f"create repository acme/more-{number}: no members"]
 
 
@@ -493,19 +493,19 @@ restrictions = { sources = ["192.0.2.0/24"] }
 
 def test_several_terms_of_one_login_stand_side_by_side(instance: Instance) -> None:
     text = FILE.replace('name = "acme"\n', 'name = "acme"\ntags = ["later"]\n', 1) + SEVERAL
-    assert len([words for words in workspace_file.apply(instance, text, SECRETS) if "let in alice" in words]) == 4
-    assert workspace_file.apply(instance, text, SECRETS, prune=True) == []
+    assert len([words for words in workspace_apply.apply(instance, text, SECRETS) if "let in alice" in words]) == 4
+    assert workspace_apply.apply(instance, text, SECRETS, prune=True) == []
     fewer = text[: text.rindex("[[grants]]")]
     left: list[str] = []
-    assert workspace_file.apply(instance, fewer, SECRETS, left=left.append) == []
+    assert workspace_apply.apply(instance, fewer, SECRETS, left=left.append) == []
     assert left == ["take back another login of alice as deploy on tag later, on other terms"]
-    assert workspace_file.apply(instance, fewer, SECRETS, prune=True) == left
+    assert workspace_apply.apply(instance, fewer, SECRETS, prune=True) == left
     without = fewer.replace(SEVERAL[: SEVERAL.index("tag")].rpartition("[[grants]]")[0], "\n")
-    assert workspace_file.apply(instance, without, SECRETS, prune=True) == [
+    assert workspace_apply.apply(instance, without, SECRETS, prune=True) == [
         "take back the login of user alice as deploy on all servers"
     ]
     with pytest.raises(Refusal, match="the tag 'latter' is named"):
-        workspace_file.apply(instance, text.replace('tag = "later"', 'tag = "latter"'), SECRETS)
+        workspace_apply.apply(instance, text.replace('tag = "later"', 'tag = "latter"'), SECRETS)
 
 
 KNOWN = {one["name"]: one["line"] for one in records("keys_valid.jsonl")}
@@ -520,41 +520,41 @@ def with_policy(*values: str) -> str:
 def test_a_file_says_which_keys_are_accepted(instance: Instance) -> None:
     rsa = f'[[users]]\nname = "bob"\nkeys = [{{ public_key = "{RSA}" }}]\n'
     first = with_policy('key_types = ["ssh-ed25519", "ssh-rsa"]', "rsa_minimum_bits = 3072") + rsa
-    assert workspace_file.apply(instance, first, SECRETS)[-1] == (
+    assert workspace_apply.apply(instance, first, SECRETS)[-1] == (
         "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 3072 bits"
     ), "behind the keys that it names"
-    assert workspace_file.apply(instance, first, SECRETS) == []
+    assert workspace_apply.apply(instance, first, SECRETS) == []
     owner = actors.system_actor(1)
     assert key_policy.get(instance, owner).own_bits == 3072
-    assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == [], "a file without it leaves it"
+    assert workspace_apply.apply(instance, FILE, SECRETS, prune=True) == [], "a file without it leaves it"
     # An RSA key is refused now, until a file says otherwise, which then may name one at once.
     other = rsa.replace("bob", "carol").replace(RSA, LONGER_RSA)
     ed25519_alone = with_policy('key_types = ["ssh-ed25519"]', "rsa_minimum_bits = 3072")
-    assert workspace_file.apply(instance, ed25519_alone, SECRETS) == [
+    assert workspace_apply.apply(instance, ed25519_alone, SECRETS) == [
         "accept keys of ssh-ed25519, RSA of at least 3072 bits"
     ]
     with pytest.raises(Refusal, match="ssh-rsa"):
-        workspace_file.apply(instance, ed25519_alone + other, SECRETS)
+        workspace_apply.apply(instance, ed25519_alone + other, SECRETS)
     looser = with_policy() + other
-    changes = workspace_file.apply(instance, looser, SECRETS)
+    changes = workspace_apply.apply(instance, looser, SECRETS)
     assert changes[0] == "accept keys of the types that the service accepts"
     assert len(changes) == 3
-    assert workspace_file.apply(instance, looser, SECRETS) == []
+    assert workspace_apply.apply(instance, looser, SECRETS) == []
     assert key_policy.get(instance, owner).own_bits is None
 
 
 def test_a_file_that_is_looser_and_stricter_is_obeyed_in_two_steps(instance: Instance) -> None:
     before = with_policy('key_types = ["ssh-ed25519"]')
-    workspace_file.apply(instance, before, SECRETS)
+    workspace_apply.apply(instance, before, SECRETS)
     after = with_policy('key_types = ["ssh-rsa"]', "rsa_minimum_bits = 3072")
     named = f'[[users]]\nname = "bob"\nkeys = [{{ public_key = "{RSA}" }}, {{ public_key = "{fresh_line()}" }}]\n'
-    changes = workspace_file.apply(instance, after + named, SECRETS)
+    changes = workspace_apply.apply(instance, after + named, SECRETS)
     assert changes[0] == "accept keys of ssh-ed25519, ssh-rsa, RSA of at least 2048 bits"
     assert changes[-1] == "accept keys of ssh-rsa, RSA of at least 3072 bits"
     assert key_policy.get(instance, actors.system_actor(1)).types == ("ssh-rsa",)
     # One that others changed in the database is set anew, whole.
     instance.database.write(lambda connection: connection.execute(update(key_policies).values(rsa_minimum_bits=2048)))
-    again = workspace_file.apply(instance, after + named, SECRETS)
+    again = workspace_apply.apply(instance, after + named, SECRETS)
     assert again == ["accept keys of ssh-rsa, RSA of at least 3072 bits"]
     assert not key_policy.get(instance, actors.system_actor(1)).damaged
 
@@ -571,11 +571,11 @@ def test_a_file_that_is_looser_and_stricter_is_obeyed_in_two_steps(instance: Ins
 )
 def test_a_policy_of_keys_that_is_none_is_refused(instance: Instance, values: tuple[str, ...], words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        workspace_file.apply(instance, with_policy(*values), SECRETS)
+        workspace_apply.apply(instance, with_policy(*values), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
 
 
 def test_a_file_without_a_workspace_is_told_what_to_write(instance: Instance) -> None:
     words = r'^Nothing was applied\. The file lacks \[workspace\]; write it with the name of yours: name = "acme"\.$'
     with pytest.raises(Refusal, match=words):
-        workspace_file.apply(instance, "", {})
+        workspace_apply.apply(instance, "", {})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from tests.git.people import Person, Site, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import LONG, MEGABYTE, THIN, fill, slowly
@@ -33,7 +33,7 @@ def site_on(cluster: Cluster, tmp_path: Path, stale_seconds: int) -> Iterator[Si
     folder_of_people.mkdir()
     settings = settings_for(tmp_path / "data", url, git_stale_seconds=stale_seconds)
     with running(settings) as service, strict_folder() as folder:
-        workspace_file.apply(service.instance, TEAM, {})
+        workspace_apply.apply(service.instance, TEAM, {})
         host = start_host(service, folder)
         try:
             yield Site(service, host, folder_of_people)

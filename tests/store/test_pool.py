@@ -23,10 +23,10 @@ def test_who_comes_back_does_not_overtake_who_waits(sqlite_url: str) -> None:
     order: list[str] = []
 
     def use(name: str) -> None:
-        with pool.lend():
+        with pool.connection():
             order.append(name)
 
-    with pool.lend():
+    with pool.connection():
         waiting = []
         for number in range(5):
             waiting.append(threading.Thread(target=use, args=(f"waiting {number}",)))
@@ -41,9 +41,9 @@ def test_who_comes_back_does_not_overtake_who_waits(sqlite_url: str) -> None:
 
 def test_patience_has_an_end_and_the_place_is_not_lost(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 1, patience=0.05)
-    with pool.lend(), pytest.raises(DatabaseUnavailable, match="too much to do"), pool.lend():
+    with pool.connection(), pytest.raises(DatabaseUnavailable, match="too much to do"), pool.connection():
         pass
-    with pool.lend() as conn:
+    with pool.connection() as conn:
         assert conn.exec_driver_sql("SELECT 1").scalar_one() == 1
     pool.close()
 
@@ -52,14 +52,14 @@ def test_a_wrong_question_keeps_the_connection_and_a_broken_one_is_replaced(sqli
     pool = pool_of(sqlite_url, 1)
 
     def lent() -> Connection:
-        with pool.lend() as conn:
+        with pool.connection() as conn:
             return conn
 
     first = lent()
-    with pytest.raises(DBAPIError), pool.lend() as conn, conn.begin():
+    with pytest.raises(DBAPIError), pool.connection() as conn, conn.begin():
         conn.exec_driver_sql("SELECT FROM")
     assert lent() is first
-    with pytest.raises(KeyboardInterrupt), pool.lend():
+    with pytest.raises(KeyboardInterrupt), pool.connection():
         raise KeyboardInterrupt
     assert lent() is not first
     assert first.closed
@@ -68,7 +68,7 @@ def test_a_wrong_question_keeps_the_connection_and_a_broken_one_is_replaced(sqli
 
 def test_what_is_lent_while_the_pool_closes_is_closed_when_it_comes_back(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 2)
-    with pool.lend() as conn:
+    with pool.connection() as conn:
         pool.close()
         assert conn.exec_driver_sql("SELECT 1").scalar_one() == 1
         conn.rollback()

@@ -16,7 +16,7 @@ import pytest
 from keyrack import app
 from keyrack.core.instance import Instance
 from keyrack.core.people import actors, offboarding, users
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.web.console.api import PAGES
 from keyrack.web.server import APIS
 from tests.console.conftest import COOKIE, session_of
@@ -59,7 +59,7 @@ def _offboarded(instance: Instance, number: int) -> None:
 
 def _moved(instance: Instance, number: int) -> None:
     users.delete_user(instance, actors.system_actor(1), number)
-    workspace_file.apply(instance, ELSEWHERE, {})
+    workspace_apply.apply(instance, ELSEWHERE, {})
 
 
 LOSSES: dict[str, Callable[[Instance, int], None]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from tests.services import TEAM, Service
 from tests.web.test_native import call
 
@@ -90,5 +90,5 @@ def test_a_server_moves_under_its_id(team: Service) -> None:
     count = call(team, "GET", "/servers")["total"]
     text = TEAM.replace('name = "web-1"\naddress = "192.0.2.10"', 'id = 1\nname = "app-1"\naddress = "198.51.100.7"')
     assert text != TEAM
-    workspace_file.apply(team.instance, text, {})
+    workspace_apply.apply(team.instance, text, {})
     assert call(team, "GET", "/servers")["total"] == count

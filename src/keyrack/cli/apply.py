@@ -16,7 +16,7 @@ from keyrack.cli.files import text_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json
 from keyrack.core.words import count
-from keyrack.core.workspace import file as workspace_file
+from keyrack.core.workspace import apply as workspace_apply
 from keyrack.core.workspace import schema
 
 
@@ -60,7 +60,7 @@ def command(
     with opened(given, creating=True, new_database=new_database) as instance:
         left: list[str] = []
         noted: list[str] = []
-        changes = workspace_file.apply(
+        changes = workspace_apply.apply(
             instance,
             text,
             os.environ,

@@ -50,7 +50,7 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     if (folder / MARK).exists() and not restoring:
         log.error("this database is from before its rows were sealed; none counts until it is sealed again")
         return
-    _lend(connection, key)
+    _attach(connection, key)
     count = sealed_tables.seal_all(
         connection, lambda table, row: _held_before(connection, key, table, row), lambda words: log.info(words)
     )
@@ -65,10 +65,10 @@ def _seals(key: InstanceKey) -> Seals:
     return made
 
 
-def _lend(connection: Connection, key: InstanceKey) -> Seals:
+def _attach(connection: Connection, key: InstanceKey) -> Seals:
     """Have a connection, on which a database is brought up, seal and check rows with this key."""
     ours = _seals(key)
-    seals.lend(connection, ours)
+    seals.attach_to_connection(connection, ours)
     return ours
 
 
@@ -79,7 +79,7 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
     Only what the seal of the former kind holds for, and where nothing is counted yet: a database that is set back by
     others gets nothing sealed, or counted, a second time.
     """
-    ours = _lend(connection, key)
+    ours = _attach(connection, key)
     rows = 0
     for gone in list(sealed_tables.every(connection, deleted_servers)):
         number = gone["server_id"]
@@ -108,7 +108,7 @@ def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, 
     if (folder / COUNTED).exists() and not restoring:
         log.error("this database is from before its rows were counted; none counts until they are counted again")
         return
-    _lend(connection, key)
+    _attach(connection, key)
     log.info("rows that decide about access are counted from now on", rows=sealed_tables.count_all(connection))
 
 
@@ -116,7 +116,7 @@ def hide_first_time(connection: Connection, key: InstanceKey) -> None:
     """Hide the sums of servers' rows in a database that was brought up from a version that did not, in that same
     transaction. A sum that does not fit stays as it is, so that nothing is made good by it.
     """
-    _lend(connection, key)
+    _attach(connection, key)
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
@@ -132,7 +132,7 @@ def note_events(connection: Connection, key: InstanceKey, folder: Path, *, resto
             file=str(folder / EVENTS),
         )
         return
-    _lend(connection, key)
+    _attach(connection, key)
     event_seals.begin(connection)
 
 
@@ -152,7 +152,7 @@ def seal_receipts(
             file=str(folder / RECEIPTS),
         )
         return
-    _lend(connection, key)
+    _attach(connection, key)
     rows = sealed_tables.seal_receipts(connection, counted=counted)
     log.info("what hosts acknowledge is sealed from now on", rows=rows)
 

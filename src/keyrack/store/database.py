@@ -33,7 +33,7 @@ from keyrack.store.engine.sqlite_commands import LentTransaction
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.seals import AlteredRow, Seals, attach
+from keyrack.store.sealing.seals import AlteredRow, Seals, attach_to_engine
 
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader
@@ -110,9 +110,9 @@ class Database:
             self._file = SqliteFile(str(url.database))
             engine = sqlite_engine(url, writer=False, file=self._file)
             writing = sqlite_engine(url, writer=True, file=self._file)
-            attach(writing, self.seals)
+            attach_to_engine(writing, self.seals)
             self._writer = SqliteWriter(writing, self._file, self._deliver)
-            attach(engine, self.seals)
+            attach_to_engine(engine, self.seals)
             self._at_once = AtOnce(engine)
             # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
             self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
@@ -204,7 +204,7 @@ class Database:
         finally:
             self._at_once.end(later)
 
-    def lend(self, transaction: LentTransaction) -> None:
+    def lend_transaction(self, transaction: LentTransaction) -> None:
         """Have a transaction begun and lent as soon as nothing else is written; returns at once.
 
         Raises NotAtOnce on PostgreSQL, and where the database is closed.
@@ -212,7 +212,7 @@ class Database:
         if not isinstance(self._writer, SqliteWriter) or self._closed:
             raise NotAtOnce("nothing is lent")
         transaction.add_done_callback(self._note_commit)
-        self._writer.lend(transaction)
+        self._writer.lend_transaction(transaction)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
@@ -410,7 +410,7 @@ class Database:
     def _ask(self, question: Question[T]) -> T:
         if not isinstance(self._readers, Pool):
             return self._readers.ask(question)
-        with self._readers.lend() as conn:
+        with self._readers.connection() as conn:
             try:
                 with conn.begin():
                     return _begun(conn, question)

@@ -91,7 +91,7 @@ class GroupCommits:
 
         self._asked = True
         try:
-            self._database.lend(LentTransaction(lent, ended))
+            self._database.lend_transaction(LentTransaction(lent, ended))
         except (NotAtOnce, RuntimeError) as error:
             self._refuse(NotAtOnce(str(error)))
 

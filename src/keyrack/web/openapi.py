@@ -108,7 +108,7 @@ def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
     name = endpoint.handler.__name__
     if dialect.error is not None:
         answer, body = (
-            None if model is None else shapes.named(f"{dialect.name}.{model.__name__}")
+            None if model is None else shapes.schema_ref(f"{dialect.name}.{model.__name__}")
             for model in (endpoint.answers, endpoint.takes)
         )
         return Shape(answer, body, endpoint.status)
@@ -134,10 +134,10 @@ def _parameters(description: Description, endpoint: Endpoint, shape: Shape | Non
 def _responses(
     description: Description, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
 ) -> dict[str, Any]:
-    error = shapes.named(description.error)
+    error = shapes.schema_ref(description.error)
     content = _content(error, known)
     if description.gateway is not None:
-        content["application/json"]["schema"] = {"anyOf": [error, shapes.named(description.gateway)]}
+        content["application/json"]["schema"] = {"anyOf": [error, shapes.schema_ref(description.gateway)]}
     refusals = {
         "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
         "403": "The caller may not do this." if not endpoint.open else None,

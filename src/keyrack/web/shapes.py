@@ -1,4 +1,4 @@
-"""The vocabulary that the shapes of all APIs are written in, for the description of the service; must check nothing."""
+"""JSON Schemas in few words, by which the other APIs than Keyrack's own are described; must check nothing."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ class Description:
     refuses_pages: bool = True
 
 
-TEXT: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer"}
+STRING: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
-YES_OR_NO: Schema = {"type": "boolean"}
-TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
-WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
+BOOLEAN: Schema = {"type": "boolean"}
+STRING_OR_NULL: Schema = {"type": ["string", "null"]}
+INTEGER_OR_NULL: Schema = {"type": ["integer", "null"]}
 
 
-def record(required: dict[str, Schema], **optional: Schema) -> Schema:
-    """An object; required and optional: its fields."""
+def object_of(required: dict[str, Schema], **optional: Schema) -> Schema:
+    """The schema of an object; required: fields that are always there, optional: those that may be left out."""
     return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
 
 
-def many(schema: Schema) -> Schema:
-    """A list."""
+def array_of(schema: Schema) -> Schema:
+    """The schema of a list, each entry of one schema."""
     return {"type": "array", "items": schema}
 
 
-def named(name: str) -> Schema:
-    """A schema of one of the APIs' SCHEMAS, by its name, e.g. "runcloud.Server"."""
+def schema_ref(name: str) -> Schema:
+    """A reference to a schema of an API's SCHEMAS; name: such as "runcloud.Server"."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def texts(*names: str) -> dict[str, Schema]:
-    """Fields of text."""
-    return dict.fromkeys(names, TEXT)
+def strings(*names: str) -> dict[str, Schema]:
+    """Fields for object_of, each a string."""
+    return dict.fromkeys(names, STRING)

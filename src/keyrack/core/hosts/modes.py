@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE, TAKEN, UNDONE
+from keyrack.core.hosts.facts import MODES, OBSERVE, TAKEN, UNDONE
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
@@ -37,7 +37,7 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
         instance, actor, "servers:write", "change how a host is held", target_kind="server", server_id=server_id
     )
     with attempt:
-        if mode not in (OBSERVE, ENFORCE, AUTO):
+        if mode not in MODES:
             raise invalid("mode", "The mode is observe, enforce or auto.")
 
         def change(work: Work) -> Server:

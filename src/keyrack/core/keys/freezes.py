@@ -21,7 +21,7 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Server, User
+from keyrack.model import SERVICE, Actor, Server, User
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
 from keyrack.store.keys import freezes, grants
@@ -276,14 +276,14 @@ def may_confirm_credential(instance: Instance, actor: Actor, credential_id: int)
 
 def _confirming_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
     row = instance.database.read(lambda connection: freezes.user_key(connection, actor.workspace_id, key_id))
-    others = row is not None and row.user_id != actor.user_id and row.user_kind == "service"
+    others = row is not None and row.user_id != actor.user_id and row.user_kind == SERVICE
     action = "people:write" if others else user_keys.ADD
     return Attempt(instance, actor, action, "confirm an SSH key", target_kind="user key", target_id=key_id)
 
 
 def _key_to_confirm(connection: Connection, actor: Actor, key_id: int) -> Row:
     row = freezes.user_key(connection, actor.workspace_id, key_id)
-    if row is None or (row.user_id != actor.user_id and row.user_kind != "service"):
+    if row is None or (row.user_id != actor.user_id and row.user_kind != SERVICE):
         raise missing("SSH key")
     return row
 

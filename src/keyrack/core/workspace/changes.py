@@ -8,7 +8,8 @@ from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.workspace.text import Faults, WorkspaceFile, wrong
+from keyrack.core.workspace.faults import Faults, wrong
+from keyrack.core.workspace.wanted import WorkspaceFile
 from keyrack.model import Actor, User
 from keyrack.policy import KeyRules
 from keyrack.store.people.access_keys import AccessKeyRow

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from keyrack.core.hosts import servers
 from keyrack.core.keys import grants
 from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown
-from keyrack.core.workspace.text import WantedGrant, wrong
+from keyrack.core.workspace.faults import wrong
+from keyrack.core.workspace.wanted import WantedGrant
 from keyrack.model import Grant, has_ended
 
 
@@ -32,13 +33,13 @@ def compare_grants(comparison: Comparison) -> None:
             continue
         wanted_by_key.setdefault(_key(wanted), []).append(wanted)
     for key, several in wanted_by_key.items():
-        _grants(comparison, several, by_key.get(key, []))
+        _compare_one_login(comparison, several, by_key.get(key, []))
         for grant in damaged.pop(key, ()):
-            comparison.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
+            comparison.do(f"remove the damaged row of {several[0].words}", _taking_back(grant))
     for key, same in by_key.items():
         if key not in wanted_by_key and (key in ended or key[0] in name.subjects or key[1] in name.places):
             for grant in same:
-                comparison.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
+                comparison.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _taking_back(grant))
 
 
 _Key = tuple[str, str, str]
@@ -116,7 +117,7 @@ class _Names:
             )
 
 
-def _grants(comparison: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
+def _compare_one_login(comparison: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
     """What brings the grants of one subject to one place and account to those that the file has of it."""
     others = list(known)
     new = []
@@ -137,9 +138,9 @@ def _grants(comparison: Comparison, wanted: list[WantedGrant], known: list[Grant
     for old in others:
         if new:
             # In place of another end: given anew first, so that nothing leaves the host that is to stay.
-            comparison.do(f"end the former terms of {wanted[0].words}", _take_back(old))
+            comparison.do(f"end the former terms of {wanted[0].words}", _taking_back(old))
         else:
-            comparison.remove(f"take back another login of {wanted[0].words}, on other terms", _take_back(old))
+            comparison.remove(f"take back another login of {wanted[0].words}, on other terms", _taking_back(old))
 
 
 _Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None, bool]
@@ -175,5 +176,5 @@ def _give(execution: Execution, wanted: WantedGrant) -> None:
     )
 
 
-def _take_back(grant: Grant) -> Callable[[Execution], object]:
+def _taking_back(grant: Grant) -> Callable[[Execution], object]:
     return lambda execution: grants.take_back(execution.instance, execution.actor, grant.id)

@@ -12,10 +12,7 @@ from keyrack.core import validation
 from keyrack.core.keys import freezes, key_policy, key_rules, revocation
 from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
-from keyrack.core.workspace.text import (
-    WantedKeyPolicy,
-    WantedRevocation,
-)
+from keyrack.core.workspace.wanted import WantedKeyPolicy, WantedRevocation
 from keyrack.model import Credential, UserKey
 from keyrack.store.keys import terms
 from keyrack.store.keys.key_policy import KeyPolicyRow
@@ -27,17 +24,17 @@ def compare_key_policy(comparison: Comparison) -> Callable[[], None]:
     What is accepted beside what is now comes first, so that such keys can be entered; what is not accepted any more
     comes last, as those that were registered before stay in the workspace that a file was exported from.
     """
-    wanted, held = comparison.wanted.key_policy, comparison.state.key_policy
-    if wanted is None or (held and held.holds and (held.key_types, held.rsa_minimum_bits) == _own(wanted)):
+    wanted, known = comparison.wanted.key_policy, comparison.state.key_policy
+    if wanted is None or (known and known.holds and (known.key_types, known.rsa_minimum_bits) == _fields(wanted)):
         return lambda: None
     started = comparison.instance.key_rules
-    then = key_rules.stricter(started, KeyPolicyRow(*_own(wanted), None, ""))
+    then = key_rules.stricter(started, KeyPolicyRow(*_fields(wanted), None, ""))
     # What others changed in the database tells nothing of what was accepted.
-    now = then if held is not None and not held.holds else key_rules.stricter(started, held)
+    now = then if known is not None and not known.holds else key_rules.stricter(started, known)
     least = min(now.rsa_minimum_bits, then.rsa_minimum_bits)
     both = comparison.key_rules = replace(started, types=now.types | then.types, rsa_minimum_bits=least)
     if both == then:
-        if held is not None or _own(wanted) != ((), None):
+        if known is not None or _fields(wanted) != ((), None):
             _accept(comparison, wanted)
         return lambda: None
     if both != now:
@@ -45,7 +42,7 @@ def compare_key_policy(comparison: Comparison) -> Callable[[], None]:
     return lambda: _accept(comparison, wanted)
 
 
-def _own(wanted: WantedKeyPolicy) -> tuple[tuple[str, ...], int | None]:
+def _fields(wanted: WantedKeyPolicy) -> tuple[tuple[str, ...], int | None]:
     return wanted.types, wanted.rsa_minimum_bits
 
 
@@ -60,10 +57,10 @@ def _accept(comparison: Comparison, wanted: WantedKeyPolicy) -> None:
 
 def compare_revoked_keys(comparison: Comparison) -> None:
     """Add to the plan that nobody registers the keys that the file calls revoked; people alone lift that."""
-    noted = {one.fingerprint for one in comparison.state.revoked_keys}
+    known = {one.fingerprint for one in comparison.state.revoked_keys}
     for wanted in comparison.wanted.revoked_keys:
-        if wanted.fingerprint not in noted:
-            comparison.do(f"revoke key {wanted.fingerprint} everywhere", _noted(wanted))
+        if wanted.fingerprint not in known:
+            comparison.do(f"revoke key {wanted.fingerprint} everywhere", _revoking(wanted))
 
 
 def is_frozen(key: UserKey | Credential, marks: Iterable[datetime | None]) -> bool:
@@ -81,15 +78,15 @@ def compare_frozen_keys(comparison: Comparison) -> None:
     marks = [server.frozen_at for server in comparison.state.servers.values()]
     for user in comparison.wanted.users:
         known = comparison.state.users.get(user.name)
-        mine = comparison.state.user_keys.get(known.id, ()) if known else ()
-        frozen = {key.fingerprint for key in mine if is_frozen(key, marks)}
+        known_keys = comparison.state.user_keys.get(known.id, ()) if known else ()
+        frozen = {key.fingerprint for key in known_keys if is_frozen(key, marks)}
         declared = (key.public_key for key in user.keys if key.frozen)
         wanted = [validation.parsed_key(comparison.instance, public_key).fingerprint for public_key in declared]
         fingerprints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
     for server in comparison.wanted.servers:
-        there = comparison.matched.get(server.name)
-        held = comparison.state.credentials.get(there.id, ()) if there else ()
-        labels = {one.label for one in held if there and is_frozen(one, [there.frozen_at])}
+        host = comparison.matched.get(server.name)
+        known_credentials = comparison.state.credentials.get(host.id, ()) if host else ()
+        labels = {one.label for one in known_credentials if host and is_frozen(one, [host.frozen_at])}
         places += [(server.name, one.label) for one in server.credentials if one.frozen and one.label not in labels]
     if fingerprints or places:
         comparison.do(
@@ -104,7 +101,7 @@ def compare_frozen_keys(comparison: Comparison) -> None:
         )
 
 
-def _noted(wanted: WantedRevocation) -> Callable[[Execution], object]:
+def _revoking(wanted: WantedRevocation) -> Callable[[Execution], object]:
     return lambda execution: revocation.revoke_everywhere(
         execution.instance, execution.actor, wanted.fingerprint, reason=wanted.reason, unknown=True
     )

@@ -7,41 +7,38 @@ from collections.abc import Callable
 from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, some
-from keyrack.core.workspace.text import (
-    WantedDeployKey,
-    WantedRepository,
-    wrong,
-)
+from keyrack.core.workspace.faults import wrong
+from keyrack.core.workspace.wanted import WantedDeployKey, WantedRepository
 from keyrack.store.git.deploy_keys import DeployKey
 
 
 def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None:
     """Add to the plan what brings a repository, its members and its protection to what the file says."""
     refuse_unknown(wanted.place, "user", (name for name in wanted.members if name not in comparison.people_there))
-    state = comparison.state.repositories.get(wanted.path)
-    held = {comparison.user_names[user_id]: role for user_id, role in state.members.items()} if state else {}
-    if state is None:
+    known = comparison.state.repositories.get(wanted.path)
+    roles_by_name = {comparison.user_names[user_id]: role for user_id, role in known.members.items()} if known else {}
+    if known is None:
         for other in comparison.state.known_repositories:
             if other.path == wanted.path:
                 raise wrong(wanted.place, "the path is another workspace's")
             if other.id == wanted.id:
                 raise wrong(wanted.place, f"the id {wanted.id} is another repository's")
-    elif wanted.id not in (None, state.repository.id):
-        raise wrong(wanted.place, f"the repository has the id {state.repository.id}, which cannot be changed")
-    changed = {name: role for name, role in wanted.members.items() if held.get(name) is not role}
-    if state is None or changed:
-        roles = ", ".join(f"{name} {role.value}" for name, role in changed.items())
+    elif wanted.id not in (None, known.repository.id):
+        raise wrong(wanted.place, f"the repository has the id {known.repository.id}, which cannot be changed")
+    changed = {name: role for name, role in wanted.members.items() if roles_by_name.get(name) is not role}
+    if known is None or changed:
+        new_roles = ", ".join(f"{name} {role.value}" for name, role in changed.items())
         comparison.do(
-            f"{'create' if state is None else 'change'} repository {wanted.path}: {roles or 'no members'}",
+            f"{'create' if known is None else 'change'} repository {wanted.path}: {new_roles or 'no members'}",
             lambda execution: _set_members(execution, wanted, exactly=False),
         )
-    gone = sorted(held.keys() - wanted.members.keys())
+    gone = sorted(roles_by_name.keys() - wanted.members.keys())
     if gone:
         comparison.remove(
             f"take {some(gone)} out of repository {wanted.path}",
             lambda execution: _set_members(execution, wanted, exactly=True),
         )
-    before = (state.repository.visibility, state.repository.protect_default) if state else (0, False)
+    before = (known.repository.visibility, known.repository.protect_default) if known else (0, False)
     after = (
         before[0] if wanted.visibility is None else wanted.visibility,
         before[1] if wanted.protect_default is None else wanted.protect_default,
@@ -59,23 +56,26 @@ def compare_deploy_keys(comparison: Comparison, wanted: WantedRepository) -> Non
     """Add to the plan what brings a repository's deploy keys to what the file says."""
     if not wanted.has_deploy_keys:
         return
-    state = comparison.state.repositories.get(wanted.path)
-    keys = (
-        {}
-        if state is None
-        else {key.fingerprint: key for key in comparison.state.deploy_keys.get(state.repository.id, ())}
-    )
+    repository = comparison.state.repositories.get(wanted.path)
+    known_keys = comparison.state.deploy_keys.get(repository.repository.id, ()) if repository else ()
+    known_by_fingerprint = {key.fingerprint: key for key in known_keys}
     for key in wanted.deploy_keys:
         fingerprint = validation.parsed_key(comparison.instance, key.public_key).fingerprint
-        was = keys.pop(fingerprint, None)
-        if was is not None and (was.title, was.application, was.can_push) == (key.title, key.application, key.can_push):
+        known = known_by_fingerprint.pop(fingerprint, None)
+        if known is not None and (known.title, known.application, known.can_push) == (
+            key.title,
+            key.application,
+            key.can_push,
+        ):
             continue
         comparison.check_key(key.public_key)
-        if was is not None:
-            comparison.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
-        comparison.do(f"add deploy key {key.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, key))
-    for was in keys.values():
-        comparison.remove(f"delete deploy key {was.title} of {wanted.path}", _deleted(was))
+        if known is not None:
+            comparison.do(
+                f"delete deploy key {known.title} of {wanted.path}, which is to be another", _deleting_key(known)
+            )
+        comparison.do(f"add deploy key {key.title} ({fingerprint}) to {wanted.path}", _adding_key(wanted.path, key))
+    for known in known_by_fingerprint.values():
+        comparison.remove(f"delete deploy key {known.title} of {wanted.path}", _deleting_key(known))
 
 
 def _set_members(execution: Execution, wanted: WantedRepository, *, exactly: bool) -> None:
@@ -89,7 +89,7 @@ def _set_members(execution: Execution, wanted: WantedRepository, *, exactly: boo
     )
 
 
-def _added(path: str, wanted: WantedDeployKey) -> Callable[[Execution], object]:
+def _adding_key(path: str, wanted: WantedDeployKey) -> Callable[[Execution], object]:
     return lambda execution: deploy_keys.add(
         execution.instance,
         execution.actor,
@@ -101,5 +101,5 @@ def _added(path: str, wanted: WantedDeployKey) -> Callable[[Execution], object]:
     )
 
 
-def _deleted(was: DeployKey) -> Callable[[Execution], object]:
-    return lambda execution: deploy_keys.delete(execution.instance, execution.actor, was.repository_id, was.id)
+def _deleting_key(known: DeployKey) -> Callable[[Execution], object]:
+    return lambda execution: deploy_keys.delete(execution.instance, execution.actor, known.repository_id, known.id)

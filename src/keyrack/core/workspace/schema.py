@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from keyrack.core import shape
-from keyrack.model import RepositoryRole, Role
+from keyrack.core.hosts.facts import MODES
+from keyrack.core.hosts.ssh_lines import USUAL_PORT
+from keyrack.model import USER_KINDS, RepositoryRole, Role
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 LARGEST_ID = 2_147_483_647
 Texts = list[str]
@@ -82,7 +85,7 @@ class User(_Table):
     access_keys: list[AccessKey] = Field([], description="The user's access keys.")
     tokens: list[Token] = Field([], description="The user's API tokens.")
     kind: str | None = Field(
-        None, description="A person, or a program.", json_schema_extra={"enum": ["person", "service", None]}
+        None, description="A person, or a program.", json_schema_extra={"enum": [*USER_KINDS, None]}
     )
     disabled: bool | None = Field(None, description="Whether the user is shut out.")
     keys: list[UserKey] = Field([], description="The user's SSH keys.")
@@ -113,7 +116,7 @@ class HostKey(_Table):
     """A key by which people know a server, which somebody confirmed."""
 
     public_key: str = Field(description="One line as ssh-keyscan has it, without the name.")
-    port: int = Field(22, ge=1, le=65_535, description="The port of its sshd.")
+    port: int = Field(USUAL_PORT, ge=1, le=65_535, description="The port of its sshd.")
 
 
 class Server(_Table):
@@ -126,15 +129,13 @@ class Server(_Table):
     system_users: Texts = Field([], description="Its system users.")
     tags: Texts = Field([], description="Its tags.")
     provider: str | None = Field(None, description="Who runs the machine.")
-    mode: str | None = Field(
-        None, description="What its host is to do.", json_schema_extra={"enum": ["observe", "enforce", "auto", None]}
-    )
+    mode: str | None = Field(None, description="What its host is to do.", json_schema_extra={"enum": [*MODES, None]})
     credentials: list[Credential] = Field([], description="The keys on it.")
     offline_after_seconds: int | None = Field(None, description="After how long without the service; 0 for never.")
     offline_then: str | None = Field(
         None,
         description="What its host does then.",
-        json_schema_extra={"enum": ["keep", "drop-temporary", "drop-all", None]},
+        json_schema_extra={"enum": [KEEP_ALL, DROP_TEMPORARY, DROP_ALL, None]},
     )
     host_keys: list[HostKey] = Field([], description="Its own keys; taken where none is known of it yet.")
 

@@ -113,7 +113,7 @@ class GroupCommit:
     def _commit_all(self) -> dict[int, int]:
         ahead = False
         try:
-            with self._pool.lend() as whole, committed(whole):
+            with self._pool.connection() as whole, committed(whole):
                 conn = as_quick(whole)
                 lock_workspace(conn, self._workspace_lock)
                 announced = self._make_all(conn)

@@ -43,7 +43,7 @@ class Pool:
         self._closed = False
 
     @contextmanager
-    def lend(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
         """A connection outside of any transaction. Raises DatabaseUnavailable when none becomes free."""
         conn, era = self._take()
         try:

@@ -15,7 +15,7 @@ from keyrack.store.engine.pipeline import MoreThanOne
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.shared_reads import SharedReads, lone_connection
 from keyrack.store.sealing import access_tree
-from keyrack.store.sealing.seals import Seals, attach
+from keyrack.store.sealing.seals import Seals, attach_to_engine
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class PostgresqlReader:
     def __init__(self, url: URL, connections: int, for_fibers: int, patience: float, seals: Seals) -> None:
         """connections, for_fibers: how many at most; patience (seconds): see Pool."""
         engine = postgresql_engine(url, writer=False, json_as_text=True)
-        attach(engine, seals)
+        attach_to_engine(engine, seals)
         self._pool = Pool(engine, connections, patience)
         self._for_fibers = Pool(engine, for_fibers, patience)
         self._shared = SharedReads(self._for_fibers)
@@ -53,7 +53,7 @@ class PostgresqlReader:
             except MoreThanOne:
                 self._pass_over(code)
                 code = None
-        with (self._pool if fiber is None else self._for_fibers).lend() as conn:
+        with (self._pool if fiber is None else self._for_fibers).connection() as conn:
             if fiber is None and code is not None and self._may_be_one(code):
                 try:
                     result = self._ask_one(conn, question)

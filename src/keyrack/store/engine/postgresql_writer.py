@@ -26,7 +26,7 @@ from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
 from keyrack.store.sealing import sums
-from keyrack.store.sealing.seals import Seals, attach
+from keyrack.store.sealing.seals import Seals, attach_to_engine
 
 T = TypeVar("T")
 Command = Callable[[Connection], T]
@@ -50,7 +50,7 @@ class PostgresqlWriter:
         self._url = url
         self._deliver = deliver
         engine = postgresql_engine(url, writer=True, json_as_text=True)
-        attach(engine, seals)
+        attach_to_engine(engine, seals)
         self._pool = Pool(engine, connections, patience)
         self._for_fibers = Pool(engine, for_fibers, patience)
         self._notifier = Notifier(self._connect)
@@ -172,7 +172,7 @@ class PostgresqlWriter:
 
 def _run_once(pool: Pool, command: Command[T], workspace_lock: int | None) -> tuple[T, dict[int, int]]:
     """One attempt: the command's result and the announcements recorded with it."""
-    with pool.lend() as conn, committed(conn) as transaction:
+    with pool.connection() as conn, committed(conn) as transaction:
         if workspace_lock is not None:
             lock_workspace(conn, workspace_lock)
         fiber = fibers.current()

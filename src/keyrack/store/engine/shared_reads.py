@@ -88,7 +88,7 @@ class LoneConnection:
 def lone_connection(reads: SharedReads, fiber: Fiber, dialect: Dialect, kept_by: Seals) -> Connection:
     """A LoneConnection of the fiber that is running, for who asks for SQLAlchemy's; kept_by: what seals its rows."""
     connection = cast(Connection, LoneConnection(reads, fiber, dialect))
-    seals.lend(connection, kept_by)
+    seals.attach_to_connection(connection, kept_by)
     access_tree.begin(connection, reads=True)
     return connection
 
@@ -134,7 +134,7 @@ class SharedReads:
         gathered = self._gathered[fiber.loop] = {name: mine}
         try:
             fiber.wait(fiber.go_on)  # what came in with this call comes first
-            with self._pool.lend() as conn:
+            with self._pool.connection() as conn:
                 del self._gathered[fiber.loop]
                 self._ask_all(conn, list(gathered.values()))
         except DatabaseUnavailable as error:

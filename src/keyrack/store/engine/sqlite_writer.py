@@ -74,7 +74,7 @@ class SqliteWriter:
         self._put(waiting)
         return waiting.outcome()
 
-    def lend(self, transaction: LentTransaction) -> None:
+    def lend_transaction(self, transaction: LentTransaction) -> None:
         """Begin this transaction as soon as nothing else is written, and lend it; returns at once."""
         self._put(transaction)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
-from keyrack.model import Page, Role, User, Window
+from keyrack.model import PERSON, SERVICE, Page, Role, User, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern
@@ -206,6 +206,6 @@ def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
     del fields["password_hash"]
     fields["kind"] = fields["kind"] or "person"
     if not sealed.sound(connection, users, row, prefix):
-        fields["kind"] = "service" if fields["kind"] == "service" else "person"
+        fields["kind"] = SERVICE if fields["kind"] == SERVICE else PERSON
         return User(**{**fields, "role": Role.MEMBER, "policies": (), "disabled_at": fields["disabled_at"] or EPOCH})
     return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})

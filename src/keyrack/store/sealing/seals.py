@@ -224,7 +224,7 @@ class Seals:
         return tuple(altered.values())
 
 
-def attach(engine: Engine, seals: Seals) -> None:
+def attach_to_engine(engine: Engine, seals: Seals) -> None:
     """Have every connection of an engine know what seals its rows."""
 
     @event.listens_for(engine, "connect")
@@ -232,7 +232,7 @@ def attach(engine: Engine, seals: Seals) -> None:
         record.info[_KEY] = seals
 
 
-def lend(connection: Connection, seals: Seals) -> None:
+def attach_to_connection(connection: Connection, seals: Seals) -> None:
     """Have one connection know what seals its rows."""
     connection.info[_KEY] = seals
 

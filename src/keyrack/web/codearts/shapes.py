@@ -16,17 +16,17 @@ from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Member, Repository
 from keyrack.web.answers import RecordsAsJson
 from keyrack.web.shapes import (
-    TEXT,
-    TEXT_OR_NULL,
-    WHOLE,
-    WHOLE_OR_NULL,
-    YES_OR_NO,
+    BOOLEAN,
+    INTEGER,
+    INTEGER_OR_NULL,
+    STRING,
+    STRING_OR_NULL,
     Schema,
     Shape,
-    many,
-    named,
-    record,
-    texts,
+    array_of,
+    object_of,
+    schema_ref,
+    strings,
 )
 
 ROLE_NUMBERS = {RepositoryRole.VIEWER: 20, RepositoryRole.DEVELOPER: 30, RepositoryRole.ADMIN: 40}
@@ -35,141 +35,154 @@ VISIBILITIES = {0: "private", 10: "internal", 20: "public"}
 _ROLE: Schema = {"type": ["integer", "string"], "description": "20 (viewer), 30 (developer) or 40 (administrator)"}
 
 SCHEMAS: dict[str, Schema] = {
-    "codearts.Error": record(texts("error_code", "error_msg"), request_id=TEXT),
-    "codearts.ErrorOfV1": record({"error": record(texts("code", "message")), "status": TEXT}),
-    "codearts.UserKey": record({"id": WHOLE, "title": TEXT_OR_NULL, "key": TEXT_OR_NULL, "created_at": TEXT}),
-    "codearts.AddedKey": record(
-        {"id": WHOLE, "title": {"type": ["string", "number", "null"]}, "key": TEXT_OR_NULL, "created_at": TEXT}
+    "codearts.Error": object_of(strings("error_code", "error_msg"), request_id=STRING),
+    "codearts.ErrorOfV1": object_of({"error": object_of(strings("code", "message")), "status": STRING}),
+    "codearts.UserKey": object_of(
+        {"id": INTEGER, "title": STRING_OR_NULL, "key": STRING_OR_NULL, "created_at": STRING}
     ),
-    "codearts.Repository": record(
+    "codearts.AddedKey": object_of(
+        {"id": INTEGER, "title": {"type": ["string", "number", "null"]}, "key": STRING_OR_NULL, "created_at": STRING}
+    ),
+    "codearts.Repository": object_of(
         {
-            "id": WHOLE,
-            **texts("uuid", "name", "path"),
-            "namespace": record(texts("path", "full_path", "name")),
-            **texts("name_with_namespace", "path_with_namespace"),
+            "id": INTEGER,
+            **strings("uuid", "name", "path"),
+            "namespace": object_of(strings("path", "full_path", "name")),
+            **strings("name_with_namespace", "path_with_namespace"),
             "visibility": {"enum": ["private", "internal", "public"]},
-            "default_branch": TEXT_OR_NULL,
-            "creator_id": WHOLE_OR_NULL,
-            **texts("created_at", "ssh_url_to_repo", "http_url_to_repo"),
-            "archived": YES_OR_NO,
+            "default_branch": STRING_OR_NULL,
+            "creator_id": INTEGER_OR_NULL,
+            **strings("created_at", "ssh_url_to_repo", "http_url_to_repo"),
+            "archived": BOOLEAN,
         }
     ),
-    "codearts.Member": record(
+    "codearts.Member": object_of(
         {
-            "user_id": WHOLE,
-            **texts("user_iam_id", "user_name", "user_nick_name", "tenant_name", "tenant_id"),
-            **dict.fromkeys(("is_repo_creator", "is_group_creator", "is_Project_admin"), WHOLE),
-            "project_role_name": TEXT_OR_NULL,
-            **texts("repository_role_name", "repository_role_Id"),
-            **dict.fromkeys(("member_source", "member_group_source", "member_source_id"), TEXT_OR_NULL),
-            "service_license_status": WHOLE_OR_NULL,
-            "action_enabled": YES_OR_NO,
+            "user_id": INTEGER,
+            **strings("user_iam_id", "user_name", "user_nick_name", "tenant_name", "tenant_id"),
+            **dict.fromkeys(("is_repo_creator", "is_group_creator", "is_Project_admin"), INTEGER),
+            "project_role_name": STRING_OR_NULL,
+            **strings("repository_role_name", "repository_role_Id"),
+            **dict.fromkeys(("member_source", "member_group_source", "member_source_id"), STRING_OR_NULL),
+            "service_license_status": INTEGER_OR_NULL,
+            "action_enabled": BOOLEAN,
         }
     ),
-    "codearts.DeployKey": record({"id": WHOLE, **texts("title", "fingerprint", "created_at")}),
-    "codearts.UserKeyOfV1": record({"id": TEXT, "title": TEXT_OR_NULL, "key": TEXT_OR_NULL}),
-    "codearts.DeployKeyOfV1": record(
-        {**texts("key_id", "key_title", "key"), "can_push": YES_OR_NO, "created_at": TEXT}
+    "codearts.DeployKey": object_of({"id": INTEGER, **strings("title", "fingerprint", "created_at")}),
+    "codearts.UserKeyOfV1": object_of({"id": STRING, "title": STRING_OR_NULL, "key": STRING_OR_NULL}),
+    "codearts.DeployKeyOfV1": object_of(
+        {**strings("key_id", "key_title", "key"), "can_push": BOOLEAN, "created_at": STRING}
     ),
-    "codearts.RepositoryOfV1": record(
+    "codearts.RepositoryOfV1": object_of(
         {
-            **texts("id", "repoId", "name", "groupName"),
-            "visibilityLevel": WHOLE,
-            **texts("sshUrl", "httpUrl", "createAt"),
+            **strings("id", "repoId", "name", "groupName"),
+            "visibilityLevel": INTEGER,
+            **strings("sshUrl", "httpUrl", "createAt"),
         }
     ),
-    "codearts.RepositoryOfV2": record(
+    "codearts.RepositoryOfV2": object_of(
         {
-            "repository_uuid": TEXT,
-            "repository_id": WHOLE,
-            **texts("repository_name", "group_name", "domain_name"),
-            "visibility_level": WHOLE,
-            **texts("ssh_url", "https_url", "created_at"),
+            "repository_uuid": STRING,
+            "repository_id": INTEGER,
+            **strings("repository_name", "group_name", "domain_name"),
+            "visibility_level": INTEGER,
+            **strings("ssh_url", "https_url", "created_at"),
         }
     ),
-    "codearts.MemberOfV1": record(
-        {**texts("id", "user_id", "name"), "role": WHOLE, **texts("domain_id", "domain_name"), "enabled": TEXT}
+    "codearts.MemberOfV1": object_of(
+        {**strings("id", "user_id", "name"), "role": INTEGER, **strings("domain_id", "domain_name"), "enabled": STRING}
     ),
 }
 
 
 def _envelope(result: Schema) -> Schema:
     """The envelope of CodeArts' v1 and v2."""
-    return record({"result": result, "status": {"enum": ["success"]}})
+    return object_of({"result": result, "status": {"enum": ["success"]}})
 
 
 _WINDOW = ("offset", "limit")
 _PAGES = ("page_index", "page_size")
 _V4 = "codearts./v4"
 _V1 = "codearts./v1"
-_KEY_OF_V1 = record(texts("title", "key"))
-_DEPLOY_KEY = record({**texts("key_title", "key", "application"), "can_push": {"enum": [False]}})
-_OUTCOME = record(texts("status", "message"), id=TEXT, name=TEXT)
-_OUTCOME_OF_V4 = record(
-    texts("status", "message"),
-    user_iam_id=TEXT,
-    user_name=TEXT,
-    tenant_name=TEXT,
-    tenant_id=TEXT,
-    repository_role_Id=TEXT,
+_KEY_OF_V1 = object_of(strings("title", "key"))
+_DEPLOY_KEY = object_of({**strings("key_title", "key", "application"), "can_push": {"enum": [False]}})
+_OUTCOME = object_of(strings("status", "message"), id=STRING, name=STRING)
+_OUTCOME_OF_V4 = object_of(
+    strings("status", "message"),
+    user_iam_id=STRING,
+    user_name=STRING,
+    tenant_name=STRING,
+    tenant_id=STRING,
+    repository_role_Id=STRING,
 )
-_NEW_MEMBER = record(
-    {"user_iam_id": TEXT, "repository_role_Id": _ROLE}, user_name=TEXT, tenant_name=TEXT, tenant_id=TEXT
+_NEW_MEMBER = object_of(
+    {"user_iam_id": STRING, "repository_role_Id": _ROLE}, user_name=STRING, tenant_name=STRING, tenant_id=STRING
 )
-_LISTED_OF_V2 = _envelope(record({"total": WHOLE, "repositories": many(named("codearts.RepositoryOfV2"))}))
+_LISTED_OF_V2 = _envelope(
+    object_of({"total": INTEGER, "repositories": array_of(schema_ref("codearts.RepositoryOfV2"))})
+)
 
 # By dialect and handler, and by the version's prefix where versions name their calls alike.
 SHAPES: dict[str, Shape] = {
     f"{_V4}.add_ssh_key": Shape(
-        named("codearts.AddedKey"),
-        record({}, title={"type": ["string", "number", "null"]}, key=TEXT_OR_NULL),
+        schema_ref("codearts.AddedKey"),
+        object_of({}, title={"type": ["string", "number", "null"]}, key=STRING_OR_NULL),
         status=201,
     ),
     f"{_V4}.list_user_keys": Shape(
-        record({"keys": many(named("codearts.UserKey")), "total": WHOLE}), query=("offset", "limit", "query")
+        object_of({"keys": array_of(schema_ref("codearts.UserKey")), "total": INTEGER}),
+        query=("offset", "limit", "query"),
     ),
     f"{_V4}.delete_ssh_key": Shape(None, status=204),
-    f"{_V4}.show_repository": Shape(named("codearts.Repository")),
-    "codearts.list_user_repositories": Shape(many(named("codearts.Repository")), query=("search", *_WINDOW)),
-    "codearts.list_project_repositories": Shape(many(named("codearts.Repository")), query=("search", *_WINDOW)),
-    f"{_V4}.list_members": Shape(many(named("codearts.Member")), query=("search", "permission", "action", *_WINDOW)),
+    f"{_V4}.show_repository": Shape(schema_ref("codearts.Repository")),
+    "codearts.list_user_repositories": Shape(array_of(schema_ref("codearts.Repository")), query=("search", *_WINDOW)),
+    "codearts.list_project_repositories": Shape(
+        array_of(schema_ref("codearts.Repository")), query=("search", *_WINDOW)
+    ),
+    f"{_V4}.list_members": Shape(
+        array_of(schema_ref("codearts.Member")), query=("search", "permission", "action", *_WINDOW)
+    ),
     f"{_V4}.add_members": Shape(
-        many(record({"status": {"enum": ["success", "error"]}, "result": many(_OUTCOME_OF_V4)})),
-        record({"users": many(_NEW_MEMBER)}),
+        array_of(object_of({"status": {"enum": ["success", "error"]}, "result": array_of(_OUTCOME_OF_V4)})),
+        object_of({"users": array_of(_NEW_MEMBER)}),
     ),
-    "codearts.list_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
-    "codearts.check_deploy_key": Shape(record({"exists": YES_OR_NO}), record({"key": TEXT})),
+    "codearts.list_deploy_keys": Shape(array_of(schema_ref("codearts.DeployKey")), query=_WINDOW),
+    "codearts.check_deploy_key": Shape(object_of({"exists": BOOLEAN}), object_of({"key": STRING})),
     f"{_V4}.delete_deploy_key": Shape(None, status=204),
-    "codearts.list_project_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
-    "codearts.list_group_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
-    "codearts.check_group_deploy_key": Shape(record({"exists": YES_OR_NO}), record({"key": TEXT})),
-    f"{_V1}.add_ssh_key": Shape(_envelope(named("codearts.UserKeyOfV1")), _KEY_OF_V1),
-    "codearts.list_ssh_keys": Shape(_envelope(record({"total": WHOLE, "sshkey": many(named("codearts.UserKeyOfV1"))}))),
-    f"{_V1}.delete_ssh_key": Shape(_envelope(TEXT)),
-    "codearts.refuse_private_key": Shape(named("codearts.ErrorOfV1"), status=404),
-    "codearts.add_deploy_key": Shape(_envelope(named("codearts.DeployKeyOfV1")), _DEPLOY_KEY),
-    **{f"codearts.{prefix}.delete_deploy_key": Shape(_envelope(YES_OR_NO)) for prefix in ("/v1", "/v2")},
-    "codearts.create_repository": Shape(
-        _envelope(record({"repository_uuid": TEXT})),
-        record(texts("name", "project_uuid"), visibility_level={"enum": [0, 10, 20]}),
+    "codearts.list_project_deploy_keys": Shape(array_of(schema_ref("codearts.DeployKey")), query=_WINDOW),
+    "codearts.list_group_deploy_keys": Shape(array_of(schema_ref("codearts.DeployKey")), query=_WINDOW),
+    "codearts.check_group_deploy_key": Shape(object_of({"exists": BOOLEAN}), object_of({"key": STRING})),
+    f"{_V1}.add_ssh_key": Shape(_envelope(schema_ref("codearts.UserKeyOfV1")), _KEY_OF_V1),
+    "codearts.list_ssh_keys": Shape(
+        _envelope(object_of({"total": INTEGER, "sshkey": array_of(schema_ref("codearts.UserKeyOfV1"))}))
     ),
-    f"{_V1}.show_repository": Shape(_envelope(named("codearts.RepositoryOfV1"))),
-    "codearts.show_repository_v2": Shape(_envelope(named("codearts.RepositoryOfV2"))),
-    "codearts.delete_repository": Shape(_envelope(YES_OR_NO)),
+    f"{_V1}.delete_ssh_key": Shape(_envelope(STRING)),
+    "codearts.refuse_private_key": Shape(schema_ref("codearts.ErrorOfV1"), status=404),
+    "codearts.add_deploy_key": Shape(_envelope(schema_ref("codearts.DeployKeyOfV1")), _DEPLOY_KEY),
+    **{f"codearts.{prefix}.delete_deploy_key": Shape(_envelope(BOOLEAN)) for prefix in ("/v1", "/v2")},
+    "codearts.create_repository": Shape(
+        _envelope(object_of({"repository_uuid": STRING})),
+        object_of(strings("name", "project_uuid"), visibility_level={"enum": [0, 10, 20]}),
+    ),
+    f"{_V1}.show_repository": Shape(_envelope(schema_ref("codearts.RepositoryOfV1"))),
+    "codearts.show_repository_v2": Shape(_envelope(schema_ref("codearts.RepositoryOfV2"))),
+    "codearts.delete_repository": Shape(_envelope(BOOLEAN)),
     "codearts.list_project": Shape(
-        _envelope(record({"total": WHOLE, "repositorys": many(named("codearts.RepositoryOfV1"))})),
+        _envelope(object_of({"total": INTEGER, "repositorys": array_of(schema_ref("codearts.RepositoryOfV1"))})),
         query=("search", *_PAGES),
     ),
     "codearts.list_all": Shape(_LISTED_OF_V2, query=("search", *_PAGES)),
     "codearts.list_project_v2": Shape(_LISTED_OF_V2, query=("search", *_PAGES)),
     f"{_V1}.list_members": Shape(
-        _envelope(record({"total": WHOLE, "users": many(named("codearts.MemberOfV1"))})), query=("subject", *_PAGES)
+        _envelope(object_of({"total": INTEGER, "users": array_of(schema_ref("codearts.MemberOfV1"))})),
+        query=("subject", *_PAGES),
     ),
     f"{_V1}.add_members": Shape(
-        _envelope(many(_OUTCOME)), record({"users": many(record({"id": TEXT, "role": _ROLE}, name=TEXT))})
+        _envelope(array_of(_OUTCOME)),
+        object_of({"users": array_of(object_of({"id": STRING, "role": _ROLE}, name=STRING))}),
     ),
-    "codearts.change_member": Shape(_envelope(record({})), record({"role": _ROLE})),
-    "codearts.remove_member": Shape(_envelope(record({}))),
+    "codearts.change_member": Shape(_envelope(object_of({})), object_of({"role": _ROLE})),
+    "codearts.remove_member": Shape(_envelope(object_of({}))),
 }
 
 

@@ -8,43 +8,54 @@ from urllib.parse import quote
 from keyrack.model import User, UserKey
 from keyrack.web.api import Call
 from keyrack.web.github.parameters import moment
-from keyrack.web.shapes import TEXT, TEXT_OR_NULL, WHOLE, YES_OR_NO, Schema, Shape, many, named, record, texts
+from keyrack.web.shapes import (
+    BOOLEAN,
+    INTEGER,
+    STRING,
+    STRING_OR_NULL,
+    Schema,
+    Shape,
+    array_of,
+    object_of,
+    schema_ref,
+    strings,
+)
 
 SCHEMAS: dict[str, Schema] = {
-    "github.Error": record(
-        texts("message", "documentation_url", "status"),
+    "github.Error": object_of(
+        strings("message", "documentation_url", "status"),
         detail={"type": "string", "description": "the same in Keyrack's words, with what to do next"},
-        errors=many(record(texts("resource", "code", "field"), message=TEXT)),
+        errors=array_of(object_of(strings("resource", "code", "field"), message=STRING)),
     ),
-    "github.User": record(
+    "github.User": object_of(
         {
-            "login": TEXT,
-            "id": WHOLE,
-            **texts("url", "html_url", "type"),
-            "site_admin": YES_OR_NO,
-            **texts("name", "created_at"),
+            "login": STRING,
+            "id": INTEGER,
+            **strings("url", "html_url", "type"),
+            "site_admin": BOOLEAN,
+            **strings("name", "created_at"),
         }
     ),
-    "github.OwnKey": record(
+    "github.OwnKey": object_of(
         {
-            "id": WHOLE,
-            **texts("key", "url", "title", "created_at"),
-            "verified": YES_OR_NO,
-            "read_only": YES_OR_NO,
-            "last_used": TEXT_OR_NULL,
+            "id": INTEGER,
+            **strings("key", "url", "title", "created_at"),
+            "verified": BOOLEAN,
+            "read_only": BOOLEAN,
+            "last_used": STRING_OR_NULL,
         }
     ),
-    "github.Key": record({"id": WHOLE, "key": TEXT, "created_at": TEXT, "last_used": TEXT_OR_NULL}),
+    "github.Key": object_of({"id": INTEGER, "key": STRING, "created_at": STRING, "last_used": STRING_OR_NULL}),
 }
 _PAGE = ("page", "per_page")
 SHAPES: dict[str, Shape] = {
-    "github.show_myself": Shape(named("github.User")),
-    "github.show_user": Shape(named("github.User")),
-    "github.list_own_keys": Shape(many(named("github.OwnKey")), query=_PAGE),
-    "github.show_own_key": Shape(named("github.OwnKey")),
-    "github.add_own_key": Shape(named("github.OwnKey"), record({"key": TEXT}, title=TEXT), status=201),
+    "github.show_myself": Shape(schema_ref("github.User")),
+    "github.show_user": Shape(schema_ref("github.User")),
+    "github.list_own_keys": Shape(array_of(schema_ref("github.OwnKey")), query=_PAGE),
+    "github.show_own_key": Shape(schema_ref("github.OwnKey")),
+    "github.add_own_key": Shape(schema_ref("github.OwnKey"), object_of({"key": STRING}, title=STRING), status=201),
     "github.delete_own_key": Shape(None, status=204),
-    "github.list_keys": Shape(many(named("github.Key")), query=_PAGE),
+    "github.list_keys": Shape(array_of(schema_ref("github.Key")), query=_PAGE),
 }
 
 

@@ -8,22 +8,33 @@ from urllib.parse import quote, urlsplit
 from keyrack.core.instance import Instance
 from keyrack.model import User, UserKey
 from keyrack.web.gitlab.parameters import moment
-from keyrack.web.shapes import TEXT, TEXT_OR_NULL, WHOLE, YES_OR_NO, Schema, Shape, many, named, record, texts
+from keyrack.web.shapes import (
+    BOOLEAN,
+    INTEGER,
+    STRING,
+    STRING_OR_NULL,
+    Schema,
+    Shape,
+    array_of,
+    object_of,
+    schema_ref,
+    strings,
+)
 
 _USER = {
-    "id": WHOLE,
-    **texts("username", "name"),
+    "id": INTEGER,
+    **strings("username", "name"),
     "state": {"enum": ["active", "blocked"]},
-    "locked": YES_OR_NO,
-    "avatar_url": TEXT_OR_NULL,
-    "web_url": TEXT,
-    "created_at": TEXT,
+    "locked": BOOLEAN,
+    "avatar_url": STRING_OR_NULL,
+    "web_url": STRING,
+    "created_at": STRING,
 }
 _KEY: dict[str, Schema] = {
-    "id": WHOLE,
-    **texts("title", "key", "created_at"),
-    "expires_at": TEXT_OR_NULL,
-    "last_used_at": TEXT_OR_NULL,
+    "id": INTEGER,
+    **strings("title", "key", "created_at"),
+    "expires_at": STRING_OR_NULL,
+    "last_used_at": STRING_OR_NULL,
     "usage_type": {"enum": ["auth", "auth_and_signing"]},
 }
 SCHEMAS: dict[str, Schema] = {
@@ -35,26 +46,26 @@ SCHEMAS: dict[str, Schema] = {
             "detail": {"type": "string", "description": "the same in Keyrack's words, with what to do next"},
         },
     },
-    "gitlab.User": record(_USER),
-    "gitlab.Key": record(_KEY),
-    "gitlab.KeyWithUser": record({**_KEY, "user": named("gitlab.User")}),
+    "gitlab.User": object_of(_USER),
+    "gitlab.Key": object_of(_KEY),
+    "gitlab.KeyWithUser": object_of({**_KEY, "user": schema_ref("gitlab.User")}),
 }
 _PAGE = ("page", "per_page")
-_NEW = record({"title": TEXT, "key": TEXT}, usage_type={"enum": ["auth_and_signing", "auth"]})
+_NEW = object_of({"title": STRING, "key": STRING}, usage_type={"enum": ["auth_and_signing", "auth"]})
 SHAPES: dict[str, Shape] = {
-    "gitlab.show_myself": Shape(named("gitlab.User")),
-    "gitlab.find_users": Shape(many(named("gitlab.User")), query=("username", *_PAGE)),
-    "gitlab.show_user": Shape(named("gitlab.User")),
-    "gitlab.list_own_keys": Shape(many(named("gitlab.Key")), query=_PAGE),
-    "gitlab.show_own_key": Shape(named("gitlab.Key")),
-    "gitlab.add_own_key": Shape(named("gitlab.Key"), _NEW, status=201),
+    "gitlab.show_myself": Shape(schema_ref("gitlab.User")),
+    "gitlab.find_users": Shape(array_of(schema_ref("gitlab.User")), query=("username", *_PAGE)),
+    "gitlab.show_user": Shape(schema_ref("gitlab.User")),
+    "gitlab.list_own_keys": Shape(array_of(schema_ref("gitlab.Key")), query=_PAGE),
+    "gitlab.show_own_key": Shape(schema_ref("gitlab.Key")),
+    "gitlab.add_own_key": Shape(schema_ref("gitlab.Key"), _NEW, status=201),
     "gitlab.delete_own_key": Shape(None, status=204),
-    "gitlab.list_keys": Shape(many(named("gitlab.Key")), query=_PAGE),
-    "gitlab.show_key": Shape(named("gitlab.Key")),
-    "gitlab.add_key": Shape(named("gitlab.Key"), _NEW, status=201),
+    "gitlab.list_keys": Shape(array_of(schema_ref("gitlab.Key")), query=_PAGE),
+    "gitlab.show_key": Shape(schema_ref("gitlab.Key")),
+    "gitlab.add_key": Shape(schema_ref("gitlab.Key"), _NEW, status=201),
     "gitlab.delete_key": Shape(None, status=204),
-    "gitlab.find_key": Shape(named("gitlab.KeyWithUser"), query=("fingerprint",)),
-    "gitlab.show_key_of_anybody": Shape(named("gitlab.KeyWithUser")),
+    "gitlab.find_key": Shape(schema_ref("gitlab.KeyWithUser"), query=("fingerprint",)),
+    "gitlab.show_key_of_anybody": Shape(schema_ref("gitlab.KeyWithUser")),
 }
 
 

@@ -11,130 +11,134 @@ from keyrack.core.people.tokens import SECOND, SignedIn
 from keyrack.model import Project, User, Workspace
 from keyrack.web.api import Call
 from keyrack.web.shapes import (
-    TEXT,
-    TEXT_OR_NULL,
-    WHOLE,
-    YES_OR_NO,
+    BOOLEAN,
+    INTEGER,
+    STRING,
+    STRING_OR_NULL,
     Schema,
     Shape,
-    many,
-    named,
-    record,
-    texts,
+    array_of,
+    object_of,
+    schema_ref,
+    strings,
 )
 
-_LINKS = record({"self": TEXT}, previous=TEXT_OR_NULL, next=TEXT_OR_NULL)
+_LINKS = object_of({"self": STRING}, previous=STRING_OR_NULL, next=STRING_OR_NULL)
 
 SCHEMAS: dict[str, Schema] = {
-    "iam.Error": record({"error": record({"code": WHOLE, **texts("message", "title")})}),
-    "iam.Named": record(texts("id", "name")),
-    "iam.Token": record(
+    "iam.Error": object_of({"error": object_of({"code": INTEGER, **strings("message", "title")})}),
+    "iam.Named": object_of(strings("id", "name")),
+    "iam.Token": object_of(
         {
-            "methods": many(TEXT),
-            **texts("issued_at", "expires_at"),
-            "user": record({**texts("id", "name", "password_expires_at"), "domain": named("iam.Named")}),
-            "roles": many(named("iam.Named")),
+            "methods": array_of(STRING),
+            **strings("issued_at", "expires_at"),
+            "user": object_of({**strings("id", "name", "password_expires_at"), "domain": schema_ref("iam.Named")}),
+            "roles": array_of(schema_ref("iam.Named")),
         },
-        project=record({**texts("id", "name"), "domain": named("iam.Named")}),
-        domain=named("iam.Named"),
-        catalog=many({"type": "object"}),
+        project=object_of({**strings("id", "name"), "domain": schema_ref("iam.Named")}),
+        domain=schema_ref("iam.Named"),
+        catalog=array_of({"type": "object"}),
     ),
-    "iam.Project": record(
+    "iam.Project": object_of(
         {
-            **texts("id", "name", "domain_id", "parent_id"),
-            "enabled": YES_OR_NO,
-            "is_domain": YES_OR_NO,
-            "description": TEXT,
+            **strings("id", "name", "domain_id", "parent_id"),
+            "enabled": BOOLEAN,
+            "is_domain": BOOLEAN,
+            "description": STRING,
             "links": _LINKS,
         }
     ),
-    "iam.Domain": record({**texts("id", "name"), "enabled": YES_OR_NO, "description": TEXT, "links": _LINKS}),
-    "iam.User": record(
+    "iam.Domain": object_of({**strings("id", "name"), "enabled": BOOLEAN, "description": STRING, "links": _LINKS}),
+    "iam.User": object_of(
         {
-            **texts("id", "name", "domain_id"),
-            "enabled": YES_OR_NO,
-            **texts("password_expires_at", "description"),
+            **strings("id", "name", "domain_id"),
+            "enabled": BOOLEAN,
+            **strings("password_expires_at", "description"),
             "links": _LINKS,
         }
     ),
-    "iam.AccessKey": record(
+    "iam.AccessKey": object_of(
         {
-            **texts("access", "user_id"),
+            **strings("access", "user_id"),
             "status": {"enum": ["active", "inactive"]},
-            **texts("description", "create_time"),
+            **strings("description", "create_time"),
         },
-        secret=TEXT,
+        secret=STRING,
     ),
-    "iam.TemporaryAccessKey": record(texts("access", "secret", "securitytoken", "expires_at")),
-    "iam.Version": record(
+    "iam.TemporaryAccessKey": object_of(strings("access", "secret", "securitytoken", "expires_at")),
+    "iam.Version": object_of(
         {
-            **texts("id", "status", "updated"),
-            "links": many(record(texts("rel", "href"))),
-            "media-types": many(record(texts("base", "type"))),
+            **strings("id", "status", "updated"),
+            "links": array_of(object_of(strings("rel", "href"))),
+            "media-types": array_of(object_of(strings("base", "type"))),
         }
     ),
-    "iam.Endpoints": record(
+    "iam.Endpoints": object_of(
         {
-            **texts("id", "type", "name"),
-            "endpoints": many(record(texts("id", "url", "region", "region_id", "interface"))),
+            **strings("id", "type", "name"),
+            "endpoints": array_of(object_of(strings("id", "url", "region", "region_id", "interface"))),
         }
     ),
 }
 
-_NAMED_USER = record({"password": TEXT}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
-_PLACE = record({}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
-_SIGN_IN = record(
+_NAMED_USER = object_of({"password": STRING}, id=STRING, name=STRING, domain=object_of({}, id=STRING, name=STRING))
+_PLACE = object_of({}, id=STRING, name=STRING, domain=object_of({}, id=STRING, name=STRING))
+_SIGN_IN = object_of(
     {
-        "auth": record(
+        "auth": object_of(
             {
-                "identity": record(
-                    {"methods": many({"enum": ["password", "totp"]}), "password": record({"user": _NAMED_USER})},
-                    totp=record({"user": record({"passcode": TEXT}, id=TEXT)}),
+                "identity": object_of(
+                    {"methods": array_of({"enum": ["password", "totp"]}), "password": object_of({"user": _NAMED_USER})},
+                    totp=object_of({"user": object_of({"passcode": STRING}, id=STRING)}),
                 )
             },
-            scope=record({}, project=_PLACE, domain=_PLACE),
+            scope=object_of({}, project=_PLACE, domain=_PLACE),
         )
     }
 )
-_PROJECTS = Shape(record({"projects": many(named("iam.Project")), "links": _LINKS}), query=("name",))
-_ONE_USER = record({"user": named("iam.User")})
-_ONE_KEY = record({"credential": named("iam.AccessKey")})
-_POLICY = record({"Statement": many(record({"Effect": {"enum": ["Allow"]}, "Action": many(TEXT)}))}, Version=TEXT)
-_BY_TOKEN = record(
-    {"methods": many({"enum": ["token"]})}, token=record({}, id=TEXT, duration_seconds=WHOLE), policy=_POLICY
+_PROJECTS = Shape(object_of({"projects": array_of(schema_ref("iam.Project")), "links": _LINKS}), query=("name",))
+_ONE_USER = object_of({"user": schema_ref("iam.User")})
+_ONE_KEY = object_of({"credential": schema_ref("iam.AccessKey")})
+_POLICY = object_of(
+    {"Statement": array_of(object_of({"Effect": {"enum": ["Allow"]}, "Action": array_of(STRING)}))}, Version=STRING
+)
+_BY_TOKEN = object_of(
+    {"methods": array_of({"enum": ["token"]})}, token=object_of({}, id=STRING, duration_seconds=INTEGER), policy=_POLICY
 )
 
 # By dialect and handler.
 SHAPES: dict[str, Shape] = {
-    "iam.issue_token": Shape(record({"token": named("iam.Token")}), _SIGN_IN, status=201, query=("nocatalog",)),
-    "iam.validate_token": Shape(record({"token": named("iam.Token")}), query=("nocatalog",)),
+    "iam.issue_token": Shape(object_of({"token": schema_ref("iam.Token")}), _SIGN_IN, status=201, query=("nocatalog",)),
+    "iam.validate_token": Shape(object_of({"token": schema_ref("iam.Token")}), query=("nocatalog",)),
     "iam.revoke_token": Shape(None, status=204),
-    "iam.show_version": Shape(record({"version": named("iam.Version")})),
-    "iam.show_catalog": Shape(record({"catalog": many(named("iam.Endpoints")), "links": _LINKS})),
+    "iam.show_version": Shape(object_of({"version": schema_ref("iam.Version")})),
+    "iam.show_catalog": Shape(object_of({"catalog": array_of(schema_ref("iam.Endpoints")), "links": _LINKS})),
     "iam.list_projects": _PROJECTS,
     "iam.list_own_projects": _PROJECTS,
-    "iam.list_domains": Shape(record({"domains": many(named("iam.Domain")), "links": _LINKS})),
-    "iam.list_users": Shape(record({"users": many(named("iam.User")), "links": _LINKS}), query=("name",)),
-    "iam.create_user": Shape(_ONE_USER, record({"user": record({"name": TEXT}, password=TEXT)}), status=201),
+    "iam.list_domains": Shape(object_of({"domains": array_of(schema_ref("iam.Domain")), "links": _LINKS})),
+    "iam.list_users": Shape(object_of({"users": array_of(schema_ref("iam.User")), "links": _LINKS}), query=("name",)),
+    "iam.create_user": Shape(_ONE_USER, object_of({"user": object_of({"name": STRING}, password=STRING)}), status=201),
     "iam.show_user": Shape(_ONE_USER),
-    "iam.change_user": Shape(_ONE_USER, record({"user": record({}, enabled=YES_OR_NO, password=TEXT)})),
+    "iam.change_user": Shape(_ONE_USER, object_of({"user": object_of({}, enabled=BOOLEAN, password=STRING)})),
     "iam.delete_user": Shape(None, status=204),
     "iam.change_own_password": Shape(
-        None, record({"user": record(texts("original_password", "password"))}), status=204
+        None, object_of({"user": object_of(strings("original_password", "password"))}), status=204
     ),
-    "iam.create": Shape(_ONE_KEY, record({"credential": record({}, user_id=TEXT, description=TEXT)}), status=201),
-    "iam.find": Shape(record({"credentials": many(named("iam.AccessKey"))}), query=("user_id",)),
+    "iam.create": Shape(
+        _ONE_KEY, object_of({"credential": object_of({}, user_id=STRING, description=STRING)}), status=201
+    ),
+    "iam.find": Shape(object_of({"credentials": array_of(schema_ref("iam.AccessKey"))}), query=("user_id",)),
     "iam.show": Shape(_ONE_KEY),
     "iam.change": Shape(
-        _ONE_KEY, record({"credential": record({}, status={"enum": ["active", "inactive"]}, description=TEXT)})
+        _ONE_KEY, object_of({"credential": object_of({}, status={"enum": ["active", "inactive"]}, description=STRING)})
     ),
     "iam.delete": Shape(None, status=204),
     "iam.issue_temporary": Shape(
-        record({"credential": named("iam.TemporaryAccessKey")}),
-        record({"auth": record({"identity": _BY_TOKEN})}),
+        object_of({"credential": schema_ref("iam.TemporaryAccessKey")}),
+        object_of({"auth": object_of({"identity": _BY_TOKEN})}),
         status=201,
     ),
-    "iam.caller_identity": Shape(record(texts("account_id", "principal_id", "principal_urn"))),
+    "iam.caller_identity": Shape(object_of(strings("account_id", "principal_id", "principal_urn"))),
 }
 
 

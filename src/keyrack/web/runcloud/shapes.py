@@ -15,17 +15,17 @@ from keyrack.web.answers import RecordsAsJson
 from keyrack.web.api import Call
 from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date, pagination
 from keyrack.web.shapes import (
-    TEXT,
-    TEXT_OR_NULL,
-    WHOLE,
-    WHOLE_OR_NULL,
-    YES_OR_NO,
+    BOOLEAN,
+    INTEGER,
+    INTEGER_OR_NULL,
+    STRING,
+    STRING_OR_NULL,
     Schema,
     Shape,
-    many,
-    named,
-    record,
-    texts,
+    array_of,
+    object_of,
+    schema_ref,
+    strings,
 )
 
 CUT_AT = 50
@@ -33,133 +33,144 @@ CUT_AT = 50
 HIGH = "High Priority Info"
 LOG_KINDS = {"alarm": HIGH, "warning": "Warning", "info": "Info"}
 
-_PAGINATION = record(
+_PAGINATION = object_of(
     {
-        **dict.fromkeys(("total", "count", "per_page", "current_page", "total_pages"), WHOLE),
-        "links": record({}, previous=TEXT, next=TEXT),
+        **dict.fromkeys(("total", "count", "per_page", "current_page", "total_pages"), INTEGER),
+        "links": object_of({}, previous=STRING, next=STRING),
     }
 )
-_THREE = dict.fromkeys(("passwordlessLogin", "useDns", "preventRootLogin"), YES_OR_NO)
+_THREE = dict.fromkeys(("passwordlessLogin", "useDns", "preventRootLogin"), BOOLEAN)
 
 SCHEMAS: dict[str, Schema] = {
-    "runcloud.Error": record({"message": TEXT}, errors={"type": "object", "additionalProperties": many(TEXT)}),
-    "runcloud.Credential": record(
+    "runcloud.Error": object_of(
+        {"message": STRING}, errors={"type": "object", "additionalProperties": array_of(STRING)}
+    ),
+    "runcloud.Credential": object_of(
         {
-            "id": WHOLE,
-            **texts("label", "user", "publicKey"),
-            "temporary": YES_OR_NO,
-            **texts("created_at", "fingerprint"),
-            "expires_at": TEXT_OR_NULL,
+            "id": INTEGER,
+            **strings("label", "user", "publicKey"),
+            "temporary": BOOLEAN,
+            **strings("created_at", "fingerprint"),
+            "expires_at": STRING_OR_NULL,
             "state": {"enum": ["pending", "delivered"]},
-            "delivered_at": TEXT_OR_NULL,
+            "delivered_at": STRING_OR_NULL,
         },
-        user_id=WHOLE,
+        user_id=INTEGER,
     ),
-    "runcloud.Opening": record({"kind": {"enum": ["credential", "grant", "file"]}, "id": WHOLE, "name": TEXT}),
-    "runcloud.SystemUser": record(
+    "runcloud.Opening": object_of({"kind": {"enum": ["credential", "grant", "file"]}, "id": INTEGER, "name": STRING}),
+    "runcloud.SystemUser": object_of(
         {
-            "id": WHOLE,
-            "username": TEXT,
-            "deploymentKey": TEXT_OR_NULL,
-            "deleteable": YES_OR_NO,
-            **texts("created_at", "state"),
+            "id": INTEGER,
+            "username": STRING,
+            "deploymentKey": STRING_OR_NULL,
+            "deleteable": BOOLEAN,
+            **strings("created_at", "state"),
         }
     ),
-    "runcloud.Server": record(
+    "runcloud.Server": object_of(
         {
-            "id": WHOLE,
-            "name": TEXT,
-            "provider": TEXT_OR_NULL,
-            **texts("stack", "ipAddress"),
-            "country_iso_code": TEXT_OR_NULL,
-            "os": TEXT,
-            "osVersion": TEXT_OR_NULL,
-            "connected": YES_OR_NO,
-            "online": YES_OR_NO,
-            "agentVersion": TEXT_OR_NULL,
-            "phpCLIVersion": TEXT_OR_NULL,
-            "softwareUpdate": YES_OR_NO,
-            "securityUpdate": YES_OR_NO,
-            **texts("transferStatus", "created_at"),
-            "tags": many(TEXT),
-            "mode": TEXT,
+            "id": INTEGER,
+            "name": STRING,
+            "provider": STRING_OR_NULL,
+            **strings("stack", "ipAddress"),
+            "country_iso_code": STRING_OR_NULL,
+            "os": STRING,
+            "osVersion": STRING_OR_NULL,
+            "connected": BOOLEAN,
+            "online": BOOLEAN,
+            "agentVersion": STRING_OR_NULL,
+            "phpCLIVersion": STRING_OR_NULL,
+            "softwareUpdate": BOOLEAN,
+            "securityUpdate": BOOLEAN,
+            **strings("transferStatus", "created_at"),
+            "tags": array_of(STRING),
+            "mode": STRING,
         }
     ),
-    "runcloud.Config": record(
-        {"id": WHOLE, "server_id": WHOLE, **_THREE, **texts("created_at", "updated_at", "state")}
+    "runcloud.Config": object_of(
+        {"id": INTEGER, "server_id": INTEGER, **_THREE, **strings("created_at", "updated_at", "state")}
     ),
-    "runcloud.Settings": record(_THREE),
-    "runcloud.Session": record(
+    "runcloud.Settings": object_of(_THREE),
+    "runcloud.Session": object_of(
         {
-            "id": WHOLE,
-            **texts("user", "ipAddress"),
-            "fingerprint": TEXT_OR_NULL,
-            "label": TEXT_OR_NULL,
-            "created_at": TEXT,
-            "ending": YES_OR_NO,
+            "id": INTEGER,
+            **strings("user", "ipAddress"),
+            "fingerprint": STRING_OR_NULL,
+            "label": STRING_OR_NULL,
+            "created_at": STRING,
+            "ending": BOOLEAN,
         }
     ),
-    "runcloud.Log": record(
+    "runcloud.Log": object_of(
         {
-            **texts("kind", "content", "created_at", "actor"),
-            "token": TEXT_OR_NULL,
-            **texts("ipAddress", "action", "outcome"),
+            **strings("kind", "content", "created_at", "actor"),
+            "token": STRING_OR_NULL,
+            **strings("ipAddress", "action", "outcome"),
         }
     ),
-    "runcloud.Machine": record(
+    "runcloud.Machine": object_of(
         {
-            "kernelVersion": TEXT_OR_NULL,
-            "processorName": TEXT_OR_NULL,
-            **dict.fromkeys(("totalCPUCore", "totalMemory", "freeMemory", "diskTotal", "diskFree"), WHOLE_OR_NULL),
+            "kernelVersion": STRING_OR_NULL,
+            "processorName": STRING_OR_NULL,
+            **dict.fromkeys(("totalCPUCore", "totalMemory", "freeMemory", "diskTotal", "diskFree"), INTEGER_OR_NULL),
             "loadAvg": {"type": ["number", "null"]},
-            "uptime": WHOLE_OR_NULL,
-            "updated_at": TEXT_OR_NULL,
+            "uptime": INTEGER_OR_NULL,
+            "updated_at": STRING_OR_NULL,
         }
     ),
 }
 
 
 def _page_of(name: str) -> Schema:
-    return record({"data": many(named(f"runcloud.{name}")), "meta": record({"pagination": _PAGINATION})})
+    return object_of({"data": array_of(schema_ref(f"runcloud.{name}")), "meta": object_of({"pagination": _PAGINATION})})
 
 
 _PAGE = ("page", "perPage")
-_DELETED = {"allOf": [named("runcloud.Credential"), record({}, still_opened_by=many(named("runcloud.Opening")))]}
+_DELETED = {
+    "allOf": [
+        schema_ref("runcloud.Credential"),
+        object_of({}, still_opened_by=array_of(schema_ref("runcloud.Opening"))),
+    ]
+}
 
 # By dialect and handler.
 SHAPES: dict[str, Shape] = {
-    "runcloud.ping": Shape(record({"message": TEXT})),
+    "runcloud.ping": Shape(object_of({"message": STRING})),
     "runcloud.list_credentials": Shape(_page_of("Credential"), query=("label", "search", *_PAGE)),
     "runcloud.add_credential": Shape(
-        named("runcloud.Credential"), record(texts("label", "username", "publicKey"), temporary=YES_OR_NO)
+        schema_ref("runcloud.Credential"), object_of(strings("label", "username", "publicKey"), temporary=BOOLEAN)
     ),
-    "runcloud.show_credential": Shape(named("runcloud.Credential")),
+    "runcloud.show_credential": Shape(schema_ref("runcloud.Credential")),
     "runcloud.delete_credential": Shape(_DELETED),
     "runcloud.list_system_users": Shape(_page_of("SystemUser"), query=("search", *_PAGE)),
-    "runcloud.create_system_user": Shape(named("runcloud.SystemUser"), record({"username": TEXT}, password=TEXT)),
-    "runcloud.show_system_user": Shape(named("runcloud.SystemUser")),
-    "runcloud.set_password": Shape(named("runcloud.SystemUser"), record({"password": TEXT})),
-    "runcloud.make_deployment_key": Shape(named("runcloud.SystemUser")),
-    "runcloud.delete_system_user": Shape(named("runcloud.SystemUser")),
+    "runcloud.create_system_user": Shape(
+        schema_ref("runcloud.SystemUser"), object_of({"username": STRING}, password=STRING)
+    ),
+    "runcloud.show_system_user": Shape(schema_ref("runcloud.SystemUser")),
+    "runcloud.set_password": Shape(schema_ref("runcloud.SystemUser"), object_of({"password": STRING})),
+    "runcloud.make_deployment_key": Shape(schema_ref("runcloud.SystemUser")),
+    "runcloud.delete_system_user": Shape(schema_ref("runcloud.SystemUser")),
     "runcloud.list_servers": Shape(_page_of("Server"), query=("search", *_PAGE)),
     "runcloud.list_shared_servers": Shape(_page_of("Server"), query=_PAGE),
     "runcloud.create_server": Shape(
-        named("runcloud.Server"), record(texts("name", "ipAddress"), provider=TEXT_OR_NULL)
+        schema_ref("runcloud.Server"), object_of(strings("name", "ipAddress"), provider=STRING_OR_NULL)
     ),
-    "runcloud.show_server": Shape(named("runcloud.Server")),
-    "runcloud.delete_server": Shape(named("runcloud.Server")),
-    "runcloud.rename_server": Shape(named("runcloud.Server"), record({"name": TEXT}, provider=TEXT_OR_NULL)),
-    "runcloud.show_installation_script": Shape(record({"script": TEXT})),
+    "runcloud.show_server": Shape(schema_ref("runcloud.Server")),
+    "runcloud.delete_server": Shape(schema_ref("runcloud.Server")),
+    "runcloud.rename_server": Shape(
+        schema_ref("runcloud.Server"), object_of({"name": STRING}, provider=STRING_OR_NULL)
+    ),
+    "runcloud.show_installation_script": Shape(object_of({"script": STRING})),
     "runcloud.list_logs": Shape(_page_of("Log"), query=("search", *_PAGE)),
-    "runcloud.show_machine": Shape(named("runcloud.Machine")),
+    "runcloud.show_machine": Shape(schema_ref("runcloud.Machine")),
     "runcloud.list_nothing_of_a_server": Shape(_page_of("Server"), query=_PAGE),
     "runcloud.list_nothing": Shape(_page_of("Server"), query=_PAGE),
-    "runcloud.show_config": Shape(named("runcloud.Config")),
-    "runcloud.change_config": Shape(named("runcloud.Config"), record({}, **_THREE)),
-    "runcloud.show_settings": Shape(named("runcloud.Settings")),
-    "runcloud.change_settings": Shape(named("runcloud.Settings"), record({}, **_THREE)),
+    "runcloud.show_config": Shape(schema_ref("runcloud.Config")),
+    "runcloud.change_config": Shape(schema_ref("runcloud.Config"), object_of({}, **_THREE)),
+    "runcloud.show_settings": Shape(schema_ref("runcloud.Settings")),
+    "runcloud.change_settings": Shape(schema_ref("runcloud.Settings"), object_of({}, **_THREE)),
     "runcloud.list_sessions": Shape(_page_of("Session"), query=_PAGE),
-    "runcloud.end_session": Shape(named("runcloud.Session")),
+    "runcloud.end_session": Shape(schema_ref("runcloud.Session")),
 }
 
 

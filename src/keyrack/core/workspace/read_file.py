@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,229 +12,34 @@ from keyrack import policy
 from keyrack.core import lifetimes, validation
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
+from keyrack.core.hosts.facts import MODES
+from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.people import passwords, tokens
 from keyrack.core.people import users as people
 from keyrack.core.workspace import schema
-from keyrack.errors import Kind, Refusal
-from keyrack.model import RepositoryRole, Role
+from keyrack.core.workspace.faults import Faults, placed, wrong
+from keyrack.core.workspace.wanted import (
+    WantedCredential,
+    WantedDeployKey,
+    WantedGrant,
+    WantedGroup,
+    WantedKeyPolicy,
+    WantedProject,
+    WantedRepository,
+    WantedRevocation,
+    WantedRule,
+    WantedServer,
+    WantedSource,
+    WantedToken,
+    WantedUser,
+    WantedUserKey,
+    WorkspaceFile,
+)
+from keyrack.model import USER_KINDS, RepositoryRole, Role
 from keyrack.ssh import names
 
-SHOWN_FAULTS = 20
-NOTHING = "Nothing was applied."
 _HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")
-
-
-@dataclass(frozen=True, slots=True)
-class WantedProject:
-    """A project; place: where in the file, for words."""
-
-    place: str
-    name: str
-    uid: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WantedToken:
-    """An API token of a user."""
-
-    place: str
-    name: str
-    secret: str
-    scopes: tuple[str, ...]
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class WantedSource:
-    """An account elsewhere whose keys a user has here too; url: None for github.com and gitlab.com."""
-
-    kind: str
-    account: str
-    url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WantedUserKey:
-    """A public key of a user, as the file has it; frozen: it opens nothing until its owner confirms it."""
-
-    title: str | None
-    public_key: str
-    expires_at: datetime | None
-    frozen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which."""
-
-    place: str
-    name: str
-    uid: str | None
-    role: Role
-    policies: tuple[str, ...]
-    password: str | None
-    access_keys: tuple[tuple[str, str], ...]
-    tokens: tuple[WantedToken, ...]
-    has_tokens: bool
-    kind: str | None
-    disabled: bool | None
-    keys: tuple[WantedUserKey, ...]
-    has_keys: bool
-    sources: tuple[WantedSource, ...]
-    has_sources: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WantedCredential:
-    """A key on a system user of a server, as the file has it."""
-
-    label: str
-    username: str
-    public_key: str
-    temporary: bool
-    expires_at: datetime | None
-    restrictions: Mapping[str, object]
-    break_glass: bool
-    frozen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WantedGroup:
-    """A group and the names of its users."""
-
-    place: str
-    name: str
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WantedServer:
-    """A server; id: of one there is already; was: the name it had before."""
-
-    place: str
-    name: str
-    id: int | None
-    was: str | None
-    address: str
-    provider: str | None
-    has_provider: bool
-    tags: tuple[str, ...]
-    accounts: tuple[str, ...]
-    mode: str | None
-    credentials: tuple[WantedCredential, ...]
-    has_credentials: bool
-    offline_after_seconds: int | None
-    offline_then: str | None
-    host_keys: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WantedDeployKey:
-    """A key that opens one repository, as the file has it."""
-
-    title: str
-    public_key: str
-    application: str
-    can_push: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WantedRepository:
-    """A repository; members: user name to role; None: as it is."""
-
-    place: str
-    path: str
-    id: int | None
-    visibility: int | None
-    protect_default: bool | None
-    members: Mapping[str, RepositoryRole]
-    deploy_keys: tuple[WantedDeployKey, ...]
-    has_deploy_keys: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WantedGrant:
-    """A grant by names."""
-
-    place: str
-    user: str | None
-    group: str | None
-    server: str | None
-    tag: str | None
-    all: bool
-    system_user: str
-    starts_at: datetime | None
-    expires_at: datetime | None
-    restrictions: Mapping[str, object]
-    reason: str | None
-    break_glass: bool
-
-    @property
-    def words(self) -> str:
-        """Who logs in where."""
-        where = "all servers" if self.all else self.server or f"tag {self.tag}"
-        return f"{self.user or f'group {self.group}'} as {self.system_user} on {where}"
-
-    @property
-    def whole(self) -> str:
-        """The same with its terms, by which one of several is told from the others."""
-        limits = sorted((name, str(value)) for name, value in self.restrictions.items())
-        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason} {self.break_glass}"
-
-
-@dataclass(frozen=True, slots=True)
-class WantedRule:
-    """A rule of requests for access."""
-
-    place: str
-    name: str
-    approvers: int
-    server: str | None
-    tag: str | None
-    system_user: str | None
-    max_duration: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WantedKeyPolicy:
-    """Which keys the workspace accepts. types: empty, rsa_minimum_bits: None for as the service was started."""
-
-    types: tuple[str, ...]
-    rsa_minimum_bits: int | None
-
-    @property
-    def words(self) -> str:
-        """What is accepted."""
-        types = f"of {', '.join(self.types)}" if self.types else "of the types that the service accepts"
-        return types if self.rsa_minimum_bits is None else f"{types}, RSA of at least {self.rsa_minimum_bits} bits"
-
-
-@dataclass(frozen=True, slots=True)
-class WantedRevocation:
-    """A key that nobody may register."""
-
-    place: str
-    fingerprint: str
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkspaceFile:
-    """What a file declares."""
-
-    name: str
-    tags: tuple[str, ...]
-    key_policy: WantedKeyPolicy | None
-    projects: tuple[WantedProject, ...]
-    users: tuple[WantedUser, ...]
-    groups: tuple[WantedGroup, ...]
-    servers: tuple[WantedServer, ...]
-    repositories: tuple[WantedRepository, ...]
-    grants: tuple[WantedGrant, ...]
-    rules: tuple[WantedRule, ...]
-    has_rules: bool
-    revoked_keys: tuple[WantedRevocation, ...]
 
 
 def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
@@ -288,43 +91,6 @@ def _key_policy(entry: object) -> WantedKeyPolicy | None:
     if types == []:
         raise wrong(place, "key_types names at least one type; leave it out for those that the service accepts")
     return WantedKeyPolicy(tuple(sorted(set(types or ()))), entry.get("rsa_minimum_bits"))
-
-
-def wrong(place: str, message: str) -> Refusal:
-    """The refusal of a file as a whole; place: where in it, "" for all of it."""
-    words = f"{place}: {message}" if place else message[:1].upper() + message[1:]
-    return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {words.rstrip('.')}.")
-
-
-class Faults:
-    """What is wrong with a file, one fault an entry, so that all of it can be mended at once."""
-
-    def __init__(self) -> None:
-        self._found: list[Refusal] = []
-
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Go on behind an entry that is wrong."""
-        try:
-            yield
-        except Refusal as refusal:
-            if refusal.code != "file-invalid":
-                raise
-            self.add(refusal)
-
-    def add(self, fault: Refusal) -> None:
-        """Keep a fault for later."""
-        self._found.append(fault)
-
-    def refuse(self) -> None:
-        """Raise what was found, the first twenty, if there is anything."""
-        if len(self._found) == 1:
-            raise self._found[0]
-        if self._found:
-            lines = [one.message.removeprefix(f"{NOTHING} ") for one in self._found[:SHOWN_FAULTS]]
-            more = len(self._found) - len(lines)
-            lines += [f"And {more} more."] if more else []
-            raise Refusal(Kind.INVALID, "file-invalid", "\n  ".join((f"{NOTHING} These are wrong:", *lines)))
 
 
 class _Reader:
@@ -388,7 +154,7 @@ class _Reader:
             access_keys=tuple(pairs),
             tokens=tuple(made),
             has_tokens="tokens" in entry,
-            kind=_one_of(entry.get("kind"), ("person", "service"), "kind", place),
+            kind=_one_of(entry.get("kind"), USER_KINDS, "kind", place),
             disabled=entry.get("disabled"),
             keys=tuple(
                 WantedUserKey(
@@ -421,12 +187,12 @@ class _Reader:
             has_provider="provider" in entry,
             tags=tuple(dict.fromkeys(servers.tag(value) for value in entry.get("tags", []))),
             accounts=tuple(dict.fromkeys(validation.account(value) for value in entry.get("system_users", []))),
-            mode=_one_of(entry.get("mode"), ("observe", "enforce", "auto"), "mode", place),
+            mode=_one_of(entry.get("mode"), MODES, "mode", place),
             credentials=self._credentials(place, entry.get("credentials", [])),
             has_credentials="credentials" in entry,
             offline_after_seconds=entry.get("offline_after_seconds"),
             offline_then=entry.get("offline_then"),
-            host_keys=tuple((item["public_key"], item.get("port", 22)) for item in entry.get("host_keys", [])),
+            host_keys=tuple((item["public_key"], item.get("port", USUAL_PORT)) for item in entry.get("host_keys", [])),
         )
 
     def revoked_key(self, place: str, entry: Mapping[str, Any]) -> WantedRevocation:
@@ -530,18 +296,6 @@ class _Reader:
         if variable not in self._environment:
             raise wrong(place, f"the environment variable {variable} is not set")
         return self._environment[variable]
-
-
-@contextmanager
-def placed(place: str) -> Iterator[None]:
-    """Say where in the file it was that the core refused something."""
-    try:
-        yield
-    except Refusal as refusal:
-        if refusal.code == "file-invalid":
-            raise
-        field = f"{refusal.field}: " if refusal.field else ""
-        raise wrong(place, field + refusal.message) from None
 
 
 def _shaped(value: Mapping[str, Any], section: str, place: str) -> None:

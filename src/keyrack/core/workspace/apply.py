@@ -15,7 +15,8 @@ from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.core.workspace.changes import Execution, PlannedChanges
 from keyrack.core.workspace.plan import compare
-from keyrack.core.workspace.text import WorkspaceFile, read
+from keyrack.core.workspace.read_file import read
+from keyrack.core.workspace.wanted import WorkspaceFile
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import workspace_state
