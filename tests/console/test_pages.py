@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from keyrack.core.audit import alarms, chain
+from keyrack.core.git import deploy_keys, named_repositories
 from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
 from keyrack.core.next_steps import with_commands
@@ -590,3 +591,18 @@ def test_who_may_only_read_is_offered_to_look(console: Service, people: dict[str
         assert "soon over" in page
         assert (">Renew</a>" in page) is offered
         assert ('aria-label="Look at the requests"' in page) is offered, "who may not ask may not see that page"
+
+
+def test_a_repository_is_found_by_its_path_among_however_many_others(
+    console: Service, people: dict[str, Person]
+) -> None:
+    olga = actor(console, "olga")
+    made = named_repositories.put(console.instance, olga, "many/one", None)
+    first = deploy_keys.add(console.instance, olga, made.id, title="first", public_key=fresh_line())
+    for number in range(201):
+        named_repositories.put(console.instance, olga, f"many/one-{number}", None)
+    assert "many/one" in people["olga"].see("/repositories/many/one")
+    asked = people["olga"].send(f"/repositories/{made.id}/keys/{first.id}/remove", 200)
+    assert "Take the deploy key first from many/one?" in asked
+    people["olga"].send(f"/repositories/{made.id}/keys/{first.id + 1000}/remove", 404)
+    people["olga"].see("/repositories/many/none", 404)

@@ -290,6 +290,70 @@ def test_a_flood_of_what_is_no_request_is_none_of_lines(
     assert "pip install" not in caplog.text
 
 
+# Java's HttpClient offers HTTP/2 with the first request to each http:// address, and so does curl --http2.
+OFFERS = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+    b"Upgrade: websocket\r\nconnection: keep-alive, upgrade\r\n",
+    b"Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: TLS/1.0\r\n",
+)
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("cut", [0, 20, -3, None])
+def test_an_offer_of_another_protocol_is_ignored_and_its_body_read(
+    team: Service, offer: bytes, chunked: bool, cut: int | None
+) -> None:
+    body = b'{"title": "of an offer"}'
+    length = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % len(body)
+    head = b"POST /v4/user/keys HTTP/1.1\r\nHost: x\r\nX-Auth-Token: token-of-alice\r\n" + offer + length + b"\r\n"
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    after = b"GET /v4/user/keys HTTP/1.1\r\nHost: x\r\nX-Auth-Token: token-of-alice\r\nConnection: close\r\n\r\n"
+    with connected(team) as connection:
+        whole = head + sent + after
+        places = {0: len(head), 20: 20, -3: len(head + sent) - 3, None: len(whole)}
+        connection.sendall(whole[: places[cut]])
+        time.sleep(0.05)  # so that they come in two packets
+        connection.sendall(whole[places[cut] :])
+        said = told(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == [b"201", b"200"], said
+    listed = json.loads(said.rpartition(b"\r\n\r\n")[2])
+    assert [key["title"] for key in listed["keys"]] == ["of an offer"]
+
+
+def test_offers_that_come_in_one_packet_are_answered_in_order(unchanged_team: Service) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n%b\r\n"
+    with connected(unchanged_team) as connection:
+        connection.sendall(b"".join(ask % offer for offer in OFFERS) + ask % b"Connection: close\r\n")
+        assert re.findall(rb"HTTP/1\.1 (\d+)", told(connection)) == [b"200"] * 4
+
+
+@pytest.mark.parametrize("target", [b"x:1", b"/healthz", b"*"])
+def test_a_tunnel_is_refused(unchanged_team: Service, target: bytes) -> None:
+    with connected(unchanged_team) as connection:
+        connection.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert told(connection).startswith(b"HTTP/1.1 40")
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "])
+def test_blanks_behind_a_value_are_no_part_of_it(team: Service, blanks: bytes) -> None:
+    body = b'{"title": "x"}'
+    values = {
+        b"Host": b"x",
+        b"X-Auth-Token": b"token-of-alice",
+        b"Content-Type": b"application/json",
+        b"Content-Length": b"%d" % len(body),
+        b"Content-Encoding": b"identity",
+        b"Connection": b"close",
+    }
+    fields = b"".join(b"%b:%b%b%b\r\n" % (name, blanks, value, blanks) for name, value in values.items())
+    with connected(team) as connection:
+        connection.sendall(b"POST /v4/user/keys HTTP/1.1\r\n" + fields + b"\r\n" + body)
+        said = told(connection)
+    assert said.startswith(b"HTTP/1.1 201"), said
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["title"] == "x"
+
+
 @pytest.mark.parametrize("role", ["9" * 5000, "\u0664", 10**400, "", None, True, [40]])
 def test_a_role_that_is_no_number_is_refused(team: Service, role: object) -> None:
     headers = {"X-Auth-Token": "token-of-olga"}

@@ -91,6 +91,15 @@ def test_booleans_in_forms_are_words(team: Service, sent: str, meant: bool | Non
         assert (answer.status_code, answer.json()["temporary"]) == (200, meant)
 
 
+def test_a_form_whose_pluses_nobody_encoded_says_so(unchanged_team: Service) -> None:
+    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id me@desk"
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    content = f"label=x&username=deploy&publicKey={line}"
+    answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["publicKey"])
+    assert "%2B" in answer.json()["message"]
+
+
 def test_pages(team: Service) -> None:
     for record in of(VALUES, "limit"):
         for name in ("page", "perPage"):
@@ -98,6 +107,50 @@ def test_pages(team: Service) -> None:
             assert answer.status_code == 422, record
             # A NUL spoils the query as a whole.
             assert list(answer.json()["errors"]) == (["body"] if "\x00" in str(record["value"]) else [name]), record
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"label": "a", "label": "b"}', "The body names a field twice."),
+        (b'{"label": {"a": 1, "a": 1}}', "The body names a field twice."),
+        (
+            json.dumps(dict.fromkeys(map(str, range(1001)))).encode(),
+            "The body has more than 1000 fields in one object.",
+        ),
+        (b'{"label": NaN}', "The body is not valid JSON."),
+    ],
+)
+def test_json_that_reads_in_two_ways_is_refused_for_what_it_is(
+    unchanged_team: Service, content: bytes, words: str
+) -> None:
+    kind = {"Content-Type": "application/json"}
+    answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
+    assert (answer.status_code, answer.json()["message"]) == (422, words)
+    kind["X-Auth-Token"] = "token-of-alice"
+    answer = unchanged_team.call("POST", "/v4/user/keys", content=content, headers=kind)
+    assert (answer.status_code, answer.json()["error_msg"]) == (400, words)
+
+
+@pytest.mark.parametrize("name", ["page", "perPage"])
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ("0", "must be at least 1."),
+        ("-1", "must be at least 1."),
+        ("0000000000", "must be at least 1."),
+        ("10000000000", "must not be greater than 9999999999."),
+        ("9" * 5000, "must not be greater than 9999999999."),
+        ("+1", "must be an integer."),
+        ("1.0", "must be an integer."),
+        ("--1", "must be an integer."),
+    ],
+)
+def test_a_page_that_is_none_is_refused_for_what_it_is(
+    unchanged_team: Service, name: str, sent: str, words: str
+) -> None:
+    answer = unchanged_team.call("GET", CREDENTIALS, token="token-of-olga", params={name: sent})
+    assert (answer.status_code, answer.json()["message"]) == (422, f"The {name} field {words}")
 
 
 @pytest.mark.parametrize(

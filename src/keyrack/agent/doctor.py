@@ -11,7 +11,7 @@ from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient, seconds_ahead
-from keyrack.agent.sshd import enforcement, listening
+from keyrack.agent.sshd import enforcement, listening, read_settings
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
@@ -262,6 +262,12 @@ def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:
     given = sshd.running.arguments()
     said = f", and was started with {' '.join(given)}" if given else ""
     yield Checked(True, f"sshd listens at {places}{said}")
+    if read_settings.changed_since_read(sshd, listeners):
+        yield Checked(
+            False,
+            "sshd's settings changed after the sshd that runs had read them: it may do otherwise than is said here",
+            "have it read them: systemctl reload ssh",
+        )
     gone = sshd.cannot_start_anew()
     if gone:
         yield Checked(False, gone, "put its program back, or start another one: systemctl restart ssh")

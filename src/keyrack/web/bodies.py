@@ -16,6 +16,7 @@ from starlette.responses import Response
 from keyrack.errors import Kind, Refusal
 
 NUMBER = re.compile(r"[0-9]{1,10}")
+LARGEST_NUMBER = 9_999_999_999
 FORM = "application/x-www-form-urlencoded"
 """What curl and others call a body whose type nobody named, whatever it is."""
 TEXT = "text/plain"
@@ -262,9 +263,9 @@ def _mended(value: Any) -> Any:
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise malformed("The body names a field twice.")
     if len(pairs) > MOST_FIELDS:
-        raise ValueError("too many names")
+        raise malformed(f"The body has more than {MOST_FIELDS} fields in one object.")
     return values
 
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Optional, Protocol, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from keyrack.web import request_ids
@@ -34,7 +35,7 @@ HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 WHOLE = "keyrack.whole"
 """Where a request's scope has its WholeAnswer."""
-# Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.
+# Warnings a minute about what is no HTTP: a flood of those is none of lines.
 MOST_WARNINGS = 10
 
 
@@ -49,8 +50,6 @@ class _Bounded(logging.Filter):
         """Called by the logger."""
         if record.levelno > logging.WARNING:
             return True
-        if str(record.msg).startswith("No supported WebSocket library"):
-            return False  # nothing here speaks it, and no operator is to install it
         minute = int(time.monotonic() / 60)
         if minute != self._minute:
             self._minute, self._lines = minute, 0
@@ -84,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _is_offer = False  # whether the head that the parser just read offers to go on in another protocol
     _discarded: int | None = None
     _held: HeldRequest | None = None
 
@@ -122,12 +122,37 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is None and not busy:
             self._close_within(HEAD_SECONDS)
         try:
-            super().data_received(data)
+            self._parse(data)
         finally:
             self._parses = False
             if self._is_deferred:
                 self._is_deferred = False
                 self._close_within(self._deferred_seconds)
+
+    def _parse(self, data: bytes) -> None:
+        """Have the parser read on. Nothing but HTTP/1.1 is spoken here, so that an offer of another protocol is ignored
+        (RFC 9110, 7.8): the parser then passes over the body, and gets the head again without the offer.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as stopped:
+                    if not self._is_offer:
+                        raise httptools.HttpParserError("an offer without a head") from None
+                    self._is_offer = False
+                    data = self._head_without_offer() + data[stopped.args[0] :]
+        except httptools.HttpParserError:
+            words = "Invalid HTTP request received."
+            self.logger.warning(words)
+            self.send_400_response(words)
+
+    def _head_without_offer(self) -> bytes:
+        line = (self.parser.get_method(), self.url, self.parser.get_http_version().encode("ascii"))
+        fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -159,12 +184,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""
+        """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1).
+
+        The parser leaves blanks behind a value, which are no part of it (RFC 9110, 5.5).
+        """
         if not self._in_body:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._is_offer = True
+            return
         self._in_body = True
         self._head_bytes = 0
         self._close_within(BODY_SECONDS)
@@ -248,6 +279,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self._is_offer:
+            return
         self._in_body = False
         self._head_bytes = 0
         self._close_within(None)

@@ -14,6 +14,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
+from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
 from keyrack.agent.system import account_names, file_stamp
@@ -33,6 +34,7 @@ _LANE = -1  # of what counts for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
+_JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "requiredrsasize")
 
 
 class _Place(NamedTuple):
@@ -50,16 +52,32 @@ class _Sources:
         self._ours = ours
         self.commands: Set[ReportedKey] = set()
         self.files: Dict[Place, _Place] = {}
+        self.rules: Dict[str, Set[SshdRules]] = {EVERYBODY: set()}  # of each account; EVERYBODY: of any
+
+    def keep(self, places: Iterable[_Place], commands: Iterable[ReportedKey], accounts: AccountList) -> None:
+        """What counted by settings that a running sshd still goes by, of accounts that are still there."""
+        names = {EVERYBODY, *(account.name for account in accounts.accounts)}
+        for place in places:
+            if place.in_force and place.username in names:
+                self.files[place[:2]] = place
+        self.commands.update(commands)
 
     def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool) -> None:
         """A file that AuthorizedKeysFile may name for an account."""
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
-        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
+        # Whose home it lies in owns it, as a rule, and to sshd it is then that account's alone (StrictModes).
+        own = len(account.home) > 1 and path.startswith(f"{account.home.rstrip('/')}/")
+        username = EVERYBODY if pattern == path and "%" not in pattern and not own else account.name
         known = self.files.get((username, path))
         if known is None or (in_force and not known.in_force):
             self.files[(username, path)] = _Place(username, path, in_force)
+
+    def add_rules(self, username: str, rules: SshdRules) -> None:
+        """What an sshd asks of an account's keys."""
+        for name in (username, EVERYBODY):
+            self.rules.setdefault(name, set()).add(rules)
 
     def add_authorities(self, path: str) -> None:
         """A file of TrustedUserCAKeys, which counts for all accounts."""
@@ -70,6 +88,16 @@ class _Sources:
         """A program of AuthorizedKeysCommand."""
         if command not in ("", "none"):
             self.commands.add(ReportedKey(username, command, COMMAND, comment=other_sources.name_of(command)))
+
+    def places(self) -> List[_Place]:
+        """The files. One that counts for some is not told again as one that does not count for everybody."""
+        counting = {place.path for place in self.files.values() if place.in_force}
+        everybody = (EVERYBODY, False)
+        return [
+            place
+            for place in self.files.values()
+            if (place.username, place.in_force) != everybody or place.path not in counting
+        ]
 
 
 class Scanner:
@@ -86,12 +114,13 @@ class Scanner:
         self._known: Tuple[object, ...] = ()
         self._listed_at = 0.0
         self._account_list = AccountList()
+        self._settings = ReadSettings(sshd)
         self._gone_names = {name for name, _ in self._seen.files}  # known before, and not listed (yet)
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._asked_at = 0.0
         self._unasked: List[Cut] = []
-        self._rules = SshdRules()
+        self._rules: Dict[str, SshdRules] = {}
         self._zone: Optional[TimeZone] = None
         self._strict = False  # whether every sshd here takes no file that others may change
         self._commands: List[ReportedKey] = []
@@ -101,8 +130,8 @@ class Scanner:
 
     @property
     def rules(self) -> SshdRules:
-        """What this host's sshd asked of keys at the last scan."""
-        return self._rules
+        """What sshd asked of keys at the last scan, of whichever account asks least."""
+        return self._rules.get(EVERYBODY, USUAL_RULES)
 
     def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
         """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
@@ -153,12 +182,13 @@ class Scanner:
         """The scan of one file, with the rights of its account; of a file that counts for all (None), with root's."""
         last = self._read.get(place[:2])
         if account is None:
-            scan = key_file.FileScan(place.path, self._rules, last, everybody=True, authorities=place.authorities)
+            scan = key_file.FileScan(place.path, self.rules, last, everybody=True, authorities=place.authorities)
             return account_tasks.Task(os.geteuid(), os.getegid(), "root", scan.run, may_hang, _LANE)
         home = account.home.rstrip("/")
         home = home if home and place.path.startswith(f"{home}/") else ""
         strict_home = account.home if self._strict else ""
-        scan = key_file.FileScan(place.path, self._rules, last, home=home, strict_home=strict_home)
+        rules = self._rules.get(account.name, self.rules)
+        scan = key_file.FileScan(place.path, rules, last, home=home, strict_home=strict_home)
         return account_tasks.Task(account.uid, account.gid, account.name, scan.run, may_hang)
 
     def _remember(self) -> None:
@@ -175,7 +205,8 @@ class Scanner:
         """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
         files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
         stamps = tuple(file_stamp.stamp(path) for path in files)
-        state = (self._sshd.signature(), self._sshd.running.arguments(), stamps, before, names)
+        unread = self._settings.unread()
+        state = (self._sshd.signature(), self._sshd.running.arguments(), stamps, before, names, unread)
         old = time.monotonic() - self._listed_at > LIST_SECONDS
         if state != self._known or old:
             sshds = [self._sshd, *self._sshd.beside()]
@@ -185,9 +216,12 @@ class Scanner:
             known = {*names, *self._gone_names, *(account.name for account in self._account_list.accounts)}
             self._list(account_names.find(known, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
-            self._name_places(before, sshds)
+            self._name_places(before, sshds, unread=unread)
             self._known = state
         cut = [*self._unasked]
+        if unread:
+            # Of settings that were never seen it is not known which files they name.
+            cut.append(Cut("", self._sshd.config if self._settings.known else "", UNREAD))
         cut += [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
         for home in self._account_list.ownerless:
             cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
@@ -215,12 +249,15 @@ class Scanner:
             self._gone_names = self._seen.still_away(())
         self._account_list = listed
 
-    def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd]) -> None:
+    def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd], *, unread: bool) -> None:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left.
 
-        sshds: the one that is this host's, then others of this machine, whose files let in too.
+        sshds: the one that is this host's, then others of this machine, whose files let in too; unread: it goes by
+        settings of before, by which what counted goes on counting, judged as it was.
         """
         sources = _Sources(self._ours)
+        as_before = unread and self._zone is not None
+        strict_before = self._strict
         self._unasked = []
         self._strict = True
         self._add_sources(sources, self._sshd, self._asked, before)
@@ -229,8 +266,13 @@ class Scanner:
                 self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
                 self._unasked.append(Cut("", sshd.config, f"another sshd does not say what it reads: {problem}"))
+        if as_before:
+            sources.keep(self._places, self._commands, self._account_list)
+            self._strict = strict_before
+        else:
+            self._judge_by(sources.rules)
         self._commands = sorted(sources.commands)
-        self._places = list(sources.files.values())
+        self._places = sources.places()
 
     def _add_sources(
         self, sources: _Sources, sshd: Sshd, known: Dict[str, Effective], before: Sequence[str] = ()
@@ -238,18 +280,20 @@ class Scanner:
         """Those of one sshd. known: what it said of accounts, which is added to."""
         lines = sshd.lines()
         for_all = sshd.effective()
-        if sshd is self._sshd:
-            self._judge_by(for_all)
         self._strict = self._strict and for_all.one("strictmodes") == "yes"
-        single = _differs(lines)
-        if single:
+        single, judged = _differs(lines, _NAMING_KEYS), _differs(lines, _JUDGING_KEYS)
+        if single or judged:
             known.update(self._ask_for_each(sshd, known, for_all))
+        version, tz = self._sshd.running.version(), self._sshd.running.zone().tz
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
         unseen: Set[Cut] = set()
         for account in self._account_list.accounts:
-            effective = known.get(account.name, for_all) if single else for_all
+            effective = known.get(account.name, for_all)
+            sources.add_rules(account.name, rules(effective, version, tz))
+            if any(somewhere[keyword] for keyword in _JUDGING_KEYS):
+                sources.add_rules(account.name, SshdRules("*", 0, version, tz))
             here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
             if single and account.name not in known:
                 here = sorted(others)  # until sshd is asked, at a later scan
@@ -264,7 +308,7 @@ class Scanner:
                 sources.add_file(account, pattern, in_force=False)
         if sshd.running.version() >= TAKES_PATTERNS:
             self._unasked += sorted(unseen)
-        if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
+        if sshd is self._sshd and (single or judged) and len(known) < len(self._account_list.accounts):
             self._listed_at = 0.0
 
     def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
@@ -281,10 +325,10 @@ class Scanner:
                 said[name] = for_all
         return said
 
-    def _judge_by(self, effective: Effective) -> None:
-        """Take what this host's sshd asks of keys now; where that changed, all lines are judged anew."""
+    def _judge_by(self, asked: Mapping[str, Set[SshdRules]]) -> None:
+        """Take what is asked of each account's keys now; where that changed, all lines are judged anew."""
         zone = self._sshd.running.zone()
-        now = rules(effective, self._sshd.running.version(), zone.tz)
+        now = {username: _least(several) for username, several in asked.items() if several}
         if (now, zone) != (self._rules, self._zone):
             self._rules, self._zone = now, zone
             self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
@@ -306,6 +350,14 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
     size = effective.one("requiredrsasize")
     known = USUAL_RULES.version if version == UNKNOWN else version
     return SshdRules(accepted, int(size) if size.isdecimal() else 0, known, tz)
+
+
+def _least(several: Set[SshdRules]) -> SshdRules:
+    """What is asked of a key that one of several sshds, or one sshd for some, takes."""
+    first, *others = sorted(several, key=str)
+    accepted = dict.fromkeys(name for each in (first, *others) for name in each.accepted.split(","))
+    smallest = min(each.smallest_rsa for each in several)
+    return first._replace(accepted=",".join(accepted), smallest_rsa=smallest) if others else first
 
 
 def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKey:
@@ -367,23 +419,23 @@ def _size(key: ReportedKey) -> int:
     return 300 + len(key.path) + len(key.key) + 6 * (len(key.options) + len(key.comment) + len(key.problem))
 
 
-def _differs(lines: Iterable[SettingLine]) -> bool:
-    """Whether sshd may read other keys for one account than for another: else asking it once is enough."""
+def _differs(lines: Iterable[SettingLine], keywords: Sequence[str]) -> bool:
+    """Whether these may be others for one account than for another: else asking sshd once is enough."""
     for_some = False
     for line in lines:
         if line.keyword == "match":
             # A Match that is for everybody changes nothing: from one for some on, all is looked at.
             for_some = for_some or [value.lower() for value in line.values] != ["all"]
-        elif for_some and line.keyword in _NAMING_KEYS:
+        elif for_some and line.keyword in keywords:
             return True
     return False
 
 
 def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
-    """What names keys below a rule for whoever comes from some address, or to some: it counts for somebody somewhere,
-    though sshd is asked about this machine alone.
+    """What names or judges keys below a rule for whoever comes from some address, or to some: it counts for somebody
+    somewhere, though sshd is asked about this machine alone.
     """
-    paths: Dict[str, List[str]] = {keyword: [] for keyword in _NAMING_KEYS}
+    paths: Dict[str, List[str]] = {keyword: [] for keyword in (*_NAMING_KEYS, *_JUDGING_KEYS)}
     elsewhere = False
     for line in lines:
         if line.keyword == "match":

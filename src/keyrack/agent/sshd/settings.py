@@ -211,6 +211,11 @@ class Sshd:
         program = programs.find("sshd")
         return (program, file_stamp.stamp(program) if program is not None else None, *_signature(self.config))
 
+    def files_changed_at(self) -> List[int]:
+        """When each file of settings that is there was written, in nanoseconds since 1970."""
+        files = filter(os.path.isfile, [self.config, *_included(self.config, 0)])
+        return [stamp[3] for stamp in map(file_stamp.stamp, files) if stamp is not None]
+
     def reload(self) -> Reloaded:
         """Have a running sshd read its settings, and see that it did; open sessions go on.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from keyrack.core import lookups, validation
 from keyrack.core.git import repositories
 from keyrack.core.git.repositories import CHANGE, READ
@@ -77,7 +79,7 @@ def add(
                 target_id=key_id,
                 details={"title": name, "fingerprint": key.fingerprint, "repository": repository.path},
             )
-            return _own(work, repository.id, key_id)
+            return _own(work.connection, repository.id, key_id)
 
         return attempt.write(change)
 
@@ -87,6 +89,13 @@ def find(instance: Instance, actor: Actor, repository_id: int, *, offset: int = 
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "list deploy keys") as attempt:
         return attempt.read(lambda connection: deploy_keys.find(connection, repository.id, offset=offset, limit=limit))
+
+
+def get(instance: Instance, actor: Actor, repository_id: int, key_id: int) -> DeployKey:
+    """One of a repository's deploy keys. Raises Refusal MISSING or FORBIDDEN."""
+    repository, entitled = repositories.reach(instance, actor, repository_id, READ)
+    with _attempt(instance, entitled, repository, READ, "see a deploy key", key_id) as attempt:
+        return attempt.read(lambda connection: _own(connection, repository.id, key_id))
 
 
 def known(instance: Instance, actor: Actor, repository_id: int, public_key: object) -> bool:
@@ -106,7 +115,7 @@ def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) ->
     with _attempt(instance, entitled, repository, CHANGE, "delete a deploy key", key_id) as attempt:
 
         def change(work: Work) -> DeployKey:
-            key = _own(work, repository.id, key_id)
+            key = _own(work.connection, repository.id, key_id)
             deploy_keys.remove(work.connection, key)
             work.record(
                 f"Deleted deploy key {key.title} ({key.fingerprint}) of repository {repository.path}",
@@ -146,8 +155,8 @@ def _attempt(
     )
 
 
-def _own(work: Work, repository_id: int, key_id: int) -> DeployKey:
-    deploy_key = deploy_keys.get(work.connection, repository_id, key_id)
+def _own(connection: Connection, repository_id: int, key_id: int) -> DeployKey:
+    deploy_key = deploy_keys.get(connection, repository_id, key_id)
     if deploy_key is None:
         raise missing("deploy key")
     return deploy_key

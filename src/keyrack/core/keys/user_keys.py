@@ -165,6 +165,15 @@ def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
         return attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
 
 
+def with_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> UserKey | None:
+    """The actor's own key that has this fingerprint, SHA256:…; None for none."""
+    with Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key") as attempt:
+        owner = _person(actor)
+        owned = attempt.read(lambda connection: key_owners.owner_of(connection, fingerprint))
+        key = None if owned is None else owned[1]
+        return key if key is not None and key.user_id == owner else None
+
+
 def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
     """When the end of a key came in the actor's workspace; None where it did not, or nobody knows of such a key."""
     with Attempt(instance, actor, READ, "see whether an SSH key has ended", target_kind="user key") as attempt:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
 from keyrack.core import lifetimes, validation
+from keyrack.core.keys.rehearsal import Rehearsed
 from keyrack.errors import invalid
 from keyrack.web.console import templates
 from keyrack.web.console.visits import Asked, Visit
@@ -26,7 +28,14 @@ ENDS = (
 
 
 def asked(
-    visit: Visit, title: str, before: datetime | None, words: Sequence[str], back: str, done: object, *, what: str = ""
+    visit: Visit,
+    title: str,
+    before: datetime | None,
+    words: Sequence[str],
+    back: str,
+    done: Rehearsed[Any] | None,
+    *,
+    what: str = "",
 ) -> Asked:
     """What another end does, before it is set: the one that the form names, as a time that stays while one reads.
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from keyrack.core.keys import freezes
 from keyrack.web import bodies
-from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import FIRST_PRESS, Visit, change, page
+from keyrack.web.console.pages_live import hosts_awaited
+from keyrack.web.console.visits import CONFIRMED, FIRST_PRESS, Visit, change, page
 
 HERE = "/freezes"
 PER_PAGE = 50
@@ -39,10 +39,10 @@ def _meant(visit: Visit) -> dict[str, Any]:
 
 def freeze(visit: Visit) -> Response:
     """Show what a freeze would stop, and make it once that was confirmed."""
-    if not visit.form.flag("confirmed"):
+    if not visit.form.flag(CONFIRMED):
         preview = freezes.preview(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))
         kept = [(name, visit.form.text(name)) for name in ("whose", "name", "reason")]
-        return visit.show("freeze_preview.html", preview=preview, hidden=[*kept, ("confirmed", "yes")])
+        return visit.show("freeze_preview.html", preview=preview, hidden=[*kept, (CONFIRMED, "yes")])
     made = freezes.freeze(visit.instance, visit.actor, **_meant(visit), reason=visit.form.text("reason"))
     assert made.freeze is not None
     return visit.go(f"{HERE}/{made.freeze.id}", f"{made.keys} keys {made.where} open no new session from now on.")
@@ -54,7 +54,7 @@ def show(visit: Visit) -> Response:
     given: dict[str, Any] = {"receipts": shown.servers, "obeyed": "obeys it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("freeze.html", **given, freeze=shown.freeze, waiting=of_hosts(shown.servers))
+    return visit.show("freeze.html", **given, freeze=shown.freeze, waiting=hosts_awaited(shown.servers))
 
 
 def end(visit: Visit) -> Response:

@@ -28,20 +28,19 @@ from keyrack.core.hosts import (
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
-from keyrack.core.keys import rehearsal, who_can
+from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import EventFilter, Server, SystemUser, UnmanagedKey, span_of
+from keyrack.model import Event, EventFilter, Server, Session, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
 from keyrack.web import bodies
-from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 100
 MOST = 200
 REMOVED = "removed"
 """In the address of a host's page: the unmanaged key whose removal was asked for last."""
-TROUBLE = {"silent", "enforcing undone", "not shown to enforce", "key files only", "not enrolled", "uninstalled"}
 SPANS = (
     ("0", "never"),
     ("300", "after 5 minutes"),
@@ -62,7 +61,6 @@ THENS = (
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
     (DROP_ALL, "no key of Keyrack's opens anything any more"),
 )
-QUIET = {"enforcing", "observing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +76,16 @@ class HostRow:
     unconfirmed: bool
 
     @property
-    def kind(self) -> str:
+    def mark(self) -> str:
         """Which mark its state has."""
         return mark_of(self.status)
 
 
 def mark_of(held: HostStatus) -> str:
     """Which mark a host's state has: in force, on its way, or needs somebody."""
-    if held.state in TROUBLE or held.problems:
+    if held.needs_somebody:
         return "attention"
-    return "active" if held.state in QUIET else "pending"
+    return "active" if held.is_as_decided else "pending"
 
 
 def hosts(visit: Visit) -> Response:
@@ -141,7 +139,7 @@ def host(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = status.of(visit.instance, server)
     part = visit.target if visit.is_part else ""
-    given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
+    given: dict[str, Any] = {"server": server, "held": held, "mark": mark_of(held)}
     if part == "state":
         return visit.show("_host_state.html", **given, **_host_keys(visit, server))
     if part == "arrival":
@@ -240,9 +238,8 @@ def _add_account(visit: Visit, instance: Instance) -> SystemUser:
 def adding_account(visit: Visit) -> Asked:
     """What adding an account does: grants that name it open it at once."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
-    done, name = None, visit.form.text("username").strip()
-    if visit.may("access:read"):
-        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_add_account, visit))
+    name = visit.form.text("username").strip()
+    done = rehearsed(visit, partial(_add_account, visit))
     made = f"{server.name} makes the account {name}, unless it has one of that name."
     words = [
         f"{server.name} has {name} already, and is not asked to make it." if visit.form.flag("existing") else made,
@@ -259,14 +256,13 @@ def add_account(visit: Visit) -> Response:
     return visit.go(f"/hosts/{number}", f"The account {made.username} {words}.")
 
 
-def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
+def _sessions(visit: Visit, server: Server) -> Piece[Session] | None:
     if not visit.may("sessions:read"):
         return None
-    piece = sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
-    return Piece(piece.items, piece.total, piece.offset, piece.limit)
+    return sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
 
 
-def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
+def _happened(visit: Visit, server: Server) -> tuple[Event, ...]:
     if not visit.may("events:read"):
         return ()
     return events.find(visit.instance, visit.actor, EventFilter(server_id=server.id), limit=15, cursor="").items

@@ -36,8 +36,8 @@ from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.web import bodies
 from keyrack.web.console import ends, templates
-from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.pages_live import hosts_awaited
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 50
 MOST_WAYS = 200
@@ -159,15 +159,9 @@ def add(visit: Visit) -> Response:
 def _whose(visit: Visit) -> tuple[UserKey, User | None]:
     """The key that the path names: one's own, or with people:read anybody's. Raises Refusal MISSING."""
     fingerprint = visit.path["fingerprint"]
-    offset = 0
-    while True:
-        mine = user_keys.find(visit.instance, visit.actor, offset=offset, limit=200)
-        for key in mine.items:
-            if key.fingerprint == fingerprint:
-                return key, None
-        offset += 200
-        if offset >= mine.total:
-            break
+    own = user_keys.with_fingerprint(visit.instance, visit.actor, fingerprint)
+    if own is not None:
+        return own, None
     if not visit.may("people:read"):
         raise missing("SSH key")
     return published_keys.by_fingerprint(visit.instance, visit.actor, fingerprint)
@@ -232,7 +226,7 @@ def _end_of(key: UserKey) -> str:
 def renewing(visit: Visit) -> Asked:
     """What another end of a key does."""
     own, whose = _whose(visit)
-    done = rehearsal.rehearse(visit.instance, visit.actor, partial(_renew, visit)) if visit.may("access:read") else None
+    done = rehearsed(visit, partial(_renew, visit))
     ways = _shown(own, _ways(visit, whose.name if whose else visit.actor.name)).ways
     hosts = len({way.server.name for way in ways})
     opens = f"It opens {count(hosts, 'host')} at this moment; each is told, and ends it by itself."
@@ -351,7 +345,7 @@ def revoked(visit: Visit) -> Response:
     given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("revoked.html", **given, noted=noted, waiting=of_hosts(found))
+    return visit.show("revoked.html", **given, noted=noted, waiting=hosts_awaited(found))
 
 
 def lifting(visit: Visit) -> Asked:

@@ -16,8 +16,19 @@ from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
 from keyrack.web.console import account_ways
-from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import FIRST_PRESS, Asked, Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.pages_live import hosts_awaited
+from keyrack.web.console.visits import (
+    CONFIRMED,
+    FIRST_PRESS,
+    Asked,
+    Visit,
+    change,
+    cursor_of,
+    page,
+    paged,
+    rehearsed,
+    unless_changed,
+)
 
 PER_PAGE = 100
 MOST = 200
@@ -131,9 +142,7 @@ def _set_rights(visit: Visit, instance: Instance) -> User:
 def setting_rights(visit: Visit) -> Asked:
     """What other rights let a person do, and do no more."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
-    done = None
-    if visit.may("access:read"):
-        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_set_rights, visit))
+    done = rehearsed(visit, partial(_set_rights, visit))
     role, policies = _wanted_rights(visit, user)
     before, after = policy.actions(user.role, user.policies), policy.actions(role, policies)
     words = [f"{user.name} is {user.role.value} and {'stays that' if role is user.role else f'becomes {role.value}'}."]
@@ -211,7 +220,7 @@ def receipt(visit: Visit) -> Response:
     counted = offboarding.went(progress.offboarding)
     if visit.is_part:
         return visit.show("_offboarding.html", progress=progress)
-    waiting = of_hosts(progress.hosts)
+    waiting = hosts_awaited(progress.hosts)
     return visit.show("offboarding.html", progress=progress, counted=counted, waiting=waiting)
 
 
@@ -242,11 +251,7 @@ def add_group(visit: Visit) -> Response:
 def deleting_group(visit: Visit) -> Asked:
     """What deleting a group does."""
     gone = groups.get(visit.instance, visit.actor, visit.path["name"])
-    done = None
-    if visit.may("access:read"):
-        done = rehearsal.rehearse(
-            visit.instance, visit.actor, lambda instance: groups.delete(instance, visit.actor, gone.name)
-        )
+    done = rehearsed(visit, lambda instance: groups.delete(instance, visit.actor, gone.name))
     words = ["The grants to it go with it."]
     if gone.members:
         words.append(f"Its {count(len(gone.members), 'member')} will be in it no more, and stay in the workspace.")
@@ -269,9 +274,11 @@ def _membership(visit: Visit, instance: Instance) -> groups.Group:
 def member(visit: Visit) -> Response:
     """Show what it does that somebody joins or leaves a group, and do it once confirmed."""
     name, who = visit.path["name"], visit.form.text("member").strip()
-    if not visit.form.flag("confirmed"):
+    if not visit.form.flag(CONFIRMED):
         done = rehearsal.rehearse(visit.instance, visit.actor, partial(_membership, visit))
-        return visit.show("member.html", done=done, name=name, who=who, leaves=visit.form.flag("leaves"))
+        leaves = visit.form.flag("leaves")
+        hidden = [("member", who), ("leaves", "yes" if leaves else ""), (CONFIRMED, "yes")]
+        return visit.show("member.html", done=done, name=name, who=who, leaves=leaves, hidden=hidden)
     _membership(visit, visit.instance)
     return visit.go(
         f"/groups/{quote(name)}", f"{who} {'is no longer' if visit.form.flag('leaves') else 'is'} in {name}."

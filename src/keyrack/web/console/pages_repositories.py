@@ -8,7 +8,6 @@ from keyrack.core.audit import events
 from keyrack.core.git import deploy_keys, named_repositories, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
-from keyrack.errors import missing
 from keyrack.model import Event, EventFilter
 from keyrack.store.git.repositories import Repository
 from keyrack.web import bodies
@@ -46,12 +45,11 @@ def add(visit: Visit) -> Response:
 
 
 def _named(visit: Visit, name: str) -> Repository:
-    """The repository with an id, or of those that the person sees the one with a path. Raises Refusal MISSING."""
+    """The repository with an id or at a path. Raises Refusal MISSING or FORBIDDEN."""
     number = bodies.identifier(name)
-    if not number:
-        seen = repositories.find(visit.instance, visit.actor, search=name, cursor="", limit=200)
-        number = next((one.id for one in seen.items if one.path == name), 0)
-    return repositories.get(visit.instance, visit.actor, number)
+    if number:
+        return repositories.get(visit.instance, visit.actor, number)
+    return repositories.at(visit.instance, visit.actor, name)
 
 
 def repository(visit: Visit) -> Response:
@@ -87,14 +85,11 @@ def add_key(visit: Visit) -> Response:
 def removing_key(visit: Visit) -> Asked:
     """What taking a deploy key away does."""
     own = repositories.get(visit.instance, visit.actor, visit.number("id"))
-    held = deploy_keys.find(visit.instance, visit.actor, own.id, limit=200).items
-    one = next((one for one in held if one.id == visit.number("number")), None)
-    if one is None:
-        raise missing("deploy key")
-    may = "read and write" if one.can_push else "read"
-    used = f"last used {templates.ago(one.last_used_at, visit.now)}" if one.last_used_at else "never used"
+    held = deploy_keys.get(visit.instance, visit.actor, own.id, visit.number("number"))
+    may = "read and write" if held.can_push else "read"
+    used = f"last used {templates.ago(held.last_used_at, visit.now)}" if held.last_used_at else "never used"
     words = f"Programs that {may} {own.path} with it are refused from then on."
-    title = f"Take the deploy key {one.title} from {own.path}?"
+    title = f"Take the deploy key {held.title} from {own.path}?"
     return Asked(title, [words, f"It was {used}."], "Remove this deploy key", f"/repositories/{own.id}")
 
 

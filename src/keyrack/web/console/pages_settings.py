@@ -10,7 +10,7 @@ from starlette.responses import Response
 from keyrack.core import validation
 from keyrack.core.hosts import modes
 from keyrack.core.instance import Instance
-from keyrack.core.keys import key_policy, rehearsal
+from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
@@ -19,7 +19,7 @@ from keyrack.setting_values import KEY_TYPES
 from keyrack.web import bodies
 from keyrack.web.console import templates
 from keyrack.web.console.pages_hosts import SPANS, THENS, offline_words
-from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, unless_changed
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 100
 HERE = "/settings"
@@ -116,10 +116,8 @@ def setting_offline(visit: Visit) -> Asked:
     def told(instance: Instance) -> int:
         return len(modes.set_offline_policy(instance, visit.actor, after_seconds=after, then=then, tag=tag))
 
-    if visit.may("access:read"):
-        hosts = count(rehearsal.rehearse(visit.instance, visit.actor, told).answer, "host")
-    else:
-        hosts = "Every host"
+    done = rehearsed(visit, told)
+    hosts = count(done.answer, "host") if done else "Every host"
     words = [
         f"{hosts} tagged {tag} without Keyrack: {offline_words(after, then)}.",
         "What each of them did until now is replaced, and stands in the activity of the host alone.",

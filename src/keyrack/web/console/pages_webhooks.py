@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 
 from keyrack.core.audit import webhooks
-from keyrack.errors import missing
 from keyrack.store.audit.webhooks import DELIVERED, FAILED
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, page
@@ -45,9 +44,7 @@ def add(visit: Visit) -> Response:
 def webhook(visit: Visit) -> Response:
     """One webhook, and what was sent there or waits."""
     number = visit.number("id")
-    one = next((one for one in webhooks.find(visit.instance, visit.actor) if one.id == number), None)
-    if one is None:
-        raise missing("webhook")
+    one = webhooks.get(visit.instance, visit.actor, number)
     before = bodies.identifier(visit.query.get("before", "")) or None
     deliveries = webhooks.deliveries(visit.instance, visit.actor, number, before=before, limit=PER_PAGE + 1)
     shown = deliveries[:PER_PAGE]
@@ -71,9 +68,7 @@ def test(visit: Visit) -> Response:
 def removing(visit: Visit) -> Asked:
     """What removing a webhook does."""
     number = visit.number("id")
-    one = next((one for one in webhooks.find(visit.instance, visit.actor) if one.id == number), None)
-    if one is None:
-        raise missing("webhook")
+    one = webhooks.get(visit.instance, visit.actor, number)
     place = urlsplit(one.url).hostname
     words = (
         f"Nobody at {place} hears of what happens here any more, alarms too, and what waits to be sent is forgotten."

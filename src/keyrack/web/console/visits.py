@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from keyrack import policy
 from keyrack.core import cursors, preconditions
 from keyrack.core.instance import Instance
+from keyrack.core.keys import rehearsal
+from keyrack.core.keys.rehearsal import Rehearsed
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.model import Page as Piece
@@ -237,6 +239,11 @@ def unless_changed(visit: Visit, action: str, seen: Callable[[Instance], str], c
     return preconditions.guarded(visit.instance, visit.actor, action, lambda inner: seen(inner) == was, change)
 
 
+def rehearsed(visit: Visit, change: Callable[[Instance], T]) -> Rehearsed[T] | None:
+    """What a change would do to who can log in; None where that may not be seen. Raises as the change does."""
+    return rehearsal.rehearse(visit.instance, visit.actor, change) if visit.may("access:read") else None
+
+
 Handler = Callable[[Visit], Response]
 
 
@@ -254,7 +261,7 @@ class Asked:
     words: Sequence[str]
     button: str
     back: str
-    done: object = None
+    done: Rehearsed[Any] | None = None
     fixed: Mapping[str, str] = field(default_factory=dict)
     takes: bool = True
 

@@ -20,6 +20,7 @@ from keyrack.web.api import Call
 T = TypeVar("T")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
+_INTEGER = re.compile(r"-?[0-9]+")
 PER_PAGE = 15
 MOST_PER_PAGE = 40
 
@@ -208,8 +209,10 @@ def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     if text == "":
         return default
     value = bodies.number(text)
-    if value is None:
+    if value is None and _INTEGER.fullmatch(text) is None:
         raise invalid(name, f"The {name} field must be an integer.")
-    if value < 1:
+    if value == 0 or text.startswith("-"):
         raise invalid(name, f"The {name} field must be at least 1.")
+    if value is None:
+        raise invalid(name, f"The {name} field must not be greater than {bodies.LARGEST_NUMBER}.")
     return value

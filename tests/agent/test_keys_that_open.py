@@ -1,0 +1,198 @@
+"""What a scan calls in force is what the running sshd lets in, by the settings that it read and for whom they are."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent import doctor
+from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd.read_settings import UNREAD
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.private_sshd import ADDRESS
+from tests.agent.test_unmanaged_keys import needs_root, put
+from tests.login.observed_host import PatientSshClient, accounts
+from tests.login.private_sshd import Key, own_settings, sshd_path, strict_folder
+from tests.ports import free_port
+from tests.quick_ssh import quick_pair
+from tests.waiting import wait_until
+
+NAME = "krread"
+
+
+class Host:
+    """An account, its key, and an sshd whose settings the test writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = Key.make(folder / "key")
+        self.home = Path(pwd.getpwnam(NAME).pw_dir)
+        self.config = folder / "sshd_config"
+        self.sshd = Sshd(str(self.config))
+        self.scanner = Scanner(self.sshd, "/nonexistent")
+        self._port = free_port()
+        self._client = PatientSshClient(self._port, folder / "known_hosts")
+        self._process: subprocess.Popen[bytes] | None = None
+        quick_pair(folder / "host_key", "host")
+        public = (folder / "host_key.pub").read_text("ascii").rstrip()
+        self._client.known_hosts.write_text(f"[{ADDRESS}]:{self._port} {public}\n", "ascii")
+
+    def write(self, settings: str) -> None:
+        """These settings, beside those of where it listens."""
+        own = f"Port {self._port}\nListenAddress {ADDRESS}\nHostKey {self.folder}/host_key\nPidFile {self.folder}/pid\n"
+        self.config.write_text(f"{own_settings()}{own}{settings}", "ascii")
+
+    def start(self) -> None:
+        """Have sshd read them and listen."""
+        with (self.folder / "log").open("ab") as log:
+            given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
+            self._process = subprocess.Popen(given, stdin=subprocess.DEVNULL, stderr=log)
+        wait_until(self.sshd.greets, "a greeting of the new sshd")
+
+    def reload(self) -> None:
+        """Have it read them again."""
+        assert self._process is not None
+        before = self.sshd.listeners()
+        self._process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.sshd.listeners() not in (before, ()) and self.sshd.greets(), "an sshd that has read")
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+
+    def lets_in(self) -> bool:
+        """Whether the key opens the account."""
+        return self._client.lets_in(self.key, NAME)
+
+    def is_told(self, scanner: Scanner | None = None) -> bool:
+        """Whether a look says that the key is in force."""
+        return any(one.in_force and one.key == self.key.public for one in (scanner or self.scanner).scan())
+
+    def unread(self, scanner: Scanner) -> list[tuple[str, str]]:
+        """Where the last look proves nothing, as sshd has not read its settings."""
+        return [(cut.username, cut.path) for cut in scanner.cut if cut.why == UNREAD]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with accounts((NAME,)), strict_folder() as folder:
+        found = Host(folder)
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ("AuthorizedKeysFile .ssh/keys .ssh/old\n", "AuthorizedKeysFile .ssh/keys\n"),
+        (f"Match User {NAME}\nAuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile none\n"),
+        ("AuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile .ssh/old\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
+    ],
+)
+def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings: str, changed: str) -> None:
+    put(host.home / ".ssh" / "old", f"{host.key.public}\n")
+    host.write(settings)
+    host.start()
+    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+    host.write(changed)
+    for _ in range(2):
+        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert host.unread(host.scanner) == [("", str(host.config))]
+    host.reload()
+    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+
+
+@needs_root
+def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Host) -> None:
+    """What sshd read is gone from the disk, so nothing is taken for gone."""
+    put(host.home / ".ssh" / "old", f"{host.key.public}\n")
+    host.write("AuthorizedKeysFile .ssh/old\n")
+    host.start()
+    time.sleep(0.05)  # times of files are as fine as the kernel's clock ticks
+    host.write("AuthorizedKeysFile .ssh/keys\n")
+    late = Scanner(host.sshd, "/nonexistent")
+    assert host.lets_in()
+    assert not host.is_told(late)
+    assert host.unread(late) == [("", "")]
+
+    def words() -> list[str]:
+        return [one.words for one in doctor._look_for_sshd(host.sshd) if not one.fine]
+
+    assert any("changed after the sshd that runs had read them" in one for one in words())
+    host.reload()
+    assert not host.is_told(late)
+    assert host.unread(late) == []
+    assert words() == []
+
+
+@needs_root
+def test_other_bytes_are_no_other_settings(host: Host) -> None:
+    host.write("AuthorizedKeysFile .ssh/keys\n")
+    host.start()
+    host.scanner.scan()
+    host.write("# by hand\nauthorizedkeysfile   .ssh/keys\n")
+    os.utime(host.config, (time.time() + 60, time.time() + 60))
+    host.scanner.scan()
+    assert host.unread(host.scanner) == []
+
+
+@needs_root
+@pytest.mark.parametrize("rule", ["", f"AuthorizedKeysFile none\nMatch User {NAME}\n"])
+@pytest.mark.parametrize("file", ["authorized_keys", "git"])
+def test_a_file_in_a_home_is_that_accounts_though_its_path_names_nobody(host: Host, rule: str, file: str) -> None:
+    """As sshd of a Git server has it: Match User git, AuthorizedKeysFile /var/lib/git/.ssh/authorized_keys."""
+    path = host.home / ".ssh" / file
+    put(path, f"{host.key.public}\n")
+    host.write(f"{rule}AuthorizedKeysFile {path}\n")
+    host.start()
+    assert host.lets_in()
+    (one,) = (one for one in host.scanner.scan() if one.key == host.key.public)
+    assert (one.username, one.path, one.in_force, one.problem) == (NAME, str(path), True, "")
+    if rule:
+        assert not [cut for cut in host.scanner.cut if cut.path == str(path)]
+
+
+_ECDSA = "PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256"
+_ED25519 = "PubkeyAcceptedAlgorithms ssh-ed25519"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("settings", "opens"),
+    [
+        (f"{_ECDSA}\nMatch User {NAME}\n{_ED25519}\n", True),
+        (f"{_ECDSA}\nMatch Group {NAME}\nPubkeyAcceptedKeyTypes +ssh-ed25519\n", True),
+        (f"{_ECDSA}\nMatch Address {ADDRESS}\n{_ED25519}\n", True),
+        (f"{_ED25519}\nMatch User {NAME}\n{_ECDSA}\n", False),
+        (f"{_ECDSA}\nMatch User nobody\n{_ED25519}\n", False),
+    ],
+)
+def test_what_sshd_asks_of_one_accounts_keys_decides_of_them(host: Host, settings: str, opens: bool) -> None:
+    put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
+    host.write(f"AuthorizedKeysFile .ssh/authorized_keys\n{settings}")
+    host.start()
+    assert (host.lets_in(), host.is_told()) == (opens, opens)
+
+
+@needs_root
+@pytest.mark.parametrize(("everybody", "one", "opens"), [(3072, 1024, True), (1024, 3072, False)])
+def test_how_long_one_accounts_rsa_keys_must_be_decides_of_them(
+    host: Host, everybody: int, one: int, opens: bool
+) -> None:
+    host.key = Key.make(host.folder / "rsa", "rsa", 2048)
+    put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
+    host.write(f"RequiredRSASize {everybody}\nMatch User {NAME}\nRequiredRSASize {one}\n")
+    host.start()
+    assert (host.lets_in(), host.is_told()) == (opens, opens)
