@@ -39,6 +39,23 @@ def test_takes_every_valid_key(case: dict[str, Any]) -> None:
     assert read_canonical(key.canonical) == key
 
 
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases("keys_valid.jsonl") if "+" in case["canonical"]],
+    ids=lambda case: str(case["name"]),
+)
+@pytest.mark.parametrize("comment", ["", " somebody@desk", " two words"])
+def test_says_that_a_form_made_blanks_of_a_keys_pluses(case: dict[str, Any], comment: str) -> None:
+    problem = refusal(case["canonical"].replace("+", " ") + comment)
+    assert problem.code == "base64"
+    assert "%2B" in str(problem)
+
+
+@pytest.mark.parametrize("line", [GOOD[:-4] + " somebody@desk", GOOD.replace("+", " ")[:-1], GOOD[:40] + " =" * 7900])
+def test_a_cut_key_with_a_comment_is_none_that_came_by_a_form(line: str) -> None:
+    assert "%2B" not in str(refusal(line))
+
+
 @pytest.mark.parametrize("case", cases("keys_invalid.jsonl"), ids=lambda case: f"{case['cat']}-{case['why'][:40]}")
 def test_refuses_every_invalid_key(case: dict[str, Any]) -> None:
     text = case_input(case)

@@ -91,6 +91,15 @@ def test_booleans_in_forms_are_words(team: Service, sent: str, meant: bool | Non
         assert (answer.status_code, answer.json()["temporary"]) == (200, meant)
 
 
+def test_a_form_whose_pluses_nobody_encoded_says_so(unchanged_team: Service) -> None:
+    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id me@desk"
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    content = f"label=x&username=deploy&publicKey={line}"
+    answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["publicKey"])
+    assert "%2B" in answer.json()["message"]
+
+
 def test_pages(team: Service) -> None:
     for record in of(VALUES, "limit"):
         for name in ("page", "perPage"):

@@ -30,6 +30,11 @@ _FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
 _LONGEST_COMMENT = 1024  # bytes of UTF-8
 _ODD_BLANK = re.compile(r"[^\S\t]")
 _COPY_AGAIN = "Copy the whole line from your .pub file again."
+_BLANKS_FOR_PLUS = (
+    "The key has blanks where its + were, as a form reads a + that is not encoded. "
+    "Send each + as %2B (with curl: --data-urlencode), or send JSON."
+)
+_MOST_PARTS = 200  # the longest key has some 45 of them, and a comment takes few
 
 
 class PublicKey(NamedTuple):
@@ -125,10 +130,15 @@ def _read(line: str) -> PublicKey:
     # (7) Of the comment: it hides no second key. Before (4), so that whoever pasted two hears of two.
     if holds_key(f"{encoded} {comment}", after=4):  # after the beginning of the first one
         raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
-    # (4) The second is canonical base64.
-    blob = _decode(encoded)
-    # (5) The blob has that type inside, exact lengths, nothing after its end; (6) the numbers are sound.
-    bits = read_blob(key_type, blob)
+    try:
+        # (4) The second is canonical base64.
+        blob = _decode(encoded)
+        # (5) The blob has that type inside, exact lengths, nothing after its end; (6) the numbers are sound.
+        bits = read_blob(key_type, blob)
+    except KeyProblem as problem:
+        if problem.code in ("base64", "malformed") and _came_by_a_form(key_type, line):
+            raise KeyProblem("base64", _BLANKS_FOR_PLUS) from None
+        raise
     # (7) The comment is short.
     _check_comment(comment)
     return PublicKey(key_type, blob, bits, comment)
@@ -168,6 +178,18 @@ def _decode(encoded: str) -> bytes:
             "The key part is not valid base64: it was cut off or changed when it was copied. " + _COPY_AGAIN,
         )
     return blob
+
+
+def _came_by_a_form(key_type: str, line: str) -> bool:
+    """Whether the key is whole once blanks in it are + again, as which a form reads a + that nobody encoded."""
+    parts = line.split(" ")[1:_MOST_PARTS]
+    for count in range(2, len(parts) + 1):
+        try:
+            read_blob(key_type, _decode("+".join(parts[:count])), mathematics=False)
+        except KeyProblem:
+            continue
+        return True
+    return False
 
 
 def _check_comment(comment: str) -> None:
