@@ -27,6 +27,15 @@ from keyrack.core.next_steps import with_commands
 from keyrack.model import Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
+NOT_ENROLLED = "not enrolled"
+SILENT = "silent"
+ENFORCING_UNDONE = "enforcing undone"
+KEY_FILES_ONLY = "key files only"
+NOT_SHOWN_TO_ENFORCE = "not shown to enforce"
+ENFORCING, OBSERVING = "enforcing", "observing"
+FOR_SOMEBODY = frozenset({NOT_ENROLLED, SILENT, ENFORCING_UNDONE, KEY_FILES_ONLY, NOT_SHOWN_TO_ENFORCE, UNINSTALLED})
+"""States in which somebody has to see to the host."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
@@ -48,6 +57,16 @@ class HostStatus:
     problems: tuple[str, ...]
     state: str
     offline_words: str
+
+    @property
+    def needs_somebody(self) -> bool:
+        """Whether somebody has to look at the host: because of its state, or of what is wrong with it."""
+        return self.state in FOR_SOMEBODY or bool(self.problems)
+
+    @property
+    def is_as_decided(self) -> bool:
+        """Whether the host does all that was decided by now."""
+        return self.state in (ENFORCING, OBSERVING)
 
 
 def of(instance: Instance, server: Server) -> HostStatus:
@@ -120,21 +139,21 @@ def _rolled_back(server: Server) -> tuple[str, ...]:
 
 def _state(server: Server, enforcement: str, online: bool) -> str:
     if server.enrolled_at is None:
-        return "not enrolled"
+        return NOT_ENROLLED
     if enforcement == UNINSTALLED:
-        return "uninstalled"
+        return UNINSTALLED
     if server.copied_at is not None:
         return "two machines"
     if not online:
-        return "silent"
+        return SILENT
     if enforcement == TRYING:
         return "trying to enforce"
     if is_undone(server):
-        return "enforcing undone"
+        return ENFORCING_UNDONE
     if enforcement == UNMANAGED:
-        return "key files only"
+        return KEY_FILES_ONLY
     if enforcement == UNPROVEN:
-        return "not shown to enforce"
+        return NOT_SHOWN_TO_ENFORCE
     if server.mode == ENFORCE and enforcement == OBSERVE:
         return "not enforcing yet"
     if server.mode == AUTO and enforcement == OBSERVE:
@@ -143,4 +162,4 @@ def _state(server: Server, enforcement: str, online: bool) -> str:
         return "not observing yet"
     if server.applied_revision < server.revision:
         return "not up to date yet"
-    return "enforcing" if server.mode == ENFORCE else "observing"
+    return ENFORCING if server.mode == ENFORCE else OBSERVING

@@ -22,7 +22,6 @@ from keyrack.store.people.web_sessions import Visitor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
 from keyrack.web.console import (
-    again,
     live,
     pages_access,
     pages_activity,
@@ -43,6 +42,7 @@ from keyrack.web.console import (
     pages_sign_in,
     pages_webhooks,
     pages_welcome,
+    reauthentication,
     safety,
     templates,
 )
@@ -228,10 +228,10 @@ def _answer(page: ConsolePage, call: Call) -> Response:
             hidden = [*kept, *first.fixed.items(), (CONFIRMED, "yes")]
             return visit.show("confirm.html", asked=first, hidden=hidden)
         if page.dangerous:
-            asked = again.asked(visit)
-            if isinstance(asked, Response):
-                return asked
-            visit = asked
+            proven = reauthentication.demand(visit)
+            if isinstance(proven, Response):
+                return proven
+            visit = proven
         return page.handler(visit)
     except Refusal as refusal:
         if page.again is None or refusal.kind not in FORM_AGAIN:

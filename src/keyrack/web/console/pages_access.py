@@ -22,7 +22,7 @@ from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
 from keyrack.model import Grant, Page, Server
 from keyrack.web import bodies
-from keyrack.web.console import ends, limits, templates
+from keyrack.web.console import ends, restrictions, templates
 from keyrack.web.console.visits import (
     CONFIRMED,
     FIRST_PRESS,
@@ -45,7 +45,7 @@ BELOW_THESE = "below"
 NOBODY = "(no user)"
 FIELDS = (
     *("who", "name", "where", "place", "system_user", "ends", "until", "zone", "reason", "break_glass"),
-    *limits.FIELDS,
+    *restrictions.FIELDS,
 )
 
 
@@ -189,8 +189,8 @@ def granting(visit: Visit) -> Response:
     return visit.show(
         "grant.html",
         given=given,
-        limits=limits.asked(visit.form),
-        taken=limits.PERMISSIONS,
+        restrictions=restrictions.asked(visit.form),
+        permissions=restrictions.PERMISSIONS,
         ends=ends.ENDS,
         people=[one.name for one in people],
         groups=[one.name for one in teams],
@@ -213,7 +213,7 @@ def _give(visit: Visit, instance: Instance) -> Grant:
         all_servers=where == "all",
         system_user=form.text("system_user"),
         expires_at=validation.end(instance.now(), None, duration=ends.chosen(visit)),
-        restrictions=limits.asked(form),
+        restrictions=restrictions.asked(form),
         reason=form.text("reason") or None,
         break_glass=form.flag("break_glass"),
     )
@@ -228,7 +228,7 @@ def grant(visit: Visit) -> Response:
             "grant_preview.html",
             grant=done.answer,
             named=grants.names(visit.instance, visit.actor, [done.answer], written=True),
-            rules=limits.said(done.answer.restrictions),
+            rules=restrictions.said(done.answer.restrictions),
             done=done,
             hidden=[*hidden, (CONFIRMED, "yes")],
         )
@@ -243,7 +243,7 @@ def all_grants(visit: Visit) -> Response:
     """The grants there are."""
     page = grants.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=100)
     named = grants.names(visit.instance, visit.actor, page.items)
-    return visit.show("grants.html", grants=page.items, named=named, in_words=limits.said, **paged(visit, page))
+    return visit.show("grants.html", grants=page.items, named=named, in_words=restrictions.said, **paged(visit, page))
 
 
 def taking(visit: Visit) -> Response:
@@ -266,18 +266,18 @@ def take(visit: Visit) -> Response:
 def changing(visit: Visit) -> Response:
     """The forms for another end of a grant, and for what else it says."""
     grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
-    asked = visit.request.url.path.endswith("/restrict")
+    refused = visit.request.url.path.endswith("/restrict")
     return visit.show(
         "change_grant.html",
         grant=grant,
         named=grants.names(visit.instance, visit.actor, [grant]),
         ends=ends.ENDS[1:],
-        rules=limits.said(grant.restrictions),
+        rules=restrictions.said(grant.restrictions),
         held=_terms(grant),
-        limits=limits.asked(visit.form) if asked else grant.restrictions,
-        reason=visit.form.text("reason") if asked else grant.reason or "",
-        asked=asked,
-        taken=limits.PERMISSIONS,
+        restrictions=restrictions.asked(visit.form) if refused else grant.restrictions,
+        reason=visit.form.text("reason") if refused else grant.reason or "",
+        refused=refused,
+        permissions=restrictions.PERMISSIONS,
     )
 
 
@@ -293,7 +293,7 @@ def restrict(visit: Visit) -> Response:
         return _terms(grants.get(instance, visit.actor, number))
 
     def set_terms(instance: Instance) -> Grant:
-        wanted, reason = limits.asked(visit.form), visit.form.text("reason").strip()
+        wanted, reason = restrictions.asked(visit.form), visit.form.text("reason").strip()
         return changing_grants.change(instance, visit.actor, number, restrictions=wanted, reason=reason)
 
     if not visit.form.flag(CONFIRMED):
@@ -303,7 +303,7 @@ def restrict(visit: Visit) -> Response:
             visit.actor,
             lambda instance: unless_changed(replace(visit, instance=instance), "grants:write", seen, set_terms),
         )
-        rows = limits.difference(grant.restrictions, done.answer.restrictions)
+        rows = restrictions.difference(grant.restrictions, done.answer.restrictions)
         if grant.reason != done.answer.reason:
             rows.append(("Why", grant.reason or "nothing said", done.answer.reason or "nothing said"))
         return visit.show(
@@ -313,7 +313,7 @@ def restrict(visit: Visit) -> Response:
             rows=rows,
             done=done,
             back=f"/grants/{number}/renew",
-            hidden=limits.kept(visit.form, SEEN, "reason"),
+            hidden=restrictions.kept(visit.form, SEEN, "reason"),
         )
     unless_changed(visit, "grants:write", seen, set_terms)
     return visit.go("/grants", "The grant is changed: it holds from the next login on; sessions that are open go on.")

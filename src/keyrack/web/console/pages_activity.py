@@ -18,7 +18,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Event, EventFilter
 from keyrack.model import Page as Piece
 from keyrack.protocol.audit_tree import CheckpointProblem
-from keyrack.web.console.pages_live import of_hosts
+from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
@@ -111,7 +111,7 @@ def event(visit: Visit) -> Response:
         return visit.show("_receipts.html", **given)
     number = visit.number("id")
     what = events.get(visit.instance, visit.actor, number) if visit.may("events:read") else None
-    return visit.show("event.html", **given, number=number, what=what, waiting=of_hosts(kept.of))
+    return visit.show("event.html", **given, number=number, what=what, waiting=hosts_awaited(kept.of))
 
 
 def export(visit: Visit) -> Response:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyrack.core.keys import freezes
 from keyrack.web import bodies
-from keyrack.web.console.pages_live import of_hosts
+from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import CONFIRMED, FIRST_PRESS, Visit, change, page
 
 HERE = "/freezes"
@@ -54,7 +54,7 @@ def show(visit: Visit) -> Response:
     given: dict[str, Any] = {"receipts": shown.servers, "obeyed": "obeys it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("freeze.html", **given, freeze=shown.freeze, waiting=of_hosts(shown.servers))
+    return visit.show("freeze.html", **given, freeze=shown.freeze, waiting=hosts_awaited(shown.servers))
 
 
 def end(visit: Visit) -> Response:

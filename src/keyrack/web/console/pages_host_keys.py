@@ -13,7 +13,7 @@ from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, rehearsal, renewals, restricting
 from keyrack.model import Credential, Server
-from keyrack.web.console import ends, limits, templates
+from keyrack.web.console import ends, restrictions, templates
 from keyrack.web.console.visits import (
     CONFIRMED,
     FIRST_PRESS,
@@ -46,8 +46,8 @@ def adding(visit: Visit) -> Response:
         server=server,
         accounts=accounts,
         ends=ends.ENDS,
-        limits=limits.asked(visit.form),
-        taken=limits.PERMISSIONS,
+        restrictions=restrictions.asked(visit.form),
+        permissions=restrictions.PERMISSIONS,
     )
 
 
@@ -62,7 +62,7 @@ def add(visit: Visit) -> Response:
         username=form.text("username").strip(),
         public_key=form.text("public_key"),
         duration=ends.chosen(visit),
-        restrictions=limits.asked(form),
+        restrictions=restrictions.asked(form),
         break_glass=form.flag("break_glass"),
     )
     return visit.go(
@@ -73,18 +73,18 @@ def add(visit: Visit) -> Response:
 def key(visit: Visit) -> Response:
     """One key that was entered on an account: what it may, another end, its removal."""
     credential = credentials.get(visit.instance, visit.actor, visit.number("server"), visit.number("id"))
-    asked = visit.request.url.path.endswith("/restrict")
+    refused = visit.request.url.path.endswith("/restrict")
     return visit.show(
         "host_key.html",
         server=_server(visit),
         key=credential,
-        rules=limits.said(credential.restrictions),
+        rules=restrictions.said(credential.restrictions),
         ends=ends.ENDS[1:],
         seen=_end(credential),
         held=_held(credential),
-        limits=limits.asked(visit.form) if asked else credential.restrictions,
-        asked=asked,
-        taken=limits.PERMISSIONS,
+        restrictions=restrictions.asked(visit.form) if refused else credential.restrictions,
+        refused=refused,
+        permissions=restrictions.PERMISSIONS,
     )
 
 
@@ -99,27 +99,29 @@ def restrict(visit: Visit) -> Response:
     def seen(instance: Instance) -> str:
         return _held(credentials.get(instance, visit.actor, server, number))
 
-    def set_limits(instance: Instance) -> Credential:
+    def set_restrictions(instance: Instance) -> Credential:
         credentials.get(instance, visit.actor, server, number)
-        return restricting.credential(instance, visit.actor, number, limits.asked(visit.form))
+        return restricting.credential(instance, visit.actor, number, restrictions.asked(visit.form))
 
     if not visit.form.flag(CONFIRMED):
         held = credentials.get(visit.instance, visit.actor, server, number)
         done = rehearsal.rehearse(
             visit.instance,
             visit.actor,
-            lambda instance: unless_changed(replace(visit, instance=instance), "credentials:write", seen, set_limits),
+            lambda instance: unless_changed(
+                replace(visit, instance=instance), "credentials:write", seen, set_restrictions
+            ),
         )
         return visit.show(
             "restrict_preview.html",
             title=held.label,
             words=f"A key on {held.username} of {_server(visit).name}.",
-            rows=limits.difference(held.restrictions, done.answer.restrictions),
+            rows=restrictions.difference(held.restrictions, done.answer.restrictions),
             done=done,
             back=f"/hosts/{server}/keys/{number}",
-            hidden=limits.kept(visit.form, SEEN),
+            hidden=restrictions.kept(visit.form, SEEN),
         )
-    made = unless_changed(visit, "credentials:write", seen, set_limits)
+    made = unless_changed(visit, "credentials:write", seen, set_restrictions)
     words = f"The key {made.label} may do what stands here from its next login on; sessions that are open go on."
     return visit.go(f"/hosts/{server}/keys/{number}", words)
 

@@ -41,7 +41,6 @@ PER_PAGE = 100
 MOST = 200
 REMOVED = "removed"
 """In the address of a host's page: the unmanaged key whose removal was asked for last."""
-TROUBLE = {"silent", "enforcing undone", "not shown to enforce", "key files only", "not enrolled", "uninstalled"}
 SPANS = (
     ("0", "never"),
     ("300", "after 5 minutes"),
@@ -62,7 +61,6 @@ THENS = (
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
     (DROP_ALL, "no key of Keyrack's opens anything any more"),
 )
-QUIET = {"enforcing", "observing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +76,16 @@ class HostRow:
     unconfirmed: bool
 
     @property
-    def kind(self) -> str:
+    def mark(self) -> str:
         """Which mark its state has."""
         return mark_of(self.status)
 
 
 def mark_of(held: HostStatus) -> str:
     """Which mark a host's state has: in force, on its way, or needs somebody."""
-    if held.state in TROUBLE or held.problems:
+    if held.needs_somebody:
         return "attention"
-    return "active" if held.state in QUIET else "pending"
+    return "active" if held.is_as_decided else "pending"
 
 
 def hosts(visit: Visit) -> Response:
@@ -141,7 +139,7 @@ def host(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = status.of(visit.instance, server)
     part = visit.target if visit.is_part else ""
-    given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
+    given: dict[str, Any] = {"server": server, "held": held, "mark": mark_of(held)}
     if part == "state":
         return visit.show("_host_state.html", **given, **_host_keys(visit, server))
     if part == "arrival":
@@ -165,6 +163,7 @@ def host(visit: Visit) -> Response:
         removed=_removed(visit, server),
         sessions=_sessions(visit, server),
         settings=settings,
+        sshd_keywords=sshd_settings.KEYWORDS.items(),
         offline=_offline(server),
         spans=_spans(server),
         thens=THENS,

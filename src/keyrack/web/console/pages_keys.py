@@ -36,7 +36,7 @@ from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.web import bodies
 from keyrack.web.console import ends, templates
-from keyrack.web.console.pages_live import of_hosts
+from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 50
@@ -345,7 +345,7 @@ def revoked(visit: Visit) -> Response:
     given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("revoked.html", **given, noted=noted, waiting=of_hosts(found))
+    return visit.show("revoked.html", **given, noted=noted, waiting=hosts_awaited(found))
 
 
 def lifting(visit: Visit) -> Asked:

@@ -13,7 +13,7 @@ from keyrack.web.console.live import LIVE, STREAM, Live
 from keyrack.web.console.visits import Visit, page
 
 
-class OfHost(Protocol):
+class HostAnswer(Protocol):
     """Something that a host has said, or has not."""
 
     @property
@@ -25,7 +25,7 @@ class OfHost(Protocol):
         """Whether it said so."""
 
 
-def of_hosts(receipts: Iterable[OfHost]) -> str:
+def hosts_awaited(receipts: Iterable[HostAnswer]) -> str:
     """What a page watches whose receipts are still to come; "" where all have."""
     waiting = [str(one.server_id) for one in receipts if not one.done][: watching.MOST_SERVERS]
     return f"host={','.join(waiting)}" if waiting else ""

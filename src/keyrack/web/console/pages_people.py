@@ -16,7 +16,7 @@ from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
 from keyrack.web.console import account_ways
-from keyrack.web.console.pages_live import of_hosts
+from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import (
     CONFIRMED,
     FIRST_PRESS,
@@ -220,7 +220,7 @@ def receipt(visit: Visit) -> Response:
     counted = offboarding.went(progress.offboarding)
     if visit.is_part:
         return visit.show("_offboarding.html", progress=progress)
-    waiting = of_hosts(progress.hosts)
+    waiting = hosts_awaited(progress.hosts)
     return visit.show("offboarding.html", progress=progress, counted=counted, waiting=waiting)
 
 

@@ -11,14 +11,14 @@ from keyrack.core.audit import alarms
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import actors, users
 from keyrack.ssh.options import Restrictions
-from keyrack.web.console import limits
+from keyrack.web.console import restrictions
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 
 def test_the_form_has_every_restriction_that_the_core_takes() -> None:
-    assert set(limits.FIELDS) == set(Restrictions._fields)
+    assert set(restrictions.FIELDS) == set(Restrictions._fields)
 
 
 def _grant_form(page: Page) -> None:

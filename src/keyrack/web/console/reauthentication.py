@@ -15,7 +15,7 @@ PASSWORD, CODE, PASSKEY = "proof_password", "proof_code", "proof_passkey"
 PROOFS = (PASSWORD, CODE, PASSKEY)
 
 
-def asked(visit: Visit) -> Visit | Response:
+def demand(visit: Visit) -> Visit | Response:
     """The visit as it may go on, or the page that asks for a proof first."""
     assert visit.session is not None
     if web_sessions.is_proven(visit.instance, visit.session):
@@ -56,7 +56,7 @@ def _page(visit: Visit) -> Response:
     browser = browsers.of(visit) if ways.passkeys else None
     options = passkeys.options(visit.instance, browser, user_id=visit.actor.user_id) if browser else ""
     address = visit.request.url.path
-    response = visit.show("again.html", status=403, kept=kept, address=address, ways=ways, options=options)
+    response = visit.show("reauthentication.html", status=403, kept=kept, address=address, ways=ways, options=options)
     if visit.is_part:
         response.headers["HX-Retarget"] = "body"
         response.headers["HX-Reswap"] = "innerHTML"

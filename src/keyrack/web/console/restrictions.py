@@ -54,9 +54,9 @@ def kept(form: Form, *others: str) -> list[tuple[str, str]]:
     return [*((name, form.text(name)) for name in (*FIELDS, *others)), (CONFIRMED, "yes")]
 
 
-def said(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
+def said(restrictions: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is restricted and how, in words; nothing of what is not."""
-    return [(words, _value(name, limits[name])) for name, words in WORDS.items() if name in limits]
+    return [(words, _value(name, restrictions[name])) for name, words in WORDS.items() if name in restrictions]
 
 
 def difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, str, str]]:
