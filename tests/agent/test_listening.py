@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.desired_state import DesiredState
+from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
 from keyrack.agent.sshd.host_keys import HostKeyLook
 from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.read_settings import UNREAD
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local, programs
@@ -122,6 +124,27 @@ def test_keys_that_another_sshd_of_the_machine_takes_are_found(tmp_path: Path, m
         found = {found.path: found for found in Scanner(sshd, str(one.keys)).scan()}
         assert found[str(two.keys / USERNAME)].in_force
         assert fingerprint_of(keys[1].public) == found[str(two.keys / USERNAME)].fingerprint
+
+
+def test_keys_count_until_another_sshd_has_read_that_they_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Key.make(tmp_path / "key")
+    with (
+        strict_folder() as folder,
+        private_sshd(folder / "one") as (one, _),
+        private_sshd(folder / "two") as (two, client),
+    ):
+        (two.keys / USERNAME).write_text(f"{key.public}\n", "ascii")
+        monkeypatch.setattr(settings, "DEFAULT_CONFIG", str(one.config))
+        monkeypatch.setattr(unmanaged_keys, "LIST_SECONDS", 0.0)
+        scanner = Scanner(Sshd(str(one.config)), str(one.keys))
+        scanner.scan()
+        two.config.write_text(f"AuthorizedKeysFile none\n{two.config.read_text('utf-8')}", "utf-8")
+        for _ in range(2):
+            assert client.lets_in(key)
+            assert [found.in_force for found in scanner.scan() if found.key == key.public] == [True]
+            assert str(two.config) in {cut.path for cut in scanner.cut if cut.why == UNREAD}
 
 
 def _answers(port: int) -> bool:

@@ -15,6 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import keyrack
 from keyrack.cli.examples import EXAMPLES
 from keyrack.cli.main import main
 from tests.core.keys_for_tests import fresh_line
@@ -336,6 +337,19 @@ def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
         ]
         if not isinstance(command, click.Group) and words != "restore":
             command.make_context(words, taken, parent=context.parent)
+
+
+def test_each_command_that_the_console_names_is_there() -> None:
+    known = leaves()
+    templates = sorted((Path(keyrack.__file__).parent / "web" / "console" / "templates").glob("*.html"))
+    named = [
+        (page.name, words)
+        for page in templates
+        for words in re.findall(r"<code>keyrack ([a-z-]+(?: [a-z-]+)*)", page.read_text("utf-8"))
+    ]
+    assert len(named) > 3
+    for page, words in named:
+        assert any(f"{words} ".startswith(f"{command} ") for command in known), f"{page} names keyrack {words}"
 
 
 def test_each_command_over_the_api_shows_json() -> None:

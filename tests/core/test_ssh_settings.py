@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 
 import pytest
 
+from keyrack.agent.sshd import drop_in
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, reports, servers, sshd_settings
 from keyrack.core.keys import credentials
@@ -92,3 +94,10 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     reports.ingest(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
     third = add("third")
     assert not credentials.get(team.instance, team.owner, team.server.id, third).acknowledged
+
+
+def test_each_setting_that_people_may_ask_for_is_one_that_agents_set_and_that_is_shown() -> None:
+    shown = {field.name for field in fields(sshd_settings.SshSettings)}
+    for name, known in sshd_settings.KEYWORDS.items():
+        assert known.keyword in drop_in.SETTINGS, f"name {known.keyword} in SETTINGS of agent/sshd/drop_in.py"
+        assert name in shown, f"SshSettings in core/hosts/sshd_settings.py lacks the field {name}"

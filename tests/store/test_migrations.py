@@ -40,6 +40,7 @@ from keyrack.store.engine import catalogue, migrate
 from keyrack.store.engine.connect import DatabaseAltered, migrating_engine, parse_url, sqlite_engine
 from keyrack.store.hosts import servers
 from keyrack.store.people import workspaces
+from tests.core import set_back
 from tests.databases import DIALECTS
 from tests.postgres import Cluster, database_name
 from tests.shared_in_run import made_once, run_folder
@@ -164,11 +165,19 @@ def test_the_migrated_tables_are_those_the_code_expects(bare_url: str) -> None:
     with connected(bare_url) as conn:
         options = {"compare_type": True, "compare_server_default": True}
         differences = compare_metadata(MigrationContext.configure(conn, opts=options), changes.metadata)
-        assert differences == []
+        how = "store/tables/ says what no migration makes: write one (CONTRIBUTING.md, A column)"
+        assert differences == [], how
         for table in changes.metadata.tables.values():
             found = inspect(conn).get_pk_constraint(table.name)
             assert found["constrained_columns"] == [column.name for column in table.primary_key], table.name
             assert found["name"] in (None, table.primary_key.name)  # SQLite names no counted key
+
+
+def test_new_migrations_say_how_they_are_undone() -> None:
+    newest = [script.revision for script in SCRIPTS]
+    known = list(set_back.UNDO)
+    words = "add to UNDO of tests/core/set_back.py, the newest first, what undoes the migration"
+    assert known == newest[: len(known)], words
 
 
 def test_ids_are_never_used_twice(sqlite_url: str) -> None:

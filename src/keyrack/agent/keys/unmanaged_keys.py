@@ -114,7 +114,8 @@ class Scanner:
         self._known: Tuple[object, ...] = ()
         self._listed_at = 0.0
         self._account_list = AccountList()
-        self._settings = ReadSettings(sshd)
+        self._settings: Dict[Tuple[object, ...], ReadSettings] = {}  # of each sshd, by its file and command line
+        self._unread: List[Cut] = []
         self._gone_names = {name for name, _ in self._seen.files}  # known before, and not listed (yet)
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
@@ -205,7 +206,7 @@ class Scanner:
         """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
         files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
         stamps = tuple(file_stamp.stamp(path) for path in files)
-        unread = self._settings.unread()
+        unread = self._is_unread(self._sshd)
         state = (self._sshd.signature(), self._sshd.running.arguments(), stamps, before, names, unread)
         old = time.monotonic() - self._listed_at > LIST_SECONDS
         if state != self._known or old:
@@ -216,12 +217,12 @@ class Scanner:
             known = {*names, *self._gone_names, *(account.name for account in self._account_list.accounts)}
             self._list(account_names.find(known, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
-            self._name_places(before, sshds, unread=unread)
-            self._known = state
-        cut = [*self._unasked]
-        if unread:
             # Of settings that were never seen it is not known which files they name.
-            cut.append(Cut("", self._sshd.config if self._settings.known else "", UNREAD))
+            behind = [sshd for sshd in sshds if self._is_unread(sshd)]
+            self._unread = [Cut("", sshd.config if self._read_by(sshd).known else "", UNREAD) for sshd in behind]
+            self._name_places(before, sshds, unread=bool(behind))
+            self._known = state
+        cut = [*self._unasked, *self._unread]
         cut += [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
         for home in self._account_list.ownerless:
             cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
@@ -229,6 +230,13 @@ class Scanner:
         if not self._account_list.accounts:
             cut.append(Cut("", "", self.problem))
         return sorted(cut)
+
+    def _is_unread(self, sshd: Sshd) -> bool:
+        """Whether an sshd goes by other settings than stand on disk."""
+        return self._read_by(sshd).unread(sshd)
+
+    def _read_by(self, sshd: Sshd) -> ReadSettings:
+        return self._settings.setdefault((sshd.config, sshd.running.arguments()), ReadSettings())
 
     def _list(self, listed: AccountList, *, anew: bool) -> None:
         """Take a new list of accounts; anew: what sshd said of them may be wrong."""
@@ -252,11 +260,10 @@ class Scanner:
     def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd], *, unread: bool) -> None:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left.
 
-        sshds: the one that is this host's, then others of this machine, whose files let in too; unread: it goes by
-        settings of before, by which what counted goes on counting, judged as it was.
+        sshds: the one that is this host's, then others of this machine, whose files let in too; unread: one goes by
+        settings of before, by which what counted goes on counting, judged by those that ask less.
         """
         sources = _Sources(self._ours)
-        as_before = unread and self._zone is not None
         strict_before = self._strict
         self._unasked = []
         self._strict = True
@@ -266,11 +273,12 @@ class Scanner:
                 self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
                 self._unasked.append(Cut("", sshd.config, f"another sshd does not say what it reads: {problem}"))
-        if as_before:
+        if unread and self._known:
             sources.keep(self._places, self._commands, self._account_list)
-            self._strict = strict_before
-        else:
-            self._judge_by(sources.rules)
+            self._strict = self._strict and strict_before
+            for username, asked in self._rules.items():
+                sources.add_rules(username, asked)
+        self._judge_by(sources.rules)
         self._commands = sorted(sources.commands)
         self._places = sources.places()
 
@@ -354,10 +362,9 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
 
 def _least(several: Set[SshdRules]) -> SshdRules:
     """What is asked of a key that one of several sshds, or one sshd for some, takes."""
-    first, *others = sorted(several, key=str)
-    accepted = dict.fromkeys(name for each in (first, *others) for name in each.accepted.split(","))
+    accepted = {name for each in several for name in each.accepted.split(",")}
     smallest = min(each.smallest_rsa for each in several)
-    return first._replace(accepted=",".join(accepted), smallest_rsa=smallest) if others else first
+    return next(iter(several))._replace(accepted=",".join(sorted(accepted)), smallest_rsa=smallest)
 
 
 def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKey:

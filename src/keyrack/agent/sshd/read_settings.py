@@ -22,8 +22,7 @@ UNREAD = (
 class ReadSettings:
     """What one sshd has read, as far as that was seen."""
 
-    def __init__(self, sshd: Sshd) -> None:
-        self._sshd = sshd
+    def __init__(self) -> None:
         self._listeners: Tuple[Listener, ...] = ()
         self._files: Tuple[object, ...] = ()
         self._lines: Tuple[SettingLine, ...] = ()
@@ -35,21 +34,23 @@ class ReadSettings:
         """Whether what the running sshd reads was looked at before its settings changed."""
         return not self._began_unread
 
-    def unread(self) -> bool:
-        """Whether an sshd runs by other settings than stand on disk; False where that cannot be seen."""
-        listeners = tuple(one for one in self._sshd.listeners() if one.sshds)
+    def unread(self, sshd: Sshd) -> bool:
+        """Whether it runs by other settings than stand on disk; False where that cannot be seen. sshd: always the same
+        one, by whichever object.
+        """
+        listeners = tuple(one for one in sshd.listeners() if one.sshds)
         if not listeners:
             self._listeners = ()
             return False
         # Files first: one that changes meanwhile is seen the next time.
-        files = self._sshd.signature()
+        files = sshd.signature()
         if not {one.inode for one in listeners} & {one.inode for one in self._listeners}:
             self._listeners, self._files, self._changed = listeners, files, False
-            self._lines = tuple(self._sshd.lines())
-            self._began_unread = changed_since_read(self._sshd, listeners)
+            self._lines = tuple(sshd.lines())
+            self._began_unread = changed_since_read(sshd, listeners)
         elif files != self._files:
             # Other bytes, times or owners are no other settings.
-            self._files, self._changed = files, tuple(self._sshd.lines()) != self._lines
+            self._files, self._changed = files, tuple(sshd.lines()) != self._lines
         return self._began_unread or self._changed
 
 

@@ -21,12 +21,28 @@ UNMANAGED = "unmanaged"
 LOG_ENTRY = "Updated SSHD Config"
 """What the log of the server says of a change."""
 
-# Each wish: the sshd keyword, its value for yes and for no, and what OpenSSH does unasked (sshd_config(5)).
+
+@dataclass(frozen=True, slots=True)
+class SshdKeyword:
+    """A wish as sshd knows it: its keyword, the values for yes and for no, the wish in words for people, and whether
+    OpenSSH does it unasked (sshd_config(5)).
+    """
+
+    keyword: str
+    yes: str
+    no: str
+    words: str
+    by_default: bool = False
+
+
 KEYWORDS = {
-    "passwordless_login": ("PasswordAuthentication", "no", "yes", False),
-    "prevent_root_login": ("PermitRootLogin", "no", "yes", False),
-    "use_dns": ("UseDNS", "yes", "no", False),
+    "passwordless_login": SshdKeyword("PasswordAuthentication", "no", "yes", "Keys alone, no passwords"),
+    "prevent_root_login": SshdKeyword("PermitRootLogin", "no", "yes", "No login as root"),
+    "use_dns": SshdKeyword("UseDNS", "yes", "no", "Look up the names of those who connect"),
 }
+"""The wishes that there are, by their names in SshSettings. The agent sets no other keyword than those of its SETTINGS
+(agent/sshd/drop_in.py).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +94,8 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
             server = own_server(work, server_id)
             wanted = dict(server.sshd)
             for name, wish in wishes.items():
-                keyword, yes, no, _ = KEYWORDS[name]
-                wanted[keyword] = yes if wish else no
+                known = KEYWORDS[name]
+                wanted[known.keyword] = known.yes if wish else known.no
             if wanted != server.sshd:
                 revision = work.bump_revision(server.id)
                 values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": revision}
@@ -111,9 +127,9 @@ def _settings(server: Server) -> SshSettings:
 
 def _is(server: Server, name: str) -> bool:
     """What is wanted; else what the host says its sshd does; else OpenSSH's default."""
-    keyword, yes, _, default = KEYWORDS[name]
-    if keyword in server.sshd:
-        return server.sshd[keyword] == yes
+    known = KEYWORDS[name]
+    if known.keyword in server.sshd:
+        return server.sshd[known.keyword] == known.yes
     reported = server.facts.get("sshd")
-    effective = reported.get(keyword) if isinstance(reported, Mapping) else None
-    return default if not isinstance(effective, str) else effective == yes
+    effective = reported.get(known.keyword) if isinstance(reported, Mapping) else None
+    return known.by_default if not isinstance(effective, str) else effective == known.yes

@@ -163,6 +163,7 @@ def host(visit: Visit) -> Response:
         removed=_removed(visit, server),
         sessions=_sessions(visit, server),
         settings=settings,
+        sshd_keywords=sshd_settings.KEYWORDS.items(),
         seen_offline=_seen_offline(server),
         spans=_spans(server),
         thens=THENS,

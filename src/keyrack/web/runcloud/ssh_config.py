@@ -10,6 +10,9 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import SPELLINGS, Fields, listed, window
 
+OF_THE_CONTRACT = ("passwordless_login", "use_dns", "prevent_root_login")
+"""The settings that RunCloud's contract has, by the core's names, which may have more."""
+
 
 def show_config(call: Call) -> Response:
     """Show a server's SSH settings"""
@@ -55,9 +58,7 @@ ENDPOINTS = (
 def _change(call: Call) -> SshSettings:
     fields = Fields(call)
     wishes = {
-        name: fields.boolean(SPELLINGS[name], default=False)
-        for name in sshd_settings.KEYWORDS
-        if fields.has(SPELLINGS[name])
+        name: fields.boolean(SPELLINGS[name], default=False) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])
     }
     fields.check()
     return sshd_settings.change(call.instance, call.actor, call.ids["serverId"], wishes)
