@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,10 @@ __all__ = ["home"]
 def test_the_audit_log_is_asked_for_the_last_hours_and_says_where_nothing_is_found() -> None:
     assert "olga" in good("audit", "list", "--since", "12h")
     assert "No event is like that." in run("audit", "list", "--person", "nobody-of-ours").output
+    assert "what was done to alice: --search alice." in run("audit", "list", "--person", "alice").output
+    for option in ("--person", "--host", "--key", "--kind", "--search"):
+        refused = run("audit", "list", option, "")
+        assert (refused.exit_code, f"{option} is empty" in refused.output) == (2, True), refused.output
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
     for piece in ("bob", "SHA256:short"):
         refused = run("audit", "list", "--key", piece)
@@ -86,4 +92,65 @@ def test_what_is_refused_is_named_where_the_words_say_this() -> None:
     assert "Error: name: This is longer than 255 characters." in run("people", "set", "x" * 256).output
     assert "Error: path: This is longer than 255 characters." in run("repos", "create", "x/" + "y" * 300).output
     Path("private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n")
-    assert "Error: This is a private key." in run("keys", "mine", "add", "private").output
+    assert "Error: private is a private key, and was not sent; " in run("keys", "mine", "add", "private").output
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "servers show", "hosts show", "servers keys", "people keys", "people delete", "groups delete", "leaver",
+        "sessions list", "people set", "groups set", "access", "ssh-config --user",
+    ],
+)  # fmt: skip
+def test_an_empty_name_is_refused_and_never_another_call(words: str) -> None:
+    """A script's variable that is unset: `servers show ""` showed the list, and `access ""` oneself."""
+    refused = run(*words.split(), "")
+    assert (refused.exit_code, refused.stdout) == (2, ""), refused.output
+    assert "mpty" in refused.output
+
+
+@pytest.mark.usefixtures("home")
+def test_a_name_with_a_slash_is_not_taken_for_an_older_service() -> None:
+    refused = run("servers", "show", "a/b")
+    assert (refused.exit_code, "'a/b' holds a /" in refused.output) == (2, True), refused.output
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_is_null_in_json_and_a_text_that_is_a_dash_is_that_text(home: Path) -> None:
+    key = key_of("-", home)
+    (mine,) = json.loads(good("people", "keys", "me", "--json"))
+    assert (mine["title"], mine["expires_at"]) == ("-", None), key
+    assert all(person["disabled"] is None for person in json.loads(good("people", "list", "--json")))
+    assert all(grant["reason"] != "-" for grant in json.loads(good("grants", "list", "--json")))
+    assert "  -" in good("people", "list")
+
+
+def test_a_private_key_stays_where_it_is(team: Service, home: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / "own")], check=True)
+    before = team.call("GET", "/api/keyrack/v1/events?per_page=1", token="token-of-olga").json()["items"]
+    for words in ("keys mine add own", "people add-key alice own", "keys add own --label x --as deploy --all"):
+        refused = run(*words.split())
+        assert (refused.exit_code, "own is a private key, and was not sent; give own.pub" in refused.output) == (
+            1,
+            True,
+        )
+    (home / "own.pub").unlink()
+    assert "ssh-keygen -y -f own prints" in run("keys", "mine", "add", "own").output
+    after = team.call("GET", "/api/keyrack/v1/events?per_page=1", token="token-of-olga").json()["items"]
+    assert after == before, "nothing was tried at the service"
+
+
+def test_a_key_that_was_revoked_everywhere_is_refused_with_what_lifts_that(home: Path) -> None:
+    file = key_of("gone", home)
+    (key,) = json.loads(good("people", "keys", "me", "--json"))
+    good("hosts", "revoke", key["fingerprint"])
+    refused = run("keys", "mine", "add", f"{file}.pub")
+    assert f"`keyrack hosts revoke --lift {key['fingerprint']}`" in refused.output
+    good("hosts", "revoke", "--lift", key["fingerprint"])
+    good("keys", "mine", "add", f"{file}.pub")
+
+
+def test_no_summary_of_a_command_breaks_off_before_its_example() -> None:
+    for words in (("requests", "--help"), ("people", "sources", "--help")):
+        assert "such as." not in " ".join(good(*words).split())

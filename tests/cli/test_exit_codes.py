@@ -399,10 +399,10 @@ def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> 
         assert run(f"{words} --dry-run", data).exit_code == 0
         assert run("hosts show web-1 --json", data).stdout == before
     (kept,) = json.loads(run("servers keys web-1 --json", data).stdout)
-    assert (kept["id"], kept["restrictions"]) == (key, "-")
+    assert (kept["id"], kept["restrictions"]) == (key, None)
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     assert run(f"grants renew {given['id']} --for 3h --dry-run", data).exit_code == 0
-    assert json.loads(run("grants list --json", data).stdout)[0]["end"] == "-"
+    assert json.loads(run("grants list --json", data).stdout)[0]["end"] is None
     for words in ("hosts observe web-1", "hosts rename web-1 web-9", "hosts move web-9 192.0.2.9"):
         assert json.loads(run(f"{words} --json", data).stdout)["id"] == 1
     (told_host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
@@ -419,10 +419,10 @@ def test_a_users_key_is_registered_renewed_and_deleted_by_an_operator(data: Path
     differs = run(f"people add-key alice {file} --title desk", data)
     assert (differs.exit_code, "under the title 'laptop'" in differs.output) == (1, True)
     (key,) = json.loads(run("people keys alice --json", data).stdout)
-    assert (key["title"], key["expires_at"]) == ("laptop", "-")
+    assert (key["title"], key["expires_at"]) == ("laptop", None)
     assert run(f"keys renew {key['id']} --for 3h", data).stdout.startswith(f"Key {key['id']} lasts until 2")
     (renewed,) = json.loads(run("people keys alice --json", data).stdout)
-    assert renewed["expires_at"] != "-"
+    assert renewed["expires_at"] is not None
     assert run(f"people delete-key alice {key['id']}", data).stdout == f"Deleted key {key['id']} of alice.\n"
     assert json.loads(run("people keys alice --json", data).stdout) == []
 

@@ -163,6 +163,7 @@ def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
     seen = people["olga"].see("/activity?kind=alarm")
     assert "glass broken" in seen
     assert '<a href="/hosts/1#sessions">end it</a>' in seen
+    assert "Alarm: " not in seen, "the mark says so"
 
 
 def test_two_tabs_do_not_overwrite_each_others_settings(people: dict[str, Person]) -> None:

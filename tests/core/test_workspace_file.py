@@ -232,7 +232,7 @@ def test_what_a_file_says_of_a_token_holds(instance: Instance) -> None:
 
     limited = with_end(f"{year}-01-02T03:04:05Z").replace('"ci"', '"deploys"')
     assert workspace_apply.apply(instance, limited, SECRETS) == [
-        f"change token ci of alice: name it deploys; end {year}-01-02T03:04:05+0000"
+        f"change token ci of alice: name it deploys; end {year}-01-02T03:04:05Z"
     ]
     assert workspace_apply.apply(instance, limited, SECRETS) == []
     alice = bearer(instance, "a-token-of-alice")
@@ -333,7 +333,7 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
     limited = limited.replace("2096", str(year))
     done = workspace_apply.apply(instance, limited, SECRETS)
     assert done == [
-        f"change the login of alice as deploy on web-1 until {year}-12-24T18:00:00+0000 with sources",
+        f"change the login of alice as deploy on web-1 until {year}-12-24T18:00:00Z with sources",
         "end the former terms of alice as deploy on web-1",
     ]
     assert workspace_apply.apply(instance, limited, SECRETS) == []

@@ -13,7 +13,7 @@ from keyrack.cli.audit_proof import export_command, verify_command
 from keyrack.cli.changes import dash, moment, tell
 from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
@@ -57,6 +57,10 @@ def list_audit(
     **given: Any,
 ) -> None:
     """List the audit log, newest first, without end: each page is shown before the next is asked for."""
+    for option, text in (("person", person), ("host", host), ("key", key), ("kind", kind), ("search", search)):
+        # An empty one would find all there is.
+        if text == "":
+            raise click.UsageError(f"--{option} is empty; leave it out for all.")
     asked = {
         "from": None if since is None else _since(since),
         "to": None if until is None else moment("--until", until, end=True),
@@ -76,7 +80,8 @@ def list_audit(
             found = True
             say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
         if not found:
-            say("No event is like that.", err=True)
+            said = f" --person finds what {person} did; what was done to {person}: --search {person}." if person else ""
+            say(f"No event is like that.{said}", err=True)
 
 
 def _since(text: str) -> str:
@@ -118,7 +123,9 @@ def list_alarms(json_wanted: bool, **given: Any) -> None:
     rows = [
         (dash(one["event"]), dash(one["since"]), _standing(one), one["words"], one["way_out"]) for one in found["items"]
     ]
-    rows += [("-", "-", "stands", f"{one['server']}: {one['words']}", "Mend it there.") for one in found["saying"]]
+    rows += [
+        (NOTHING, NOTHING, "stands", f"{one['server']}: {one['words']}", "Mend it there.") for one in found["saying"]
+    ]
     if json_wanted or not rows:
         table(("EVENT", "SINCE", "STATE", "WORDS", "WAY OUT"), rows, json_wanted)
         return

@@ -11,7 +11,7 @@ import click
 
 from keyrack.cli.connection.calls import Calls
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import show_json
+from keyrack.cli.output.tables import NOTHING, show_json
 from keyrack.core import lifetimes
 from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
 from keyrack.core.lifetimes import LifetimeError
@@ -196,5 +196,5 @@ def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def dash(value: object) -> object:
-    """A value in a column: - for none."""
-    return "-" if value in (None, "", [], {}) else value
+    """A value in a column: NOTHING for none."""
+    return NOTHING if value in (None, "", [], {}) else value

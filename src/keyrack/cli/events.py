@@ -12,7 +12,7 @@ import click
 
 from keyrack.cli.connection.operator_context import OperatorContext, operator_context, shared
 from keyrack.cli.output.spans import moment
-from keyrack.cli.output.tables import AT_ONCE, as_json, table
+from keyrack.cli.output.tables import AT_ONCE, NOTHING, as_json, table
 from keyrack.core.audit import events
 from keyrack.errors import Refusal
 from keyrack.model import Event, EventFilter
@@ -51,7 +51,7 @@ def command(
         if json_wanted:
             click.echo(json.dumps([_event_json(one) for one in matching], indent=1))
             return
-        rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in matching]
+        rows = [(one.id, moment(one.at), one.actor_name or NOTHING, one.summary) for one in matching]
         table(("ID", "AT", "WHO", "WHAT"), rows)
 
 

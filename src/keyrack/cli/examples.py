@@ -110,7 +110,8 @@ EXAMPLES = {
 def _summary(text: str) -> str:
     """The first sentence of a help, without the example in it: click would cut it off where it is long."""
     first = " ".join(text.split("\n\n")[0].split())
-    return first.partition(". ")[0].partition(": keyrack ")[0].partition("; ")[0].rstrip(".") + "."
+    said = first.partition(". ")[0].partition(": keyrack ")[0].partition("; ")[0]
+    return said.removesuffix(", such as").rstrip(".") + "."
 
 
 def with_example(command: click.Command, path: str) -> click.Command:

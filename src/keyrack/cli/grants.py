@@ -10,7 +10,7 @@ import click
 from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, moment, renewed
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, table
 from keyrack.cli.restricting import restricting
 
 
@@ -33,7 +33,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
                 _where(one),
                 dash(one["starts_at"]),
                 dash(one["expires_at"]),
-                json.dumps(one["restrictions"]) if one["restrictions"] else "-",
+                json.dumps(one["restrictions"]) if one["restrictions"] else NOTHING,
                 dash(one["reason"]),
             )
             for one in calls.every("/grants")

@@ -14,7 +14,7 @@ from keyrack.cli.changes import changed, changing, dash, lasting, renewed
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
 
 SIGN_SECONDS = 120
 
@@ -48,7 +48,7 @@ def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
                 dash(one["title"]),
                 dash(one["fingerprint"]),
                 one["created_at"],
-                one["last_uses"][0]["at"] if one["last_uses"] else "-",
+                one["last_uses"][0]["at"] if one["last_uses"] else NOTHING,
             )
             for one in calls.every("/user-keys", {"user": user})
         ]

@@ -11,8 +11,9 @@ import click
 from keyrack.cli.changes import break_glass_option, changed, end_of, lasting
 from keyrack.cli.connection.calls import connected, connection_options
 from keyrack.cli.files import LARGEST_KEY, text_of
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, table
 from keyrack.cli.restricting import restricting
+from keyrack.ssh.private_key import looks_private
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +49,7 @@ def _show(placed: dict[str, Any], json_wanted: bool) -> None:
         (
             one["server"],
             one["server_id"],
-            "-" if one["id"] is None else one["id"],
+            NOTHING if one["id"] is None else one["id"],
             one["state"],
             "yes" if one["still_open"] else "no",
         )
@@ -159,5 +160,10 @@ def replace(
 
 
 def line_of(file: Path) -> str:
-    """What a file of a public key holds; exits with words for what is no text."""
-    return text_of(file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")
+    """What a file of a public key holds; exits with words for what is no text or is private, which stays here."""
+    text = text_of(file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")
+    if looks_private(text):
+        public = file.with_name(f"{file.name}.pub")
+        beside = f"give {public}" if public.is_file() else f"ssh-keygen -y -f {file} prints its public half"
+        raise click.ClickException(f"{file} is a private key, and was not sent; {beside}.")
+    return text

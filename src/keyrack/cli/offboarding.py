@@ -11,7 +11,7 @@ from keyrack.cli.connection.calls import ID, connected, connection_options, if_m
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.receipts import state
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.words import count
@@ -144,7 +144,7 @@ def _seconds(timeout: str) -> float:
 
 def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
     git = [
-        receipt | {"wanted": "-", "applied": f"{receipt['stopped']} stopped", "host": True}
+        receipt | {"wanted": NOTHING, "applied": f"{receipt['stopped']} stopped", "host": True}
         for receipt in offboarding["git"]
     ]
     obeyed = [("server", receipt["server_name"], receipt) for receipt in offboarding["servers"]]
@@ -152,7 +152,9 @@ def _show_progress(offboarding: dict[str, Any], json_wanted: bool) -> None:
     if json_wanted:
         names = ("wanted", "applied", "done", "acknowledged_at", "host")
         receipts = [
-            {"kind": kind, "name": name} | {field: receipt[field] for field in names} for kind, name, receipt in obeyed
+            {"kind": kind, "name": name}
+            | {field: None if receipt[field] is NOTHING else receipt[field] for field in names}
+            for kind, name, receipt in obeyed
         ]
         show_json(
             {name: offboarding[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts}

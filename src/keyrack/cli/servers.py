@@ -10,7 +10,7 @@ from keyrack.cli.changes import break_glass_option, changed, changing, dash, end
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
 from keyrack.cli.restricting import restricting
 
 HINT = "`keyrack servers list` shows which there are."
@@ -208,7 +208,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
                 one["fingerprint"],
                 dash(one["expires_at"]),
                 dash(", ".join(sorted(one["restrictions"]))),
-                f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-",
+                f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else NOTHING,
             )
             for one in calls.every(path_to("servers", server, "credentials"))
         ]

@@ -42,6 +42,8 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
     `keyrack ssh-config --write`, and `Include ~/.config/keyrack/ssh_config` at the top of ~/.ssh/config; write it anew
     whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
     """
+    if user == "":
+        raise click.UsageError("--user is empty; leave it out for yourself.")
     with connected(given) as calls:
         servers = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
     hosts = [host for host in map(checked, servers) if host is not None]

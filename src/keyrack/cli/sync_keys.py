@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.connection.operator_context import operator_context, shared
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, table
 from keyrack.core.keys import key_sync
 from keyrack.web.outgoing import Outgoing
 
@@ -22,7 +22,7 @@ def command(json_wanted: bool, **given: Any) -> None:
     """
     with operator_context(given) as at:
         sources = key_sync.sync_all(at.instance, at.actor, Outgoing(at.instance.settings))
-        rows = [(one.kind, one.url, one.account, one.state, one.words or "-") for one in sources]
+        rows = [(one.kind, one.url, one.account, one.state, one.words or NOTHING) for one in sources]
         table(("KIND", "URL", "ACCOUNT", "STATE", "WHY"), rows, json_wanted)
     if any(one.state != "in step" for one in sources):
         raise click.exceptions.Exit(3)

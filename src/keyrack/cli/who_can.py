@@ -11,7 +11,7 @@ from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import AT_ONCE, CallRefused, connected, connection_options, if_missing
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, table
 
 TITLES = (
     "USER",
@@ -46,6 +46,8 @@ def command(server: str, system_user: str | None, json_wanted: bool, **given: An
 @connection_options
 def of_user(user: str | None, json_wanted: bool, **given: Any) -> None:
     """Where a user can log in, or oneself, and what opens it: keyrack access alice"""
+    if user == "":
+        raise click.UsageError("USER is empty; leave it out for yourself.")
     _show(given, json_wanted, user=user)
 
 
@@ -81,7 +83,7 @@ def _row(way: dict[str, Any]) -> tuple[object, ...]:
         way["server"],
         _via(way["via"]),
         way["fingerprint"],
-        json.dumps(way["restrictions"]) if way["restrictions"] else "-",
+        json.dumps(way["restrictions"]) if way["restrictions"] else NOTHING,
         dash(way["expires_at"]),
         dash(way["last_used_at"]),
         dash(way["refused"] or None),

@@ -48,7 +48,15 @@ NEXT = {
 
 
 def path_to(*pieces: object) -> str:
-    """A path of texts, each as it is: `path_to("groups", name)`."""
+    """A path of texts, each as it is: `path_to("groups", name)`; exits with words for one that can name nothing."""
+    for piece in map(str, pieces):
+        # Without its name a path is another call's: that of the list, or none.
+        if not piece:
+            raise click.UsageError("An empty text names nothing; say which one is meant.")
+        if "/" in piece:
+            raise click.UsageError(
+                f"{piece!r} holds a /, which no name in an address has; a server is found by its id."
+            )
     return "/" + "/".join(quote(str(piece), safe="") for piece in pieces)
 
 

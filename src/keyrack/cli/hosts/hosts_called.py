@@ -22,7 +22,7 @@ from keyrack.cli.connection.calls import (
 )
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 FORBIDDEN = 403
@@ -169,7 +169,7 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
     with connected(given) as calls, if_missing(_HINT):
         rows = []
         for key in calls.every(path_to("servers", reference, "credentials")):
-            seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else "-"
+            seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else NOTHING
             state = "acknowledged" if key["acknowledged"] else "on its way"
             rows.append(
                 (
@@ -178,7 +178,7 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
                     key["username"],
                     key["fingerprint"],
                     dash(key["expires_at"]),
-                    ", ".join(sorted(key["restrictions"])) or "-",
+                    ", ".join(sorted(key["restrictions"])) or NOTHING,
                     seen,
                     f"{state}, but {key['refused']}" if key["refused"] else state,
                 )

@@ -11,7 +11,7 @@ import click
 from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing, is_on_data, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, show_json, table
 
 SERVERS = "`keyrack hosts list` shows which there are."
 ROWS = "`keyrack hosts damaged` shows which there are."
@@ -124,7 +124,7 @@ def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
             HELD_WORDS[row["kind"]],
             dash(row["username"]),
             dash(row["fingerprint"]),
-            " ".join(row["options"]) or "-",
+            " ".join(row["options"]) or NOTHING,
             dash(row["name"]),
         )
         for row in difference["held_back"]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from keyrack.cli.output.tables import NOTHING
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
@@ -32,5 +33,5 @@ def ago(now: datetime, at: datetime | None) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """A time in UTC to the second, - for none."""
-    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A time in UTC to the second, NOTHING for none."""
+    return NOTHING if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -32,10 +32,17 @@ def every(ask: Callable[[int], Page[T]]) -> Iterator[T]:
             return
 
 
+class _Nothing(str):
+    """What stands in a column where there is nothing; null in JSON, which a text `-` is not."""
+
+
+NOTHING = _Nothing("-")
+
+
 def objects(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
-    """Rows as JSON has them: each field has the name of its column, in small letters."""
+    """Rows as JSON has them: each field has the name of its column, in small letters; NOTHING is null."""
     names = [title.lower().replace(" ", "_") for title in titles]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(names, (None if cell is NOTHING else cell for cell in row), strict=True)) for row in rows]
 
 
 def show_json(value: object) -> None:

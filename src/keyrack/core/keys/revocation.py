@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
+from keyrack.core.next_steps import with_commands
 from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Refusal, invalid, missing
@@ -163,8 +164,11 @@ def refusal_of(
     if noted is not None:
         return invalid(
             field,
-            f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was revoked "
-            "by mistake, an owner or admin of the workspace can lift that.",
+            with_commands(
+                f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was "
+                "revoked by mistake, an owner or admin of the workspace can lift that.",
+                f"hosts revoke --lift {key.fingerprint}",
+            ),
             "key-revoked",
         )
     if instance.settings.readd_expired_keys:

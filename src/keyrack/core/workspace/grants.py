@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from keyrack.core.hosts import servers
 from keyrack.core.keys import grants
@@ -131,7 +131,7 @@ def _compare_one_login(comparison: Comparison, wanted: list[WantedGrant], known:
         # Two that are the same in everything open no more than one; whichever is taken back, nothing changes.
         others = [grant for grant in others if grant not in same or (grant.reason or "") != reason]
     for one in new:
-        end = "" if one.expires_at is None else f" until {one.expires_at:%Y-%m-%dT%H:%M:%S%z}"
+        end = "" if one.expires_at is None else f" until {one.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         limits = f" with {', '.join(sorted(one.restrictions))}" if one.restrictions else ""
         words = "change the login of" if others else "let in"
         comparison.do(f"{words} {one.words}{end}{limits}", lambda execution, one=one: _give(execution, one))  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from keyrack import policy
 from keyrack.core import validation
@@ -176,7 +176,9 @@ def _change_token(comparison: Comparison, wanted: WantedUser, token: WantedToken
     if set(row.scopes) != set(token.scopes):
         changes.append(f"scopes {', '.join(token.scopes) or 'none'} instead of {', '.join(row.scopes) or 'none'}")
     if row.expires_at != token.expires_at:
-        changes.append("no end" if token.expires_at is None else f"end {token.expires_at:%Y-%m-%dT%H:%M:%S%z}")
+        changes.append(
+            "no end" if token.expires_at is None else f"end {token.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        )
     if changes:
         comparison.do(
             f"change token {row.name} of {wanted.name}: {'; '.join(changes)}",
