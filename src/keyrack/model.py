@@ -179,6 +179,11 @@ class Server:
     # When its host said for the first time since it was enrolled that it obeys something.
     first_applied_at: datetime | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the host has not said yet that it obeys all that is decided."""
+        return self.applied_revision < self.revision
+
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:

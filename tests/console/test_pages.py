@@ -22,7 +22,7 @@ from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.audit import events as stored_events
-from keyrack.web.console.templates import in_console_words
+from keyrack.web.console.templates import few, in_console_words
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
 from tests.plain_http import PLAIN
@@ -607,3 +607,8 @@ def test_a_repository_is_found_by_its_path_among_however_many_others(
     assert "Take the deploy key first from many/one?" in asked
     people["olga"].send(f"/repositories/{made.id}/keys/{first.id + 1000}/remove", 404)
     people["olga"].see("/repositories/many/none", 404)
+
+
+def test_names_are_cut_with_how_many_more_there_are() -> None:
+    assert few(["a", "b"]) == "a, b"
+    assert few(["a", "b", "c"], 2) == "a, b and 1 more"

@@ -160,6 +160,6 @@ def _state(server: Server, enforcement: str, online: bool) -> str:
         return "observing, enforces by itself"
     if server.mode == OBSERVE and enforcement == ENFORCE:
         return "not observing yet"
-    if server.applied_revision < server.revision:
+    if server.is_behind:
         return "not up to date yet"
     return ENFORCING if server.mode == ENFORCE else OBSERVING

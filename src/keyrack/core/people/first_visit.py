@@ -50,7 +50,7 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
     lines: dict[str, FirstLogin] = {}
     for way in found.items if found else ():
         text = ssh_lines.line(way.server, way.reason.username)
-        applied = way.server.applied_revision >= way.server.revision
+        applied = not way.server.is_behind
         login = FirstLogin(way.server.name, text, applied=applied, enforced=status.opens(way.server))
         lines.setdefault(text, login)
     return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])

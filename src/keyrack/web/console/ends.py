@@ -53,6 +53,11 @@ def asked(
     return Asked(title, said, "Set the end", back, done, fixed, takes=False)
 
 
+def seen(end: datetime | None) -> str:
+    """What a form's field SEEN holds of an end."""
+    return templates.iso(end) if end else ""
+
+
 def chosen(visit: Visit) -> str | None:
     """The end of the form as the core takes it: a span, a time in UTC, or None for no end. Raises Refusal INVALID.
 

@@ -123,6 +123,7 @@ def access(visit: Visit) -> Response:
     return visit.show(
         "access.html",
         map=shown,
+        nobody=NOBODY,
         people=shown.people,
         rows=() if listed else shown.rows(),
         filters=filters,
@@ -273,7 +274,8 @@ def changing(visit: Visit) -> Response:
         named=grants.names(visit.instance, visit.actor, [grant]),
         ends=ends.ENDS[1:],
         rules=restrictions.said(grant.restrictions),
-        held=_terms(grant),
+        seen_end=ends.seen(grant.expires_at),
+        seen_terms=_seen_terms(grant),
         restrictions=restrictions.asked(visit.form) if refused else grant.restrictions,
         reason=visit.form.text("reason") if refused else grant.reason or "",
         refused=refused,
@@ -281,8 +283,8 @@ def changing(visit: Visit) -> Response:
     )
 
 
-def _terms(of: Grant) -> str:
-    return json.dumps([dict(of.restrictions), of.reason], sort_keys=True)
+def _seen_terms(grant: Grant) -> str:
+    return json.dumps([dict(grant.restrictions), grant.reason], sort_keys=True)
 
 
 def restrict(visit: Visit) -> Response:
@@ -290,7 +292,7 @@ def restrict(visit: Visit) -> Response:
     number = visit.number("grant")
 
     def seen(instance: Instance) -> str:
-        return _terms(grants.get(instance, visit.actor, number))
+        return _seen_terms(grants.get(instance, visit.actor, number))
 
     def set_terms(instance: Instance) -> Grant:
         wanted, reason = restrictions.asked(visit.form), visit.form.text("reason").strip()
@@ -332,8 +334,7 @@ def _renew(visit: Visit, instance: Instance) -> Grant:
     visit, number = replace(visit, instance=instance), visit.number("grant")
 
     def seen(instance: Instance) -> str:
-        end = grants.get(instance, visit.actor, number).expires_at
-        return templates.iso(end) if end else ""
+        return ends.seen(grants.get(instance, visit.actor, number).expires_at)
 
     def set_end(instance: Instance) -> Grant:
         return changing_grants.renew(instance, visit.actor, number, duration=ends.chosen(visit))

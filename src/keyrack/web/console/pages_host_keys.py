@@ -80,16 +80,16 @@ def key(visit: Visit) -> Response:
         key=credential,
         rules=restrictions.said(credential.restrictions),
         ends=ends.ENDS[1:],
-        seen=_end(credential),
-        held=_held(credential),
+        seen_end=ends.seen(credential.expires_at),
+        seen_restrictions=_seen_restrictions(credential),
         restrictions=restrictions.asked(visit.form) if refused else credential.restrictions,
         refused=refused,
         permissions=restrictions.PERMISSIONS,
     )
 
 
-def _held(of: Credential) -> str:
-    return json.dumps(dict(of.restrictions), sort_keys=True)
+def _seen_restrictions(credential: Credential) -> str:
+    return json.dumps(dict(credential.restrictions), sort_keys=True)
 
 
 def restrict(visit: Visit) -> Response:
@@ -97,7 +97,7 @@ def restrict(visit: Visit) -> Response:
     server, number = visit.number("server"), visit.number("id")
 
     def seen(instance: Instance) -> str:
-        return _held(credentials.get(instance, visit.actor, server, number))
+        return _seen_restrictions(credentials.get(instance, visit.actor, server, number))
 
     def set_restrictions(instance: Instance) -> Credential:
         credentials.get(instance, visit.actor, server, number)
@@ -126,10 +126,6 @@ def restrict(visit: Visit) -> Response:
     return visit.go(f"/hosts/{server}/keys/{number}", words)
 
 
-def _end(of: Credential) -> str:
-    return templates.iso(of.expires_at) if of.expires_at else ""
-
-
 def renewing(visit: Visit) -> Asked:
     """What another end of such a key does."""
     server, number = _server(visit), visit.number("id")
@@ -147,7 +143,7 @@ def _renew(visit: Visit, instance: Instance) -> Credential:
     server, number = visit.number("server"), visit.number("id")
 
     def seen(instance: Instance) -> str:
-        return _end(credentials.get(instance, visit.actor, server, number))
+        return ends.seen(credentials.get(instance, visit.actor, server, number).expires_at)
 
     def set_end(instance: Instance) -> Credential:
         credentials.get(instance, visit.actor, server, number)
@@ -188,17 +184,17 @@ def changing(visit: Visit) -> Response:
     sent = visit.form.text if visit.refusal else None
     held = {"name": server.name, "address": server.address, "tags": " ".join(server.tags)}
     given = {name: sent(name, value) if sent else value for name, value in held.items()}
-    return visit.show("host_change.html", server=server, given=given, seen=_named(server))
+    return visit.show("host_change.html", server=server, given=given, seen=_seen_place(server))
 
 
-def _named(server: Server) -> str:
+def _seen_place(server: Server) -> str:
     return f"{server.name} {server.address} {' '.join(server.tags)}"
 
 
-def renaming(visit: Visit) -> Asked:
+def changing_place(visit: Visit) -> Asked:
     """What another name, address or other tags of a host do."""
     server = _server(visit)
-    done = rehearsed(visit, partial(_set_named, visit))
+    done = rehearsed(visit, partial(_change_place, visit))
     form = visit.form
     tags = " ".join(dict.fromkeys(form.text("tags").replace(",", " ").split())) or "none"
     rows = (
@@ -213,12 +209,12 @@ def renaming(visit: Visit) -> Asked:
     return Asked(f"Change {server.name}?", words or ["Nothing of it changes."], "Change it", back, done, takes=False)
 
 
-def _set_named(visit: Visit, instance: Instance) -> Server:
+def _change_place(visit: Visit, instance: Instance) -> Server:
     visit = replace(visit, instance=instance)
     number, form = visit.number("server"), visit.form
 
     def seen(instance: Instance) -> str:
-        return _named(servers.get(instance, visit.actor, number))
+        return _seen_place(servers.get(instance, visit.actor, number))
 
     def run(instance: Instance) -> Server:
         return server_changes.change(
@@ -233,9 +229,9 @@ def _set_named(visit: Visit, instance: Instance) -> Server:
     return unless_changed(visit, "servers:write", seen, run)
 
 
-def set_named(visit: Visit) -> Response:
+def change_place(visit: Visit) -> Response:
     """Call a host otherwise, or say that it is elsewhere; it goes on under its id."""
-    made = _set_named(visit, visit.instance)
+    made = _change_place(visit, visit.instance)
     return visit.go(f"/hosts/{made.id}", f"{made.name} is at {made.address} from now on.")
 
 
@@ -253,5 +249,5 @@ PAGES = (
     ),
     change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write", asks=removing),
     page("/hosts/{server}/change", changing, "servers:write"),
-    change("/hosts/{server}/change", set_named, "servers:write", again=changing, asks=renaming),
+    change("/hosts/{server}/change", change_place, "servers:write", again=changing, asks=changing_place),
 )

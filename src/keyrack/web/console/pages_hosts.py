@@ -164,10 +164,10 @@ def host(visit: Visit) -> Response:
         sessions=_sessions(visit, server),
         settings=settings,
         sshd_keywords=sshd_settings.KEYWORDS.items(),
-        offline=_offline(server),
+        seen_offline=_seen_offline(server),
         spans=_spans(server),
         thens=THENS,
-        ticked=_ticked(settings) if settings else "",
+        seen_settings=_seen_settings(settings) if settings else "",
         wanted=[name for name in sshd_settings.KEYWORDS if visit.form.flag(name)] if changed else None,
         happened=_happened(visit, server),
     )
@@ -366,7 +366,7 @@ def set_mode(visit: Visit) -> Response:
     return visit.go(f"/hosts/{number}", f"{server.name} {words if mode == ENFORCE else 'goes back to observing'}.")
 
 
-def _ticked(settings: sshd_settings.SshSettings) -> str:
+def _seen_settings(settings: sshd_settings.SshSettings) -> str:
     """Which of the settings are wanted, as the form has seen them."""
     return " ".join(name for name in sshd_settings.KEYWORDS if getattr(settings, name))
 
@@ -377,7 +377,7 @@ def set_sshd(visit: Visit) -> Response:
     wishes = {name: visit.form.flag(name) for name in sshd_settings.KEYWORDS}
 
     def seen(instance: Instance) -> str:
-        return _ticked(sshd_settings.get(instance, visit.actor, number))
+        return _seen_settings(sshd_settings.get(instance, visit.actor, number))
 
     def change(instance: Instance) -> None:
         sshd_settings.change(instance, visit.actor, number, wishes)
@@ -405,7 +405,7 @@ def _spans(server: Server) -> tuple[tuple[str, str], ...]:
     return (*SPANS, (held, _after(server.offline_after_seconds)))
 
 
-def _offline(server: Server) -> str:
+def _seen_offline(server: Server) -> str:
     return f"{server.offline_after_seconds} {server.offline_then}"
 
 
@@ -415,7 +415,7 @@ def set_offline(visit: Visit) -> Response:
     after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP_ALL
 
     def seen(instance: Instance) -> str:
-        return _offline(servers.get(instance, visit.actor, number))
+        return _seen_offline(servers.get(instance, visit.actor, number))
 
     def change(instance: Instance) -> None:
         modes.set_offline_policy(instance, visit.actor, after_seconds=after, then=then, server_id=number)

@@ -42,6 +42,7 @@ from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, pa
 PER_PAGE = 50
 MOST_WAYS = 200
 MOST_REPOSITORIES = 20
+MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class KeyCard:
     @property
     def waiting(self) -> tuple[str, ...]:
         """The hosts that have not said yet that they obey what is decided by now."""
-        behind = {way.server.name for way in self.ways if way.server.applied_revision < way.server.revision}
+        behind = {way.server.name for way in self.ways if way.server.is_behind}
         return tuple(sorted(behind))
 
     @property
@@ -187,6 +188,7 @@ def key(visit: Visit) -> Response:
         whose=whose,
         may_revoke=visit.may("keys:revoke"),
         renews=renews,
+        seen_end=ends.seen(own.expires_at),
         deletes=visit.may(user_keys.DELETE),
         spans=ends.ENDS[1:],
         repositories=_repositories(visit, whose),
@@ -219,10 +221,6 @@ def _gone(visit: Visit, refusal: Refusal) -> Response:
     raise Refusal(Kind.MISSING, refusal.code, words)
 
 
-def _end_of(key: UserKey) -> str:
-    return templates.iso(key.expires_at) if key.expires_at else ""
-
-
 def renewing(visit: Visit) -> Asked:
     """What another end of a key does."""
     own, whose = _whose(visit)
@@ -239,7 +237,7 @@ def _renew(visit: Visit, instance: Instance) -> UserKey:
     visit = replace(visit, instance=instance)
 
     def seen(instance: Instance) -> str:
-        return _end_of(_whose(replace(visit, instance=instance))[0])
+        return ends.seen(_whose(replace(visit, instance=instance))[0].expires_at)
 
     def set_end(instance: Instance) -> UserKey:
         return renewals.key(instance, visit.actor, own.id, duration=ends.chosen(visit))
@@ -261,9 +259,10 @@ def confirming(visit: Visit) -> Asked:
     if whose is not None:
         raise missing("SSH key")
     frozen = _shown(own, _ways(visit, visit.actor.name)).frozen
-    named = ", ".join(frozen[:10]) + (f" and {len(frozen) - 10} more" if len(frozen) > 10 else "")
     words = [
-        f"It opens sessions again on {named}." if frozen else "It is frozen nowhere by now.",
+        f"It opens sessions again on {templates.few(frozen, MOST_NAMED)}."
+        if frozen
+        else "It is frozen nowhere by now.",
         f"Whoever holds it gets in: compare {own.fingerprint} with the fingerprint of the key that you have.",
     ]
     title = f"Is {own.title or 'this key'} in your hands alone?"
@@ -286,8 +285,7 @@ def removing(visit: Visit) -> Asked:
         raise missing("SSH key")
     ways = _shown(own, _ways(visit, visit.actor.name)).ways
     hosts = sorted({way.server.name for way in ways})
-    named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
-    opened = f"It opens {named} for you." if hosts else "It opens no host at this moment."
+    opened = f"It opens {templates.few(hosts, MOST_NAMED)} for you." if hosts else "It opens no host at this moment."
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
     button = f"Remove this key from {count(len(hosts), 'host')}" if hosts else "Remove this key"
     title = f"Remove your key {own.title or templates.short_fingerprint(own.fingerprint or '')}?"

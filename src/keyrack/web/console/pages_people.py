@@ -15,7 +15,7 @@ from keyrack.core.people import groups, named_people, offboarding, offboarding_u
 from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
-from keyrack.web.console import account_ways
+from keyrack.web.console import account_ways, templates
 from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import (
     CONFIRMED,
@@ -97,7 +97,7 @@ def person(visit: Visit) -> Response:
         above=policy.exceeds(visit.actor, user.role, user.policies) is not None,
         roles=_roles(visit),
         own_keys=_registers(user),
-        rights=_rights(user),
+        seen_rights=_seen_rights(user),
     )
 
 
@@ -111,7 +111,7 @@ def _registers(user: User) -> bool:
     return policy.actions(user.role, user.policies).issuperset(OWN_KEYS)
 
 
-def _rights(user: User) -> str:
+def _seen_rights(user: User) -> str:
     return f"{user.role.value} {' '.join(user.policies)}"
 
 
@@ -130,7 +130,7 @@ def _set_rights(visit: Visit, instance: Instance) -> User:
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
 
     def seen(instance: Instance) -> str:
-        return _rights(named_people.get(instance, visit.actor, user.name))
+        return _seen_rights(named_people.get(instance, visit.actor, user.name))
 
     def run(instance: Instance) -> User:
         role, policies = _wanted_rights(visit, named_people.get(instance, visit.actor, user.name))
@@ -148,10 +148,7 @@ def setting_rights(visit: Visit) -> Asked:
     words = [f"{user.name} is {user.role.value} and {'stays that' if role is user.role else f'becomes {role.value}'}."]
     for title, some in (("They may from then on", after - before), ("They may no longer", before - after)):
         if some:
-            named = ", ".join(sorted(some)[:MOST_ACTIONS])
-            words.append(
-                f"{title}: {named}{f' and {len(some) - MOST_ACTIONS} more' if len(some) > MOST_ACTIONS else ''}."
-            )
+            words.append(f"{title}: {templates.few(sorted(some), MOST_ACTIONS)}.")
     if before == after:
         words.append("They may do what they may already.")
     back, takes = f"/people/{quote(user.name)}", bool(before - after)

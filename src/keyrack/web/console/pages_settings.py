@@ -42,7 +42,7 @@ def settings(visit: Visit) -> Response:
         policy=(policy := key_policy.get(visit.instance, visit.actor)),
         key_types=[one for one in KEY_TYPES if one in policy.started_types],
         tried=_tried(visit, policy),
-        seen=_held(policy),
+        seen_policy=_seen_policy(policy),
         offline=_offline(visit),
         spans=SPANS,
         thens=THENS,
@@ -82,8 +82,7 @@ def _tried(visit: Visit, policy: key_policy.KeyPolicy) -> Tried:
     return Tried(types, bits, others, hits)
 
 
-def _held(policy: key_policy.KeyPolicy) -> str:
-    """What a form says that its reader saw."""
+def _seen_policy(policy: key_policy.KeyPolicy) -> str:
     return json.dumps([policy.types, policy.rsa_minimum_bits, policy.damaged])
 
 
@@ -93,7 +92,7 @@ def set_policy(visit: Visit) -> Response:
     made = unless_changed(
         visit,
         "keys:rule",
-        lambda inner: _held(key_policy.get(inner, visit.actor)),
+        lambda inner: _seen_policy(key_policy.get(inner, visit.actor)),
         lambda inner: key_policy.put(inner, visit.actor, types=types, rsa_minimum_bits=bits),
     )
     words = f"From now on {', '.join(made.types)} are accepted, RSA of at least {made.rsa_minimum_bits} bits."

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -99,6 +99,7 @@ def environment() -> Environment:
     made.filters["exact"] = exact
     made.filters["shown"] = shown
     made.filters["iso"] = iso
+    made.filters["few"] = few
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
     made.filters["span"] = written
@@ -201,6 +202,12 @@ def ago(at: datetime, now: datetime) -> str:
     whole = max(1, int(number))
     words = count(whole, word)
     return f"in {words}" if left > 0 else f"{words} ago"
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are: "web-1, web-2 and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def short_fingerprint(fingerprint: str) -> str:
