@@ -16,7 +16,7 @@ import pytest
 from keyrack.core.audit import alarms, chain
 from keyrack.core.git import deploy_keys, named_repositories
 from keyrack.core.hosts import enrolment, reports, servers, system_users
-from keyrack.core.keys import credentials, grants, key_policy, requests, revocation, user_keys
+from keyrack.core.keys import credentials, freezes, grants, key_policy, requests, revocation, user_keys
 from keyrack.core.next_steps import with_commands
 from keyrack.core.people import actors, users, web_sessions
 from keyrack.model import Actor, Role, User
@@ -218,6 +218,33 @@ def test_the_map_is_filtered_by_tag_before_it_is_cut_and_its_csv_is_whole(
     assert "many-44" in people["olga"].see(onward[1].replace("&amp;", "&"))
     lines = list(csv.reader(people["olga"].see("/access.csv?tag=many").splitlines()))
     assert {line[1] for line in lines[1:]} == many
+
+
+def test_a_way_in_tells_its_restrictions_and_that_sshd_refuses_it_and_a_person_what_keeps_them_out(
+    console: Service, people: dict[str, Person]
+) -> None:
+    instance = console.instance
+    narrow = servers.create(instance, KEYRACK, name="narrow", address="192.0.2.86")
+    system_users.create(instance, KEYRACK, server_id=narrow.id, username="deploy")
+    bob = user(console, "bob")
+    line = fresh_line()
+    key = user_keys.add(instance, actor(console, "bob"), title="bob's", public_key=line)
+    terms = {"sources": ["192.0.2.0/24"]}
+    grants.give(instance, KEYRACK, user_id=bob.id, server_id=narrow.id, system_user="deploy", restrictions=terms)
+    token = servers.invite(instance, KEYRACK, narrow.id)
+    enrolment.enrol(instance, token, {"host": "narrow"}, address="192.0.2.86")
+    told = {"deploy": {"why": "it is locked", "keys": {}}}
+    reports.ingest(instance, servers.get(instance, KEYRACK, narrow.id), {"facts": {"logins": told}})
+    olga, words = people["olga"], "sshd refuses deploy: it is locked"
+    (shown,) = csv.DictReader(olga.see("/access.csv?q=narrow").splitlines())
+    assert (shown["restrictions"], shown["refused"]) == ('from="192.0.2.0/24"', words)
+    for path in (f"/hosts/{narrow.id}", "/people/bob", "/access?q=narrow&view=list", "/access?server=narrow"):
+        page = html.unescape(olga.see(path))
+        assert 'title="from="192.0.2.0/24"">restricted</span>' in page, path
+        assert f'title="{words}">refused there</span>' in page, path
+    freezes.freeze(instance, KEYRACK, server="narrow")
+    assert "Keys of bob are frozen on narrow: they open no new session" in html.unescape(olga.see("/people/bob"))
+    user_keys.delete(instance, actor(console, "bob"), key.id)
 
 
 def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service, people: dict[str, Person]) -> None:

@@ -23,7 +23,7 @@ from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 from keyrack.store.hosts import lineage, servers
 from keyrack.store.keys import revocations
-from keyrack.store.sealing import sealed
+from keyrack.store.sealing import event_seals, sealed
 from keyrack.store.sealing.seals import Seen
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -72,6 +72,12 @@ def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
         pytest.skip("SQLite is not waited for")
     adding(team, "first")()
     return team
+
+
+def events(team: Team) -> list[dict[str, Any]]:
+    """All events, in their order."""
+    asked = select(tables.events).order_by(tables.events.c.id)
+    return team.instance.database.read(lambda connection: [dict(one._mapping) for one in connection.execute(asked)])
 
 
 def is_whole(team: Team) -> bool:
@@ -232,4 +238,24 @@ def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
     assert not [one for one in found if isinstance(one, BaseException)]
     refused = at_work.instance.database.read(lambda connection: revocations.keys_on(connection, at_work.server.id))
     assert old.public_key not in refused
+    assert is_whole(at_work)
+
+
+def test_events_of_those_that_come_together_are_in_their_order_and_of_none_that_is_refused(at_work: Team) -> None:
+    before = events(at_work)
+    found = at_once(at_work, *[adding(at_work, label) for label in "abcdeafbg"])
+    kept = [one for one in found if isinstance(one, Credential)]
+    assert [one.label for one in kept] == list("abcdefg")
+    assert [one.code for one in found if isinstance(one, Refusal)] == ["label-taken"] * 2
+    revisions = [one.revision for one in kept]
+    assert revisions == list(range(revisions[0], revisions[0] + 7))
+    left = events(at_work)[len(before) :]
+    done = [(one["target_id"], one["details"]["revisions"]) for one in left if one["outcome"] == "done"]
+    assert done == [(one.id, {str(at_work.server.id): one.revision}) for one in kept]
+    assert all(one["outcome"] == "refused" for one in left if one["target_id"] is None)
+    sealed_well = [
+        at_work.instance.database.read(lambda connection, one=one: event_seals.holds(connection, one, 0))  # type: ignore[misc]
+        for one in left
+    ]
+    assert all(sealed_well)
     assert is_whole(at_work)
