@@ -329,6 +329,57 @@ def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, 
     assert host.files() == before
 
 
+def test_an_older_document_that_was_brought_back_is_not_obeyed(host: EnrolledHost, service: SmallService) -> None:
+    """As by a backup of that one file: a key that was revoked since would open again, without a word."""
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    host.follower().step(0)
+    kept = host.state / "accepted.json"
+    older = kept.read_bytes()
+    publish(service, 6, {"deploy": []})
+    host.follower().step(0)
+    before = host.files()
+    kept.write_bytes(older)
+    service.refusal = 503
+    follower = host.follower()
+    assert host.files() == before
+    assert any("5 is older than 6" in words for words in follower.wrong), follower.wrong
+    service.refusal = None
+    wait_until(lambda: [follower.step(0)] and follower.wrong == (), "the document of the service")
+    assert host.files() == before
+
+
+@pytest.mark.parametrize("field", ["revision", "confirmed_at", "service_at", "since_boot", "problems", "service"])
+@pytest.mark.parametrize("damaged", ["null", '"7"', "[[1]]", "1e999"])
+def test_a_damaged_field_of_the_status_is_as_not_noted(
+    host: EnrolledHost, service: SmallService, field: str, damaged: str
+) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    host.follower().step(0)
+    path = host.state / "status.json"
+    noted = json.loads(path.read_text("ascii"))
+    path.write_text(json.dumps({**noted, field: "HERE"}).replace('"HERE"', damaged), "ascii")
+    publish(service, 6, {"deploy": []})
+    follower = host.follower()
+    follower.step(0)
+    assert host.files()["deploy"] == authorized_keys.render([])
+
+
+def test_a_document_that_is_no_text_is_refused(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    before = host.files()
+    good = service.signer.signed(document(6, {}))
+    for wrong in (Accepted("\ud800", good.signature), Accepted(good.document, "\udcff" + good.signature)):
+        service.publish(6, wrong)
+        follower.step(0)
+        assert host.files() == before
+        assert any("refused" in words for words in follower.wrong), follower.wrong
+        (host.state / "accepted.json").write_text(json.dumps(wrong._asdict()), "ascii")
+        host.follower()
+        assert host.files() == before
+
+
 def test_a_document_of_a_former_enrolment_is_forgotten(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     host.follower().step(0)

@@ -27,8 +27,10 @@ from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, Reporte
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.observed_host import accounts, set_home
-from tests.login.private_sshd import Key
+from tests.login.private_sshd import Key, sshd_path, strict_folder
+from tests.ports import free_port
 from tests.ssh.sshd_verdicts import version_of
+from tests.waiting import wait_until
 
 LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
@@ -567,3 +569,48 @@ def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path],
         said = subprocess.run(asked, capture_output=True, text=True, check=True, executable="/usr/sbin/sshd").stdout
         assert "authorizedkeysfile .elsewhere/behind" in said or "authorizedkeysfile .elsewhere/below" in said
         assert found == {"below", "behind"}, pattern
+
+
+@needs_root
+@pytest.mark.parametrize("included", [False, True])
+def test_what_is_behind_the_beginning_of_large_settings_is_said(
+    homes: dict[str, Path], tmp_path: Path, included: bool
+) -> None:
+    """sshd reads the whole file, and opens by it."""
+    put(homes[QUIET] / ".elsewhere" / "keys", f"{public_key()} elsewhere\n")
+    rules = "AuthorizedKeysFile none\n" + "# a comment\n" * 90_000
+    rules += f"Match User {QUIET}\nAuthorizedKeysFile .elsewhere/keys\n"
+    large = tmp_path / "config"
+    if included:
+        large = tmp_path / "large.conf"
+        large.write_text(rules, "ascii")
+        rules = f"Include {large}\n"
+    look = scanner(tmp_path, rules)
+    look.scan()
+    assert {cut.path: cut.why for cut in look.cut if "1 MiB" in cut.why}.keys() == {str(large)}
+    large.write_text(f"HostKey {tmp_path / 'host_key'}\n", "ascii")
+    look.scan()
+    assert not [cut for cut in look.cut if "1 MiB" in cut.why]
+
+
+@needs_root
+def test_a_file_named_like_an_option_is_looked_at(homes: dict[str, Path]) -> None:
+    """sshd writes a title over its command line, which does not tell whether -4 is a file or an option."""
+    put(homes[QUIET] / "folder" / "unused", "")
+    (homes[QUIET] / "-4").write_text(f"{public_key()} dashed\n", "ascii")
+    os.chown(homes[QUIET] / "-4", pwd.getpwnam(QUIET).pw_uid, pwd.getpwnam(QUIET).pw_gid)
+    port = free_port()
+    with strict_folder() as folder:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
+        config = folder / "sshd_config"
+        config.write_text(f"HostKey {folder / 'key'}\nListenAddress 127.0.0.1\nPidFile none\n", "ascii")
+        given = [str(sshd_path()), "-De", "-f", str(config), "-p", str(port), "-o", "AuthorizedKeysFile=z -4"]
+        running = subprocess.Popen(given, stderr=subprocess.DEVNULL)
+        try:
+            sshd = Sshd(str(config))
+            wait_until(sshd.greets, "an sshd on a port of its command line")
+            found = Scanner(sshd, "/nonexistent").scan()
+            assert [one.in_force for one in found if one.comment == "dashed"] == [True]
+        finally:
+            running.terminate()
+            running.wait(30)

@@ -77,11 +77,32 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     key_of("laptop", home)
     log_in(team, "olga")
     assert "1 key would open no new session, on " in run("freeze", "keys", "--user", "alice", "--dry-run").output
+    assert json.loads(good("keys", "list", "--json"))[0]["state"] is None
     good("freeze", "keys", "--user", "alice")
+    assert json.loads(good("keys", "list", "--json"))[0]["state"] == "frozen"
     good("people", "set", "alice", "--disabled")
     summaries = good("audit", "list")
     assert "Froze 1 SSH key of alice: no new session until confirmed" in summaries
     assert "Disabled alice: 1 SSH key leaves " in summaries
+
+
+def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    key_of("laptop", home)
+    log_in(team, "olga")
+    assert "it takes an SSH key, and a grant" in run("access", "alice").output
+    assert json.loads(good("keys", "list", "--json"))[0]["expires_at"] is None
+    good("keys", "renew", "1", "--for", "90d")
+    assert json.loads(good("keys", "list", "--json"))[0]["expires_at"] is not None
+    good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
+    (home / "bot.pub").write_text(fresh_line())
+    good("servers", "add-key", "web-1", "bot.pub", "--label", "bot", "--as", "deploy")
+    good("freeze", "keys", "--server", "web-1")
+    assert "Keys of alice are frozen on web-1: they open no new session" in run("access", "alice").output
+    (bot,) = json.loads(good("hosts", "keys", "web-1", "--json"))
+    assert bot["state"] == "on its way, but frozen"
+    good("people", "set", "alice", "--disabled")
+    assert "alice is disabled: nothing of theirs opens anything." in run("access", "alice").output
 
 
 @pytest.mark.usefixtures("home")

@@ -54,6 +54,11 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     given = run(folder, "grants", "give", *wanted)
     assert "Let alice in as deploy on web-1 (grant 1)." in given
     (listed,) = json.loads(run(folder, "grants", "list", "--json"))
+    # What concerns a host without naming it is told of it too, by each way to ask.
+    run(folder, "grants", "give", "--user", "bob", "--all", "--as", "deploy")
+    for words in (("events", "web-1"), ("audit", "list", "--host", "web-1")):
+        assert "Let bob log in as deploy on all hosts" in run(folder, *words), words
+    run(folder, "grants", "take-back", "2")
     assert (listed["who"], listed["where"], listed["end"]) == ("alice", "web-1", f"{year}-02-01T00:00:00Z")
     assert "There is no such user" in run(
         folder, "grants", "give", "--user", "nobody", "--server", "web-1", "--as", "deploy", status=1

@@ -69,7 +69,12 @@ def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, l
         ["web-1"],
     )
     assert opening(team) == prints(lines, "vault")
-    assert call(team, "GET", "/access?user=alice")["items"] == []
+    why = "Keys of alice are frozen on web-1: they open no new session until somebody confirms them."
+    asked = call(team, "GET", "/access?user=alice")
+    assert (asked["items"], asked["note"]) == ([], why)
+    listed = {one["label"]: one["frozen"] for one in call(team, "GET", KEYS)["items"]}
+    assert listed == {"robot": True, "vault": False}
+    assert {one["frozen"] for one in call(team, "GET", "/user-keys")["items"]} == {True}
     tell(team)
     assert call(team, "GET", f"/freezes/{made['id']}")["done"]
     alice, bob = (call(team, "GET", "/people/me/keys", token=one)["items"][0]["id"] for one in (ALICE, BOB))
@@ -80,6 +85,7 @@ def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, l
     assert opening(team) == prints(lines, "vault", "alice")
     confirm(team, f"/credentials/{robot}", OLGA)
     assert opening(team) == prints(lines, "vault", "alice", "robot")
+    assert not any(one["frozen"] for one in call(team, "GET", KEYS)["items"])
     # What is entered from now on is not meant.
     new = fresh_line()
     call(team, "POST", KEYS, {"label": "new", "username": "deploy", "public_key": new}, status=201)
@@ -118,6 +124,8 @@ def test_a_freeze_is_for_a_person_or_a_server(
     for shown in (looked, made, call(team, "GET", "/freezes")["items"][0]):
         assert (shown["user"], shown["server"]) == (("alice", None) if "user" in body else (None, "web-1"))
     assert opening(team) == prints(lines, *left)
+    listed = {one["label"]: one["frozen"] for one in call(team, "GET", KEYS)["items"]}
+    assert listed == {"robot": "robot" not in left, "vault": False}
     # The end of a later one leaves what the one before froze.
     later = call(team, "POST", "/freezes", {}, status=202)
     assert opening(team) == prints(lines, "vault")

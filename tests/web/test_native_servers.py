@@ -20,6 +20,9 @@ def test_a_server_is_brought_to_what_is_wanted(team_on_each: Service) -> None:
     told = len(call(team, "GET", "/events?server=web-2&per_page=200")["items"])
     assert call(team, "PUT", "/servers/web-2", wanted)["id"] == made["id"]
     assert len(call(team, "GET", "/events?server=web-2&per_page=200")["items"]) == told, "nothing is done twice"
+    call(team, "POST", "/grants", {"user": "alice", "tag": "eu", "system_user": "backup"}, status=201)
+    newest = call(team, "GET", "/events?server=web-2")["items"][0]["summary"]
+    assert newest == "Let alice log in as backup on hosts with the tag eu"
     moved = call(team, "PUT", f"/servers/{made['id']}", {"address": "192.0.2.12", "tags": []})
     assert (moved["address"], moved["tags"], moved["mode"]) == ("192.0.2.12", [], "observe")
     assert call(team, "GET", "/servers?per_page=10")["total"] == 2

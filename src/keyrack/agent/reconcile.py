@@ -119,15 +119,22 @@ class Reconciler:
         """Whether the document in force says that the service does not serve this host any more."""
         return self._checked is not None and self._checked.document.deleted
 
-    def recall(self) -> None:
-        """Obey again what was obeyed before a restart, where there is such a thing.
+    def recall(self, applied: int) -> None:
+        """Obey again what was obeyed before a restart, where there is such a thing. applied: the last revision that was
+        put in place.
 
         Raises DocumentRefused, Failed or StateProblem; then files stay as they are: a damaged note of ours is no
         reason to change who may log in.
         """
         accepted = self._state_folder.accepted()
         if accepted is not None:
-            self._checked = self._check(accepted)
+            checked = self._check(accepted)
+            # It is remembered before it is put in place: an older one was brought back, with keys revoked since.
+            if checked.document.revision < applied:
+                raise DocumentRefused(
+                    f"its revision {checked.document.revision} is older than {applied}, in force here"
+                )
+            self._checked = checked
 
     def take(self, new: Accepted, applied: int) -> None:
         """Obey this document from now on, and remember it. applied: the last revision that was put in place.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
@@ -187,13 +188,14 @@ class StateFolder:
             self.folder.keep_reserve(os.stat(os.path.join(self.folder.path, _ACCEPTED)).st_size)
 
     def status(self) -> Status:
-        """How the agent fared when it last noted it; a damaged note counts as none."""
+        """How the agent fared when it last noted it; what is damaged counts as not noted."""
         try:
             noted = self.load(_STATUS) or {}
-            fields = {name: value for name, value in noted.items() if name in Status._fields}
-            return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
-        except (StateProblem, TypeError):
+        except StateProblem:
             return Status()
+        usual = Status()._asdict()
+        fields = {name: value for name, value in noted.items() if name in usual and _is_alike(value, usual[name])}
+        return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
 
     def note(self, status: Status) -> None:
         """Note how the agent fares; may be lost with a power cut."""
@@ -229,3 +231,12 @@ class StateFolder:
     def _damaged(self, name: str) -> StateProblem:
         remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
         return StateProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
+
+
+def _is_alike(value: Any, usual: Any) -> bool:
+    """Whether a field that was read is of the kind that it has by default."""
+    if isinstance(usual, tuple):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, type(usual))

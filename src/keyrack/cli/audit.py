@@ -33,7 +33,7 @@ def command() -> None:
 )
 @click.option("--until", metavar="TIME", help="Before that time, or up to the end of that day.")
 @click.option("--person", metavar="NAME", help="What this user did.")
-@click.option("--host", metavar="SERVER", help="What was done on a server, by name or id; one that was deleted too.")
+@click.option("--host", metavar="SERVER", help="What concerned a server, also by a tag or a group; by name or id.")
 @click.option("--key", metavar="FINGERPRINT", help="What was done with a key.")
 @click.option(
     "--kind",

@@ -42,7 +42,7 @@ def command(
     """
     with operator_context(given) as at:
         asked = EventFilter(
-            server_id=None if reference is None else at.server(reference).id,
+            concerning=None if reference is None else at.server(reference).id,
             since=None if since is None else _asked_moment("--from", since),
             until=None if until is None else _asked_moment("--to", until, end=True),
             search=search,

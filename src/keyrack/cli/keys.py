@@ -48,11 +48,14 @@ def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
                 dash(one["title"]),
                 dash(one["fingerprint"]),
                 one["created_at"],
+                dash(one["expires_at"]),
                 one["last_uses"][0]["at"] if one["last_uses"] else NOTHING,
+                dash("frozen" if one.get("frozen") else None),  # an older service does not say
             )
             for one in calls.every("/user-keys", {"user": user})
         ]
-        table(("ID", "USER", "TITLE", "FINGERPRINT", "CREATED", "LAST USED"), rows, json_wanted)
+        titles = ("ID", "USER", "TITLE", "FINGERPRINT", "CREATED", "EXPIRES AT", "LAST USED", "STATE")
+        table(titles, rows, json_wanted)
 
 
 @command.group()
@@ -67,10 +70,10 @@ def list_mine(json_wanted: bool, **given: Any) -> None:
     """List one's own keys, newest first."""
     with connected(given) as calls:
         rows = [
-            (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"])
+            (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"], dash(one["expires_at"]))
             for one in calls.every("/people/me/keys")
         ]
-        table(("ID", "TITLE", "FINGERPRINT", "CREATED"), rows, json_wanted)
+        table(("ID", "TITLE", "FINGERPRINT", "CREATED", "EXPIRES AT"), rows, json_wanted)
 
 
 @mine.command(name="add")

@@ -33,6 +33,7 @@ _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _LANE = -1  # of what counts for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
+_LARGE = "it is larger than 1 MiB, and only its beginning was read for rules (Match) and the files of keys they name"
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "requiredrsasize")
 
@@ -220,6 +221,7 @@ class Scanner:
             # Of settings that were never seen it is not known which files they name.
             behind = [sshd for sshd in sshds if self._is_unread(sshd)]
             self._unread = [Cut("", sshd.config if self._read_by(sshd).known else "", UNREAD) for sshd in behind]
+            self._unread += [Cut("", path, _LARGE) for path in sorted({path for one in sshds for path in one.large()})]
             self._name_places(before, sshds, unread=bool(behind))
             self._known = state
         cut = [*self._unasked, *self._unread]
@@ -305,7 +307,7 @@ class Scanner:
             here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
             if single and account.name not in known:
                 here = sorted(others)  # until sshd is asked, at a later scan
-            for pattern in (*here, *somewhere["authorizedkeysfile"]):
+            for pattern in (*here, *somewhere["authorizedkeysfile"], *sshd.running.perhaps_files()):
                 sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):

@@ -34,7 +34,7 @@ def catch_up(
     status = state.status()
     reconciler.clock.recall(status)
     try:
-        reconciler.recall()
+        reconciler.recall(status.revision)
     except (StateProblem, DocumentRefused, Failed) as problem:
         say(f"the last document cannot be used again: {problem}")
     silent = seconds_since(status.confirmed_at or status.contact_at)

@@ -240,7 +240,7 @@ class Follower:
     def _recall(self) -> bool:
         """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
         try:
-            self._reconciler.recall()
+            self._reconciler.recall(self._status.revision)
         except (StateProblem, DocumentRefused, Failed) as problem:
             self._report_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
             return False

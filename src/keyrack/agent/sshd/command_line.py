@@ -20,10 +20,13 @@ _LARGEST = 1 << 20
 
 
 class CommandLine(NamedTuple):
-    """options: letter and value, in their order; program: as it was named, by which sshd starts itself anew."""
+    """options: letter and value, in their order; program: as it was named, by which sshd starts itself anew;
+    perhaps_files: words behind AuthorizedKeysFile that may be files of it, as a title tells them not from options.
+    """
 
     options: Tuple[Tuple[str, str], ...] = ()
     program: str = ""
+    perhaps_files: Tuple[str, ...] = ()
 
     @property
     def config(self) -> str:
@@ -59,6 +62,7 @@ def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
     """From the words behind the program's name. bounded: each is one argument, as it was given."""
     waiting = [word for word in words if bounded or word]
     found: List[Tuple[str, str]] = []
+    perhaps: List[str] = []
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("-") or word in ("-", "--"):
@@ -72,8 +76,11 @@ def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
             value, letters = letters or (waiting.pop(0) if waiting else ""), ""
             if not bounded and letter == "o":
                 value = _whole(value, waiting)
+                if value.lower().startswith("authorizedkeysfile"):
+                    # An absolute path is far more often that of a host key, which nobody may read for such a file.
+                    perhaps += [word for word in waiting if not word.startswith("/")]
             found.append((letter, value))
-    return CommandLine(tuple(found))
+    return CommandLine(tuple(found), perhaps_files=tuple(dict.fromkeys(perhaps)))
 
 
 def as_written(settings: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ class RunningSshd:
         self._find = find
         self._listeners: Tuple[Listener, ...] = ()
         self._zone: Optional[str] = None
-        self._arguments: Optional[Tuple[str, ...]] = None
+        self._given: Optional[command_line.CommandLine] = None
 
     def version(self) -> Version:
         """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
@@ -93,21 +93,27 @@ class RunningSshd:
 
     def arguments(self) -> Tuple[str, ...]:
         """What its command line says beside its files, as arguments for another sshd that is asked in its place."""
+        return self._command_line().settings
+
+    def perhaps_files(self) -> Tuple[str, ...]:
+        """Words of its command line that may be files of AuthorizedKeysFile, or options: nothing tells."""
+        return self._command_line().perhaps_files
+
+    def _command_line(self) -> command_line.CommandLine:
         self._look()
-        known = self._arguments
-        if known is None:
+        if self._given is None:
             pids = self._sshds()
             given = command_line.of(pids[0]) if pids else command_line.CommandLine()
             if not pids and any(listener.is_systemds for listener in self._listeners):
                 units = (_command_line_of_unit(unit) for unit in _UNITS)
                 given = next((unit for unit in units if unit.options), given)
-            known = self._arguments = given.settings
-        return known
+            self._given = given
+        return self._given
 
     def _look(self) -> None:
         """Forget what was known where others listen now. Asked dozens of times a look, so no more than that."""
         if not self._listeners or not listening.still(self._listeners):
-            self._listeners, self._zone, self._arguments = self._find(), None, None
+            self._listeners, self._zone, self._given = self._find(), None, None
 
     def _sshds(self) -> List[int]:
         return sorted({pid for listener in self._listeners for pid in listener.sshds})

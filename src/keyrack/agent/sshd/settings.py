@@ -193,6 +193,10 @@ class Sshd:
         """
         return [*read_lines(command_line.as_written(self.running.arguments())), *_lines(self.config, 0)]
 
+    def large(self) -> List[str]:
+        """The files of settings of which lines() has only the beginning, because they are too large."""
+        return [path for path in [self.config, *_included(self.config, 0)] if _is_large(path)]
+
     def names_hosts(self, config: Optional[str] = None) -> bool:
         """Whether it asks the DNS for the name of whoever comes (UseDNS)."""
         return _names_hosts(
@@ -545,6 +549,10 @@ def _text(path: str) -> str:
             return file.read(_LARGEST_CONFIG) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
     except OSError:
         return ""
+
+
+def _is_large(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) > _LARGEST_CONFIG
 
 
 def _greets(address: Tuple[str, int]) -> bool:

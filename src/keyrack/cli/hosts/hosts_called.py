@@ -171,6 +171,8 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
         for key in calls.every(path_to("servers", reference, "credentials")):
             seen = f"{key['last_used_at']} from {key['last_used_from']}" if key["last_used_at"] else NOTHING
             state = "acknowledged" if key["acknowledged"] else "on its way"
+            if key.get("frozen"):  # an older service does not say
+                state = f"{state}, but frozen"
             rows.append(
                 (
                     key["id"],

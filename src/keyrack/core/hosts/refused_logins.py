@@ -15,8 +15,9 @@ from keyrack.model import Actor, Server
 
 @dataclass(frozen=True, slots=True)
 class RefusedLogins:
-    """What a host said of the accounts that it was told of."""
+    """What the host of a server said of the accounts that it was told of."""
 
+    server: Server
     accounts: Mapping[str, Any]
 
     def why(self, username: str, fingerprint: str) -> str | None:
@@ -39,7 +40,7 @@ class RefusedLogins:
 
 def of(server: Server) -> RefusedLogins:
     """What the host of a server said."""
-    return RefusedLogins(server.facts.get(LOGINS) or {})
+    return RefusedLogins(server, server.facts.get(LOGINS) or {})
 
 
 def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> RefusedLogins:

@@ -178,7 +178,7 @@ def _entered(connection: Connection, server: Server, now: datetime, whose: Whose
                 continue
             if acknowledged:
                 checked.made = reason
-        if (frozen_server or credential.frozen_at is not None) and _is_frozen(
+        if (frozen_server or credential.frozen_at is not None) and is_frozen(
             server, credential, break_glass=bool(credential.break_glass)
         ):
             reason = replace(reason, frozen=True)
@@ -227,12 +227,15 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
             key_entered_at=key.created_at,
             grant=grant,
             user_key=key,
-            frozen=_is_frozen(server, key, break_glass=bool(grant.break_glass)),
+            frozen=is_frozen(server, key, break_glass=bool(grant.break_glass)),
         )
 
 
-def _is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -> bool:
-    """Whether a key was frozen, by itself or on its server, and neither entered nor confirmed since."""
+def is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -> bool:
+    """Whether a key was frozen, by itself or on its server, and neither entered nor confirmed since.
+
+    break_glass: of what lets it in, which no freeze is for.
+    """
     if break_glass or (server.frozen_at is None and key.frozen_at is None):
         return False
     marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from keyrack.core import cursors, validation
+from keyrack.core.hosts import refused_logins
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Decision, Reason, Whose
@@ -51,12 +52,18 @@ class Way:
             return "credential"
         return "grant" if self.reason.grant.group_id is None else "group"
 
+    @property
+    def refused(self) -> str | None:
+        """Why sshd refuses it all the same, by the host's word; empty where it does not, None where it has not said."""
+        return refused_logins.of(self.server).why(self.reason.username, self.reason.fingerprint)
+
 
 @dataclass(frozen=True, slots=True)
 class Ways:
     """A page of ways in. next: the mark of the next page, None where there is none; unknown: the servers within this
     page of which nothing can be said, as their rows are not as Keyrack wrote them; frozen: of one user's keys, what
-    opens no new session until somebody confirms it; note: why nothing is there, where what was asked for is not.
+    opens no new session until somebody confirms it; note: why nothing is there, where there is no such account, the
+    user is disabled, or their keys are frozen.
     """
 
     items: tuple[Way, ...]
@@ -236,9 +243,29 @@ def _find(
             break
     shown = found[:limit]
     rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
-    note = None if found or account is None or after is not None else _no_account(connection, named, account)
+    note = None if found or after is not None else _why_nothing(connection, named, account, person, frozen)
     ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
     return Ways(tuple(ways), rest, tuple(unknown), tuple(frozen), note)
+
+
+def _why_nothing(
+    connection: Connection,
+    server: Server | None,
+    account: str | None,
+    person: User | None,
+    frozen: Sequence[tuple[Server, Reason]],
+) -> str | None:
+    """Words where there is no such account, and where somebody is disabled or their keys are frozen; else None."""
+    words = None if account is None else _no_account(connection, server, account)
+    if words is not None or person is None:
+        return words
+    if person.disabled_at is not None:
+        return f"{person.name} is disabled: nothing of theirs opens anything."
+    names = sorted({one.name for one, reason in frozen if account in (None, reason.username)})
+    if not names:
+        return None
+    shown = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+    return f"Keys of {person.name} are frozen on {shown}: they open no new session until somebody confirms them."
 
 
 def _no_account(connection: Connection, server: Server | None, account: str) -> str | None:

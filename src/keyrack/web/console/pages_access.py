@@ -40,6 +40,8 @@ from keyrack.web.console.visits import (
 HOSTS, PEOPLE, LISTED = 40, 50, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
+COLUMNS = ("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at", "restrictions", "refused")
+"""Of the CSV."""
 BELOW_THESE = "below"
 """What says in an address how many people stand above those that are shown."""
 NOBODY = "(no user)"
@@ -150,19 +152,18 @@ def as_csv(visit: Visit) -> Response:
     first = _map(visit, "")
 
     def lines() -> Iterator[str]:
-        yield _line("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at")
+        yield _line(*COLUMNS)
         shown: Map | None = first
         while shown is not None:
             for words in shown.unknown:
-                yield _line("?", "", "", "", words, "", "")
+                yield _line("?", "", "", "", words, "", "", "", "")
             for (who, _), ways in sorted(shown.cells.items()):
                 for way in ways:
                     of = way.reason.credential or way.reason.grant
                     via = f"{way.kind} {of.id if of else ''}"
                     named = (who, way.server.name, way.reason.username, way.reason.fingerprint, via)
-                    yield _line(
-                        *named, *(at.isoformat() if at else "" for at in (way.reason.expires_at, way.last_used_at))
-                    )
+                    times = (at.isoformat() if at else "" for at in (way.reason.expires_at, way.last_used_at))
+                    yield _line(*named, *times, ",".join(way.reason.options), way.refused or "")
             after = shown.page.after
             shown = None if after is None else _map(visit, cursors.write(after))
 

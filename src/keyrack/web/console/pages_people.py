@@ -76,10 +76,10 @@ def person(visit: Visit) -> Response:
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MOST)
     ways: tuple[who_can.Way, ...] = ()
-    more = False
+    more, nothing = False, None
     if visit.may("access:read"):
         page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
-        ways, more = page.items, page.next is not None
+        ways, more, nothing = page.items, page.next is not None, page.note
     others = user.disabled_at is None and visit.actor.user_id != user.id
     return visit.show(
         "person.html",
@@ -90,6 +90,7 @@ def person(visit: Visit) -> Response:
         failing=key_sync.ALARMS,
         places=account_ways.of(ways),
         more=more,
+        nothing=nothing,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
         has_second_factor=second_factors.has_any(visit.instance, visit.actor, user.id),

@@ -17,7 +17,7 @@ from keyrack.web.native.calls import endpoint
 def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
     """List the audit log, newest first"""
     sought = EventFilter(
-        server_id=events.server_named(call.instance, call.actor, asked.server) if asked.server else None,
+        concerning=events.server_named(call.instance, call.actor, asked.server) if asked.server else None,
         search=asked.search,
         person=asked.person,
         # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import WithJsonSchema
 
-from keyrack.core.hosts import refused_logins
 from keyrack.core.keys.rehearsal import Rehearsed
 from keyrack.core.keys.who_can import Way as WayIn
 from keyrack.core.keys.who_can import Ways as WaysIn
@@ -82,7 +81,10 @@ class Access(Answer):
     ]
     note: Annotated[
         str | None,
-        about("Why nothing is there, where the server has no such account.", "Server web-1 has no account 'ops' …"),
+        about(
+            "Why nothing is there: the server has no such account, the user is disabled, or their keys are frozen.",
+            "Host web-1 has no account 'ops' …",
+        ),
     ]
 
 
@@ -158,5 +160,5 @@ def _way(way: WayIn) -> Way:
         restrictions=dict(opened_by.restrictions),
         expires_at=time_or_null(reason.expires_at),
         last_used_at=time_or_null(way.last_used_at),
-        refused=refused_logins.of(way.server).why(reason.username, reason.fingerprint),
+        refused=way.refused,
     )

@@ -15,7 +15,7 @@ from keyrack.web.native.shapes import Answer, Id, IdAsked, Listed, Search, Time,
 class EventsAsked(Search):
     """Which part of the audit log."""
 
-    server: Annotated[str, about("Of this server alone, by name or id; one that was deleted too.", "web-1")] = ""
+    server: Annotated[str, about("What concerned this server, also by a tag or a group.", "web-1")] = ""
     since: Annotated[str, Field(alias="from"), about("From this time or day on.", "2026-11-22")] = ""
     until: Annotated[str, Field(alias="to"), about("Until this time or day.", "2026-11-22T16:00:00Z")] = ""
     person: Annotated[str, about("What this user did, by name.", "alice")] = ""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.refused_logins import RefusedLogins
+from keyrack.core.keys import access
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipt as ReceiptRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
@@ -150,6 +151,7 @@ class ListedCredential(Credential):
 
     temporary: Annotated[Flag, about("Whether the offline policy drop-temporary drops it.")]
     acknowledged: Annotated[Flag, about("Whether its host applied the revision that it came with.")]
+    frozen: Annotated[Flag, about("Whether it opens no new session there until it is confirmed.")]
     created_at: Annotated[Time, about("When it was put there.")]
     last_used_at: Annotated[Time | None, about("When somebody last logged in with it there.")]
     last_used_from: Annotated[str | None, about("From where that was.", "198.51.100.3")]
@@ -197,6 +199,7 @@ class UserKey(Answer):
     public_key: Annotated[PublicKey | None, about("The key as it was registered.")]
     created_at: Annotated[Time, about("When it was registered.")]
     expires_at: Annotated[Time | None, about("When it ends.")]
+    frozen: Annotated[Flag, about("Whether it opens nothing new until it is confirmed.")]
     last_uses: Annotated[list[LastUse], about("Its last use at each place, newest first.")]
 
 
@@ -324,6 +327,7 @@ def listed_credential(one: CredentialRecord, logins: RefusedLogins, used: tuple[
         refused=logins.why(one.username, one.fingerprint),
         temporary=one.temporary,
         acknowledged=one.acknowledged,
+        frozen=access.is_frozen(logins.server, one, break_glass=bool(one.break_glass)),
         created_at=time(one.created_at),
         last_used_at=time(used[0].at) if used else None,
         last_used_from=used[0].address if used else None,
@@ -345,6 +349,7 @@ def user_key(key: UserKeyRecord, names: dict[int, str], used: tuple[Use, ...]) -
         public_key=key.with_comment,
         created_at=time(key.created_at),
         expires_at=time_or_null(key.expires_at),
+        frozen=key.frozen,
         last_uses=[
             LastUse(server=one.server or "git", server_id=one.server_id, at=time(one.at), address=one.address)
             for one in used
