@@ -94,7 +94,7 @@ class AccessRequest(Answer):
     pending_until: Annotated[Time, about("When it lapses if nobody decides.")]
     decided_at: Annotated[Time | None, about("When it was decided.")]
     decided_by: Annotated[str | None, about("By whom.", "olga")]
-    decision_reason: Annotated[str | None, about("What was said with it.", "not during the release")]
+    decision_reason: Annotated[str | None, about("Why it was decided so.", "not during the release")]
     grant_id: Annotated[Id | None, about("The grant that it opened as.")]
 
 
