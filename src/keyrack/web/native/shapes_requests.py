@@ -161,7 +161,7 @@ def rule(one: RuleRecord) -> Rule:
         server_id=one.server_id,
         tag=one.tag,
         system_user=one.system_user,
-        max_duration=None if one.longest is None else written(one.longest),
+        max_duration=None if one.max_duration is None else written(one.max_duration),
     )
 
 
