@@ -17,7 +17,7 @@ from keyrack.core.people import throttle
 from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server
+from keyrack.model import MODES, Server
 from keyrack.protocol.report import read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store.hosts import deleted_servers as gone_servers
@@ -154,7 +154,7 @@ def _proved(
 def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
     mode = read_word(facts.get("mode"))
-    return {"mode": mode} if mode in (host_facts.OBSERVE, host_facts.ENFORCE, host_facts.AUTO) else {}
+    return {"mode": mode} if mode in MODES else {}
 
 
 def _no_enrolment() -> Refusal:
