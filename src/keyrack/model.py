@@ -64,8 +64,12 @@ class Project:
 
 
 PERSON, SERVICE = "person", "service"
-USER_KINDS = (PERSON, SERVICE)
+UserKind = Literal["person", "service"]
+USER_KINDS: tuple[UserKind, ...] = get_args(UserKind)
 """What a user may be: a service is a program."""
+Mode = Literal["observe", "enforce", "auto"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""What a host may be asked to do."""
 
 
 @dataclass(frozen=True, slots=True)

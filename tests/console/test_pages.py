@@ -18,7 +18,7 @@ from keyrack.core.git import deploy_keys, named_repositories
 from keyrack.core.hosts import enrolment, reports, servers, system_users
 from keyrack.core.keys import credentials, freezes, grants, key_policy, requests, revocation, user_keys
 from keyrack.core.next_steps import with_commands
-from keyrack.core.people import actors, users, web_sessions
+from keyrack.core.people import actors, named_people, users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from keyrack.store.audit import events as stored_events
@@ -55,10 +55,10 @@ class Person:
 
 @pytest.fixture(scope="module")
 def people(console: Service) -> Iterator[dict[str, Person]]:
-    """Olga, the owner, and alice, with web-1 in reach."""
+    """Olga, the owner, and alice, with web-1 in reach; audrey, and bob."""
     with ExitStack() as stack:
         named = {}
-        for name in ("olga", "alice", "audrey"):
+        for name in ("olga", "alice", "audrey", "bob"):
             client = httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN)
             named[name] = Person(console, name, stack.enter_context(client))
         yield named
@@ -132,6 +132,30 @@ def test_a_key_is_frozen_confirmed_and_given_another_end(
     late = {"seen": "", "ends": "1h", "confirmed": "yes"}
     assert "changed since" in alice.send(f"/renew-key/{key}", 409, **late), "another tab had another end"
     assert 'class="problem"' in alice.send(f"/renew-key/{key}", 422, seen=_seen(alice.see(address)), ends="tomorrow")
+
+
+def test_a_frozen_key_that_opens_repositories_alone_says_so_and_is_confirmed(
+    console: Service, people: dict[str, Person]
+) -> None:
+    line = fresh_line()
+    own = user_keys.add(console.instance, actor(console, "bob"), title="git", public_key=line)
+    named_repositories.put(console.instance, actor(console, "olga"), "cold/site", {"bob": "developer"})
+    print_, opens = parse(line).fingerprint, "Over Git it opens"
+    bob, olga = people["bob"], people["olga"]
+    for whose in (bob, olga):
+        assert opens in whose.see(f"/keys/{print_}")
+    freezes.freeze(console.instance, KEYRACK, user="bob")
+    for whose in (bob, olga):
+        page = whose.see(f"/keys/{print_}")
+        assert ("it opens no new session, and no repository," in page, opens in page) == (True, False)
+    assert "frozen" in bob.see("/keys")
+    assert "It opens repositories again." in bob.send(f"/confirm-key/{print_}", 200)
+    bob.send(f"/confirm-key/{print_}", confirmed="yes")
+    assert opens in olga.see(f"/keys/{print_}")
+    named_people.put(console.instance, KEYRACK, "bob", make=False, disabled=True)
+    assert opens not in olga.see(f"/keys/{print_}")
+    named_people.put(console.instance, KEYRACK, "bob", make=False, disabled=False)
+    user_keys.delete(console.instance, actor(console, "bob"), own.id)
 
 
 def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service, people: dict[str, Person]) -> None:

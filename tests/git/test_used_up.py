@@ -368,7 +368,7 @@ def test_what_a_killed_push_left_is_removed(site: Site, alice: Person) -> None:
     ended = pushed(alice, folder, "HEAD~1:refs/heads/small")
     assert ended.code == 0
     assert left[0].exists(), "as long as a push may last, it may be somebody's"
-    long_ago = time.time() - bounds.longest(site.service.instance.settings) - 1
+    long_ago = time.time() - bounds.abandoned_after_seconds(site.service.instance.settings) - 1
     for path in (lock, left[0], *left[0].rglob("*")):
         os.utime(path, (long_ago, long_ago))
     assert pushed(alice, folder, "HEAD~1:refs/heads/smaller").code == 0

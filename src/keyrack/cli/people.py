@@ -12,6 +12,7 @@ from keyrack.cli.connection.calls import ID, connected, connection_options, if_m
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.model import USER_KINDS
 
 HINT = "`keyrack people list` shows whom there is."
 NAMED = "Users are named as they sign in."
@@ -169,7 +170,7 @@ def show_me(json_wanted: bool, **given: Any) -> None:
 @command.command(name="set")
 @click.argument("name", metavar="USER")
 @click.option("--role", type=click.Choice(ROLES), help="An auditor reads everything.")
-@click.option("--kind", type=click.Choice(["person", "service"]), help="A person, or a program.")
+@click.option("--kind", type=click.Choice(USER_KINDS), help="A person, or a program.")
 @click.option("--policy", "policies", multiple=True, metavar="PATTERN", help="What else the user may; several times.")
 @click.option("--disabled/--enabled", "disabled", default=None, help="Shut the user out, or in again.")
 @changing

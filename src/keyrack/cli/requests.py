@@ -147,7 +147,7 @@ def list_rules(json_wanted: bool, **given: Any) -> None:
 @click.option("--server", metavar="SERVER", help="For this server alone, by name or id; or --tag.")
 @click.option("--tag", metavar="TAG", help="For servers with this tag alone.")
 @click.option("--as", "system_user", metavar="ACCOUNT", help="For this system user alone.")
-@click.option("--at-most", "longest", metavar="SPAN", help="The longest span that may be asked for, such as 8h.")
+@click.option("--at-most", "max_duration", metavar="SPAN", help="The longest span that may be asked for, such as 8h.")
 @as_json_object
 @connection_options
 def set_rule(
@@ -156,7 +156,7 @@ def set_rule(
     server: str | None,
     tag: str | None,
     system_user: str | None,
-    longest: str | None,
+    max_duration: str | None,
     json_wanted: bool,
     **given: Any,
 ) -> None:
@@ -167,7 +167,7 @@ def set_rule(
             "server": server,
             "tag": tag,
             "system_user": system_user,
-            "max_duration": longest,
+            "max_duration": max_duration,
         }
         made = calls.ask("PUT", path_to("request-rules", name), wanted)
         people = "one person" if made["approvers"] == 1 else f"{made['approvers']} people"

@@ -12,6 +12,7 @@ from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
 from keyrack.cli.restricting import restricting
+from keyrack.model import MODES
 
 HINT = "`keyrack servers list` shows which there are."
 
@@ -67,7 +68,7 @@ def show(server: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--address", metavar="ADDRESS", help="Where it is now.")
 @click.option("--provider", metavar="TEXT", help="Whose machine it is.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
-@click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
+@click.option("--mode", type=click.Choice(MODES), help="What its host is to do.")
 @changing
 @connection_options
 def change(
@@ -105,7 +106,7 @@ def change(
 @click.option("--address", metavar="ADDRESS", help="Its address; a new server needs one.")
 @click.option("--provider", metavar="TEXT", help="Whose machine it is.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
-@click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
+@click.option("--mode", type=click.Choice(MODES), help="What its host is to do.")
 @click.option("--account", "accounts", multiple=True, metavar="ACCOUNT", help="A system user that it has; repeated.")
 @as_json_object
 @connection_options

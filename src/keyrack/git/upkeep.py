@@ -67,7 +67,7 @@ class Upkeep:
             log.exception("the upkeep of repositories failed")
 
     async def _remove_left_over(self) -> None:
-        age = bounds.longest(self._settings)
+        age = bounds.abandoned_after_seconds(self._settings)
         removed = await asyncio.to_thread(bounds.remove_left_over_everywhere, self._root, older_than=age)
         for path in removed:
             log.info("removed what a push that was killed had left", path=str(path))
@@ -78,7 +78,7 @@ class Upkeep:
                 log.info("removed the folder of a repository that was deleted", path=str(path))
 
     async def _tend_one(self, folder: Path) -> None:
-        age = bounds.longest(self._settings)
+        age = bounds.abandoned_after_seconds(self._settings)
         for path in await asyncio.to_thread(bounds.remove_left_over, folder, older_than=age):
             log.info("removed what a push that was killed had left", path=str(path))
         await self._run("gc", "--auto", "--quiet", folder=folder)

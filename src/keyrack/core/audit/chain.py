@@ -56,37 +56,38 @@ def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], Non
 
     handed: who is told of each checkpoint, after it is kept. Raises DatabaseUnavailable.
     """
-    look = instance.database.read(_look)
+    state = instance.database.read(_chain_state)
     known = instance.checkpoints.newest
-    size, before = (0 if one is None else audit_tree.read(one.text).size for one in (look.newest, known))
+    size, before = (0 if one is None else audit_tree.read(one.text).size for one in (state.checkpoint, known))
     if before > size:
         # A restore says so itself; this is for what nobody at Keyrack did.
         _alarm(
             instance, f"Alarm: the audit log had {before} records and has {size} now: its end was deleted, or put back"
         )
         instance.checkpoints.newest = None
-    if look.end > size:
-        _alarm(instance, f"{BROKEN} it has {look.end} places, and its last checkpoint is over {size}")
+    if state.places > size:
+        _alarm(instance, f"{BROKEN} it has {state.places} places, and its last checkpoint is over {size}")
         return False
-    if look.strange:
-        numbers = ", ".join(str(one) for one in look.strange[:MOST_NAMED])
-        more = " and others" if len(look.strange) > MOST_NAMED else ""
+    if state.foreign:
+        numbers = ", ".join(str(one) for one in state.foreign[:MOST_NAMED])
+        more = " and others" if len(state.foreign) > MOST_NAMED else ""
         _alarm(instance, f"Alarm: event {numbers}{more} was entered in the database, not by Keyrack, and gets no place")
-    if not look.new:
-        if look.newest is not None:
-            instance.checkpoints.newest = look.newest
+    if not state.waiting:
+        if state.checkpoint is not None:
+            instance.checkpoints.newest = state.checkpoint
         return False
 
     def change(connection: Connection) -> tuple[SignedCheckpoint | None, int, str]:
         # What was read and checked a moment ago still waits, unless another process gave places meanwhile.
-        new = look.new if audit_log.places_end(connection) == look.end else _look(connection).new
-        if not new:
+        is_current = audit_log.places_end(connection) == state.places
+        waiting = state.waiting if is_current else _chain_state(connection).waiting
+        if not waiting:
             return audit_log.newest(connection), 0, ""
         try:
-            last, tree = _last(instance, connection)
+            last, tree = _last_checkpoint(instance, connection)
         except CheckpointProblem as problem:
             return None, 0, str(problem)
-        audit_log.chain(connection, tree, new)
+        audit_log.chain(connection, tree, waiting)
         now = instance.now()
         checkpoint = Checkpoint(tree.size, tree.root(), access_tree.counter(connection), int(now.timestamp()))
         text = checkpoint.encode()
@@ -94,7 +95,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], Non
         is_close = last is not None and last.at // KEPT_EVERY.seconds == checkpoint.at // KEPT_EVERY.seconds
         instead_of = last.size if last is not None and is_close else None
         audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
-        return signed, len(new), ""
+        return signed, len(waiting), ""
 
     try:
         signed, count, problem = instance.database.write(change, workspace_lock=0)  # one process at a time
@@ -111,31 +112,31 @@ def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Unchained:
-    """What is there to be chained. new: the events that wait; strange: those that Keyrack did not write; end: how many
-    places there are.
+class _ChainState:
+    """How far the chain is. waiting: Keyrack's events that have no place yet; foreign: the ids of events that
+    Keyrack did not write, which get none; places: how many there are; checkpoint: the last one.
     """
 
-    new: tuple[Row, ...]
-    strange: tuple[int, ...]
-    end: int
-    newest: SignedCheckpoint | None
+    waiting: tuple[Row, ...]
+    foreign: tuple[int, ...]
+    places: int
+    checkpoint: SignedCheckpoint | None
 
 
-def _look(connection: Connection) -> _Unchained:
-    waiting = audit_log.unchained(connection)
-    begun = event_seals.begun(connection) if waiting else 0
-    new, strange = [], []
-    for event in waiting:
+def _chain_state(connection: Connection) -> _ChainState:
+    unchained = audit_log.unchained(connection)
+    begun = event_seals.begun(connection) if unchained else 0
+    waiting, foreign = [], []
+    for event in unchained:
         if event_seals.holds(connection, event, begun):
-            new.append(event)
+            waiting.append(event)
         else:
-            strange.append(int(event["id"]))
-    end = audit_log.places_end(connection)  # before the checkpoint, which others may just have made with more places
-    return _Unchained(tuple(new), tuple(strange), end, audit_log.newest(connection))
+            foreign.append(int(event["id"]))
+    places = audit_log.places_end(connection)  # before the checkpoint: others may just have made one with more places
+    return _ChainState(tuple(waiting), tuple(foreign), places, audit_log.newest(connection))
 
 
-def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:
+def _last_checkpoint(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:
     """The last checkpoint, and the tree that it is over. Raises CheckpointProblem where they do not belong together."""
     newest = audit_log.newest(connection)
     if newest is None:

@@ -96,8 +96,8 @@ class Sinks:
             seen.clear()
             self._note(name, last)
         while True:
-            found = self._instance.database.read(lambda connection, after=after: _after(connection, after))  # type: ignore[misc]
-            fresh = [event for event in found if _mark_of(event) not in seen]
+            page = self._instance.database.read(lambda connection, after=after: _page(connection, after))  # type: ignore[misc]
+            fresh = [event for event in page if _mark_of(event) not in seen]
             try:
                 _write(name, self._instance.settings, fresh)
             except OSError as error:
@@ -105,14 +105,14 @@ class Sinks:
                 return count
             seen.update(map(_mark_of, fresh))
             count += len(fresh)
-            settled = [event for event in found if is_settled(self._instance, event)]
+            settled = [event for event in page if is_settled(self._instance, event)]
             # What is not noted stays seen, so that none goes twice as long as this process lives.
             if settled and self._note(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
                 self._said = ""
-            if len(found) < AT_ONCE:
+            if len(page) < AT_ONCE:
                 return count
-            after = found[-1].id
+            after = page[-1].id
 
     def _say(self, words: str) -> None:
         if words != self._said:
@@ -149,7 +149,7 @@ class Sinks:
         return True
 
 
-def _after(connection: Connection, after: int) -> Sequence[Event]:
+def _page(connection: Connection, after: int) -> Sequence[Event]:
     return events.after(connection, after, AT_ONCE)
 
 

@@ -110,7 +110,7 @@ def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarm
     wrong = troubles.find(instance, connection, workspace_id)
     standing = [_of_host(one, newest.get((one.code, one.server.id))) for one in wrong.alarms]
     standing += _of_sources(connection, workspace_id, raised)
-    others = _told(raised, _Current(instance, connection, workspace_id, wrong))
+    others = _alarms_of_events(raised, _Current(instance, connection, workspace_id, wrong))
     settled = [one for one in others if one.settled and (one.settled_at or one.last_at or now) > now - LATELY]
     standing += [one for one in others if not one.settled]
     standing.sort(key=lambda one: one.since or now - KEPT, reverse=True)
@@ -127,13 +127,13 @@ def find(instance: Instance, actor: Actor) -> Alarms:
 def get(instance: Instance, actor: Actor, event_id: int) -> Alarm:
     """The alarm that an event told of, as it stands. Raises Refusal MISSING where it is none, or older than KEPT."""
     with Attempt(instance, actor, "events:read", "see an alarm", target_kind="event", target_id=event_id) as attempt:
-        return attempt.read(lambda connection: _one(instance, connection, actor.workspace_id, event_id))
+        return attempt.read(lambda connection: _alarm_of_event(instance, connection, actor.workspace_id, event_id))
 
 
 def may_settle(instance: Instance, actor: Actor, event_id: int) -> None:
     """Nothing when the actor may settle this alarm; raises Refusal as settle() does, but for what it is about."""
     with _settling(instance, actor, event_id) as attempt:
-        attempt.read(lambda connection: _one(instance, connection, actor.workspace_id, event_id))
+        attempt.read(lambda connection: _alarm_of_event(instance, connection, actor.workspace_id, event_id))
 
 
 def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
@@ -144,7 +144,7 @@ def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
     with _settling(instance, actor, event_id) as attempt:
 
         def change(work: Work) -> Alarm:
-            alarm = _one(work.instance, work.connection, work.actor.workspace_id, event_id)
+            alarm = _alarm_of_event(work.instance, work.connection, work.actor.workspace_id, event_id)
             if not alarm.is_for_people:
                 words = f"This alarm ends once what it is about is settled. {alarm.way_out}"
                 raise Refusal(Kind.TAKEN, "alarm-stands", words)
@@ -158,7 +158,7 @@ def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
                 server_id=alarm.server_id,
                 level="alarm",
             )
-            return _one(work.instance, work.connection, work.actor.workspace_id, event_id)
+            return _alarm_of_event(work.instance, work.connection, work.actor.workspace_id, event_id)
 
         return attempt.write(change)
 
@@ -167,13 +167,13 @@ def _settling(instance: Instance, actor: Actor, event_id: int) -> Attempt:
     return Attempt(instance, actor, "servers:write", "settle an alarm", target_kind="event", target_id=event_id)
 
 
-def _one(instance: Instance, connection: Connection, workspace_id: int, event_id: int) -> Alarm:
+def _alarm_of_event(instance: Instance, connection: Connection, workspace_id: int, event_id: int) -> Alarm:
     raised = rows.alarms(connection, workspace_id, instance.now() - KEPT)
     named = next((row for row in raised if row.id == event_id and row.target_kind != ALARM), None)
     if named is None:
         raise missing("alarm")
     alike = [row for row in raised if row.target_kind == ALARM or _alike(row) == _alike(named)]
-    return _told(alike, _Current(instance, connection, workspace_id), by_state=True)[0]
+    return _alarms_of_events(alike, _Current(instance, connection, workspace_id), by_state=True)[0]
 
 
 def _of_host(trouble: troubles.Trouble, event: Row | None) -> Alarm:
@@ -184,14 +184,14 @@ def _of_host(trouble: troubles.Trouble, event: Row | None) -> Alarm:
 
 def _of_sources(connection: Connection, workspace_id: int, raised: Iterable[Row]) -> list[Alarm]:
     events = {row.target_id: row for row in raised if row.reason.startswith(SOURCE)}
-    found = []
+    alarms = []
     for source in rows.failing_sources(connection, workspace_id, SOURCE_STATES):
         event = events.get(source.id)
         words = f"keys of {source.user} are no longer kept in step: {source.words}"
         since = source.checked_at if event is None else event.at
         number = None if event is None else event.id
-        found.append(Alarm(f"{SOURCE}{source.state}", words, since, number, user=source.user))
-    return found
+        alarms.append(Alarm(f"{SOURCE}{source.state}", words, since, number, user=source.user))
+    return alarms
 
 
 def _alike(row: Row) -> tuple[object, ...]:
@@ -201,42 +201,42 @@ def _alike(row: Row) -> tuple[object, ...]:
     return row.reason, row.server_id, row.target_id if row.reason.startswith(SOURCE) else row.summary
 
 
-def _told(raised: Iterable[Row], current: _Current, *, by_state: bool = False) -> list[Alarm]:
+def _alarms_of_events(raised: Iterable[Row], current: _Current, *, by_state: bool = False) -> list[Alarm]:
     """The alarms that events tell of, each once, the newest first. by_state: also those that stand as long as the
     record of what they are about says so; without it these are there only if that is over.
     """
-    settled: dict[int, Row] = {}
-    kinds: dict[tuple[object, ...], list[Row]] = {}
+    settlements: dict[int, Row] = {}
+    repeats: dict[tuple[object, ...], list[Row]] = {}
     for row in raised:
         if row.target_kind == ALARM:
-            settled.setdefault(row.target_id, row)
+            settlements.setdefault(row.target_id, row)
         else:
-            kinds.setdefault(_alike(row), []).append(row)
-    found = []
-    for some in kinds.values():
-        first = some[0]
-        by = next((settled[row.id] for row in some if row.id in settled), None)
-        if by is not None and by.id < first.id:
-            by = None  # it was raised again
+            repeats.setdefault(_alike(row), []).append(row)
+    alarms = []
+    for events in repeats.values():
+        newest = events[0]
+        settlement = next((settlements[row.id] for row in events if row.id in settlements), None)
+        if settlement is not None and settlement.id < newest.id:
+            settlement = None  # it was raised again
         alarm = Alarm(
-            first.reason,
-            first.summary.removeprefix("Alarm: "),
-            some[-1].at,
-            first.id,
-            len(some),
-            first.server_id,
-            current.user(first),
-            str((first.details or {}).get("row") or ""),
-            (first.details or {}).get("session"),
-            first.at,
-            settled_at=None if by is None else by.at,
-            settled_by="" if by is None else by.actor_name,
+            newest.reason,
+            newest.summary.removeprefix("Alarm: "),
+            events[-1].at,
+            newest.id,
+            len(events),
+            newest.server_id,
+            current.user(newest),
+            str((newest.details or {}).get("row") or ""),
+            (newest.details or {}).get("session"),
+            newest.at,
+            settled_at=None if settlement is None else settlement.at,
+            settled_by="" if settlement is None else settlement.actor_name,
         )
-        stands = by is None and current.stands(first)
-        if stands and not alarm.is_for_people and first.reason != TABLES and not by_state:
+        stands = settlement is None and current.stands(newest)
+        if stands and not alarm.is_for_people and newest.reason != TABLES and not by_state:
             continue
-        found.append(replace(alarm, settled=not stands))
-    return found
+        alarms.append(replace(alarm, settled=not stands))
+    return alarms
 
 
 class _Current:
@@ -278,6 +278,6 @@ class _Current:
 
     def _of_users(self) -> dict[int, Row]:
         if self._sources is None:
-            found = rows.failing_sources(self._connection, self._workspace, SOURCE_STATES)
-            self._sources = {row.id: row for row in found}
+            failing = rows.failing_sources(self._connection, self._workspace, SOURCE_STATES)
+            self._sources = {row.id: row for row in failing}
         return self._sources

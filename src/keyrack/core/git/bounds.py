@@ -208,7 +208,7 @@ def remove_left_over_everywhere(root: Path, *, older_than: float) -> list[Path]:
     return [path for folder in root.glob("*/*.git") for path in remove_left_over(folder, older_than=older_than)]
 
 
-def longest(settings: Settings) -> float:
+def abandoned_after_seconds(settings: Settings) -> float:
     """The age in seconds from which something temporary in a repository is nobody's."""
     return settings.git_max_transfer_seconds + LEFT_OVER_SECONDS
 

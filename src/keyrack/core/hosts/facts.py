@@ -46,8 +46,6 @@ _LOOK = with_commands(
     "audit verify",
 )
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
-MODES = (OBSERVE, ENFORCE, AUTO)
-"""What a host may be asked to do."""
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {

@@ -284,11 +284,12 @@ def put_rule(
     server: object = None,
     tag: object = None,
     system_user: object = None,
-    longest: object = None,
+    max_duration: object = None,
 ) -> tuple[RequestRule, bool]:
     """Set the rule of this name; answers it, and whether it is new. server, tag, system_user: None for any.
 
-    approvers: 1 or 2; longest: a span. Where several rules fit, the strictest counts. Raises Refusal INVALID or LIMIT.
+    approvers: 1 or 2; max_duration: a span, None for any. Where several rules fit, the strictest counts.
+    Raises Refusal INVALID or LIMIT.
     """
     with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
         called = validation.called(name)
@@ -297,7 +298,7 @@ def put_rule(
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
         account = None if system_user is None else validation.account(system_user, field="system_user")
-        most = None if longest is None else longest_span(longest)
+        most = None if max_duration is None else max_duration_of(max_duration)
 
         def change(work: Work) -> tuple[RequestRule, bool]:
             server_id, tagged = (None, None) if server is None and tag is None else _place(work, server, tag)
@@ -323,7 +324,7 @@ def put_rule(
         return attempt.write(change)
 
 
-def longest_span(text: object) -> timedelta:
+def max_duration_of(text: object) -> timedelta:
     """The longest span that may be asked for, as a rule says it. Raises Refusal INVALID."""
     most = validation.lifetime(text, field="max_duration").span
     if most is None:
@@ -417,8 +418,8 @@ def _refuse_many(work: Work, user_id: int) -> None:
 
 def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:
     for rule in matching:
-        if rule.longest is not None and length > rule.longest:
-            most = lifetimes.written(rule.longest)
+        if rule.max_duration is not None and length > rule.max_duration:
+            most = lifetimes.written(rule.max_duration)
             raise invalid("duration", f"The rule {rule.name} lets this last {most} at most.", "too-long")
 
 

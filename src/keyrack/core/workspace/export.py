@@ -97,7 +97,7 @@ def _text(state: State, name: str, at: datetime) -> str:
         server_name = state.servers[rule.server_id].name if rule.server_id in state.servers else None
         if rule.server_id is not None and server_name is None:
             continue
-        most = None if rule.longest is None else written(rule.longest)
+        most = None if rule.max_duration is None else written(rule.max_duration)
         fields = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
         lines += _table("[[request_rules]]", {**fields, "system_user": rule.system_user, "max_duration": most})
     for revoked in state.revoked_keys:

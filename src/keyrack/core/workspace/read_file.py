@@ -12,7 +12,6 @@ from keyrack import policy
 from keyrack.core import lifetimes, validation
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
-from keyrack.core.hosts.facts import MODES
 from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.people import passwords, tokens
@@ -36,7 +35,7 @@ from keyrack.core.workspace.wanted import (
     WantedUserKey,
     WorkspaceFile,
 )
-from keyrack.model import USER_KINDS, RepositoryRole, Role
+from keyrack.model import MODES, USER_KINDS, RepositoryRole, Role
 from keyrack.ssh import names
 
 _HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")

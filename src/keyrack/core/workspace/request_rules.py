@@ -45,15 +45,15 @@ def _setting_rule(wanted: WantedRule) -> Callable[[Execution], object]:
         server=None if wanted.server is None else str(execution.servers[wanted.server]),
         tag=wanted.tag,
         system_user=wanted.system_user,
-        longest=wanted.max_duration,
+        max_duration=wanted.max_duration,
     )
 
 
 def _terms_of(known: RequestRule, names: dict[int, str]) -> tuple[object, ...]:
     server = None if known.server_id is None else names.get(known.server_id)
-    return known.approvers, server, known.tag, known.system_user, known.longest
+    return known.approvers, server, known.tag, known.system_user, known.max_duration
 
 
 def _terms(wanted: WantedRule) -> tuple[object, ...]:
-    longest = None if wanted.max_duration is None else requests.longest_span(wanted.max_duration)
-    return wanted.approvers, wanted.server, wanted.tag, wanted.system_user, longest
+    max_duration = None if wanted.max_duration is None else requests.max_duration_of(wanted.max_duration)
+    return wanted.approvers, wanted.server, wanted.tag, wanted.system_user, max_duration

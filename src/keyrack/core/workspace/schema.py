@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from keyrack.core import shape
-from keyrack.core.hosts.facts import MODES
 from keyrack.core.hosts.ssh_lines import USUAL_PORT
-from keyrack.model import USER_KINDS, RepositoryRole, Role
+from keyrack.model import MODES, USER_KINDS, RepositoryRole, Role
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 LARGEST_ID = 2_147_483_647

@@ -76,7 +76,7 @@ class RequestRule:
     created_at: datetime
 
     @property
-    def longest(self) -> timedelta | None:
+    def max_duration(self) -> timedelta | None:
         """The longest span that may be asked for, None for any."""
         return None if self.longest_seconds is None else span_of(self.longest_seconds)
 

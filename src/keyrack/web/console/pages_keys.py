@@ -262,7 +262,7 @@ def confirming(visit: Visit) -> Asked:
     words = [
         f"It opens sessions again on {templates.few(frozen, MOST_NAMED)}."
         if frozen
-        else "It is frozen nowhere by now.",
+        else ("It opens repositories again." if own.frozen else "It is frozen nowhere by now."),
         f"Whoever holds it gets in: compare {own.fingerprint} with the fingerprint of the key that you have.",
     ]
     title = f"Is {own.title or 'this key'} in your hands alone?"

@@ -119,7 +119,7 @@ def endpoint(
             asked, arguments = _read(call, takes, asks, tag)
         except Refusal as refusal:
             # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
-            raise _before(call, action, refusal, first, _looking(call, method, handler, asks)) from None
+            raise _refusal_to_raise(call, action, refusal, first, _read_again(call, method, handler, asks)) from None
         more = [] if asks is None else [asked]
         condition = conditions.of(call)
         if condition is None or method == "GET":
@@ -145,8 +145,8 @@ def endpoint(
     tag = cursors.list_tag(path)
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
-        _showing[path] = answered
-        _looks[FIELD.sub("{}", path)] = (path, action, answered)
+        _handlers_of_get[path] = answered
+        _existence_checks[FIELD.sub("{}", path)] = (path, action, answered)
     run = _in_order(answered, method, path, action, first)
     return Endpoint(method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once)
 
@@ -177,10 +177,10 @@ def _placed(response: Response, call: Call, path: str, shown_at: str | None, ans
 
 def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:
     """Whether what the path names is as the caller saw it, by the tag of what GET answers for it."""
-    shown = showing(path, "If-None-Match" if condition.wanted is None else "If-Match")
+    get = handler_of_get(path, "If-None-Match" if condition.wanted is None else "If-Match")
     try:
         bare = replace(call, instance=inner, body={}, query={}, unread=None, request=conditions.without(call.request))
-        answer = shown(bare)
+        answer = get(bare)
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise
@@ -188,29 +188,21 @@ def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool
     return condition.met_by(answer.headers.get("etag"))
 
 
-def showing(path: str, header: str = "If-Match") -> Handler:
+def handler_of_get(path: str, header: str = "If-Match") -> Handler:
     """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with.
 
     header: the one that asks for a comparison.
     """
-    handler = _showing.get(path)
+    handler = _handlers_of_get.get(path)
     if handler is None:
         raise invalid(header, "This path shows nothing that could be compared; leave the header out.")
     return handler
 
 
-# Of the module, as endpoint() and look() fill them while the modules of resources are imported; only read afterwards.
-_showing: dict[str, Handler] = {}
-_looks: dict[str, tuple[str, str, Callable[[Call], object]]] = {}
-"""What shows a thing, by its path without the names of its parts: that path, the action that it takes, the call."""
-
-
-def look(path: str, action: str, handler: Callable[[Call], object]) -> None:
-    """Have a function look whether what a path names is there, where no GET shows it; it raises Refusal MISSING.
-
-    action: what the function's own look takes.
-    """
-    _looks[FIELD.sub("{}", path)] = (path, action, handler)
+# Of the module, as endpoint() fills them while the modules of resources are imported; only read afterwards.
+_handlers_of_get: dict[str, Handler] = {}
+_existence_checks: dict[str, tuple[str, str, Callable[[Call], object]]] = {}
+"""What tells whether a thing is there, by its path without the names of its parts: the path, the action, the call."""
 
 
 def _in_order(run: Handler, method: str, path: str, action: str, first: Callable[[Call], object] | None) -> Handler:
@@ -244,17 +236,17 @@ def _refuse_missing(call: Call, method: str, path: str, action: str, *, decided:
         names.pop()
     for end in names:
         above = "/".join(parts[: end + 1])
-        shown, reading, handler = _looks.get(FIELD.sub("{}", above), ("", "", None))
+        shown, reading, handler = _existence_checks.get(FIELD.sub("{}", above), ("", "", None))
         if handler is None or not (may_call or policy.may(call.actor, reading) is None):
             continue
         actor = call.actor
-        looking = replace(actor, policies=(*actor.policies, reading), scopes=(*actor.scopes, reading))
+        reader = replace(actor, policies=(*actor.policies, reading), scopes=(*actor.scopes, reading))
         values = [call.path[name] for name in FIELD.findall(above)]
         named = dict(zip(FIELD.findall(shown), values, strict=True))
         ids = {name: bodies.identifier(value) for name, value in named.items()}
         request = conditions.without(call.request)
         try:
-            handler(replace(call, actor=looking, path=named, ids=ids, body={}, query={}, unread=None, request=request))
+            handler(replace(call, actor=reader, path=named, ids=ids, body={}, query={}, unread=None, request=request))
         except Refusal as refusal:
             if refusal.kind is Kind.MISSING:
                 raise
@@ -305,10 +297,12 @@ def _sent(call: Call, takes: type[Request]) -> Request:
         raise _refusal(error, takes, call.body) from None
 
 
-def _looking(
+def _read_again(
     call: Call, method: str, handler: Callable[..., Answers], asks: type[Query] | None
 ) -> Callable[[], object] | None:
-    """What makes a call that only looks without its query; None for another one, or where it must have one."""
+    """What makes the same call without its query, to hear what else refuses it; None where the call changes something,
+    or cannot be without a query.
+    """
     bare = replace(call, body={}, query={}, unread=None)
     if method != "GET":
         return None
@@ -320,23 +314,23 @@ def _looking(
         return None
 
 
-def _before(
+def _refusal_to_raise(
     call: Call,
     action: str,
     refusal: Refusal,
     first: Callable[[Call], object] | None,
-    again: Callable[[], object] | None,
+    read_again: Callable[[], object] | None,
 ) -> Refusal:
     """What is to be said of a call whose query or body is not as it must be: that it is not, or what comes before.
 
-    first: as endpoint has it; again: makes the same call as if all were right, where it only looks.
+    first: as endpoint has it; read_again: of _read_again.
     """
     if first is not None:
         first(call)
         return refusal
-    if again is not None:
+    if read_again is not None:
         try:
-            again()
+            read_again()
         except Refusal as said:
             if said.kind in (Kind.FORBIDDEN, Kind.MISSING):
                 raise

@@ -71,7 +71,7 @@ def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
         server=new.server,
         tag=new.tag,
         system_user=new.system_user,
-        longest=new.max_duration,
+        max_duration=new.max_duration,
     )
     return shapes.rule(made)
 

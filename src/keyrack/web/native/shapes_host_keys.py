@@ -25,14 +25,14 @@ from keyrack.web.native.shapes import (
 
 
 class HostKey(Answer):
-    """A host key of a server, as its own agent told it."""
+    """A host key of a server, as its own agent reported it."""
 
     fingerprint: Annotated[Fingerprint, about("Its fingerprint.")]
     public_key: Annotated[PublicKey, about("The key, by type and base64.")]
     port: Annotated[int, about("The port on which sshd shows it.", 22)]
-    shown: Annotated[Flag, about("Whether the host showed it when it last said.")]
+    shown: Annotated[Flag, about("Whether the agent's last report has it.")]
     confirmed: Annotated[Flag, about("Whether people may trust it; if not, it is an alarm.")]
-    first_at: Annotated[Time, about("When it was first told.")]
+    first_at: Annotated[Time, about("When the host's agent first reported it.")]
     confirmed_at: Annotated[Time | None, about("Since when it is trusted.")]
     confirmed_by: Annotated[str | None, about("Who confirmed it; null for the first keys of a host.", "olga")]
 

@@ -42,10 +42,10 @@ class KeyPolicy(Answer):
 
     key_types: Annotated[list[str], about("The types of keys that are accepted.", _TYPES)]
     rsa_minimum_bits: Annotated[int, about("The shortest RSA key.", 3072)]
-    set_key_types: Annotated[list[str] | None, about("What the workspace said; null: as the service does.", None)]
-    set_rsa_minimum_bits: Annotated[int | None, about("Likewise.", 3072)]
+    set_key_types: Annotated[list[str] | None, about("The workspace's own setting; null: the service's.", None)]
+    set_rsa_minimum_bits: Annotated[int | None, about("The workspace's own setting; null: the service's.", 3072)]
     started_key_types: Annotated[list[str], about("What the service was started to accept.", [*_TYPES, "ssh-rsa"])]
-    started_rsa_minimum_bits: Annotated[int, about("Likewise.", 2048)]
+    started_rsa_minimum_bits: Annotated[int, about("The shortest RSA key that it was started to accept.", 2048)]
     set_at: Annotated[Time | None, about("When it was set; null: never.")]
     set_by: Annotated[str | None, about("By whom.", "olga")]
     damaged: Annotated[Flag, about("Whether others changed it in the database; no key is taken then.", False)]

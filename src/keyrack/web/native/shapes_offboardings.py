@@ -123,7 +123,7 @@ class GitReceipt(Answer):
 
     endpoint: Annotated[str, about("Which.", "git.example.org:2223")]
     done: Annotated[Flag, about("Whether no transfer of the person runs there.")]
-    acknowledged_at: Annotated[Time | None, about("When it said so.")]
+    acknowledged_at: Annotated[Time | None, about("When it said that what ran has ended.")]
     stopped: Annotated[Count, about("How many transfers were stopped.")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from keyrack.model import User
+from keyrack.model import User, UserKind
 from keyrack.model import UserKey as UserKeyRecord
 from keyrack.web.native.shapes import (
     Answer,
@@ -25,14 +25,11 @@ from keyrack.web.native.shapes import (
 RoleName = Literal["owner", "admin", "member", "auditor"]
 
 
-KindName = Literal["person", "service"]
-
-
 class PersonChange(Request):
     """A user as wanted; what is left out stays, or is what a new user has."""
 
     role: Annotated[RoleName | None, about("What the user is: an auditor reads everything.", "member")] = None
-    kind: Annotated[KindName | None, about("A person, or a program.", "person")] = None
+    kind: Annotated[UserKind | None, about("A person, or a program.", "person")] = None
     policies: Annotated[list[str] | None, about("What else the user may, as patterns.", ["codeartsrepo::*"])] = None
     disabled: Annotated[bool | None, about("Whether the user is shut out.", False)] = None
 
@@ -43,7 +40,7 @@ class Person(Answer):
     id: Annotated[Id, about("Its id.")]
     name: Annotated[str, about("The name.", "alice")]
     role: Annotated[RoleName, about("What the user is.", "member")]
-    kind: Annotated[KindName, about("A person, or a program.", "person")]
+    kind: Annotated[UserKind, about("A person, or a program.", "person")]
     policies: Annotated[list[str], about("What else the user may.", ["codeartsrepo::*"])]
     disabled: Annotated[Flag, about("Whether the user is shut out.")]
     disabled_at: Annotated[Time | None, about("Since when the user is shut out.", None)]

@@ -94,7 +94,7 @@ class AccessRequest(Answer):
     pending_until: Annotated[Time, about("When it lapses if nobody decides.")]
     decided_at: Annotated[Time | None, about("When it was decided.")]
     decided_by: Annotated[str | None, about("By whom.", "olga")]
-    decision_reason: Annotated[str | None, about("What was said with it.", "not during the release")]
+    decision_reason: Annotated[str | None, about("Why it was decided so.", "not during the release")]
     grant_id: Annotated[Id | None, about("The grant that it opened as.")]
 
 
@@ -161,7 +161,7 @@ def rule(one: RuleRecord) -> Rule:
         server_id=one.server_id,
         tag=one.tag,
         system_user=one.system_user,
-        max_duration=None if one.longest is None else written(one.longest),
+        max_duration=None if one.max_duration is None else written(one.max_duration),
     )
 
 

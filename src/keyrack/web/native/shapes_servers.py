@@ -10,6 +10,7 @@ from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.resync import Difference as Compared
 from keyrack.core.instance import Instance
+from keyrack.model import Mode
 from keyrack.model import Server as ServerRecord
 from keyrack.model import Session as SessionRecord
 from keyrack.model import SystemUser as SystemUserRecord
@@ -43,7 +44,7 @@ class ServerFields(Request):
     provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
     tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
     mode: Annotated[
-        Literal["observe", "enforce", "auto"] | None,
+        Mode | None,
         about(
             "observe changes nothing; enforce: Keyrack's keys alone open it; auto: enforce once it is safe.", "observe"
         ),
