@@ -135,6 +135,30 @@ def test_a_host_that_wakes_up_has_heard_nothing_for_as_long_as_it_slept(
         wait_until(lambda: not watched.client.lets_in(long, USERNAME), "keys dropped, as nobody confirmed them")
 
 
+def test_a_clock_that_is_set_back_shortens_no_silence(
+    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the agent is started anew by it."""
+    clock = Clock(tmp_path, monkeypatch)
+    key = Key.make(tmp_path / "key")
+    with enrolled(folder, service) as watched:
+        watched.publish({USERNAME: [ending(key, 9 * DAY)]}, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
+        assert watched.client.lets_in(key, USERNAME)
+        service.refusal = 503
+        clock.slept(4 * 3600)
+        wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped, as nobody confirmed them")
+        dropped = keys_of(watched)
+        watched.kill_agent()
+        clock.is_ahead(-DAY)
+        said = (watched.host.folder / "agent.log").stat().st_size
+        watched.start_agent()
+        wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first look")
+        assert keys_of(watched) == dropped
+        clock.is_ahead(0)
+        service.refusal = None
+        wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
+
+
 def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -18,9 +18,10 @@ from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.host_keys import HostKeyLook, SshdHostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, StateFolder, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem, Status
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
+from keyrack.agent.system.processes import boot_id, since_boot
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE, AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
 from keyrack.protocol.words import count
@@ -337,9 +338,15 @@ def _is_kept(document: HostDocument, name: str, key: AuthorizedKey, then: str) -
     return (then != DROP_ALL and key.expires_at is None) or key.public_key in document.break_glass.get(name, ())
 
 
-def seconds_since(confirmed_at: float) -> float:
-    """Seconds since a moment that was noted before a restart; never less than none."""
-    return max(0.0, time.time() - confirmed_at) if confirmed_at else 0.0
+def silence(status: Status) -> float:
+    """Seconds since the service confirmed what was in force before a restart; never less than none.
+
+    The longer by two clocks: this host's may have been set back, the one since the boot leaves out a machine's pause.
+    """
+    same_boot = status.confirmed_since_boot and status.boot and status.boot == boot_id()
+    seconds = since_boot() - status.confirmed_since_boot if same_boot else 0.0
+    confirmed_at = status.confirmed_at or status.contact_at
+    return max(0.0, seconds, time.time() - confirmed_at if confirmed_at else 0.0)
 
 
 def _span(seconds: float) -> str:

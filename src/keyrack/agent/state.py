@@ -61,7 +61,8 @@ class Status(NamedTuple):
     revision: what the files on this host say; service: "ok", or words about the last failed contact;
     confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer;
     service_at: what its own clock said at least when this was noted, and since_boot: the same less the time since that
-    boot; ends_earlier: by how many seconds ends stand earlier in the files, as this host's clock is behind that one.
+    boot; confirmed_since_boot: when it confirmed, in seconds since the boot that is noted, 0 where it was before that;
+    ends_earlier: by how many seconds ends stand earlier in the files, as this host's clock is behind that one.
     """
 
     revision: int = 0
@@ -74,6 +75,7 @@ class Status(NamedTuple):
     since_boot: float = 0.0
     boot: str = ""
     ends_earlier: int = 0
+    confirmed_since_boot: float = 0.0
 
 
 class StateFolder:

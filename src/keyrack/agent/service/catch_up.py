@@ -12,10 +12,11 @@ import signal
 import time
 from typing import Callable, Iterable
 
-from keyrack.agent.desired_state import seconds_since
+from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceClient, moment_of
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
+from keyrack.agent.system.processes import since_boot
 
 SPARE_SECONDS = 5.0  # after which it is ended, whatever it waits for
 _PAUSE_SECONDS = 0.25
@@ -37,8 +38,7 @@ def catch_up(
         reconciler.recall(status.revision)
     except (StateProblem, DocumentRefused, Failed) as problem:
         say(f"the last document cannot be used again: {problem}")
-    silent = seconds_since(status.confirmed_at or status.contact_at)
-    _say_all(say, reconciler.put(silent=silent, scan=False).problems)
+    _say_all(say, reconciler.put(silent=silence(status), scan=False).problems)
     words = ""
     while True:
         try:
@@ -71,7 +71,8 @@ def catch_up(
     _say_all(say, problems)
     now = time.time()
     with contextlib.suppress(OSError):
-        state.note(status._replace(contact_at=now, confirmed_at=now, service="ok"))
+        confirmed = status._replace(contact_at=now, confirmed_at=now, service="ok", confirmed_since_boot=since_boot())
+        state.note(reconciler.clock.noted(confirmed))
     return not problems
 
 

@@ -11,13 +11,13 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
-from keyrack.agent.desired_state import seconds_since
+from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, moment_of
 from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
-from keyrack.agent.system.processes import since_boot
+from keyrack.agent.system.processes import boot_id, since_boot
 from keyrack.protocol.report import APPLIED, FAILED, REFUSED
 from keyrack.ssh.printable import printable
 
@@ -84,8 +84,9 @@ class Follower:
         self._is_over = False
         self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
-        confirmed_at = self._status.confirmed_at or self._status.contact_at
-        self._confirmed = since_boot() - seconds_since(confirmed_at)
+        self._confirmed = since_boot() - silence(self._status)
+        if self._status.boot != boot_id():
+            self._status = self._status._replace(confirmed_since_boot=0.0)  # of a boot that is over
 
     @property
     def wrong(self) -> Tuple[str, ...]:
@@ -227,7 +228,7 @@ class Follower:
 
     def _confirm(self) -> None:
         self._confirmed = since_boot()
-        self._status = self._status._replace(confirmed_at=time.time())
+        self._status = self._status._replace(confirmed_at=time.time(), confirmed_since_boot=self._confirmed)
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
