@@ -116,6 +116,7 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
     assert ended.exit_code == 0, ended.output
     assert "done on 0 of 1 server; not yet on web-1" in ended.stderr
     assert ended.stdout.endswith("done on 1 of 1 server\n")
+    assert ended.output.count("done on 1 of 1 server") == 1
     assert "done on 1 of 1 server" in good(team, "receipts", parse(line).fingerprint)
     event = next(row for row in good(team, "events").splitlines() if "everywhere:" in row).split()[0]
     assert "web-1" in good(team, "receipts", event)

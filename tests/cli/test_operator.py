@@ -86,6 +86,7 @@ def test_the_log_says_who_ran_a_command(folder: Path) -> None:
     everything = json.loads(run(folder, "events", "--limit", "0", "--json"))
     assert len(everything) > 10
     assert json.loads(run(folder, "hosts", "events", "web-1", "--to", "2020-01-01", "--json")) == []
+    assert len(json.loads(run(folder, "events", "--limit", "0", "--from", "12h", "--json"))) == len(everything)
     assert "--from is no time; one is written like" in run(folder, "events", "--from", "yesterday", status=2)
 
 

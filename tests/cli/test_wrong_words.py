@@ -46,6 +46,25 @@ def test_a_mistyped_folder_gets_no_key_and_no_database(tmp_path: Path, words: st
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", ["hosts list", "grants list", "events"])
+def test_what_keeps_a_command_from_where_one_logged_in_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYRACK_DATA", "dat")
+    runner = CliRunner()
+    may_go_elsewhere = words != "events"
+    said = runner.invoke(main, words.split()).output
+    assert "/dat/keyrack.db, which KEYRACK_DATA names." in said
+    assert ("; without KEYRACK_DATA it goes where `keyrack login` logged in" in said) == may_go_elsewhere
+    assert "which --data names" in runner.invoke(main, [*words.split(), "--data", "dat"]).output
+    monkeypatch.delenv("KEYRACK_DATA")
+    (tmp_path / "keyrack-data").mkdir()
+    said = runner.invoke(main, words.split()).output
+    assert "/keyrack-data/keyrack.db, the usual place." in said
+    assert ("; from a folder that has no keyrack-data it goes where" in said) == may_go_elsewhere
+
+
 @pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
 def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
     with closing(sqlite3.connect(data / "keyrack.db")) as raw:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,9 +12,8 @@ from keyrack.cli.audit_proof import export_command, verify_command
 from keyrack.cli.changes import dash, moment, tell
 from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing
 from keyrack.cli.output.shown import say
+from keyrack.cli.output.spans import before_now
 from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, table
-from keyrack.core import lifetimes
-from keyrack.core.lifetimes import LifetimeError
 
 _HINT = "`keyrack servers list` and `keyrack hosts list --deleted` show which there are."
 
@@ -86,10 +84,8 @@ def list_audit(
 
 def _since(text: str) -> str:
     """A time or a day as --since takes it, or a span up to now."""
-    try:
-        return (datetime.now(UTC) - lifetimes.span(text)).isoformat()
-    except (LifetimeError, OverflowError):
-        return moment("--since", text)
+    began = before_now(text)
+    return moment("--since", text) if began is None else began.isoformat()
 
 
 def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[dict[str, Any]]:

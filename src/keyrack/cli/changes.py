@@ -127,18 +127,19 @@ def renewed(
 
 
 def follow(look: Callable[[], Any], seconds: float, *, quiet: bool, first: Any = None) -> Any:
-    """What look answers once that says "done", or after so many seconds; its "words" are said whenever they change.
+    """What look answers once that says "done", or after so many seconds; until then its "words" are said whenever they
+    change.
 
     look: asks the service; quiet: nothing is said; first: an answer that is there already.
     """
     deadline = time.monotonic() + seconds
     answer, said = look() if first is None else first, ""
     while True:
+        if answer["done"] or time.monotonic() >= deadline:
+            return answer
         if answer["words"] != said and not quiet:
             said = answer["words"]
             say(said, err=True)
-        if answer["done"] or time.monotonic() >= deadline:
-            return answer
         time.sleep(LOOK_SECONDS)
         answer = look()
 

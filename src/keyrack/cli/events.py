@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from keyrack.cli.connection.operator_context import OperatorContext, operator_context, shared
-from keyrack.cli.output.spans import moment
+from keyrack.cli.output.spans import before_now, moment
 from keyrack.cli.output.tables import AT_ONCE, NOTHING, as_json, table
 from keyrack.core.audit import events
 from keyrack.errors import Refusal
@@ -20,7 +20,7 @@ from keyrack.model import Event, EventFilter
 
 @click.command(name="events")
 @click.argument("reference", metavar="[SERVER]", required=False)
-@click.option("--from", "since", metavar="TIME", help="Such as 2026-11-22T16:00:00Z, or 2026-11-22, a day in UTC.")
+@click.option("--from", "since", metavar="TIME", help="Such as 2026-11-22T16:00:00Z, or a day in UTC, or 12h.")
 @click.option("--to", "until", metavar="TIME", help="Before that time, or up to the end of that day.")
 @click.option("--search", default="", metavar="TEXT", help="Only what holds TEXT, in any case.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many at most; 0 for all.")
@@ -43,7 +43,7 @@ def command(
     with operator_context(given) as at:
         asked = EventFilter(
             concerning=None if reference is None else at.server(reference).id,
-            since=None if since is None else _asked_moment("--from", since),
+            since=None if since is None else before_now(since) or _asked_moment("--from", since),
             until=None if until is None else _asked_moment("--to", until, end=True),
             search=search,
         )

@@ -44,5 +44,5 @@ class OnData(Calls):
 @contextmanager
 def on_data(given: dict[str, Any]) -> Iterator[Calls]:
     """The calls on the data that options, settings or the usual folder name; exits with words where there is none."""
-    with operator_context(given) as at:
+    with operator_context(given, or_logged_in=True) as at:
         yield OnData(at)

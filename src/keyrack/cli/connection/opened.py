@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,18 @@ from keyrack.store.people import workspaces as workspace_rows
 
 
 @contextmanager
-def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool = False) -> Iterator[Instance]:
+def opened(
+    given: dict[str, Any], *, creating: bool = False, new_database: bool = False, or_logged_in: bool = False
+) -> Iterator[Instance]:
     """The instance that the options name; refusals become words and an exit. new_database: see open_instance.
 
     creating: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
+    or_logged_in: the command goes where one logged in, if nothing says where data are.
     """
     settings = options.settings(**given)
     with explained():
         if not creating:
-            refuse_none(settings)
+            refuse_none(settings, given, or_logged_in=or_logged_in)
         instance = open_instance(settings, new_database=new_database)
     try:
         yield instance
@@ -47,18 +51,34 @@ def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool 
         instance.database.close()
 
 
-def refuse_none(settings: Settings) -> None:
-    """Exit with words where there is no instance yet. Raises as open_instance does."""
+def refuse_none(settings: Settings, given: Mapping[str, Any], *, or_logged_in: bool = False) -> None:
+    """Exit with words where there is no instance yet. given, or_logged_in: see opened. Raises as open_instance does."""
     # A key without its database is an instance that lost it, which has words of its own.
     at = check_database(settings.database_url, settings.data / "instance.key")
     dialect, url = parse_url(settings.database_url)
     where = str(url.database) if dialect == "sqlite" else url.render_as_string()
     if (dialect == "sqlite" and not Path(where).exists()) or not (at or migrate.current(settings.database_url)):
+        named = _named_by(given)
+        otherwise = ", and not where `keyrack login` logged in"
+        if or_logged_in:
+            without = f"without {named}" if named else f"from a folder that has no {settings.data}"
+            otherwise = f"; {without} it goes where `keyrack login` logged in"
         raise click.ClickException(
-            f"There is no instance of Keyrack at {where}; check --data and --database. This command works on the data "
-            "itself, where the service runs, and not where `keyrack login` logged in. "
-            "`keyrack apply`, `serve` or `up` makes one."
+            f"There is no instance of Keyrack at {where}, {f'which {named} names' if named else 'the usual place'}. "
+            f"This command works on the data there, where the service runs{otherwise}. "
+            "`keyrack apply`, `serve` or `up` makes an instance."
         )
+
+
+def _named_by(given: Mapping[str, Any]) -> str:
+    """The option or the setting that says where the data are; empty where none does."""
+    for name in ("database", "data"):
+        if given.get(name) is not None:
+            return f"--{name}"
+    for name in ("KEYRACK_DATABASE", "KEYRACK_DATA"):
+        if os.environ.get(name):
+            return name
+    return ""
 
 
 def workspaces(instance: Instance) -> tuple[Workspace, ...]:

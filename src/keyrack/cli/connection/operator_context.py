@@ -42,15 +42,15 @@ class OperatorContext:
 
 def shared(function: F) -> F:
     """The options that every command of this group takes."""
-    workspace = click.option("--workspace", metavar="NAME", help="Whose hosts; needed where there are several.")
+    workspace = click.option("--workspace", metavar="NAME", help="Which; needed where there are several.")
     return workspace(options.data(options.database(function)))
 
 
 @contextmanager
-def operator_context(given: dict[str, Any]) -> Iterator[OperatorContext]:
-    """Open the instance and act as whoever runs this, in the workspace that is meant."""
+def operator_context(given: dict[str, Any], *, or_logged_in: bool = False) -> Iterator[OperatorContext]:
+    """Open the instance and act as whoever runs this, in the workspace that is meant. or_logged_in: see opened."""
     name = given.pop("workspace")
-    with opened(given) as instance:
+    with opened(given, or_logged_in=or_logged_in) as instance:
         yield OperatorContext(
             instance, actors.system_actor(workspace_named(instance, name).id, channel="cli", like=operator())
         )

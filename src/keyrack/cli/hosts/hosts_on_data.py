@@ -14,7 +14,7 @@ Row = tuple[int, str, str, str, str, str, int]
 
 def rows(given: dict[str, Any]) -> list[Row]:
     """What is shown of each host; given: the options that say where the data is."""
-    with operator_context(given) as at:
+    with operator_context(given, or_logged_in=True) as at:
         undecided = undecided_keys.counts(at.instance, at.actor)
         now = at.instance.now()
         found = []

@@ -30,7 +30,7 @@ def command(**given: Any) -> None:
     set_up_logging()
     host, _, port = settings.git_listen.rpartition(":")
     with explained():
-        refuse_none(settings)
+        refuse_none(settings, given)
         instance = open_instance(settings)
     stopping = Stopping()
     git_host = None

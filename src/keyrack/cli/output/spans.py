@@ -21,6 +21,14 @@ def seconds_of(text: str) -> int:
         raise click.UsageError(f"{text!r} {problem}; 0 for never.") from None
 
 
+def before_now(text: str) -> datetime | None:
+    """When a span such as 12h began that lasts until now; None for what is no span."""
+    try:
+        return datetime.now(UTC) - lifetimes.span(text)
+    except (LifetimeError, OverflowError):
+        return None
+
+
 def ago(now: datetime, at: datetime | None) -> str:
     """How long ago that was, in the largest unit; "never" for None."""
     if at is None:
