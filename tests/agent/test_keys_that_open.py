@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from keyrack.agent import doctor
 from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.read_settings import UNREAD
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.private_sshd import ADDRESS
@@ -25,6 +28,11 @@ from tests.quick_ssh import quick_pair
 from tests.waiting import wait_until
 
 NAME = "krread"
+AS_SYSTEMD = """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Host:
@@ -49,11 +57,19 @@ class Host:
         own = f"Port {self._port}\nListenAddress {ADDRESS}\nHostKey {self.folder}/host_key\nPidFile {self.folder}/pid\n"
         self.config.write_text(f"{own_settings()}{own}{settings}", "ascii")
 
-    def start(self) -> None:
-        """Have sshd read them and listen."""
+    def listening(self) -> socket.socket:
+        """The socket where it listens, kept as systemd keeps that of ssh.socket."""
+        return socket.create_server((ADDRESS, self._port))
+
+    def start(self, kept: socket.socket | None = None) -> None:
+        """Have sshd read them and listen. kept: at this socket, which it gets as from systemd (sd_listen_fds(3))."""
+        given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
+        if kept is not None:
+            given = [sys.executable, "-c", AS_SYSTEMD, str(kept.fileno()), *given]
         with (self.folder / "log").open("ab") as log:
-            given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
-            self._process = subprocess.Popen(given, stdin=subprocess.DEVNULL, stderr=log)
+            self._process = subprocess.Popen(
+                given, stdin=subprocess.DEVNULL, stderr=log, pass_fds=[] if kept is None else [kept.fileno()]
+            )
         wait_until(self.sshd.greets, "a greeting of the new sshd")
 
     def reload(self) -> None:
@@ -112,6 +128,27 @@ def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings:
         assert host.unread(host.scanner) == [("", str(host.config))]
     host.reload()
     assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+
+
+@needs_root
+def test_an_sshd_that_systemd_hands_its_socket_has_read_once_it_began_anew(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket stays the same then, as systemd keeps it (ssh.socket with Accept=no, the usual way on Ubuntu)."""
+    monkeypatch.setattr(listening, "_SYSTEMD", os.getpid())
+    if b"libsystemd" not in sshd_path().read_bytes():
+        pytest.skip("this sshd takes no socket from systemd")
+    put(host.home / ".ssh" / "old", f"{host.key.public}\n")
+    host.write("AuthorizedKeysFile .ssh/old\n")
+    with host.listening() as kept:
+        host.start(kept)
+        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+        host.write("AuthorizedKeysFile .ssh/keys\n")
+        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert host.unread(host.scanner) == [("", str(host.config))]
+        host.stop()
+        host.start(kept)
+        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
 
 
 @needs_root

@@ -1,14 +1,15 @@
 """Tells whether the running sshd has read its settings as they stand on disk; it asks files and the kernel alone.
 
-sshd reads them when it starts and when it is told to (SIGHUP), and then it opens new sockets and writes its PidFile.
-In between it goes on by what it read, connections included, whatever its files and `sshd -T` say.
+sshd reads them when it starts and when it is told to (SIGHUP), and then it opens new sockets and writes its PidFile;
+one that systemd hands its socket is another process then. In between it goes on by what it read, connections included,
+whatever its files and `sshd -T` say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Tuple
+from typing import Set, Tuple
 
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.settings import SettingLine, Sshd, SshdProblem
@@ -44,7 +45,7 @@ class ReadSettings:
             return False
         # Files first: one that changes meanwhile is seen the next time.
         files = sshd.signature()
-        if not {one.inode for one in listeners} & {one.inode for one in self._listeners}:
+        if not _held_by_sshd(listeners) & _held_by_sshd(self._listeners):
             self._listeners, self._files, self._changed = listeners, files, False
             self._lines = tuple(sshd.lines())
             self._began_unread = changed_since_read(sshd, listeners)
@@ -52,6 +53,11 @@ class ReadSettings:
             # Other bytes, times or owners are no other settings.
             self._files, self._changed = files, tuple(sshd.lines()) != self._lines
         return self._began_unread or self._changed
+
+
+def _held_by_sshd(listeners: Tuple[Listener, ...]) -> Set[Tuple[str, int]]:
+    """Each socket with each sshd that holds it: none is left once all have read their settings anew."""
+    return {(one.inode, pid) for one in listeners for pid in one.sshds}
 
 
 def changed_since_read(sshd: Sshd, listeners: Tuple[Listener, ...]) -> bool:
