@@ -41,7 +41,7 @@ ACTIONS: dict[str, str] = {
     "requests:ask": "ask to log in somewhere for a while",
     "requests:approve": "approve and deny requests to log in",
     "requests:rule": "say how many must approve requests",
-    "codeartsrepo::createUserSSHkey": "add an SSH key of one's own",
+    "codeartsrepo::createUserSSHkey": "add or confirm an SSH key of one's own",
     "codeartsrepo::getUserSetting": "see one's own SSH keys",
     "codeartsrepo::updateUserSetting": "delete an SSH key of one's own",
     "codeartsrepo:repository:createRepository": "create a repository",

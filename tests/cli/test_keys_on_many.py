@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,27 @@ def test_a_key_comes_is_replaced_and_goes(folder: Path, tmp_path: Path) -> None:
     assert "replaced" in done
     assert fingerprint_of(new) in run(folder, "hosts", "keys", "web-1")
     assert "revoked" in run(folder, "keys", "revoke", "--label", "bot", "--all")
+
+
+def test_a_key_is_read_from_standard_input_too(folder: Path) -> None:
+    line = fresh_line()
+
+    def piped(text: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(folder), "--workspace", "acme"]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+    assert fingerprint_of(line) in piped(line + "\n", "people", "add-key", "alice", "-").stdout
+    on_server = ("servers", "add-key", "web-1", "-", "--label", "x", "--as", "deploy")
+    assert fingerprint_of(line) in piped(line + "\n", *on_server).stdout
+    private = piped("-----BEGIN OPENSSH PRIVATE KEY-----\n", "people", "add-key", "alice", "-")
+    assert (private.returncode, private.stderr) == (
+        1,
+        "Error: That is a private key, and was not sent; ssh-keygen -y -f prints its public half.\n",
+    )
+    closed = [
+        "sh",
+        "-c",
+        f'exec {sys.executable} -m keyrack.cli.main people add-key alice - --workspace acme --data "$0" <&-',
+    ]
+    without = subprocess.run([*closed, str(folder)], capture_output=True, text=True, check=False)
+    assert (without.returncode, without.stderr) == (1, "Error: Standard input is closed; name a file.\n")

@@ -300,3 +300,19 @@ print(*sys.modules)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert not NOT_BEFORE_IT_IS_ASKED_FOR & set(ended.stdout.split())
+
+
+def test_a_folder_with_sqlite_is_served_by_one_service(tmp_path: Path) -> None:
+    """A second one was started without a word; a service with other settings, or another version, beside the first."""
+    folder = tmp_path / "data"
+    with serving(folder, f"sqlite:///{folder}/keyrack.db"):
+        arguments = ("--data", str(folder), "--listen", f"127.0.0.1:{free_port()}")
+        second = subprocess.run(serve(*arguments), capture_output=True, text=True, timeout=60, check=False)
+        assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+        assert f"Another service serves {folder}, and SQLite serves with one process" in second.stderr
+        tried = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(folder), "--listen", arguments[3]]
+        ports = ("--sshd-port", str(free_port()), "--git-port", str(free_port()))
+        beside = subprocess.run([*tried, *ports], capture_output=True, text=True, timeout=60, check=False)
+        assert (beside.returncode, "Another service serves" in beside.stderr) == (1, True)
+    with serving(folder, f"sqlite:///{folder}/keyrack.db"):
+        pass  # what held it is gone with its process

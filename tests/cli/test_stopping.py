@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+
+import pytest
 
 # A timer's signal comes while the wait begins, in some of the rounds right in the middle of that.
 ROUNDS = """
@@ -50,3 +53,48 @@ def _run(program: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     ).stdout
+
+
+LOADING = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            print("loading", flush=True)
+            time.sleep(30)
+
+sys.meta_path.insert(0, Slow())
+from keyrack.cli.main import main
+main(sys.argv[2:], prog_name="keyrack")
+"""
+
+
+@pytest.mark.parametrize(
+    ("loading", "ended"),
+    [
+        ("click", (-signal.SIGINT, "")),
+        ("keyrack.cli.lazy_group", (-signal.SIGINT, "")),
+        ("keyrack.cli.people", (1, "Aborted!\n")),
+    ],
+)
+def test_a_command_that_is_stopped_while_it_loads_shows_no_place_in_python(
+    loading: str, ended: tuple[int, str]
+) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", LOADING, loading, "people", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline() == "loading\n"
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=30)
+    assert (command.returncode, said.lstrip("\n")) == ended
+
+
+def test_whoever_loads_the_command_hears_ctrl_c_as_before() -> None:
+    told = "import signal, keyrack.cli.main; print(signal.getsignal(2) is signal.default_int_handler)"
+    assert _run(told) == "True\n"
+    assert _run("import signal; signal.signal(2, signal.SIG_IGN); " + told) == "False\n"

@@ -244,6 +244,17 @@ def test_the_map_is_filtered_by_tag_before_it_is_cut_and_its_csv_is_whole(
     assert {line[1] for line in lines[1:]} == many
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "@SUM(1)", "\uff1d1+1", "\uff20SUM(1)"])
+def test_no_cell_of_the_csv_is_a_formula_to_a_spreadsheet(
+    console: Service, people: dict[str, Person], laptop: str, name: str
+) -> None:
+    tag = f"formula-{ord(name[0])}"
+    servers.create(console.instance, KEYRACK, name=name, address="192.0.2.99", tags=[tag])
+    grants.give(console.instance, KEYRACK, user_id=user(console, "alice").id, tag=tag, system_user="root")
+    (row,) = list(csv.reader(people["olga"].see(f"/access.csv?tag={tag}").splitlines()))[1:]
+    assert row[1] == f"'{name}"
+
+
 def test_a_way_in_tells_its_restrictions_and_that_sshd_refuses_it_and_a_person_what_keeps_them_out(
     console: Service, people: dict[str, Person]
 ) -> None:
@@ -388,6 +399,9 @@ def test_an_alarm_stands_first_on_the_overview_for_a_day(console: Service, peopl
     alarms.raise_once(console.instance, 1, "tried", "Somebody tried something")
     page = people["olga"].see("/")
     assert "Somebody tried something" in page
+    (row,) = re.findall(r"<li>.*Somebody tried something.*</li>", people["olga"].see("/activity?kind=alarm"))
+    assert " alarm</span>" in row
+    assert " refused</span>" not in row, "an alarm is nothing that was refused"
 
 
 def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(

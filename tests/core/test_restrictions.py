@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keyrack.core import validation
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents
 from keyrack.core.keys import credentials, grants, restricting, user_keys
@@ -188,3 +189,14 @@ def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team)
     assert 'to from="192.0.2.0/25" (it was restricted to from="192.0.2.0/24",command="/bin/backup")' in changed.summary
     assert added.details["restrictions"] == changed.details["restrictions_before"]
     assert changed.details["restrictions"] == {"sources": ["192.0.2.0/25"]}
+
+
+@pytest.mark.parametrize("place", [{"permitopen": ["db:5432"]}, {"permitlisten": ["8080"]}])
+def test_whoever_names_places_and_nothing_else_is_given_them(place: dict[str, Any]) -> None:
+    nothing = {"restrict": True, **place}
+    assert restricting.with_named_places(nothing) == {**nothing, "port_forwarding": True}
+    with pytest.raises(Refusal):  # what programs send is taken as sshd reads it
+        validation.restrictions(nothing)
+    assert validation.restrictions(restricting.with_named_places(nothing))["port_forwarding"] is True
+    for told in ({**nothing, "port_forwarding": False}, place, {"restrict": True}):
+        assert restricting.with_named_places(told) == told

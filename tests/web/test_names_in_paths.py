@@ -121,6 +121,24 @@ def test_a_server_is_not_called_what_reads_as_the_id_of_another(
     assert "A name of digits alone is read as a server's id; give it a letter, as in web-13." in answer.text
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_server_is_not_called_what_addresses_take_for_a_folder(team: Service, name: str) -> None:
+    """One that has such a name from before is found by its id, and may be called otherwise."""
+    for method, path, body in (
+        ("POST", "/api/v3/servers", {"ipAddress": "192.0.2.9"}),
+        ("PATCH", BASE + "/servers/1", {}),
+    ):
+        answer = team.call(method, path, token=OLGA, json={**body, "name": name})
+        assert answer.status_code == 422
+        assert f"In addresses {name} is a folder, and names no server" in answer.text
+    team.instance.database.write(lambda connection: servers.change(connection, 1, {"name": name}))
+    assert team.call("GET", BASE + "/servers/1", token=OLGA).json()["name"] == name
+    kept = team.call("PATCH", BASE + "/servers/1", token=OLGA, json={"name": name, "address": "192.0.2.50"})
+    assert kept.status_code == 200
+    renamed = team.call("PATCH", BASE + "/servers/1", token=OLGA, json={"name": "web-1"})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "web-1")
+
+
 def test_a_number_is_an_id_only_as_ids_are_written(team: Service) -> None:
     """A server may have such a name from before: what is meant for it must not go to the server 1."""
     made = team.call("PUT", BASE + "/servers/other", token=OLGA, json={"address": "192.0.2.8"}).json()["id"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keyrack.cli import options
 from keyrack.cli.connection.opened import opened
-from keyrack.cli.files import LARGEST_KEY, text_of
+from keyrack.cli.files import LARGEST_KEY, standard_input, text_of
 from keyrack.core.audit import chain, export, verify_export, verify_log
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.actors import system_actor
@@ -72,7 +71,7 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
     else:
         signed, line = _by_key(trusted, given)
         try:
-            with exported.open("rb") if str(exported) != "-" else nullcontext(sys.stdin.buffer) as file:
+            with exported.open("rb") if str(exported) != "-" else nullcontext(standard_input()) as file:
                 outcome = verify_export.verify(verify_export.lines_of(file), signed, _progress("looked at"), kept, line)
         except verify_export.NotAnExport as error:
             raise click.ClickException(f"{exported} is no export of an audit log: {error}.") from None

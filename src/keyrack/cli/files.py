@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -10,19 +13,28 @@ LARGEST = 64 * 1024 * 1024
 LARGEST_KEY = 64 * 1024
 
 
-def text_of(file: Path, *, most: int | None = None, otherwise: str = "It takes a text file.") -> str:
+def standard_input() -> BinaryIO:
+    """Where a command reads what - names; raises ClickException with words where it was started without."""
+    if sys.stdin is None:
+        raise click.ClickException("Standard input is closed; name a file.")
+    return sys.stdin.buffer
+
+
+def text_of(file: Path | None, *, most: int | None = None, otherwise: str = "It takes a text file.") -> str:
     """What a text file holds, of at most so many bytes, None for LARGEST: a device gives them without an end.
 
-    otherwise: what to give instead, for whoever gave something else. Raises ClickException with words.
+    file: None for standard input; otherwise: what to give instead, for whoever gave something else. Raises
+    ClickException with words.
     """
     most = LARGEST if most is None else most
+    named = "Standard input" if file is None else str(file)
     try:
-        with file.open("rb") as stream:
+        with nullcontext(standard_input()) if file is None else file.open("rb") as stream:
             content = stream.read(most + 1)
         if len(content) > most:
-            raise click.ClickException(f"{file} is longer than {most} bytes. {otherwise}")
+            raise click.ClickException(f"{named} is longer than {most} bytes. {otherwise}")
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        raise click.ClickException(f"{file} is not UTF-8 text. {otherwise}") from None
+        raise click.ClickException(f"{named} is not UTF-8 text. {otherwise}") from None
     except OSError as error:
-        raise click.ClickException(f"{file} cannot be read: {error.strerror}.") from None
+        raise click.ClickException(f"{named} cannot be read: {error.strerror}.") from None

@@ -18,7 +18,8 @@ from keyrack.ssh.private_key import looks_private
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-KEY_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+KEY_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+"""A file of a public key; - is standard input."""
 
 _dry_run = click.option(
     "--dry-run", is_flag=True, help="Show who would gain and who would lose a login; change nothing."
@@ -161,7 +162,10 @@ def replace(
 
 def line_of(file: Path) -> str:
     """What a file of a public key holds; exits with words for what is no text or is private, which stays here."""
-    text = text_of(file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")
+    piped = str(file) == "-"
+    text = text_of(None if piped else file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")
+    if piped and looks_private(text):
+        raise click.ClickException("That is a private key, and was not sent; ssh-keygen -y -f prints its public half.")
     if looks_private(text):
         public = file.with_name(f"{file.name}.pub")
         beside = f"give {public}" if public.is_file() else f"ssh-keygen -y -f {file} prints its public half"

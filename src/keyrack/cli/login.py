@@ -10,6 +10,7 @@ import click
 from keyrack.cli.connection import logins, over_http
 from keyrack.cli.connection.calls import CallRefused
 from keyrack.cli.connection.logins import SavedLogin
+from keyrack.cli.files import standard_input
 from keyrack.cli.output.shown import say
 
 LONGEST = 4096
@@ -50,11 +51,11 @@ def command(url: str, token_file: Path | None) -> None:
 
 
 def _token(file: Path | None) -> str:
-    if file is None and sys.stdin.isatty():
+    if file is None and sys.stdin is not None and sys.stdin.isatty():
         return str(click.prompt("Token", hide_input=True, err=True)).strip()
     try:
         if file is None or str(file) == "-":
-            return sys.stdin.read(LONGEST).strip()
+            return standard_input().read(LONGEST).decode("utf-8").strip()
         with file.open(encoding="utf-8") as stream:
             return stream.read(LONGEST).strip()
     except (OSError, UnicodeDecodeError):

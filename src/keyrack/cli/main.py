@@ -7,10 +7,22 @@ import errno
 import gc
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TextIO
+
+_HEARS_OF_IT = (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    and threading.current_thread() is threading.main_thread()
+)
+"""Whether Ctrl-C raises KeyboardInterrupt here: nobody catches that while a command loads, and Python would print where
+it was. Until all is loaded it ends the process, as it does with any program.
+"""
+if _HEARS_OF_IT:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import click
 
@@ -104,7 +116,7 @@ class Keyrack(LazyGroup):
             if sys.stdout is not None:
                 # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
                 sys.stdout.flush()
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
             click.echo("Aborted!", err=True)
             return REFUSED
         except click.ClickException as error:
@@ -151,6 +163,9 @@ def _drop(stream: TextIO | None) -> None:
 def main() -> None:
     """Register an SSH public key once; it opens exactly the servers and repositories it should."""
 
+
+if _HEARS_OF_IT:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if __name__ == "__main__":
     main()

@@ -57,6 +57,9 @@ def path_to(*pieces: object) -> str:
             raise click.UsageError(
                 f"{piece!r} holds a /, which no name in an address has; a server is found by its id."
             )
+        if piece in (".", ".."):
+            words = f"In an address {piece} is a folder, and names nothing; a server is found by its id."
+            raise click.UsageError(words)
     return "/" + "/".join(quote(str(piece), safe="") for piece in pieces)
 
 

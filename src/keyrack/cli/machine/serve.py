@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from keyrack import app, logs, serving
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
+from keyrack.cli.machine.alone import serving_alone
 from keyrack.settings import FIELDS, Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
@@ -63,11 +64,15 @@ def serve(settings: Settings) -> None:
                 os.environ[f"KEYRACK_{name.upper()}"] = str(value)
         serve_with_workers(settings)
         return
-    application = open_application(settings)
-    click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
-    service = listening.ListeningServer(uvicorn.Config(application, **uvicorn_arguments(settings)), application)
-    with suppress(KeyboardInterrupt):  # Ctrl-C ended it in order, and is raised once more for whoever waits for that
-        service.run()
+    with ExitStack() as held:
+        with explained():
+            held.enter_context(serving_alone(settings))
+        application = open_application(settings)
+        click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
+        service = listening.ListeningServer(uvicorn.Config(application, **uvicorn_arguments(settings)), application)
+        # Ctrl-C ended it in order, and is raised once more for whoever waits for that.
+        with suppress(KeyboardInterrupt):
+            service.run()
     if not service.started:
         sys.exit(STARTUP_FAILURE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -23,6 +22,7 @@ from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.operator import operator
+from keyrack.cli.machine.alone import alone, serving_alone
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.cli.machine.serve import check_free, set_up_logging, uvicorn_arguments
 from keyrack.cli.machine.stopping import Stopping
@@ -87,10 +87,18 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
             ("127.0.0.1", sshd_port, "--sshd-port"),
             ("127.0.0.1", git_port, "--git-port"),
         )
-        instance = open_instance(settings)
+    with contextlib.ExitStack() as held:
+        with explained():
+            held.enter_context(_alone(data))
+            held.enter_context(serving_alone(settings))
+            instance = open_instance(settings)
+        _run(instance, sshd_port, git_port)
+
+
+def _run(instance: Instance, sshd_port: int, git_port: int) -> None:
+    """Run everything until it is stopped; exits with words where it cannot."""
     try:
-        with _alone(data):
-            Demo(instance, sshd_port, git_port).run()
+        Demo(instance, sshd_port, git_port).run()
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     except PrivateSshdError as error:
@@ -111,13 +119,8 @@ def _end_left_over(data: Path, sshd_port: int) -> None:
 @contextlib.contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Hold a folder, as two runs would end each other's parts. A run that is killed holds it no more."""
-    with (data / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise click.ClickException(
-                f"Another `keyrack up` runs on {data}; stop it first, or name another folder with --data."
-            ) from None
+    words = f"Another `keyrack up` runs on {data}; stop it first, or name another folder with --data."
+    with alone(data / LOCK, words):
         yield
 
 

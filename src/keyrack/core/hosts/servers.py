@@ -45,6 +45,7 @@ FIRST_SYSTEM_USERS = ("runcloud", "root")
 HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)(?!.*(?:\A|\.)[0-9]+\.?\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?"
 )
+FOLDERS = (".", "..")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
@@ -105,6 +106,8 @@ def server_name(value: object) -> str:
     title = validation.new_name(value)
     if reads_as_id(title):
         raise invalid("name", "A name of digits alone is read as a server's id; give it a letter, as in web-13.")
+    if title in FOLDERS:
+        raise invalid("name", f"In addresses {title} is a folder, and names no server; give it a letter, as in web-13.")
     return title
 
 

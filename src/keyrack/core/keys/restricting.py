@@ -14,6 +14,15 @@ from keyrack.model import Actor, Credential
 from keyrack.store.keys import credentials, endings
 
 
+def with_named_places(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person asks for who names the places that are forwarded to: where nothing is given but what is named
+    (restrict), these are given too. To sshd they only narrow, and what programs send is taken as sshd reads it.
+    """
+    if wanted.get("restrict") and (wanted.get("permitopen") or wanted.get("permitlisten")):
+        return {"port_forwarding": True, **wanted}
+    return dict(wanted)
+
+
 def may_restrict(instance: Instance, actor: Actor, credential_id: int) -> None:
     """Nothing when the actor may restrict this key; raises Refusal MISSING or FORBIDDEN as credential() does."""
     with _attempt(instance, actor, credential_id) as attempt:

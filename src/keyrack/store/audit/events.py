@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
+from sqlalchemy import Connection, Row, Select, Text, and_, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, EventFilter, Level, Page, Place, Window
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
@@ -121,7 +121,7 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     if asked.kind in KINDS:
         sought.append(events.c.target_kind.in_(KINDS[asked.kind]))
     if asked.kind == REFUSED:
-        sought.append(events.c.outcome != "done")
+        sought.append(and_(events.c.outcome != "done", events.c.level != ALARM))
     if asked.search:
         sought.append(contains(events.c.summary, asked.search))
     after = window.after

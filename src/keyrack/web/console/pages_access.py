@@ -40,6 +40,8 @@ from keyrack.web.console.visits import (
 HOSTS, PEOPLE, LISTED = 40, 50, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
+# Some take the wide forms for the narrow ones.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = ("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at", "restrictions", "refused")
 """Of the CSV."""
 BELOW_THESE = "below"
@@ -179,7 +181,7 @@ def _line(*values: str) -> str:
 
 def _harmless(value: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if value[:1] in _FORMULAS else value
 
 
 def granting(visit: Visit) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keyrack.core.keys import restricting
 from keyrack.web.console.visits import CONFIRMED, Form
 
 PERMISSIONS = (
@@ -43,10 +44,7 @@ def asked(form: Form) -> dict[str, Any]:
     for name, _ in PERMISSIONS:
         if form.text(name) in ("yes", "no"):
             wanted[name] = form.text(name) == "yes"
-    if wanted.get("restrict") and {"permitopen", "permitlisten"} & wanted.keys():
-        # Where nothing is given but what stands below, a place that is named there is given; to sshd it only narrows.
-        wanted.setdefault("port_forwarding", True)
-    return wanted
+    return restricting.with_named_places(wanted)
 
 
 def kept(form: Form, *others: str) -> list[tuple[str, str]]:
