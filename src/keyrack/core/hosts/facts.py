@@ -12,7 +12,7 @@ from keyrack.core.hosts.news import raise_alarm
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
-from keyrack.model import Server
+from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
@@ -45,8 +45,7 @@ _LOOK = with_commands(
     "anybody begins anew there",
     "audit verify",
 )
-OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
-TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
+TRYING, UNDONE, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "undone", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
     TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",

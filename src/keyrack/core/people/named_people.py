@@ -14,7 +14,7 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Page, Role, User, Window
+from keyrack.model import PERSON, Actor, Page, Role, User, Window
 from keyrack.store.people import users as user_rows
 
 
@@ -91,5 +91,5 @@ def delete(instance: Instance, actor: Actor, name: str) -> User:
 
 def _set_kind(work: Work, user: User, kind: str) -> None:
     refuse_exceeding(work, user)
-    user_rows.change_user(work.connection, user.id, {"kind": None if kind == "person" else kind})
+    user_rows.change_user(work.connection, user.id, {"kind": None if kind == PERSON else kind})
     work.record(f"Noted that {user.name} is a {kind}", target_id=user.id)

@@ -92,7 +92,7 @@ def person(user: User) -> Person:
         id=user.id,
         name=user.name,
         role=user.role.value,
-        kind="service" if user.kind == "service" else "person",
+        kind=user.kind,
         policies=list(user.policies),
         disabled=user.disabled_at is not None,
         disabled_at=time_or_null(user.disabled_at),
