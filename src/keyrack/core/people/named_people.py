@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
-from keyrack.core.lookups import own_user, user_named
+from keyrack.core.lookups import ONESELF, own_user, user_named
 from keyrack.core.people import users
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.together import within
@@ -66,7 +66,7 @@ def put(
             if user is None:
                 if not make:
                     raise missing("user")
-                if name == users.ONESELF:
+                if name == ONESELF:
                     raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
                 user = users.create_user(joined, actor, name=name, role=role or Role.MEMBER, policies=policies or ())
             else:
