@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors, lookups, quotas, validation
-from keyrack.core.hosts import deleted_servers, last_seen
+from keyrack.core.hosts import deleted_servers
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
@@ -149,7 +149,9 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
 
 def has(instance: Instance, actor: Actor, server_id: int) -> bool:
     """Whether the actor's workspace has a server with this id, as is_there says it."""
-    return instance.database.read(lambda found: servers.own_id(found, actor.workspace_id, server_id) is not None)
+    return instance.database.read(
+        lambda connection: servers.own_id(connection, actor.workspace_id, server_id) is not None
+    )
 
 
 def find(
@@ -189,11 +191,6 @@ def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15
     attempt = Attempt(instance, actor, "servers:read", "list shared hosts", target_kind="server")
     with attempt:
         return Page(items=(), total=0, offset=offset, limit=limit)
-
-
-def is_online(instance: Instance, server: Server) -> bool:
-    """Whether the server's agent was heard of lately."""
-    return last_seen.is_online(server, instance.now())
 
 
 def rename(

@@ -234,7 +234,7 @@ def _host_keys(comparison: Comparison, wanted: WantedServer) -> None:
     if wanted.host_keys and not (known and comparison.state.host_keys.get(known.id)):
         comparison.do(
             f"name {count(len(wanted.host_keys), 'host key')} of server {wanted.name}",
-            lambda execution: host_keys.know(
+            lambda execution: host_keys.name_first(
                 execution.instance, execution.actor, execution.servers[wanted.name], wanted.host_keys
             ),
         )
