@@ -73,7 +73,7 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
     assert not servers.is_online(ahead.instance, servers.get(ahead.instance, ahead.owner, ahead.server.id))
     page = servers.find(ahead.instance, ahead.owner, state=servers.SILENT, limit=10)
     assert [server.id for server in page.items] == [ahead.server.id]
-    assert overview.look(ahead.instance, ahead.owner).silent
+    assert overview.get(ahead.instance, ahead.owner).silent
 
 
 def test_after_a_start_too(ahead: Team, clock: Clock) -> None:

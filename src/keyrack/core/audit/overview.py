@@ -70,16 +70,16 @@ class Overview:
         return tuple((words, counted[words]) for words in (*(words for _, words in LAGS), FAR))
 
 
-def look(instance: Instance, actor: Actor) -> Overview:
+def get(instance: Instance, actor: Actor) -> Overview:
     """The overview of the actor's workspace. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "access:read", "see what needs somebody", target_kind="workspace") as attempt:
-        return attempt.read(lambda connection: _look(instance, connection, actor.workspace_id, instance.now()))
+        return attempt.read(lambda connection: _of_workspace(instance, connection, actor.workspace_id, instance.now()))
 
 
-def _look(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
+def _of_workspace(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
     logins, delays = _tallies(connection, workspace, now)
     return Overview(
-        alarms=standing.look(instance, connection, workspace),
+        alarms=standing.of_workspace(instance, connection, workspace),
         webhooks=rows.failing_webhooks(connection, workspace),
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),

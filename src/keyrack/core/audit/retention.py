@@ -80,7 +80,7 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
     ) as attempt:
         # Searched outside of the write: the writer is for what changes.
         old = {
-            (kind, before): attempt.read(partial(retention.some, kind=kind, before=before, limit=AT_ONCE))
+            (kind, before): attempt.read(partial(retention.outdated, kind=kind, before=before, limit=AT_ONCE))
             for kind, before in _ends(instance)
         }
         if not any(old.values()):

@@ -58,11 +58,11 @@ class Sinks:
         """Whether the settings name any."""
         return bool(self._wanted)
 
-    def look(self) -> int:
+    def hand_on(self) -> int:
         """Hand on what is new; answers how many events. A sink that does not take them is tried again the next time."""
         if not self._wanted or not self._hold_lock():
             return 0
-        return sum(self._hand_on(name) for name in self._wanted)
+        return sum(self._hand_on_to(name) for name in self._wanted)
 
     def close(self) -> None:
         """Let another process do it."""
@@ -82,7 +82,7 @@ class Sinks:
             self._lock = held
         return True
 
-    def _hand_on(self, name: str) -> int:
+    def _hand_on_to(self, name: str) -> int:
         marks = self._marks()
         if name not in marks:
             newest = self._instance.database.read(lambda connection: _mark(connection, events.newest_id(connection)))

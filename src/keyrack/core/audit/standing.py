@@ -102,7 +102,7 @@ class Alarms:
     saying: tuple[tuple[int, str, str], ...]
 
 
-def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
+def of_workspace(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
     """The alarms of a workspace."""
     now = instance.now()
     raised = rows.alarms(connection, workspace_id, now - KEPT)
@@ -121,7 +121,7 @@ def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarm
 def find(instance: Instance, actor: Actor) -> Alarms:
     """The alarms of the actor's workspace. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "events:read", "see alarms", target_kind="event") as attempt:
-        return attempt.read(lambda connection: look(instance, connection, actor.workspace_id))
+        return attempt.read(lambda connection: of_workspace(instance, connection, actor.workspace_id))
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Alarm:

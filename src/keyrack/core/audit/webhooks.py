@@ -207,10 +207,10 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
     now = instance.now()
     count, after = 0, webhook.cursor
 
-    def look(connection: Connection) -> list[Event]:
+    def question(connection: Connection) -> list[Event]:
         return webhooks.new_events(connection, webhook, after, AT_ONCE)
 
-    while waiting := instance.database.read(look):
+    while waiting := instance.database.read(question):
         wanted = [event.id for event in waiting if _wants(webhook, event)]
         settled = [event.id for event in waiting if outgoing_events.is_settled(instance, event)]
 

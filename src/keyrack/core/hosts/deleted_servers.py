@@ -16,11 +16,10 @@ from sqlalchemy import Connection
 from keyrack.core import cursors
 from keyrack.core.hosts import facts, news
 from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
-from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Page, Server
+from keyrack.model import OBSERVE, Actor, Page, Server
 from keyrack.protocol.host_document import HostDocument, KeyRemoval
 from keyrack.protocol.report import APPLIED, STATES
 from keyrack.store.hosts import deleted_servers, unmanaged_keys

@@ -16,14 +16,13 @@ from sqlalchemy import Connection
 from keyrack.core.altered_rows import row_name
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts, deleted_servers
-from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Damaged, Reason
 from keyrack.errors import Refusal
 from keyrack.logs import logger
-from keyrack.model import Server
+from keyrack.model import AUTO, OBSERVE, Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.store.hosts import held_back, host_reports, lineage, servers, unmanaged_keys

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts.news import raise_alarm
-from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.hosts import news
 from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
-from keyrack.model import Server
+from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
@@ -45,8 +44,7 @@ _LOOK = with_commands(
     "anybody begins anew there",
     "audit verify",
 )
-OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
-TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
+TRYING, UNDONE, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "undone", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
     TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",
@@ -86,7 +84,7 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
         _keep_word(facts, body, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
-            _tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
+            news.tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
         if isinstance(body.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, body["accounts"])
         values |= _mode_after(work, server, facts, begun=body.get("begun") is not False)
@@ -94,9 +92,9 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
-            _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
+            news.tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
         for one in filter(audit_tree.says_rewritten, words):
-            raise_alarm(
+            news.raise_alarm(
                 work,
                 server,
                 REWRITTEN_CODE,
@@ -157,7 +155,7 @@ def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words
     """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
     words = words[:LONGEST]
     if words and words != facts.get(SESSIONS):
-        _tell(work, server, f"Host {server.name} does not know all sessions: {words}")
+        news.tell(work, server, f"Host {server.name} does not know all sessions: {words}")
     others = {name: fact for name, fact in facts.items() if name != SESSIONS}
     return {**others, SESSIONS: words} if words else others
 
@@ -171,13 +169,13 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
         if begun:
             words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
             do = with_commands("Mend it, then enforce again", f"hosts enforce {server.id}")
-            raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
+            news.raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
         else:
-            _tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
+            news.tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
-            _tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
+            news.tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
     work.bump_revision(server.id)
@@ -188,7 +186,7 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
     """Beginning and end of enforcing, by the host's own word."""
     was_on = before in (TRYING, ENFORCE, UNPROVEN)
     if now != before and now in _CHANGED and (now != OBSERVE or was_on):
-        _tell(work, server, _CHANGED[now].format(name=server.name))
+        news.tell(work, server, _CHANGED[now].format(name=server.name))
 
 
 def _keep_word(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> None:
@@ -264,7 +262,7 @@ def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -
         user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != key:
             servers.change_system_user(work.connection, user.id, {"deployment_key": key})
-            _tell(work, server, f"Host {server.name} has a deployment key for {name}")
+            news.tell(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts import deleted_servers, last_seen
-from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
@@ -23,7 +22,7 @@ from keyrack.core.lookups import NUMBER, own_server
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Server
+from keyrack.model import ENFORCE, OBSERVE, Actor, Mode, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import deleted_servers as deleted_rows
 from keyrack.store.hosts import servers
@@ -56,7 +55,7 @@ def create(
     address: object,
     provider: object = None,
     tags: Iterable[str] = (),
-    mode: str = "enforce",
+    mode: Mode = ENFORCE,
     server_id: int | None = None,
 ) -> Server:
     """Create a server that waits for its host to enrol.
@@ -139,13 +138,13 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
     was asked for.
     """
 
-    def look(connection: Connection) -> bool:
+    def question(connection: Connection) -> bool:
         number = int(reference) if NUMBER.fullmatch(reference) else None
         return servers.own_id(connection, actor.workspace_id, number) is not None or bool(
             servers.all_by_name(connection, actor.workspace_id, reference)
         )
 
-    return hidden_character(reference) is None and instance.database.read(look)
+    return hidden_character(reference) is None and instance.database.read(question)
 
 
 def has(instance: Instance, actor: Actor, server_id: int) -> bool:

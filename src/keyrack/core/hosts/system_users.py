@@ -108,11 +108,11 @@ def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
     was asked for.
     """
 
-    def look(connection: Connection) -> bool:
+    def question(connection: Connection) -> bool:
         server = servers.own_id(connection, actor.workspace_id, server_id)
         return server is not None and servers.get_system_user(connection, server, system_user_id) is not None
 
-    return instance.database.read(look)
+    return instance.database.read(question)
 
 
 def wrong_fields(*, username: object = None, password: object = None) -> tuple[Refusal, ...]:
