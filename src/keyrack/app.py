@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -13,9 +14,11 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
-from keyrack.ssh import known_private
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
+
+if TYPE_CHECKING:
+    from keyrack.ssh.known_private import BlockList
 
 SEALED_SINCE = "0030"
 COUNTED_SINCE = "0130"
@@ -38,7 +41,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
-        blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
+        blocked=_blocked(settings),
     )
     database = Database.open(settings.database_url)
 
@@ -65,6 +68,16 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     except BaseException:
         database.close()
         raise
+
+
+def _blocked(settings: Settings) -> BlockList | None:
+    """The keys that nobody may register, where the settings name a file of them."""
+    if settings.block_list is None:
+        return None
+    # With the parser of keys, which a command that takes none does not wait for.
+    from keyrack.ssh import known_private
+
+    return known_private.load(str(settings.block_list))
 
 
 def _sealing_older(at: str, path: Path, *, restoring: bool) -> Callable[[Connection], None] | None:

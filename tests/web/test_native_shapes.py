@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.native import api as native
 from keyrack.web.native import shapes_servers as servers
 from keyrack.web.openapi import openapi

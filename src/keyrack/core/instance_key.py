@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyrack.logs import logger
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words
 from keyrack.ssh import fingerprint, sshsig, wire
 
 SEED_BYTES = 32
@@ -71,12 +71,12 @@ class InstanceKey:
         """The public half that hosts check documents with: "ssh-ed25519 AAAA…"."""
         return sshsig.public_line(self._public_blob)
 
-    def sign(self, text: str, namespace: str = host_document.NAMESPACE) -> str:
+    def sign(self, text: str, namespace: str = document_words.NAMESPACE) -> str:
         """An armoured SSHSIG over the text, as `ssh-keygen -Y verify` checks it."""
         signature = self._signing_key.sign(sshsig.message(namespace, text.encode()))
         return sshsig.armour(self._public_blob, namespace, signature)
 
-    def signed(self, text: str, signature: str, namespace: str = host_document.NAMESPACE) -> bool:
+    def signed(self, text: str, signature: str, namespace: str = document_words.NAMESPACE) -> bool:
         """Whether a signature is our own over this text; the same text always has the same one (Ed25519)."""
         return hmac.compare_digest(self.sign(text, namespace).encode(), signature.encode("utf-8", "replace"))
 

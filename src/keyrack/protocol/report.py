@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from keyrack.protocol.host_document import OBSERVE
+from keyrack.protocol.document_words import OBSERVE
 
 _OBSERVE_ON_THE_WIRE = "adopt"
 

@@ -23,7 +23,7 @@ from keyrack.cli.connection.calls import (
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import ago, seconds_of
 from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 FORBIDDEN = 403
 TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
