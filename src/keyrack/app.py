@@ -28,16 +28,19 @@ DELETED_SINCE = "0340"
 RECEIPTS_SINCE = "0375"
 
 
-def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
+def open_instance(
+    settings: Settings, *, new_database: bool = False, restoring: bool = False, at: str | None = None
+) -> Instance:
     """Open the data folder and the database, brought up to date, as one instance.
 
     new_database: begin an empty one also for an instance key that served before. restoring: an operator puts this very
-    copy in place, also one from before rows were sealed. Raises ValueError for a damaged instance key, ForeignKey for
-    one that is not the database's, LostDatabase, SchemaTooNew, and DatabaseUnavailable when the database is away.
+    copy in place, also one from before rows were sealed. at: what ownership.check_database has just answered to who
+    calls. Raises ValueError for a damaged instance key, ForeignKey for one that is not the database's, LostDatabase,
+    SchemaTooNew, and DatabaseUnavailable when the database is away.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data / "instance.key"
-    there = None if new_database else ownership.check_database(settings.database_url, path)
+    there = None if new_database else at or ownership.check_database(settings.database_url, path)
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,

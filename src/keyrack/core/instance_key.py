@@ -9,16 +9,20 @@ import os
 import secrets
 import shlex
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyrack.logs import logger
 from keyrack.protocol import document_words
 from keyrack.ssh import fingerprint, sshsig, wire
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SEED_BYTES = 32
 
@@ -39,9 +43,7 @@ class InstanceKey:
         self._seal_key = _derive(seed, b"row seals")
         self._row_mac = _mac(_derive(seed, b"sealed rows"))
         self._token_mac = _mac(_derive(seed, b"tokens"))
-        self._cipher = AESGCM(_derive(seed, b"access key secrets"))
-        self.nobodys_secret = self.encrypt("*" * 40, "")
-        """Stands, with the context "", where there is no access key; as long as one's secret."""
+        self._secrets_key = _derive(seed, b"access key secrets")
         self._public_blob = wire.string(b"ssh-ed25519") + wire.string(self._signing_key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
@@ -60,6 +62,18 @@ class InstanceKey:
             return cls(bytes.fromhex(path.read_text("ascii").strip()))
         except ValueError as error:
             raise ValueError(f"{path} is not an instance key: it must hold 64 hexadecimal digits") from error
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        # Loaded with the first such secret: most commands read none.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self._secrets_key)
+
+    @cached_property
+    def nobodys_secret(self) -> bytes:
+        """Stands, with the context "", where there is no access key; as long as one's secret."""
+        return self.encrypt("*" * 40, "")
 
     @property
     def fingerprint(self) -> str:
