@@ -65,12 +65,12 @@ def test_an_alarm_stands_however_long_ago_it_was_raised_until_it_is_settled(team
         show(team, line)
     for days in (0, 2, 30):
         assert codes(later(team, days)) == [host_keys.CHANGED]
-        assert not overview.look(later(team, days).instance, team.owner).is_quiet
+        assert not overview.get(later(team, days).instance, team.owner).is_quiet
     host_keys.confirm(team.instance, team.owner, "web-1")
     assert codes(team) == []
     assert settled(team) == [host_keys.CHANGED]
     assert settled(later(team, 2)) == []
-    assert overview.look(team.instance, team.owner).alarms.standing == ()
+    assert overview.get(team.instance, team.owner).alarms.standing == ()
 
 
 def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
+from keyrack.model import AUTO, ENFORCE, OBSERVE
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.native import api as native
 from keyrack.web.native import shapes_servers as servers

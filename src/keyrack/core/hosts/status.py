@@ -8,22 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from keyrack.core.hosts import last_seen, news, refused_logins
-from keyrack.core.hosts.facts import (
-    AUTO,
-    ENFORCE,
-    NOBODY,
-    OBSERVE,
-    SESSIONS,
-    TRYING,
-    UNDONE,
-    UNINSTALLED,
-    UNMANAGED,
-    UNPROVEN,
-    is_undone,
-)
+from keyrack.core.hosts.facts import NOBODY, SESSIONS, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN, is_undone
 from keyrack.core.instance import Instance
 from keyrack.core.next_steps import with_commands
-from keyrack.model import Server
+from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 NOT_ENROLLED = "not enrolled"

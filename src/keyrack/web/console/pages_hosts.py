@@ -26,12 +26,11 @@ from keyrack.core.hosts import (
     undecided_keys,
     unmanaged_keys,
 )
-from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Event, EventFilter, Server, Session, SystemUser, UnmanagedKey, span_of
+from keyrack.model import ENFORCE, OBSERVE, Event, EventFilter, Server, Session, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY

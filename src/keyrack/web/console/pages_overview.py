@@ -25,7 +25,7 @@ def overview(visit: Visit) -> Response:
         own = visit.may(user_keys.READ)
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
-    state = core.look(visit.instance, visit.actor)
+    state = core.get(visit.instance, visit.actor)
     return visit.show(
         "overview.html", state=state, place_of=place_of, charts=_charts(state), first_steps=_is_new(visit)
     )
