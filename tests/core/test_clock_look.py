@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 from keyrack.core import clock_look
 from keyrack.core.audit import overview, webhooks
 from keyrack.core.clock_look import ClockLook
-from keyrack.core.hosts import last_seen, servers
+from keyrack.core.hosts import last_seen, server_list, servers
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.store.hosts import servers as server_rows
@@ -71,7 +71,7 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)
     assert not look.go_on(ahead.instance)
     assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
-    page = servers.find(ahead.instance, ahead.owner, state=servers.SILENT, limit=10)
+    page = server_list.find(ahead.instance, ahead.owner, state=server_list.SILENT, limit=10)
     assert [server.id for server in page.items] == [ahead.server.id]
     assert overview.get(ahead.instance, ahead.owner).silent
 

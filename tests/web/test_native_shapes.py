@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from keyrack.cli import audit
 from keyrack.core.audit import events
 from keyrack.model import AUTO, ENFORCE, OBSERVE
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.console import pages_activity
 from keyrack.web.native import api as native
 from keyrack.web.native import shapes_audit

@@ -14,7 +14,7 @@ from keyrack.core.work import Work
 from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
-from keyrack.ssh import names, public_key
+from keyrack.ssh import names
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.reported_facts import is_port
@@ -270,6 +270,9 @@ def _key(account: Mapping[str, Any]) -> str | None:
     told = account.get("deployment_key")
     if not isinstance(told, str):
         return None
+    # The parser comes with the first key: a list of hosts loads this module, and reads none.
+    from keyrack.ssh import public_key
+
     try:
         return public_key.parse(told).canonical
     except public_key.KeyProblem:

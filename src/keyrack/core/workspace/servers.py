@@ -13,7 +13,7 @@ from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.faults import placed, wrong
 from keyrack.core.workspace.wanted import WantedCredential, WantedServer
 from keyrack.model import ENFORCE, Credential, has_ended
-from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.protocol.document_words import KEEP_ALL
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState
 
