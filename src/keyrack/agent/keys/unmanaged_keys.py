@@ -39,10 +39,13 @@ _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "required
 
 
 class _Place(NamedTuple):
+    """perhaps: nothing tells whether it is a file of keys, such as a host key's: what is no key in it is not told."""
+
     username: str
     path: str
     in_force: bool
     authorities: bool = False
+    perhaps: bool = False
 
 
 class _Sources:
@@ -63,8 +66,8 @@ class _Sources:
                 self.files[place[:2]] = place
         self.commands.update(commands)
 
-    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool) -> None:
-        """A file that AuthorizedKeysFile may name for an account."""
+    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool, perhaps: bool = False) -> None:
+        """A file that AuthorizedKeysFile may name for an account; perhaps: as far as can be known."""
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
@@ -73,7 +76,7 @@ class _Sources:
         username = EVERYBODY if pattern == path and "%" not in pattern and not own else account.name
         known = self.files.get((username, path))
         if known is None or (in_force and not known.in_force):
-            self.files[(username, path)] = _Place(username, path, in_force)
+            self.files[(username, path)] = _Place(username, path, in_force, perhaps=perhaps)
 
     def add_rules(self, username: str, rules: SshdRules) -> None:
         """What an sshd asks of an account's keys."""
@@ -144,10 +147,14 @@ class Scanner:
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         keys = list(self._commands)
         for place, file in self._scan_files():
-            rows = [_judged(row, place, file.unsafe) for row in file.rows]
+            rows = [_judged(row, place, file.unsafe) for row in file.rows if row.fingerprint or not place.perhaps]
             if file.problem:
                 cut.append(Cut(place.username, place.path, file.problem))
-                if (place.in_force or file.refused) and file.problem not in (account_tasks.NO_TIME, key_file.AWAY):
+                if (
+                    (place.in_force or file.refused)
+                    and not place.perhaps
+                    and file.problem not in (account_tasks.NO_TIME, key_file.AWAY)
+                ):
                     rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=file.problem))
             if file.cut:
                 cut.append(Cut(place.username, place.path, file.cut))
@@ -307,9 +314,11 @@ class Scanner:
             here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
             if single and account.name not in known:
                 here = sorted(others)  # until sshd is asked, at a later scan
-            for pattern in (*here, *somewhere["authorizedkeysfile"], *sshd.running.perhaps_files()):
+            for pattern in (*here, *somewhere["authorizedkeysfile"]):
                 sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
+            for pattern in sshd.running.perhaps_files():
+                sources.add_file(account, pattern, in_force=True, perhaps=True)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
                 sources.add_authorities(path)
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):

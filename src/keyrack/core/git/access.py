@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -49,7 +50,7 @@ class Holder:
     whether it opens nothing new until it is confirmed, while what is under way goes on.
     """
 
-    kind: str
+    kind: Literal["user", "deploy"]
     fingerprint: str
     public_key: str
     key_id: int
@@ -149,7 +150,7 @@ def ended(instance: Instance, accesses: Iterable[GitAccess]) -> list[tuple[GitAc
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
         lost = []
         for access in wanted:
-            reason = _still(facts, instance.now(), held, present, access)
+            reason = _refusal_now(facts, instance.now(), held, present, access)
             if reason is not None:
                 lost.append((access, reason))
         return lost
@@ -210,13 +211,16 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
     )
 
 
-def _still(
+def _refusal_now(
     facts: _Facts,
     now: datetime,
     held: dict[str, git_access.HeldKey | None],
     present: dict[int, Repository],
     access: GitAccess,
 ) -> Refusal | None:
+    """Why an operation under way would not be permitted any more; None where it would. held: keys by fingerprint;
+    present: repositories by id.
+    """
     old = access.holder
     repository = present.get(access.repository.id)
     if repository is None:

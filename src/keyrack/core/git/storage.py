@@ -109,15 +109,15 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
     again. Raises DatabaseUnavailable, as no answer is not a no.
     """
     removed = []
-    for half in root.glob("*/.gone-*"):
-        shutil.rmtree(half, ignore_errors=True)
-    for half in root.glob("*/.new-*"):  # of a process that was killed while it made one
+    for unfinished in root.glob("*/.gone-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in root.glob("*/.new-*"):  # of a process that was killed while it made one
         with contextlib.suppress(OSError):
-            if time.time() - half.stat().st_mtime > UNFINISHED_AFTER:
-                shutil.rmtree(half, ignore_errors=True)
-    for some in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
-        known = database.read(lambda connection, some=some: uids_of(connection, [each.stem for each in some]))  # type: ignore[misc]
-        for folder in some:
+            if time.time() - unfinished.stat().st_mtime > UNFINISHED_AFTER:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    for batch in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
+        known = database.read(lambda connection, batch=batch: uids_of(connection, [each.stem for each in batch]))  # type: ignore[misc]
+        for folder in batch:
             note = folder / FIRST_MISSED
             if folder.stem in known:
                 note.unlink(missing_ok=True)

@@ -17,16 +17,15 @@ from keyrack.model import SystemUser as SystemUserRecord
 from keyrack.store.hosts.deleted_servers import DeletedServer as DeletedRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
-    PER_PAGE,
     Answer,
     Count,
+    CursorWindow,
     Fingerprint,
     Flag,
     Id,
     Listed,
     Name,
-    PerPage,
-    Query,
+    NextCursor,
     Request,
     Time,
     about,
@@ -175,11 +174,8 @@ class HeldBack(Answer):
     decided_at: Annotated[Time | None, about("When somebody decided that it stays refused.")]
 
 
-class DifferenceAsked(Query):
+class DifferenceAsked(CursorWindow):
     """Which part of it."""
-
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
 
 
 class Difference(Answer):
@@ -188,7 +184,7 @@ class Difference(Answer):
     waiting_for_host: Annotated[Flag, about("Whether its last document is still waited for.")]
     undecided: Annotated[Flag, about("Whether somebody has to decide.")]
     held_back: Annotated[list[HeldBack], about("What differs: what the page holds.")]
-    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    next: NextCursor
 
 
 class SystemUser(Answer):
