@@ -308,10 +308,14 @@ class Authorizer:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
         holder = await self._cache.ask(
             ("holder", fingerprint, address),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
         )
         if holder is None:
             raise git_access.key_gone()
+        if holder.frozen and not quiet:  # what goes on may go on
+            frozen = git_access.key_frozen(holder)
+            self.log.refused(holder, frozen)
+            raise frozen
         if not command:
             self.log.used(holder)
             raise _greeting(holder)
