@@ -362,7 +362,7 @@ class Authorizer:
             # A push begins only after its event is on the disk; of fetches the last half second may be lost.
             await asyncio.to_thread(self.log.write)
         hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
-        given = bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
+        given = bounds.settings_of_git(push=push, hooks=hooks, most_input=most_input)
         limits = bounds.limits_of(settings, push=push)
         entries = [f"{name}={value}" for name, value in self._environment(access, protocol, operation).items()]
         instructions = [
