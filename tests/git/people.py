@@ -64,9 +64,9 @@ class Person:
             "ssh",
             "-F",
             "/dev/null",
+            *self.options,  # before the others, as the first of a kind counts
             "-p",
             str(self.site.host.port),
-            *self.options,
             "-o",
             KEX,
             *quick_host_key(self.folder / "known_hosts"),

@@ -142,7 +142,9 @@ def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Serv
             fill(site, alice, "acme/site", 12 * MEGABYTE)
             with ThreadPoolExecutor(2) as pool:
                 hers, his = (pool.submit(from_process, person, port) for person in (alice, bob))
-                wait_until(lambda: len(sessions(site)) == 2, "both transfers to begin")
+                wait_until(
+                    lambda: len(sessions(site)) == 2 and not site.host.running, "both to begin, through the process"
+                )
                 first.kill()
                 second = Process(team, tmp_path, port)
                 site.unregister(BOB, bob.key_id)
@@ -176,7 +178,14 @@ def asked(site: Site, kind: str, person: Person) -> str:
 def from_process(person: Person, port: int) -> int:
     """Clone slowly from the Git host at a port, whose host key is its own; the exit code."""
     url = person.url("acme/site").replace(f":{person.site.host.port}/", f":{port}/")
-    person.options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={person.folder / 'known'}"]
+    person.options = [
+        "-p",
+        str(port),
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        f"UserKnownHostsFile={person.folder / 'known'}",
+    ]
     return slowly(person, "down", "clone", "-q", url, str(person.folder / "slow"), piece=THIN).code
 
 
