@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.service.service_clock import ServiceClock
-from keyrack.protocol.host_document import DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
+from keyrack.protocol.document_words import DROP_TEMPORARY
+from keyrack.protocol.host_document import AuthorizedKey, OfflinePolicy
 from tests.agent.small_service import SmallService, small_service
 from tests.agent.watched_host import Watched, enrolled
 from tests.login.private_sshd import USERNAME, Key

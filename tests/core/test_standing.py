@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events, overview, standing
-from keyrack.core.hosts import database_rollback, documents, enrolment, host_keys, modes, reports, servers, troubles
+from keyrack.core.hosts import (
+    database_rollback,
+    documents,
+    enrolment,
+    host_keys,
+    modes,
+    reports,
+    server_list,
+    servers,
+    troubles,
+)
 from keyrack.core.keys import credentials, damaged_rows
 from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
@@ -73,10 +83,10 @@ def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
     reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
     found = standing.find(team.instance, team.owner)
     assert (found.standing, [words for *_, words in found.saying]) == ((), ["the clock is ahead"])
-    assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 1
+    assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 1
     reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": []})
     assert standing.find(team.instance, team.owner).saying == ()
-    assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 0
+    assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 0
 
 
 def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
@@ -147,9 +157,9 @@ def test_a_host_key_that_nobody_confirmed_is_found_and_marked(team: Team) -> Non
     for line in (fresh_line(), fresh_line()):
         show(team, line)
     assert troubles.unconfirmed_host_keys(team.instance, team.owner, found) == {team.server.id}
-    page = servers.find(team.instance, team.owner, state=servers.HOST_KEY)
+    page = server_list.find(team.instance, team.owner, state=server_list.HOST_KEY)
     assert [one.name for one in page.items] == ["web-1"]
     stranger = actors.system_actor(users.create_workspace(team.instance, actors.system_actor(), "umbrella").id)
-    assert servers.find(team.instance, stranger, state=servers.HOST_KEY).total == 0
+    assert server_list.find(team.instance, stranger, state=server_list.HOST_KEY).total == 0
     assert troubles.unconfirmed_host_keys(team.instance, stranger, found) == frozenset()
     assert codes(replace(team, owner=stranger)) == []

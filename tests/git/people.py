@@ -189,6 +189,13 @@ class Site:
         ]
 
 
+def freeze(site: Site, person: Person) -> None:
+    """Freeze a person's keys, until they are confirmed."""
+    body = {"user": person.name}
+    answer = site.service.call("POST", "/api/keyrack/v1/freezes", json=body, token="token-of-olga")
+    assert answer.status_code == 202, answer.text
+
+
 def run(
     words: list[str], *, environment: dict[str, str] | None = None, where: Path | None = None, stdin: bytes = b""
 ) -> Ended:

@@ -27,7 +27,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from keyrack.protocol.host_document import OBSERVE
+from keyrack.protocol.document_words import OBSERVE
 
 _OBSERVE_ON_THE_WIRE = "adopt"
 

@@ -163,8 +163,8 @@ def _mark(connection: Connection, number: int) -> Mark:
 
 
 def _time(connection: Connection, number: int) -> str | None:
-    found = events.after(connection, number - 1, 1)
-    return found[0].at.isoformat() if found and found[0].id == number else None
+    following = events.after(connection, number - 1, 1)
+    return following[0].at.isoformat() if following and following[0].id == number else None
 
 
 def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
@@ -208,7 +208,7 @@ def _append(path: Path, fresh: Sequence[Event]) -> None:
 
 
 def syslog_line(event: Event) -> bytes:
-    """An event as RFC 5424 has it: the event's fields as JSON after the summary's level and id."""
+    """An event as RFC 5424 has it, its fields as JSON; ~ ends a line that is cut at LONGEST_DATAGRAM bytes."""
     priority = FACILITY * 8 + SEVERITY.get(event.level, 5)
     at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     words = json.dumps(fields(event), separators=(",", ":"))

@@ -14,7 +14,7 @@ from keyrack.core.work import Work
 from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
-from keyrack.ssh import names, public_key
+from keyrack.ssh import names
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.reported_facts import is_port
@@ -80,7 +80,7 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
             _keep_word(facts, body, name)
-        # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
+        # Why it was undone stays to be read until enforcing is asked for again (core/hosts/modes.py).
         _keep_word(facts, body, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
@@ -140,15 +140,15 @@ def plan_of(server: Server) -> EnforcingPlan | None:
 
 def machine(body: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     """What the machine is and how it fares, None where that was not told or cannot be."""
-    found: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
+    told: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
     for name in MACHINE_TEXTS:
         if isinstance(body.get(name), str):
-            found[name] = body[name][:LONGEST]
+            told[name] = body[name][:LONGEST]
     for name in MACHINE_NUMBERS:
         value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
-            found[name] = value
-    return {**found, "at": at.isoformat()}
+            told[name] = value
+    return {**told, "at": at.isoformat()}
 
 
 def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
@@ -220,20 +220,20 @@ def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Why keys do not open accounts: of each account `why`, or `keys` with a reason by fingerprint."""
-    found: dict[str, dict[str, Any]] = {}
+    accounts: dict[str, dict[str, Any]] = {}
     room = MOST_REASONS
     for name, account in list(body.items())[:MOST]:
         if not isinstance(account, Mapping):
             continue
         why, keys = account.get("why"), account.get("keys")
-        known = found.setdefault(str(name)[:LONGEST_NAME], {})
+        known = accounts.setdefault(str(name)[:LONGEST_NAME], {})
         if isinstance(why, str) and why:
             known["why"] = why[:LONGEST]
         elif isinstance(keys, Mapping):
             reasons = {key: words for key, words in keys.items() if is_fingerprint(key) and isinstance(words, str)}
             known["keys"] = {key: words[:LONGEST] for key, words in list(reasons.items())[:room]}
             room -= len(known["keys"])
-    return found
+    return accounts
 
 
 def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,6 +270,9 @@ def _key(account: Mapping[str, Any]) -> str | None:
     told = account.get("deployment_key")
     if not isinstance(told, str):
         return None
+    # The parser comes with the first key: a list of hosts loads this module, and reads none.
+    from keyrack.ssh import public_key
+
     try:
         return public_key.parse(told).canonical
     except public_key.KeyProblem:

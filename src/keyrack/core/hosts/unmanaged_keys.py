@@ -269,7 +269,7 @@ def _again(server: Server, values: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyBatch:
+class KeysPiece:
     """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
 
     gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; events: what they say.
@@ -282,7 +282,7 @@ class KeyBatch:
     events: Sequence[str] = ()
 
 
-def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeyBatch]:
+def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeysPiece]:
     """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
     look was cut.
     """
@@ -314,12 +314,12 @@ def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[Key
         changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
     names = ("gone", "changed", "back", "added", "events")
     return [
-        KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names})
+        KeysPiece(**{name: [change for kind, change in part if kind == name] for name in names})
         for part in chunks(changes, MOST_AT_ONCE)
     ]
 
 
-def store(work: Work, server: Server, piece: KeyBatch) -> None:
+def store(work: Work, server: Server, piece: KeysPiece) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
     work.no_event("what a host finds is no change of anybody's; what is told of it are events")
     if servers.by_id(work.connection, server.id) is None:

@@ -13,7 +13,7 @@ from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.faults import placed, wrong
 from keyrack.core.workspace.wanted import WantedCredential, WantedServer
 from keyrack.model import ENFORCE, Credential, has_ended
-from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.protocol.document_words import KEEP_ALL
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState
 
@@ -234,7 +234,7 @@ def _host_keys(comparison: Comparison, wanted: WantedServer) -> None:
     if wanted.host_keys and not (known and comparison.state.host_keys.get(known.id)):
         comparison.do(
             f"name {count(len(wanted.host_keys), 'host key')} of server {wanted.name}",
-            lambda execution: host_keys.know(
+            lambda execution: host_keys.name_first(
                 execution.instance, execution.actor, execution.servers[wanted.name], wanted.host_keys
             ),
         )

@@ -24,7 +24,7 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         kind=asked.kind,
         **asked.span(),
     )
-    page = events.find(call.instance, call.actor, sought, deleted=True, **asked.window())
+    page = events.find(call.instance, call.actor, sought, **asked.window())
     return shapes.EventPage.of(page, shapes.event)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, servers
+from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, server_list, servers
 from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -13,7 +13,7 @@ from keyrack.web.native.shapes import Search, Window
 
 def list_servers(call: Call, asked: Search) -> shapes.ServerPage:
     """List servers, each with its status"""
-    page = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
+    page = server_list.find(call.instance, call.actor, search=asked.search, **asked.window())
     return shapes.ServerPage.of(page, lambda server: shapes.server(call.instance, server))
 
 

@@ -10,8 +10,6 @@ from pydantic import WithJsonSchema
 from keyrack.core.keys.everywhere import Placed as PlacedRecord
 from keyrack.web.native.shapes import (
     Answer,
-    DurationOrNone,
-    EndOrNone,
     Fingerprint,
     Flag,
     Id,
@@ -19,9 +17,9 @@ from keyrack.web.native.shapes import (
     Name,
     PublicKey,
     Request,
-    Restrictions,
     about,
 )
+from keyrack.web.native.shapes_keys import NewCredential
 
 _TAGGED = {
     "type": "object",
@@ -39,21 +37,10 @@ Servers = Annotated[
 """Which servers: those with a tag, those named or numbered, or all of the workspace."""
 
 
-class KeyForMany(KeyRequest):
+class KeyForMany(NewCredential):
     """A key for a system user of many servers."""
 
-    label: Annotated[str, about("What the key is called; one of its kind on a server.", "deploy bot")]
-    username: Annotated[str, about("As which system user it logs in on each.", "deploy")]
-    public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
-    temporary: Annotated[
-        bool,
-        about("Whether it ends after the instance's hours where no end is given, and drop-temporary drops it.", False),
-    ] = False
-    expires_at: EndOrNone = None
-    duration: DurationOrNone = None
-    restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
-    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
 
 class RevokedOnMany(Request):

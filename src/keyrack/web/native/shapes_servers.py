@@ -128,6 +128,13 @@ class Servers(Answer):
     items: Annotated[list[Server], about("The servers that were changed.")]
 
 
+class HeldPolicy(Answer):
+    """What a host does while it cannot reach the service."""
+
+    after_seconds: Annotated[Count, about("After how many seconds; 0 for never.")]
+    then: Annotated[str, about("What it does then.", "keep")]
+
+
 class DeletedServer(Answer):
     """A server that was deleted."""
 
@@ -255,13 +262,6 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         offline_words=held.offline_words,
         writers=[str(name) for name in shown.facts.get(WRITERS) or ()],
     )
-
-
-class HeldPolicy(Answer):
-    """What a host does while it cannot reach the service."""
-
-    after_seconds: Annotated[Count, about("After how many seconds; 0 for never.")]
-    then: Annotated[str, about("What it does then.", "keep")]
 
 
 def held_policy(record: ServerRecord) -> HeldPolicy:
