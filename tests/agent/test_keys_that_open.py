@@ -286,3 +286,28 @@ def test_a_file_of_keys_named_behind_what_looks_like_an_option_is_told(host: Hos
     scanner = Scanner(host.sshd, "/nonexistent")
     assert not [one for one in scanner.scan() if one.path == str(file)]
     assert not [cut for cut in scanner.cut if cut.path == str(file)]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("settings", "opens"),
+    [
+        ("RevokedKeys LIST\n", False),
+        (f"RevokedKeys LIST\nMatch User {NAME}\nRevokedKeys /dev/null\n", True),
+        (f"Match Group {NAME}\nRevokedKeys LIST\n", False),
+        ("Match User nobody\nRevokedKeys LIST\n", True),
+        (f"RevokedKeys LIST\nMatch Address {ADDRESS}\nRevokedKeys /dev/null\n", True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lines", "krl"])
+def test_a_key_that_the_hosts_own_list_revokes_opens_nothing(host: Host, settings: str, opens: bool, kind: str) -> None:
+    put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
+    path = host.folder / "revoked"
+    path.write_text(f"{host.key.public}\n", "ascii")
+    if kind == "krl":
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", path, host.key.path.with_suffix(".pub")], check=True)
+    host.write(settings.replace("LIST", str(path)))
+    host.start()
+    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    path.write_text("", "ascii")
+    assert (host.lets_in(), host.is_told()) == (True, True)

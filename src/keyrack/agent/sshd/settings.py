@@ -97,6 +97,10 @@ class Effective:
         """The same, and why sshd lets nobody in by it."""
         return Effective(self._output, problem)
 
+    def having(self, keyword: str, value: str) -> Effective:
+        """The same, and another value of a keyword."""
+        return Effective(f"{keyword} {value}\n{self._output}", self.problem)
+
     def one(self, keyword: str) -> str:
         """The first value; empty where there is none. without-password is the old name of prohibit-password."""
         value = self._values.get(keyword.lower(), [""])[0]
@@ -152,13 +156,14 @@ class Sshd:
         user: Optional[str] = None,
         config: Optional[str] = None,
         place: Optional[Place] = None,
+        given: Tuple[str, ...] = (),
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try; place: another way to come. What the running sshd was given on its
-        command line counts as it does there.
+        config: another file of settings to try; place: another way to come; given: arguments to try. What the running
+        sshd was given on its command line counts as it does there.
         """
-        return self._ask(user, config, place, self.running.arguments())
+        return self._ask(user, config, place, (*given, *self.running.arguments()))
 
     def _ask(
         self, user: Optional[str], config: Optional[str], place: Optional[Place], given: Sequence[str]

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -159,7 +159,6 @@ class _Pipeline:
         self._poll: select.poll | None = None
         self._watch: fibers.DescriptorWatch | None = None
         self._lone = self._spent = False
-        self._transformer: Any = None
 
     @property
     def is_used(self) -> bool:
@@ -200,7 +199,7 @@ class _Pipeline:
         """The rows of a result."""
         if not result.ntuples:
             return []
-        transformer = self._transformed()
+        transformer = self._transformer
         transformer.set_pgresult(result, set_loaders=True, format=0)
         rows: list[tuple[Any, ...]] = transformer.load_rows(0, result.ntuples, tuple)
         return rows
@@ -276,7 +275,7 @@ class _Pipeline:
             name = self._prepare(sql, text)
         given = None
         if formats:
-            given = self._transformed().dump_sequence(taken(values), formats)
+            given = self._transformer.dump_sequence(taken(values), formats)
         self._pgconn.send_query_prepared(name, given)
         return self._noted()
 
@@ -416,11 +415,10 @@ class _Pipeline:
             self._poll.register(self._pgconn.socket, select.POLLIN)
         return self._poll
 
-    def _transformed(self) -> Any:
+    @cached_property
+    def _transformer(self) -> Any:
         # Not before SQLAlchemy said how JSON is read.
-        if self._transformer is None:
-            self._transformer = Transformer(self._raw)
-        return self._transformer
+        return Transformer(self._raw)
 
 
 def _is_stale(failed: PGresult) -> bool:

@@ -476,7 +476,10 @@ def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[
     """The values of these arguments, as many as they are."""
     if len(arguments) > 1:
         return itemgetter(*arguments)
-    return lambda given: [given[name] for name in arguments]
+    if not arguments:
+        return lambda given: ()
+    (name,) = arguments
+    return lambda given: (given[name],)
 
 
 @contextmanager
