@@ -167,8 +167,8 @@ def private_key(data: bytes) -> None:
 
 
 def _seeds() -> dict[str, tuple[bytes, ...]]:
+    from keyrack.protocol.document_words import DROP_ALL
     from keyrack.protocol.host_document import (
-        DROP_ALL,
         AuthorizedKey,
         DesiredAccount,
         HostDocument,

@@ -83,9 +83,9 @@ MEMBERS_MAY = {
         ("DELETE", f"{NATIVE}/people/{{person}}/keys/{{key}}"),
         ("POST", f"{NATIVE}/keys/{{key}}/confirm"),
         ("POST", f"{NATIVE}/keys/{{key}}/renew"),
-        ("PUT", f"{NATIVE}/people/{{name}}/key-sources/{{kind}}"),
-        ("DELETE", f"{NATIVE}/people/{{name}}/key-sources/{{kind}}"),
-        ("POST", f"{NATIVE}/people/{{name}}/key-sources/sync"),
+        ("PUT", f"{NATIVE}/people/{{person}}/key-sources/{{kind}}"),
+        ("DELETE", f"{NATIVE}/people/{{person}}/key-sources/{{kind}}"),
+        ("POST", f"{NATIVE}/people/{{person}}/key-sources/sync"),
         ("POST", f"{NATIVE}/requests"),
         ("POST", f"{NATIVE}/requests/{{request}}/cancel"),
         ("POST", f"{NATIVE}/tokens"),
@@ -98,7 +98,7 @@ MEMBERS_MAY = {
 OF_ONE_HOST = {
     f"POST {NATIVE}/servers/{{server}}/resync",
     f"POST {NATIVE}/keys/claim",
-    f"PUT {NATIVE}/people/{{name}}/key-sources/{{kind}}",
+    f"PUT {NATIVE}/people/{{person}}/key-sources/{{kind}}",
 }
 """Their examples cannot be sent as they are: they name what one host held back, what one signed, where one is known."""
 TEXT = """

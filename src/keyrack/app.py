@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -13,9 +14,11 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
-from keyrack.ssh import known_private
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
+
+if TYPE_CHECKING:
+    from keyrack.ssh.known_private import BlockList
 
 SEALED_SINCE = "0030"
 COUNTED_SINCE = "0130"
@@ -25,20 +28,23 @@ DELETED_SINCE = "0340"
 RECEIPTS_SINCE = "0375"
 
 
-def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
+def open_instance(
+    settings: Settings, *, new_database: bool = False, restoring: bool = False, at: str | None = None
+) -> Instance:
     """Open the data folder and the database, brought up to date, as one instance.
 
     new_database: begin an empty one also for an instance key that served before. restoring: an operator puts this very
-    copy in place, also one from before rows were sealed. Raises ValueError for a damaged instance key, ForeignKey for
-    one that is not the database's, LostDatabase, SchemaTooNew, and DatabaseUnavailable when the database is away.
+    copy in place, also one from before rows were sealed. at: what ownership.check_database has just answered to who
+    calls. Raises ValueError for a damaged instance key, ForeignKey for one that is not the database's, LostDatabase,
+    SchemaTooNew, and DatabaseUnavailable when the database is away.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data / "instance.key"
-    there = None if new_database else ownership.check_database(settings.database_url, path)
+    there = None if new_database else at or ownership.check_database(settings.database_url, path)
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
-        blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
+        blocked=_blocked(settings),
     )
     database = Database.open(settings.database_url)
 
@@ -65,6 +71,16 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     except BaseException:
         database.close()
         raise
+
+
+def _blocked(settings: Settings) -> BlockList | None:
+    """The keys that nobody may register, where the settings name a file of them."""
+    if settings.block_list is None:
+        return None
+    # With the parser of keys, which a command that takes none does not wait for.
+    from keyrack.ssh import known_private
+
+    return known_private.load(str(settings.block_list))
 
 
 def _sealing_older(at: str, path: Path, *, restoring: bool) -> Callable[[Connection], None] | None:

@@ -63,13 +63,14 @@ class Project:
     name: str
 
 
-PERSON, SERVICE = "person", "service"
 UserKind = Literal["person", "service"]
-USER_KINDS: tuple[UserKind, ...] = get_args(UserKind)
 """What a user may be: a service is a program."""
+USER_KINDS: tuple[UserKind, ...] = get_args(UserKind)
+PERSON, SERVICE = USER_KINDS
 Mode = Literal["observe", "enforce", "auto"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 """What a host may be asked to do."""
+MODES: tuple[Mode, ...] = get_args(Mode)
+OBSERVE, ENFORCE, AUTO = MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class User:
     policies: tuple[str, ...]
     disabled_at: datetime | None
     created_at: datetime
-    kind: str = PERSON
+    kind: UserKind = PERSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Server:
     name: str
     address: str
     provider: str | None
-    mode: str
+    mode: Mode
     revision: int
     applied_revision: int
     applied_at: datetime | None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, RepositoryRole, Role
-from keyrack.ssh.known_private import BlockList
-from keyrack.ssh.public_key import PublicKey
+
+if TYPE_CHECKING:
+    from keyrack.ssh.known_private import BlockList
+    from keyrack.ssh.public_key import PublicKey
 
 # What can be attempted. A command names one of these; a role, a policy and a token's scopes are
 # patterns over them, where * stands for any run of characters.
@@ -147,6 +149,8 @@ def fitting(
         of_vendor = one.count(":") == 2 and one.lower() not in lowered
         if one in before or of_vendor or any(matches(one, action) for action in known):
             continue
+        from difflib import get_close_matches  # for who misspells alone
+
         close = get_close_matches(one, known, n=3)
         there = f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(ACTIONS)}"
         raise invalid(field, f"{one} fits no action; {there}. * stands for any characters.", "action-unknown")

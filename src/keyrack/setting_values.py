@@ -12,7 +12,6 @@ from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from keyrack.model import Role
 from keyrack.ssh.names import name_problem
@@ -160,6 +159,10 @@ def syslog_address(value: str) -> str:
 
 def time_zone(value: str) -> str:
     """The name of a zone, such as Asia/Shanghai."""
+    if value == "UTC":
+        return value  # which is everywhere, and what knows zones is loaded for others alone
+    from zoneinfo import ZoneInfo
+
     try:
         ZoneInfo(value)
     except (OSError, ValueError, LookupError):

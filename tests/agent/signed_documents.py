@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyrack.agent.state import Accepted
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words, host_document
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import sshsig, wire
 
@@ -24,11 +24,11 @@ class Signer:
         self._blob = wire.string(b"ssh-ed25519") + wire.string(self._key.public_key().public_bytes_raw())
         self.public = sshsig.public_line(self._blob)
 
-    def sign(self, text: str, namespace: str = host_document.NAMESPACE) -> str:
+    def sign(self, text: str, namespace: str = document_words.NAMESPACE) -> str:
         """The armoured signature over a text."""
         return sshsig.armour(self._blob, namespace, self._key.sign(sshsig.message(namespace, text.encode())))
 
-    def signed(self, text: str, namespace: str = host_document.NAMESPACE) -> Accepted:
+    def signed(self, text: str, namespace: str = document_words.NAMESPACE) -> Accepted:
         """A text with its signature, as the agent gets it."""
         return Accepted(text, self.sign(text, namespace))
 

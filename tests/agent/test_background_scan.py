@@ -36,10 +36,16 @@ class CountingSshd(Sshd):
 
     asked = 0
 
-    def effective(self, user: str | None = None, config: str | None = None, place: Place | None = None) -> Effective:
+    def effective(
+        self,
+        user: str | None = None,
+        config: str | None = None,
+        place: Place | None = None,
+        given: tuple[str, ...] = (),
+    ) -> Effective:
         """As Sshd does."""
         self.asked += user is not None
-        return super().effective(user, config, place)
+        return super().effective(user, config, place, given)
 
 
 def is_searching(host: Watched) -> bool:

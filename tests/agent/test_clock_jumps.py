@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.service.service_clock import ServiceClock
-from keyrack.protocol.host_document import DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
+from keyrack.protocol.document_words import DROP_TEMPORARY
+from keyrack.protocol.host_document import AuthorizedKey, OfflinePolicy
 from tests.agent.small_service import SmallService, small_service
 from tests.agent.watched_host import Watched, enrolled
 from tests.login.private_sshd import USERNAME, Key
@@ -157,6 +158,33 @@ def test_a_clock_that_is_set_back_shortens_no_silence(
         clock.is_ahead(0)
         service.refusal = None
         wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
+
+
+def test_a_clock_that_was_ahead_at_a_start_without_the_service_is_told(
+    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that were dropped by it stay away until the service answers, and everybody is told why."""
+    clock = Clock(tmp_path, monkeypatch)
+    key = Key.make(tmp_path / "key")
+    with enrolled(folder, service) as watched:
+        watched.publish({USERNAME: [ending(key, 9 * DAY)]}, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
+        assert watched.client.lets_in(key, USERNAME)
+        service.refusal = 503
+        watched.kill_agent()
+        clock.is_ahead(DAY)
+        watched.start_agent()
+        wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped by the clock that is ahead")
+        dropped = keys_of(watched)
+        clock.is_ahead(0)
+        log = watched.host.folder / "agent.log"
+        words = "clock was set back by about 24 hours since the agent began"
+        wait_until(lambda: words in log.read_text("utf-8"), "words about the clock", seconds=60)
+        assert words in watched.host.agent("status").stdout
+        assert words in watched.host.agent("doctor").stdout
+        assert keys_of(watched) == dropped
+        service.refusal = None
+        wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
+        wait_until(lambda: words not in watched.host.agent("status").stdout, "no such words any more", seconds=60)
 
 
 def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

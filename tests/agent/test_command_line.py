@@ -45,7 +45,7 @@ def test_both_forms_are_read_alike(given: list[str], settings: list[str]) -> Non
 def test_words_that_may_be_files_or_options_are_known_as_such() -> None:
     given = ["-o", "AuthorizedKeysFile=z", "-4", "-h", "/etc/ssh/key"]
     assert command_line.read(given).perhaps_files == ()
-    assert command_line.read(given, bounded=False).perhaps_files == ("-4", "-h")
+    assert command_line.read(given, bounded=False).perhaps_files == ("-4", "-h", "/etc/ssh/key")
 
 
 def test_the_running_sshd_is_asked_with_what_it_was_given(tmp_path: Path) -> None:

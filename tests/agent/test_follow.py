@@ -348,6 +348,22 @@ def test_an_older_document_that_was_brought_back_is_not_obeyed(host: EnrolledHos
     assert host.files() == before
 
 
+def test_a_lost_note_of_the_last_document_lets_no_older_one_in(host: EnrolledHost, service: SmallService) -> None:
+    """The words name what is in force; and the very same document is taken again."""
+    publish(service, 6, {"deploy": []})
+    host.follower().step(0)
+    before = host.files()
+    (host.state / "accepted.json").unlink()
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    assert host.files() == before
+    assert any("5 is older than 6, in force here" in words for words in follower.wrong), follower.wrong
+    publish(service, 6, {"deploy": []})
+    wait_until(lambda: [follower.step(0)] and follower.wrong == (), "the document of before")
+    assert host.files() == before
+
+
 @pytest.mark.parametrize("field", ["revision", "confirmed_at", "service_at", "since_boot", "problems", "service"])
 @pytest.mark.parametrize("damaged", ["null", '"7"', "[[1]]", "1e999"])
 def test_a_damaged_field_of_the_status_is_as_not_noted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent import doctor
+from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.read_settings import UNREAD
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.private_sshd import ADDRESS
+from keyrack.protocol.host_document import KeyRemoval
 from tests.agent.test_unmanaged_keys import needs_root, put
 from tests.login.observed_host import PatientSshClient, accounts
 from tests.login.private_sshd import Key, own_settings, sshd_path, strict_folder
@@ -61,9 +64,11 @@ class Host:
         """The socket where it listens, kept as systemd keeps that of ssh.socket."""
         return socket.create_server((ADDRESS, self._port))
 
-    def start(self, kept: socket.socket | None = None) -> None:
-        """Have sshd read them and listen. kept: at this socket, which it gets as from systemd (sd_listen_fds(3))."""
-        given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
+    def start(self, kept: socket.socket | None = None, *more: str) -> None:
+        """Have sshd read them and listen. kept: at this socket, which it gets as from systemd (sd_listen_fds(3)); more:
+        of its command line.
+        """
+        given = [str(sshd_path()), "-D", "-e", "-f", str(self.config), *more]
         if kept is not None:
             given = [sys.executable, "-c", AS_SYSTEMD, str(kept.fileno()), *given]
         with (self.folder / "log").open("ab") as log:
@@ -233,3 +238,76 @@ def test_how_long_one_accounts_rsa_keys_must_be_decides_of_them(
     host.write(f"RequiredRSASize {everybody}\nMatch User {NAME}\nRequiredRSASize {one}\n")
     host.start()
     assert (host.lets_in(), host.is_told()) == (opens, opens)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"AuthorizedKeysFile none\nMatch\rUser krread\nAuthorizedKeysFile .ssh/caf\xe9\n",
+        b"AuthorizedKeysFile none # \rMatch User x\n\rMatch User krread\r\n\tAuthorizedKeysFile\r.ssh/caf\xe9\r\n",
+        b"Include /etc/no\0such/*.conf\n\t/such\nAuthorizedKeysFile .ssh/ca\0 Match User x\nf\xe9\n\0Match User x\n",
+        b"AuthorizedKeysFile .ssh/none '.ssh/caf\xe9'\n",
+        b"AuthorizedKeysFile none\nInclude FOLDER/caf\xe9.conf\n",
+        b"AuthorizedKeysFile none\nInclude FOLDER/[a-d]*.conf\n",
+    ],
+)
+def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: bytes) -> None:
+    """Ends of lines that are none to sshd, NUL, and names that are no UTF-8."""
+    latin = os.fsdecode(b"caf\xe9")
+    put(host.home / ".ssh" / latin, f"{host.key.public}\n")
+    (host.folder / f"{latin}.conf").write_bytes(f"Match User {NAME}\nAuthorizedKeysFile .ssh/".encode() + b"caf\xe9\n")
+    host.write("")
+    with host.config.open("ab") as file:
+        file.write(settings.replace(b"FOLDER", os.fsencode(host.folder)))
+    host.start()
+    assert host.lets_in()
+    (found,) = (one for one in host.scanner.scan() if one.in_force and one.key == host.key.public)
+    assert found.username == NAME
+    # As the service answers what it was told (web/bodies.py).
+    removal = KeyRemoval(found.path.replace(latin[-1], "\ufffd"), found.fingerprint)
+    assert remove_keys([removal], [found]) == []
+    assert not host.lets_in()
+
+
+@needs_root
+def test_a_file_of_keys_named_behind_what_looks_like_an_option_is_told(host: Host) -> None:
+    """A title has no bounds of words, so it is the same whether -h names a host key or belongs to what is before it."""
+    file = host.folder / "of-all"
+    file.write_text(f"{host.key.public}\n", "ascii")
+    host.write("")
+    host.start(None, "-o", f"AuthorizedKeysFile .ssh/none -h {file}")
+    assert host.lets_in()
+    assert host.is_told()
+    host.stop()
+    shutil.copy(host.folder / "host_key", file)
+    host.start(None, "-o", "AuthorizedKeysFile .ssh/none", "-h", str(file))
+    assert not host.lets_in()
+    scanner = Scanner(host.sshd, "/nonexistent")
+    assert not [one for one in scanner.scan() if one.path == str(file)]
+    assert not [cut for cut in scanner.cut if cut.path == str(file)]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("settings", "opens"),
+    [
+        ("RevokedKeys LIST\n", False),
+        (f"RevokedKeys LIST\nMatch User {NAME}\nRevokedKeys /dev/null\n", True),
+        (f"Match Group {NAME}\nRevokedKeys LIST\n", False),
+        ("Match User nobody\nRevokedKeys LIST\n", True),
+        (f"RevokedKeys LIST\nMatch Address {ADDRESS}\nRevokedKeys /dev/null\n", True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lines", "krl"])
+def test_a_key_that_the_hosts_own_list_revokes_opens_nothing(host: Host, settings: str, opens: bool, kind: str) -> None:
+    put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
+    path = host.folder / "revoked"
+    path.write_text(f"{host.key.public}\n", "ascii")
+    if kind == "krl":
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", path, host.key.path.with_suffix(".pub")], check=True)
+    host.write(settings.replace("LIST", str(path)))
+    host.start()
+    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    path.write_text("", "ascii")
+    assert (host.lets_in(), host.is_told()) == (True, True)

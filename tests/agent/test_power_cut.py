@@ -107,6 +107,7 @@ def someone_syncs(disk: Disk) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.timeout(1800)
 def test_every_file_is_of_a_revision_and_no_receipt_came_too_early(disk: Disk, service: SmallService) -> None:
     host = EnrolledHost.enrol(disk.path, service)
     known: dict[bytes, int] = {revoked_keys.render(()): 0}

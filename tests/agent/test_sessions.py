@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from keyrack.agent.sessions.watch import break_glass_keys
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, HostDocument, OfflinePolicy
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument, OfflinePolicy
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.signed_documents import ISSUED, public_key
 from tests.agent.small_service import SmallService

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.service import signature
-from keyrack.protocol.host_document import NAMESPACE, AuthorizedKey
+from keyrack.protocol.document_words import NAMESPACE
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import sshsig, wire
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import Signer, document, public_key

@@ -219,7 +219,7 @@ def _kept_apart(instance: Instance) -> None:
     repositories.ensure(instance, actor, path="acme/site", members={})
     repository = repositories.at(instance, actor, "acme/site")
     deploy_keys.add(instance, actor, repository.id, title="ci", public_key=fresh_line(), can_push=True)
-    host_keys.know(instance, actor, 1, [(fresh_line(), 2222), (fresh_line(), 22)])
+    host_keys.name_first(instance, actor, 1, [(fresh_line(), 2222), (fresh_line(), 22)])
     gone = parse(fresh_line()).fingerprint
     revocation.revoke_everywhere(instance, actor, gone, reason="lost", unknown=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from keyrack import app
 from keyrack.core import ownership
 from keyrack.core.audit import chain, events, verify_log
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list, servers
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
 from tests.core.all_damaged_rows import damaged
@@ -98,7 +98,7 @@ def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster:
         assert any(one.level == "alarm" and "went back" in one.summary for one in told), [one.summary for one in told]
         assert verify_log.verify(again, system_actor(channel="cli")).problem == ""
         servers.create(again, team.owner, name="goes-on", address="192.0.2.9")
-        names = {one.name for one in servers.find(again, team.owner).items}
+        names = {one.name for one in server_list.find(again, team.owner).items}
         assert "goes-on" in names
         assert "after-0" not in names
     finally:

@@ -16,12 +16,11 @@ from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import documents, enrolment, modes, reports, servers, system_users
-from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
 from keyrack.core.people import access_keys, actors, api_tokens, groups, offboarding, users
 from keyrack.errors import Refusal
-from keyrack.model import Actor, Role, Server, User
+from keyrack.model import OBSERVE, Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables

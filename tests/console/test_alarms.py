@@ -17,7 +17,16 @@ from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import insert, text, update
 
 from keyrack.core.audit import chain, webhooks
-from keyrack.core.hosts import copies, database_rollback, documents, enrolment, reports, servers, system_users
+from keyrack.core.hosts import (
+    copies,
+    database_rollback,
+    documents,
+    enrolment,
+    reports,
+    server_list,
+    servers,
+    system_users,
+)
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, key_sources, key_sync, requests, revocation, user_keys
 from keyrack.core.people import actors, users
@@ -46,7 +55,7 @@ class Team:
 
     def host(self, name: str) -> Server:
         """The host of a kind, enrolled, once."""
-        for one in servers.find(self.instance, KEYRACK, search=name, limit=1).items:
+        for one in server_list.find(self.instance, KEYRACK, search=name, limit=1).items:
             return servers.get(self.instance, KEYRACK, one.id)
         made = servers.create(self.instance, KEYRACK, name=name, address="192.0.2.77", mode="enforce")
         system_users.create(self.instance, KEYRACK, made.id, username="deploy")
@@ -56,7 +65,7 @@ class Team:
 
     def report(self, name: str, **more: Any) -> None:
         """What the host's agent says, and that it obeys."""
-        (host,) = servers.find(self.instance, KEYRACK, search=name, limit=1).items
+        (host,) = server_list.find(self.instance, KEYRACK, search=name, limit=1).items
         server = servers.get(self.instance, KEYRACK, host.id)
         told = {"revision": server.revision, "state": "applied", "keys_found": [], "problems": [], **more}
         reports.ingest(self.instance, server, told)
@@ -508,7 +517,7 @@ def test_the_programs_say_the_same(team: Team) -> None:
         False,
         "Paste the installation line there again.",
     )
-    (host,) = servers.find(team.instance, KEYRACK, search="told-1", limit=1).items
+    (host,) = server_list.find(team.instance, KEYRACK, search="told-1", limit=1).items
     assert one["commands"] == [f"keyrack hosts enrol {host.id}"]
     assert one["words"].endswith(f"On the command line: `{one['commands'][0]}`")
     refused = team.service.call("POST", f"/api/keyrack/v1/alarms/{one['event']}/settle", token="token-of-olga")

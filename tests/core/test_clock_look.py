@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 from keyrack.core import clock_look
 from keyrack.core.audit import overview, webhooks
 from keyrack.core.clock_look import ClockLook
-from keyrack.core.hosts import last_seen, servers
+from keyrack.core.hosts import last_seen, server_list, servers
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.store.hosts import servers as server_rows
@@ -67,13 +67,13 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
     clock.day -= HOUR
     clock.goes_on(5)
     assert look.go_on(ahead.instance)
-    assert servers.is_online(ahead.instance, servers.get(ahead.instance, ahead.owner, ahead.server.id))
+    assert last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)
     assert not look.go_on(ahead.instance)
-    assert not servers.is_online(ahead.instance, servers.get(ahead.instance, ahead.owner, ahead.server.id))
-    page = servers.find(ahead.instance, ahead.owner, state=servers.SILENT, limit=10)
+    assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
+    page = server_list.find(ahead.instance, ahead.owner, state=server_list.SILENT, limit=10)
     assert [server.id for server in page.items] == [ahead.server.id]
-    assert overview.look(ahead.instance, ahead.owner).silent
+    assert overview.get(ahead.instance, ahead.owner).silent
 
 
 def test_after_a_start_too(ahead: Team, clock: Clock) -> None:
@@ -81,7 +81,7 @@ def test_after_a_start_too(ahead: Team, clock: Clock) -> None:
     clock.day -= HOUR
     assert ClockLook(clock=lambda: 5.0).go_on(ahead.instance)
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)
-    assert not servers.is_online(ahead.instance, servers.get(ahead.instance, ahead.owner, ahead.server.id))
+    assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
 
 
 def test_what_was_to_be_sent_does_not_wait_for_the_hour(ahead: Team, clock: Clock) -> None:

@@ -15,6 +15,7 @@ from keyrack.core.hosts import (
     documents,
     enrolment,
     reports,
+    server_list,
     servers,
     undecided_keys,
 )
@@ -72,7 +73,7 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     with pytest.raises(Refusal) as refused:
         servers.get(team.instance, team.owner, team.server.id)
     assert refused.value.kind is Kind.MISSING
-    assert servers.find(team.instance, team.owner).items == ()
+    assert server_list.find(team.instance, team.owner).items == ()
     document = last(team)
     assert document["deleted"] is True
     assert document["users"] == {}

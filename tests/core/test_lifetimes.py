@@ -156,7 +156,7 @@ def test_nothing_else_reads_a_time_that_somebody_wrote() -> None:
     }
     # What programs of ours wrote, HTTP's Date, and the time of a signature, which has a form of its own.
     programs = {
-        "cli/hosts/hosts_called.py",
+        "cli/hosts/host_list.py",
         "web/runcloud/servers.py",
         "core/cursors.py",
         "core/hosts/login_reports.py",

@@ -153,12 +153,12 @@ def test_a_server_without_a_host_is_not_waited_for_anywhere(team: Team) -> None:
         }
 
     assert found() == {"done on 0 of 1 server; not yet on more-0; 1 has no host"}
-    assert [row.hosts for row in overview.look(instance, owner).unacknowledged] == [1]
+    assert [row.hosts for row in overview.get(instance, owner).unacknowledged] == [1]
     obey(team, with_host)
     assert found() == {"done on 1 of 1 server; 1 has no host"}
     assert offboarding.get(instance, owner, removed.id).done
     assert events.find(instance, owner, limit=1).items[0].summary == "Every host obeys that alice is gone"
-    assert overview.look(instance, owner).unacknowledged == []
+    assert overview.get(instance, owner).unacknowledged == []
     enrol(team, team.server)
     assert found() == {"done on 1 of 2 servers; not yet on web-1"}
     obey(team, team.server)

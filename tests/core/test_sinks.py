@@ -27,7 +27,7 @@ class Lines:
         now = team.instance.now
         self.team = team
         self.sinks = Sinks(replace(team.instance, settings=settings, now=lambda: now() + later))
-        self.sinks.look()
+        self.sinks.hand_on()
 
     def make(self, *names: str) -> None:
         """A group each, of which an event tells."""
@@ -36,7 +36,7 @@ class Lines:
 
     def told(self) -> list[str]:
         """Of which groups the lines told, with what is new by now."""
-        self.sinks.look()
+        self.sinks.hand_on()
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
         return [json.loads(line)["summary"].removeprefix("Made group ").partition(":")[0] for line in lines]
 

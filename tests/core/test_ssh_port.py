@@ -51,7 +51,7 @@ def test_an_older_agent_says_it_with_the_host_keys_alone(team: Team) -> None:
 
 
 def test_host_keys_that_an_admin_names_name_the_port_until_the_host_does(team: Team) -> None:
-    host_keys.know(team.instance, team.owner, team.server.id, [(fresh_line(), 2022)])
+    host_keys.name_first(team.instance, team.owner, team.server.id, [(fresh_line(), 2022)])
     assert ssh_lines.port(servers.get(team.instance, team.owner, team.server.id)) == 2022
     assert configured(team) == 2022
     assert ssh_lines.port(tell(team, facts={"ssh_port": 2222})) == 2222

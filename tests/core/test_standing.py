@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.audit import events, overview, standing
-from keyrack.core.hosts import database_rollback, documents, enrolment, host_keys, modes, reports, servers, troubles
+from keyrack.core.hosts import (
+    database_rollback,
+    documents,
+    enrolment,
+    host_keys,
+    modes,
+    reports,
+    server_list,
+    servers,
+    troubles,
+)
 from keyrack.core.keys import credentials, damaged_rows
 from keyrack.core.people import actors, users
 from keyrack.errors import Kind, Refusal
@@ -55,12 +65,12 @@ def test_an_alarm_stands_however_long_ago_it_was_raised_until_it_is_settled(team
         show(team, line)
     for days in (0, 2, 30):
         assert codes(later(team, days)) == [host_keys.CHANGED]
-        assert not overview.look(later(team, days).instance, team.owner).is_quiet
+        assert not overview.get(later(team, days).instance, team.owner).is_quiet
     host_keys.confirm(team.instance, team.owner, "web-1")
     assert codes(team) == []
     assert settled(team) == [host_keys.CHANGED]
     assert settled(later(team, 2)) == []
-    assert overview.look(team.instance, team.owner).alarms.standing == ()
+    assert overview.get(team.instance, team.owner).alarms.standing == ()
 
 
 def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
@@ -73,10 +83,10 @@ def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
     reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": ["the clock is ahead"]})
     found = standing.find(team.instance, team.owner)
     assert (found.standing, [words for *_, words in found.saying]) == ((), ["the clock is ahead"])
-    assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 1
+    assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 1
     reports.ingest(team.instance, here(team), {"revision": 1, "state": "applied", "problems": []})
     assert standing.find(team.instance, team.owner).saying == ()
-    assert servers.find(team.instance, team.owner, state=servers.PROBLEMS).total == 0
+    assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 0
 
 
 def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
@@ -147,9 +157,9 @@ def test_a_host_key_that_nobody_confirmed_is_found_and_marked(team: Team) -> Non
     for line in (fresh_line(), fresh_line()):
         show(team, line)
     assert troubles.unconfirmed_host_keys(team.instance, team.owner, found) == {team.server.id}
-    page = servers.find(team.instance, team.owner, state=servers.HOST_KEY)
+    page = server_list.find(team.instance, team.owner, state=server_list.HOST_KEY)
     assert [one.name for one in page.items] == ["web-1"]
     stranger = actors.system_actor(users.create_workspace(team.instance, actors.system_actor(), "umbrella").id)
-    assert servers.find(team.instance, stranger, state=servers.HOST_KEY).total == 0
+    assert server_list.find(team.instance, stranger, state=server_list.HOST_KEY).total == 0
     assert troubles.unconfirmed_host_keys(team.instance, stranger, found) == frozenset()
     assert codes(replace(team, owner=stranger)) == []

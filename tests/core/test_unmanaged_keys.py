@@ -85,6 +85,12 @@ def test_a_found_key_names_its_person(team: Team) -> None:
     assert refused.value.kind is Kind.MISSING
 
 
+def test_a_state_that_there_is_not_is_refused(team: Team) -> None:
+    with pytest.raises(Refusal) as refused:
+        unmanaged_keys.find(team.instance, team.owner, team.server.id, states=("new", "lost"))
+    assert (refused.value.kind, refused.value.field) == (Kind.INVALID, "state")
+
+
 def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
     options = 'from="10.0.0.0/8",command="echo \\"a, b\\"",no-pty,expiry-time="20301231235959Z"'
     line = fresh_line("laptop")

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, update
 
 from keyrack.cli.apply import command
 from keyrack.core.git import repositories
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, key_policy
 from keyrack.core.people import actors, tokens, users
@@ -77,7 +77,7 @@ def test_twice_changes_nothing(instance: Instance) -> None:
     assert len(first) >= 8
     assert workspace_apply.apply(instance, FILE, SECRETS) == []
     actor = actors.system_actor(1)
-    server = servers.find(instance, actor).items[0]
+    server = server_list.find(instance, actor).items[0]
     assert (server.name, server.tags) == ("web-1", ("web",))
     alice = bearer(instance, "a-token-of-alice")
     assert alice is not None
@@ -100,7 +100,7 @@ def test_what_changed_is_changed(instance: Instance) -> None:
     ]
     assert workspace_apply.apply(instance, changed, SECRETS) == []
     actor = actors.system_actor(1)
-    server = servers.find(instance, actor).items[0]
+    server = server_list.find(instance, actor).items[0]
     assert (server.address, server.tags) == ("192.0.2.11", ("db", "web"))
     alice = bearer(instance, "a-token-of-alice")
     assert alice is not None
@@ -199,7 +199,7 @@ def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
     workspace_apply.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
     assert workspace_apply.apply(instance, FILE, SECRETS) == []
     assert workspace_apply.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
-    assert servers.find(instance, actors.system_actor(1)).items[0].tags == ("web",)
+    assert server_list.find(instance, actors.system_actor(1)).items[0].tags == ("web",)
 
 
 def test_a_dry_run_changes_nothing(instance: Instance) -> None:
@@ -307,7 +307,7 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     assert workspace_apply.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
     assert workspace_apply.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
-    found = servers.find(instance, actors.system_actor(1))
+    found = server_list.find(instance, actors.system_actor(1))
     assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
 
 

@@ -64,9 +64,9 @@ class Person:
             "ssh",
             "-F",
             "/dev/null",
+            *self.options,  # before the others, as the first of a kind counts
             "-p",
             str(self.site.host.port),
-            *self.options,
             "-o",
             KEX,
             *quick_host_key(self.folder / "known_hosts"),
@@ -187,6 +187,13 @@ class Site:
             for event in reversed(found.items)
             if event.channel == "git"
         ]
+
+
+def freeze(site: Site, person: Person) -> None:
+    """Freeze a person's keys, until they are confirmed."""
+    body = {"user": person.name}
+    answer = site.service.call("POST", "/api/keyrack/v1/freezes", json=body, token="token-of-olga")
+    assert answer.status_code == 202, answer.text
 
 
 def run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.core.workspace import apply as workspace_apply
-from tests.git.people import Person, Site, start_host
+from tests.git.people import Person, Site, freeze, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import LONG, MEGABYTE, THIN, fill, slowly
 from tests.login.private_sshd import strict_folder
@@ -140,7 +142,9 @@ def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Serv
             fill(site, alice, "acme/site", 12 * MEGABYTE)
             with ThreadPoolExecutor(2) as pool:
                 hers, his = (pool.submit(from_process, person, port) for person in (alice, bob))
-                wait_until(lambda: len(sessions(site)) == 2, "both transfers to begin")
+                wait_until(
+                    lambda: len(sessions(site)) == 2 and not site.host.running, "both to begin, through the process"
+                )
                 first.kill()
                 second = Process(team, tmp_path, port)
                 site.unregister(BOB, bob.key_id)
@@ -151,10 +155,37 @@ def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Serv
             site.host.stop()
 
 
+def test_a_transfer_with_a_key_that_was_frozen_meanwhile_goes_on_from_one_desk_to_the_next(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    assert [asked(site, kind, alice) for kind in ("open", "again")] == ["serve", "go"]
+    freeze(site, alice)
+    assert [asked(site, kind, alice) for kind in ("open", "again")] == ["refuse", "go"]
+    site.unregister(ALICE, alice.key_id)
+    assert [asked(site, kind, alice) for kind in ("open", "again")] == ["refuse", "refuse"]
+
+
+def asked(site: Site, kind: str, person: Person) -> str:
+    """What the authorizer answers the program that sshd starts for an operation, new or under way."""
+    payload = "\0".join((kind, person.fingerprint, "127.0.0.1", "", "git-upload-pack 'acme/site.git'", "")).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(30)
+        connection.connect(str(site.host.directory / "authorizer" / "s"))
+        connection.sendall(struct.pack(">I", len(payload)) + payload)
+        return connection.recv(65_536)[4:].partition(b"\0")[0].decode()
+
+
 def from_process(person: Person, port: int) -> int:
     """Clone slowly from the Git host at a port, whose host key is its own; the exit code."""
     url = person.url("acme/site").replace(f":{person.site.host.port}/", f":{port}/")
-    person.options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={person.folder / 'known'}"]
+    person.options = [
+        "-p",
+        str(port),
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        f"UserKnownHostsFile={person.folder / 'known'}",
+    ]
     return slowly(person, "down", "clone", "-q", url, str(person.folder / "slow"), piece=THIN).code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -120,3 +121,18 @@ def test_of_branches_that_come_at_once_a_usual_name_is_the_default(
     assert alice.git("push", "-q", "origin", *places, where=folder).code == 0
     _, again = clone(alice, "acme/site")
     assert alice.git("rev-parse", "--abbrev-ref", "HEAD", where=again).out.decode().strip() == default
+
+
+@pytest.mark.parametrize(
+    ("first", "default"), [(b"main/topic", b"main/topic"), (b"HEAD", b"topic"), (b"caf\xe9", b"topic")]
+)
+def test_a_branch_that_head_cannot_name_leaves_it_to_the_next(
+    site: Site, alice: Person, first: bytes, default: bytes
+) -> None:
+    """main/topic leaves no room for main; a branch HEAD, or one in Latin-1, git takes, and a clone comes to neither."""
+    _, folder = clone(alice, "acme/site")
+    commit(alice, folder, "one")
+    places = ["HEAD:refs/heads/" + os.fsdecode(name) for name in (first, b"topic")]
+    assert alice.git("push", "-q", "origin", *places, where=folder).code == 0
+    _, again = clone(alice, "acme/site")
+    assert alice.git("rev-parse", "--abbrev-ref", "HEAD", where=again).out.strip() == default

@@ -12,7 +12,7 @@ import pytest
 
 from keyrack.core.git import access
 from keyrack.errors import Refusal
-from tests.git.people import Person, Site
+from tests.git.people import Person, Site, freeze
 from tests.waiting import wait_until
 
 ALICE, BOB = "token-of-alice", "token-of-bob"
@@ -260,3 +260,21 @@ def test_a_command_with_nul_is_not_served() -> None:
     for command in (b"git-upload-pack 'acme/site\0.git'", b"git-upload-pack 'acme/site.git'\0", b"\0"):
         with pytest.raises(Refusal):
             access.read_command(command)
+
+
+def test_a_frozen_key_opens_nothing_new_over_a_connection_that_it_opened_before(site: Site, alice: Person) -> None:
+    control = site.folder / "c"
+    shared = ("-o", f"ControlPath={control}", "-o", "ControlMaster=auto", "-o", "ControlPersist=60")
+    try:
+        assert alice.ssh(options=shared).code == 0
+        freeze(site, alice)
+        for command in ((), ("git-upload-pack", "'acme/site.git'"), ("ls",)):
+            ended = alice.ssh(*command, options=shared)
+            assert ended.code == 1
+            assert "Your SSH key is frozen, and opens nothing new until it is confirmed" in ended.said
+        assert "Permission denied (publickey)" in alice.ssh().said
+    finally:
+        alice.ssh(options=("-o", f"ControlPath={control}", "-O", "exit"))
+    assert [entry[3] for entry in site.events()].count(
+        "Refused: alice tried to run a command that is not offered (key-frozen)"
+    ) == 3

@@ -109,6 +109,10 @@ def gets_in(host: AdoptedHost) -> bool:
         ("MaxAuthTries 1", ()),
         ("Match User krtwo\n  PubkeyAuthentication no\n  AuthenticationMethods publickey\nMatch all", ()),
         ("Match User krone\n  PubkeyAuthentication no\n  AuthenticationMethods publickey\nMatch all", ()),
+        ("Match User krtwo\n  RevokedKeys none\nMatch all", ()),
+        ("RevokedKeys /dev/null\nMatch Group krtwo\n  RevokedKeys NONE\nMatch all", ()),
+        ("Match User krone\n  RevokedKeys none\nMatch all", ()),
+        ("RevokedKeys none", ()),
         ("Match RDomain *\n  PubkeyAuthentication no\nMatch all", ()),
         ("Match RDomain vrf1\n  PubkeyAuthentication no\nMatch all", ()),
         (PAM, ("sed", "-i", "/^krtwo:/d", "/etc/shadow")),
@@ -200,6 +204,9 @@ def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: 
         "OTHER\nOURS and more",
         "OTHER\x00junk\n",
         "\x00junk\n",
+        "CERTIFIED-OURS",
+        "CERTIFIED-OTHER",
+        "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t",
     ],
 )
 def test_lines_of_revoked_keys_are_read_as_sshd_reads_them(
@@ -208,6 +215,12 @@ def test_lines_of_revoked_keys_are_read_as_sshd_reads_them(
     """A key in a comment is not revoked, and a line that is no key refuses all of them."""
     file = host.etc / "revoked-lines"
     ours, other = (host.keys[name].public for name in (NAME, "rogue"))
+    for name, public in (("CERTIFIED-OURS", ours), ("CERTIFIED-OTHER", other)):
+        if name in text:
+            (host.folder / "certified.pub").write_text(f"{public}\n", "ascii")
+            command = ["ssh-keygen", "-q", "-s", str(host.ca), "-I", "x", str(host.folder / "certified.pub")]
+            subprocess.run(command, check=True, timeout=60)
+            text = text.replace(name, (host.folder / "certified-cert.pub").read_text("ascii"))
     text = text.replace("OURS", ours).replace("OTHER", other).replace("BASE64", ours.split()[1])
     file.write_text(text, "utf-8")
     had(f"RevokedKeys {file}")

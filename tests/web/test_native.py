@@ -199,7 +199,6 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
     path = endpoint.path
     for name, value in (
         ("server", "1"),
-        ("found", "1"),
         ("session", "1"),
         ("event", "1"),
         ("tag", "web"),

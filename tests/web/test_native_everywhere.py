@@ -58,6 +58,24 @@ def test_a_key_is_taken_under_either_spelling_of_its_field(team: Service) -> Non
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/credentials", {"label": "bot", "username": "deploy", "servers": "all"}),
+        ("/credentials/replace", {"fingerprint": fingerprint_of(fresh_line())}),
+        ("/servers/web-1/credentials", {"label": "bot", "username": "deploy"}),
+        ("/people/me/keys", {}),
+        ("/keys/challenge", {}),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_said_of_the_field_that_is_described(
+    team: Service, path: str, body: dict[str, Any]
+) -> None:
+    refused = call(team, "POST", path, {**body, "publicKey": "no key"}, status=422)["error"]
+    lacking = call(team, "POST", path, body, status=422)["error"]
+    assert (refused["field"], lacking["field"]) == ("public_key", "public_key")
+
+
+@pytest.mark.parametrize(
     "chosen", [None, 1, "web-1", {}, {"tags": "web"}, {"tag": None}, [], [{}], [""], [None], [1.5]]
 )
 def test_a_choice_that_is_none_is_refused(team: Service, chosen: object) -> None:

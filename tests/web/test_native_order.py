@@ -78,12 +78,11 @@ THERE = {
     "username": "deploy",
     "row": "grant:1",
     "person": "alice",
-    "name": "alice",
+    "rule": "rule",
     "kind": "github",
     "group": "ops",
 }
-RULE = {"name": "rule"}
-NUMBERS = {"found", "session", "event", "credential", "key", "grant", "freeze", "token", "offboarding", "webhook"}
+NUMBERS = {"session", "event", "credential", "key", "grant", "freeze", "token", "offboarding", "webhook"}
 NOWHERE = dict.fromkeys(NUMBERS | {"repository", "request"}, "999") | {"kind": "gitlab", "row": "grant:999"}
 LOW = ("nothing", "self", "mallory", "audrey", "victor", "bob")
 """Callers whose right calls change little: what they may is their own."""
@@ -91,12 +90,11 @@ LOW = ("nothing", "self", "mallory", "audrey", "victor", "bob")
 
 def paths(endpoint: Any) -> Iterator[tuple[str, bool]]:
     """The path with what is there, and with what is not, from each of its names on; whether all is there."""
-    there = THERE | (RULE if "rules" in endpoint.path else {})
     names = [part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")]
     for at in range(len(names), -1, -1):
         shown = endpoint.path
         for number, name in enumerate(names):
-            known = there.get(name, "1") if number < at else NOWHERE.get(name, f"no-{endpoint.handler.__name__}")
+            known = THERE.get(name, "1") if number < at else NOWHERE.get(name, f"no-{endpoint.handler.__name__}")
             shown = shown.replace("{" + name + "}", known)
         yield shown, at == len(names)
 

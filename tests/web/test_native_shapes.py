@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import click
 import pytest
 from pydantic import BaseModel
 
-from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.cli import audit
+from keyrack.core.audit import events
+from keyrack.model import AUTO, ENFORCE, OBSERVE
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.web.console import pages_activity
 from keyrack.web.native import api as native
+from keyrack.web.native import shapes_audit
 from keyrack.web.native import shapes_servers as servers
 from keyrack.web.openapi import openapi
 from keyrack.web.server import DESCRIBED
@@ -120,6 +125,16 @@ def test_words_that_stand_in_models_are_the_cores() -> None:
     assert set(get_args(servers.Then)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
     mode = get_args(servers.ServerChange.model_fields["mode"].annotation)[0]
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
+
+
+def test_each_kind_of_event_can_be_asked_for_everywhere() -> None:
+    kind = next(one for one in audit.list_audit.params if one.name == "kind")
+    assert isinstance(kind, click.Option)
+    described = shapes_audit.EventsAsked.model_fields["kind"].description
+    for name in (*events.KINDS, events.REFUSED, events.ALARM):
+        assert name in dict(pages_activity.KINDS), f"the console's log is not filtered by {name}"
+        assert name in str(kind.help), f"the help of `keyrack audit list --kind` does not name {name}"
+        assert name in str(described), name
 
 
 def _models() -> dict[str, Any]:

@@ -22,7 +22,8 @@ from keyrack.agent.state import Enrolment, StateFolder, StateProblem, Status
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.agent.system.processes import boot_id, since_boot
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE, AuthorizedKey, HostDocument
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
 from keyrack.protocol.words import count
 

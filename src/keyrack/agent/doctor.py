@@ -18,7 +18,7 @@ from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import alone, local, programs
 from keyrack.agent.system.folder import FolderProblem
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words, host_document
 from keyrack.ssh.printable import printable
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
@@ -41,9 +41,9 @@ _BESIDE = (
     ("AuthorizedKeysCommand", "all whom it names"),
 )
 _OFFLINE = {
-    host_document.KEEP_ALL: "keys stay as they are (keep)",
-    host_document.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
-    host_document.DROP_ALL: "ALL keys are dropped, and nobody gets in (drop-all)",
+    document_words.KEEP_ALL: "keys stay as they are (keep)",
+    document_words.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
+    document_words.DROP_ALL: "ALL keys are dropped, and nobody gets in (drop-all)",
 }
 
 

@@ -130,10 +130,7 @@ class Reconciler:
         if accepted is not None:
             checked = self._check(accepted)
             # It is remembered before it is put in place: an older one was brought back, with keys revoked since.
-            if checked.document.revision < applied:
-                raise DocumentRefused(
-                    f"its revision {checked.document.revision} is older than {applied}, in force here"
-                )
+            _check_not_older(checked, applied)
             self._checked = checked
 
     def take(self, new: Accepted, applied: int) -> None:
@@ -143,11 +140,12 @@ class Reconciler:
         """
         checked = self._check(new)
         # (4) It is newer than the last one obeyed.
-        # Where the document in force was lost, the number that was noted still counts.
-        known = self.revision if self._checked else applied - 1
-        if checked.document.revision <= known:
+        # Where the document in force was lost, the number that was noted still counts: this one may be it.
+        if self._checked is None:
+            _check_not_older(checked, applied)
+        elif checked.document.revision <= self.revision:
             raise DocumentRefused(
-                f"its revision {checked.document.revision} is not newer than {known}, which is in force here "
+                f"its revision {checked.document.revision} is not newer than {self.revision}, which is in force here "
                 "(a service restored from a backup must issue a newer one)"
             )
         try:
@@ -277,6 +275,11 @@ class Reconciler:
         return is_offline != bool(self._offline) or time.time() >= self._next_end or self._clock_was_set()
 
     @property
+    def is_offline(self) -> bool:
+        """Whether the service's silence meant something when the files were put."""
+        return bool(self._offline)
+
+    @property
     def hurry(self) -> bool:
         """Whether sshd and the service must be looked at every few seconds."""
         return self._desired is not None and self._desired.hurry
@@ -359,3 +362,9 @@ class Reconciler:
         self.clock.is_past(document.issued_at.timestamp())
         allowed = self._allowed(document)
         return _Checked(document, allowed, render(allowed))
+
+
+def _check_not_older(checked: _Checked, applied: int) -> None:
+    """Raises DocumentRefused for an older one than was put in place last."""
+    if checked.document.revision < applied:
+        raise DocumentRefused(f"its revision {checked.document.revision} is older than {applied}, in force here")

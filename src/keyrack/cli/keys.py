@@ -1,4 +1,4 @@
-"""`keyrack keys …`: the SSH keys of users, and one's own; must hold no rule, the core has them."""
+"""`keyrack keys …`: the SSH keys of users, and your own; must hold no rule, the core has them."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
 
 @command.group()
 def mine() -> None:
-    """One's own SSH keys, where one is logged in."""
+    """Your own SSH keys, where you are logged in."""
 
 
 @mine.command(name="list")
 @as_json
 @connection_options
 def list_mine(json_wanted: bool, **given: Any) -> None:
-    """List one's own keys, newest first."""
+    """List your own keys, newest first."""
     with connected(given) as calls:
         rows = [
             (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"], dash(one["expires_at"]))
@@ -82,7 +82,7 @@ def list_mine(json_wanted: bool, **given: Any) -> None:
 @changing
 @connection_options
 def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Register the public key in FILE as one's own: keyrack keys mine add ~/.ssh/id_ed25519.pub"""
+    """Register the public key in FILE as yours: keyrack keys mine add ~/.ssh/id_ed25519.pub"""
     with connected(given) as calls:
         changed(
             calls,
@@ -100,7 +100,7 @@ def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **
 @changing
 @connection_options
 def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Delete a key of one's own; it opens nothing any more."""
+    """Delete a key of your own; it opens nothing any more."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
         path = path_to("people", "me", "keys", key_id)
         words = f"Deleted key {key_id}."
@@ -125,7 +125,7 @@ def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_
 @as_json_object
 @connection_options
 def claim(file: Path, title: str | None, json_wanted: bool, **given: Any) -> None:
-    """Make a key one's own by signing a challenge with it, whoever had it before.
+    """Make a key yours by signing a challenge with it, whoever had it before.
 
     KEY is the private key's file, or the public one where ssh-agent holds the private half. Nothing but the signature
     leaves this machine: keyrack keys claim ~/.ssh/id_ed25519

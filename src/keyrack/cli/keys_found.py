@@ -64,7 +64,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 @changing
 @connection_options
 def confirm(key_id: int, credential: bool, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Confirm a key that was frozen: it opens sessions again. One's own, as `keyrack keys mine list` shows them."""
+    """Confirm a key that was frozen: it opens sessions again. `keyrack keys mine list` shows your own."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows your own."):
         path, words = path_to("credentials" if credential else "keys", key_id, "confirm"), f"Confirmed key {key_id}."
         changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

@@ -95,7 +95,7 @@ def add(
             "servers": chosen,
             "label": label,
             "username": username,
-            "publicKey": line_of(file),
+            "public_key": line_of(file),
             "expires_at": end_of(calls, until, span),
             "restrictions": restrictions,
             "break_glass": break_glass,
@@ -155,7 +155,7 @@ def replace(
     """
     chosen = _choice(tag, servers, everything)
     with connected(given) as calls:
-        body = {"servers": chosen, "fingerprint": fingerprint, "publicKey": line_of(file)}
+        body = {"servers": chosen, "fingerprint": fingerprint, "public_key": line_of(file)}
         done = changed(calls, "POST", "/credentials/replace", body, dry_run=dry_run, json_wanted=json_wanted)
         _show(done, json_wanted)
 

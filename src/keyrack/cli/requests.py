@@ -110,7 +110,7 @@ def refuse(request_id: int, reason: str | None, json_wanted: bool, **given: Any)
 @as_json_object
 @connection_options
 def cancel(request_id: int, json_wanted: bool, **given: Any) -> None:
-    """Cancel a request of one's own."""
+    """Cancel a request of your own."""
     with connected(given) as calls, if_missing(_HINT):
         cancelled = calls.ask("POST", path_to("requests", request_id, "cancel"))
         _tell(cancelled, json_wanted, lambda one: f"Cancelled request {one['id']}.")

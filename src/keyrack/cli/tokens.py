@@ -76,7 +76,7 @@ def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="NAME")
-@click.option("--user", metavar="USER", help="Whose it is; one's own where one is logged in.")
+@click.option("--user", metavar="USER", help="Whose it is; yours where you are logged in.")
 @click.option(
     "--scope",
     "scopes",

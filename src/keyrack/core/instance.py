@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from keyrack.core.audit.key_counts import KeptCounts
 from keyrack.core.audit.refusals import Refusals
@@ -16,8 +17,10 @@ from keyrack.core.people.actors import TokenActors
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
-from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.store.database import Database
+
+if TYPE_CHECKING:
+    from keyrack.store.audit.audit_log import SignedCheckpoint
 
 
 def utc_now() -> datetime:

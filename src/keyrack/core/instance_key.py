@@ -9,16 +9,20 @@ import os
 import secrets
 import shlex
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyrack.logs import logger
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words
 from keyrack.ssh import fingerprint, sshsig, wire
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SEED_BYTES = 32
 
@@ -39,9 +43,7 @@ class InstanceKey:
         self._seal_key = _derive(seed, b"row seals")
         self._row_mac = _mac(_derive(seed, b"sealed rows"))
         self._token_mac = _mac(_derive(seed, b"tokens"))
-        self._cipher = AESGCM(_derive(seed, b"access key secrets"))
-        self.nobodys_secret = self.encrypt("*" * 40, "")
-        """Stands, with the context "", where there is no access key; as long as one's secret."""
+        self._secrets_key = _derive(seed, b"access key secrets")
         self._public_blob = wire.string(b"ssh-ed25519") + wire.string(self._signing_key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
@@ -61,6 +63,18 @@ class InstanceKey:
         except ValueError as error:
             raise ValueError(f"{path} is not an instance key: it must hold 64 hexadecimal digits") from error
 
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        # Loaded with the first such secret: most commands read none.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self._secrets_key)
+
+    @cached_property
+    def nobodys_secret(self) -> bytes:
+        """Stands, with the context "", where there is no access key; as long as one's secret."""
+        return self.encrypt("*" * 40, "")
+
     @property
     def fingerprint(self) -> str:
         """Which key this is, as `ssh-keygen -l` says it of the public half: "SHA256:…"."""
@@ -71,12 +85,12 @@ class InstanceKey:
         """The public half that hosts check documents with: "ssh-ed25519 AAAA…"."""
         return sshsig.public_line(self._public_blob)
 
-    def sign(self, text: str, namespace: str = host_document.NAMESPACE) -> str:
+    def sign(self, text: str, namespace: str = document_words.NAMESPACE) -> str:
         """An armoured SSHSIG over the text, as `ssh-keygen -Y verify` checks it."""
         signature = self._signing_key.sign(sshsig.message(namespace, text.encode()))
         return sshsig.armour(self._public_blob, namespace, signature)
 
-    def signed(self, text: str, signature: str, namespace: str = host_document.NAMESPACE) -> bool:
+    def signed(self, text: str, signature: str, namespace: str = document_words.NAMESPACE) -> bool:
         """Whether a signature is our own over this text; the same text always has the same one (Ed25519)."""
         return hmac.compare_digest(self.sign(text, namespace).encode(), signature.encode("utf-8", "replace"))
 

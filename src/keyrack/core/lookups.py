@@ -26,6 +26,10 @@ NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 """What names a server by its id: with a 0 before it, it is no id, and may be a name."""
 
 
+ONESELF = "me"
+"""What stands for whoever asks where a user is named; nobody can be called so."""
+
+
 def is_oneself(actor: Actor, name: str) -> bool:
     """Whether the actor is the user of this name, as it is written: in another spelling it may be another user's.
 

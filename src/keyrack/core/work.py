@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -82,14 +82,11 @@ class Work:
         self.bumped[server_id] = revision
         return revision
 
-    @contextmanager
     def raising(
         self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None, last: bool = False
-    ) -> Iterator[dict[int, int]]:
+    ) -> AbstractContextManager[dict[int, int]]:
         """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
-        with servers.raised(self.connection, server_ids, self.now, locked=locked, last=last) as revisions:
-            yield revisions
-        self.bumped.update(revisions)
+        return servers.raised(self.connection, server_ids, self.now, locked=locked, last=last, note=self.bumped.update)
 
     def bump_revisions(self, server_ids: Iterable[int]) -> dict[int, int]:
         """The same for many servers where nothing else belongs to it; answers the revisions by server."""

@@ -308,10 +308,14 @@ class Authorizer:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
         holder = await self._cache.ask(
             ("holder", fingerprint, address),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
         )
         if holder is None:
             raise git_access.key_gone()
+        if holder.frozen and not quiet:  # what goes on may go on
+            frozen = git_access.key_frozen(holder)
+            self.log.refused(holder, frozen)
+            raise frozen
         if not command:
             self.log.used(holder)
             raise _greeting(holder)
@@ -358,7 +362,7 @@ class Authorizer:
             # A push begins only after its event is on the disk; of fetches the last half second may be lost.
             await asyncio.to_thread(self.log.write)
         hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
-        given = bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
+        given = bounds.settings_of_git(push=push, hooks=hooks, most_input=most_input)
         limits = bounds.limits_of(settings, push=push)
         entries = [f"{name}={value}" for name, value in self._environment(access, protocol, operation).items()]
         instructions = [

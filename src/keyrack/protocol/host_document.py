@@ -45,6 +45,7 @@ from typing import (
     TypeVar,
 )
 
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, ENFORCE, KEEP_ALL, OBSERVE
 from keyrack.ssh import fingerprint, names, options, public_key
 
 T = TypeVar("T")
@@ -52,12 +53,7 @@ _Entry = Tuple[str, Optional[str], Tuple[str, ...], str]
 """A key as it stands in a document: the key, its end, its options, its name."""
 
 FORMAT = 1
-NAMESPACE = "keyrack-host-document"  # of the signature, so that it proves nothing in another place
-PRINCIPAL = "keyrack"  # the one signer in the agent's allowed_signers
-
-OBSERVE, ENFORCE = "observe", "enforce"
 _MODE_WORDS = {OBSERVE: "adopt", ENFORCE: "enforce"}  # as format 1 has them
-KEEP_ALL, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
 
 # Bounds against a document that would eat the host's memory or time; far above what sshd can serve quickly.
 MAX_CHARACTERS = 64 * 1024 * 1024

@@ -23,10 +23,11 @@ document does (host_document.py): an older service knows no other word. A reader
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from keyrack.protocol.host_document import OBSERVE
+from keyrack.protocol.document_words import OBSERVE
 
 _OBSERVE_ON_THE_WIRE = "adopt"
 
@@ -37,6 +38,7 @@ KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unrea
 KINDS = (KEY, AUTHORITY, COMMAND, UNREADABLE)
 EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # the latter stand for bytes that are no UTF-8
 _KEY_TEXTS = ("username", "path", "type", "fingerprint", "key", "options", "comment", "problem")
 
 
@@ -116,6 +118,11 @@ class Report(NamedTuple):
         if self.keys_cut is not None:
             fields["keys_cut"] = [one._asdict() for one in self.keys_cut]
         return fields
+
+
+def as_told(path: str) -> str:
+    """A path of a host as the service knows it by a report, in whatever bytes it is."""
+    return _NO_TEXT.sub("\ufffd", path)
 
 
 def wire_word(word: str) -> str:

@@ -67,7 +67,8 @@ class _Hashes:
         return len(self._records) // RECORD
 
     def __getitem__(self, at: int) -> bytes:
-        return bytes(self._records[at * RECORD : at * RECORD + HASH])
+        start = at * RECORD
+        return self._records[start : start + HASH]
 
 
 def is_known(key: PublicKey) -> bool:

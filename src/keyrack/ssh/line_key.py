@@ -33,6 +33,9 @@ NAMES: Dict[str, str] = {
 _SHORT = {"rsa": _RSA, "dsa": _DSA, "ed25519": _ED25519, "ed25519-sk": _SK_ED25519}
 _NO_SHORT = (10, 0)  # seen with 10.0 and not with 9.2; where it is not known, the line is said to let in
 _CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v01@openssh\.com")
+_OF_CERTIFICATES = "-cert-v01@openssh.com"
+# How many strings or numbers of a certificate are its key's, behind its type and a nonce (PROTOCOL.certkeys).
+_PARTS = {_RSA: 2, _DSA: 4, _ED25519: 1, _SK_ED25519: 2, _SK_ECDSA: 3, **dict.fromkeys(_ECDSA, 2)}
 # The names of signatures by which a key of a type can be used (PubkeyAcceptedAlgorithms).
 _ALGORITHMS = {_RSA: ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"), _SK_ECDSA: (_SK_ECDSA, _WEBAUTHN)}
 
@@ -88,6 +91,28 @@ def read_key(text: str, rules: SshdRules) -> Optional[LineKey]:
     if problem is not None:
         return LineKey(known, "", comment, None, problem)
     return LineKey(known, _base64(own), comment, of_blob(own), _refused(known, bits, rules))
+
+
+def certified(certificate: LineKey) -> Optional[LineKey]:
+    """The key that a certificate of a line is for; None where it is none that can be read."""
+    name = certificate.type.replace(_OF_CERTIFICATES, "")
+    known = NAMES.get(name, NAMES.get(f"{name}@openssh.com"))
+    blob = _decoded(certificate.encoded)
+    if known is None or blob is None:
+        return None
+    reader = Reader(blob)
+    try:
+        reader.string()
+        reader.string()
+        parts = [string(reader.string()) for _ in range(_PARTS[known])]
+    except WireError:
+        return None
+    return read_key(f"{known} {_base64(string(known.encode('ascii')) + b''.join(parts))}", USUAL_RULES)
+
+
+def is_certificate(key: LineKey) -> bool:
+    """Whether a line holds a certificate in place of a key."""
+    return _CERTIFICATE.fullmatch(key.type) is not None
 
 
 def _of_a_newer_type(name: str, encoded: str, comment: str) -> LineKey:

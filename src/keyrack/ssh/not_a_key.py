@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from functools import lru_cache
-from typing import List, Tuple
+from typing import List, Pattern
 
 from keyrack.ssh.blob import TYPES
 from keyrack.ssh.key_problem import KeyProblem
@@ -36,18 +36,18 @@ _TYPE_AND_BLOB = re.compile(r"(?:" + "|".join(re.escape(name) for name in TYPES)
 
 def holds_key(text: str, *, after: int = 0) -> bool:
     """Whether a key begins anywhere in `text` (from character `after` on): a type with its base64, or base64 alone."""
-    return any(text.find(start, after) >= 0 for start in _blob_starts()) or bool(_TYPE_AND_BLOB.search(text, after))
+    return bool(_blob_start().search(text, after) or _TYPE_AND_BLOB.search(text, after))
 
 
 @lru_cache(maxsize=None)
-def _blob_starts() -> Tuple[str, ...]:
+def _blob_start() -> Pattern[str]:
     """How the base64 of each type's blob begins, certificates and DSA included."""
     names = [*TYPES, *(f"{name.split('@')[0]}-cert-v01@openssh.com" for name in TYPES), "ssh-dss"]
     starts = []
     for name in names:
         field = string(name.encode("ascii"))
         starts.append(b64encode(field[: len(field) // 3 * 3]).decode("ascii"))
-    return tuple(starts)
+    return re.compile("|".join(map(re.escape, starts)))
 
 
 def _words(line: str) -> List[str]:

@@ -23,7 +23,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Server
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
@@ -182,7 +182,7 @@ class _AgentCalls:
                 "server_name": enrolled.server.name,
                 "secret": enrolled.secret,
                 "signing_key": enrolled.signing_key,
-                "principal": host_document.PRINCIPAL,
+                "principal": document_words.PRINCIPAL,
             }
         )
 

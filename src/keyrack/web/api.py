@@ -245,7 +245,7 @@ class _Path:
         caller = None
         commits.set(Commits())
         try:
-            endpoint = self._methods.get(request.method)
+            endpoint = self._methods.get(request.scope["method"])
             if endpoint is None:
                 return self._dialect.not_supported(request, tuple(self._methods)), None
             bodies.check_encoding(request)
@@ -298,11 +298,12 @@ class _Path:
     async def _read(self, endpoint: Endpoint, request: Request, caller: Caller) -> bytes:
         """The body. Raises Refusal; before a long one of somebody unknown is read, the proof must hold."""
         longest = self._instance.settings.max_body_bytes
-        if bodies.announced(request) == 0:
+        length = bodies.announced(request)
+        if length == 0:
             return b""
         if endpoint.open:
             return await bodies.read(request, min(longest, LONGEST_OPEN_BODY))
-        long = bodies.may_be(request, LONG_BODY)
+        long = length is None or length >= LONG_BODY
         if long and not caller.known and not is_signed(request):
             bodies.check_length(request, longest)
             await self._scheduler.run(caller, partial(self._dialect.authenticate, self._instance, request))
@@ -329,9 +330,10 @@ class _Handling:
         if self.actor is None:  # else it was found out, and counted, by a run that then turned out to take longer
             self.actor = self._identified(endpoint)
         # A GET's body is ignored: programs send {}, null and [] there.
-        has_fields = request.method not in ("GET", "HEAD") and content.strip()
+        method = request.scope["method"]
+        has_fields = method not in ("GET", "HEAD") and content.strip()
         fields, strings, unread = self._fields(content) if has_fields else ({}, False, None)
-        if request.method == "PUT":
+        if method == "PUT":
             # What is made by its name in the path is called as it was written, or not made.
             bodies.check_path(request)
         # PostgreSQL takes no NUL, and nothing is called by one.

@@ -136,10 +136,10 @@ def check_encoding(request: Request) -> None:
     """Refuse compressed bodies, which would defeat every bound on their size; where there is none, or it is ignored, as
     that of a GET is, programs name a coding out of habit.
     """
-    if request.method in ("GET", "HEAD") or announced(request) == 0:
-        return
     (encoding, *_) = sent(request, b"content-encoding") or (b"",)
-    if encoding.strip().lower() not in (b"", b"identity"):
+    if encoding.strip().lower() in (b"", b"identity"):
+        return
+    if request.method not in ("GET", "HEAD") and announced(request) != 0:
         raise malformed("A compressed body is not accepted; send it as it is.", "content-encoding")
 
 

@@ -51,7 +51,7 @@ class _Loop:
         for due in webhooks.claim(self._instance, frozenset(self._busy)):
             self._busy[due.webhook.id] = self._pool.submit(self._send, due)
         if self._sinks.wanted:
-            self._sinks.look()
+            self._sinks.hand_on()
         webhooks.clear_deleted(self._instance)
         if self._turns % FORGET_EVERY == 0:
             webhooks.forget_old(self._instance)

@@ -35,7 +35,7 @@ class Proxies:
         peer = _address(client[0]) if client and self._trusted else None
         headers = scope["headers"]
         if peer is None or not self._trusts(peer):
-            scope.setdefault("state", {})["shared_address"] = any(name in SIGNS for name, _ in headers)
+            scope.setdefault("state", {})["shared_address"] = not SIGNS.isdisjoint([name for name, _ in headers])
             return
         said = ",".join(value.decode("latin-1") for name, value in headers if name == self._header)
         found: Address = peer

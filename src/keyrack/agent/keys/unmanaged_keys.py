@@ -14,6 +14,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
+from keyrack.agent.sshd import revoked_list
 from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
@@ -35,14 +36,18 @@ _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
 _LARGE = "it is larger than 1 MiB, and only its beginning was read for rules (Match) and the files of keys they name"
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
+_REVOKING_KEYS = ("revokedkeys",)
 _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "requiredrsasize")
 
 
 class _Place(NamedTuple):
+    """perhaps: nothing tells whether it is a file of keys, such as a host key's: what is no key in it is not told."""
+
     username: str
     path: str
     in_force: bool
     authorities: bool = False
+    perhaps: bool = False
 
 
 class _Sources:
@@ -54,6 +59,7 @@ class _Sources:
         self.commands: Set[ReportedKey] = set()
         self.files: Dict[Place, _Place] = {}
         self.rules: Dict[str, Set[SshdRules]] = {EVERYBODY: set()}  # of each account; EVERYBODY: of any
+        self.revoked: Dict[str, Set[str]] = {}  # the same of files of revoked keys, "": there may be none
 
     def keep(self, places: Iterable[_Place], commands: Iterable[ReportedKey], accounts: AccountList) -> None:
         """What counted by settings that a running sshd still goes by, of accounts that are still there."""
@@ -63,8 +69,8 @@ class _Sources:
                 self.files[place[:2]] = place
         self.commands.update(commands)
 
-    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool) -> None:
-        """A file that AuthorizedKeysFile may name for an account."""
+    def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool, perhaps: bool = False) -> None:
+        """A file that AuthorizedKeysFile may name for an account; perhaps: as far as can be known."""
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
@@ -73,12 +79,17 @@ class _Sources:
         username = EVERYBODY if pattern == path and "%" not in pattern and not own else account.name
         known = self.files.get((username, path))
         if known is None or (in_force and not known.in_force):
-            self.files[(username, path)] = _Place(username, path, in_force)
+            self.files[(username, path)] = _Place(username, path, in_force, perhaps=perhaps)
 
     def add_rules(self, username: str, rules: SshdRules) -> None:
         """What an sshd asks of an account's keys."""
         for name in (username, EVERYBODY):
             self.rules.setdefault(name, set()).add(rules)
+
+    def add_revoked(self, username: str, path: str) -> None:
+        """A file of RevokedKeys that an sshd has for an account; empty where it has none, or that is not known."""
+        for name in (username, EVERYBODY):
+            self.revoked.setdefault(name, set()).add(path)
 
     def add_authorities(self, path: str) -> None:
         """A file of TrustedUserCAKeys, which counts for all accounts."""
@@ -123,6 +134,7 @@ class Scanner:
         self._asked_at = 0.0
         self._unasked: List[Cut] = []
         self._rules: Dict[str, SshdRules] = {}
+        self._revoked: Dict[str, Set[str]] = {}
         self._zone: Optional[TimeZone] = None
         self._strict = False  # whether every sshd here takes no file that others may change
         self._commands: List[ReportedKey] = []
@@ -144,10 +156,15 @@ class Scanner:
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         keys = list(self._commands)
         for place, file in self._scan_files():
-            rows = [_judged(row, place, file.unsafe) for row in file.rows]
+            told = [row for row in file.rows if row.fingerprint or not place.perhaps]
+            rows = [_judged(row, place, file.unsafe or self._refused(row, place)) for row in told]
             if file.problem:
                 cut.append(Cut(place.username, place.path, file.problem))
-                if (place.in_force or file.refused) and file.problem not in (account_tasks.NO_TIME, key_file.AWAY):
+                if (
+                    (place.in_force or file.refused)
+                    and not place.perhaps
+                    and file.problem not in (account_tasks.NO_TIME, key_file.AWAY)
+                ):
                     rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=file.problem))
             if file.cut:
                 cut.append(Cut(place.username, place.path, file.cut))
@@ -158,6 +175,13 @@ class Scanner:
             cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
         self.cut = tuple(cut)
         return keys
+
+    def _refused(self, row: key_file.KeyFileLine, place: _Place) -> str:
+        """Why every sshd here refuses a key though its line stands; empty where one may take it."""
+        lists = sorted(self._revoked.get(place.username, ()))
+        if not row.public_key or not lists or not all(revoked_list.refuses(path, row.public_key) for path in lists):
+            return ""
+        return f"sshd refuses it (RevokedKeys {lists[0]})"
 
     def _scan_files(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Each place that counts for somebody, and what is there."""
@@ -280,6 +304,7 @@ class Scanner:
             self._strict = self._strict and strict_before
             for username, asked in self._rules.items():
                 sources.add_rules(username, asked)
+        self._revoked = {} if unread else sources.revoked
         self._judge_by(sources.rules)
         self._commands = sorted(sources.commands)
         self._places = sources.places()
@@ -291,7 +316,7 @@ class Scanner:
         lines = sshd.lines()
         for_all = sshd.effective()
         self._strict = self._strict and for_all.one("strictmodes") == "yes"
-        single, judged = _differs(lines, _NAMING_KEYS), _differs(lines, _JUDGING_KEYS)
+        single, judged = _differs(lines, _NAMING_KEYS), _differs(lines, (*_JUDGING_KEYS, *_REVOKING_KEYS))
         if single or judged:
             known.update(self._ask_for_each(sshd, known, for_all))
         version, tz = self._sshd.running.version(), self._sshd.running.zone().tz
@@ -304,12 +329,17 @@ class Scanner:
             sources.add_rules(account.name, rules(effective, version, tz))
             if any(somewhere[keyword] for keyword in _JUDGING_KEYS):
                 sources.add_rules(account.name, SshdRules("*", 0, version, tz))
+            unasked = (single or judged) and account.name not in known
+            listed = "" if unasked or somewhere["revokedkeys"] else effective.one("revokedkeys")
+            sources.add_revoked(account.name, listed)
             here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
             if single and account.name not in known:
                 here = sorted(others)  # until sshd is asked, at a later scan
-            for pattern in (*here, *somewhere["authorizedkeysfile"], *sshd.running.perhaps_files()):
+            for pattern in (*here, *somewhere["authorizedkeysfile"]):
                 sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
+            for pattern in sshd.running.perhaps_files():
+                sources.add_file(account, pattern, in_force=True, perhaps=True)
             for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
                 sources.add_authorities(path)
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
@@ -444,7 +474,7 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     """What names or judges keys below a rule for whoever comes from some address, or to some: it counts for somebody
     somewhere, though sshd is asked about this machine alone.
     """
-    paths: Dict[str, List[str]] = {keyword: [] for keyword in (*_NAMING_KEYS, *_JUDGING_KEYS)}
+    paths: Dict[str, List[str]] = {keyword: [] for keyword in (*_NAMING_KEYS, *_JUDGING_KEYS, *_REVOKING_KEYS)}
     elsewhere = False
     for line in lines:
         if line.keyword == "match":

@@ -13,7 +13,7 @@ from keyrack.agent.service.client import ServiceAnswer, ServiceClient
 from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words
 from keyrack.protocol.report import wire_word
 from keyrack.ssh import public_key
 
@@ -92,7 +92,7 @@ def _read(
     for name, value in words.items():
         if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_WORD:
             raise EnrolmentProblem(f"the service's answer has no usable {name}; is {url} a Keyrack service?")
-    if words["principal"] != host_document.PRINCIPAL:
+    if words["principal"] != document_words.PRINCIPAL:
         raise EnrolmentProblem("the service signs in a name that this agent does not know; get its own agent")
     try:
         signing_key = public_key.parse(words["signing_key"])

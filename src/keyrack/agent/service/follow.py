@@ -85,6 +85,8 @@ class Follower:
         self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
         self._confirmed = since_boot() - silence(self._status)
+        self._counted_from: Optional[float] = time.time() - since_boot()  # None: nothing of that silence counts now
+        self._set_back = ""
         if self._status.boot != boot_id():
             self._status = self._status._replace(confirmed_since_boot=0.0)  # of a boot that is over
 
@@ -227,7 +229,7 @@ class Follower:
         return since_boot() - self._confirmed
 
     def _confirm(self) -> None:
-        self._confirmed = since_boot()
+        self._confirmed, self._counted_from = since_boot(), None
         self._status = self._status._replace(confirmed_at=time.time(), confirmed_since_boot=self._confirmed)
 
     def _pause(self) -> float:
@@ -269,7 +271,8 @@ class Follower:
         recovered = self._troubles.pop(_FILES, None) is not None
         if not self._reconciler.revision:
             return
-        offline_now = unmet != self._reconciler.unmet()
+        set_back, self._set_back = self._set_back, self._set_back_words()
+        offline_now = unmet != self._reconciler.unmet() or set_back != self._set_back
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
         put_back += outcome.put_back
@@ -282,14 +285,28 @@ class Follower:
     def _unmet(self) -> List[str]:
         """What is not as it should be though the files are, in words."""
         rewritten = [] if self._witness is None or not self._witness.problem else [self._witness.problem]
+        rewritten += [self._set_back] if self._set_back else []
         if not self._clock_ahead:
             return [*self._reconciler.unmet(), *rewritten]
-        minutes = max(1, round(abs(self._clock_ahead) / 60))
-        span = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+        span = _span(abs(self._clock_ahead))
         way = "ahead of" if self._clock_ahead > 0 else "behind"
         ends = "keys end by it" if self._clock_ahead > 0 else "keys end by the service's all the same"
         words = f"this host's clock is about {span} {way} the service's, and {ends}: set it right"
         return [*self._reconciler.unmet(), *rewritten, f"{words} (timedatectl set-ntp true)"]
+
+    def _set_back_words(self) -> str:
+        """Where the service's silence was counted by a clock that was set back since: it stays as long as it was, as
+        nobody here knows which of the two was right, and an earlier one would bring dropped keys back.
+        """
+        if self._counted_from is None or not self._reconciler.is_offline:
+            return ""
+        seconds = self._counted_from - (time.time() - since_boot())
+        if seconds < CLOCK_SECONDS:
+            return ""
+        return (
+            f"this host's clock was set back by about {_span(seconds)} since the agent began and counted the service's "
+            "silence by it: what that dropped comes back with the service's next answer alone"
+        )
 
     def _compare_clocks(self, answer: ServiceAnswer) -> None:
         """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""
@@ -490,3 +507,8 @@ def say(words: str) -> None:
 def _spread(seconds: float) -> float:
     """Between half of the time and all of it, so that a thousand hosts do not come back at once."""
     return seconds * (0.5 + os.urandom(1)[0] / 510)
+
+
+def _span(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"

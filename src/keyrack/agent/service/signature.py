@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 
 from keyrack.agent.system.folder import PRIVATE_FILE, Folder
-from keyrack.protocol import host_document
+from keyrack.protocol import document_words
 from keyrack.ssh import ed25519, sshsig, wire
 
 ALLOWED_SIGNERS = "allowed_signers"
@@ -25,11 +25,11 @@ def allow(state: Folder, signing_key: str) -> None:
     """Note the one key whose documents this host obeys as ssh-keygen wants it (ALLOWED SIGNERS, ssh-keygen(1)): for
     whoever checks by hand, and for an older agent that takes this one's place.
     """
-    line = f'{host_document.PRINCIPAL} namespaces="{host_document.NAMESPACE}" {signing_key}\n'
+    line = f'{document_words.PRINCIPAL} namespaces="{document_words.NAMESPACE}" {signing_key}\n'
     state.write(ALLOWED_SIGNERS, line.encode("ascii"), PRIVATE_FILE)
 
 
-def check(signing_key: str, document: str, signature: str, namespace: str = host_document.NAMESPACE) -> None:
+def check(signing_key: str, document: str, signature: str, namespace: str = document_words.NAMESPACE) -> None:
     """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text, for this purpose."""
     if len(signature) > _LONGEST_SIGNATURE or not signature.isascii():
         raise DocumentSignatureProblem("the signature of the document is no SSH signature")

@@ -36,7 +36,8 @@ from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes, threads
 from keyrack.agent.system.folder import PRIVATE_FILE
-from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
+from keyrack.protocol.document_words import ENFORCE, OBSERVE
+from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.report import Report
 from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem

@@ -77,8 +77,7 @@ def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
             if not bounded and letter == "o":
                 value = _whole(value, waiting)
                 if value.lower().startswith("authorizedkeysfile"):
-                    # An absolute path is far more often that of a host key, which nobody may read for such a file.
-                    perhaps += [word for word in waiting if not word.startswith("/")]
+                    perhaps += waiting
             found.append((letter, value))
     return CommandLine(tuple(found), perhaps_files=tuple(dict.fromkeys(perhaps)))
 

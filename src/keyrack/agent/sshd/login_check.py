@@ -15,6 +15,7 @@ It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and wha
 from __future__ import annotations
 
 import grp
+import itertools
 import os
 import pwd
 import re
@@ -49,6 +50,8 @@ _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _USERS = ("allowusers", "denyusers")
 _LANE = -3  # of what is looked at for sshd (account_tasks.py)
 _UNANSWERED = "does not answer"
+# Below a Match, "none" is the name of a file to sshd, which it looks for in its folder, /.
+_NO_LIST, _FILE_OF_THAT_NAME = ("-o", "RevokedKeys=/nonexistent"), "/none"
 _ANYWHERE = Place(places.ASKING, places.ASKING)
 
 
@@ -187,6 +190,10 @@ class _Answers:
         self._by_place = bool(words & set(PLACE_CRITERIA))
         self._by_ends = bool(words & {"localaddress", "localport"})
         self._named = matched_sources(self._lines)
+        self._may_mean_a_file = any(
+            line.keyword == "revokedkeys" and [value.lower() for value in line.values] == ["none"]
+            for line in itertools.dropwhile(lambda line: line.keyword != "match", self._lines)
+        )
         self._all: Optional[Effective] = None
 
     def of(self, name: str, sources: str = "") -> List[Tuple[Place, Effective]]:
@@ -229,7 +236,7 @@ class _Answers:
     def _asked(self, name: str, place: Optional[Place]) -> Effective:
         if self._single:
             try:
-                return self._sshd.effective(name, self._config, place)
+                return self._with_its_list(name, place, self._sshd.effective(name, self._config, place))
             except SshdSilent:
                 raise
             except SshdProblem as problem:
@@ -238,6 +245,14 @@ class _Answers:
         if self._all is None:
             self._all = self._sshd.effective(None, self._config)
         return self._all
+
+    def _with_its_list(self, name: str, place: Optional[Place], effective: Effective) -> Effective:
+        """With the list of revoked keys that sshd reads, which its answer does not tell from none below a Match."""
+        if not self._may_mean_a_file or effective.one("revokedkeys") != "none":
+            return effective
+        asked = self._sshd.effective(name, self._config, place, _NO_LIST)
+        is_file = asked.one("revokedkeys") == "none"
+        return effective.having("revokedkeys", _FILE_OF_THAT_NAME) if is_file else effective
 
     def _users(self) -> Iterator[str]:
         return (value for line in self._lines if line.keyword in _USERS for value in line.values)

@@ -13,7 +13,7 @@ import stat
 from typing import FrozenSet, Set, Tuple
 
 from keyrack.agent.system import file_stamp, programs
-from keyrack.ssh.line_key import USUAL_RULES, read_key
+from keyrack.ssh.line_key import USUAL_RULES, certified, is_certificate, read_key
 
 _KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
 _REVOKED = " REVOKED"
@@ -35,6 +35,11 @@ def problem(path: str, public_key: str) -> str:
     return _words(path) if public_key in keys else ""
 
 
+def refuses(path: str, public_key: str) -> bool:
+    """Whether a key is known to be refused by this file."""
+    return problem(path, public_key) == _words(path)
+
+
 def is_readable(path: str) -> bool:
     """Whether there is such a file that this process may read."""
     return os.path.isfile(path) and os.access(path, os.R_OK)
@@ -45,6 +50,7 @@ def _is_set(path: str) -> bool:
 
 
 def _words(path: str) -> str:
+    """That a key is refused by it."""
     return f"it is revoked on this host (RevokedKeys {path})"
 
 
@@ -69,6 +75,8 @@ def _read(path: str, stamp: object) -> Tuple[FrozenSet[str], bool, str]:
         if not line or line.startswith("#"):
             continue
         key = read_key(line, USUAL_RULES)
+        if key is not None and is_certificate(key):
+            key = certified(key)  # whose key is revoked by it, as sshd compares keys alone (sshkey_equal_public)
         if key is None or key.fingerprint is None:
             where = f"RevokedKeys {path} line {number}"
             return frozenset(keys), False, f"sshd takes no key because of {where}, which is neither a key nor a comment"

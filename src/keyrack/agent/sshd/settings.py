@@ -33,7 +33,8 @@ RELOAD_SECONDS = 15.0
 _DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
-_LINE = re.compile(r'[ \t]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t]*=[ \t]*|[ \t]+)(.*)')
+_LINE = re.compile(r'[ \t\r]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*)')
+_BEHIND_NUL = re.compile("\0[^\n]*\n?[ \t\r]*")  # sshd leaves it out, with the end of the line (load_server_config)
 _GLOB = re.compile(r"\\(.)|\[\^")
 _WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # criteria of a Match
 _NAME = re.compile(r"[a-z0-9_.@+-]+")  # of a user, with no pattern (*, ?, !) in it
@@ -96,6 +97,10 @@ class Effective:
         """The same, and why sshd lets nobody in by it."""
         return Effective(self._output, problem)
 
+    def having(self, keyword: str, value: str) -> Effective:
+        """The same, and another value of a keyword."""
+        return Effective(f"{keyword} {value}\n{self._output}", self.problem)
+
     def one(self, keyword: str) -> str:
         """The first value; empty where there is none. without-password is the old name of prohibit-password."""
         value = self._values.get(keyword.lower(), [""])[0]
@@ -107,13 +112,13 @@ class Effective:
 
     def patterns(self, keyword: str, lines: Iterable[SettingLine] = ()) -> Tuple[str, ...]:
         """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
-        a name with blanks looks like several.
+        a name with blanks looks like several, and not all names are UTF-8.
         """
         found: Dict[str, None] = {}
         written: Dict[str, List[str]] = {}
         for line in lines:
             if line.keyword == keyword:
-                written.setdefault(" ".join(line.values), []).extend(line.values)
+                written.setdefault(programs.text(os.fsencode(" ".join(line.values))), []).extend(line.values)
         for value in self.all(keyword):
             for pattern in written.get(value, value.split()):
                 found.setdefault(pattern)
@@ -151,13 +156,14 @@ class Sshd:
         user: Optional[str] = None,
         config: Optional[str] = None,
         place: Optional[Place] = None,
+        given: Tuple[str, ...] = (),
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try; place: another way to come. What the running sshd was given on its
-        command line counts as it does there.
+        config: another file of settings to try; place: another way to come; given: arguments to try. What the running
+        sshd was given on its command line counts as it does there.
         """
-        return self._ask(user, config, place, self.running.arguments())
+        return self._ask(user, config, place, (*given, *self.running.arguments()))
 
     def _ask(
         self, user: Optional[str], config: Optional[str], place: Optional[Place], given: Sequence[str]
@@ -423,7 +429,7 @@ def split_values(text: str) -> Tuple[str, ...]:
 @functools.lru_cache(maxsize=32)
 def read_lines(text: str) -> Tuple[SettingLine, ...]:
     """The settings in one text."""
-    matches = (_LINE.match(raw.rstrip(" \t\r\f")) for raw in text.split("\n"))
+    matches = (_LINE.match(raw.rstrip(" \t\r\f")) for raw in _BEHIND_NUL.sub("", text).split("\n"))
     return tuple(SettingLine(match.group(2).lower(), split_values(match.group(3))) for match in matches if match)
 
 
@@ -545,7 +551,8 @@ def _text(path: str) -> str:
     try:
         # O_NONBLOCK: a pipe that somebody put there has us wait for nobody.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, encoding="utf-8", errors="replace") as file:
+        # As the bytes are: other ends of lines are none to sshd, and a name need not be UTF-8.
+        with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read(_LARGEST_CONFIG) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
     except OSError:
         return ""

@@ -56,8 +56,9 @@ def run(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float = 10.0) 
         return Ended(None, "", f"{arguments[0]} did not end within {seconds:g} seconds")
     except OSError as error:
         return Ended(None, "", f"{arguments[0]} cannot be started: {error.strerror}")
-    return Ended(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+    return Ended(ended.returncode, text(ended.stdout), text(ended.stderr))
 
 
-def _text(output: bytes) -> str:
+def text(output: bytes) -> str:
+    """What a program said; what is no UTF-8 cannot be known by it."""
     return output.decode("utf-8", "replace")

@@ -36,9 +36,8 @@ def opened(
     """
     settings = options.settings(**given)
     with explained():
-        if not creating:
-            refuse_none(settings, given, or_logged_in=or_logged_in)
-        instance = open_instance(settings, new_database=new_database)
+        at = None if creating else refuse_none(settings, given, or_logged_in=or_logged_in)
+        instance = open_instance(settings, new_database=new_database, at=at)
     try:
         yield instance
     except Refusal as refusal:
@@ -51,8 +50,10 @@ def opened(
         instance.database.close()
 
 
-def refuse_none(settings: Settings, given: Mapping[str, Any], *, or_logged_in: bool = False) -> None:
-    """Exit with words where there is no instance yet. given, or_logged_in: see opened. Raises as open_instance does."""
+def refuse_none(settings: Settings, given: Mapping[str, Any], *, or_logged_in: bool = False) -> str | None:
+    """Exit with words where there is no instance yet. The revision that its database is at, None where its key is not
+    there. given, or_logged_in: see opened. Raises as open_instance does.
+    """
     # A key without its database is an instance that lost it, which has words of its own.
     at = check_database(settings.database_url, settings.data / "instance.key")
     dialect, url = parse_url(settings.database_url)
@@ -68,6 +69,7 @@ def refuse_none(settings: Settings, given: Mapping[str, Any], *, or_logged_in: b
             f"This command works on the data there, where the service runs{otherwise}. "
             "`keyrack apply`, `serve` or `up` makes an instance."
         )
+    return at
 
 
 def _named_by(given: Mapping[str, Any]) -> str:

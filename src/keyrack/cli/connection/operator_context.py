@@ -12,7 +12,6 @@ import click
 from keyrack.cli import options
 from keyrack.cli.connection.opened import opened, workspace_named
 from keyrack.cli.connection.operator import operator
-from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.people import actors
 from keyrack.errors import Kind, Refusal
@@ -30,6 +29,9 @@ class OperatorContext:
 
     def server(self, reference: str) -> Server:
         """The server that is meant; exits with words when there is none."""
+        # Most commands name no server, and wait for nothing of it.
+        from keyrack.core.hosts import servers
+
         try:
             return servers.named(self.instance, self.actor, reference)
         except Refusal as refusal:

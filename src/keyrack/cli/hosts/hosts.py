@@ -27,7 +27,7 @@ COMMANDS = {
     "host-keys": ("keyrack.cli.servers:host_keys", "List the host keys that a server's own agent told."),
     "ignore": (f"{_UNMANAGED}:ignore", "Leave an unmanaged key where it is, and list it no more."),
     "keys": (f"{_CALLED}:list_keys", "List the keys that Keyrack put on a host, each with its end and its last use."),
-    "list": (f"{_CALLED}:list_hosts", "List hosts, each with its mode and state."),
+    "list": ("keyrack.cli.hosts.host_list:list_hosts", "List hosts, each with its mode and state."),
     "move": (
         f"{_CHANGES}:move",
         "Give a server another address, and provider and tags where they are given.",

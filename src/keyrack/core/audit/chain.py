@@ -221,10 +221,10 @@ def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str,
     if wanted:
         if len(known) > MOST_PROOFS:
             known.clear()
-        found = instance.database.read(
+        proofs = instance.database.read(
             lambda connection: {earlier: _path(connection, earlier, size) for earlier in wanted}
         )
-        known.update(((earlier, size), path) for earlier, path in found.items())
+        known.update(((earlier, size), path) for earlier, path in proofs.items())
     checkpoint = {"text": newest.text, "signature": newest.signature}
     return {earlier: {**checkpoint, "proof": known.get((earlier, size), [])} for earlier in sizes}
 

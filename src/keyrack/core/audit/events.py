@@ -30,9 +30,8 @@ def find(
     offset: int = 0,
     limit: int = 15,
     cursor: str | None = None,
-    deleted: bool = False,
 ) -> Page[Event]:
-    """A page of the workspace's events, newest first; deleted: also of a server that is no more.
+    """A page of the workspace's events, newest first.
 
     cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
     (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
@@ -51,7 +50,7 @@ def find(
             validation.fingerprint(asked.key, field="key")
 
         def question(connection: Connection) -> Page[Event]:
-            if server_id is not None and not deleted:
+            if server_id is not None:
                 lookups.require_server(connection, actor, server_id)
             return events.find(connection, actor.workspace_id, asked, window)
 

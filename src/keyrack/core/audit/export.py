@@ -49,8 +49,8 @@ def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda cou
 
 
 def _block(instance: Instance, end: int, block: list[ChainedEvent], deleted: DeletedEvents) -> str:
-    """The signed hashes of some records; gone: by place the events that were deleted after they were kept long enough,
-    so that a record that others take out of an export is not taken for one of them.
+    """The signed hashes of a block's records, up to the place before `end`, and by place those of its events that were
+    deleted for their age, so that a record that others take out of an export is not taken for one of them.
     """
     gone = {str(one.position): one.event_id for one in block if one.record is None and one.event_id in deleted}
     text = encode({"first": end - len(block), "gone": gone, "hashes": [one.hash.hex() for one in block]})

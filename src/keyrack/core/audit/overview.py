@@ -70,16 +70,16 @@ class Overview:
         return tuple((words, counted[words]) for words in (*(words for _, words in LAGS), FAR))
 
 
-def look(instance: Instance, actor: Actor) -> Overview:
+def get(instance: Instance, actor: Actor) -> Overview:
     """The overview of the actor's workspace. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "access:read", "see what needs somebody", target_kind="workspace") as attempt:
-        return attempt.read(lambda connection: _look(instance, connection, actor.workspace_id, instance.now()))
+        return attempt.read(lambda connection: _of_workspace(instance, connection, actor.workspace_id, instance.now()))
 
 
-def _look(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
+def _of_workspace(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
     logins, delays = _tallies(connection, workspace, now)
     return Overview(
-        alarms=standing.look(instance, connection, workspace),
+        alarms=standing.of_workspace(instance, connection, workspace),
         webhooks=rows.failing_webhooks(connection, workspace),
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),
@@ -116,12 +116,15 @@ def _tallies(
 
 
 def _days(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[datetime, int, int], ...]:
+    """Of each day, the oldest first, how much was done and how much refused."""
     first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
     counted: dict[int, dict[str, int]] = {}
     for row in rows.by_day(connection, workspace, first):
         counted.setdefault((EPOCH + timedelta(days=row.day) - first).days, {})[row.outcome] = row.number
     # What is older than the newest so many was not counted: the day in which they begin is not whole.
-    cut = sum(sum(some.values()) for some in counted.values()) >= rows.NEWEST
+    cut = sum(sum(outcomes.values()) for outcomes in counted.values()) >= rows.NEWEST
     shown = range(min(min(counted) + 1, DAYS - 1) if cut else 0, DAYS)
     days = [(first + timedelta(days=day), counted.get(day, {})) for day in shown]
-    return tuple((at, some.get("done", 0), sum(some.values()) - some.get("done", 0)) for at, some in days)
+    return tuple(
+        (at, outcomes.get("done", 0), sum(outcomes.values()) - outcomes.get("done", 0)) for at, outcomes in days
+    )

@@ -20,7 +20,7 @@ from keyrack.store.hosts import servers
 
 WINDOW_SECONDS = 60.0
 SEPARATE = 10
-"""So many different refusals of one sort to one actor stand apart in a minute; further ones are counted together."""
+"""So many different refusals of one kind to one actor stand apart in a minute; further ones are counted together."""
 MOST_KEPT = 10_000
 
 log = logger("keyrack")
@@ -41,14 +41,14 @@ class RefusedAttempt:
     """Whether even one and the same refusals stand apart, as far as SEPARATE goes."""
 
     @property
-    def sort(self) -> Hashable:
+    def kind(self) -> Hashable:
         """What refusals have in common that are counted together."""
         return (self.actor.workspace_id, self.actor.user_id, self.actor.token_id, self.action, self.code)
 
     @property
     def same(self) -> Hashable:
         """What refusals have in common that are one and the same."""
-        return (self.sort, self.actor.address, self.actor.channel, self.target_kind, self.target_id, self.server_id)
+        return (self.kind, self.actor.address, self.actor.channel, self.target_kind, self.target_id, self.server_id)
 
 
 @dataclass(slots=True)
@@ -111,26 +111,26 @@ class Refusals:
 
     def _is_new(self, refused: RefusedAttempt, at: datetime) -> bool:
         now = self._clock()
-        same, sort = self._minutes.get(refused.same), self._minutes.get(refused.sort)
+        same, kind = self._minutes.get(refused.same), self._minutes.get(refused.kind)
         if same is not None and same.ends > now and not refused.each:
             same.more += 1
             return False
-        if sort is not None and sort.ends > now and sort.separate >= SEPARATE:
-            sort.more += 1
+        if kind is not None and kind.ends > now and kind.separate >= SEPARATE:
+            kind.more += 1
             return False
         # The count of a minute that is over and not yet written goes on in the next one.
         self._begin(refused.same, refused, at, now, same.more if same else 0)
-        if sort is None or sort.ends <= now:
+        if kind is None or kind.ends <= now:
             # Of many addresses and things: none of them stands for all.
             common = replace(refused, actor=replace(refused.actor, address=""), target_id=None, server_id=None)
-            sort = self._begin(refused.sort, common, at, now, sort.more if sort else 0)
-        sort.separate += 1
+            kind = self._begin(refused.kind, common, at, now, kind.more if kind else 0)
+        kind.separate += 1
         return True
 
     def _forget(self, refused: RefusedAttempt) -> None:
         self._minutes.pop(refused.same, None)
-        if (sort := self._minutes.get(refused.sort)) is not None:
-            sort.separate -= 1
+        if (kind := self._minutes.get(refused.kind)) is not None:
+            kind.separate -= 1
 
     def _begin(self, name: Hashable, refused: RefusedAttempt, at: datetime, now: float, more: int) -> _Minute:
         if name not in self._minutes and len(self._minutes) >= MOST_KEPT:

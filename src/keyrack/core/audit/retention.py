@@ -19,8 +19,8 @@ from keyrack.store.audit import retention
 AT_ONCE = 500
 """Rows of a kind in one transaction, which keeps the writer for some milliseconds."""
 EVERY_SECONDS = 3600.0
-SOON = timedelta(hours=1)
-A_WHILE = timedelta(days=30)
+AN_HOUR = timedelta(hours=1)
+A_MONTH = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ def _days(name: str) -> Callable[[Settings], timedelta | None]:
 # because one that was forgotten would be made anew.
 AGES: dict[str, Callable[[Settings], timedelta | None]] = {
     "events": _days("events_days"),
-    "IAM tokens": lambda settings: SOON,
-    "temporary access keys": lambda settings: SOON,
+    "IAM tokens": lambda settings: AN_HOUR,
+    "temporary access keys": lambda settings: AN_HOUR,
     "other ended tokens": _days("events_days"),
-    "failed signatures": lambda settings: A_WHILE,
-    "enrolment tokens": lambda settings: A_WHILE,
+    "failed signatures": lambda settings: A_MONTH,
+    "enrolment tokens": lambda settings: A_MONTH,
     "last uses": _days("key_uses_days"),
     "revocations": _days("revocations_days"),
     "ended keys": _days("expired_keys_days"),
@@ -80,7 +80,7 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
     ) as attempt:
         # Searched outside of the write: the writer is for what changes.
         old = {
-            (kind, before): attempt.read(partial(retention.some, kind=kind, before=before, limit=AT_ONCE))
+            (kind, before): attempt.read(partial(retention.outdated, kind=kind, before=before, limit=AT_ONCE))
             for kind, before in _ends(instance)
         }
         if not any(old.values()):

@@ -58,11 +58,11 @@ class Sinks:
         """Whether the settings name any."""
         return bool(self._wanted)
 
-    def look(self) -> int:
+    def hand_on(self) -> int:
         """Hand on what is new; answers how many events. A sink that does not take them is tried again the next time."""
         if not self._wanted or not self._hold_lock():
             return 0
-        return sum(self._hand_on(name) for name in self._wanted)
+        return sum(self._hand_on_to(name) for name in self._wanted)
 
     def close(self) -> None:
         """Let another process do it."""
@@ -82,7 +82,7 @@ class Sinks:
             self._lock = held
         return True
 
-    def _hand_on(self, name: str) -> int:
+    def _hand_on_to(self, name: str) -> int:
         marks = self._marks()
         if name not in marks:
             newest = self._instance.database.read(lambda connection: _mark(connection, events.newest_id(connection)))
@@ -163,8 +163,8 @@ def _mark(connection: Connection, number: int) -> Mark:
 
 
 def _time(connection: Connection, number: int) -> str | None:
-    found = events.after(connection, number - 1, 1)
-    return found[0].at.isoformat() if found and found[0].id == number else None
+    following = events.after(connection, number - 1, 1)
+    return following[0].at.isoformat() if following and following[0].id == number else None
 
 
 def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
@@ -208,7 +208,7 @@ def _append(path: Path, fresh: Sequence[Event]) -> None:
 
 
 def syslog_line(event: Event) -> bytes:
-    """An event as RFC 5424 has it: the event's fields as JSON after the summary's level and id."""
+    """An event as RFC 5424 has it, its fields as JSON; ~ ends a line that is cut at LONGEST_DATAGRAM bytes."""
     priority = FACILITY * 8 + SEVERITY.get(event.level, 5)
     at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     words = json.dumps(fields(event), separators=(",", ":"))

@@ -102,7 +102,7 @@ class Alarms:
     saying: tuple[tuple[int, str, str], ...]
 
 
-def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
+def of_workspace(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
     """The alarms of a workspace."""
     now = instance.now()
     raised = rows.alarms(connection, workspace_id, now - KEPT)
@@ -121,7 +121,7 @@ def look(instance: Instance, connection: Connection, workspace_id: int) -> Alarm
 def find(instance: Instance, actor: Actor) -> Alarms:
     """The alarms of the actor's workspace. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "events:read", "see alarms", target_kind="event") as attempt:
-        return attempt.read(lambda connection: look(instance, connection, actor.workspace_id))
+        return attempt.read(lambda connection: of_workspace(instance, connection, actor.workspace_id))
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Alarm:
@@ -218,17 +218,18 @@ def _alarms_of_events(raised: Iterable[Row], current: _Current, *, by_state: boo
         settlement = next((settlements[row.id] for row in events if row.id in settlements), None)
         if settlement is not None and settlement.id < newest.id:
             settlement = None  # it was raised again
+        details = newest.details or {}
         alarm = Alarm(
-            newest.reason,
-            newest.summary.removeprefix("Alarm: "),
-            events[-1].at,
-            newest.id,
-            len(events),
-            newest.server_id,
-            current.user(newest),
-            str((newest.details or {}).get("row") or ""),
-            (newest.details or {}).get("session"),
-            newest.at,
+            code=newest.reason,
+            words=newest.summary.removeprefix("Alarm: "),
+            since=events[-1].at,
+            event_id=newest.id,
+            times=len(events),
+            server_id=newest.server_id,
+            user=current.user(newest),
+            row=str(details.get("row") or ""),
+            session=details.get("session"),
+            last_at=newest.at,
             settled_at=None if settlement is None else settlement.at,
             settled_by="" if settlement is None else settlement.actor_name,
         )

@@ -1,6 +1,6 @@
 """Webhooks: where events of a workspace are sent, signed and at least once; must speak no HTTP itself.
 
-The log of events is the queue's source, so that no change pays for its delivery: a look each second queues what is new.
+The log of events is the queue's source, so that no change pays for its delivery: each second what is new is queued.
 """
 
 from __future__ import annotations
@@ -198,7 +198,10 @@ def deliveries(
 def queue_new(instance: Instance) -> int:
     """Queue the events that came since for the webhooks that want them; answers how many."""
     held = instance.database.read(webhooks.active)
-    if not held or all(one.cursor == instance.database.read(events.newest_id) for one in held):
+    if not held:
+        return 0
+    newest = instance.database.read(events.newest_id)
+    if all(one.cursor == newest for one in held):
         return 0
     return sum(_queue(instance, one) for one in held)
 
@@ -207,10 +210,10 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
     now = instance.now()
     count, after = 0, webhook.cursor
 
-    def look(connection: Connection) -> list[Event]:
+    def question(connection: Connection) -> list[Event]:
         return webhooks.new_events(connection, webhook, after, AT_ONCE)
 
-    while waiting := instance.database.read(look):
+    while waiting := instance.database.read(question):
         wanted = [event.id for event in waiting if _wants(webhook, event)]
         settled = [event.id for event in waiting if outgoing_events.is_settled(instance, event)]
 

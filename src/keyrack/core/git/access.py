@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -45,14 +46,17 @@ CHANNEL = "git"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who a key stands for. kind "user": actor is its user; "deploy": actor has no rights beyond the key."""
+    """Who a key stands for. kind "user": actor is its user; "deploy": actor has no rights beyond the key. frozen:
+    whether it opens nothing new until it is confirmed, while what is under way goes on.
+    """
 
-    kind: str
+    kind: Literal["user", "deploy"]
     fingerprint: str
     public_key: str
     key_id: int
     title: str
     actor: Actor
+    frozen: bool = False
 
     @property
     def words(self) -> str:
@@ -81,15 +85,20 @@ def public_key_of(instance: Instance, fingerprint: str) -> str | None:
     if not is_fingerprint(fingerprint):
         return None
     holder = instance.database.read(lambda connection: _holder(connection, fingerprint, instance.now(), address=""))
-    return None if holder is None else holder.public_key
+    return None if holder is None or holder.frozen else holder.public_key
 
 
-def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Holder | None:
-    """Who stands behind a fingerprint now, or None. address: where the connection comes from."""
+def holder_of(instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False) -> Holder | None:
+    """Who stands behind a fingerprint now, or None. address: where the connection comes from; frozen_too: also one
+    whose key is frozen, for what is under way, and to say why nothing new begins.
+    """
     # (1) sshd checked a signature by the key in whose line this fingerprint stands.
     if not is_fingerprint(fingerprint):
         return None
-    return instance.database.read(lambda connection: _holder(connection, fingerprint, instance.now(), address=address))
+    holder = instance.database.read(
+        lambda connection: _holder(connection, fingerprint, instance.now(), address=address)
+    )
+    return None if holder is None or (holder.frozen and not frozen_too) else holder
 
 
 def read_command(command: bytes) -> tuple[str, str]:
@@ -141,7 +150,7 @@ def ended(instance: Instance, accesses: Iterable[GitAccess]) -> list[tuple[GitAc
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
         lost = []
         for access in wanted:
-            reason = _still(facts, instance.now(), held, present, access)
+            reason = _refusal_now(facts, instance.now(), held, present, access)
             if reason is not None:
                 lost.append((access, reason))
         return lost
@@ -202,13 +211,16 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
     )
 
 
-def _still(
+def _refusal_now(
     facts: _Facts,
     now: datetime,
     held: dict[str, git_access.HeldKey | None],
     present: dict[int, Repository],
     access: GitAccess,
 ) -> Refusal | None:
+    """Why an operation under way would not be permitted any more; None where it would. held: keys by fingerprint;
+    present: repositories by id.
+    """
     old = access.holder
     repository = present.get(access.repository.id)
     if repository is None:
@@ -235,8 +247,7 @@ def _holder(connection: Connection, fingerprint: str, now: datetime, *, address:
         return None
     user_key = held[fingerprint]
     if user_key is not None:
-        # What is under way with a frozen key goes on; nothing new begins.
-        return None if user_key.frozen else _user_holder(fingerprint, user_key, address, now)
+        return _user_holder(fingerprint, user_key, address, now)
     for deploy in git_access.deploy_keys_with(connection, fingerprint):
         if _deploy_key_holds(deploy, fingerprint):
             repository = git_access.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
@@ -274,6 +285,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
         key_id=held.key_id,
         title=held.title,
         actor=actors.of_user(held.user, address=address, channel=CHANNEL),
+        frozen=held.frozen,
     )
 
 
@@ -302,6 +314,14 @@ def clone_address(instance: Instance, path: str) -> str:
 def key_gone() -> Refusal:
     """The refusal of a key that opened Git a moment ago."""
     return Refusal(Kind.UNAUTHENTICATED, "key-gone", "Your SSH key is not registered any more.")
+
+
+def key_frozen(holder: Holder) -> Refusal:
+    """The refusal of anything new with a key that was frozen, over a connection that it had opened before."""
+    words = (
+        f"Your SSH key is frozen, and opens nothing new until it is confirmed: keyrack keys confirm {holder.key_id}."
+    )
+    return Refusal(Kind.FORBIDDEN, "key-frozen", words)
 
 
 def _protected_meanwhile() -> Refusal:

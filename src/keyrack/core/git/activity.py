@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core.git.access import GitAccess, Holder
+from keyrack.core.git.access import FETCH, PUSH, GitAccess, Holder
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.logs import logger
@@ -21,13 +22,10 @@ from keyrack.store.git import git_access
 
 log = logger("keyrack.git")
 
-# What is kept while the database is away; beyond it the oldest go, and the log says how many.
 MOST_WAITING = 10_000
-
-BEGUN = {"fetch": "fetched from", "push": "began to push to"}
-TRIED = {"fetch": "fetch from", "push": "push to"}
-
-
+"""Events that are kept while the database is away; beyond it the oldest go, and the log says how many."""
+BEGUN = {FETCH: "fetched from", PUSH: "began to push to"}
+TRIED = {FETCH: "fetch from", PUSH: "push to"}
 MOST_REFS, LONGEST_REFS = 10, 800
 """Of a push, named in its event; the others are counted."""
 _NONE = "0" * 7
@@ -47,10 +45,11 @@ class PushedRefs:
 
 @dataclass(frozen=True, slots=True)
 class _GitEvent:
+    """An event to be written. reason: why it was refused, "" for what was done."""
+
     actor: Actor
     at: datetime
     action: str
-    outcome: str
     reason: str
     repository_id: int | None
     summary: str
@@ -76,68 +75,48 @@ class GitLog:
         with self._lock:
             if access.deploy_key_id is not None:
                 self._deploy_uses[access.deploy_key_id] = self._instance.now()
-        self._add(
-            replace(holder.actor, workspace_id=access.repository.workspace_id),
-            f"git:{access.verb}",
-            "done",
-            "",
-            access.repository.id,
-            f"{holder.words} {BEGUN[access.verb]} {access.repository.path} with {holder.fingerprint}",
-            _details(holder, access.repository.path, access.verb),
+        self._add_about(
+            access, f"{holder.words} {BEGUN[access.verb]} {access.repository.path} with {holder.fingerprint}"
         )
 
     def pushed(self, access: GitAccess, refs: PushedRefs) -> None:
         """A push has ended. What it changed is what git says it changed, not what was asked of it."""
         holder, path = access.holder, access.repository.path
-        outcome, reason = "done", ""
+        reason, details = "", {}
         others = refs.wanted - refs.changed
         if refs.changed:
-            shown = _shown(refs)
-            words = f"{holder.words} pushed to {path}: {shown}"
+            details = {"refs": _shown(refs)}
+            words = f"{holder.words} pushed to {path}: {details['refs']}"
             if others > 0:
                 words += f"; {others} more were refused"
         elif refs.wanted:
-            outcome, reason = "refused", "push-refused"
+            reason = "push-refused"
             words = f"Refused: a push of {holder.words} to {path} changed none of {refs.wanted} branches and tags"
         elif refs.known:
             words = f"A push of {holder.words} to {path} ended without a change: there was none, or it broke off"
         else:
             words = f"A push of {holder.words} to {path} ended; what it changed is not known, as its host was restarted"
-        self._add(
-            replace(holder.actor, workspace_id=access.repository.workspace_id),
-            "git:push",
-            outcome,
-            reason,
-            access.repository.id,
-            f"{words} (with {holder.fingerprint})",
-            {**_details(holder, path, access.verb), **({"refs": _shown(refs)} if refs.changed else {})},
-        )
+        self._add_about(access, f"{words} (with {holder.fingerprint})", reason=reason, details=details)
 
     def refused(self, holder: Holder, refusal: Refusal, *, verb: str | None = None, path: str | None = None) -> None:
         """Somebody known was refused. The event belongs to their own workspace and holds nothing unjudged."""
         what = "run a command that is not offered" if verb is None else f"{TRIED[verb]} {path}"
         self._add(
-            holder.actor,
-            f"git:{verb or 'command'}",
-            "refused",
-            refusal.code,
-            None,
-            f"Refused: {holder.words} tried to {what} ({refusal.code})",
-            _details(holder, path, verb),
+            _GitEvent(
+                actor=holder.actor,
+                at=self._instance.now(),
+                action=f"git:{verb or 'command'}",
+                reason=refusal.code,
+                repository_id=None,
+                summary=f"Refused: {holder.words} tried to {what} ({refusal.code})",
+                details=_details(holder, path, verb),
+            )
         )
 
     def cut(self, access: GitAccess, refusal: Refusal) -> None:
         """A transfer under way was stopped."""
-        self._add(
-            replace(access.holder.actor, workspace_id=access.repository.workspace_id),
-            f"git:{access.verb}",
-            "refused",
-            refusal.code,
-            access.repository.id,
-            f"Stopped {access.holder.words} in the middle of a {access.verb}: {access.repository.path} "
-            f"({refusal.code})",
-            _details(access.holder, access.repository.path, access.verb),
-        )
+        words = f"Stopped {access.holder.words} in the middle of a {access.verb}: {access.repository.path}"
+        self._add_about(access, f"{words} ({refusal.code})", reason=refusal.code)
 
     def used(self, holder: Holder) -> None:
         """A key opened Git just now."""
@@ -178,17 +157,23 @@ class GitLog:
             if lost:
                 log.error("events of Git were lost while the database was away", count=lost)
 
-    def _add(
-        self,
-        actor: Actor,
-        action: str,
-        outcome: str,
-        reason: str,
-        repository_id: int | None,
-        summary: str,
-        details: dict[str, str],
+    def _add_about(
+        self, access: GitAccess, summary: str, *, reason: str = "", details: Mapping[str, str] | None = None
     ) -> None:
-        entry = _GitEvent(actor, self._instance.now(), action, outcome, reason, repository_id, summary, details)
+        """An event of a permitted operation, in the log of its repository's workspace."""
+        self._add(
+            _GitEvent(
+                actor=replace(access.holder.actor, workspace_id=access.repository.workspace_id),
+                at=self._instance.now(),
+                action=f"git:{access.verb}",
+                reason=reason,
+                repository_id=access.repository.id,
+                summary=summary,
+                details={**_details(access.holder, access.repository.path, access.verb), **(details or {})},
+            )
+        )
+
+    def _add(self, entry: _GitEvent) -> None:
         with self._lock:
             self._entries.append(entry)
             self._forget_oldest()
@@ -205,32 +190,32 @@ def _write_event(connection: Connection, entry: _GitEvent) -> None:
         entry.actor,
         at=entry.at,
         action=entry.action,
-        outcome=entry.outcome,
+        outcome="refused" if entry.reason else "done",
         reason=entry.reason,
         target_kind="repository",
         target_id=entry.repository_id,
         server_id=None,
         summary=entry.summary,
-        level="info" if entry.outcome == "done" else "warning",
+        level="warning" if entry.reason else "info",
         details=entry.details,
     )
 
 
 def _shown(refs: PushedRefs) -> str:
     """The references that changed, for people, in one line."""
-    found: list[str] = []
+    phrases: list[str] = []
     for line in refs.lines.splitlines():
         old, new, name = (*line.split(" ", 2), "", "")[:3]
         short = printable(name.removeprefix("refs/heads/").removeprefix("refs/"))
         old, new = old[:7], new[:7]
         if new == _NONE:
-            found.append(f"{short} deleted, was {old}")
+            phrases.append(f"{short} deleted, was {old}")
         else:
-            found.append(f"{short} new at {new}" if old == _NONE else f"{short} {old}..{new}")
-        if len(found) == MOST_REFS or sum(map(len, found)) > LONGEST_REFS:
+            phrases.append(f"{short} new at {new}" if old == _NONE else f"{short} {old}..{new}")
+        if len(phrases) == MOST_REFS or sum(map(len, phrases)) > LONGEST_REFS:
             break
-    more = refs.changed - len(found)
-    return ", ".join(found + ([f"and {more} more"] if more > 0 else []))
+    more = refs.changed - len(phrases)
+    return ", ".join(phrases + ([f"and {more} more"] if more > 0 else []))
 
 
 def _details(holder: Holder, path: str | None, verb: str | None) -> dict[str, str]:

@@ -58,7 +58,7 @@ def limits_of(settings: Settings, *, push: bool) -> Limits:
     return Limits(settings.git_max_cpu_seconds, settings.git_max_memory_bytes, written)
 
 
-def settings_of_git(settings: Settings, *, push: bool, hooks: str, most_input: int) -> dict[str, str]:
+def settings_of_git(*, push: bool, hooks: str, most_input: int) -> dict[str, str]:
     """git's settings for an operation; hooks: the folder of those that run; most_input: bytes that a push may send.
 
     For `-c`, as each counts for repositories that were made before it, and whatever their own files say.

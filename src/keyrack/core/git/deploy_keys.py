@@ -19,7 +19,7 @@ from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import key_owners
 
 MOST_PER_REPOSITORY = 10
-_LOOKS = 5
+_TRIES = 5
 
 
 def may_add(instance: Instance, actor: Actor, repository_id: int) -> None:
@@ -129,7 +129,7 @@ def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) ->
 
 def _claim(work: Work, key: PublicKey) -> None:
     """Make a key a deploy key; many repositories may have one and the same, but no user beside them."""
-    for _ in range(_LOOKS):
+    for _ in range(_TRIES):
         if key_owners.claim_fingerprint(work.connection, key.fingerprint, kind="deploy", user_key_id=None):
             return
         kind = deploy_keys.hold_owner(work.connection, key.fingerprint)
@@ -137,7 +137,7 @@ def _claim(work: Work, key: PublicKey) -> None:
             return
         if kind is not None:
             break
-        # Whoever had it let go of it between our two looks, so it is free again.
+        # Whoever had it let go of it between these two questions, so it is free again.
     words = "This key is in use as a user's SSH key. Make a new pair for the repository."
     raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 

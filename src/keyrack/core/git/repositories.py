@@ -323,7 +323,8 @@ def ensure(
 ) -> bool:
     """Make a repository exist with these members (user id to role); False when it did already.
 
-    exactly: others are taken out; else they stay. Raises Refusal INVALID or TAKEN.
+    path: GROUP/NAME; repository_id: the id of a new one, as it was elsewhere, or None; exactly: others are taken out,
+    else they stay. Raises Refusal INVALID, TAKEN or FORBIDDEN.
     """
     name = path_of(path)
     wanted = {user_id: member_role(role) for user_id, role in members.items()}
@@ -472,7 +473,7 @@ def _add(
 
 
 def _refuse_exceeding(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
-    """Nobody makes somebody more of a repository than one may oneself, nor oneself more than one is."""
+    """Refuse a role that allows what the actor may not do, and one by which actors would raise themselves."""
     more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
     order = tuple(RepositoryRole)
     raised = before is None or order.index(wanted) > order.index(before)

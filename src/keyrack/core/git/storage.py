@@ -26,6 +26,8 @@ FIRST_MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository; it is as old as that is known."""
 AT_ONCE = 1000
 BRANCHES = "refs/heads/"
+NO_DEFAULT = "refs/heads/HEAD"
+"""Git takes such a branch from clients, and finds no way to it in their clones."""
 USUAL_BRANCHES = ("main", "master", "trunk", "develop")
 """Names that default branches often have, the most likely first."""
 
@@ -76,7 +78,8 @@ def first_branch(folder: Path, changed: str) -> str | None:
     """The branch that a repository's HEAD is to name after a push: the first new one, where HEAD's own is not there. Of
     several at once, as who moves a repository here sends them, a usual name comes first.
 
-    changed: lines "OLD NEW REF" as git's post-receive hook has them. None where HEAD is right already.
+    changed: lines "OLD NEW REF" as git's post-receive hook has them. None where HEAD is right already, and where none
+    of them can be checked out: no branch HEAD can, nor one whose name is no UTF-8.
     """
     try:
         head = (folder / "HEAD").read_text("utf-8").strip().removeprefix("ref: ")
@@ -84,12 +87,18 @@ def first_branch(folder: Path, changed: str) -> str | None:
         names = packed.read_text("utf-8", "replace").split() if packed.exists() else ()
     except (OSError, UnicodeError):
         return None
-    if (folder / head).exists() or head in names:
+
+    def is_there(ref: str) -> bool:
+        # A folder is none: of branches below it, as in main/topic.
+        return ref in names or os.path.isfile(folder / ref)
+
+    if is_there(head):
         return None
     made = []
     for line in changed.splitlines():
         old, new, ref = (*line.split(" ", 2), "", "")[:3]
-        if ref.startswith(BRANCHES) and new.strip("0") and not old.strip("0"):
+        is_new = ref.startswith(BRANCHES) and new.strip("0") and not old.strip("0")
+        if is_new and ref != NO_DEFAULT and is_there(ref):
             made.append(ref.removeprefix(BRANCHES))
     return next((name for name in USUAL_BRANCHES if name in made), next(iter(made), None))
 
@@ -109,15 +118,15 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
     again. Raises DatabaseUnavailable, as no answer is not a no.
     """
     removed = []
-    for half in root.glob("*/.gone-*"):
-        shutil.rmtree(half, ignore_errors=True)
-    for half in root.glob("*/.new-*"):  # of a process that was killed while it made one
+    for unfinished in root.glob("*/.gone-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in root.glob("*/.new-*"):  # of a process that was killed while it made one
         with contextlib.suppress(OSError):
-            if time.time() - half.stat().st_mtime > UNFINISHED_AFTER:
-                shutil.rmtree(half, ignore_errors=True)
-    for some in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
-        known = database.read(lambda connection, some=some: uids_of(connection, [each.stem for each in some]))  # type: ignore[misc]
-        for folder in some:
+            if time.time() - unfinished.stat().st_mtime > UNFINISHED_AFTER:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    for batch in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
+        known = database.read(lambda connection, batch=batch: uids_of(connection, [each.stem for each in batch]))  # type: ignore[misc]
+        for folder in batch:
             note = folder / FIRST_MISSED
             if folder.stem in known:
                 note.unlink(missing_ok=True)

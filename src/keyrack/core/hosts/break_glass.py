@@ -72,7 +72,7 @@ def among(
         return []
     owners = key_owners.names(connection, server.workspace_id, sorted(gone)) if gone else {}
     known = break_glass.last_uses(connection, server.id, fingerprints)
-    found = []
+    uses = []
     for login in logins:
         key = _key_used(keys, login)
         if key is None and login.is_break_glass:
@@ -80,8 +80,8 @@ def among(
         before = known.get(login.fingerprint)
         late = NEAR if login in sessions else timedelta()
         if key is not None and (before is None or before < login.at - late):
-            found.append(BreakGlassUse(login, key))
-    return found
+            uses.append(BreakGlassUse(login, key))
+    return uses
 
 
 def alarm(work: Work, server: Server, uses: Sequence[BreakGlassUse]) -> None:

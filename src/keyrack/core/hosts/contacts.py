@@ -18,7 +18,6 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit import chain
 from keyrack.core.hosts import database_rollback, documents
-from keyrack.core.hosts.database_rollback import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.store.chunks import chunks
@@ -204,9 +203,9 @@ class CurrentHosts:
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
     """The servers among these that are not as they are known; a thousand a question."""
     different: list[int] = []
-    for some in chunks(sorted(known), _AT_ONCE):
-        states = instance.database.read(lambda connection, some=some: servers.revision_states(connection, some))  # type: ignore[misc]
-        for server_id in some:
+    for batch in chunks(sorted(known), _AT_ONCE):
+        states = instance.database.read(lambda connection, batch=batch: servers.revision_states(connection, batch))  # type: ignore[misc]
+        for server_id in batch:
             secret_hash, state = states.get(server_id, (None, None))
             before = known[server_id]
             if state is None or secret_hash != before[0] or _obeyed(state) != _obeyed(before[1]):
@@ -218,6 +217,3 @@ def _obeyed(state: RevisionState) -> tuple[object, ...]:
     """What of a state tells a host anything; its own receipts do not."""
     known = (state.revision, state.lineage, state.rolled_back_at, state.compared_at)
     return *known, state.agent_run, state.copied_at
-
-
-__all__ = ["Contact", "ContactAnswer", "CurrentHosts", "HostRevision", "answer", "changed"]

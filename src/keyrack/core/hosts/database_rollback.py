@@ -19,13 +19,12 @@ from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
 from keyrack.core.hosts import deleted_servers as gone_servers
 from keyrack.core.hosts.agent_attempt import agent_attempt
-from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server, has_ended
+from keyrack.model import AUTO, OBSERVE, Server, has_ended
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.ssh.public_key import read_canonical
@@ -56,13 +55,13 @@ class HostRevision(Enum):
 def judge_revision(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
     """What a host must be told that says it obeys this revision with this mark ("": it knows none)."""
 
-    def look(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
+    def question(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
         state = servers.revision_state(connection, server_id)
         if state is None:
             return deleted_servers.get(connection, server_id), False
         return state, gave_out(connection, server_id, state, revision, lineage)
 
-    state, is_ours = instance.database.read(look)
+    state, is_ours = instance.database.read(question)
     if state is None:
         return HostRevision.GONE
     if isinstance(state, DeletedServer):

@@ -16,11 +16,10 @@ from sqlalchemy import Connection
 from keyrack.core import cursors
 from keyrack.core.hosts import facts, news
 from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
-from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Page, Server
+from keyrack.model import OBSERVE, Actor, Page, Server
 from keyrack.protocol.host_document import HostDocument, KeyRemoval
 from keyrack.protocol.report import APPLIED, STATES
 from keyrack.store.hosts import deleted_servers, unmanaged_keys
@@ -146,10 +145,10 @@ def find(
 
 def _revoked_by_hand(work: Work, server: Server) -> list[list[str]]:
     """What the host must take out of its own files, as these count again: keys that were revoked everywhere."""
-    found: list[list[str]] = []
+    removals: list[list[str]] = []
     for one in unmanaged_keys.on_server(work.connection, server.id):
-        if one.kind != "key" or one.state == "gone" or len(found) >= MOST_TAKEN_AWAY:
+        if one.kind != "key" or one.state == "gone" or len(removals) >= MOST_TAKEN_AWAY:
             continue
         if revoked_keys.get(work.connection, server.workspace_id, one.fingerprint) is not None:
-            found.append([one.path, one.fingerprint])
-    return sorted(found)
+            removals.append([one.path, one.fingerprint])
+    return sorted(removals)

@@ -16,14 +16,13 @@ from sqlalchemy import Connection
 from keyrack.core.altered_rows import row_name
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts, deleted_servers
-from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Damaged, Reason
 from keyrack.errors import Refusal
 from keyrack.logs import logger
-from keyrack.model import Server
+from keyrack.model import AUTO, OBSERVE, Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.store.hosts import held_back, host_reports, lineage, servers, unmanaged_keys
@@ -138,7 +137,7 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
             for path, fingerprint in unmanaged_keys.to_remove(connection, server.id, REMOVING)
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
-        break_glass={name: tuple(some) for name, some in break_glass.items()},
+        break_glass={name: tuple(keys) for name, keys in break_glass.items()},
         frozen=frozen,
         lineage=server.lineage[: lineage.MARK_CHARACTERS],
     )
@@ -162,8 +161,8 @@ def _by_account(reasons: Iterable[Reason]) -> tuple[dict[str, list[AuthorizedKey
     """The keys that reasons open to, and the text of each, by the name of their account, in their order."""
     keys: dict[str, list[AuthorizedKey]] = {}
     texts: dict[str, list[str]] = {}
-    for username, some in groupby(widest(reasons), attrgetter("username")):
-        entries = [_entry(reason) for reason in some]
+    for username, of_account in groupby(widest(reasons), attrgetter("username")):
+        entries = [_entry(reason) for reason in of_account]
         keys[username] = [entry.key for entry in entries]
         texts[username] = [entry.text for entry in entries]
     return keys, texts

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts.news import raise_alarm
-from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.hosts import news
 from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
-from keyrack.model import Server
+from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
 from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
-from keyrack.ssh import names, public_key
+from keyrack.ssh import names
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.reported_facts import is_port
@@ -45,8 +44,7 @@ _LOOK = with_commands(
     "anybody begins anew there",
     "audit verify",
 )
-OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
-TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
+TRYING, UNDONE, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "undone", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
     TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",
@@ -82,11 +80,11 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
             _keep_word(facts, body, name)
-        # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
+        # Why it was undone stays to be read until enforcing is asked for again (core/hosts/modes.py).
         _keep_word(facts, body, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
-            _tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
+            news.tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
         if isinstance(body.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, body["accounts"])
         values |= _mode_after(work, server, facts, begun=body.get("begun") is not False)
@@ -94,9 +92,9 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
-            _tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
+            news.tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
         for one in filter(audit_tree.says_rewritten, words):
-            raise_alarm(
+            news.raise_alarm(
                 work,
                 server,
                 REWRITTEN_CODE,
@@ -142,22 +140,22 @@ def plan_of(server: Server) -> EnforcingPlan | None:
 
 def machine(body: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     """What the machine is and how it fares, None where that was not told or cannot be."""
-    found: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
+    told: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
     for name in MACHINE_TEXTS:
         if isinstance(body.get(name), str):
-            found[name] = body[name][:LONGEST]
+            told[name] = body[name][:LONGEST]
     for name in MACHINE_NUMBERS:
         value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
-            found[name] = value
-    return {**found, "at": at.isoformat()}
+            told[name] = value
+    return {**told, "at": at.isoformat()}
 
 
 def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
     """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
     words = words[:LONGEST]
     if words and words != facts.get(SESSIONS):
-        _tell(work, server, f"Host {server.name} does not know all sessions: {words}")
+        news.tell(work, server, f"Host {server.name} does not know all sessions: {words}")
     others = {name: fact for name, fact in facts.items() if name != SESSIONS}
     return {**others, SESSIONS: words} if words else others
 
@@ -171,13 +169,13 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
         if begun:
             words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
             do = with_commands("Mend it, then enforce again", f"hosts enforce {server.id}")
-            raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
+            news.raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
         else:
-            _tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
+            news.tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
-            _tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
+            news.tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
     work.bump_revision(server.id)
@@ -188,7 +186,7 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
     """Beginning and end of enforcing, by the host's own word."""
     was_on = before in (TRYING, ENFORCE, UNPROVEN)
     if now != before and now in _CHANGED and (now != OBSERVE or was_on):
-        _tell(work, server, _CHANGED[now].format(name=server.name))
+        news.tell(work, server, _CHANGED[now].format(name=server.name))
 
 
 def _keep_word(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> None:
@@ -222,20 +220,20 @@ def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Why keys do not open accounts: of each account `why`, or `keys` with a reason by fingerprint."""
-    found: dict[str, dict[str, Any]] = {}
+    accounts: dict[str, dict[str, Any]] = {}
     room = MOST_REASONS
     for name, account in list(body.items())[:MOST]:
         if not isinstance(account, Mapping):
             continue
         why, keys = account.get("why"), account.get("keys")
-        known = found.setdefault(str(name)[:LONGEST_NAME], {})
+        known = accounts.setdefault(str(name)[:LONGEST_NAME], {})
         if isinstance(why, str) and why:
             known["why"] = why[:LONGEST]
         elif isinstance(keys, Mapping):
             reasons = {key: words for key, words in keys.items() if is_fingerprint(key) and isinstance(words, str)}
             known["keys"] = {key: words[:LONGEST] for key, words in list(reasons.items())[:room]}
             room -= len(known["keys"])
-    return found
+    return accounts
 
 
 def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +262,7 @@ def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -
         user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != key:
             servers.change_system_user(work.connection, user.id, {"deployment_key": key})
-            _tell(work, server, f"Host {server.name} has a deployment key for {name}")
+            news.tell(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:
@@ -272,6 +270,9 @@ def _key(account: Mapping[str, Any]) -> str | None:
     told = account.get("deployment_key")
     if not isinstance(told, str):
         return None
+    # The parser comes with the first key: a list of hosts loads this module, and reads none.
+    from keyrack.ssh import public_key
+
     try:
         return public_key.parse(told).canonical
     except public_key.KeyProblem:

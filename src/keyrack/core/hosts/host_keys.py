@@ -115,10 +115,10 @@ def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
         )
 
 
-def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple[str, int]]) -> None:
-    """Have people trust these host keys of a server of which none is known yet; known: line and port of each.
+def name_first(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple[str, int]]) -> None:
+    """Name the first host keys of a server, so that people trust them before its agent reports any.
 
-    Raises Refusal INVALID, MISSING, or TAKEN where some are known.
+    known: line and port of each. Raises Refusal INVALID, MISSING, or TAKEN where some are known.
     """
     with Attempt(instance, actor, "servers:write", "name host keys", target_kind="server") as attempt:
         parsed = {key.fingerprint: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}

@@ -81,7 +81,7 @@ def read(body: Mapping[str, Any], now: datetime) -> Logins:
 
 
 @dataclass(frozen=True, slots=True)
-class LoginBatch:
+class LoginsPiece:
     """Some of what a report changes, so little that nobody's write waits long for it."""
 
     over: Sequence[str]
@@ -97,13 +97,13 @@ class LoginBatch:
         return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
 
 
-def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBatch]:
+def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginsPiece]:
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
     ended halfway is told again.
     """
     told_uses = reported.uses or ()
     if reported.sessions is None and not told_uses:
-        return [] if reported.batch is None else [LoginBatch((), (), (), batch=reported.batch)]
+        return [] if reported.batch is None else [LoginsPiece((), (), (), batch=reported.batch)]
 
     def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[BreakGlassUse]]:
         known = frozenset[str]()
@@ -142,18 +142,18 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginBa
     # After the sessions, whose numbers they name.
     changes += [("broken", one) for one in broken]
     changes += [("uses", use) for use in told_uses if use[0] in mine]
-    found = []
+    parts = []
     for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
-        some = changes[at : at + MOST_AT_ONCE]
+        part = changes[at : at + MOST_AT_ONCE]
         over, new_ones, uses, alarms = (
-            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
+            [change for name, change in part if name == kind] for kind in ("over", "new", "uses", "broken")
         )
-        found.append(LoginBatch(over, new_ones, uses, alarms))
-    found[0] = replace(found[0], batch=reported.batch)
-    return found
+        parts.append(LoginsPiece(over, new_ones, uses, alarms))
+    parts[0] = replace(parts[0], batch=reported.batch)
+    return parts
 
 
-def store(work: Work, server: Server, piece: LoginBatch) -> None:
+def store(work: Work, server: Server, piece: LoginsPiece) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
     work.no_event("who is in on a host is no change of anybody's")
     if servers.by_id(work.connection, server.id) is not None:
@@ -174,13 +174,13 @@ def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]
 
 def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:
     """What could be read, of all entries."""
-    found = []
+    entries = []
     for entry in listed:
         try:
-            found.append(read(entry))
+            entries.append(read(entry))
         except Refusal:
             continue
-    return found
+    return entries
 
 
 def _session(entry: Mapping[str, Any], now: datetime) -> tuple[str, dict[str, Any]]:

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.facts import OBSERVE, TAKEN, UNDONE
+from keyrack.core.hosts.facts import TAKEN, UNDONE
+from keyrack.core.hosts.status import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import MODES, Actor, Server
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.model import MODES, OBSERVE, Actor, Server
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.store import overview
 from keyrack.store.hosts import servers
 
 THEN = (KEEP_ALL, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60
 LONGEST_OFFLINE = 10 * 366 * 86400
-OFFLINE_WORDS = {
-    KEEP_ALL: "keys stay",
-    DROP_TEMPORARY: "temporary keys are dropped",
-    DROP_ALL: "all keys are dropped",
-}
 
 
 def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> Server:

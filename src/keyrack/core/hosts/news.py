@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyrack.core.audit import alarms
 from keyrack.core.next_steps import with_commands
@@ -15,7 +15,9 @@ from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import REFUSED as REFUSED_WHOLE
 from keyrack.store.audit import events
-from keyrack.store.hosts.deleted_servers import DeletedServer
+
+if TYPE_CHECKING:
+    from keyrack.store.hosts.deleted_servers import DeletedServer
 
 MOST_AN_HOUR = 300
 MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log

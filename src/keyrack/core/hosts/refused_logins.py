@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import lookups
 from keyrack.core.hosts.facts import LOGINS
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
@@ -45,6 +44,9 @@ def of(server: Server) -> RefusedLogins:
 
 def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> RefusedLogins:
     """The same for who deals with its keys; action: what they may do with them. Raises Refusal MISSING."""
+    # What looks up whatever a caller names; a list of hosts loads this module, and names nothing.
+    from keyrack.core import lookups
+
     attempt = Attempt(
         instance, actor, action, "see whether keys open a host", target_kind="server", server_id=server_id
     )

@@ -157,9 +157,9 @@ class _CheckedReport:
     state: str
     problems: list[str] | None
     keys_digest: str
-    keys: list[unmanaged_keys.KeyBatch]
+    keys: list[unmanaged_keys.KeysPiece]
     host_keys: host_keys.ReportedHostKeys | None
-    logins: list[login_reports.LoginBatch]
+    logins: list[login_reports.LoginsPiece]
 
 
 def _checked(instance: Instance, server: Server, body: Mapping[str, Any]) -> _CheckedReport:

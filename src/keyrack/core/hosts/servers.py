@@ -13,32 +13,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import cursors, lookups, quotas, validation
-from keyrack.core.hosts import deleted_servers, last_seen
-from keyrack.core.hosts.facts import OBSERVE
-from keyrack.core.hosts.last_seen import ONLINE
+from keyrack.core import lookups, quotas, validation
+from keyrack.core.hosts import deleted_servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import NUMBER, own_server
 from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Server
+from keyrack.model import ENFORCE, OBSERVE, Actor, Mode, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import deleted_servers as deleted_rows
 from keyrack.store.hosts import servers
-from keyrack.store.hosts.server_states import BEHIND as BEHIND
-from keyrack.store.hosts.server_states import HOST_KEY as HOST_KEY
-from keyrack.store.hosts.server_states import NEW as NEW
-from keyrack.store.hosts.server_states import PROBLEMS as PROBLEMS
 from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
-SILENT = "silent"
-STATES = (SILENT, BEHIND, NEW, HOST_KEY, PROBLEMS)
-"""Not heard of lately; not obeying the newest document yet; not enrolled yet; showing a host key that nobody confirmed;
-with something wrong there, by its own word or as two machines go by its identity or the database went back.
-"""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
 # A name whose last part is a number reads as an IPv4 address to everything else (URL Standard, 3.5).
@@ -57,7 +46,7 @@ def create(
     address: object,
     provider: object = None,
     tags: Iterable[str] = (),
-    mode: str = "enforce",
+    mode: Mode = ENFORCE,
     server_id: int | None = None,
 ) -> Server:
     """Create a server that waits for its host to enrol.
@@ -142,50 +131,20 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
     was asked for.
     """
 
-    def look(connection: Connection) -> bool:
+    def question(connection: Connection) -> bool:
         number = int(reference) if NUMBER.fullmatch(reference) else None
         return servers.own_id(connection, actor.workspace_id, number) is not None or bool(
             servers.all_by_name(connection, actor.workspace_id, reference)
         )
 
-    return hidden_character(reference) is None and instance.database.read(look)
+    return hidden_character(reference) is None and instance.database.read(question)
 
 
 def has(instance: Instance, actor: Actor, server_id: int) -> bool:
     """Whether the actor's workspace has a server with this id, as is_there says it."""
-    return instance.database.read(lambda found: servers.own_id(found, actor.workspace_id, server_id) is not None)
-
-
-def find(
-    instance: Instance,
-    actor: Actor,
-    *,
-    search: str = "",
-    state: str = "",
-    offset: int = 0,
-    limit: int = 15,
-    cursor: str | None = None,
-) -> Page[Server]:
-    """A page of the workspace's servers, oldest first; search: part of name or address; state: one of STATES alone;
-    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
-    """
-    attempt = Attempt(instance, actor, "servers:read", "list hosts", target_kind="server")
-    with attempt:
-        after = cursors.place(cursor, int)
-        if state and state not in STATES:
-            raise invalid("state", f"state takes one of {', '.join(STATES)}.")
-        return attempt.read(
-            lambda connection: servers.find(
-                connection,
-                actor.workspace_id,
-                search=search,
-                silent_since=instance.now() - ONLINE if state == SILENT else None,
-                state="" if state == SILENT else state,
-                offset=offset,
-                limit=limit,
-                after=after,
-            )
-        )
+    return instance.database.read(
+        lambda connection: servers.own_id(connection, actor.workspace_id, server_id) is not None
+    )
 
 
 def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[Server]:
@@ -193,11 +152,6 @@ def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15
     attempt = Attempt(instance, actor, "servers:read", "list shared hosts", target_kind="server")
     with attempt:
         return Page(items=(), total=0, offset=offset, limit=limit)
-
-
-def is_online(instance: Instance, server: Server) -> bool:
-    """Whether the server's agent was heard of lately."""
-    return last_seen.is_online(server, instance.now())
 
 
 def rename(

@@ -7,25 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen, news, refused_logins
-from keyrack.core.hosts.facts import (
-    AUTO,
-    ENFORCE,
-    NOBODY,
-    OBSERVE,
-    SESSIONS,
-    TRYING,
-    UNDONE,
-    UNINSTALLED,
-    UNMANAGED,
-    UNPROVEN,
-    is_undone,
-)
-from keyrack.core.hosts.modes import OFFLINE_WORDS
+from keyrack.core.hosts import last_seen, news, refused_logins
+from keyrack.core.hosts.facts import NOBODY, SESSIONS, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN, is_undone
 from keyrack.core.instance import Instance
 from keyrack.core.next_steps import with_commands
-from keyrack.model import Server
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 NOT_ENROLLED = "not enrolled"
 SILENT = "silent"
@@ -35,6 +22,11 @@ NOT_SHOWN_TO_ENFORCE = "not shown to enforce"
 ENFORCING, OBSERVING = "enforcing", "observing"
 FOR_SOMEBODY = frozenset({NOT_ENROLLED, SILENT, ENFORCING_UNDONE, KEY_FILES_ONLY, NOT_SHOWN_TO_ENFORCE, UNINSTALLED})
 """States in which somebody has to see to the host."""
+OFFLINE_WORDS = {
+    KEEP_ALL: "keys stay",
+    DROP_TEMPORARY: "temporary keys are dropped",
+    DROP_ALL: "all keys are dropped",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +112,12 @@ def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _two_machines(server: Server) -> tuple[str, ...]:
-    return () if server.copied_at is None else (copies.words(server),)
+    if server.copied_at is None:
+        return ()
+    # Few hosts have a copy, and a list of hosts loads nothing for them before.
+    from keyrack.core.hosts import copies
+
+    return (copies.words(server),)
 
 
 def rolled_back(server: Server) -> str:

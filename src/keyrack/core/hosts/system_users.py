@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors, lookups, quotas, validation
 from keyrack.core.hosts import account_passwords, accounts
-from keyrack.core.hosts.servers import is_online
+from keyrack.core.hosts.last_seen import is_online
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_server
@@ -25,7 +25,7 @@ from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials
 
 SUPERUSER = "root"
-LOOK_EVERY_SECONDS = 0.1
+ASK_EVERY_SECONDS = 0.1
 
 _waiting = BoundedSemaphore(8)
 
@@ -108,11 +108,11 @@ def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
     was asked for.
     """
 
-    def look(connection: Connection) -> bool:
+    def question(connection: Connection) -> bool:
         server = servers.own_id(connection, actor.workspace_id, server_id)
         return server is not None and servers.get_system_user(connection, server, system_user_id) is not None
 
-    return instance.database.read(look)
+    return instance.database.read(question)
 
 
 def wrong_fields(*, username: object = None, password: object = None) -> tuple[Refusal, ...]:
@@ -218,7 +218,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
         if server is None or now is None:
             return None, False
         now = with_state(server, now)
-        return now, now.deployment_key is None and now.state == accounts.PENDING and is_online(instance, server)
+        return now, now.deployment_key is None and now.state == accounts.PENDING and is_online(server, instance.now())
 
     if user.deployment_key is not None or not _waiting.acquire(blocking=False):
         return user
@@ -227,7 +227,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
             system_user, worth_waiting = instance.database.read(question)
             if not worth_waiting or time.monotonic() > deadline:
                 return system_user or user
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(ASK_EVERY_SECONDS)
     except DatabaseUnavailable:
         return user
     finally:

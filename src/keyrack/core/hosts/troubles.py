@@ -77,28 +77,28 @@ def find(instance: Instance, connection: Connection, workspace_id: int) -> Troub
 
 def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
     """Those of one server; shown: its host keys."""
-    found: list[Trouble] = []
+    wrong: list[Trouble] = []
     unconfirmed = unconfirmed_among(shown)
     if unconfirmed:
         named = ", ".join(key.fingerprint for key in unconfirmed)
         words = f"host {server.name} shows a host key that nobody confirmed: {named}"
-        found.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
+        wrong.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
     if server.copied_at is not None:
-        found.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
+        wrong.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
     if server.rolled_back_at is not None:
         words = status.rolled_back(server)
-        found.append(Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at))
+        wrong.append(Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at))
     for words in news.standing_refusal(server.facts):
         is_whole = bool(server.facts[news.REFUSED].get("whole", True))
-        found.append(Trouble(news.REFUSED_CODE if is_whole else news.FAILED_CODE, server, words, words))
+        wrong.append(Trouble(news.REFUSED_CODE if is_whole else news.FAILED_CODE, server, words, words))
     for words in filter(audit_tree.says_rewritten, map(str, server.facts.get("problems") or ())):
         said = f"host {server.name} does not find the audit log as it was: {words}"
-        found.append(Trouble(REWRITTEN_CODE, server, said, words))
+        wrong.append(Trouble(REWRITTEN_CODE, server, said, words))
     if is_undone(server):
         what = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
         words = f"{what}: {server.facts.get('undone') or 'no reason given'}"
-        found.append(Trouble(UNDONE_CODE, server, words, words))
-    return found
+        wrong.append(Trouble(UNDONE_CODE, server, words, words))
+    return wrong
 
 
 def unconfirmed_among(shown: Sequence[HostKey]) -> list[HostKey]:
@@ -106,9 +106,9 @@ def unconfirmed_among(shown: Sequence[HostKey]) -> list[HostKey]:
     return [key for key in shown if key.shown and not key.confirmed]
 
 
-def unconfirmed_host_keys(instance: Instance, actor: Actor, some: Sequence[Server]) -> frozenset[int]:
+def unconfirmed_host_keys(instance: Instance, actor: Actor, several: Sequence[Server]) -> frozenset[int]:
     """Which of these servers show a host key that nobody confirmed, by id. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
-        ids = [server.id for server in some if server.workspace_id == actor.workspace_id]
+        ids = [server.id for server in several if server.workspace_id == actor.workspace_id]
         keys = attempt.read(lambda connection: host_key_rows.of_servers(connection, ids))
         return frozenset(server_id for server_id, shown in keys.items() if unconfirmed_among(shown))

@@ -4,7 +4,7 @@ about another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors, lookups, quotas, validation
+from keyrack.core.hosts import news
 from keyrack.core.hosts.facts import WRITERS
-from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.hosts.undecided_keys import NEW
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, event_terms, revocation
@@ -58,13 +58,14 @@ def find(
     actor: Actor,
     server_id: int,
     *,
-    states: Iterable[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
+    states: Collection[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
     offset: int = 0,
     limit: int = 15,
     cursor: str | None = None,
 ) -> Page[UnmanagedKey]:
-    """A page of what a host found, with the person each key belongs to; cursor: instead of offset, of the page before,
-    "" for the first one. Raises Refusal MISSING for the server, or INVALID for a cursor that is none.
+    """A page of what a host found, with the person each key belongs to; states: of STATES; cursor: instead of offset,
+    of the page before, "" for the first one. Raises Refusal MISSING for the server, or INVALID for a state or a cursor
+    that is none.
     """
     attempt = Attempt(
         instance,
@@ -75,13 +76,14 @@ def find(
         server_id=server_id,
     )
     with attempt:
-        wanted = tuple(state for state in states if state in STATES)
+        if not set(states) <= set(STATES):
+            raise invalid("state", f"state takes one or several, with commas, of: {', '.join(STATES)}.")
         after = cursors.place(cursor, str, str, int, int)
 
         def question(connection: Connection) -> Page[UnmanagedKey]:
             lookups.require_server(connection, actor, server_id)
             return unmanaged_keys.find(
-                connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit, after=after
+                connection, actor.workspace_id, server_id, states=tuple(states), offset=offset, limit=limit, after=after
             )
 
         return attempt.read(question)
@@ -152,7 +154,7 @@ def accept(
         def change(work: Work) -> Credential:
             server, unmanaged = _own(work.connection, actor, server_id, key_id, gone=gone)
             if unmanaged.kind != KEY or not unmanaged.public_key:
-                raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
+                raise invalid("key", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.account(unmanaged.username if username is None else username)
             with_comment = f"{unmanaged.public_key} {unmanaged.comment}".strip()
             key = validation.public_key(within(work), actor.workspace_id, with_comment)
@@ -267,7 +269,7 @@ def _again(server: Server, values: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyBatch:
+class KeysPiece:
     """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
 
     gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; events: what they say.
@@ -280,7 +282,7 @@ class KeyBatch:
     events: Sequence[str] = ()
 
 
-def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeyBatch]:
+def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeysPiece]:
     """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
     look was cut.
     """
@@ -312,12 +314,12 @@ def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[Key
         changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
     names = ("gone", "changed", "back", "added", "events")
     return [
-        KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names})
+        KeysPiece(**{name: [change for kind, change in part if kind == name] for name in names})
         for part in chunks(changes, MOST_AT_ONCE)
     ]
 
 
-def store(work: Work, server: Server, piece: KeyBatch) -> None:
+def store(work: Work, server: Server, piece: KeysPiece) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
     work.no_event("what a host finds is no change of anybody's; what is told of it are events")
     if servers.by_id(work.connection, server.id) is None:
@@ -333,7 +335,7 @@ def store(work: Work, server: Server, piece: KeyBatch) -> None:
     fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
     revocation.refuse_unmanaged(work, server.id, fresh)
     obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on {server.name}" for one in removed]
-    _tell(work, server, *obeyed, *piece.events)
+    news.tell(work, server, *obeyed, *piece.events)
 
 
 def forget(work: Work, server: Server) -> None:
@@ -367,7 +369,7 @@ def _decide(
             server, unmanaged_key = _own(work.connection, actor, server_id, key_id)
             if state == REMOVING:
                 if unmanaged_key.kind not in KEYS:
-                    raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
+                    raise invalid("key", "Only keys can be removed; change sshd's settings there.", "not-a-key")
                 work.bump_revision(server.id)
             unmanaged_keys.change(work.connection, [unmanaged_key.id], {"state": state})
             work.record(

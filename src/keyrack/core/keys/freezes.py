@@ -81,7 +81,7 @@ def preview(
     with Attempt(instance, actor, FREEZE, "see what a freeze would stop", target_kind="freeze") as attempt:
         validation.reason(reason)
 
-        def look(connection: Connection) -> Frozen:
+        def question(connection: Connection) -> Frozen:
             person, place = _named(connection, actor, user, server)
             scope = _scope(instance, connection, actor, person, place)
             # Every host would have to be told: nothing that it obeys by now is a receipt.
@@ -96,7 +96,7 @@ def preview(
                 server=None if place is None else place.name,
             )
 
-        return attempt.read(look)
+        return attempt.read(question)
 
 
 def freeze(
@@ -172,7 +172,7 @@ def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
     """A freeze, and which hosts obey it. Raises Refusal MISSING."""
     with Attempt(instance, actor, READ, "see a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
 
-        def look(connection: Connection) -> Frozen:
+        def question(connection: Connection) -> Frozen:
             own = freezes.get(connection, actor.workspace_id, freeze_id)
             if own is None:
                 raise missing("freeze")
@@ -180,7 +180,7 @@ def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
             hosts = receipts.of_revisions(connection, actor.workspace_id, revisions)
             return Frozen(own, "", own.keys, 0, hosts)
 
-        return attempt.read(look)
+        return attempt.read(question)
 
 
 def find(instance: Instance, actor: Actor, *, before: int | None = None, limit: int = 50) -> tuple[Freeze, ...]:

@@ -265,14 +265,14 @@ def named(
     _refuse_unnamed(user=user, group=group, server=server, tag=tag)
     actor = attempt.actor
 
-    def look(connection: Connection) -> tuple[int | None, int | None, int | None]:
+    def question(connection: Connection) -> tuple[int | None, int | None, int | None]:
         return (
             None if user is None else lookups.user_named(connection, actor, str(user), field="user").id,
             None if group is None else lookups.group_named(connection, actor, str(group), field="group").id,
             None if server is None else lookups.server_named(connection, actor, str(server), field="server").id,
         )
 
-    user_id, group_id, server_id = attempt.read(look)
+    user_id, group_id, server_id = attempt.read(question)
     _refuse_unclear(user_id, group_id, server_id, None if tag is None else str(tag), all_servers=all_servers)
     return user_id, group_id, server_id
 

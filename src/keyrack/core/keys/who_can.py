@@ -14,7 +14,7 @@ from keyrack.core.hosts import refused_logins
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Decision, Reason, Whose
-from keyrack.core.lookups import is_oneself, server_named, user_named
+from keyrack.core.lookups import ONESELF, is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server, User
@@ -125,10 +125,13 @@ def find(
 ) -> Ways:
     """Who can log in on a server, or where a user can, as the hosts are told at this moment; by server and account.
 
-    server: a name or an id; user: a name; at least one of them. cursor: next of the page before. What ended or has not
-    begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A user sees
-    all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said of a server.
+    server: a name or an id; user: a name, or "me"; at least one of them. cursor: next of the page before. What ended or
+    has not begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A
+    user sees all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said
+    of a server.
     """
+    if user == ONESELF and actor.user_id is not None:
+        user = actor.name
     action = "iam:self" if user is not None and is_oneself(actor, user) else "access:read"
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:

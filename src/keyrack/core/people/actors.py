@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from keyrack import policy
 from keyrack.model import Actor, Role, Token, User
-from keyrack.store.people.access_keys import AccessKeyRow
+
+if TYPE_CHECKING:
+    from keyrack.store.people.access_keys import AccessKeyRow
 
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.

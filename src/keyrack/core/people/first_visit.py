@@ -40,7 +40,7 @@ class FirstVisit:
     places: tuple[FirstLogin, ...]
 
 
-def look(instance: Instance, actor: Actor) -> FirstVisit:
+def get(instance: Instance, actor: Actor) -> FirstVisit:
     """How far the actor is."""
     with Attempt(instance, actor, "iam:self", "see the first steps", target_kind="user") as attempt:
         user_id = actor.user_id or 0

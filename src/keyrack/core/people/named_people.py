@@ -8,13 +8,13 @@ from sqlalchemy import Connection
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
-from keyrack.core.lookups import own_user, user_named
+from keyrack.core.lookups import ONESELF, own_user, user_named
 from keyrack.core.people import users
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Page, Role, User, Window
+from keyrack.model import PERSON, Actor, Page, Role, User, Window
 from keyrack.store.people import users as user_rows
 
 
@@ -66,7 +66,7 @@ def put(
             if user is None:
                 if not make:
                     raise missing("user")
-                if name == users.ONESELF:
+                if name == ONESELF:
                     raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
                 user = users.create_user(joined, actor, name=name, role=role or Role.MEMBER, policies=policies or ())
             else:
@@ -91,5 +91,5 @@ def delete(instance: Instance, actor: Actor, name: str) -> User:
 
 def _set_kind(work: Work, user: User, kind: str) -> None:
     refuse_exceeding(work, user)
-    user_rows.change_user(work.connection, user.id, {"kind": None if kind == "person" else kind})
+    user_rows.change_user(work.connection, user.id, {"kind": None if kind == PERSON else kind})
     work.record(f"Noted that {user.name} is a {kind}", target_id=user.id)

@@ -101,22 +101,22 @@ def preview(instance: Instance, actor: Actor, name: str, *, reason: object = Non
     with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
         validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
-        def look(connection: Connection) -> OffboardingPlan:
+        def question(connection: Connection) -> OffboardingPlan:
             user = user_named(connection, actor, name)
             _refuse_last_owner(connection, actor, user, instance.now())
             return _plan(connection, user, instance.now())
 
-        return attempt.read(look)
+        return attempt.read(question)
 
 
 def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
     """What a person holds at this moment, by kind, as `preview` names it. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
-        def look(connection: Connection) -> dict[str, Any]:
+        def question(connection: Connection) -> dict[str, Any]:
             return dict(_plan(connection, user_named(connection, actor, name), instance.now()).gone)
 
-        return attempt.read(look)
+        return attempt.read(question)
 
 
 def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> Offboarding:
@@ -168,11 +168,11 @@ def find(
     with Attempt(instance, actor, "people:read", "list offboardings", target_kind="offboarding") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
 
-        def look(connection: Connection) -> Page[Progress]:
+        def question(connection: Connection) -> Page[Progress]:
             page = offboardings.find(connection, actor.workspace_id, window)
             return page.showing(_progress(instance, connection, page.items))
 
-        return attempt.read(look)
+        return attempt.read(question)
 
 
 def acknowledge(work: Work, server_id: int, applied: int) -> None:

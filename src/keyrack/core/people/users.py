@@ -10,7 +10,7 @@ from keyrack import policy
 from keyrack.core import lookups, quotas, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
-from keyrack.core.lookups import own_user
+from keyrack.core.lookups import ONESELF, own_user
 from keyrack.core.people import owners, passwords, throttle
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
 from keyrack.core.words import count
@@ -24,7 +24,6 @@ from keyrack.store.people.authenticators import OWN_PASSWORD
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
-ONESELF = "me"
 """Who asks, in addresses of APIs (/people/me)."""
 
 

@@ -115,7 +115,7 @@ def refuse_unknown(place: str, what: str, names: Iterable[str]) -> None:
         raise wrong(place, f"the {what} {name!r} is named, and there is none, neither in the file nor in the workspace")
 
 
-def some(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str]) -> str:
     """Names, the first twenty of many."""
     listed = list(names)
     return ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")

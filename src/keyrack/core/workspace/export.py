@@ -16,7 +16,7 @@ from keyrack.core.work import Attempt
 from keyrack.core.workspace.key_rules import is_frozen
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant, User, Workspace, has_ended
-from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.protocol.document_words import KEEP_ALL
 from keyrack.store import workspace_state
 from keyrack.store.keys import grants
 from keyrack.store.workspace_state import ServerState, State

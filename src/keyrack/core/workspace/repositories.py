@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, some
+from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, shortened
 from keyrack.core.workspace.faults import wrong
 from keyrack.core.workspace.wanted import WantedDeployKey, WantedRepository
 from keyrack.store.git.deploy_keys import DeployKey
@@ -35,7 +35,7 @@ def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None
     gone = sorted(roles_by_name.keys() - wanted.members.keys())
     if gone:
         comparison.remove(
-            f"take {some(gone)} out of repository {wanted.path}",
+            f"take {shortened(gone)} out of repository {wanted.path}",
             lambda execution: _set_members(execution, wanted, exactly=True),
         )
     before = (known.repository.visibility, known.repository.protect_default) if known else (0, False)

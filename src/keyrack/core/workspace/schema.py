@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from keyrack.core import shape
 from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.model import MODES, USER_KINDS, RepositoryRole, Role
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 LARGEST_ID = 2_147_483_647
 Texts = list[str]

@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 from keyrack.core import validation
 from keyrack.core.hosts import host_keys, modes, servers, system_users
-from keyrack.core.hosts.facts import ENFORCE
 from keyrack.core.keys import credentials
 from keyrack.core.validation import KEEP
 from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.faults import placed, wrong
 from keyrack.core.workspace.wanted import WantedCredential, WantedServer
-from keyrack.model import Credential, has_ended
-from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.model import ENFORCE, Credential, has_ended
+from keyrack.protocol.document_words import KEEP_ALL
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState
 
@@ -235,7 +234,7 @@ def _host_keys(comparison: Comparison, wanted: WantedServer) -> None:
     if wanted.host_keys and not (known and comparison.state.host_keys.get(known.id)):
         comparison.do(
             f"name {count(len(wanted.host_keys), 'host key')} of server {wanted.name}",
-            lambda execution: host_keys.know(
+            lambda execution: host_keys.name_first(
                 execution.instance, execution.actor, execution.servers[wanted.name], wanted.host_keys
             ),
         )

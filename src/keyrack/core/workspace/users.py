@@ -9,7 +9,7 @@ from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.keys import key_sources, renewals, user_keys
 from keyrack.core.people import access_keys, groups, named_people, tokens, users
-from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, some
+from keyrack.core.workspace.changes import Comparison, Execution, refuse_unknown, shortened
 from keyrack.core.workspace.faults import wrong
 from keyrack.core.workspace.wanted import WantedToken, WantedUser, WantedUserKey
 from keyrack.model import PERSON, Role, User, UserKey, has_ended
@@ -298,13 +298,13 @@ def compare_groups(comparison: Comparison) -> None:
         added = [name for name in group.members if name not in held]
         if number is None or added:
             comparison.do(
-                f"{'create' if number is None else 'change'} group {group.name}: add {some(added) or 'nobody'}",
+                f"{'create' if number is None else 'change'} group {group.name}: add {shortened(added) or 'nobody'}",
                 lambda execution, one=group: _set_members(execution, one.name, one.members),  # type: ignore[misc]
             )
         gone = sorted(held - set(group.members))
         if gone:
             comparison.remove(
-                f"take {some(gone)} out of group {group.name}",
+                f"take {shortened(gone)} out of group {group.name}",
                 lambda execution, one=group: _set_members(execution, one.name, one.members, exactly=True),  # type: ignore[misc]
             )
 

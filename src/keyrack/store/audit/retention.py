@@ -185,7 +185,7 @@ def count(connection: Connection, kind: str, before: datetime) -> int:
     return int(connection.execute(select(func.count()).select_from(statement)).scalar_one())
 
 
-def some(connection: Connection, kind: str, before: datetime, limit: int) -> list[tuple[Any, ...]]:
+def outdated(connection: Connection, kind: str, before: datetime, limit: int) -> list[tuple[Any, ...]]:
     """At most so many of them: the key of each, and last the id of its workspace."""
     if kind == "events":
         # They are in the order of their times but for what a clock wrote that was wrong, so the first ones tell; a

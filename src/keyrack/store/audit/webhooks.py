@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Delete, Select, Update, delete, insert, select, update
 
-from keyrack.model import LEVELS, Event
+from keyrack.model import LEVELS, Event, Level
 from keyrack.store.audit.events import event_record
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_WAITING, events, webhook_deliveries, webhooks
 
-WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
+DeliveryState = Literal["waiting", "delivered", "failed"]
+DELIVERY_STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
+WAITING, DELIVERED, FAILED = DELIVERY_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Webhook:
     workspace_id: int
     url: str
     encrypted_secret: bytes
-    level: str
+    level: Level
     actions: tuple[str, ...]
     active: bool
     cursor: int
@@ -45,7 +47,7 @@ class Delivery:
     id: int
     webhook_id: int
     event_id: int | None
-    state: str
+    state: DeliveryState
     attempts: int
     status: int | None
     words: str

@@ -275,15 +275,17 @@ class _FiberSignal:
             self._fiber.loop.call_soon_threadsafe(self._give)
 
     def _until(self, timeout: float) -> None:
-        self._late = self._fiber.loop.call_later(timeout, self._wake)
+        self._late = self._fiber.loop.call_later(timeout, self._give_up)
 
     def _give(self) -> None:
         self._given = True
-        self._wake()
-
-    def _wake(self) -> None:
         if self._waiting:
             self._waiting = False
             if self._late is not None:
                 self._late.cancel()
+            self._fiber.run_now()
+
+    def _give_up(self) -> None:
+        if self._waiting:
+            self._waiting = False
             self._fiber.go_on()

@@ -13,9 +13,10 @@ import re
 import select
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -158,7 +159,6 @@ class _Pipeline:
         self._poll: select.poll | None = None
         self._watch: fibers.DescriptorWatch | None = None
         self._lone = self._spent = False
-        self._transformer: Any = None
 
     @property
     def is_used(self) -> bool:
@@ -199,7 +199,7 @@ class _Pipeline:
         """The rows of a result."""
         if not result.ntuples:
             return []
-        transformer = self._transformed()
+        transformer = self._transformer
         transformer.set_pgresult(result, set_loaders=True, format=0)
         rows: list[tuple[Any, ...]] = transformer.load_rows(0, result.ntuples, tuple)
         return rows
@@ -267,15 +267,15 @@ class _Pipeline:
             self._within = True
             isolation = b" ISOLATION LEVEL REPEATABLE READ READ ONLY" if self._raw.read_only else b""
             self._word(b"BEGIN" + isolation)
-        text, names, reads = _translated(sql)
+        text, taken, formats, reads = _translated(sql)
         if not reads:
             self.written += 1
         name = self._prepared.get(sql)
         if name is None:
             name = self._prepare(sql, text)
         given = None
-        if names:
-            given = self._transformed().dump_sequence([values[one] for one in names], _texts(len(names)))
+        if formats:
+            given = self._transformer.dump_sequence(taken(values), formats)
         self._pgconn.send_query_prepared(name, given)
         return self._noted()
 
@@ -415,11 +415,10 @@ class _Pipeline:
             self._poll.register(self._pgconn.socket, select.POLLIN)
         return self._poll
 
-    def _transformed(self) -> Any:
+    @cached_property
+    def _transformer(self) -> Any:
         # Not before SQLAlchemy said how JSON is read.
-        if self._transformer is None:
-            self._transformer = Transformer(self._raw)
-        return self._transformer
+        return Transformer(self._raw)
 
 
 def _is_stale(failed: PGresult) -> bool:
@@ -431,8 +430,10 @@ def _is_stale(failed: PGresult) -> bool:
 
 
 @cache
-def _translated(sql: str) -> tuple[bytes, tuple[str, ...], bool]:
-    """A statement with numbered places, the names of their values in that order, and whether it surely only reads."""
+def _translated(sql: str) -> tuple[bytes, Callable[[Mapping[str, Any]], Sequence[Any]], Sequence[PyFormat], bool]:
+    """A statement with numbered places, what takes their values in that order, how each is sent, and whether it surely
+    only reads.
+    """
     names: list[str] = []
 
     def numbered(match: re.Match[str]) -> str:
@@ -443,9 +444,10 @@ def _translated(sql: str) -> tuple[bytes, tuple[str, ...], bool]:
             names.append(name)
         return f"${names.index(name) + 1}"
 
-    return _PLACE.sub(numbered, sql).encode(), tuple(names), sql.startswith("SELECT")
+    text = _PLACE.sub(numbered, sql).encode()
+    taken: Callable[[Mapping[str, Any]], Sequence[Any]] = itemgetter(*names) if len(names) > 1 else _values(names)
+    return text, taken, [PyFormat.TEXT] * len(names), sql.startswith("SELECT")
 
 
-@cache
-def _texts(count: int) -> Sequence[PyFormat]:
-    return [PyFormat.TEXT] * count
+def _values(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    return lambda values: [values[name] for name in names]

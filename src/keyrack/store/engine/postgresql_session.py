@@ -6,10 +6,12 @@ lost.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import Connection
+
+if TYPE_CHECKING:
+    import psycopg  # nine megabytes, which a service on SQLite, whose looks name a bound of this module, has no use for
 
 # What a session is marked with; who finds it already has a session that another connection had before.
 _MARK = "keyrack.session"

@@ -41,6 +41,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from keyrack.store.engine.altered import WRITE_LOST
 from keyrack.store.engine.connect import DatabaseAltered
 from keyrack.store.engine.sqlite_types import CHECKS
+from keyrack.store.tables.columns import Json
 
 P = ParamSpec("P")
 Process = Callable[[Any], Any]
@@ -461,6 +462,8 @@ def _binding(kind: TypeEngine[Any], dialect: Dialect) -> Process | None:
         # SQLAlchemy would wrap bytes in objects of the driver's, of which no two are equal: that two ask the same, such
         # as what a token stands for, could not be seen.
         return _as_hex if dialect.name == "postgresql" else None
+    if isinstance(kind, Json) and dialect.name == "postgresql":
+        return json.dumps  # which the driver does too, through a wrapper that it looks for a dumper for each time
     return kind.dialect_impl(dialect).bind_processor(dialect)
 
 
@@ -473,7 +476,10 @@ def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[
     """The values of these arguments, as many as they are."""
     if len(arguments) > 1:
         return itemgetter(*arguments)
-    return lambda given: [given[name] for name in arguments]
+    if not arguments:
+        return lambda given: ()
+    (name,) = arguments
+    return lambda given: (given[name],)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ from sqlalchemy import Connection
 class _Quick:
     """What each question asks of it is an attribute; all else is SQLAlchemy's as ever."""
 
-    __slots__ = ("_whole", "connection", "dialect", "info")
+    __slots__ = ("_whole", "connection", "dialect", "get_transaction", "info")
 
     def __init__(self, whole: Connection) -> None:
         self._whole = whole
         self.connection = whole.connection
         self.dialect = whole.dialect
         self.info = whole.info
+        self.get_transaction = whole.get_transaction
 
     def in_transaction(self) -> bool:
         """True, as it is only used within one."""

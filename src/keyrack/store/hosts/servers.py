@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -249,6 +249,7 @@ def raised(
     *,
     locked: Sequence[Row] | None = None,
     last: bool = False,
+    note: Callable[[dict[int, int]], object] = lambda revisions: None,
 ) -> Iterator[dict[int, int]]:
     """Raise the revisions of servers by one each and announce them, in few statements however many they are.
 
@@ -256,11 +257,13 @@ def raised(
     they are written, with the sums of all rows that were entered and removed until then. locked: these servers' rows as
     sealed_sets.locked_servers has them, where they were read already and not changed since. last: the command asks for
     no server afterwards, so that rows may be written with those of commands that follow it (sealing/held_servers.py).
+    note: told the revisions at the end.
     """
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
     rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
-    yield {row["id"]: row["revision"] + 1 for row in rows}
+    revisions = {row["id"]: row["revision"] + 1 for row in rows}
+    yield revisions
 
     written = []
     marks = lineage.draw_many(len(rows))
@@ -278,6 +281,7 @@ def raised(
     lineage.keep(connection, written)
     for row in rows:
         announce(connection, row["id"])
+    note(revisions)
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:

@@ -76,13 +76,13 @@ class CredentialPlacePrefetch(KeyPrefetch):
 
     def accounts_for(self, other: object) -> bool:
         """Whether it takes account of what the command of another one wrote."""
+        if isinstance(other, CredentialPlacePrefetch) and other._server_id == self._server_id:
+            if other.entered is None:
+                return False
+            self._server = other.entered
+            return self._names.isdisjoint(other._names)
         changed = other.changed_servers if isinstance(other, KeyPrefetch) else None
-        if changed is None or self._server_id not in changed:
-            return changed is not None
-        if not isinstance(other, CredentialPlacePrefetch) or other.entered is None:
-            return False
-        self._server = other.entered
-        return not other._names & self._names
+        return changed is not None and self._server_id not in changed
 
     @property
     def changed_servers(self) -> tuple[int] | None:
@@ -104,11 +104,13 @@ class CredentialPlacePrefetch(KeyPrefetch):
             row = _place.row(connection, *self._question(connection))
         if row is None:
             return None
-        account, labelled, refused, ended = (row.pop(name) for name in ("account_id", "labelled", "refused", "ended"))
+        account, labelled = row.pop("account_id"), row.pop("labelled")
+        refused, ended = row.pop("refused"), row.pop("ended")
         if labelled or refused or ended:
             held_servers.write(connection)  # more is asked then
         standing, ids = pop_standing(row), (row.pop("id_to_give"),)
-        row.update((name, server[name]) for name in row if name in server)
+        if server:
+            row.update([(name, server[name]) for name in row if name in server])
         return CredentialPlace(standing, row, account, labelled, refused, ended, ids)
 
     def _question(self, connection: Connection) -> tuple[Any, ...]:

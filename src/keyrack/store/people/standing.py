@@ -75,7 +75,7 @@ def standing_columns(
 
 def pop_standing(row: Row) -> Standing:
     """Take the columns of standing_columns() out of a row; answers the standing that they tell."""
-    workspace_id, role, policies, disabled_at = (row.pop(name) for name in _COLUMNS)
+    workspace_id, role, policies, disabled_at = [row.pop(name) for name in _COLUMNS]
     proven = bool(row.pop("asking_proven"))
     return Standing(workspace_id, None if role is None else Role(role), tuple(policies or ()), disabled_at, proven)
 

@@ -204,7 +204,7 @@ def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
     """
     fields = seals.unsealed(seals.part(row, users, prefix))
     del fields["password_hash"]
-    fields["kind"] = fields["kind"] or "person"
+    fields["kind"] = fields["kind"] or PERSON
     if not sealed.sound(connection, users, row, prefix):
         fields["kind"] = SERVICE if fields["kind"] == SERVICE else PERSON
         return User(**{**fields, "role": Role.MEMBER, "policies": (), "disabled_at": fields["disabled_at"] or EPOCH})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -36,7 +36,10 @@ def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
     """An event that is to be written, with its seal."""
-    return next(sealed_each(connection, [event]))
+    details = event["details"]
+    written = {**event, "details": details if _is_as_kept(details) else _as_kept(details)}
+    written[SEAL] = of(connection, written)
+    return written
 
 
 def sealed_each(connection: Connection, events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -47,19 +50,33 @@ def sealed_each(connection: Connection, events: Sequence[Mapping[str, Any]]) -> 
     for at, event in enumerate(events):
         if event["details"] is not last:
             last = event["details"]
-            details = last if _is_as_kept(last) else json.loads(json.dumps(dict(last)))  # as it is read again
+            details = last if _is_as_kept(last) else _as_kept(last)
         written = {**event, "details": details}
         yield {**written, SEAL: of(connection, written, numbers[at * _NUMBER : (at + 1) * _NUMBER])}
+
+
+_TEXT = frozenset((str,))
+_PLAIN = frozenset((type(None), str, int, bool))
 
 
 def _is_as_kept(value: Any) -> bool:
     """Whether a value is written under a seal as what JSON makes of it would be, as nearly all are."""
     kind = type(value)
     if kind is dict:
-        return all(type(name) is str and _is_as_kept(one) for name, one in value.items())
+        return _TEXT.issuperset(map(type, value)) and _are_as_kept(value.values())
     if kind is list or kind is tuple:
-        return all(_is_as_kept(one) for one in value)
-    return value is None or kind is str or kind is int or kind is bool
+        return _are_as_kept(value)
+    return kind in _PLAIN
+
+
+def _are_as_kept(values: Collection[Any]) -> bool:
+    return _PLAIN.issuperset(map(type, values)) or all(map(_is_as_kept, values))
+
+
+def _as_kept(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details as they are read again."""
+    kept: dict[str, Any] = json.loads(json.dumps(dict(details)))
+    return kept
 
 
 def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:

@@ -56,7 +56,10 @@ def insert_many(
     for row in made:
         row[SEAL] = seals.of(table, row)
     sums.count_new(connection, table, made)
-    _inserting(table).run_many(connection, made)
+    if len(made) == 1:
+        _inserting(table).enqueue(connection, made[0])
+    else:
+        _inserting(table).run_many(connection, made)
     return made
 
 

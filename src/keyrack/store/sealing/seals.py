@@ -284,7 +284,7 @@ def mapping_of(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
 
 def unsealed(values: Any) -> dict[str, Any]:
     """The columns of a row without its seal, for a record."""
-    mapping = values if isinstance(values, Mapping) else values._mapping
+    mapping = values if isinstance(values, dict | Mapping) else values._mapping
     return {str(name): value for name, value in mapping.items() if name != SEAL}
 
 

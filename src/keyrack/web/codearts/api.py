@@ -59,7 +59,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 
 
 DESCRIBED = Description(
-    title="CodeArts Repo: one's own SSH keys, for servers and Git",
+    title="CodeArts Repo: your own SSH keys, for servers and Git",
     scheme={"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     schemas=shapes.SCHEMAS,
     shapes=shapes.SHAPES,

@@ -13,7 +13,7 @@ LONGEST_TITLE = 1000
 
 
 def add_ssh_key(call: Call) -> Response:
-    """Register a public key as one's own, for the servers and repositories one may reach"""
+    """Register a public key of your own, for the servers and repositories that you may reach"""
     if not call.request.state.content.strip():
         # An object without fields makes an entry, as published; who sends nothing at all did not ask for one.
         raise bodies.malformed("The body must be a JSON object.")
@@ -33,7 +33,7 @@ def add_ssh_key(call: Call) -> Response:
 
 
 def list_user_keys(call: Call) -> Response:
-    """List one's own SSH keys, newest first"""
+    """List your own SSH keys, newest first"""
     offset, limit = parameters.window(call.query)
     search = parameters.searched(call.query, "query")
     page = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
@@ -41,7 +41,7 @@ def list_user_keys(call: Call) -> Response:
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete one of one's own SSH keys everywhere"""
+    """Delete an SSH key of your own everywhere"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

@@ -14,7 +14,7 @@ MOST_LISTED = 100_000
 
 
 def add_ssh_key(call: Call) -> Response:
-    """Register a public key as one's own (v1)"""
+    """Register a public key of your own (v1)"""
     parameters.filled(call, "title", "key")
     key = user_keys.add(
         call.instance,
@@ -27,13 +27,13 @@ def add_ssh_key(call: Call) -> Response:
 
 
 def list_ssh_keys(call: Call) -> Response:
-    """List all of one's own SSH keys (v1), which has no pages"""
+    """List all of your own SSH keys (v1), which has no pages"""
     page = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
     return shapes.succeeded({"total": page.total, "sshkey": [shapes.user_key_v1(key) for key in page.items]})
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete one of one's own SSH keys everywhere (v1)"""
+    """Delete an SSH key of your own everywhere (v1)"""
     gone = user_keys.delete(call.instance, call.actor, call.ids["id"])
     return shapes.succeeded(str(gone.id))
 

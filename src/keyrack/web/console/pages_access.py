@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response, StreamingResponse
 
 from keyrack.core import cursors, validation
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import changing_grants, grants, rehearsal, who_can
 from keyrack.core.keys.who_can import Way
@@ -188,7 +188,7 @@ def granting(visit: Visit) -> Response:
     """The form to grant access."""
     people = named_people.find(visit.instance, visit.actor, limit=200).items if visit.may("people:read") else ()
     teams = groups.find(visit.instance, visit.actor, limit=200).items if visit.may("people:read") else ()
-    hosts = servers.find(visit.instance, visit.actor, limit=200).items
+    hosts = server_list.find(visit.instance, visit.actor, limit=200).items
     given = {name: visit.form.text(name) or visit.query.get(name, "") for name in FIELDS}
     return visit.show(
         "grant.html",

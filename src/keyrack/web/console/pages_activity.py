@@ -23,17 +23,13 @@ from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
 FILTERS = ("q", "person", "host", "key", "kind", "since", "until")
+WORDS = {"access": "grants and requests", "people": "people and groups", "sessions": "logins and sessions"}
+"""Kinds of events whose own word does not say enough."""
 KINDS = (
     ("", "everything"),
     (events.REFUSED, "what was refused"),
     (events.ALARM, "alarms"),
-    ("keys", "keys"),
-    ("access", "grants and requests"),
-    ("hosts", "hosts"),
-    ("people", "people and groups"),
-    ("sessions", "logins and sessions"),
-    ("tokens", "tokens"),
-    ("repositories", "repositories"),
+    *((kind, WORDS.get(kind, kind)) for kind in events.KINDS),
 )
 
 

@@ -16,6 +16,7 @@ from keyrack.core.hosts import (
     host_keys,
     modes,
     news,
+    server_list,
     servers,
     sessions,
     sshd_settings,
@@ -25,14 +26,13 @@ from keyrack.core.hosts import (
     undecided_keys,
     unmanaged_keys,
 )
-from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Event, EventFilter, Server, Session, SystemUser, UnmanagedKey, span_of
+from keyrack.model import ENFORCE, OBSERVE, Event, EventFilter, Server, Session, SystemUser, UnmanagedKey, span_of
 from keyrack.model import Page as Piece
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.protocol.report import EVERYBODY, KEY
 from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
@@ -50,11 +50,11 @@ SPANS = (
 )
 STATES = (
     ("", "All"),
-    (servers.SILENT, "Silent"),
-    (servers.BEHIND, "Behind"),
-    (servers.NEW, "Not enrolled"),
-    (servers.HOST_KEY, "Host key not confirmed"),
-    (servers.PROBLEMS, "Something wrong"),
+    (server_list.SILENT, "Silent"),
+    (server_list.BEHIND, "Behind"),
+    (server_list.NEW, "Not enrolled"),
+    (server_list.HOST_KEY, "Host key not confirmed"),
+    (server_list.PROBLEMS, "Something wrong"),
 )
 THENS = (
     (KEEP_ALL, "keys stay as they are"),
@@ -91,7 +91,7 @@ def mark_of(held: HostStatus) -> str:
 def hosts(visit: Visit) -> Response:
     """All hosts; search: part of name or address."""
     search, state = visit.query.get("q", ""), visit.query.get("state", "")
-    piece = servers.find(
+    piece = server_list.find(
         visit.instance, visit.actor, search=search, state=state, cursor=cursor_of(visit), limit=PER_PAGE
     )
     waiting: Mapping[int, int] = {}

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.audit import overview as core
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list
 from keyrack.core.keys import user_keys, who_can
 from keyrack.web.console import charts
 from keyrack.web.console.pages_alarms import place_of
@@ -25,7 +25,7 @@ def overview(visit: Visit) -> Response:
         own = visit.may(user_keys.READ)
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
-    state = core.look(visit.instance, visit.actor)
+    state = core.get(visit.instance, visit.actor)
     return visit.show(
         "overview.html", state=state, place_of=place_of, charts=_charts(state), first_steps=_is_new(visit)
     )
@@ -33,7 +33,7 @@ def overview(visit: Visit) -> Response:
 
 def _is_new(visit: Visit) -> bool:
     """Whether there is no host yet, for somebody who may add the first."""
-    return visit.may("servers:write") and not servers.find(visit.instance, visit.actor, limit=1).items
+    return visit.may("servers:write") and not server_list.find(visit.instance, visit.actor, limit=1).items
 
 
 def _charts(state: core.Overview) -> list[Drawn]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list
 from keyrack.core.keys import requests, who_can
 from keyrack.store.keys.requests import PENDING
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
@@ -35,7 +35,7 @@ def listed(visit: Visit) -> Response:
 def _known(visit: Visit) -> list[str]:
     """Hosts to offer: those that somebody may see, or to members those that they reach already."""
     if visit.may("servers:read"):
-        return [one.name for one in servers.find(visit.instance, visit.actor, limit=MOST_OFFERED).items]
+        return [one.name for one in server_list.find(visit.instance, visit.actor, limit=MOST_OFFERED).items]
     if visit.actor.user_id is None:
         return []
     ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name).items

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from keyrack.core.git import repositories
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list
 from keyrack.core.keys import freezes, published_keys, user_keys
 from keyrack.core.people import named_people
 from keyrack.errors import Refusal
@@ -66,7 +66,7 @@ def _named(visit: Visit, text: str, most: int) -> Hits:
         people = named_people.find(visit.instance, visit.actor, search=text, limit=most)
         hits["People"] = _to("/people", ((one.name, one.name) for one in people.items))
     if visit.may("servers:read"):
-        hosts = servers.find(visit.instance, visit.actor, search=text, limit=most)
+        hosts = server_list.find(visit.instance, visit.actor, search=text, limit=most)
         hits["Hosts"] = _to("/hosts", ((one.name, one.id) for one in hosts.items))
     hits["Keys"] = _to("/keys", _keys(visit, text, most))
     if visit.may(repositories.READ):

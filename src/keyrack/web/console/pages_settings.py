@@ -14,7 +14,7 @@ from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
 from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
-from keyrack.protocol.host_document import KEEP_ALL
+from keyrack.protocol.document_words import KEEP_ALL
 from keyrack.setting_values import KEY_TYPES
 from keyrack.web import bodies
 from keyrack.web.console import templates

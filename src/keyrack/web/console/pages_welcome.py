@@ -15,7 +15,7 @@ HERE = "/welcome"
 
 def welcome(visit: Visit) -> Response:
     """The step that comes next; `?step=2` leaves the first one."""
-    progress = first_visit.look(visit.instance, visit.actor)
+    progress = first_visit.get(visit.instance, visit.actor)
     step = 3 if progress.keys else 2 if progress.own_password or visit.query.get("step") == "2" else 1
     if visit.refusal is not None:
         step = 2 if visit.form.text("public_key") or visit.refusal.field == "public_key" else 1

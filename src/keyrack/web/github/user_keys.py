@@ -12,14 +12,14 @@ from keyrack.web.github import parameters, shapes
 
 
 def list_own_keys(call: Call) -> Response:
-    """List one's own SSH keys by pages, newest first"""
+    """List your own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
     piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
     return parameters.paged(call, [shapes.own_key(call, key) for key in piece.items], piece.total)
 
 
 def show_own_key(call: Call) -> Response:
-    """Show one of one's own SSH keys"""
+    """Show an SSH key of your own"""
     key = user_keys.get(call.instance, call.actor, call.ids["key_id"])
     if key.public_key is None:
         raise missing("SSH key")
@@ -27,7 +27,7 @@ def show_own_key(call: Call) -> Response:
 
 
 def add_own_key(call: Call) -> Response:
-    """Register a public key as one's own, as GitHub's clients do"""
+    """Register a public key of your own, as GitHub's clients do"""
     sent = call.body.get("key")
     if sent is None:
         raise invalid("public_key", "A key is needed: one line of an OpenSSH public key file.", "missing-field")
@@ -38,7 +38,7 @@ def add_own_key(call: Call) -> Response:
 
 
 def delete_own_key(call: Call) -> Response:
-    """Delete one of one's own SSH keys everywhere, as GitHub's clients do"""
+    """Delete an SSH key of your own everywhere, as GitHub's clients do"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

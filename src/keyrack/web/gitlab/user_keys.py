@@ -12,7 +12,7 @@ from keyrack.web.gitlab import parameters, shapes
 
 
 def list_own_keys(call: Call) -> Response:
-    """List one's own SSH keys by pages, newest first"""
+    """List your own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
     piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
     shown = [shapes.key(call.instance, key, call.actor.name) for key in piece.items]
@@ -20,7 +20,7 @@ def list_own_keys(call: Call) -> Response:
 
 
 def show_own_key(call: Call) -> Response:
-    """Show one of one's own SSH keys"""
+    """Show an SSH key of your own"""
     key = user_keys.get(call.instance, call.actor, call.ids["key_id"])
     if key.public_key is None:
         raise missing("SSH key")
@@ -28,14 +28,14 @@ def show_own_key(call: Call) -> Response:
 
 
 def add_own_key(call: Call) -> Response:
-    """Register a public key as one's own, as GitLab's clients do"""
+    """Register a public key of your own, as GitLab's clients do"""
     new = parameters.new_key(call)
     key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, expires_at=new.expires_at)
     return JSONResponse(shapes.key(call.instance, key, call.actor.name), 201)
 
 
 def delete_own_key(call: Call) -> Response:
-    """Delete one of one's own SSH keys everywhere, as GitLab's clients do"""
+    """Delete an SSH key of your own everywhere, as GitLab's clients do"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

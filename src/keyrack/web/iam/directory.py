@@ -78,7 +78,7 @@ def delete_user(call: Call) -> Response:
 
 
 def change_own_password(call: Call) -> Response:
-    """Change one's own password"""
+    """Change your own password"""
     sent = part(call.body, "user")
     user = users.get(call.instance, call.actor, call.path["user_id"])
     if user.id != call.actor.user_id:

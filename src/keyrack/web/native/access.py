@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from keyrack.core.keys import who_can
-from keyrack.core.people.users import ONESELF
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_access as shapes
 from keyrack.web.native.calls import endpoint
@@ -16,7 +15,7 @@ def show_access(call: Call, asked: shapes.AccessAsked) -> shapes.Access:
         call.actor,
         server=asked.server,
         system_user=asked.system_user,
-        user=call.actor.name if asked.user == ONESELF and call.actor.user_id is not None else asked.user,
+        user=asked.user,
         cursor=asked.cursor,
         limit=asked.per_page,
     )

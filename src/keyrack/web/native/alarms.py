@@ -14,7 +14,7 @@ def list_alarms(call: Call) -> shapes.Alarms:
 
 
 def settle_alarm(call: Call) -> shapes.Alarm:
-    """Say that an alarm is settled which nothing else can tell to be over"""
+    """Settle an alarm that nothing but somebody's word can end"""
     return shapes.alarm(standing.settle(call.instance, call.actor, call.ids["event"]))
 
 

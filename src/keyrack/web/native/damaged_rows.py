@@ -10,14 +10,14 @@ from keyrack.web.native.calls import endpoint
 
 
 def list_damaged(call: Call, asked: shapes.DamagedRowsAsked) -> shapes.DamagedRows:
-    """List rows that are not as Keyrack wrote them"""
+    """List rows of the database that are not as Keyrack wrote them"""
     server_id = None if asked.server is None else servers.named(call.instance, call.actor, asked.server).id
     piece = damaged_rows.find(call.instance, call.actor, server_id, cursor=asked.cursor, limit=asked.per_page)
     return shapes.DamagedRows(items=[shapes.damaged_row(row) for row in piece.items], next=piece.next)
 
 
 def remove_damaged(call: Call) -> shapes.DamagedRow:
-    """Remove a row that is not as Keyrack wrote it"""
+    """Remove a row of the database that is not as Keyrack wrote it"""
     return shapes.damaged_row(damaged_rows.remove(call.instance, call.actor, call.path["row"]))
 
 

@@ -16,7 +16,7 @@ def add_key(call: Call, new: shapes.KeyForMany) -> shapes.PlacedKeys:
         new.servers,
         label=new.label,
         username=new.username,
-        public_key=new.publicKey,
+        public_key=new.public_key,
         temporary=new.temporary,
         expires_at=new.expires_at,
         duration=new.duration,
@@ -35,7 +35,7 @@ def revoke_key_on_many(call: Call, gone: shapes.RevokedOnMany) -> shapes.PlacedK
 def replace_key(call: Call, new: shapes.ReplacedOnMany) -> shapes.PlacedKeys:
     """Put another key in the place of one on many servers; labels, ends and restrictions stay"""
     placed = everywhere.replace(
-        call.instance, call.actor, new.servers, fingerprint=new.fingerprint, public_key=new.publicKey
+        call.instance, call.actor, new.servers, fingerprint=new.fingerprint, public_key=new.public_key
     )
     return shapes.placed(placed)
 

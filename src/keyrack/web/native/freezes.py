@@ -9,7 +9,7 @@ from keyrack.web.native.calls import endpoint
 
 
 def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress:
-    """Stop keys from opening new sessions until their owners confirm them, or show which"""
+    """Stop keys from opening new sessions until their owners confirm them, or preview which keys these are"""
     act = freezes.preview if new.preview else freezes.freeze
     return shapes.progress(act(call.instance, call.actor, user=new.user, server=new.server, reason=new.reason))
 
@@ -31,12 +31,12 @@ def end_freeze(call: Call) -> None:
 
 
 def confirm_key(call: Call) -> None:
-    """Confirm a key of one's own: it opens sessions again"""
+    """Confirm a frozen key of your own: it opens sessions again"""
     freezes.confirm_key(call.instance, call.actor, call.ids["key"])
 
 
 def confirm_credential(call: Call) -> None:
-    """Confirm a key on a server that no user registered"""
+    """Confirm a frozen key on a server that no user registered: it opens sessions again"""
     freezes.confirm_credential(call.instance, call.actor, call.ids["credential"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_LISTED = {
+HINTS = {
     "server-missing": "GET /servers lists which there are",
     "user-missing": "GET /people lists whom there is",
     "member-missing": "GET /groups/{group} shows who is in it",
@@ -16,20 +16,18 @@ _LISTED = {
     "session-missing": "GET /servers/{server}/sessions lists who is in",
     "unmanaged-key-missing": "GET /servers/{server}/unmanaged-keys lists which there are",
     "SSH-key-missing": "GET /servers/{server}/credentials, /people/me/keys and /user-keys list which there are",
-    "key-source-missing": "GET /people/{name}/key-sources lists which there are",
+    "key-source-missing": "GET /people/{person}/key-sources lists which there are",
     "webhook-missing": "GET /webhooks lists which there are",
     "freeze-missing": "GET /freezes lists which there are",
     "offboarding-missing": "GET /offboardings lists which there are",
     "event-missing": "GET /events lists which there are",
     "damaged-row-missing": "GET /damaged-rows lists which there are",
     "revoked-key-missing": "GET /keys/revoked lists which are",
-}
-_OTHERS = {
     "account-missing": "PUT /servers/{server} with system_users adds it",
     "server-ambiguous": "GET /servers?search=NAME shows the ids",
     "changed": "GET it anew, and send its ETag",
 }
-HINTS = {**_LISTED, **_OTHERS}
+"""By the code of a refusal."""
 
 
 def of(code: str) -> str:

@@ -1,4 +1,4 @@
-"""Keyrack's own API: host keys, and what one may reach with them; must hold no rule of its own."""
+"""Keyrack's own API: host keys, and which servers a user may log in on; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def list_host_keys(call: Call) -> shapes.HostKeys:
 
 
 def confirm_host_keys(call: Call, seen: shapes.Confirmation) -> shapes.HostKeys:
-    """Have people trust what a server's host shows now"""
+    """Confirm the host keys that a server shows now, so that users trust them"""
     keys = host_keys.confirm(call.instance, call.actor, call.path["server"], fingerprints=seen.fingerprints)
     return shapes.host_keys(keys)
 
 
 def show_ssh_config(call: Call, asked: shapes.SshConfigAsked) -> shapes.SshConfig:
-    """Show where one may log in, with the host keys to trust there"""
+    """Show the servers that a user may log in on, with the host keys to trust there"""
     return shapes.ssh_config(host_keys.reachable(call.instance, call.actor, asked.user))
 
 

@@ -16,7 +16,7 @@ def show_policy(call: Call) -> shapes.KeyPolicy:
 
 
 def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolicy:
-    """Say which keys the workspace accepts from now on; what is registered stays"""
+    """Set which keys the workspace accepts from now on; registered keys stay"""
     given = change.model_fields_set
     made = key_policy.put(
         call.instance,

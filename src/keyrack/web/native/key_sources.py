@@ -11,57 +11,57 @@ from keyrack.web.outgoing import Outgoing
 
 def list_key_sources(call: Call) -> shapes.KeySources:
     """List the accounts that a user's keys come from"""
-    return shapes.listed(key_sources.find(call.instance, call.actor, call.path["name"]))
+    return shapes.listed(key_sources.find(call.instance, call.actor, call.path["person"]))
 
 
 def show_key_source(call: Call) -> shapes.KeySource:
     """Show an account that a user's keys come from"""
-    return shapes.key_source(key_sources.get(call.instance, call.actor, call.path["name"], call.path["kind"]))
+    return shapes.key_source(key_sources.get(call.instance, call.actor, call.path["person"], call.path["kind"]))
 
 
 def put_key_source(call: Call, new: shapes.NewKeySource) -> shapes.KeySource:
     """Take a user's keys from an account at GitHub or GitLab too, and keep them in step"""
     path = call.path
     return shapes.key_source(
-        key_sources.put(call.instance, call.actor, path["name"], path["kind"], account=new.account, url=new.url)
+        key_sources.put(call.instance, call.actor, path["person"], path["kind"], account=new.account, url=new.url)
     )
 
 
 def sync_key_sources(call: Call) -> shapes.KeySources:
-    """Look at a user's accounts now, and add and delete the keys that changed there"""
+    """Ask a user's accounts for their keys now, and add and delete what changed there"""
     ask = Outgoing(call.instance.settings)
-    return shapes.listed(key_sync.sync_user(call.instance, call.actor, call.path["name"], ask))
+    return shapes.listed(key_sync.sync_user(call.instance, call.actor, call.path["person"], ask))
 
 
 def delete_key_source(call: Call) -> None:
-    """Take a user's keys from an account no more, and withdraw those that came from it"""
-    key_sources.delete(call.instance, call.actor, call.path["name"], call.path["kind"])
+    """Take a user's keys from an account no more, and delete those that came from it"""
+    key_sources.delete(call.instance, call.actor, call.path["person"], call.path["kind"])
 
 
 def _may_change(call: Call) -> None:
     own = user_keys.DELETE if call.request.method == "DELETE" else user_keys.ADD
-    key_sources.may_change(call.instance, call.actor, call.path["name"], own=own)
+    key_sources.may_change(call.instance, call.actor, call.path["person"], own=own)
 
 
 ENDPOINTS = (
-    endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
+    endpoint("GET", "/people/{person}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
     endpoint(
         "POST",
-        "/people/{name}/key-sources/sync",
+        "/people/{person}/key-sources/sync",
         sync_key_sources,
         user_keys.ADD,
         answers=shapes.KeySources,
         first=_may_change,
     ),
-    endpoint("GET", "/people/{name}/key-sources/{kind}", show_key_source, "people:read", answers=shapes.KeySource),
+    endpoint("GET", "/people/{person}/key-sources/{kind}", show_key_source, "people:read", answers=shapes.KeySource),
     endpoint(
         "PUT",
-        "/people/{name}/key-sources/{kind}",
+        "/people/{person}/key-sources/{kind}",
         put_key_source,
         user_keys.ADD,
         takes=shapes.NewKeySource,
         answers=shapes.KeySource,
         first=_may_change,
     ),
-    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, user_keys.ADD, first=_may_change),
+    endpoint("DELETE", "/people/{person}/key-sources/{kind}", delete_key_source, user_keys.ADD, first=_may_change),
 )

@@ -10,8 +10,8 @@ from keyrack.web.native.shapes import Window
 
 
 def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) -> shapes.Offboarding:
-    """Remove a person everywhere, or show what would go"""
-    name = call.path["name"]
+    """Remove a person everywhere, or preview what would go"""
+    name = call.path["person"]
     if wanted.preview or asked.preview:
         return shapes.preview(offboarding.preview(call.instance, call.actor, name, reason=wanted.reason))
     made = offboarding.offboard(call.instance, call.actor, name, reason=wanted.reason)
@@ -37,7 +37,7 @@ def undo_offboarding(call: Call) -> shapes.Undone:
 ENDPOINTS = (
     endpoint(
         "POST",
-        "/people/{name}/offboard",
+        "/people/{person}/offboard",
         offboard,
         "people:offboard",
         takes=shapes.Offboard,

@@ -1,4 +1,4 @@
-"""Keyrack's own API: users, and one's own keys; must hold no rule of its own."""
+"""Keyrack's own API: users, and the caller's own keys; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def list_people(call: Call, asked: Search) -> shapes.PersonPage:
 
 
 def show_me(call: Call) -> shapes.Person:
-    """Show whose token this is"""
+    """Show the user whose token this is"""
     return shapes.person(users.myself(call.instance, call.actor))
 
 
 def list_own_keys(call: Call, asked: Search) -> shapes.OwnKeyPage:
-    """List one's own keys, newest first"""
+    """List your own keys, newest first"""
     return shapes.OwnKeyPage.of(
         user_keys.find(call.instance, call.actor, search=asked.search, **asked.window()), shapes.own_key
     )
 
 
 def show_own_key(call: Call) -> shapes.OwnKey:
-    """Show a key of one's own"""
+    """Show a key of your own"""
     return shapes.own_key(user_keys.get(call.instance, call.actor, call.ids["key"]))
 
 
 def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
-    """Add a key of one's own"""
+    """Register a key of your own"""
     made = user_keys.add(
         call.instance,
         call.actor,
@@ -48,7 +48,7 @@ def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
 
 
 def delete_own_key(call: Call) -> None:
-    """Delete a key of one's own everywhere"""
+    """Delete a key of your own everywhere"""
     user_keys.delete(call.instance, call.actor, call.ids["key"])
 
 

@@ -46,7 +46,7 @@ REHEARSED = frozenset(
         ("POST", "/keys/{key}/confirm"),
         ("POST", "/grants/{grant}/renew"),
         ("DELETE", "/freezes/{freeze}"),
-        ("POST", "/servers/{server}/unmanaged-keys/{found}/accept"),
+        ("POST", "/servers/{server}/unmanaged-keys/{key}/accept"),
         ("PATCH", "/servers/{server}"),
         ("DELETE", "/servers/{server}"),
         ("DELETE", "/servers/{server}/system-users/{username}"),

@@ -10,7 +10,7 @@ from keyrack.web.native.shapes import Search
 
 
 def list_repositories(call: Call, asked: Search) -> shapes.RepositoryPage:
-    """List the repositories that one may see, newest first"""
+    """List the repositories that you may see, newest first"""
     page = repositories.find(call.instance, call.actor, search=asked.search, **asked.window())
     return shapes.RepositoryPage.of(page, lambda one: shapes.repository(call.instance, one))
 

@@ -47,7 +47,7 @@ def deny(call: Call, decision: shapes.RequestDecision) -> shapes.AccessRequest:
 
 
 def cancel(call: Call) -> shapes.AccessRequest:
-    """Cancel a request of one's own"""
+    """Cancel a request of your own"""
     return _shown(call, requests.cancel(call.instance, call.actor, call.ids["request"]))
 
 
@@ -58,7 +58,7 @@ def list_rules(call: Call) -> shapes.Rules:
 
 def show_rule(call: Call) -> shapes.Rule:
     """Show a rule of requests"""
-    return shapes.rule(requests.rule(call.instance, call.actor, call.path["name"]))
+    return shapes.rule(requests.rule(call.instance, call.actor, call.path["rule"]))
 
 
 def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
@@ -66,7 +66,7 @@ def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
     made, _ = requests.put_rule(
         call.instance,
         call.actor,
-        call.path["name"],
+        call.path["rule"],
         approvers=new.approvers,
         server=new.server,
         tag=new.tag,
@@ -78,7 +78,7 @@ def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
 
 def delete_rule(call: Call) -> None:
     """Delete a rule of requests"""
-    requests.delete_rule(call.instance, call.actor, call.path["name"])
+    requests.delete_rule(call.instance, call.actor, call.path["rule"])
 
 
 def _shown(call: Call, one: AccessRequest) -> shapes.AccessRequest:
@@ -104,7 +104,7 @@ ENDPOINTS = (
     endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, takes=shapes.RequestDecision, answers=_ONE),
     endpoint("POST", "/requests/{request}/cancel", cancel, _ASK, answers=_ONE),
     endpoint("GET", "/request-rules", list_rules, "grants:read", answers=shapes.Rules),
-    endpoint("GET", "/request-rules/{name}", show_rule, "grants:read", answers=shapes.Rule),
-    endpoint("PUT", "/request-rules/{name}", put_rule, _RULE, takes=shapes.NewRule, answers=shapes.Rule),
-    endpoint("DELETE", "/request-rules/{name}", delete_rule, _RULE),
+    endpoint("GET", "/request-rules/{rule}", show_rule, "grants:read", answers=shapes.Rule),
+    endpoint("PUT", "/request-rules/{rule}", put_rule, _RULE, takes=shapes.NewRule, answers=shapes.Rule),
+    endpoint("DELETE", "/request-rules/{rule}", delete_rule, _RULE),
 )

@@ -29,8 +29,7 @@ def lift_revocation(call: Call, wanted: shapes.Lifting) -> shapes.RevokedKey:
 
 def show_receipts_of_key(call: Call, asked: shapes.ReceiptsAsked) -> shapes.Receipts:
     """Show which servers refuse a revoked key by now"""
-    # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
-    return shapes.receipts(receipts.of_key(call.instance, call.actor, asked.fingerprint.replace(" ", "+")))
+    return shapes.receipts(receipts.of_key(call.instance, call.actor, asked.fingerprint))
 
 
 ENDPOINTS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, servers
+from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, server_list, servers
 from keyrack.core.validation import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -13,7 +13,7 @@ from keyrack.web.native.shapes import Search, Window
 
 def list_servers(call: Call, asked: Search) -> shapes.ServerPage:
     """List servers, each with its status"""
-    page = servers.find(call.instance, call.actor, search=asked.search, **asked.window())
+    page = server_list.find(call.instance, call.actor, search=asked.search, **asked.window())
     return shapes.ServerPage.of(page, lambda server: shapes.server(call.instance, server))
 
 
@@ -81,12 +81,12 @@ def set_offline_policy_of_tag(call: Call, policy: shapes.OfflinePolicy) -> shape
 
 
 def go_on_without_copy(call: Call) -> shapes.Server:
-    """Go on with a server of whose two machines one is gone; where both still ask, that is noticed again"""
+    """Say that one of the two machines with a server's identity is gone; if both still ask, the alarm comes again"""
     return shapes.server(call.instance, copies.settle(call.instance, call.actor, parameters.server_id(call)))
 
 
 def enrol(call: Call, wanted: shapes.NewEnrolment) -> shapes.Enrolment:
-    """Make the command line that enrols a host, with a one-time token"""
+    """Make the command line that enrols a server's host, with a one-time token"""
     server_id = parameters.server_id(call)
     line = servers.installation_line(call.instance, call.actor, server_id, replace=wanted.replace)
     return shapes.Enrolment(line=line)

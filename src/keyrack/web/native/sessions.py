@@ -22,7 +22,7 @@ def show_session(call: Call) -> shapes.Session:
 
 
 def end_session(call: Call) -> shapes.Session:
-    """End a session"""
+    """Have a host end an open login"""
     return shapes.session(sessions.end(call.instance, call.actor, parameters.server_id(call), call.ids["session"]))
 
 

@@ -38,16 +38,15 @@ class Request(BaseModel):
 
 
 class KeyRequest(Request):
-    """The body of a call that takes a public key: public_key and publicKey are one field, whichever the call names."""
+    """The body of a call that takes a public key, as public_key; publicKey, as RunCloud's API calls it, is the same."""
 
     @model_validator(mode="before")
     @classmethod
     def _either_spelling(cls, sent: Any) -> Any:
-        """What was sent, with the key under the call's own name."""
-        mine, other = ("public_key", "publicKey") if "public_key" in cls.model_fields else ("publicKey", "public_key")
-        if not isinstance(sent, Mapping) or other not in sent or mine in sent:
+        """What was sent, with the key as public_key."""
+        if not isinstance(sent, Mapping) or "publicKey" not in sent or "public_key" in sent:
             return sent
-        return {mine if name == other else name: value for name, value in sent.items()}
+        return {"public_key" if name == "publicKey" else name: value for name, value in sent.items()}
 
 
 class Query(BaseModel):
@@ -135,7 +134,11 @@ Moment = Annotated[
 _LIFETIME = {"type": "string", "examples": [_END, "12h"]}
 End = Annotated[str, WithJsonSchema(_LIFETIME)]
 """An end in a body: a time by RFC 3339 with its zone, or a span from now on; the core reads it."""
+EndOrNone = Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)]
+DurationOrNone = Annotated[End | None, about("For how long, instead of expires_at.", "12h")]
 Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
+PlusKept = BeforeValidator(lambda value: value.replace(" ", "+") if isinstance(value, str) else value)
+"""For a text in a query that holds no blank, but may hold +, which is one there where it was not written as %2B."""
 PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
 _FLAG = {"type": "boolean"}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -168,7 +171,7 @@ Restrictions = Annotated[
 
 
 class Window(Query):
-    """Which page of a list: by number, or by cursor, which costs the same wherever one is."""
+    """Which page of a list: by number, or by cursor, which costs the same at every place."""
 
     page: Annotated[PageNumber, about("Which page, from 1.", 1)] = 1
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
@@ -185,6 +188,17 @@ class Search(Window):
     search: Annotated[str, about("A part of what is looked for.", "web")] = ""
 
 
+class CursorWindow(Query):
+    """Which page of a list that goes by cursor alone, as it is too costly to count."""
+
+    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
+
+
+NextCursor = Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+"""In an answer to a CursorWindow."""
+
+
 class Listed(Answer, Generic[T]):
     """A page of a list."""
 
@@ -192,7 +206,7 @@ class Listed(Answer, Generic[T]):
     total: Annotated[int | None, about("How many there are on all pages; null in a page by cursor.", 1)]
     page: Annotated[int, about("Which page this is, from 1.", 1)]
     per_page: Annotated[int, about("How many a page holds.", PER_PAGE)]
-    next: Annotated[str | None, about("The cursor of the next page, where one asks by cursor; null at the end.", None)]
+    next: Annotated[str | None, about("The cursor of the next page, in a page by cursor; null at the end.", None)]
 
     @classmethod
     def of(cls, page: Page[S], show: Callable[[S], T]) -> Self:

@@ -13,10 +13,10 @@ from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
     Answer,
     Count,
+    CursorWindow,
     Fingerprint,
     Id,
-    PerPage,
-    Query,
+    NextCursor,
     Request,
     Restrictions,
     Time,
@@ -25,14 +25,12 @@ from keyrack.web.native.shapes import (
 )
 
 
-class AccessAsked(Query):
+class AccessAsked(CursorWindow):
     """Of which server, which user, or both."""
 
     server: Annotated[str | None, about("A server, by name or id; or name a user.", "web-1")] = None
     system_user: Annotated[str | None, about("As this system user alone.", "deploy")] = None
     user: Annotated[str | None, about("A user, by name, or me; or name a server.", "alice")] = None
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
 
 
 class Via(Answer):
@@ -74,7 +72,7 @@ class Access(Answer):
     """Ways in, by server, system user and key."""
 
     items: Annotated[list[Way], about("What the page holds.")]
-    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    next: NextCursor
     unknown: Annotated[
         list[str],
         about("Servers of which nothing can be said, as their rows are not as Keyrack wrote them.", []),

@@ -9,17 +9,17 @@ from pydantic import Field
 from keyrack.core.audit import events
 from keyrack.model import Event as EventRecord
 from keyrack.web.examples import FINGERPRINT
-from keyrack.web.native.shapes import Answer, Id, IdAsked, Listed, Search, Time, about, time
+from keyrack.web.native.shapes import Answer, Id, IdAsked, Listed, PlusKept, Search, Time, about, time
 
 
 class EventsAsked(Search):
     """Which part of the audit log."""
 
     server: Annotated[str, about("What concerned this server, also by a tag or a group.", "web-1")] = ""
-    since: Annotated[str, Field(alias="from"), about("From this time or day on.", "2026-11-22")] = ""
-    until: Annotated[str, Field(alias="to"), about("Until this time or day.", "2026-11-22T16:00:00Z")] = ""
+    since: Annotated[str, PlusKept, Field(alias="from"), about("From this time or day on.", "2026-11-22")] = ""
+    until: Annotated[str, PlusKept, Field(alias="to"), about("Until this time or day.", "2026-11-22T16:00:00Z")] = ""
     person: Annotated[str, about("What this user did, by name.", "alice")] = ""
-    key: Annotated[str, about("What names this key, by its fingerprint.", FINGERPRINT)] = ""
+    key: Annotated[str, PlusKept, about("What names this key, by its fingerprint.", FINGERPRINT)] = ""
     kind: Annotated[
         str,
         about(
@@ -33,11 +33,10 @@ class EventsAsked(Search):
     def span(self) -> dict[str, Any]:
         """The part asked for, as the core takes it. Raises Refusal INVALID."""
         bounds: dict[str, Any] = {}
-        # + is a blank in a query where it was not written as %2B.
         if self.since:
-            bounds["since"] = events.moment(self.since.replace(" ", "+"), field="from")
+            bounds["since"] = events.moment(self.since, field="from")
         if self.until:
-            bounds["until"] = events.moment(self.until.replace(" ", "+"), field="to", end=True)
+            bounds["until"] = events.moment(self.until, field="to", end=True)
         if self.before is not None:
             bounds["before"] = self.before
         return bounds

@@ -10,7 +10,6 @@ from pydantic import WithJsonSchema
 from keyrack.core.keys.everywhere import Placed as PlacedRecord
 from keyrack.web.native.shapes import (
     Answer,
-    End,
     Fingerprint,
     Flag,
     Id,
@@ -18,9 +17,9 @@ from keyrack.web.native.shapes import (
     Name,
     PublicKey,
     Request,
-    Restrictions,
     about,
 )
+from keyrack.web.native.shapes_keys import NewCredential
 
 _TAGGED = {
     "type": "object",
@@ -38,23 +37,10 @@ Servers = Annotated[
 """Which servers: those with a tag, those named or numbered, or all of the workspace."""
 
 
-class KeyForMany(KeyRequest):
+class KeyForMany(NewCredential):
     """A key for a system user of many servers."""
 
-    label: Annotated[str, about("What the key is called; one of its kind on a server.", "deploy bot")]
-    username: Annotated[str, about("As which system user it logs in on each.", "deploy")]
-    publicKey: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]  # noqa: N815 — the call's own word
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
-    temporary: Annotated[
-        bool,
-        about("Whether it ends after the instance's hours where no end is given, and drop-temporary drops it.", False),
-    ] = False
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
-    restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
-    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
 
 class RevokedOnMany(Request):
@@ -69,7 +55,7 @@ class ReplacedOnMany(KeyRequest):
     """A key to put in the place of another one."""
 
     fingerprint: Annotated[Fingerprint, about("The key that goes, as ssh-keygen -l prints it.")]
-    publicKey: Annotated[PublicKey, about("The key that comes, one line.")]  # noqa: N815 — the call's own word
+    public_key: Annotated[PublicKey, about("The key that comes, one line.")]
     servers: Annotated[Servers, about("On which servers; all where it is left out.")] = "all"
 
 

@@ -9,11 +9,11 @@ from keyrack.core.keys.findings import Finding as FindingRecord
 from keyrack.core.keys.findings import Findings as FindingsRecord
 from keyrack.web.native.shapes import (
     Answer,
+    CursorWindow,
     Days,
     Fingerprint,
     Id,
-    PerPage,
-    Query,
+    NextCursor,
     Time,
     about,
     time,
@@ -23,14 +23,12 @@ from keyrack.web.native.shapes import (
 ALL = ",".join(KINDS)
 
 
-class FindingsAsked(Query):
+class FindingsAsked(CursorWindow):
     """What is looked for."""
 
     kind: Annotated[str, about("Which of weak, old, unused, unowned, with commas between.", ALL)] = ALL
     old_days: Annotated[Days, about("From how many days on a key is old.", OLD_DAYS)] = OLD_DAYS
     unused_days: Annotated[Days, about("After how many days without a login it is unused.", UNUSED_DAYS)] = UNUSED_DAYS
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
 
 
 class Finding(Answer):
@@ -55,7 +53,7 @@ class Findings(Answer):
     """Keys that should not be there any more."""
 
     items: Annotated[list[Finding], about("What the page holds.")]
-    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    next: NextCursor
 
 
 def findings(record: FindingsRecord) -> Findings:

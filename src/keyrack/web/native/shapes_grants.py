@@ -8,7 +8,9 @@ from keyrack.core.keys.grants import Given, GrantNames
 from keyrack.model import Grant as GrantRecord
 from keyrack.web.native.shapes import (
     Answer,
+    DurationOrNone,
     End,
+    EndOrNone,
     Flag,
     Id,
     Listed,
@@ -32,9 +34,7 @@ class WantedGrant(Request):
     all: Annotated[bool, about("Whether all servers of the workspace are meant, now and later.", False)] = False
     system_user: Annotated[str, about("As which system user.", "deploy")]
     starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
+    expires_at: EndOrNone = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
@@ -43,7 +43,7 @@ class WantedGrant(Request):
 class NewGrant(WantedGrant):
     """A grant to give, for a while from now on where it says for how long."""
 
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+    duration: DurationOrNone = None
 
 
 class GrantChange(Request):

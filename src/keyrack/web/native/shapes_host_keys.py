@@ -1,4 +1,4 @@
-"""Host keys, and what one may reach with them: what calls take and answer; must call no use case."""
+"""Host keys, and which servers a user may log in on: what calls take and answer; must call no use case."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Confirmation(Request):
 class SshConfigAsked(Query):
     """Who."""
 
-    user: Annotated[str | None, about("A user, by name; oneself where it is left out.", "alice")] = None
+    user: Annotated[str | None, about("A user, by name; the caller where it is left out.", "alice")] = None
 
 
 class SshHost(Answer):
-    """A server that one may log in on."""
+    """A server that the user may log in on."""
 
     server: Annotated[Name, about("Its name.")]
     server_id: Annotated[Id, about("Its id.")]
@@ -72,7 +72,7 @@ class SshHost(Answer):
 
 
 class SshConfig(Answer):
-    """All that one may reach."""
+    """All servers that the user may log in on."""
 
     items: Annotated[list[SshHost], about("The servers.")]
 
@@ -95,8 +95,8 @@ def host_keys(records: Iterable[HostKeyRecord]) -> HostKeys:
     return HostKeys(changed=any(one.shown and not one.confirmed for one in items), items=items)
 
 
-def ssh_config(found: Iterable[Reachable]) -> SshConfig:
-    """All that one may reach."""
+def ssh_config(reachable: Iterable[Reachable]) -> SshConfig:
+    """All servers that the user may log in on."""
     return SshConfig(
         items=[
             SshHost(
@@ -108,6 +108,6 @@ def ssh_config(found: Iterable[Reachable]) -> SshConfig:
                 host_keys=list(one.keys),
                 changed=one.changed,
             )
-            for one in found
+            for one in reachable
         ]
     )

@@ -20,17 +20,20 @@ from keyrack.model import UserKey as UserKeyRecord
 from keyrack.store.keys.revoked_keys import RevokedKey as RevokedKeyRecord
 from keyrack.store.keys.uses import Use
 from keyrack.web.native.shapes import (
-    PER_PAGE,
     Answer,
     Count,
+    CursorWindow,
+    DurationOrNone,
     End,
+    EndOrNone,
     Fingerprint,
     Flag,
     Id,
     KeyRequest,
     Listed,
     Name,
-    PerPage,
+    NextCursor,
+    PlusKept,
     PublicKey,
     Query,
     Request,
@@ -53,10 +56,8 @@ class NewCredential(KeyRequest):
         bool,
         about("Whether it ends after the instance's hours where no end is given, and drop-temporary drops it.", False),
     ] = False
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+    expires_at: EndOrNone = None
+    duration: DurationOrNone = None
     restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
@@ -69,7 +70,7 @@ class Acceptance(Request):
         str | None, about("As which system user; needed where the key counts for every account.", "deploy")
     ] = None
     expires_at: Annotated[End | None, about("When it ends; none for the end that its line has.", None)] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+    duration: DurationOrNone = None
 
 
 class Renewal(Request):
@@ -112,7 +113,7 @@ class ReceiptsAsked(Query):
 
     # Needed, as the core says: who may not ask hears that first.
     model_config = ConfigDict(json_schema_extra={"required": ["fingerprint"]})
-    fingerprint: Annotated[Fingerprint, about("The key that was revoked.")] = ""
+    fingerprint: Annotated[Fingerprint, PlusKept, about("The key that was revoked.")] = ""
 
 
 class UserKeysAsked(Window):
@@ -243,12 +244,10 @@ class Receipts(Answer):
     servers: Annotated[list[Receipt], about("Server by server.")]
 
 
-class DamagedRowsAsked(Query):
+class DamagedRowsAsked(CursorWindow):
     """Which rows."""
 
     server: Annotated[str | None, about("Those of this server alone, by name or id.", "web-1")] = None
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
 
 
 class DamagedRow(Answer):
@@ -262,7 +261,7 @@ class DamagedRows(Answer):
     """Rows that are not as Keyrack wrote them."""
 
     items: Annotated[list[DamagedRow], about("What the page holds; it may be none while there is a next one.")]
-    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    next: NextCursor
 
 
 class ListedCredentialPage(Listed[ListedCredential]):

@@ -8,7 +8,9 @@ from keyrack.model import User, UserKind
 from keyrack.model import UserKey as UserKeyRecord
 from keyrack.web.native.shapes import (
     Answer,
+    DurationOrNone,
     End,
+    EndOrNone,
     Fingerprint,
     Flag,
     Id,
@@ -48,14 +50,12 @@ class Person(Answer):
 
 
 class NewOwnKey(KeyRequest):
-    """A key of one's own."""
+    """A key for the caller."""
 
     title: Annotated[str | None, about("What it is called.", "laptop")] = None
     public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+    expires_at: EndOrNone = None
+    duration: DurationOrNone = None
 
 
 class WantedKey(KeyRequest):
@@ -67,7 +67,7 @@ class WantedKey(KeyRequest):
 
 
 class OwnKey(Answer):
-    """A key of one's own."""
+    """A key of a user, as the user sees it."""
 
     id: Annotated[Id, about("Its id.")]
     title: Annotated[str | None, about("What it is called.", "laptop")]
@@ -92,7 +92,7 @@ def person(user: User) -> Person:
         id=user.id,
         name=user.name,
         role=user.role.value,
-        kind="service" if user.kind == "service" else "person",
+        kind=user.kind,
         policies=list(user.policies),
         disabled=user.disabled_at is not None,
         disabled_at=time_or_null(user.disabled_at),
@@ -101,7 +101,7 @@ def person(user: User) -> Person:
 
 
 def own_key(key: UserKeyRecord) -> OwnKey:
-    """A key of one's own."""
+    """A key of a user, as the user sees it."""
     return OwnKey(
         id=key.id,
         title=key.title,

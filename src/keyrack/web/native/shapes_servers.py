@@ -17,16 +17,15 @@ from keyrack.model import SystemUser as SystemUserRecord
 from keyrack.store.hosts.deleted_servers import DeletedServer as DeletedRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
-    PER_PAGE,
     Answer,
     Count,
+    CursorWindow,
     Fingerprint,
     Flag,
     Id,
     Listed,
     Name,
-    PerPage,
-    Query,
+    NextCursor,
     Request,
     Time,
     about,
@@ -129,6 +128,13 @@ class Servers(Answer):
     items: Annotated[list[Server], about("The servers that were changed.")]
 
 
+class HeldPolicy(Answer):
+    """What a host does while it cannot reach the service."""
+
+    after_seconds: Annotated[Count, about("After how many seconds; 0 for never.")]
+    then: Annotated[str, about("What it does then.", "keep")]
+
+
 class DeletedServer(Answer):
     """A server that was deleted."""
 
@@ -175,11 +181,8 @@ class HeldBack(Answer):
     decided_at: Annotated[Time | None, about("When somebody decided that it stays refused.")]
 
 
-class DifferenceAsked(Query):
+class DifferenceAsked(CursorWindow):
     """Which part of it."""
-
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
 
 
 class Difference(Answer):
@@ -188,7 +191,7 @@ class Difference(Answer):
     waiting_for_host: Annotated[Flag, about("Whether its last document is still waited for.")]
     undecided: Annotated[Flag, about("Whether somebody has to decide.")]
     held_back: Annotated[list[HeldBack], about("What differs: what the page holds.")]
-    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    next: NextCursor
 
 
 class SystemUser(Answer):
@@ -259,13 +262,6 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         offline_words=held.offline_words,
         writers=[str(name) for name in shown.facts.get(WRITERS) or ()],
     )
-
-
-class HeldPolicy(Answer):
-    """What a host does while it cannot reach the service."""
-
-    after_seconds: Annotated[Count, about("After how many seconds; 0 for never.")]
-    then: Annotated[str, about("What it does then.", "keep")]
 
 
 def held_policy(record: ServerRecord) -> HeldPolicy:

@@ -8,11 +8,11 @@ from keyrack.core.people.api_tokens import NewApiToken
 from keyrack.store.people.tokens import Bearer
 from keyrack.web.native.shapes import (
     Answer,
-    End,
+    CursorWindow,
+    DurationOrNone,
+    EndOrNone,
     Id,
     Listed,
-    PerPage,
-    Query,
     Request,
     Time,
     about,
@@ -40,16 +40,14 @@ class WantedToken(Request):
 
     name: Annotated[str, about("What it is called.", "ci")]
     scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
-    expires_at: Annotated[
-        End | None, about("When it ends: a time with its zone, or a span; none for no end.", None)
-    ] = None
+    expires_at: EndOrNone = None
     user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
 
 
 class NewToken(WantedToken):
     """A token to be made."""
 
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+    duration: DurationOrNone = None
 
 
 class Rotation(Request):
@@ -90,11 +88,8 @@ class InstanceTokenPage(Listed[TokenOfInstance]):
     """A page of the tokens of all workspaces."""
 
 
-class InstanceTokensAsked(Query):
+class InstanceTokensAsked(CursorWindow):
     """Which part of the tokens of all workspaces."""
-
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
-    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
 
 
 def token_of_instance(bearer: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from keyrack.core.audit.webhooks import WebhookWithSecret
 from keyrack.model import Level
+from keyrack.store.audit.webhooks import WAITING, DeliveryState
 from keyrack.store.audit.webhooks import Delivery as DeliveryRecord
 from keyrack.store.audit.webhooks import Webhook as WebhookRecord
 from keyrack.web.native.shapes import (
@@ -80,7 +81,7 @@ class Delivery(Answer):
 
     id: Annotated[Id, about("Its id, which the receiver gets as X-Keyrack-Delivery.")]
     event: Annotated[Id | None, about("The event; null for a test.")]
-    state: Annotated[Literal["waiting", "delivered", "failed"], about("How far it is.", "delivered")]
+    state: Annotated[DeliveryState, about("How far it is.", "delivered")]
     attempts: Annotated[Count, about("How often it was tried.")]
     status: Annotated[int | None, about("What was answered last; null where nobody answered.", 200)]
     words: Annotated[str, about("Why it was not taken.", "")]
@@ -100,7 +101,7 @@ def webhook(held: WebhookRecord) -> Webhook:
     return Webhook(
         id=held.id,
         url=held.url,
-        level=held.level,  # type: ignore[arg-type]
+        level=held.level,
         actions=list(held.actions),
         created_by=held.created_by,
         created_at=time(held.created_at),
@@ -122,11 +123,11 @@ def delivery(one: DeliveryRecord) -> Delivery:
     return Delivery(
         id=one.id,
         event=one.event_id,
-        state=one.state,  # type: ignore[arg-type]
+        state=one.state,
         attempts=one.attempts,
         status=one.status,
         words=one.words,
-        next_at=time(one.next_at) if one.state == "waiting" else None,
+        next_at=time(one.next_at) if one.state == WAITING else None,
         created_at=time(one.created_at),
         delivered_at=time_or_null(one.delivered_at),
     )

@@ -40,7 +40,7 @@ def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
 
 
 def put_token(call: Call, wanted: shapes.WantedToken) -> shapes.StandingToken:
-    """Make an API token stand: the one that its user has by this name, made now where there is none"""
+    """Make an API token of this name exist, made now where its user has none"""
     stands = api_tokens.put(
         call.instance,
         call.actor,

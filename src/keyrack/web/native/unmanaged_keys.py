@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from keyrack.core.hosts import refused_logins, undecided_keys, unmanaged_keys
-from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_keys as shapes
@@ -22,10 +21,9 @@ def count_unmanaged_keys(call: Call) -> shapes.UnmanagedCounts:
 
 def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.UnmanagedKeyPage:
     """List a host's unmanaged keys, which Keyrack did not put there"""
-    states = asked.state.split(",")
-    if not set(states) <= set(unmanaged_keys.STATES):
-        raise invalid("state", f"state takes one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
-    page = unmanaged_keys.find(call.instance, call.actor, parameters.server_id(call), states=states, **asked.window())
+    page = unmanaged_keys.find(
+        call.instance, call.actor, parameters.server_id(call), states=asked.state.split(","), **asked.window()
+    )
     return shapes.UnmanagedKeyPage.of(page, shapes.unmanaged_key)
 
 
@@ -36,7 +34,7 @@ def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Cr
         call.instance,
         call.actor,
         server_id,
-        call.ids["found"],
+        call.ids["key"],
         label=acceptance.label,
         username=acceptance.username,
         expires_at=acceptance.expires_at,
@@ -49,19 +47,19 @@ def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Cr
 def ignore_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     """Ignore an unmanaged key: it stays where it is"""
     return shapes.unmanaged_key(
-        unmanaged_keys.ignore(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+        unmanaged_keys.ignore(call.instance, call.actor, parameters.server_id(call), call.ids["key"])
     )
 
 
 def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     """Have the host remove an unmanaged key from its file"""
     return shapes.unmanaged_key(
-        unmanaged_keys.remove(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+        unmanaged_keys.remove(call.instance, call.actor, parameters.server_id(call), call.ids["key"])
     )
 
 
 def _may_decide(call: Call) -> None:
-    unmanaged_keys.may_decide(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+    unmanaged_keys.may_decide(call.instance, call.actor, parameters.server_id(call), call.ids["key"])
 
 
 ENDPOINTS = (
@@ -76,7 +74,7 @@ ENDPOINTS = (
     ),
     endpoint(
         "POST",
-        PATH + "/{found}/accept",
+        PATH + "/{key}/accept",
         accept_unmanaged_key,
         "credentials:write",
         takes=shapes.Acceptance,
@@ -86,7 +84,7 @@ ENDPOINTS = (
     ),
     endpoint(
         "POST",
-        PATH + "/{found}/ignore",
+        PATH + "/{key}/ignore",
         ignore_unmanaged_key,
         "credentials:write",
         answers=shapes.UnmanagedKey,
@@ -94,7 +92,7 @@ ENDPOINTS = (
     ),
     endpoint(
         "POST",
-        PATH + "/{found}/remove",
+        PATH + "/{key}/remove",
         remove_unmanaged_key,
         "credentials:write",
         answers=shapes.UnmanagedKey,

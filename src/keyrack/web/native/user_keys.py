@@ -20,12 +20,12 @@ def list_keys_of_person(call: Call, asked: Window) -> shapes_keys.UserKeyPage:
 
 
 def put_own_key(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
-    """Have a key of one's own, the one that there is or a new one"""
+    """Make a key of your own exist: the one that there is, or registered now"""
     return _put(call, None, wanted)
 
 
 def put_key_of_person(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
-    """Let a user have a key, the one that there is or a new one"""
+    """Make a key of a user exist: the one that there is, or registered now"""
     return _put(call, call.path["person"], wanted)
 
 

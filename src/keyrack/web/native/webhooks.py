@@ -19,7 +19,7 @@ def show_webhook(call: Call) -> shapes.Webhook:
 
 
 def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
-    """Send events to an address, signed, from now on"""
+    """Create a webhook: events are sent to an address, signed, from now on"""
     made = webhooks.create(
         call.instance, call.actor, url=new.url, secret=new.secret, level=new.level, actions=new.actions or ("*",)
     )
@@ -27,7 +27,7 @@ def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
 
 
 def put_webhook(call: Call, wanted: shapes.NewWebhook) -> shapes.StandingWebhook:
-    """Make a webhook stand: the one that sends to this address, made now where there is none"""
+    """Make a webhook to this address exist, created now where there is none"""
     stands = webhooks.put(
         call.instance,
         call.actor,
@@ -40,17 +40,17 @@ def put_webhook(call: Call, wanted: shapes.NewWebhook) -> shapes.StandingWebhook
 
 
 def delete_webhook(call: Call) -> None:
-    """Send events there no more"""
+    """Delete a webhook: events are sent to its address no more"""
     webhooks.delete(call.instance, call.actor, call.ids["webhook"])
 
 
 def test_webhook(call: Call) -> shapes.Delivery:
-    """Send a test there"""
+    """Queue a test event for a webhook"""
     return shapes.delivery(webhooks.test(call.instance, call.actor, call.ids["webhook"]))
 
 
 def list_deliveries(call: Call, asked: shapes.DeliveriesAsked) -> shapes.Deliveries:
-    """List what was sent there or waits, newest first"""
+    """List what was sent to a webhook or waits, newest first"""
     deliveries = webhooks.deliveries(
         call.instance, call.actor, call.ids["webhook"], before=asked.before, limit=asked.per_page
     )

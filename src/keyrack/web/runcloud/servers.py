@@ -8,7 +8,7 @@ from functools import partial
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.audit import events
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import server_list, servers
 from keyrack.core.validation import KEEP
 from keyrack.model import EventFilter, Page, Server
 from keyrack.web.api import Call, Endpoint
@@ -31,7 +31,7 @@ MACHINE = {
 
 def list_servers(call: Call) -> Response:
     """List the servers of the workspace"""
-    page = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
+    page = server_list.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
     return listed(call, page, partial(shapes.server, call.instance))
 
 

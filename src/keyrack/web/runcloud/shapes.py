@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from keyrack.core.hosts import servers
+from keyrack.core.hosts import last_seen
 from keyrack.core.hosts.sshd_settings import SshSettings
 from keyrack.core.instance import Instance
 from keyrack.model import Credential, Event, Page, Server, Session, SystemUser
@@ -228,7 +228,7 @@ def server(instance: Instance, server: Server) -> dict[str, Any]:
         "os": server.os or "Linux",
         "osVersion": server.os_version,
         "connected": server.enrolled_at is not None,
-        "online": servers.is_online(instance, server),
+        "online": last_seen.is_online(server, instance.now()),
         "agentVersion": server.agent_version,
         "phpCLIVersion": None,
         "softwareUpdate": False,

@@ -1,0 +1,9 @@
+"""The words of the host document that others name too, who read no document; must load nothing."""
+
+from __future__ import annotations
+
+NAMESPACE = "keyrack-host-document"  # of the signature, so that it proves nothing in another place
+PRINCIPAL = "keyrack"  # the one signer in the agent's allowed_signers
+
+OBSERVE, ENFORCE = "observe", "enforce"
+KEEP_ALL, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
