@@ -56,7 +56,6 @@ QUERIES = {
     "grant": "SELECT id FROM grants ORDER BY id LIMIT 1",
     "group": "SELECT name FROM groups ORDER BY id LIMIT 1",
     "person": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
-    "name": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
     "credential": "SELECT id FROM credentials ORDER BY id LIMIT 1",
     "freeze": "SELECT id FROM freezes ORDER BY id LIMIT 1",
     "request": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
@@ -119,10 +118,9 @@ def make(odd: Odd) -> None:
         found = {name: raw.execute(query).fetchone() for name, query in QUERIES.items()}
         (fingerprint,) = raw.execute("SELECT fingerprint FROM revoked_keys").fetchone()
     values = {name: "1" if row is None else str(row[0]) for name, row in found.items()}
-    values |= {"username": "deploy", "kind": "github", "fingerprint": fingerprint}
+    values |= {"username": "deploy", "kind": "github", "fingerprint": fingerprint, "rule": "two%20for%20root"}
     native = [one.path for one in ENDPOINTS if one.method == "GET"]
     paths = [BASE + re.sub(r"\{(\w+)\}", lambda name: values[name[1]], path) for path in (*native, *MORE)]
-    paths = [path.replace("request-rules/" + values["name"], "request-rules/two%20for%20root") for path in paths]
     odd.pages = (*paths, *addresses(service).values(), f"/people/{example(service, 'offboard/x')}")
 
 
