@@ -220,7 +220,7 @@ def _ids(made: Callable[..., Any], number: int, web: int, lines: list[str]) -> d
         "repository": repository, "repository_id": repository, "repository_uuid": other["repository_uuid"],
         "project_id": project, "project_uuid": project, "key_id deploy": deployed["key_id"],
         "userId": made("GET", f"/api/v3/servers/{web}/users")["data"][0]["id"],
-        "found": made("GET", "/servers/web-1/unmanaged-keys")["items"][0]["id"],
+        "key unmanaged": made("GET", "/servers/web-1/unmanaged-keys")["items"][0]["id"],
         "grant": made("POST", "/grants", grant)["id"],
         "request": made("POST", "/requests", asked, MEMBER)["id"],
         "token": made("POST", "/tokens", {"name": "ci", "scopes": ["iam:self"]})["id"],
@@ -427,5 +427,5 @@ def _name(operation: APIOperation[Any, Any, Any, Any]) -> str:
 
 
 def _of_path(world: World, path: str, name: str) -> str:
-    kind = " deploy" if "deploy" in path else ""
+    kind = " deploy" if "deploy" in path else " unmanaged" if "unmanaged" in path else ""
     return world.of_path.get(name + kind) or world.of_path.get(name, "1")
