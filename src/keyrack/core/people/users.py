@@ -24,9 +24,6 @@ from keyrack.store.people.authenticators import OWN_PASSWORD
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
-"""Who asks, in addresses of APIs (/people/me)."""
-
-
 def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
     """Create a workspace. Raises Refusal INVALID or TAKEN."""
     attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
