@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from keyrack.cli.audit_proof import export_command, verify_command
-from keyrack.cli.changes import dash, moment, tell
+from keyrack.cli.changes import moment, tell
 from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import before_now
-from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, table
 
 _HINT = "`keyrack servers list` and `keyrack hosts list --deleted` show which there are."
 

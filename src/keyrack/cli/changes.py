@@ -11,7 +11,7 @@ import click
 
 from keyrack.cli.connection.calls import Calls
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, show_json
+from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
 from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
 from keyrack.core.lifetimes import LifetimeError
@@ -194,8 +194,3 @@ def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         names = list(servers)
         more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
         yield f"{who} would {verb} the login as {account} on {', '.join(names[:_FEW])}{more}"
-
-
-def dash(value: object) -> object:
-    """A value in a column: NOTHING for none."""
-    return NOTHING if value in (None, "", [], {}) else value

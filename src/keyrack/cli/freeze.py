@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.changes import changed, changing
 from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 from keyrack.core.words import count
 
 HINT = "`keyrack freeze list` shows which there are."

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, moment, renewed
+from keyrack.cli.changes import break_glass_option, changed, changing, end_of, lasting, moment, renewed
 from keyrack.cli.connection.calls import ID, CallRefused, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, dash, table
 from keyrack.cli.restricting import restricting
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.changes import changed, changing
 from keyrack.cli.connection.calls import connected, connection_options, if_missing, path_to
-from keyrack.cli.output.tables import as_json, table
+from keyrack.cli.output.tables import as_json, dash, table
 
 HINT = "`keyrack groups list` and `keyrack people list` show what there is."
 

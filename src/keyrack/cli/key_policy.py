@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import Calls, connected, connection_options
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json_object, dash, show_json, table
 
 AS_STARTED = "any"
 

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from keyrack.cli import keys_found, keys_on_many
-from keyrack.cli.changes import changed, changing, dash, lasting, renewed
+from keyrack.cli.changes import changed, changing, lasting, renewed
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, show_json, table
 
 SIGN_SECONDS = 120
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, follow
+from keyrack.cli.changes import follow
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.receipts import state
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.words import count

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, end_of, tell
+from keyrack.cli.changes import changed, changing, end_of, tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 from keyrack.model import USER_KINDS
 
 HINT = "`keyrack people list` shows whom there is."

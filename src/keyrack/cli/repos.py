@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import CallRefused, Calls, connected, connection_options, is_on_data, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 
 ALL = "/repositories"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.opened import opened, workspace_named, workspaces
-from keyrack.cli.output.tables import table
+from keyrack.cli.output.tables import dash, table
 from keyrack.core.git import storage
 from keyrack.store.git import repositories as repository_rows
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import break_glass_option, changed, changing, dash, end_of, lasting, renewed, tell
+from keyrack.cli.changes import break_glass_option, changed, changing, end_of, lasting, renewed, tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, show_json, table
 from keyrack.cli.restricting import restricting
 from keyrack.model import MODES
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import ID, Calls, connected, connection_options, if_missing, path_to
-from keyrack.cli.output.tables import as_json, as_json_object, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, table
 
 TITLES = ("SERVER", "ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, end_of, lasting, lifetime, tell
+from keyrack.cli.changes import end_of, lasting, lifetime, tell
 from keyrack.cli.connection.calls import (
     AT_ONCE,
     ID,
@@ -19,7 +19,7 @@ from keyrack.cli.connection.calls import (
     path_to,
 )
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 
 HINT = "`keyrack tokens list` shows which there are."
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash, tell
+from keyrack.cli.changes import tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 from keyrack.model import LEVELS
 
 HINT = "`keyrack webhooks list` shows which there are."

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import AT_ONCE, CallRefused, connected, connection_options, if_missing
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, dash, table
 
 TITLES = (
     "USER",

@@ -10,7 +10,7 @@ import click
 
 from keyrack.cli.connection.calls import CallRefused, Calls, connected, connection_options, is_on_data
 from keyrack.cli.output.spans import ago
-from keyrack.cli.output.tables import NOTHING, as_json, table
+from keyrack.cli.output.tables import as_json, dash, table
 
 FORBIDDEN = 403
 TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
@@ -35,7 +35,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
             gone = [
                 (
                     *(server[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
-                    server["acknowledged_at"] or NOTHING,
+                    dash(server["acknowledged_at"]),
                 )
                 for server in calls.every("/deleted-servers")
             ]

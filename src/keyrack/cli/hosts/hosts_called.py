@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli import sessions
-from keyrack.cli.changes import changed, changing, dash, tell
+from keyrack.cli.changes import changed, changing, tell
 from keyrack.cli.connection.calls import (
     ID,
     connected,
@@ -17,7 +17,7 @@ from keyrack.cli.connection.calls import (
 )
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import seconds_of
-from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, show_json, table
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 _HINT = "`keyrack hosts list` shows which there are."

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import dash
 from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing, is_on_data, path_to
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import NOTHING, as_json, show_json, table
+from keyrack.cli.output.tables import NOTHING, as_json, dash, show_json, table
 
 SERVERS = "`keyrack hosts list` shows which there are."
 ROWS = "`keyrack hosts damaged` shows which there are."

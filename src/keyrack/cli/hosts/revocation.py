@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, follow
+from keyrack.cli.changes import changed, changing, follow
 from keyrack.cli.connection.calls import CallRefused, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
-from keyrack.cli.output.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 from keyrack.core.words import count
 
 FORBIDDEN = 403

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.changes import changed, changing, dash, tell
+from keyrack.cli.changes import changed, changing, tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
-from keyrack.cli.output.tables import as_json, as_json_object, table
+from keyrack.cli.output.tables import as_json, as_json_object, dash, table
 
 HINT = "`keyrack hosts unmanaged {} --all` shows which unmanaged keys there are."
 SERVERS = "`keyrack hosts list` shows which there are."

@@ -39,6 +39,11 @@ class _Nothing(str):
 NOTHING = _Nothing("-")
 
 
+def dash(value: object) -> object:
+    """A value in a column: NOTHING for none."""
+    return NOTHING if value in (None, "", [], {}) else value
+
+
 def objects(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
     """Rows as JSON has them: each field has the name of its column, in small letters; NOTHING is null."""
     names = [title.lower().replace(" ", "_") for title in titles]
