@@ -312,15 +312,16 @@ class Authorizer:
         )
         if holder is None:
             raise git_access.key_gone()
-        if holder.frozen and not quiet:  # what goes on may go on
-            frozen = git_access.key_frozen(holder)
-            self.log.refused(holder, frozen)
-            raise frozen
-        if not command:
+        frozen = holder.frozen and not quiet  # what goes on may go on
+        if not command and not frozen:
             self.log.used(holder)
             raise _greeting(holder)
         verb = path = None
         try:
+            if frozen:
+                with contextlib.suppress(Refusal):  # it is refused for the key, whatever it asks for
+                    verb, path = git_access.read_command(command)
+                raise git_access.key_frozen(holder)
             verb, path = git_access.read_command(command)
             answer = await self._cache.ask(
                 (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)

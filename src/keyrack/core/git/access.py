@@ -37,6 +37,7 @@ log = logger("keyrack.git")
 FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
+NOT_OFFERED = "command-not-offered"
 # What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
 # them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path, and whoever
 # copies an address or has a folder's name completed one behind it, as other Git servers take it.
@@ -331,6 +332,6 @@ def _protected_meanwhile() -> Refusal:
 def _not_offered() -> Refusal:
     return Refusal(
         Kind.INVALID,
-        "command-not-offered",
+        NOT_OFFERED,
         "Only git clone, fetch and push are offered here, for repositories named GROUP/NAME.",
     )
