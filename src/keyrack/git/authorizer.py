@@ -310,7 +310,8 @@ class Authorizer:
             ("holder", fingerprint, address),
             lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
         )
-        if holder is None:
+        # An answer of a moment ago does not know what the clock has done since.
+        if holder is None or git_access.is_over(self._instance, holder):
             raise git_access.key_gone()
         frozen = holder.frozen and not quiet  # what goes on may go on
         if not command and not frozen:
@@ -417,7 +418,9 @@ class Authorizer:
                 await self._confirm(running, asked_at, reasons)
             except Away:
                 for each in running:
-                    if asked_at - each.confirmed_at > self._bound:
+                    if git_access.is_over(self._instance, each.access.holder):
+                        reasons[each] = git_access.key_gone().message
+                    elif asked_at - each.confirmed_at > self._bound:
                         reasons[each] = AWAY
             except Exception:  # the round must go on: each transfer has its longest time
                 log.exception("checking operations failed")
