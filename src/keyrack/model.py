@@ -394,6 +394,11 @@ class Event:
     level: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether somebody tried it and was refused, as IS_REFUSAL of store/tables/audit.py has it."""
+        return self.outcome != "done" and self.level != "alarm"
+
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:

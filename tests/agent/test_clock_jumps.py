@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -69,6 +70,28 @@ class Clock:
 def ending(key: Key, seconds: float) -> AuthorizedKey:
     """A key that ends in so many seconds, by the service's clock."""
     return AuthorizedKey(key.public, expires_at=datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+class Silenced(NamedTuple):
+    """A host of one key, whose service says nothing any more: after three hours the key is dropped."""
+
+    watched: Watched
+    key: Key
+    clock: Clock
+
+
+@pytest.fixture
+def silenced(
+    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Silenced]:
+    """Such a host, from now on."""
+    clock = Clock(tmp_path, monkeypatch)
+    key = Key.make(tmp_path / "key")
+    with enrolled(folder, service) as watched:
+        watched.publish({USERNAME: [ending(key, 9 * DAY)]}, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
+        assert watched.client.lets_in(key, USERNAME)
+        service.refusal = 503
+        yield Silenced(watched, key, clock)
 
 
 def keys_of(watched: Watched) -> bytes:
@@ -136,55 +159,43 @@ def test_a_host_that_wakes_up_has_heard_nothing_for_as_long_as_it_slept(
         wait_until(lambda: not watched.client.lets_in(long, USERNAME), "keys dropped, as nobody confirmed them")
 
 
-def test_a_clock_that_is_set_back_shortens_no_silence(
-    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_is_set_back_shortens_no_silence(silenced: Silenced, service: SmallService) -> None:
     """Neither where the agent is started anew by it."""
-    clock = Clock(tmp_path, monkeypatch)
-    key = Key.make(tmp_path / "key")
-    with enrolled(folder, service) as watched:
-        watched.publish({USERNAME: [ending(key, 9 * DAY)]}, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
-        assert watched.client.lets_in(key, USERNAME)
-        service.refusal = 503
-        clock.slept(4 * 3600)
-        wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped, as nobody confirmed them")
-        dropped = keys_of(watched)
-        watched.kill_agent()
-        clock.is_ahead(-DAY)
-        said = (watched.host.folder / "agent.log").stat().st_size
-        watched.start_agent()
-        wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first look")
-        assert keys_of(watched) == dropped
-        clock.is_ahead(0)
-        service.refusal = None
-        wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
+    watched, key, clock = silenced
+    clock.slept(4 * 3600)
+    wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped, as nobody confirmed them")
+    dropped = keys_of(watched)
+    watched.kill_agent()
+    clock.is_ahead(-DAY)
+    said = (watched.host.folder / "agent.log").stat().st_size
+    watched.start_agent()
+    wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first look")
+    assert keys_of(watched) == dropped
+    clock.is_ahead(0)
+    service.refusal = None
+    wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
 
 
 def test_a_clock_that_was_ahead_at_a_start_without_the_service_is_told(
-    tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+    silenced: Silenced, service: SmallService
 ) -> None:
     """Keys that were dropped by it stay away until the service answers, and everybody is told why."""
-    clock = Clock(tmp_path, monkeypatch)
-    key = Key.make(tmp_path / "key")
-    with enrolled(folder, service) as watched:
-        watched.publish({USERNAME: [ending(key, 9 * DAY)]}, offline_policy=OfflinePolicy(3 * 3600, DROP_TEMPORARY))
-        assert watched.client.lets_in(key, USERNAME)
-        service.refusal = 503
-        watched.kill_agent()
-        clock.is_ahead(DAY)
-        watched.start_agent()
-        wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped by the clock that is ahead")
-        dropped = keys_of(watched)
-        clock.is_ahead(0)
-        log = watched.host.folder / "agent.log"
-        words = "clock was set back by about 24 hours since the agent began"
-        wait_until(lambda: words in log.read_text("utf-8"), "words about the clock", seconds=60)
-        assert words in watched.host.agent("status").stdout
-        assert words in watched.host.agent("doctor").stdout
-        assert keys_of(watched) == dropped
-        service.refusal = None
-        wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
-        wait_until(lambda: words not in watched.host.agent("status").stdout, "no such words any more", seconds=60)
+    watched, key, clock = silenced
+    watched.kill_agent()
+    clock.is_ahead(DAY)
+    watched.start_agent()
+    wait_until(lambda: not watched.client.lets_in(key, USERNAME), "keys dropped by the clock that is ahead")
+    dropped = keys_of(watched)
+    clock.is_ahead(0)
+    log = watched.host.folder / "agent.log"
+    words = "clock was set back by about 24 hours since the agent began"
+    wait_until(lambda: words in log.read_text("utf-8"), "words about the clock", seconds=60)
+    assert words in watched.host.agent("status").stdout
+    assert words in watched.host.agent("doctor").stdout
+    assert keys_of(watched) == dropped
+    service.refusal = None
+    wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
+    wait_until(lambda: words not in watched.host.agent("status").stdout, "no such words any more", seconds=60)
 
 
 def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

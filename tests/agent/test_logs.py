@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.agent.service.client import ServiceClient
 from keyrack.agent.sessions import login_log, unknown
-from keyrack.agent.sessions.login_log import FileLog, Journal, LoggedLogin, LogPosition, _line
+from keyrack.agent.sessions.login_log import FileLog, Journal, LoggedLogin, LogPosition
 from keyrack.agent.sessions.unknown import UnknownSessions, is_in
 from keyrack.agent.sessions.watch import SessionWatch
 from keyrack.agent.sshd.settings import Sshd
@@ -24,6 +24,7 @@ from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
 
 FINGERPRINT = "SHA256:oJ6hYG5/9hSbTjdX8PM1tTMeXH8Sm88K/dKOWytfN2g"
+OTHER = "SHA256:Gfdge9QneMOrP8zCPh4UkJO66aNGRQ90fEiGvjXMzGk"
 SAID = f"Accepted publickey for deploy from 192.0.2.7 port 41000 ssh2: ED25519 {FINGERPRINT}"
 
 
@@ -38,7 +39,27 @@ SAID = f"Accepted publickey for deploy from 192.0.2.7 port 41000 ssh2: ED25519 {
     ],
 )
 def test_lines_of_every_kind_of_syslog_are_read(line: str) -> None:
-    assert _line(line, 5.0) == LoggedLogin("deploy", "192.0.2.7", 41000, FINGERPRINT, 812, 5.0)
+    assert FileLog("", LogPosition())._line(line, 5.0) == LoggedLogin(
+        "deploy", "192.0.2.7", 41000, FINGERPRINT, 812, 5.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "fingerprint", "first"),
+    [
+        (f"publickey for deploy from 192.0.2.7 port 41000 ssh2: ED25519 {OTHER}", OTHER, (FINGERPRINT,)),
+        ("keyboard-interactive/pam for deploy from 192.0.2.7 port 41000 ssh2", FINGERPRINT, ()),
+        ("password for deploy from 192.0.2.7 port 41001 ssh2", "", ()),  # another connection
+        ("password for backup from 192.0.2.7 port 41000 ssh2", "", ()),
+    ],
+)
+def test_a_key_that_was_not_the_last_proof_is_known(
+    tmp_path: Path, last: str, fingerprint: str, first: tuple[str, ...]
+) -> None:
+    log = tmp_path / "sshd.log"
+    log.write_text(f"{SAID.replace('Accepted', 'Partial')}\nAccepted {last}\n")
+    (login,) = FileLog(str(log), LogPosition()).read()
+    assert (login.fingerprint, login.first) == (fingerprint, first)
 
 
 @pytest.mark.parametrize("way", ["renamed", "copied and emptied", "removed"])
@@ -109,6 +130,24 @@ def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallServ
 
         wait_until(told, "words on what is not known")
         assert "LogLevel QUIET" in told()
+
+
+@pytest.mark.parametrize(
+    ("level", "methods", "keyless", "told"),
+    [
+        ("INFO", "publickey,password", 1, True),
+        ("INFO", "publickey,password", 0, False),
+        ("INFO", "publickey password", 1, False),
+        ("VERBOSE", "publickey,password", 1, False),
+    ],
+)
+def test_a_key_that_the_log_does_not_name_is_told_of(
+    folder: Path, level: str, methods: str, keyless: int, told: bool
+) -> None:
+    config = folder / "sshd_config"
+    config.write_text(f"LogLevel {level}\nMatch User deploy\n  AuthenticationMethods {methods}\n")
+    words = UnknownSessions(Sshd(str(config)), FileLog(str(folder / "log"), LogPosition())).look((), keyless)
+    assert ("by which key somebody is in may not be known" in words) is told
 
 
 def test_a_connection_that_the_log_does_not_know_is_told_of(

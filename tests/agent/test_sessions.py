@@ -358,3 +358,20 @@ def test_sessions_by_certificates_end_with_their_key_and_their_authority(
         assert not watched.client.lets_in(also)
         watched.wait_for_sessions(1)
         assert third.poll() is None
+
+
+def test_a_session_ends_with_each_key_that_it_took(
+    folder: Path, service: SmallService, keys: Callable[[str], Key]
+) -> None:
+    first, second = keys("first"), keys("second")
+    both = [AuthorizedKey(first.public), AuthorizedKey(second.public)]
+    settings = "AuthenticationMethods publickey,publickey\nLogLevel VERBOSE"
+    with enrolled(folder, service, settings=settings) as watched:
+        for users, revoked in ((both[1:], ()), (both, (first.public,)), (both[:1], ())):
+            watched.publish({USERNAME: both})
+            client = watched.ssh(first, "-N", "-i", str(second.path))
+            (session,) = watched.wait_for_sessions(1)
+            assert session["fingerprint"] == fingerprint_of(second.public)
+            watched.publish({USERNAME: users}, revoked=revoked)
+            client.wait(60)
+            watched.wait_for_sessions(0)

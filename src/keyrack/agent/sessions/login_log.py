@@ -1,7 +1,9 @@
 """Reads what sshd logged about accepted logins, from the journal or a file; it believes nothing but whole lines.
 
 sshd writes "Accepted publickey for USER from ADDRESS port PORT ssh2: TYPE SHA256:…" once a signature was good
-(auth.c, auth_log; at LogLevel INFO and above): the key that signed, not one that was merely offered.
+(auth.c, auth_log; at LogLevel INFO and above): the key that signed, not one that was merely offered. Where
+AuthenticationMethods ask for more than one proof, a key that was one of the first ones stands in a line "Partial
+publickey for …" before it, which sshd writes at LogLevel VERBOSE and above alone.
 
 Who may have written a line: the journal says itself (_UID and _COMM are the kernel's word), so only root's sshd
 counts. sshd's own file (-E or -e) has sshd's lines alone. A syslog file takes lines from every account; there a
@@ -18,7 +20,7 @@ import os
 import re
 import subprocess
 import time
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 from keyrack.agent.system import programs
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
@@ -29,6 +31,8 @@ JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
 _AT_ONCE = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
+_MOST_PARTIAL = 1000
+_PARTIAL_SECONDS = 600.0  # a login that takes longer is let in by few (LoginGraceTime, two minutes if not set)
 _WHOLE_SECOND = 1_000_000  # as the journal counts
 
 # From its beginning: a name that somebody tries to log in with stands further back in sshd's other lines.
@@ -36,6 +40,11 @@ _ACCEPTED = re.compile(
     r"Accepted ([a-z/-]+) for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2"
     rf"(?:: (?:([A-Z0-9-]+) ({FINGERPRINT}))?.*)?"
 )
+_PARTIAL = re.compile(
+    r"Partial publickey for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2: "
+    rf"[A-Z0-9-]+ ({FINGERPRINT})"
+)
+_TOLD = (b"Accepted ", b"Partial ")
 _AUTHORITY = re.compile(rf".* CA [A-Z0-9-]+ ({FINGERPRINT})(?:, .*)?$")
 _SYSLOG = re.compile(
     r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ "
@@ -47,7 +56,7 @@ _SYSLOG = re.compile(
 class LoggedLogin(NamedTuple):
     """An accepted login. fingerprint: of the key that signed, empty where no plain key did; pid: of the sshd
     process that accepted it, 0 where the log does not say; at: seconds since 1970; certified: by a certificate, the
-    fingerprints of its key and of its authority's.
+    fingerprints of its key and of its authority's; first: of the keys that signed before the last proof.
     """
 
     user: str
@@ -58,6 +67,7 @@ class LoggedLogin(NamedTuple):
     at: float
     sure: bool = False
     certified: Tuple[str, ...] = ()
+    first: Tuple[str, ...] = ()
 
 
 class LogPosition(NamedTuple):
@@ -83,6 +93,36 @@ def login_of(message: str, pid: int, at: float) -> Optional[LoggedLogin]:
     return LoggedLogin(user, address, int(port), "", pid, at, certified=certified)
 
 
+class FirstProofs:
+    """Keys that signed, of connections that owe another proof yet; their logins are told with them."""
+
+    def __init__(self) -> None:
+        self._waiting: Dict[Tuple[str, str, int, int], Tuple[float, Tuple[str, ...]]] = {}
+
+    def read(self, message: str, pid: int, at: float) -> Optional[LoggedLogin]:
+        """The login that a message of sshd tells of, or None."""
+        partial = _PARTIAL.fullmatch(message)
+        if partial is not None:
+            user, address, port, fingerprint = partial.groups()
+            connection = (user, address, int(port), pid)
+            _, before = self._waiting.pop(connection, (at, ()))
+            self._waiting[connection] = at, (*before, fingerprint)
+            if len(self._waiting) > _MOST_PARTIAL:
+                del self._waiting[next(iter(self._waiting))]
+            return None
+        login = login_of(message, pid, at)
+        if login is None:
+            return None
+        since, first = self._waiting.pop((login.user, login.address, login.port, pid), (at, ()))
+        # An older one is of another connection from there, which broke off.
+        if not first or at - since > _PARTIAL_SECONDS:
+            return login
+        if login.fingerprint or login.certified:
+            return login._replace(first=first)
+        # By a password or a code at last: the key is what Keyrack can take away.
+        return login._replace(fingerprint=first[-1], first=first[:-1])
+
+
 class FileLog:
     """A file that sshd or syslog writes, followed over rotation, from a place that mark() answered."""
 
@@ -91,6 +131,7 @@ class FileLog:
         self.place = place
         self._descriptor: Optional[int] = None
         self._rest = b""
+        self._proofs = FirstProofs()
 
     def read(self) -> List[LoggedLogin]:
         """The logins logged since the last call; none while there is no file."""
@@ -130,9 +171,21 @@ class FileLog:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
-        found = (_line(line.decode("utf-8", "replace").rstrip("\r"), now) for line in lines if b"Accepted " in line)
+        texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _tells(line))
+        found = (self._line(text, now) for text in texts)
         own = not is_anybodys(self)
-        return [login._replace(sure=own and not login.pid) for login in found if login is not None]
+        return [
+            # What others may have written adds no key to one that sshd named.
+            login._replace(sure=own and not login.pid, first=login.first if own else ())
+            for login in found
+            if login is not None
+        ]
+
+    def _line(self, line: str, at: float) -> Optional[LoggedLogin]:
+        match = _SYSLOG.fullmatch(line)
+        if match is not None:
+            return self._proofs.read(match.group(2), int(match.group(1)), at)
+        return self._proofs.read(line, 0, at)
 
     def _open(self) -> bool:
         try:
@@ -160,6 +213,7 @@ class Journal:
         self._program = program
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._rest = b""
+        self._proofs = FirstProofs()
         self._started = 0.0
         self._fields: Tuple[str, ...] = ("--output-fields=MESSAGE,_PID",)  # known from systemd 236 on
 
@@ -182,7 +236,7 @@ class Journal:
             pieces.append(piece)
         lines = b"".join(pieces).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
-        found = (self._entry(line) for line in lines if b"Accepted " in line)
+        found = (self._entry(line) for line in lines if _tells(line))
         return [login for login in found if login is not None]
 
     def mark(self) -> LogPosition:
@@ -237,7 +291,7 @@ class Journal:
             microseconds = int(entry["__REALTIME_TIMESTAMP"])
             if 0 <= self.place.offset - microseconds < _WHOLE_SECOND:
                 return None  # --since takes whole seconds, so some come twice; what is older is of a clock set back
-            login = login_of(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
+            login = self._proofs.read(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
             if login is not None:
                 self.place = LogPosition(0, microseconds)
                 login = login._replace(sure=True)
@@ -271,8 +325,5 @@ def _is_kept() -> bool:
     return any(name for folder in JOURNALS for name in glob.glob(f"{folder}/*/*.journal"))
 
 
-def _line(line: str, at: float) -> Optional[LoggedLogin]:
-    match = _SYSLOG.fullmatch(line)
-    if match is not None:
-        return login_of(match.group(2), int(match.group(1)), at)
-    return login_of(line, 0, at)
+def _tells(line: bytes) -> bool:
+    return any(word in line for word in _TOLD)

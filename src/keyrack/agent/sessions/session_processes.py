@@ -22,7 +22,7 @@ class LoginSession(NamedTuple):
     """A login that is not over. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
     so its end there ends the session too; audit and scope: its marks, empty where it has none; left: its connection
     is gone, and some of what it started is not; until: ticks when another login came by the same connection's
-    address and port, 0 for none; certified: as a logged login has it.
+    address and port, 0 for none; certified, first: as a logged login has them.
     """
 
     pid: int
@@ -37,11 +37,17 @@ class LoginSession(NamedTuple):
     left: bool = False
     until: int = 0
     certified: Tuple[str, ...] = ()
+    first: Tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Its name towards the service; no other session of this host has had it since it booted."""
         return f"{self.pid}-{self.started}"
+
+    @property
+    def keys(self) -> Tuple[str, ...]:
+        """The fingerprints of all keys that signed."""
+        return (self.fingerprint, *self.first)
 
     @property
     def is_connected(self) -> bool:

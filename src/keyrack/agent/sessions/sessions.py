@@ -43,7 +43,7 @@ class Rights:
         self._ends: Dict[str, Dict[str, float]] = {}
 
     def end_of(self, session: LoginSession) -> float:
-        """Until when a session's key is let in: seconds since 1970, infinity, or 0 for not at all."""
+        """Until when a session's keys are let in: seconds since 1970, infinity, or 0 for not at all."""
         ends = self._ends.get(session.user)
         if ends is None:
             ends = self._ends[session.user] = {}
@@ -53,13 +53,13 @@ class Rights:
                 fingerprint = fingerprint_of(key.public_key)
                 end = math.inf if key.expires_at is None else key.expires_at.timestamp()
                 ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))
-        return ends.get(session.fingerprint, 0.0)
+        return min(ends.get(fingerprint, 0.0) for fingerprint in session.keys)
 
     def is_revoked(self, session: LoginSession) -> bool:
         """Whether this host refuses the session's key, or what it is certified by."""
         if self._revoked is None:
             self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
-        return not self._revoked.isdisjoint((session.fingerprint, *session.certified))
+        return not self._revoked.isdisjoint((*session.keys, *session.certified))
 
 
 class Sessions:
@@ -187,7 +187,8 @@ class Sessions:
             known = any(session.same_connection(login.user, login.address, login.port) for session in self.live)
             if login.sure and login.fingerprint and since and self._listeners and not known:
                 started = max(0, since - _BRIEF_TICKS)
-                self._brief.append(LoginSession(0, started, login.user, login.address, login.port, login.fingerprint))
+                brief = LoginSession(0, started, login.user, login.address, login.port, login.fingerprint)
+                self._brief.append(brief._replace(first=login.first))
         self._waiting = waiting
         del self._brief[:-_MOST_WAITING]
 
@@ -200,7 +201,7 @@ class Sessions:
         for session in self.live:
             if session.kept or not session.fingerprint:
                 continue
-            if (session.user, session.fingerprint) in gone or rights.end_of(session) > 0:
+            if any((session.user, key) in gone for key in session.keys) or rights.end_of(session) > 0:
                 self._change(session._replace(kept=True))
                 news = True
         return news
@@ -285,6 +286,7 @@ class Sessions:
             login.port,
             login.fingerprint,
             certified=login.certified,
+            first=login.first,
         )
         self._known[process.pid] = session
         self._new[session.id] = time.monotonic()
@@ -313,7 +315,7 @@ def load(value: object) -> List[LoginSession]:
     for fields in value if isinstance(value, list) else ():
         with contextlib.suppress(TypeError):
             session = LoginSession(**fields)
-            sessions.append(session._replace(certified=tuple(session.certified)))
+            sessions.append(session._replace(certified=tuple(session.certified), first=tuple(session.first)))
     return sessions
 
 

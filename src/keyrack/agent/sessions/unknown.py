@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import Dict, FrozenSet, Iterable, Optional
@@ -13,6 +14,7 @@ from keyrack.protocol.words import count
 
 PATIENCE_SECONDS = 15.0  # what a line of the log may need after its login
 ASK_SECONDS = 600.0  # between two questions to sshd
+_NAMES_FIRST_KEYS = ("VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3")
 _SILENT = ("SILENT", "QUIET", "FATAL", "ERROR")  # the first is what `sshd -T` calls QUIET
 # What a connection's own process is called once somebody is in: the account, with its terminal or none. Before that,
 # and where it only watches over another, a word in brackets follows.
@@ -28,12 +30,15 @@ class UnknownSessions:
         self._seen: Dict[int, float] = {}
         self._asked_at = float("-inf")
         self._level = ""
+        self._asks_for_more = False
 
-    def look(self, strangers: Iterable[int]) -> str:
-        """Why, empty where nothing speaks against it. strangers: connections of sshd that no line of the log names."""
+    def look(self, strangers: Iterable[int], keyless: int = 0) -> str:
+        """Why, empty where nothing speaks against it. strangers: connections of sshd that no line of the log names;
+        keyless: how many sessions are open of which the log names no key.
+        """
         now = time.monotonic()
         if now - self._asked_at >= ASK_SECONDS:
-            self._asked_at, self._level = now, self._log_level()
+            self._asked_at, self._level, self._asks_for_more = now, self._log_level(), self._more_than_a_key()
         known = self._seen
         self._seen = {pid: known.get(pid, now) for pid in strangers}
         if self._log is None:
@@ -43,12 +48,27 @@ class UnknownSessions:
             return f"who is in is not known: sshd logs no logins (LogLevel {level}; INFO does)"
         late = [pid for pid, since in self._seen.items() if now - since >= PATIENCE_SECONDS and is_in(pid)]
         if not late:
-            return ""
+            return self._first_keys(keyless)
         return (
             f"who is in by {count(len(late), 'connection')} of sshd is not known, as its log does not say it: "
             "it logs elsewhere "
             "(keyrack-agent run --sshd-log FILE), or what it logs is left out"
         )
+
+    def _first_keys(self, keyless: int) -> str:
+        """Why the key of a session may not be known that took a key and something else to open."""
+        if not keyless or not self._asks_for_more or self._level in _NAMES_FIRST_KEYS:
+            return ""
+        return (
+            "by which key somebody is in may not be known, and the session not end with it: "
+            "AuthenticationMethods ask for more than a key, and sshd logs that key at LogLevel VERBOSE alone"
+        )
+
+    def _more_than_a_key(self) -> bool:
+        with contextlib.suppress(SshdProblem, OSError):
+            said = [line.values for line in self._sshd.lines() if line.keyword == "authenticationmethods"]
+            return any("publickey" in method and "," in method for values in said for method in values)
+        return False
 
     def _log_level(self) -> str:
         try:

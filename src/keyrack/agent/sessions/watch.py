@@ -129,7 +129,8 @@ class SessionWatch:
         if changed or logins or self._sessions.unsaved:
             self._sessions.unsaved = False
             self._remember()
-        not_known = self._unknown.look(self._sessions.strangers)
+        keyless = sum(not (one.fingerprint or one.certified) for one in self._sessions.live)
+        not_known = self._unknown.look(self._sessions.strangers, keyless)
         self._news = self._news or changed or not_known != self._not_known
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
