@@ -58,7 +58,8 @@ class DesiredState:
             except StateProblem as problem:
                 # Keys and revocations are obeyed all the same.
                 self._damage = f"sshd's settings are left alone: {problem}"
-        self._login_check = LoginCheck(self._sshd) if self._enforcement is None else self._enforcement.login_check
+        own_check = LoginCheck(self._sshd, enrolment.keys_folder)
+        self._login_check = own_check if self._enforcement is None else self._enforcement.login_check
         self._logins: Dict[str, Dict[str, Any]] = {}
         self._keys_folder = enrolment.keys_folder
         self._facts: Dict[str, Any] = {}

@@ -287,7 +287,7 @@ def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checke
         document = ending_earlier(host_document.decode(accepted.document), state.status().ends_earlier)
         speaks_for = local.read(state).speaks_for
         document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
-        verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
+        verdicts = LoginCheck(Sshd(enrolment.sshd_config), enrolment.keys_folder).look(document)
     except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
         yield Checked(False, str(problem))
         return

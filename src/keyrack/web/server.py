@@ -29,7 +29,7 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseSpoilt
 from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
@@ -265,6 +265,8 @@ def _shown(error: DatabaseUnavailable) -> str:
         return str(error)
     if isinstance(error, DatabaseRefused):
         return "The database refuses this service."
+    if isinstance(error, DatabaseFull):
+        return "The database's disk is full: changes are taken again once there is room."
     return "The database does not answer."
 
 

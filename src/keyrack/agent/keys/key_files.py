@@ -113,6 +113,7 @@ class KeyFiles:
         revoked.append(self._finish(self._revoked, revoked))
         users = [self._put_one(self._keys, username, data) for username, data in rendered.users.items()]
         users += self._clear_others(rendered)
+        users.append(self._let_pass())
         users.append(self._finish(self._keys, users))
         # On a full disk the next document, which may take keys away, must still find room.
         self._revoked.keep_reserve(max(map(len, (rendered.revoked, *rendered.users.values()))))
@@ -168,6 +169,13 @@ class KeyFiles:
         except OSError as error:
             return _problem(path, "could not be written, and stays as it was", error)
         return KeyFilesOutcome((path,), ())
+
+    def _let_pass(self) -> KeyFilesOutcome:
+        """Have sshd look into the folder as each account, which is how it reads."""
+        try:
+            return KeyFilesOutcome((self._keys.path,), ()) if self._keys.let_pass() else _AS_IT_WAS
+        except OSError as error:
+            return _problem(self._keys.path, "lets nobody but root pass", error)
 
     def _clear_others(self, rendered: Rendered) -> List[KeyFilesOutcome]:
         """Take away every file that the document does not ask for: sshd would take it for an account's keys."""

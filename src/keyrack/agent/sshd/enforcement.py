@@ -93,7 +93,7 @@ class Enforcement:
         self._chain = local.read(state).chain_keys_command
         self.sshd = Sshd(enrolment.sshd_config)
         self._files = SettingsFiles(self.sshd, path)
-        self._check = LoginCheck(self.sshd)
+        self._check = LoginCheck(self.sshd, enrolment.keys_folder)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
         self._shown = NOT_LOOKED
         self._reloaded = True  # for all that is known an agent before this one has

@@ -4,7 +4,8 @@ What is looked at, for each account and then for each of its keys:
 (1) the account exists, has not expired, is not locked for sshd or by nologin(5), need not change its password first,
     and its shell is there and lets one work;
 (2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
-    sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
+    sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes; and that sshd can read Keyrack's file
+    for it, with its rights (file_access.py);
 (3) the key (key_check.py): its type, size and options are taken, its end has not come, it is not revoked, by the
     document or by a list of this host's own; and somebody can come from where it may be used (`from`).
 What is not looked at: the network beyond that, and what PAM's modules do.
@@ -24,7 +25,7 @@ import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.keys import account_tasks
-from keyrack.agent.sshd import key_check, places, revoked_list
+from keyrack.agent.sshd import file_access, key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_verdict import NO_RECENT_LOGINS, OpenPlaces, RecentLogins, Verdict
 from keyrack.agent.sshd.places import Place
@@ -76,8 +77,10 @@ class _Judged(NamedTuple):
 class LoginCheck:
     """Judges again and again, and asks sshd and the system only where something changed."""
 
-    def __init__(self, sshd: Sshd) -> None:
+    def __init__(self, sshd: Sshd, keys_folder: Optional[str] = None) -> None:
+        """keys_folder: where Keyrack's files lie, for look(); None: whether sshd can read them is no question."""
         self._sshd = sshd
+        self._keys_folder = keys_folder
         self._state: Tuple[object, ...] = ()
         self._accounts: Dict[str, _Judged] = {}
         self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
@@ -91,7 +94,10 @@ class LoginCheck:
         Raises SshdProblem when sshd does not answer.
         """
         users = {name: keys for name, keys in sorted(document.users.items()) if keys}
-        return self.judge(users, document.revoked, config, recent=recent)
+        if self._keys_folder is None:
+            return self.judge(users, document.revoked, config, recent=recent)
+        unreadable = file_access.hindrances(self._keys_folder)
+        return self.judge(users, document.revoked, config, beside=lambda name, _: unreadable(name), recent=recent)
 
     def judge(
         self,

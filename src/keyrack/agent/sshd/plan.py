@@ -46,7 +46,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     settings = drop_in.wanted(
         enrolment.keys_folder, enrolment.revoked_keys, document.sshd, chain=decided.chain_keys_command
     )
-    yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd))
+    yield from _beyond_keys(state, sshd, path, settings, document, LoginCheck(sshd, enrolment.keys_folder))
 
 
 def as_reported(

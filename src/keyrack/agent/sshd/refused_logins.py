@@ -1,7 +1,8 @@
 """Tells the service for each account whether a key of Keyrack's would open it, and which rule stands in the way.
 
 The judgement is login_check's, the same as that of enforcing, `plan` and `doctor`. Only one thing is looked at beyond
-it: whether sshd reads Keyrack's file for the account, where it is another's work to have it read. It changes nothing.
+it: whether sshd reads Keyrack's file for the account, and can, where it is another's work to have it read. It changes
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from keyrack.agent.keys.unmanaged_keys import expand
+from keyrack.agent.sshd import file_access
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
 from keyrack.agent.system import lookup
@@ -33,9 +35,12 @@ def as_reported(
     """
     users = {name: tuple(document.users.get(name, ())) for name in _names(document)}
     lines = sshd.lines() if reads is not None else ()
+    unreadable = file_access.hindrances(reads) if reads is not None else None
 
     def beside(username: str, answer: Effective) -> str:
-        return unread(username, answer, lines, reads) if reads is not None else ""
+        if reads is None or unreadable is None:
+            return ""
+        return unread(username, answer, lines, reads) or unreadable(username)
 
     found: Dict[str, Dict[str, Any]] = {}
     for verdict in check.judge(users, document.revoked, everywhere=True, beside=beside):

@@ -15,6 +15,7 @@ from typing import Iterator, List, Optional, Tuple
 
 PUBLIC_FOLDER, PRIVATE_FOLDER = 0o755, 0o700
 PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
+_EVERYBODYS = 0o055
 
 # What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
 _TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
@@ -280,6 +281,14 @@ class Folder:
     def remove(self, name: str) -> None:
         """Take a file, link or pipe away; not a folder. Call sync() afterwards."""
         os.unlink(name, dir_fd=self._descriptor)
+
+    def let_pass(self) -> bool:
+        """Let every account look into the folder; whether that had to be done."""
+        mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+        if mode & _EVERYBODYS == _EVERYBODYS:
+            return False
+        os.fchmod(self._descriptor, mode | _EVERYBODYS)
+        return True
 
     def is_folder(self, name: str) -> bool:
         """Whether a folder has this name."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Text, and_, cast, func, insert, or_, select, text
+from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, EventFilter, Level, Page, Place, Window
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.sealing import event_seals
 from keyrack.store.sealing.event_seals import COLUMNS
-from keyrack.store.tables import IS_ALARM, events
+from keyrack.store.tables import IS_ALARM, IS_REFUSAL, events
 from keyrack.store.tables.columns import UNREADABLE
 
 NEWEST = 500
@@ -121,7 +121,7 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     if asked.kind in KINDS:
         sought.append(events.c.target_kind.in_(KINDS[asked.kind]))
     if asked.kind == REFUSED:
-        sought.append(and_(events.c.outcome != "done", events.c.level != ALARM))
+        sought.append(text(IS_REFUSAL))
     if asked.search:
         sought.append(contains(events.c.summary, asked.search))
     after = window.after
