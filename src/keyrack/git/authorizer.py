@@ -212,7 +212,8 @@ class Authorizer:
         self._note_refs(operation, state, count, lines)
         pushed = self._pushes.get(operation)
         if state == "changed" and pushed is not None:
-            # Before git ends the push, so that a clone right after it has something to check out.
+            # Before git ends the push, so that it is kept, and a clone right after it has something to check out.
+            await asyncio.to_thread(self._keep, pushed.access, lines)
             await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
         await _send(writer, b"noted")
 
@@ -229,6 +230,12 @@ class Authorizer:
             refs.changed, refs.lines = int(count), lines
             if ended is not None:  # whoever watched it for us was killed, and git went on
                 self.log.pushed(access, refs)
+
+    def _keep(self, access: GitAccess, lines: str) -> None:
+        try:
+            storage.keep(self._folder(access), lines)
+        except (OSError, ValueError) as error:
+            log.warning("a push was not written through", repository=access.repository.path, error=str(error))
 
     def _take_first_branch(self, access: GitAccess, lines: str) -> None:
         folder = self._folder(access)
