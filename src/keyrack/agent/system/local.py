@@ -48,7 +48,7 @@ class Decided(NamedTuple):
 
 
 def read(state: StateFolder) -> Local:
-    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem where none can be read."""
+    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem for none."""
     return read_with_problem(state).local
 
 
@@ -67,7 +67,7 @@ def read_with_problem(state: StateFolder) -> Decided:
 
 
 def remember(state: StateFolder) -> Decided:
-    """As read_with_problem(), and keep what the file says for when it cannot be read. Only for the one agent that runs."""
+    """As read_with_problem(), and keep what the file says for when it cannot be read. For the agent that runs."""
     decided = read_with_problem(state)
     if not decided.problem:
         with contextlib.suppress(OSError):
