@@ -13,7 +13,7 @@ from pydantic import BaseModel
 import keyrack
 from keyrack.cli import audit
 from keyrack.core.audit import events
-from keyrack.model import AUTO, ENFORCE, OBSERVE
+from keyrack.model import AUTO, ENFORCE, OBSERVE, OfflineAction
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.web.console import pages_activity
 from keyrack.web.native import api as native
@@ -125,7 +125,7 @@ def test_each_call_has_models() -> None:
 
 
 def test_words_that_stand_in_models_are_the_cores() -> None:
-    assert set(get_args(servers.Then)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
+    assert set(get_args(OfflineAction)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
     mode = get_args(servers.ServerChange.model_fields["mode"].annotation)[0]
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
 
