@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -72,6 +74,54 @@ def is_known(instance: Instance, token: str) -> bool:
     except Refusal:
         return False
     return True
+
+
+def run_without_privileges(*words: str, data: Path) -> subprocess.CompletedProcess[str]:
+    """The same as an account for which rights of files count, which they do not for root."""
+    dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all", "--"]
+    program = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(data)]
+    whole = [*(dropped if os.geteuid() == 0 else []), *program]
+    return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("what", "mode", "words"),
+    [
+        # What was taken away since the backup stands in it: not to be written is not to be damaged.
+        ("keyrack.db", 0o400, "cannot be opened for writing"),
+        ("keyrack.db", 0o000, "cannot be opened"),
+        ("", 0o500, "cannot be opened for writing"),
+    ],
+)
+def test_a_restore_that_may_not_write_changes_nothing(
+    data: Path, tmp_path: Path, what: str, mode: int, words: str
+) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    before, there = content(data / "keyrack.db"), {one.name for one in data.iterdir()}
+    was = (data / what).stat().st_mode
+    (data / what).chmod(mode)
+    ended = run_without_privileges("restore", str(copy), "--yes", data=data)
+    (data / what).chmod(was)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+    assert words in ended.stderr
+    assert content(data / "keyrack.db") == before
+    assert {one.name for one in data.iterdir()} - {"keyrack.db-wal", "keyrack.db-shm"} == there
+
+
+def test_a_restore_beside_what_is_in_its_way_says_so(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    before = content(data / "keyrack.db")
+    (data / "keyrack.db-shm").mkdir()  # so that SQLite cannot open what it could read
+    ended = run("restore", str(copy), "--yes", data=data)
+    assert (ended.exit_code, "Nothing was changed" in ended.output) == (1, True), ended.output
+    (data / "keyrack.db-shm").rmdir()
+    (data / ".keyrack.db.restoring").mkdir()
+    ended = run("restore", str(copy), "--yes", data=data)
+    assert (ended.exit_code, "File exists" in ended.output) == (1, True), ended.output
+    (data / ".keyrack.db.restoring").rmdir()
+    assert content(data / "keyrack.db") == before
 
 
 @pytest.mark.parametrize("bring_back", [False, True])

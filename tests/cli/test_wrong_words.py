@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 from keyrack.cli import files
 from keyrack.cli.main import main
 from keyrack.settings import Settings
+from tests.cli.test_backup import run_without_privileges
+from tests.ports import free_port
 
 UNWRITTEN = (
     b"Error: What was to be printed could not be written: no space left. "
@@ -154,6 +156,20 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
     (data / "instance.key").unlink()
     (data / "instance.key").mkdir()
     assert "instance.key: Is a directory" in run("hosts", "list", data=data).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("servers", "add-account", "web-1", "ops", "--workspace", "acme"),
+        ("up", "--listen", "127.0.0.1:PORT", "--sshd-port", "PORT", "--git-port", "PORT"),
+    ],
+)
+def test_a_database_that_may_only_be_read_is_said(data: Path, words: tuple[str, ...]) -> None:
+    (data / "keyrack.db").chmod(0o400)
+    ended = run_without_privileges(*(word.replace("PORT", str(free_port())) for word in words), data=data)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (4, False), ended.stderr
+    assert "Look at the data folder" in ended.stderr
 
 
 def test_bytes_that_are_no_text_are_refused(data: Path) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
-from keyrack.store.engine.connect import sqlite_engine
+from keyrack.store.engine.connect import DatabaseFull, sqlite_engine
 from keyrack.store.tables import instance_facts
 
 
@@ -55,7 +55,7 @@ def test_a_full_disk_is_said_to_be_one_and_room_helps(sqlite_url: str) -> None:
 
     with Database.open(sqlite_url) as database:
         database.write(lambda conn: put(conn, "before"))
-        with pytest.raises(DatabaseUnavailable, match="full"):
+        with pytest.raises(DatabaseFull, match="full"):
             database.write(fill)
         # The limit was the connection's own; a new one was opened after the failure.
         database.write(lambda conn: put(conn, "large", 1_000_000))

@@ -15,7 +15,7 @@ from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
-from keyrack.agent.sshd.host_keys import HostKeyLook, SshdHostKeys
+from keyrack.agent.sshd.host_keys import HostKeyScan, SshdHostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem, Status
@@ -47,7 +47,7 @@ class DesiredState:
 
     def __init__(self, state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._state_folder = state
-        self.local, self._undecided = decisions.look(state)
+        self.local, self._undecided = decisions.read_with_problem(state)
         self._accounts = Accounts(state, self.local)
         self._numbers = AccountNumbers(state)
         self._sshd = Sshd(enrolment.sshd_config)
@@ -76,7 +76,7 @@ class DesiredState:
         self._reporting_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
         self._logged_in: Callable[[], Iterable[str]] = tuple
-        self._host_key_look = HostKeyLook(self._sshd)
+        self._host_key_scan = HostKeyScan(self._sshd)
         self._host_keys: Optional[SshdHostKeys] = None
         self._reported_host_keys: Optional[SshdHostKeys] = None
         self._reporting_host_keys: Optional[SshdHostKeys] = None
@@ -100,8 +100,8 @@ class DesiredState:
         """From now on put() does not wait for a long scan for keys. For an agent that stays."""
         self._scan.limit_wait()
 
-    def look_for(self, names: Callable[[], Iterable[str]]) -> None:
-        """Look for the keys of these accounts too, whom sshd's log named."""
+    def also_scan_for(self, names: Callable[[], Iterable[str]]) -> None:
+        """Scan for the keys of these accounts too, whom sshd's log named."""
         self._logged_in = names
 
     def begin(self) -> None:
@@ -149,13 +149,13 @@ class DesiredState:
             unmet += self._unmanaged(document)
         try:
             # With the first report that something is in force, or people would be shown a line without the port.
-            self._host_key_look.ensure_port()
+            self._host_key_scan.ensure_port()
             self._scan_for_keys(document, scan=scan)
             if document.remove_keys and self._scanned is not None:
                 unmet += self._scanned.problems
             self._note_settings()
             if scan:
-                self._host_keys = self._host_key_look.look()
+                self._host_keys = self._host_key_scan.keys()
                 self._logins = self._refused_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
                 self._plan = self._what_enforcing_changes(document)
@@ -211,8 +211,8 @@ class DesiredState:
             "logins": self._logins,
             "plan": self._plan,
         }
-        if self._host_key_look.port is not None:
-            facts["ssh_port"] = self._host_key_look.port
+        if self._host_key_scan.port is not None:
+            facts["ssh_port"] = self._host_key_scan.port
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:

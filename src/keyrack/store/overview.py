@@ -26,6 +26,7 @@ from keyrack.store.hosts import server_states
 from keyrack.store.hosts.server_states import HAS_HOST, IN_TROUBLE, STRANGE_HOST_KEY
 from keyrack.store.tables import (
     IS_ALARM,
+    IS_REFUSAL,
     credentials,
     events,
     key_sources,
@@ -259,9 +260,9 @@ def _offline_policies(workspace_id: int) -> Select[Any]:
 
 
 def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """How much was done and refused a day since an instant, of the newest NEWEST events: day, outcome, number.
+    """How much was done and refused a day since an instant, of the newest NEWEST events: day, done, refused, number.
 
-    day: days since 1970, in UTC.
+    day: days since 1970, in UTC; number: of all that was looked at.
     """
     return list(_by_day.rows(connection, workspace_id, since))
 
@@ -269,12 +270,13 @@ def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[R
 @prepared
 def _by_day(workspace_id: int, since: datetime) -> Select[Any]:
     newest = (
-        select(events.c.at, events.c.outcome)
+        select(events.c.at, events.c.outcome, events.c.level)
         .where(events.c.workspace_id == workspace_id)
         .order_by(events.c.id.desc())
         .limit(literal_column(str(NEWEST)))
         .subquery()
     )
     day = type_coerce(newest.c.at, BigInteger) // literal_column("86400000000", BigInteger)
-    statement = select(day.label("day"), newest.c.outcome, func.count().label("number")).where(newest.c.at >= since)
-    return statement.group_by(literal_column("day"), newest.c.outcome)
+    done, refused = func.count(case((newest.c.outcome == "done", 1))), func.count(case((text(IS_REFUSAL), 1)))
+    counted: list[Any] = [day.label("day"), done.label("done"), refused.label("refused"), func.count().label("number")]
+    return select(*counted).where(newest.c.at >= since).group_by(literal_column("day"))

@@ -29,7 +29,7 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseSpoilt
 from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
@@ -119,7 +119,7 @@ class Service:
         # Each request runs in a context of its own, and its threads in copies of that.
         request_ids.current.set(request_id)
         scope.setdefault("state", {})["request_id"] = request_id
-        self._proxies.look(scope)
+        self._proxies.set_client(scope)
 
         prefix, app, inner = self._entered(scope)
         answering = _Answering(self.note, scope, prefix, request_id, send)
@@ -212,7 +212,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         async def changed() -> frozenset[int]:
             return await run_in_threadpool(lambda: frozenset(contacts.changed(instance, waiting.known.all())))
 
-        looking = [asyncio.create_task(waiting.look(changed)), asyncio.create_task(live.look())]
+        looking = [asyncio.create_task(waiting.poll(changed)), asyncio.create_task(live.poll())]
         try:
             yield {LIVE: live}
         finally:
@@ -265,6 +265,8 @@ def _shown(error: DatabaseUnavailable) -> str:
         return str(error)
     if isinstance(error, DatabaseRefused):
         return "The database refuses this service."
+    if isinstance(error, DatabaseFull):
+        return "The database's disk is full: changes are taken again once there is room."
     return "The database does not answer."
 
 

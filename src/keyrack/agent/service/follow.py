@@ -81,8 +81,8 @@ class Follower:
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
         self._clock_ahead = 0.0  # seconds; 0: it is right enough
-        self._looked_at = 0.0
-        self._look_soon = False
+        self._reconciled_at = 0.0
+        self._scan_soon = False
         self._is_over = False
         self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
@@ -101,7 +101,7 @@ class Follower:
     def start(self) -> None:
         """Put the last good document in place again, without waiting for the service."""
         self._reconciler.begin()
-        self._look(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
+        self._reconcile(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
 
     def run(self, *beside: Callable[[], None]) -> None:
         """Follow for good. beside: begin what goes on beside it; each raises OSError where that cannot be, and is tried
@@ -130,8 +130,8 @@ class Follower:
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
         pause = self._pause()
-        if since_boot() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
-            self._look(new=_FILES in self._troubles)
+        if since_boot() - self._reconciled_at >= pause or self._reconciler.is_due(self._silent):
+            self._reconcile(new=_FILES in self._troubles)
         if self._is_over:
             return self._pause()
         began = time.monotonic()
@@ -201,8 +201,8 @@ class Follower:
         self._retry = FIRST_RETRY
         self._confirm()
         # At once; what takes longer waits until no other document came for a moment.
-        self._look(new=True, scan=False)
-        self._look_soon = True
+        self._reconcile(new=True, scan=False)
+        self._scan_soon = True
         return 0.0
 
     def _send_document(self, asked: ServiceAnswer) -> float:
@@ -236,7 +236,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon or self._reconciler.scanning:
+        if self._scan_soon or self._reconciler.scanning:
             return QUIET_SECONDS
         if self._reconciler.hurry:
             return HURRY_SECONDS
@@ -252,15 +252,14 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         return True
 
-    def _look(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
+    def _reconcile(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
         """Make the files as the document in force says, and tell what came of it.
 
-        new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
-        what takes longer.
+        new: that files differ is no surprise. tell: even when nothing changed; scan: also what takes longer.
         """
-        self._looked_at = since_boot()
+        self._reconciled_at = since_boot()
         if scan:
-            self._look_soon = False
+            self._scan_soon = False
         if not self._reconciler.revision and not self._recall():
             return
         unmet = self._reconciler.unmet()

@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
 
 from keyrack.cli.output.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseSpoilt, is_locked
 from keyrack.store.engine.migrate import SchemaTooNew
+
+_LOOK = "Look at the data folder: its rights, and room and state of its disk"
+
+
+def unanswered(error: DatabaseUnavailable) -> Unreachable:
+    """The exit of a command whose database, once opened, gave no answer, with what to look at."""
+    if _is_of_a_file(error) and str(error).startswith(UNAVAILABLE):
+        return Unreachable(f"{str(error).rstrip('.')}. {_LOOK}.")
+    return Unreachable(str(error))
+
+
+def _is_of_a_file(error: DatabaseUnavailable) -> bool:
+    cause = getattr(error.__cause__, "orig", error.__cause__)
+    return isinstance(cause, sqlite3.Error) and not is_locked(cause)
 
 
 @contextmanager
@@ -24,8 +38,7 @@ def explained() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
-        is_file = isinstance(error.__cause__, DBAPIError) and isinstance(error.__cause__.orig, sqlite3.Error)
-        what = "Look at the data folder: its rights, and room and state of its disk" if is_file else "Start it"
+        what = _LOOK if _is_of_a_file(error) else "Start it"
         raise Unreachable(f"The database cannot be reached: {why}. {what}, or check --database.") from None
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) is not None or isinstance(error.orig, sqlite3.Error):

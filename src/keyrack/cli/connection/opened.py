@@ -12,8 +12,7 @@ import click
 
 from keyrack.app import open_instance
 from keyrack.cli import options
-from keyrack.cli.connection.explained import explained
-from keyrack.cli.output.ends import Unreachable
+from keyrack.cli.connection.explained import explained, unanswered
 from keyrack.core.instance import Instance
 from keyrack.core.ownership import check_database
 from keyrack.errors import Refusal
@@ -45,7 +44,7 @@ def opened(
     except DatabaseAltered as error:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
-        raise Unreachable(str(error)) from None
+        raise unanswered(error) from None
     finally:
         instance.database.close()
 

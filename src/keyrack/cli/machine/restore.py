@@ -43,8 +43,9 @@ def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
         )
     try:
         backup.check(file, database)
-        database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with backup.alone_with(database) as held:
+        with explained():
+            database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with backup.alone_with(database) as held, explained():
             aside = _restore(settings, file, database, held, bring_back=bring_back, yes=yes)
     except BackupProblem as problem:
         raise click.ClickException(str(problem)) from None
@@ -61,8 +62,7 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
     try:
         backup.unpack(file, prepared)
         newer = None if held is None else Newer(held)
-        with explained():
-            instance = app.open_instance(replace(settings, database=f"sqlite:///{prepared.resolve()}"), restoring=True)
+        instance = app.open_instance(replace(settings, database=f"sqlite:///{prepared.resolve()}"), restoring=True)
         try:
             if newer is not None and newer.version() != migrate.head():
                 newer = None
@@ -102,5 +102,5 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
 
 def _remove(prepared: Path) -> None:
     for ending in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what cannot be deleted is in the way of the next copy, which says why
             os.unlink(f"{prepared}{ending}")

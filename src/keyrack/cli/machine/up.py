@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from keyrack.app import open_instance
 from keyrack.cli import options
-from keyrack.cli.connection.explained import explained
+from keyrack.cli.connection.explained import explained, unanswered
 from keyrack.cli.connection.operator import operator
 from keyrack.cli.machine.alone import alone, serving_alone
 from keyrack.cli.machine.demo_host import DemoHost
@@ -38,6 +38,7 @@ from keyrack.model import Server
 from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, end_left_over, find_sshd, safe_place
 from keyrack.serving import web_application
 from keyrack.settings import Settings
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import listening
 
 READY_SECONDS = 30.0
@@ -101,6 +102,8 @@ def _run(instance: Instance, sshd_port: int, git_port: int) -> None:
         Demo(instance, sshd_port, git_port).run()
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
+    except DatabaseUnavailable as error:
+        raise unanswered(error) from None
     except PrivateSshdError as error:
         raise click.ClickException(str(error)) from None
     finally:

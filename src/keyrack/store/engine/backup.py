@@ -40,6 +40,14 @@ REFUSING = ("revocations", "revoked_keys", "expired_keys")
 Row = tuple[object, ...]
 
 LEFT_SECONDS = 86_400
+# What keeps SQLite from a database that is whole for all one knows.
+_KEPT_FROM_IT = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -74,11 +82,11 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
         os.replace(partial, target)
         _sync(target.parent)
     except sqlite3.Error as error:
-        raise BackupProblem(f"{database} cannot be copied: {error}.") from error
+        raise _not_copied(database, target, error) from error
     except OSError as error:
         raise BackupProblem(f"{target} cannot be written: {error.strerror}.") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a disk that takes nothing says so above
             partial.unlink()
 
 
@@ -110,21 +118,32 @@ def check(file: Path, database: Path) -> None:
 def unpack(file: Path, target: Path) -> None:
     """Copy a backup into a new file (0600), with what waits in a log beside it, as a copy by other means may have one.
 
-    Raises BackupProblem or OSError.
+    Raises BackupProblem.
     """
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(_connect(file, "ro")) as source, closing(_connect(target, "rw")) as into:
             source.backup(into)
     except sqlite3.Error as error:
-        raise BackupProblem(f"{file} cannot be copied: {error}.") from error
+        raise _not_copied(file, target, error) from error
+    except OSError as error:
+        raise BackupProblem(f"{target} cannot be written: {error.strerror}. Nothing was changed.") from error
+
+
+def _not_copied(source: Path, target: Path, error: sqlite3.Error) -> BackupProblem:
+    # SQLite does not say which of the two it means.
+    return BackupProblem(
+        f"{source} cannot be copied to {target.parent}: {error}. Look at the rights of both, and room and state of "
+        "their disks."
+    )
 
 
 @contextmanager
 def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
     """Hold a database that nobody else has open, as one file without a log; None where there is none that can be read.
 
-    Raises BackupProblem while a service, `git-host` or another command has it open.
+    Raises BackupProblem while a service, `git-host` or another command has it open, and where only rights or the disk
+    keep it from being read: what was taken away since a backup stands in it, and would come back without a word.
     """
     if not database.exists():
         yield None
@@ -139,6 +158,12 @@ def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise _in_use(database) from None
+            if error.sqlite_errorcode & 0xFF in _KEPT_FROM_IT:
+                raise BackupProblem(
+                    f"{database} cannot be opened for writing: {error}. Look at its rights, those of its folder and of "
+                    "what lies beside it, and room and state of its disk. Where it is lost, move it away first, with "
+                    "its -wal and -shm. Nothing was changed."
+                ) from None
             mode = ""
         except sqlite3.DatabaseError:
             mode = ""  # it is damaged, which is why somebody restores
@@ -164,10 +189,13 @@ def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
 
 
 def settle(file: Path) -> None:
-    """Make a database that nobody has open one file without a log, and have it on the disk."""
-    with closing(_connect(file, "rw")) as raw:
-        raw.execute("PRAGMA journal_mode = DELETE")
-    _sync(file)
+    """Make a database that nobody has open one file without a log, and have it on the disk. Raises BackupProblem."""
+    try:
+        with closing(_connect(file, "rw")) as raw:
+            raw.execute("PRAGMA journal_mode = DELETE")
+        _sync(file)
+    except sqlite3.Error as error:
+        raise BackupProblem(f"{file} cannot be written: {error}. Nothing was changed.") from error
 
 
 class Newer:

@@ -48,6 +48,7 @@ _LOCKED = "55P03"
 _DAMAGED = ("XX001", "XX002")
 # untranslatable_character: a text that the database's encoding does not have.
 _NO_SUCH_CHARACTER = "22P05"
+_DISK_FULL = "53100"
 
 UNAVAILABLE = "The database does not answer as it should: "
 
@@ -57,6 +58,10 @@ class DatabaseUnavailable(RuntimeError):
 
     in_doubt = False
     """Whether a commit was under way, so that the change may have been made after all."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database's disk takes nothing more; room there helps, and nothing else."""
 
 
 class DatabaseSpoilt(DatabaseUnavailable):
@@ -397,4 +402,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
         return DatabaseRefused(f"The database server answers and refuses: {reason}. Grant it to Keyrack's role.")
     if refused:
         return DatabaseRefused(f"The database server answers and refuses: {refused[1]}. Check --database.")
+    codes = (getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorcode", None))
+    if _DISK_FULL in codes or sqlite3.SQLITE_FULL in codes:
+        return DatabaseFull(f"{UNAVAILABLE}{reason}")
     return DatabaseUnavailable(f"{UNAVAILABLE}{reason}")
