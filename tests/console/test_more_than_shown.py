@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from keyrack.core.people import actors
+from keyrack.core.people import actors, groups, users
+from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.audit import events
 from keyrack.store.overview import MOST_BEHIND, NEWEST
@@ -69,3 +70,16 @@ def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) 
     expect(page).to_have_url(re.compile(r"/search\?q=crowd$"))
     page.goto("/search?q=web-1")
     expect(page.get_by_role("main").get_by_role("link", name="More hosts…")).to_have_count(0)
+
+
+def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:
+    person, group = "x" * 200, "z" * 200
+    users.create_user(console.instance, KEYRACK, name=person, role=Role.MEMBER)
+    groups.ensure(console.instance, KEYRACK, name=group, user_ids=())
+    signed_in(page, "olga")
+    for width in (1280, 375):
+        page.set_viewport_size({"width": width, "height": 800})
+        for path in (f"/people/{person}", f"/offboard/{person}", f"/groups/{group}", f"/search?q={person}"):
+            page.goto(path)
+            beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert beyond == 0, (width, path)
