@@ -71,6 +71,9 @@ Mode = Literal["observe", "enforce", "auto"]
 """What a host may be asked to do."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 OBSERVE, ENFORCE, AUTO = MODES
+OfflineAction = Literal["keep", "drop-temporary", "drop-all"]
+"""What becomes of the keys of a host that cannot reach the service."""
+OFFLINE_ACTIONS: tuple[OfflineAction, ...] = get_args(OfflineAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Server:
     sshd_changed_at: datetime | None = None
     tags: tuple[str, ...] = ()
     offline_after_seconds: int = 0
-    offline_then: str = "keep"
+    offline_then: OfflineAction = "keep"
     # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/servers.py.
     lineage: str = ""
     applied_lineage: str = ""
@@ -390,6 +393,11 @@ class Event:
     summary: str
     level: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether somebody tried it and was refused, as IS_REFUSAL of store/tables/audit.py has it."""
+        return self.outcome != "done" and self.level != "alarm"
 
 
 @dataclass(frozen=True, slots=True)

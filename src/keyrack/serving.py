@@ -9,13 +9,13 @@ import prometheus_client
 
 from keyrack.core import ownership, periodic
 from keyrack.core.audit import chain, retention
-from keyrack.core.clock_look import ClockLook
+from keyrack.core.clock_check import ClockCheck
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.actors import system_actor
-from keyrack.core.table_look import TableLook
+from keyrack.core.schema_check import SchemaCheck
 from keyrack.logs import logger
 from keyrack.store import overview
 from keyrack.store.database import Database
@@ -120,7 +120,7 @@ def warn_if_lossy(database: Database) -> None:
 
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of; answers how to stop it."""
-    tidying, missing, tables, clock = retention.TidyTimer(), MissingRows(), TableLook(), ClockLook()
+    tidying, missing, tables, clock = retention.TidyTimer(), MissingRows(), SchemaCheck(), ClockCheck()
     orphans = OrphanedSessions()
 
     def tidy(_: threading.Event) -> None:

@@ -16,7 +16,7 @@ import pytest
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sessions.sessions import Sessions
 from keyrack.agent.sshd import listening, settings
-from keyrack.agent.sshd.host_keys import HostKeyLook
+from keyrack.agent.sshd.host_keys import HostKeyScan
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import processes
 from keyrack.private_sshd import PrivateSshd
@@ -116,9 +116,9 @@ def test_whoever_takes_the_port_of_an_sshd_that_is_down_is_not_it(scene: Scene, 
         assert sshd.listeners() == ()
         assert sshd.running.version() > (7, 0)
         assert sshd.running.arguments() == ()
-        assert HostKeyLook(sshd).look() is None
+        assert HostKeyScan(sshd).keys() is None
         assert not sshd.reload().done
         sessions = Sessions(str(scene.server.config))
-        sessions.look(())
+        sessions.update(())
         assert not sessions.listeners
     assert not scene.mark.exists()

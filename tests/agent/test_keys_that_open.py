@@ -170,7 +170,7 @@ def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Ho
     assert host.unread(late) == [("", "")]
 
     def words() -> list[str]:
-        return [one.words for one in doctor._look_for_sshd(host.sshd) if not one.fine]
+        return [one.words for one in doctor._check_listeners(host.sshd) if not one.fine]
 
     assert any("changed after the sshd that runs had read them" in one for one in words())
     host.reload()

@@ -15,7 +15,7 @@ from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import listening, settings
-from keyrack.agent.sshd.host_keys import HostKeyLook
+from keyrack.agent.sshd.host_keys import HostKeyScan
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.read_settings import UNREAD
 from keyrack.agent.sshd.settings import Sshd
@@ -58,13 +58,13 @@ def test_the_port_that_people_reach_is_told_also_by_a_host_without_ssh_keyscan(m
     real = programs.find
     monkeypatch.setattr(programs, "find", lambda name: None if name == "ssh-keyscan" else real(name))
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
-        look = HostKeyLook(Sshd(str(one.config)))
-        assert look.look() is None
-        assert look.port == one.port
+        scan = HostKeyScan(Sshd(str(one.config)))
+        assert scan.keys() is None
+        assert scan.port == one.port
         # One that does not listen for a moment has not moved.
         one.stop()
-        wait_until(lambda: look.look() is None and not Sshd(str(one.config)).greets(), "an sshd that is down")
-        assert look.port == one.port
+        wait_until(lambda: scan.keys() is None and not Sshd(str(one.config)).greets(), "an sshd that is down")
+        assert scan.port == one.port
 
 
 def test_the_port_is_told_with_the_first_report_that_something_is_in_force() -> None:

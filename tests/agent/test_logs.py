@@ -146,7 +146,7 @@ def test_a_key_that_the_log_does_not_name_is_told_of(
 ) -> None:
     config = folder / "sshd_config"
     config.write_text(f"LogLevel {level}\nMatch User deploy\n  AuthenticationMethods {methods}\n")
-    words = UnknownSessions(Sshd(str(config)), FileLog(str(folder / "log"), LogPosition())).look((), keyless)
+    words = UnknownSessions(Sshd(str(config)), FileLog(str(folder / "log"), LogPosition())).why((), keyless)
     assert ("by which key somebody is in may not be known" in words) is told
 
 
@@ -162,11 +162,11 @@ def test_a_connection_that_the_log_does_not_know_is_told_of(
             assert waiting.recv(4) == b"SSH-"
             (stranger,) = processes.children(watched.sshd.pid)
             assert not is_in(stranger)
-            assert looks.look([stranger]) == ""
+            assert looks.why([stranger]) == ""
         wait_until(lambda: not processes.children(watched.sshd.pid), "the end of that connection")
         watched.ssh(key, "-N")
         wait_until(lambda: is_in_now(watched.sshd.pid), "a login")
-        assert "by 1 connection of sshd is not known" in looks.look(processes.children(watched.sshd.pid))
+        assert "by 1 connection of sshd is not known" in looks.why(processes.children(watched.sshd.pid))
         watched.wait_for_sessions(1)
         assert not any(report.get("sessions_unknown") for report in list(service.reports))
 
@@ -190,4 +190,4 @@ def is_in_now(sshd: int) -> bool:
 
 
 def test_a_host_without_any_log_says_so(folder: Path) -> None:
-    assert "was not found" in UnknownSessions(Sshd(str(folder / "none")), None).look(())
+    assert "was not found" in UnknownSessions(Sshd(str(folder / "none")), None).why(())

@@ -35,13 +35,13 @@ def test_what_is_restored_is_never_somebody_elses_for_a_moment(
     os.chown(path, *OTHER)
     path.chmod(0o640)
     os.utime(path, ns=(10**18, 10**18 + 5))
-    before = originals.look(str(path))
+    before = originals.read(str(path))
     path.write_bytes(b"Port 23\n")
     originals.restore(before)
     (status,) = put_in_place
     assert (status.st_uid, status.st_gid) == OTHER
     assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o640, 10**18 + 5)
-    assert originals.look(str(path))._replace(read_at=0) == before._replace(read_at=0)
+    assert originals.read(str(path))._replace(read_at=0) == before._replace(read_at=0)
 
 
 def test_a_file_is_written_with_its_owner(folder: Path, put_in_place: list[os.stat_result]) -> None:

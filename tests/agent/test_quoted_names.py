@@ -25,7 +25,7 @@ def test_it_is_one_pattern(folder: Path, quote: str) -> None:
         enrolment = Enrolment("http://127.0.0.1:9", "h", "s", "", "web-1", str(keys), str(folder / "no"), str(config))
         held = Enforcement(memory, enrolment, str(folder / "drop-in.conf"), lambda words: None)
         assert held._patterns() == (f"{keys}/%u", ".ssh/keys")
-        (finding,) = [one for one in doctor._look_at_sshd(memory, enrolment) if "AuthorizedKeysFile" in one.words]
+        (finding,) = [one for one in doctor._check_sshd(memory, enrolment) if "AuthorizedKeysFile" in one.words]
         assert finding.fine, finding
     finally:
         memory.folder.close()

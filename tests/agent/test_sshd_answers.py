@@ -70,7 +70,7 @@ def test_doctor_asks_no_setting_of_an_sshd_that_does_not_know_it(more: str, wron
     """ExposeAuthInfo came with 7.6; 7.2, which does without, was told as wrong."""
     enrolment = Enrolment("http://x", "h", "s", "k", "web-1", "/keys", "/revoked")
     effective = Effective(f"{OLD}revokedkeys /revoked\n{more}")
-    looked = list(doctor._look_at_settings(enrolment, effective, ["/keys/%u"]))
+    looked = list(doctor._check_settings(enrolment, effective, ["/keys/%u"]))
     assert [one.fine for one in looked].count(False) == wrong
 
 

@@ -30,7 +30,7 @@ from keyrack.core.hosts import (
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, key_sources, key_sync, requests, revocation, user_keys
 from keyrack.core.people import actors, users
-from keyrack.core.table_look import TableLook
+from keyrack.core.schema_check import SchemaCheck
 from keyrack.model import Actor, Server
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -189,7 +189,7 @@ def event_entered(team: Team) -> None:
 
 def trigger_there(team: Team) -> None:
     team.alter(text("CREATE TRIGGER evil BEFORE DELETE ON tokens BEGIN SELECT RAISE(IGNORE); END"))
-    TableLook().go_on(team.instance)
+    SchemaCheck().go_on(team.instance)
 
 
 def account_gone(team: Team) -> None:

@@ -73,6 +73,24 @@ def test_an_alarm_stands_however_long_ago_it_was_raised_until_it_is_settled(team
     assert overview.get(team.instance, team.owner).alarms.standing == ()
 
 
+def test_an_alarm_is_counted_neither_as_a_refusal_nor_as_a_change(team: Team) -> None:
+    def today() -> tuple[int, int]:
+        return overview.get(team.instance, team.owner).days[-1][1:]
+
+    def refused() -> int:
+        return events.find(team.instance, team.owner, EventFilter(kind=events.REFUSED)).total
+
+    show(team, fresh_line())
+    done, tried = today()
+    show(team, fresh_line())
+    assert codes(team) == [host_keys.CHANGED]
+    assert today()[1] == tried == refused() == 0
+    with pytest.raises(Refusal):
+        servers.create(team.instance, team.member, name="web-9", address="192.0.2.9")
+    assert today()[1] == refused() == 1
+    assert today()[0] >= done
+
+
 def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
     enrol(team)
     refuse(team, "its signature is another's", state="refused")

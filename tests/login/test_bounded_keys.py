@@ -89,10 +89,10 @@ def test_from_where_a_key_may_come_is_held_against_from_where_somebody_can(
     (verdict,) = check.judge({NAME: [entry]}, [], everywhere=True)
     with serving(host, entry):
         logins = {one: host.client.login(host.keys[NAME], NAME, extra=["-b", one]).returncode == 0 for one in SOURCES}
-        (from_here,) = check.look(document_of(entry), recent=HERE)
+        (from_here,) = check.verdicts(document_of(entry), recent=HERE)
     assert any(logins.values()) == (not verdict.words), verdict.words
     # Where a rule closes the usual way to everybody, enforcing begins by no other.
-    assert any(logins.values()) or not login_verdict.opens_for_long(check.look(document_of(entry)), 600)
+    assert any(logins.values()) or not login_verdict.opens_for_long(check.verdicts(document_of(entry)), 600)
     assert logins["127.0.0.1"] == login_verdict.opens_for_long([from_here], 600, HERE)
 
 
@@ -106,7 +106,7 @@ def test_a_security_key_that_must_check_its_user_is_no_way_in_before_it_did(
     check, recent = LoginCheck(Sshd(str(host.config))), RecentLogins((), frozenset([fingerprint_of(key)]))
 
     def opens(*options: str, recent: RecentLogins = HERE) -> bool:
-        return login_verdict.opens_for_long(check.look(document_of(AuthorizedKey(key, None, options))), 600, recent)
+        return login_verdict.opens_for_long(check.verdicts(document_of(AuthorizedKey(key, None, options))), 600, recent)
 
     assert opens()
     assert not opens("verify-required")
@@ -142,7 +142,7 @@ def test_rules_for_where_people_come_from_count(
     with serving(host, entry):
         ended = host.client.login(host.keys[NAME], NAME, "echo works")
         assert (ended.returncode == 0 and ended.stdout == "works\n") == inside
-        found = LoginCheck(Sshd(str(host.config))).look(document_of(entry), recent=HERE)
+        found = LoginCheck(Sshd(str(host.config))).verdicts(document_of(entry), recent=HERE)
     assert login_verdict.opens_for_long(found, 600, HERE) == inside
     if not inside:
         assert login_verdict.nobody_words(found, 600, HERE)
@@ -236,7 +236,7 @@ def test_a_line_that_an_older_sshd_refuses_opens_nothing(
         with serving(host, entry):
             wait_until(lambda: Sshd(str(host.config)).running.version() != (0, 0), "its version")
             inside = host.client.login(host.keys[NAME], NAME).returncode == 0
-            (verdict,) = LoginCheck(Sshd(str(host.config))).look(document_of(entry))
+            (verdict,) = LoginCheck(Sshd(str(host.config))).verdicts(document_of(entry))
             words = verdict.words  # by the sshd that runs
     finally:
         host.program = None

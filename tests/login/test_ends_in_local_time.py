@@ -46,7 +46,7 @@ class Host:
         """Make the files, as the agent does."""
         keys = [AuthorizedKey(key.public, end) for key, end in ends.items()]
         document = HostDocument("h_1", 1, datetime.now(UTC), {USERNAME: keys})
-        written = self.writer.look(document)
+        written = self.writer.ends_of(document)
         files = KeyFiles.open(str(self.server.keys), str(self.server.revoked_keys))
         try:
             assert files.put(render(document, written)).problems == ()

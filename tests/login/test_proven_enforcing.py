@@ -325,7 +325,7 @@ def test_a_key_whose_end_has_come_keeps_enforcing_away(scene: Scene) -> None:
     assert scene.hand_key_works()
     # A host that hears nothing of it judges by its clock.
     kept = HostDocument("h", 1, end, {"krone": [AuthorizedKey(scene.key.public, end)]})
-    (verdict,) = LoginCheck(Sshd(str(scene.host.config))).look(kept)
+    (verdict,) = LoginCheck(Sshd(str(scene.host.config))).verdicts(kept)
     assert verdict.words == "no key opens the account krone: its end has come"
 
 

@@ -358,7 +358,7 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
         if Sshd(str(host.config)).problem() is not None:
             # No sshd starts with these, so nobody gets in, and that is said.
             with pytest.raises(SshdProblem):
-                LoginCheck(Sshd(str(host.config))).look(host.document)
+                LoginCheck(Sshd(str(host.config))).verdicts(host.document)
             continue
         for words in case.commands:
             change(words)

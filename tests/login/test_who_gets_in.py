@@ -66,7 +66,7 @@ def had(host: AdoptedHost) -> Iterator[Callable[[str], None]]:
 def judged(host: AdoptedHost) -> tuple[str, bool]:
     """Why nobody gets in, and whether somebody could work there."""
     document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
-    (verdict,) = found = LoginCheck(Sshd(str(host.config))).look(document)
+    (verdict,) = found = LoginCheck(Sshd(str(host.config))).verdicts(document)
     return verdict.words, login_verdict.opens_for_long(found, 600)
 
 
@@ -167,7 +167,7 @@ def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: 
     check = LoginCheck(Sshd(str(host.config)))
 
     def words() -> str:
-        (verdict,) = check.look(document)
+        (verdict,) = check.verdicts(document)
         return verdict.words
 
     assert f"it is revoked on this host (RevokedKeys {file})" in words()
@@ -241,7 +241,7 @@ def test_a_list_of_ssh_keygens_own_kind_counts(
     def words(*revoked: Path) -> str:
         if revoked:
             subprocess.run(["ssh-keygen", "-k", "-f", file, *revoked], check=True, capture_output=True)
-        (verdict,) = check.look(document)
+        (verdict,) = check.verdicts(document)
         return verdict.words
 
     assert words(others) == ""
@@ -433,6 +433,6 @@ def test_another_sshd_program_is_judged_anew(host: AdoptedHost, tmp_path: Path) 
         changed.setattr(programs, "_FOLDERS", (str(tmp_path), *programs._FOLDERS))
         install("")
         check = LoginCheck(Sshd(str(host.config)))
-        assert [verdict.words for verdict in check.look(document)] == [""]
+        assert [verdict.words for verdict in check.verdicts(document)] == [""]
         install("-o PubkeyAuthentication=no")
-        assert "PubkeyAuthentication no" in check.look(document)[0].words
+        assert "PubkeyAuthentication no" in check.verdicts(document)[0].words

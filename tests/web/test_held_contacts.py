@@ -71,7 +71,7 @@ class Host:
 def is_held(server: Server) -> bool:
     """Whether a server's host is held by its connection, and no task does anything for it."""
     held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
-    return bool(held) and not any(one._looks for one in held)
+    return bool(held) and not any(one._asking for one in held)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def seen(peer: str, *headers: tuple[str, str], header: str = "x-forwarded-for") 
     trusted = [ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     scope: dict[str, Any] = {"client": (peer, 4711), "headers": raw, "scheme": "http"}
-    Proxies(trusted, header).look(scope)
+    Proxies(trusted, header).set_client(scope)
     return scope["client"][0], scope.get("state", {}).get("shared_address", False)
 
 

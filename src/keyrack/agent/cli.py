@@ -253,7 +253,7 @@ def _run(given: argparse.Namespace) -> int:
         say,
         given.sshd_log,
     )
-    desired.look_for(lambda: watch.names)
+    desired.also_scan_for(lambda: watch.names)
     follower = Follower(store, reconciler, client, say, watch.obey, Witness(store, enrolment.signing_key))
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):

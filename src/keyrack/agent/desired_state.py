@@ -15,11 +15,12 @@ from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
-from keyrack.agent.sshd.host_keys import HostKeyLook, SshdHostKeys
+from keyrack.agent.sshd.host_keys import HostKeyScan, SshdHostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem, Status
 from keyrack.agent.system import local as decisions
+from keyrack.agent.system.account_numbers import AccountNumbers
 from keyrack.agent.system.accounts import Accounts
 from keyrack.agent.system.processes import boot_id, since_boot
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE
@@ -35,7 +36,7 @@ _ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", 
 
 
 class Met(NamedTuple):
-    """What came of it. unmet: words for what is not as asked; put_back: for what somebody had changed here."""
+    """What came of it. unmet: words for what is not as asked; put_back: for what somebody changed, till delivered."""
 
     unmet: Tuple[str, ...]
     put_back: Tuple[str, ...]
@@ -46,8 +47,9 @@ class DesiredState:
 
     def __init__(self, state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._state_folder = state
-        self.local, self._undecided = decisions.look(state)
+        self.local, self._undecided = decisions.read_with_problem(state)
         self._accounts = Accounts(state, self.local)
+        self._numbers = AccountNumbers(state)
         self._sshd = Sshd(enrolment.sshd_config)
         self._scan = BackgroundScan(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
         self._enforcement: Optional[Enforcement] = None
@@ -74,7 +76,7 @@ class DesiredState:
         self._reporting_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
         self._logged_in: Callable[[], Iterable[str]] = tuple
-        self._host_key_look = HostKeyLook(self._sshd)
+        self._host_key_scan = HostKeyScan(self._sshd)
         self._host_keys: Optional[SshdHostKeys] = None
         self._reported_host_keys: Optional[SshdHostKeys] = None
         self._reporting_host_keys: Optional[SshdHostKeys] = None
@@ -98,8 +100,8 @@ class DesiredState:
         """From now on put() does not wait for a long scan for keys. For an agent that stays."""
         self._scan.limit_wait()
 
-    def look_for(self, names: Callable[[], Iterable[str]]) -> None:
-        """Look for the keys of these accounts too, whom sshd's log named."""
+    def also_scan_for(self, names: Callable[[], Iterable[str]]) -> None:
+        """Scan for the keys of these accounts too, whom sshd's log named."""
         self._logged_in = names
 
     def begin(self) -> None:
@@ -137,6 +139,7 @@ class DesiredState:
             unmet += self._accounts.put(document.accounts)
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
+        put_back += self._numbers.look(name for name, keys in self.allowed(document).users.items() if keys)
         if self._enforcement is not None:
             unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
@@ -146,13 +149,13 @@ class DesiredState:
             unmet += self._unmanaged(document)
         try:
             # With the first report that something is in force, or people would be shown a line without the port.
-            self._host_key_look.ensure_port()
+            self._host_key_scan.ensure_port()
             self._scan_for_keys(document, scan=scan)
             if document.remove_keys and self._scanned is not None:
                 unmet += self._scanned.problems
             self._note_settings()
             if scan:
-                self._host_keys = self._host_key_look.look()
+                self._host_keys = self._host_key_scan.keys()
                 self._logins = self._refused_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
                 self._plan = self._what_enforcing_changes(document)
@@ -185,6 +188,7 @@ class DesiredState:
         """The service has what to_report() answered last."""
         self._reported, self._reported_digest = self._reporting, self._reporting_digest
         self._reported_host_keys = self._reporting_host_keys
+        self._numbers.delivered()
 
     def _scan_for_keys(self, document: HostDocument, *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
@@ -207,8 +211,8 @@ class DesiredState:
             "logins": self._logins,
             "plan": self._plan,
         }
-        if self._host_key_look.port is not None:
-            facts["ssh_port"] = self._host_key_look.port
+        if self._host_key_scan.port is not None:
+            facts["ssh_port"] = self._host_key_scan.port
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:

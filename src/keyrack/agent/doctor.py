@@ -98,7 +98,7 @@ def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
 def _how_held(state: StateFolder) -> Iterator[Checked]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
-        decided, undecided = local.look(state)
+        decided, undecided = local.read_with_problem(state)
         record = enforcement.read(state)
         accepted = state.accepted()
         document = None if accepted is None else host_document.decode(accepted.document)
@@ -124,11 +124,11 @@ def _how_held(state: StateFolder) -> Iterator[Checked]:
 def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Look at everything that a login depends on, one finding after the other."""
     yield from status(state, enrolment)
-    for look in (_look_for_others, _look_at_document, _look_at_ends, _look_at_sshd, _look_at_service):
+    for look in (_check_other_agents, _check_document, _check_ends, _check_sshd, _check_service):
         yield from look(state, enrolment)
 
 
-def _look_for_others(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_other_agents(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Whether an agent with a folder of its own minds the same files: of the two, the one that began later ends."""
     try:
         decided = local.read(state)
@@ -144,7 +144,7 @@ def _look_for_others(state: StateFolder, enrolment: Enrolment) -> Iterator[Check
             )
 
 
-def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     try:
         accepted = state.accepted()
         if accepted is None:
@@ -156,7 +156,7 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Chec
         document = ending_earlier(document, state.status().ends_earlier)
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
         try:
-            different = files.differences(render(document, EndWriter(Sshd(enrolment.sshd_config)).look(document)))
+            different = files.differences(render(document, EndWriter(Sshd(enrolment.sshd_config)).ends_of(document)))
         finally:
             files.close()
     except (StateProblem, signature.DocumentSignatureProblem, host_document.DocumentError, FolderProblem) as problem:
@@ -171,7 +171,7 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Chec
             yield Checked(False, f"{path} is not as the document says", "the running agent puts it back")
 
 
-def _look_at_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """How the running sshd reads the ends of keys, and what that means where nothing of ours runs."""
     sshd = Sshd(enrolment.sshd_config)
     version = sshd.running.version()
@@ -206,7 +206,7 @@ def _has_ends(state: StateFolder) -> bool:
         return True
 
 
-def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     if programs.find("sshd") is None:
         yield Checked(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
         return
@@ -216,16 +216,16 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]
     except SshdProblem as problem:
         yield Checked(False, f"sshd's settings cannot be read: {problem}", "repair them, or run this as root")
         return
-    yield from _look_for_sshd(sshd)
-    observes = yield from _look_at_drop_in(state, enrolment)
+    yield from _check_listeners(sshd)
+    observes = yield from _check_drop_in(state, enrolment)
     if observes:
         return
-    yield from _look_at_logins(state, enrolment)
-    yield from _look_at_settings(enrolment, effective, effective.patterns("authorizedkeysfile", sshd.lines()))
-    yield from _look_for_other_ways(state, effective)
+    yield from _check_logins(state, enrolment)
+    yield from _check_settings(enrolment, effective, effective.patterns("authorizedkeysfile", sshd.lines()))
+    yield from _check_other_ways(state, effective)
 
 
-def _look_at_settings(enrolment: Enrolment, effective: Effective, patterns: Sequence[str]) -> Iterator[Checked]:
+def _check_settings(enrolment: Enrolment, effective: Effective, patterns: Sequence[str]) -> Iterator[Checked]:
     """Whether sshd reads Keyrack's files. patterns: of AuthorizedKeysFile."""
     wanted = f"{enrolment.keys_folder}/%u"
     yield _setting("AuthorizedKeysFile", effective, wanted, lambda value: wanted in patterns)
@@ -234,7 +234,7 @@ def _look_at_settings(enrolment: Enrolment, effective: Effective, patterns: Sequ
         yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
-def _look_for_other_ways(state: StateFolder, effective: Effective) -> Iterator[Checked]:
+def _check_other_ways(state: StateFolder, effective: Effective) -> Iterator[Checked]:
     """Who gets in beside Keyrack's keys, where its settings are put by hand; the agent's own leave nobody, but for whom
     this host's administrator chained.
     """
@@ -249,7 +249,7 @@ def _look_for_other_ways(state: StateFolder, effective: Effective) -> Iterator[C
             yield Checked(False, words, f"put into its settings: {keyword} none")
 
 
-def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:
+def _check_listeners(sshd: Sshd) -> Iterator[Checked]:
     """Whether one runs, and alone; what it has read only the running agent asks, for it writes to do so."""
     if not listening.can_be_seen():
         yield Checked(True, "whether sshd is running cannot be seen on this system")
@@ -278,7 +278,7 @@ def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:
         )
 
 
-def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Whether each key of the document opens its account, and if not, by which rule."""
     try:
         accepted = state.accepted()
@@ -287,7 +287,7 @@ def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checke
         document = ending_earlier(host_document.decode(accepted.document), state.status().ends_earlier)
         speaks_for = local.read(state).speaks_for
         document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
-        verdicts = LoginCheck(Sshd(enrolment.sshd_config), enrolment.keys_folder).look(document)
+        verdicts = LoginCheck(Sshd(enrolment.sshd_config), enrolment.keys_folder).verdicts(document)
     except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
         yield Checked(False, str(problem))
         return
@@ -305,7 +305,7 @@ def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checke
         yield Checked(True, f"{opening} keys open accounts of this host")
 
 
-def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Checked, None, bool]:
+def _check_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Checked, None, bool]:
     """Whether sshd does for every account what enforcing takes; answers whether this host only observes."""
     try:
         decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
@@ -335,7 +335,7 @@ def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[s
     return Checked(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 
 
-def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
+def _check_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     try:
         client = ServiceClient(
             enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file, proxy=enrolment.proxy

@@ -191,7 +191,7 @@ class Reconciler:
     def _write(self, counted: HostDocument, *, new: bool) -> KeyFilesOutcome:
         """Make the files those of a document as it counts now. Raises FolderProblem or OSError."""
         counted = self._host_time(counted)
-        ends = self._ends.look(counted)
+        ends = self._ends.ends_of(counted)
         last = self._rendered
         if last is None or last.document is not counted or last.ends != ends:
             checked = self._checked

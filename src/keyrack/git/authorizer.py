@@ -212,7 +212,8 @@ class Authorizer:
         self._note_refs(operation, state, count, lines)
         pushed = self._pushes.get(operation)
         if state == "changed" and pushed is not None:
-            # Before git ends the push, so that a clone right after it has something to check out.
+            # Before git ends the push, so that it is kept, and a clone right after it has something to check out.
+            await asyncio.to_thread(self._keep, pushed.access, lines)
             await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
         await _send(writer, b"noted")
 
@@ -229,6 +230,12 @@ class Authorizer:
             refs.changed, refs.lines = int(count), lines
             if ended is not None:  # whoever watched it for us was killed, and git went on
                 self.log.pushed(access, refs)
+
+    def _keep(self, access: GitAccess, lines: str) -> None:
+        try:
+            storage.keep(self._folder(access), lines)
+        except (OSError, ValueError) as error:
+            log.warning("a push was not written through", repository=access.repository.path, error=str(error))
 
     def _take_first_branch(self, access: GitAccess, lines: str) -> None:
         folder = self._folder(access)
@@ -310,17 +317,19 @@ class Authorizer:
             ("holder", fingerprint, address),
             lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
         )
-        if holder is None:
+        # An answer of a moment ago does not know what the clock has done since.
+        if holder is None or git_access.is_over(self._instance, holder):
             raise git_access.key_gone()
-        if holder.frozen and not quiet:  # what goes on may go on
-            frozen = git_access.key_frozen(holder)
-            self.log.refused(holder, frozen)
-            raise frozen
-        if not command:
+        frozen = holder.frozen and not quiet  # what goes on may go on
+        if not command and not frozen:
             self.log.used(holder)
             raise _greeting(holder)
         verb = path = None
         try:
+            if frozen:
+                with contextlib.suppress(Refusal):  # it is refused for the key, whatever it asks for
+                    verb, path = git_access.read_command(command)
+                raise git_access.key_frozen(holder)
             verb, path = git_access.read_command(command)
             answer = await self._cache.ask(
                 (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)
@@ -416,7 +425,9 @@ class Authorizer:
                 await self._confirm(running, asked_at, reasons)
             except Away:
                 for each in running:
-                    if asked_at - each.confirmed_at > self._bound:
+                    if git_access.is_over(self._instance, each.access.holder):
+                        reasons[each] = git_access.key_gone().message
+                    elif asked_at - each.confirmed_at > self._bound:
                         reasons[each] = AWAY
             except Exception:  # the round must go on: each transfer has its longest time
                 log.exception("checking operations failed")

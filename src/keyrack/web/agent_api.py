@@ -157,7 +157,7 @@ class _AgentCalls:
                 self._machines,
                 last_seen,
                 limit,
-                self._look_together,
+                self._ask_together,
                 LONGEST_WAIT,
                 sharing.slices,
             )
@@ -222,7 +222,7 @@ class _AgentCalls:
                 try:
                     if not is_current:
                         await self._machines.hold(server_id, run, _caller_of(server_id))
-                        answer = await self._look(request, contact, waiter)
+                        answer = await self._ask(request, contact, waiter)
                         if answer is _NEW_RUN:
                             await self._machines.note_new_run(request, server_id, identity, _caller_of(server_id))
                             continue
@@ -237,10 +237,10 @@ class _AgentCalls:
                     self._waiting.leave(server_id, waiter)
         return _NOTHING_NEW
 
-    async def _look(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
+    async def _ask(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
         """What a host must be told now, None where it obeys what it must."""
         server_id, caller = contact.server_id, _caller_of(contact.server_id)
-        answer = await self._look_together(contact)
+        answer = await self._ask_together(contact)
         if answer is None:
             work = partial(contacts.answer, self._instance, [contact])
             (answer_or_error,) = await self._scheduler.run(caller, work, long=True)
@@ -250,7 +250,7 @@ class _AgentCalls:
             if 0 < answer.size < LARGE_DOCUMENT:
                 self._sizes.pop(server_id, None)
         if answer.state is None:
-            return await self._look_alone(request, contact, caller)
+            return await self._ask_alone(request, contact, caller)
         if not answer.body:
             if not waiter.done():
                 self._waiting.known.note(contact, answer.state)
@@ -261,7 +261,7 @@ class _AgentCalls:
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
 
-    async def _look_together(self, contact: Contact) -> ContactAnswer | None:
+    async def _ask_together(self, contact: Contact) -> ContactAnswer | None:
         """How a host stands, asked together with others; None where its document is so large that it is made alone."""
         if contact.server_id in self._sizes:
             return None
@@ -270,15 +270,15 @@ class _AgentCalls:
             self._sizes[contact.server_id] = answer.size
         return answer
 
-    async def _look_alone(self, request: Request, contact: Contact, caller: Caller) -> Response | None:
+    async def _ask_alone(self, request: Request, contact: Contact, caller: Caller) -> Response | None:
         """The same for a host about which more must be known, or whose secret is not its server's any more."""
         instance, server_id = self._instance, contact.server_id
         self._waiting.known.forget(server_id)
         await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_last_run, instance, server_id, contact.run)):
             return _NEW_RUN
-        look = partial(database_rollback.judge_revision, instance, server_id, contact.revision, contact.lineage)
-        standing = await self._scheduler.run(caller, look)
+        judge = partial(database_rollback.judge_revision, instance, server_id, contact.revision, contact.lineage)
+        standing = await self._scheduler.run(caller, judge)
         if standing is HostRevision.CURRENT:
             return None
         self._last_seen.saw(server_id)

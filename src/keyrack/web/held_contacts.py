@@ -45,7 +45,7 @@ _JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"g
 
 @dataclass(frozen=True, slots=True)
 class ContactParts:
-    """What is shared with the ordinary way. look: asks how a host stands together with others; None where that is to be
+    """What is shared with the ordinary way. ask: asks how a host stands together with others; None where that is to be
     found out the ordinary way.
     """
 
@@ -54,7 +54,7 @@ class ContactParts:
     machines: Machines
     last_seen: LastSeen
     limit: RateLimit
-    look: Callable[[Contact], Awaitable[ContactAnswer | None]]
+    ask: Callable[[Contact], Awaitable[ContactAnswer | None]]
     longest_wait: float
     slices: Slices
 
@@ -111,7 +111,7 @@ class HeldContacts:
         contact = Contact(server_id, secret_hash, int(revision), mark, head.packs, run, int(audit) if audit else -1)
         held = HeldContact(self._parts, self.note, connection, contact, seconds)
         if not is_current:
-            held.look()
+            held.ask()
         return held
 
 
@@ -156,7 +156,7 @@ class DelayedContact:
 class HeldContact:
     """One question that is held."""
 
-    __slots__ = ("_connection", "_contact", "_deadline", "_looks", "_loop", "_note", "_parts", "_timer", "_waiter")
+    __slots__ = ("_asking", "_connection", "_contact", "_deadline", "_loop", "_note", "_parts", "_timer", "_waiter")
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class HeldContact:
         self._deadline = math.ceil((self._loop.time() + seconds) / TOGETHER) * TOGETHER
         self._timer = self._loop.call_at(self._deadline, self._over)
         self._waiter: asyncio.Future[None] | None = None
-        self._looks = 0
+        self._asking = 0
         parts.last_seen.saw(contact.server_id)
         parts.instance.figures.waiting.inc()
         parts.machines.came(contact.server_id, self)
@@ -233,23 +233,23 @@ class HeldContact:
             return
         # Before looking, so that what is announced between the look and the wait is kept.
         self._listen()
-        self.look()
+        self.ask()
 
-    def look(self) -> None:
+    def ask(self) -> None:
         """Find out how the host stands, and tell it what there is."""
         if self._connection is not None:
-            self._connection.keep(self._loop.create_task(self._look()))
+            self._connection.keep(self._loop.create_task(self._ask()))
 
-    async def _look(self) -> None:
+    async def _ask(self) -> None:
         waiter, contact, known = self._waiter, self._contact, self._parts.waiting.known
-        self._looks += 1
+        self._asking += 1
         try:
             is_held = self._parts.machines.is_held(contact.server_id, contact.run)
-            answer = None if is_held else await self._parts.look(contact)
+            answer = None if is_held else await self._parts.ask(contact)
         except Exception:  # the ordinary way finds that again, and says it
             answer = None
         finally:
-            self._looks -= 1
+            self._asking -= 1
         is_newest = self._waiter is waiter and waiter is not None and not waiter.done()
         if answer is None or answer.state is None:
             self._go_on()

@@ -39,7 +39,7 @@ class ListeningServer(uvicorn.Server):
     agents ask that too.
     """
 
-    _looks = False
+    _accepting = False
 
     def __init__(self, config: uvicorn.Config, application: AgentsApplication | None = None) -> None:
         super().__init__(config)
@@ -69,16 +69,16 @@ class ListeningServer(uvicorn.Server):
 
     def _came(self, **given: Any) -> asyncio.Protocol:
         """The protocol of a new connection; given: as uvicorn gives it."""
-        self._look_soon(given)
+        self._accept_soon(given)
         return self._protocol(**given)
 
-    def _look_soon(self, given: dict[str, Any]) -> None:
-        if not self._looks:
-            self._looks = True
-            self._loop.call_soon(self._look, given)
+    def _accept_soon(self, given: dict[str, Any]) -> None:
+        if not self._accepting:
+            self._accepting = True
+            self._loop.call_soon(self._accept, given)
 
-    def _look(self, given: dict[str, Any]) -> None:
-        self._looks = False
+    def _accept(self, given: dict[str, Any]) -> None:
+        self._accepting = False
         for own in self._own:
             for _ in range(AT_ONCE):
                 try:
@@ -91,7 +91,7 @@ class ListeningServer(uvicorn.Server):
                     continue
                 self._delayed.add(connection)
                 self._application.slices.begin(network(address[0]), partial(self._connect_delayed, connection, given))
-                self._look_soon(given)
+                self._accept_soon(given)
 
     def _connect_delayed(self, connection: socket.socket, given: dict[str, Any]) -> None:
         if connection in self._delayed:  # else the service stops

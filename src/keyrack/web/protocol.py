@@ -144,6 +144,13 @@ class BoundedProtocol(HttpToolsProtocol):
                         raise httptools.HttpParserError("an offer without a head") from None
                     self._is_offer = False
                     data = self._head_without_offer() + data[stopped.args[0] :]
+        except httptools.HttpParserInvalidURLError:
+            # No API is known yet that could say it, as the parser hands over no address that is none.
+            words = (
+                "The address is not percent-encoded: what is not ASCII, and blanks, are written as %XX of their UTF-8."
+            )
+            self.logger.warning(words)
+            self.send_400_response(words)
         except httptools.HttpParserError:
             words = "Invalid HTTP request received."
             self.logger.warning(words)

@@ -29,7 +29,7 @@ class Proxies:
         self._trusted = tuple(trusted)
         self._header = header.encode()
 
-    def look(self, scope: Scope) -> None:
+    def set_client(self, scope: Scope) -> None:
         """Mend a request's scope; afterwards nothing but it says where the request comes from."""
         client = scope.get("client")
         peer = _address(client[0]) if client and self._trusted else None
@@ -38,17 +38,17 @@ class Proxies:
             scope.setdefault("state", {})["shared_address"] = not SIGNS.isdisjoint([name for name, _ in headers])
             return
         said = ",".join(value.decode("latin-1") for name, value in headers if name == self._header)
-        found: Address = peer
+        client_address: Address = peer
         for hop in reversed(said.split(",")[-MOST_HOPS:]):
             address = _address(_node(hop) if self._header == b"forwarded" else hop)
             if address is None:
                 break  # what a trusted proxy wrote there names nobody; the proxy itself is the best we know
-            found = address
+            client_address = address
             if not self._trusts(address):
                 break
         # A trusted proxy that names nobody leaves only its own address, which all its clients have.
-        scope.setdefault("state", {})["shared_address"] = self._trusts(found)
-        scope["client"] = (str(found), 0)
+        scope.setdefault("state", {})["shared_address"] = self._trusts(client_address)
+        scope["client"] = (str(client_address), 0)
         scheme = self._scheme(headers, said)
         if scheme:
             scope["scheme"] = scheme

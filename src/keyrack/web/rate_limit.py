@@ -53,7 +53,7 @@ class RateLimit:
             minute.used += cost
             return Quota(self.limit, self.limit - minute.used)
 
-    def look(self, caller: Hashable) -> Quota:
+    def peek(self, caller: Hashable) -> Quota:
         """The quota as it is, without counting."""
         with self._lock:
             now = self._clock()

@@ -35,7 +35,7 @@ def with_rate_limit(dialect: Dialect, limit: RateLimit) -> Dialect:
     def finish(request: Request, actor: Actor | None, response: Response) -> None:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
-            quota = request.scope["state"].get("quota") or limit.look(client_network(request))
+            quota = request.scope["state"].get("quota") or limit.peek(client_network(request))
             # Beside response.headers, which looks through all of them before each that it adds.
             response.raw_headers += [
                 (b"x-ratelimit-limit", b"%d" % quota.limit),

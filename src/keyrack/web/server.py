@@ -119,7 +119,7 @@ class Service:
         # Each request runs in a context of its own, and its threads in copies of that.
         request_ids.current.set(request_id)
         scope.setdefault("state", {})["request_id"] = request_id
-        self._proxies.look(scope)
+        self._proxies.set_client(scope)
 
         prefix, app, inner = self._entered(scope)
         answering = _Answering(self.note, scope, prefix, request_id, send)
@@ -212,7 +212,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         async def changed() -> frozenset[int]:
             return await run_in_threadpool(lambda: frozenset(contacts.changed(instance, waiting.known.all())))
 
-        looking = [asyncio.create_task(waiting.look(changed)), asyncio.create_task(live.look())]
+        looking = [asyncio.create_task(waiting.poll(changed)), asyncio.create_task(live.poll())]
         try:
             yield {LIVE: live}
         finally:

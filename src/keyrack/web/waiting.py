@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from keyrack.core.hosts.contacts import LOOK_AGAIN, CurrentHosts
+from keyrack.core.hosts.contacts import POLL_SECONDS, CurrentHosts
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web.slices import MOST_STEPS, Slices
@@ -73,12 +73,12 @@ class ContactWaiters:
         """Whether the service is stopping."""
         return self._closing
 
-    async def look(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
-        """Look now and then whether what is known of the hosts is still so, until cancelled. changed: the servers of
-        which it is not; where that cannot be told, everybody is asked about anew.
+    async def poll(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
+        """Ask every POLL_SECONDS whether what is known of the hosts is still so, until cancelled. changed: the servers
+        of which it is not; where that cannot be told, everybody is asked about anew.
         """
         while True:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_SECONDS)
             try:
                 different = await changed()
             except DatabaseUnavailable:
@@ -88,7 +88,7 @@ class ContactWaiters:
                 log.exception("looking for what hosts missed failed")
                 self.wake_all()
                 continue
-            self.known.note_look()
+            self.known.note_poll()
             self._set(different)
 
     def _set(self, server_ids: frozenset[int]) -> None:

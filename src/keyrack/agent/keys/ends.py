@@ -65,7 +65,7 @@ class EndWriter:
         self._document: Optional[HostDocument] = None
         self._moments: FrozenSet[int] = frozenset()
 
-    def look(self, document: HostDocument) -> Ends:
+    def ends_of(self, document: HostDocument) -> Ends:
         """How the ends of this document are written for the sshd that runs now. Cheap where there are none."""
         if document is not self._document:
             self._document, self._moments = document, moments_of(document)

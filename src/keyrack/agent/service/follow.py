@@ -36,6 +36,7 @@ DELETED = (
 CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the service's without a word
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
+_MOST_UNTOLD = 100  # of what was put back while the service was away
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _REFUSING = (401, 403, 410)  # statuses by which the service does not serve this host
 _LOST, _ANSWERED = "lost", "answered"  # a report that got no answer; and the service answered a question since then
@@ -72,6 +73,7 @@ class Follower:
         reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
+        self._untold: List[str] = []  # what was put back, until the service has it
         self._report_at = 0.0
         self._refused_because = ""
         self._lost = ""
@@ -79,8 +81,8 @@ class Follower:
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
         self._clock_ahead = 0.0  # seconds; 0: it is right enough
-        self._looked_at = 0.0
-        self._look_soon = False
+        self._reconciled_at = 0.0
+        self._scan_soon = False
         self._is_over = False
         self._not_begun = ""
         # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
@@ -99,7 +101,7 @@ class Follower:
     def start(self) -> None:
         """Put the last good document in place again, without waiting for the service."""
         self._reconciler.begin()
-        self._look(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
+        self._reconcile(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
 
     def run(self, *beside: Callable[[], None]) -> None:
         """Follow for good. beside: begin what goes on beside it; each raises OSError where that cannot be, and is tried
@@ -128,8 +130,8 @@ class Follower:
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
         pause = self._pause()
-        if since_boot() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
-            self._look(new=_FILES in self._troubles)
+        if since_boot() - self._reconciled_at >= pause or self._reconciler.is_due(self._silent):
+            self._reconcile(new=_FILES in self._troubles)
         if self._is_over:
             return self._pause()
         began = time.monotonic()
@@ -199,8 +201,8 @@ class Follower:
         self._retry = FIRST_RETRY
         self._confirm()
         # At once; what takes longer waits until no other document came for a moment.
-        self._look(new=True, scan=False)
-        self._look_soon = True
+        self._reconcile(new=True, scan=False)
+        self._scan_soon = True
         return 0.0
 
     def _send_document(self, asked: ServiceAnswer) -> float:
@@ -234,7 +236,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon or self._reconciler.scanning:
+        if self._scan_soon or self._reconciler.scanning:
             return QUIET_SECONDS
         if self._reconciler.hurry:
             return HURRY_SECONDS
@@ -250,15 +252,14 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         return True
 
-    def _look(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
+    def _reconcile(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
         """Make the files as the document in force says, and tell what came of it.
 
-        new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
-        what takes longer.
+        new: that files differ is no surprise. tell: even when nothing changed; scan: also what takes longer.
         """
-        self._looked_at = since_boot()
+        self._reconciled_at = since_boot()
         if scan:
-            self._look_soon = False
+            self._scan_soon = False
         if not self._reconciler.revision and not self._recall():
             return
         unmet = self._reconciler.unmet()
@@ -275,7 +276,8 @@ class Follower:
         offline_now = unmet != self._reconciler.unmet() or set_back != self._set_back
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
-        put_back += outcome.put_back
+        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._untold]
+        self._untold = [*self._untold, *put_back][-_MOST_UNTOLD:]
         self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
@@ -348,6 +350,8 @@ class Follower:
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
         is_recalled = self._reconciler.revision == self._status.revision
+        # The report that this one takes the place of may have had them, and nobody has heard it.
+        words = [*words, *(earlier for earlier in self._untold if earlier not in words)]
         report = self._reconciler.to_report()._replace(
             revision=self._status.revision,
             lineage=self._reconciler.lineage if is_recalled else None,
@@ -422,6 +426,7 @@ class Follower:
     def _note_accepted(self) -> None:
         """All of the last report is told."""
         self._reconciler.delivered()
+        self._untold = []
         if self._refused_because:
             self._refused_because = ""
             self._note()

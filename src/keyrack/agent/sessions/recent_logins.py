@@ -57,7 +57,7 @@ class LoginMemory:
         return RecentLogins(lately, frozenset(one for one, at in self._keys.items() if at >= since))
 
 
-def look(state: StateFolder, sshd: Sshd) -> RecentLogins:
+def read(state: StateFolder, sshd: Sshd) -> RecentLogins:
     """Who is connected now and who came lately, as far as it is known."""
     noted: Any = {}
     try:

@@ -99,7 +99,7 @@ class Sessions:
         """Connections, as of the last look, that no line of the log belongs to, whether somebody is in or not yet."""
         return self._children - self._known.keys()
 
-    def look(self, logins: Sequence[LoggedLogin]) -> bool:
+    def update(self, logins: Sequence[LoggedLogin]) -> bool:
         """Take in what was logged since the last look; True when who is in has changed."""
         now = time.monotonic()
         before = {session.id for session in self.live}
@@ -122,7 +122,7 @@ class Sessions:
                     self._match(self._find_alone(now) - children)
                 self._miss(now)
         self._mark(now)
-        self._look_at_left(now)
+        self._find_left(now)
         return {session.id for session in self.live} != before
 
     def _come_back(self, children: FrozenSet[int]) -> None:
@@ -150,7 +150,7 @@ class Sessions:
             if now - self._new[session.id] > _MARK_SECONDS or (fresh.audit and fresh.scope):
                 del self._new[session.id]
 
-    def _look_at_left(self, now: float) -> None:
+    def _find_left(self, now: float) -> None:
         """Find what sessions left behind when their connection went; let go of those that left nothing."""
         for session, members in list(self._left.values()):
             if not any(_is_alive(pid, started) for pid, started in members.items()):

@@ -22,7 +22,7 @@ _IN = re.compile(r"sshd(?:-session)?: [^\[\]/]+(?:@\S+)?")
 
 
 class UnknownSessions:
-    """Looks again and again; what it asks sshd, seldom."""
+    """Asked again and again; asks sshd itself seldom."""
 
     def __init__(self, sshd: Sshd, log: Optional[Log]) -> None:
         self._sshd = sshd
@@ -32,7 +32,7 @@ class UnknownSessions:
         self._level = ""
         self._asks_for_more = False
 
-    def look(self, strangers: Iterable[int], keyless: int = 0) -> str:
+    def why(self, strangers: Iterable[int], keyless: int = 0) -> str:
         """Why, empty where nothing speaks against it. strangers: connections of sshd that no line of the log names;
         keyless: how many sessions are open of which the log names no key.
         """

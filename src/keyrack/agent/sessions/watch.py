@@ -119,18 +119,18 @@ class SessionWatch:
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
         self._unreported.add(logins if self._is_known else ())
         self._is_known = True
-        changed = self._sessions.look(logins)
+        changed = self._sessions.update(logins)
         self._note_names(logins)
         obeyed = self._obeyed
         if obeyed is not None and (changed or obeyed is not self._judged):
             changed = self._judge(obeyed) or changed
         if obeyed is not None and self._end_due():
-            changed = self._sessions.look(()) or changed
+            changed = self._sessions.update(()) or changed
         if changed or logins or self._sessions.unsaved:
             self._sessions.unsaved = False
             self._remember()
         keyless = sum(not (one.fingerprint or one.certified) for one in self._sessions.live)
-        not_known = self._unknown.look(self._sessions.strangers, keyless)
+        not_known = self._unknown.why(self._sessions.strangers, keyless)
         self._news = self._news or changed or not_known != self._not_known
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:

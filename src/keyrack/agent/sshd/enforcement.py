@@ -294,8 +294,8 @@ class Enforcement:
             # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
             return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
-            recent = recent_logins.look(self._state_folder, self.sshd)
-            verdicts = self._check.look(document, copy, recent)
+            recent = recent_logins.read(self._state_folder, self.sshd)
+            verdicts = self._check.verdicts(document, copy, recent)
             if login_verdict.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS), recent):
                 return self._on_command_line(settings, copy)
             whys = login_verdict.nobody_words(verdicts, max(self._trial, LASTING_SECONDS), recent)
@@ -309,7 +309,7 @@ class Enforcement:
 
     def _check_running(self, document: HostDocument) -> List[str]:
         """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
-        verdicts = self._check.look(document)
+        verdicts = self._check.verdicts(document)
         shown = self._proof.show(verdicts)
         if shown.obeys is False and self._reloaded_for != self.sshd.listeners():
             # Somebody may have started it with other settings than those that lie here now: once each time.
@@ -351,7 +351,7 @@ class Enforcement:
             # What somebody else changed in sshd's settings is theirs to have read.
             if self._write(settings, wanted):
                 self._reload(first=first)
-            shown = self._check_reloaded(self._check.look(document))
+            shown = self._check_reloaded(self._check.verdicts(document))
             if shown.obeys is False or (first and not shown.obeys):
                 raise _Broken(shown.words)
             self._shown = shown
@@ -387,7 +387,7 @@ class Enforcement:
         """
         if not self._files.in_config:
             self._make_folder(os.path.dirname(self._path))
-        now = self._files.look()
+        now = self._files.read()
         known = {original.path for original in self._record.files}
         step = self._record.step or tuple(now)
         new = (original for original in now if original.path not in known)
@@ -409,7 +409,7 @@ class Enforcement:
         if not self.sshd.greets(GREETING_SECONDS):
             self._undo("sshd greets nobody any more")
         elif time.monotonic() - self._tried_at >= self._trial:
-            shown = self._proof.show(self._check.look(document))
+            shown = self._proof.show(self._check.verdicts(document))
             if self._silent or self._answered_at <= self._tried_at:
                 self._undo("the service could not be reached any more")
             elif shown.obeys is False:
@@ -454,7 +454,7 @@ class Enforcement:
         if state == self._clean:
             return
         try:
-            now = self._files.look()
+            now = self._files.read()
         except FolderProblem:
             return  # where others may write, nothing of ours was ever written
         files = tuple(map(self._files.without_ours, now))
@@ -499,7 +499,7 @@ class Enforcement:
 
     def _as_edited(self, original: Original) -> Original:
         """A file as it was, or, where its administrator changed it since, with that change and without our line."""
-        now = originals.look(original.path)
+        now = originals.read(original.path)
         if original.data is None or now.data is None or original.path == os.path.realpath(self._path):
             return original
         if now.data == original.data:

@@ -26,7 +26,7 @@ class SshdHostKeys(NamedTuple):
     keys: Tuple[str, ...]
 
 
-class HostKeyLook:
+class HostKeyScan:
     """The host keys of one sshd, asked for again when it was started anew, its settings changed, or after an hour."""
 
     def __init__(self, sshd: Sshd) -> None:
@@ -36,7 +36,7 @@ class HostKeyLook:
         self._asked_at = 0.0
         self._found: Optional[SshdHostKeys] = None
 
-    def look(self) -> Optional[SshdHostKeys]:
+    def keys(self) -> Optional[SshdHostKeys]:
         """The host keys, as the running sshd shows them; None where that is not known."""
         signature = self._sshd.signature()
         if self._asked is not None and time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:

@@ -85,7 +85,7 @@ class LoginCheck:
         self._accounts: Dict[str, _Judged] = {}
         self._lists: Dict[str, bool] = {}  # files of revoked keys: whether sshd could read them
 
-    def look(
+    def verdicts(
         self, document: HostDocument, config: Optional[str] = None, recent: RecentLogins = NO_RECENT_LOGINS
     ) -> List[Verdict]:
         """A verdict for each account that has a key in the document. config: other settings to judge by; recent: who is

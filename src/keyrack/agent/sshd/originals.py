@@ -43,7 +43,7 @@ class Original(NamedTuple):
             raise ValueError("a note about a file is damaged") from error
 
 
-def look(path: str) -> Original:
+def read(path: str) -> Original:
     """A file as it is now; links in its path are followed. May raise OSError, also for what is no regular file."""
     real = os.path.realpath(path)
     try:
@@ -85,7 +85,7 @@ def restore(original: Original) -> None:
     """Make a file what it was, with mode, owner and times; one that is so is left alone, for it may be one that
     nobody can write. Raises FolderProblem or OSError.
     """
-    if look(original.path)._replace(read_at=original.read_at) == original:
+    if read(original.path)._replace(read_at=original.read_at) == original:
         return
     folder = Folder.open(os.path.dirname(original.path), PUBLIC_FOLDER)
     try:

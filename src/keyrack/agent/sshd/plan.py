@@ -167,8 +167,8 @@ def _unbound(sshd: Sshd) -> Iterator[str]:
 def _files(sshd: Sshd, path: str, settings: Mapping[str, str]) -> Iterator[str]:
     yield ""
     yield "Files:"
-    before = wanted = originals.look(path).data or b""
-    config = originals.look(sshd.config).data or b""
+    before = wanted = originals.read(path).data or b""
+    config = originals.read(sshd.config).data or b""
     after = config
     if config_block.is_used(sshd, config):
         after = config_block.put(config, settings, sshd.running.version())
@@ -200,8 +200,8 @@ def _settings(
                 changed = True
         if not changed:
             yield "  no change"
-        recent = recent_logins.look(state, sshd)
-        verdicts = check.look(document, copy, recent)
+        recent = recent_logins.read(state, sshd)
+        verdicts = check.verdicts(document, copy, recent)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"

@@ -71,7 +71,7 @@ class RunningSshd:
         """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
         would. UNKNOWN where nothing says it.
         """
-        self._look()
+        self._refresh()
         versions = [_version_of(*program) for program in map(_program_of, self._sshds()) if program is not None]
         if not versions:
             program = programs.find("sshd")
@@ -81,7 +81,7 @@ class RunningSshd:
 
     def zone(self) -> TimeZone:
         """The zone that it reads a time in which names none."""
-        self._look()
+        self._refresh()
         if self._zone is None:
             pids = self._sshds()
             near = {pid: listener.near for listener in self._listeners for pid in listener.sshds}
@@ -100,7 +100,7 @@ class RunningSshd:
         return self._command_line().perhaps_files
 
     def _command_line(self) -> command_line.CommandLine:
-        self._look()
+        self._refresh()
         if self._given is None:
             pids = self._sshds()
             given = command_line.of(pids[0]) if pids else command_line.CommandLine()
@@ -110,8 +110,8 @@ class RunningSshd:
             self._given = given
         return self._given
 
-    def _look(self) -> None:
-        """Forget what was known where others listen now. Asked dozens of times a look, so no more than that."""
+    def _refresh(self) -> None:
+        """Forget what was known where others listen now. Called dozens of times a pass, so no more than that."""
         if not self._listeners or not listening.still(self._listeners):
             self._listeners, self._zone, self._given = self._find(), None, None
 

@@ -27,23 +27,23 @@ class SettingsFiles:
     @property
     def in_config(self) -> bool:
         """Whether the settings stand in sshd_config itself. May raise OSError."""
-        return config_block.is_used(self._sshd, originals.look(self._sshd.config).data)
+        return config_block.is_used(self._sshd, originals.read(self._sshd.config).data)
 
-    def look(self) -> List[Original]:
+    def read(self) -> List[Original]:
         """All that write() may change, as it is now; sshd_config is the last. May raise OSError."""
-        config = originals.look(self._sshd.config)
-        return [config] if self.in_config else [originals.look(self._path), config]
+        config = originals.read(self._sshd.config)
+        return [config] if self.in_config else [originals.read(self._path), config]
 
     def write(self, settings: Mapping[str, str]) -> List[str]:
         """Make them so; answers the paths that were not. Raises SshdProblem where sshd finds fault, or OSError."""
-        config = originals.look(self._sshd.config)
+        config = originals.read(self._sshd.config)
         if config.data is None:
             raise SshdProblem(f"{config.path} is missing")
         changed = []
         if self.in_config:
             text = config_block.put(config.data, settings, self._sshd.running.version())
         else:
-            wanted, drop = drop_in.render(settings), originals.look(self._path)
+            wanted, drop = drop_in.render(settings), originals.read(self._path)
             if drop.data != wanted or drop.mode != PUBLIC_FILE:
                 originals.put(drop.path, wanted, PUBLIC_FILE)
                 changed.append(drop.path)
@@ -61,18 +61,18 @@ class SettingsFiles:
 
     def stand(self, settings: Mapping[str, str]) -> bool:
         """Whether they are there as write() would leave them, or not at all."""
-        config = originals.look(self._sshd.config).data or b""
+        config = originals.read(self._sshd.config).data or b""
         if self.in_config:
             put = config_block.put(config, settings, self._sshd.running.version())
             return config in (put, config_block.without(config))
-        return originals.look(self._path).data in (None, drop_in.render(settings))
+        return originals.read(self._path).data in (None, drop_in.render(settings))
 
     def without(self, data: bytes) -> bytes:
         """sshd_config without what is ours in it."""
         return config_block.without(drop_in.without_include(data, self._path))
 
     def without_ours(self, original: Original) -> Original:
-        """One of the files of look() as it is without what is ours."""
+        """One of the files of read() as it is without what is ours."""
         if original.data is None:
             return original
         if original.path != os.path.realpath(self._sshd.config):
@@ -81,7 +81,7 @@ class SettingsFiles:
 
     def unwritable(self, settings: Mapping[str, str]) -> str:
         """Why write() would fail, found out before anything is changed; empty where nothing is known to keep it."""
-        config = originals.look(self._sshd.config)
+        config = originals.read(self._sshd.config)
         data = config.data or b""
         paths = [] if self.in_config else [os.path.realpath(self._path)]
         if self.in_config or not (drop_in.is_read_first(data, self._path) or drop_in.has_include(data)):

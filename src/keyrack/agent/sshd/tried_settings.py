@@ -14,7 +14,7 @@ from keyrack.agent.sshd.settings import Sshd
 @contextlib.contextmanager
 def tried(sshd: Sshd, settings: Mapping[str, str], folder: str) -> Iterator[str]:
     """The path of such a copy below a folder of the agent, for `sshd -T -f`. May raise OSError."""
-    config = originals.look(sshd.config).data or b""
+    config = originals.read(sshd.config).data or b""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         trial, copy = os.path.join(place, "drop-in.conf"), os.path.join(place, "sshd_config")
         if config_block.is_used(sshd, config):

@@ -85,7 +85,7 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     sources = directories("passwd")
     if sources:
         problems.append(f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})")
-    ownerless, silent = _look_at_homes(accounts)
+    ownerless, silent = _add_owners_of_homes(accounts)
     more = [f"and {len(silent) - _MOST_SAID} more"] if len(silent) > _MOST_SAID else []
     problems += silent[:_MOST_SAID] + more
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
@@ -152,7 +152,7 @@ def _entries(folder: str) -> List[str]:
         return []
 
 
-def _look_at_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[str]]:
+def _add_owners_of_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[str]]:
     """Add those who own a home, or whose name one has; answers homes whose owner nobody knows, and what did not answer,
     in words.
     """

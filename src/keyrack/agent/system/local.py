@@ -48,11 +48,11 @@ class Decided(NamedTuple):
 
 
 def read(state: StateFolder) -> Local:
-    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem as look() does."""
-    return look(state).local
+    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem for none."""
+    return read_with_problem(state).local
 
 
-def look(state: StateFolder) -> Decided:
+def read_with_problem(state: StateFolder) -> Decided:
     """The decisions of the file, or, where it cannot be used, the last that could. Raises StateProblem for none.
 
     An agent that stopped here would take no key away any more, and nobody is told at night what to mend.
@@ -67,8 +67,8 @@ def look(state: StateFolder) -> Decided:
 
 
 def remember(state: StateFolder) -> Decided:
-    """As look(); what the file says now counts also when it cannot be read later. Only for the one agent that runs."""
-    decided = look(state)
+    """As read_with_problem(), and keep what the file says for when it cannot be read. For the agent that runs."""
+    decided = read_with_problem(state)
     if not decided.problem:
         with contextlib.suppress(OSError):
             if _last_good(state) != decided.local:

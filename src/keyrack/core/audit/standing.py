@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from keyrack.core import table_look
+from keyrack.core import schema_check
 from keyrack.core.hosts import break_glass, news, troubles
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows
@@ -29,7 +29,7 @@ LATELY = timedelta(days=1)
 """So long it is said that an alarm was settled."""
 ALARM = "alarm"
 """What an event is about by which somebody settled one."""
-SEAL, TABLES = "seal-broken", table_look.REASON
+SEAL, TABLES = "seal-broken", schema_check.REASON
 SOURCE = "key-source-"
 FOUND_IN_ITS_PLACE = (AlteredHow.CHANGED, AlteredHow.OLDER)
 """How a row is altered that is still there, so that it can be looked at again."""
@@ -261,7 +261,7 @@ class _Current:
             source = self._of_users().get(row.target_id)
             return source is not None and f"{SOURCE}{source.state}" == row.reason
         if row.reason == TABLES:
-            return bool(table_look.on_tables(self._instance, self._connection))
+            return bool(schema_check.on_tables(self._instance, self._connection))
         details = row.details or {}
         if row.reason == SEAL and details.get("row") and details.get("found") in FOUND_IN_ITS_PLACE:
             return damaged_rows.is_damaged(self._connection, self._workspace, details["row"])

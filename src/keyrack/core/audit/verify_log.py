@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import table_look
+from keyrack.core import schema_check
 from keyrack.core.audit import chain
 from keyrack.core.audit.verify_export import KnownCheckpoints, OnProgress, Verification, unsigned
 from keyrack.core.instance import Instance
@@ -38,8 +38,8 @@ def verify(
     witnesses: checkpoints kept elsewhere, that this log must go on from.
     """
     with Attempt(instance, actor, "instance:tidy", "verify the audit log", target_kind="event") as attempt:
-        if in_the_way := table_look.in_the_way(instance):
-            return Verification(0, 0, table_look.in_verifying(in_the_way))
+        if in_the_way := schema_check.in_the_way(instance):
+            return Verification(0, 0, schema_check.in_verifying(in_the_way))
         by_instance = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
         if problem := attempt.read(lambda connection: _checkpoint_problem(instance, connection)):
             return Verification(0, 0, problem)

@@ -37,6 +37,7 @@ log = logger("keyrack.git")
 FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
+NOT_OFFERED = "command-not-offered"
 # What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
 # them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path, and whoever
 # copies an address or has a folder's name completed one behind it, as other Git servers take it.
@@ -47,7 +48,7 @@ CHANNEL = "git"
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who a key stands for. kind "user": actor is its user; "deploy": actor has no rights beyond the key. frozen:
-    whether it opens nothing new until it is confirmed, while what is under way goes on.
+    whether it opens nothing new until it is confirmed, while what is under way goes on; expires_at: the key's end.
     """
 
     kind: Literal["user", "deploy"]
@@ -57,6 +58,7 @@ class Holder:
     title: str
     actor: Actor
     frozen: bool = False
+    expires_at: datetime | None = None
 
     @property
     def words(self) -> str:
@@ -99,6 +101,11 @@ def holder_of(instance: Instance, fingerprint: str, *, address: str = "", frozen
         lambda connection: _holder(connection, fingerprint, instance.now(), address=address)
     )
     return None if holder is None or (holder.frozen and not frozen_too) else holder
+
+
+def is_over(instance: Instance, holder: Holder) -> bool:
+    """Whether a holder's key has reached its end meanwhile: this is known without the database."""
+    return has_ended(holder.expires_at, instance.now())
 
 
 def read_command(command: bytes) -> tuple[str, str]:
@@ -286,6 +293,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
         title=held.title,
         actor=actors.of_user(held.user, address=address, channel=CHANNEL),
         frozen=held.frozen,
+        expires_at=held.expires_at,
     )
 
 
@@ -331,6 +339,6 @@ def _protected_meanwhile() -> Refusal:
 def _not_offered() -> Refusal:
     return Refusal(
         Kind.INVALID,
-        "command-not-offered",
+        NOT_OFFERED,
         "Only git clone, fetch and push are offered here, for repositories named GROUP/NAME.",
     )

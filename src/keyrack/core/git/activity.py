@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core.git.access import FETCH, PUSH, GitAccess, Holder
+from keyrack.core.git.access import FETCH, NOT_OFFERED, PUSH, GitAccess, Holder
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.logs import logger
@@ -100,7 +100,10 @@ class GitLog:
 
     def refused(self, holder: Holder, refusal: Refusal, *, verb: str | None = None, path: str | None = None) -> None:
         """Somebody known was refused. The event belongs to their own workspace and holds nothing unjudged."""
-        what = "run a command that is not offered" if verb is None else f"{TRIED[verb]} {path}"
+        if verb is not None:
+            what = f"{TRIED[verb]} {path}"
+        else:
+            what = "run a command that is not offered" if refusal.code == NOT_OFFERED else "open a session"
         self._add(
             _GitEvent(
                 actor=holder.actor,

@@ -24,7 +24,7 @@ from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers
 from keyrack.store.hosts.servers import RevisionState
 
-LOOK_AGAIN = 30.0
+POLL_SECONDS = 30.0
 """Seconds between two looks of a process at all servers that hosts wait for."""
 MOST_KNOWN = 100_000
 LEAST_TO_PACK = 1400
@@ -137,14 +137,14 @@ class CurrentHosts:
         self._states: dict[int, tuple[bytes, RevisionState]] = {}
         self._runs: dict[bytes, tuple[int, str | None]] = {}
         self._secrets: dict[int, bytes] = {}
-        self._looked_at = float("-inf")
+        self._polled_at = float("-inf")
 
     def note(self, contact: Contact, state: RevisionState) -> None:
         """A host obeys what it must, as was just read."""
         if len(self._states) >= MOST_KNOWN:
             self.forget_all()
         if not self._states:
-            self._looked_at = self._clock()
+            self._polled_at = self._clock()
         self.note_run(contact, state)
         self._servers[contact.secret_hash] = contact.server_id
         self._states[contact.server_id] = contact.secret_hash, state
@@ -155,7 +155,7 @@ class CurrentHosts:
         known = None if server_id is None else self._states.get(server_id)
         if server_id is None or known is None or known[0] != secret_hash:
             return None
-        if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
+        if self._clock() - self._polled_at > 2 * POLL_SECONDS:
             return None
         is_current = known[1].revision == revision and _is_usual(known[1], revision, lineage, run)
         return server_id if is_current else None
@@ -195,9 +195,9 @@ class CurrentHosts:
         """What is known of each server now, to be looked at again."""
         return dict(self._states)
 
-    def note_look(self) -> None:
+    def note_poll(self) -> None:
         """All that is known was looked at."""
-        self._looked_at = self._clock()
+        self._polled_at = self._clock()
 
 
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:

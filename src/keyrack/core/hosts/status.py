@@ -11,7 +11,7 @@ from keyrack.core.hosts import last_seen, news, refused_logins
 from keyrack.core.hosts.facts import NOBODY, SESSIONS, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN, is_undone
 from keyrack.core.instance import Instance
 from keyrack.core.next_steps import with_commands
-from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
+from keyrack.model import AUTO, ENFORCE, OBSERVE, OfflineAction, Server
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
 NOT_ENROLLED = "not enrolled"
@@ -45,7 +45,7 @@ class HostStatus:
     seen_at: datetime | None
     online: bool
     offline_after_seconds: int
-    offline_then: str
+    offline_then: OfflineAction
     problems: tuple[str, ...]
     state: str
     offline_words: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
@@ -22,8 +22,12 @@ from keyrack.ssh.public_key import KeyProblem, read_canonical
 from keyrack.store.keys import findings
 from keyrack.store.keys.findings import KeyAtPlace
 
-WEAK, OLD, UNUSED, UNOWNED = "weak", "old", "unused", "unowned"
-KINDS = (WEAK, OLD, UNUSED, UNOWNED)
+FindingKind = Literal["weak", "old", "unused", "unowned"]
+WEAK: Final = "weak"
+OLD: Final = "old"
+UNUSED: Final = "unused"
+UNOWNED: Final = "unowned"
+KINDS: tuple[FindingKind, ...] = (WEAK, OLD, UNUSED, UNOWNED)
 OLD_DAYS, UNUSED_DAYS = 365, 90
 AT_ONCE = 500
 MOST_LOOKED = 20_000
@@ -36,7 +40,7 @@ class Finding:
     """A key, and what is wrong with it: of KINDS, and in words."""
 
     key: KeyAtPlace
-    kinds: tuple[str, ...]
+    kinds: tuple[FindingKind, ...]
     words: str
 
 
@@ -121,7 +125,7 @@ class _Criteria:
         """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
         if has_ended(key.expires_at, self.now):
             return None
-        found: list[tuple[str, str]] = []
+        found: list[tuple[FindingKind, str]] = []
         if WEAK in self.kinds and (words := self._weak(key)):
             found.append((WEAK, words))
         if OLD in self.kinds and key.created_at < self.old_before:

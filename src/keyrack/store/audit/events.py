@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Text, and_, cast, func, insert, or_, select, text
+from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, EventFilter, Level, Page, Place, Window
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.sealing import event_seals
 from keyrack.store.sealing.event_seals import COLUMNS
-from keyrack.store.tables import IS_ALARM, events
+from keyrack.store.tables import IS_ALARM, IS_REFUSAL, events
 from keyrack.store.tables.columns import UNREADABLE
 
 NEWEST = 500
@@ -25,13 +25,14 @@ LOOKED_THROUGH = 200_000
 """Events that one page by cursor is looked for in, where what is asked stands in no index: a fifth of a second."""
 REFUSED, ALARM = "refused", "alarm"
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key"),
-    "access": ("grant", "request", "request rule", "freeze"),
+    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key", "key policy"),
+    "access": ("grant", "request", "request rule", "freeze", "access"),
     "hosts": ("server", "system user", "SSH settings"),
     "people": ("user", "group", "offboarding", "identity", "authenticator"),
     "sessions": ("session",),
     "tokens": ("token", "access key"),
     "repositories": ("repository", "project", "deploy key"),
+    "workspace": ("workspace", "webhook", "event", "instance", "database"),
 }
 """What events are about, as people ask for it: the kinds of their targets."""
 _append = Statement(
@@ -121,7 +122,7 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
     if asked.kind in KINDS:
         sought.append(events.c.target_kind.in_(KINDS[asked.kind]))
     if asked.kind == REFUSED:
-        sought.append(and_(events.c.outcome != "done", events.c.level != ALARM))
+        sought.append(text(IS_REFUSAL))
     if asked.search:
         sought.append(contains(events.c.summary, asked.search))
     after = window.after

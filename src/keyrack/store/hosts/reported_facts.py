@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
+from keyrack.model import OFFLINE_ACTIONS, OfflineAction
 
 LAST_RUN = "seat"
 """The name of the fact, in rows, of the agent's run that asked last and of those before it (core/hosts/copies.py)."""
@@ -81,6 +81,6 @@ def of(value: Any) -> dict[str, Any]:
     return {name: fact for name, fact in value.items() if name not in wrong} if wrong else value
 
 
-def offline(then: str) -> str:
+def offline(then: str) -> OfflineAction:
     """What a host does without Keyrack, by its server's row: another word is of others, and nothing is signed then."""
-    return then if then in (KEEP_ALL, DROP_TEMPORARY, DROP_ALL) else KEEP_ALL
+    return next((one for one in OFFLINE_ACTIONS if one == then), "keep")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, func, select
 
@@ -20,7 +20,7 @@ class KeyAtPlace:
     used_at: when it last logged in on its server, or anywhere for a user's key; disabled: its user is shut out.
     """
 
-    kind: str
+    kind: Literal["credential", "user key"]
     id: int
     fingerprint: str
     public_key: str

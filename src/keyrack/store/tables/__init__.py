@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from keyrack.store.tables.audit import IS_ALARM, audit_checkpoints, audit_leaves, audit_nodes, daily_tallies, events
+from keyrack.store.tables.audit import (
+    IS_ALARM,
+    IS_REFUSAL,
+    audit_checkpoints,
+    audit_leaves,
+    audit_nodes,
+    daily_tallies,
+    events,
+)
 from keyrack.store.tables.columns import metadata
 from keyrack.store.tables.git import deploy_keys, repositories, repository_members, repository_names
 from keyrack.store.tables.hosts import (
@@ -64,6 +72,7 @@ __all__ = [
     "IS_LISTED",
     "IS_OPEN",
     "IS_PENDING",
+    "IS_REFUSAL",
     "IS_WAITING",
     "UNNOTICED",
     "access_key_failures",

@@ -7,6 +7,8 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, 
 from keyrack.store.tables.columns import Json, Moment, id_column, index_where, metadata, numbered, referring
 
 IS_ALARM = "level = 'alarm'"
+IS_REFUSAL = "outcome <> 'done' AND level <> 'alarm'"
+"""What somebody tried and was refused; an alarm has the same outcome, and is none (model.Event.is_refusal)."""
 
 events = numbered(
     "events",

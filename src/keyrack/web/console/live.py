@@ -29,7 +29,7 @@ LIVE = "live"
 BY_ITSELF = "x-keyrack-live"
 """The header of what a page asks for by itself: it does not keep a session from ending idle."""
 STREAM = "/live"
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 SESSIONS_EACH = 3
 """In each so many looks it is asked whether sessions go on."""
 BEAT_SECONDS = 10.0
@@ -92,14 +92,14 @@ class Live:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end_all)
 
-    async def look(self) -> None:
-        """Look each second whether something moved, until cancelled; without a stream nothing is asked."""
+    async def poll(self) -> None:
+        """Ask each second whether something moved, until cancelled; without a stream nothing is asked."""
         number = 0
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             number += 1
             if listeners := tuple(self._listeners):
-                await self._look(listeners, sessions=number % SESSIONS_EACH == 0)
+                await self._poll_once(listeners, sessions=number % SESSIONS_EACH == 0)
 
     def stream(self, visitor: Visitor, watched: Watched) -> Response:
         """An answer that goes on until its session ends, its reader leaves or the service stops."""
@@ -123,7 +123,7 @@ class Live:
         if not self._of_session[number]:
             del self._of_session[number]
 
-    async def _look(self, listeners: tuple[_Listener, ...], *, sessions: bool) -> None:
+    async def _poll_once(self, listeners: tuple[_Listener, ...], *, sessions: bool) -> None:
         watched = frozenset(one.watched for one in listeners)
         visitors = [one.visitor for one in listeners]
         try:

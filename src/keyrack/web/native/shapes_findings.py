@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from keyrack.core.keys.findings import KINDS, OLD_DAYS, UNUSED_DAYS
+from keyrack.core.keys.findings import KINDS, OLD_DAYS, UNUSED_DAYS, FindingKind
 from keyrack.core.keys.findings import Finding as FindingRecord
 from keyrack.core.keys.findings import Findings as FindingsRecord
 from keyrack.web.native.shapes import (
@@ -36,7 +36,7 @@ class Finding(Answer):
 
     kind: Annotated[Literal["credential", "user key"], about("What it is.", "credential")]
     id: Annotated[Id, about("Its id.")]
-    findings: Annotated[list[Literal["weak", "old", "unused", "unowned"]], about("What is wrong.", ["old"])]
+    findings: Annotated[list[FindingKind], about("What is wrong.", ["old"])]
     words: Annotated[str, about("The same for people.", "It was entered on 2024-01-02.")]
     fingerprint: Annotated[Fingerprint, about("Its fingerprint.")]
     key_type: Annotated[str, about("The type of the key.", "ssh-ed25519")]
@@ -64,9 +64,9 @@ def findings(record: FindingsRecord) -> Findings:
 def _finding(one: FindingRecord) -> Finding:
     key = one.key
     return Finding(
-        kind=key.kind,  # type: ignore[arg-type]
+        kind=key.kind,
         id=key.id,
-        findings=list(one.kinds),  # type: ignore[arg-type]
+        findings=list(one.kinds),
         words=one.words,
         fingerprint=key.fingerprint,
         key_type=key.key_type,

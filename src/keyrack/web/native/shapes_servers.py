@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.resync import Difference as Compared
 from keyrack.core.instance import Instance
-from keyrack.model import Mode
+from keyrack.model import Mode, OfflineAction
 from keyrack.model import Server as ServerRecord
 from keyrack.model import Session as SessionRecord
 from keyrack.model import SystemUser as SystemUserRecord
@@ -32,8 +32,6 @@ from keyrack.web.native.shapes import (
     time,
     time_or_null,
 )
-
-Then = Literal["keep", "drop-temporary", "drop-all"]
 
 
 class ServerFields(Request):
@@ -74,7 +72,7 @@ class OfflinePolicy(Request):
     """What a host does while it cannot reach the service."""
 
     after_seconds: Annotated[int, about("After how many seconds without contact; 0 for never.", 3600)]
-    then: Annotated[Then, about("What happens then.", "drop-temporary")]
+    then: Annotated[OfflineAction, about("What happens then.", "drop-temporary")]
 
 
 class ResyncDecision(Request):
@@ -115,7 +113,7 @@ class Server(Answer):
     seen_at: Annotated[Time | None, about("When its agent was heard of last.")]
     online: Annotated[Flag, about("Whether its agent is in contact.")]
     offline_after_seconds: Annotated[int, about("After how long without contact its offline policy begins.", 0)]
-    offline_then: Annotated[Then, about("What its offline policy does.", "keep")]
+    offline_then: Annotated[OfflineAction, about("What its offline policy does.", "keep")]
     problems: Annotated[list[str], about("What is wrong there, in words.", ["the disk is full"])]
     state: Annotated[str, about("How it stands, in words.", "enforcing")]
     offline_words: Annotated[str, about("Its offline policy, in words.", "keys stay")]
@@ -256,7 +254,7 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         seen_at=time_or_null(shown.seen_at),
         online=held.online,
         offline_after_seconds=held.offline_after_seconds,
-        offline_then=held.offline_then,  # type: ignore[arg-type]
+        offline_then=held.offline_then,
         problems=list(held.problems),
         state=held.state,
         offline_words=held.offline_words,

@@ -10,16 +10,16 @@ from sqlalchemy import Connection
 from keyrack.core.audit import events, verify_log
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.table_look import TableLook, in_the_way
+from keyrack.core.schema_check import SchemaCheck, in_the_way
 from keyrack.store.engine import catalogue
 from tests.core.conftest import Team
 from tests.core.test_lost_writes import add, labels, run, swallow
 from tests.core.undone_transaction import Undo
 
 
-def look(team: Team) -> list[str]:
+def alarms_of(team: Team) -> list[str]:
     """As the service does that was just started; all alarms."""
-    TableLook().go_on(team.instance)
+    SchemaCheck().go_on(team.instance)
     found = events.find(team.instance, team.owner, limit=100).items
     return [one.summary for one in found if one.level == "alarm"]
 
@@ -29,11 +29,11 @@ def unlinked(instance: Instance) -> tuple[str, ...]:
 
 
 def test_a_trigger_is_an_alarm_and_has_verifying_fail(team: Team) -> None:
-    assert look(team) == []
+    assert alarms_of(team) == []
     swallow(team.instance, "DELETE", "tokens")
-    (summary,) = look(team)
+    (summary,) = alarms_of(team)
     assert "trigger evil on tokens" in summary
-    assert look(team) == [summary]  # once an hour, whichever process looks
+    assert alarms_of(team) == [summary]  # once an hour, whichever process checks
     assert "trigger evil on tokens" in verify_log.verify(team.instance, system_actor()).problem
     add(team, "laptop")  # nothing is stopped for it
     assert labels(team) == ["laptop"]
@@ -89,7 +89,7 @@ def test_a_key_of_a_table_that_is_missing_is_named(team: Team, what: str) -> Non
     is_sqlite = team.instance.database.dialect == "sqlite"
     run(team.instance, *(ANEW if is_sqlite else (f"ALTER TABLE key_owners {MISSING[what]}",)))
     assert what in unlinked(team.instance)
-    assert any(what in one for one in look(team))
+    assert any(what in one for one in alarms_of(team))
 
 
 def test_what_an_operator_may_add_is_no_alarm(team: Team) -> None:
@@ -112,6 +112,6 @@ def test_what_an_operator_may_add_is_no_alarm(team: Team) -> None:
             "ALTER TABLE tokens ENABLE ROW LEVEL SECURITY",  # which does not hold for a table's owner
             "CREATE PUBLICATION ours FOR ALL TABLES",
         )
-    assert look(team) == []
+    assert alarms_of(team) == []
     assert verify_log.verify(team.instance, system_actor()).problem == ""
     team.instance.database.check()

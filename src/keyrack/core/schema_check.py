@@ -1,4 +1,4 @@
-"""Looks whether somebody put a trigger, a rule or a view on Keyrack's tables, and raises an alarm; must change nothing.
+"""Checks whether others put a trigger, a rule or a view on Keyrack's tables, and raises an alarm; must change nothing.
 
 Whoever may write to the database alone may leave each row as it is, and have the database do something else with what
 is written. Nothing is stopped for it: an operator may have a trigger of his own, and says so in the settings.
@@ -23,8 +23,8 @@ PAUSE_SECONDS = 30.0
 REASON = "tables-altered"
 
 
-class TableLook:
-    """Looks now and then, and reports once an hour what it finds."""
+class SchemaCheck:
+    """Checks every PAUSE_SECONDS, and raises the same alarm once an hour at most."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class TableLook:
         self._reported_at = float("-inf")
 
     def go_on(self, instance: Instance) -> None:
-        """Look, if it is time. Raises DatabaseUnavailable."""
+        """Check, if it is time. Raises DatabaseUnavailable."""
         if (now := self._clock()) < self._next:
             return
         self._next = now + PAUSE_SECONDS

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from keyrack.core import clock_look
+from keyrack.core import clock_check
 from keyrack.core.audit import overview, webhooks
-from keyrack.core.clock_look import ClockLook
+from keyrack.core.clock_check import ClockCheck
 from keyrack.core.hosts import last_seen, server_list, servers
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
@@ -59,17 +59,17 @@ def heard(instance: Instance, server_id: int) -> None:
 
 
 def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Team, clock: Clock) -> None:
-    look = ClockLook(clock=lambda: clock.steady)
-    assert look.go_on(ahead.instance)  # what was before a start is not known
+    check = ClockCheck(clock=lambda: clock.steady)
+    assert check.go_on(ahead.instance)  # what was before a start is not known
     heard(ahead.instance, ahead.server.id)
     clock.goes_on(5)
-    assert not look.go_on(ahead.instance)
+    assert not check.go_on(ahead.instance)
     clock.day -= HOUR
     clock.goes_on(5)
-    assert look.go_on(ahead.instance)
+    assert check.go_on(ahead.instance)
     assert last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)
-    assert not look.go_on(ahead.instance)
+    assert not check.go_on(ahead.instance)
     assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
     page = server_list.find(ahead.instance, ahead.owner, state=server_list.SILENT, limit=10)
     assert [server.id for server in page.items] == [ahead.server.id]
@@ -79,14 +79,14 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
 def test_after_a_start_too(ahead: Team, clock: Clock) -> None:
     heard(ahead.instance, ahead.server.id)
     clock.day -= HOUR
-    assert ClockLook(clock=lambda: 5.0).go_on(ahead.instance)
+    assert ClockCheck(clock=lambda: 5.0).go_on(ahead.instance)
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)
     assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
 
 
 def test_what_was_to_be_sent_does_not_wait_for_the_hour(ahead: Team, clock: Clock) -> None:
-    look = ClockLook(clock=lambda: clock.steady)
-    look.go_on(ahead.instance)
+    check = ClockCheck(clock=lambda: clock.steady)
+    check.go_on(ahead.instance)
 
     def queue(connection: Connection) -> None:
         now, soon = clock.day, clock.day + timedelta(seconds=5)
@@ -100,7 +100,7 @@ def test_what_was_to_be_sent_does_not_wait_for_the_hour(ahead: Team, clock: Cloc
     ahead.instance.database.write(queue)
     clock.day -= HOUR
     clock.goes_on(6)
-    assert look.go_on(ahead.instance)
+    assert check.go_on(ahead.instance)
 
     def kept(connection: Connection) -> tuple[datetime, datetime]:
         return (
@@ -112,10 +112,10 @@ def test_what_was_to_be_sent_does_not_wait_for_the_hour(ahead: Team, clock: Cloc
 
 
 def test_a_clock_that_is_kept_right_moves_nothing(ahead: Team, clock: Clock) -> None:
-    look = ClockLook(clock=lambda: clock.steady)
-    look.go_on(ahead.instance)
-    for step in (-clock_look.LEAST_SECONDS + 1, -0.5, 0.5, 3600):
+    check = ClockCheck(clock=lambda: clock.steady)
+    check.go_on(ahead.instance)
+    for step in (-clock_check.LEAST_SECONDS + 1, -0.5, 0.5, 3600):
         clock.day += timedelta(seconds=step)
         clock.goes_on(5)
-        assert not look.go_on(ahead.instance)
+        assert not check.go_on(ahead.instance)
     assert webhooks.LEASE > last_seen.ONLINE  # a delivery that another process sends now is not sent twice

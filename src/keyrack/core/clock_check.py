@@ -25,15 +25,15 @@ LEAST_SECONDS = 10.0
 """Clocks that are kept right are set by less, and several machines that serve differ by less."""
 
 
-class ClockLook:
-    """Whether the clock was set back since the last look, or may have been before the first."""
+class ClockCheck:
+    """Whether the clock was set back since the last check, or may have been before the first."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ahead: float | None = None  # how far the time of day is ahead of the clock that nobody sets
 
     def go_on(self, instance: Instance) -> bool:
-        """Look, and put right what is to be; answers whether there was a reason. Raises DatabaseUnavailable."""
+        """Put right what a clock ahead has left; answers whether there may be such. Raises DatabaseUnavailable."""
         now = instance.now()
         before, ahead = self._ahead, now.timestamp() - self._clock()
         if before is not None and ahead > before - LEAST_SECONDS:
