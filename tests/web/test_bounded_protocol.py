@@ -484,7 +484,9 @@ def test_a_head_that_reads_in_one_way_is_one(unchanged_team: Service, head: str)
         assert told(connection).startswith(b"HTTP/1.1 200 ")
 
 
-NOT_ENCODED = b"The address is not percent-encoded: what is not ASCII, and blanks, are written as %XX of their UTF-8."
+NOT_ENCODED = (
+    b"An address begins with a slash, and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
+)
 
 
 @pytest.mark.parametrize(
@@ -494,6 +496,7 @@ NOT_ENCODED = b"The address is not percent-encoded: what is not ASCII, and blank
         (b"GET /" + b"x" * 200_000, 431, b"The request's head is too long."),
         (b"NO HTTP AT ALL\r\n\r\n", 400, b"Invalid HTTP request received."),
         ("GET /v4/user/keys?query=büro HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, NOT_ENCODED),
+        (b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, NOT_ENCODED),
         ("GET /api/v3/servers/büro HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, NOT_ENCODED),
     ],
 )

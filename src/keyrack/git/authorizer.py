@@ -313,9 +313,12 @@ class Authorizer:
 
     async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> GitAccess:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
+        verb = path = None
+        with contextlib.suppress(Refusal):  # said below, once it is known to whom
+            verb, path = git_access.read_command(command)
         holder = await self._cache.ask(
-            ("holder", fingerprint, address),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
+            ("holder", fingerprint, address, path),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True, path=path),
         )
         # An answer of a moment ago does not know what the clock has done since.
         if holder is None or git_access.is_over(self._instance, holder):
@@ -324,13 +327,11 @@ class Authorizer:
         if not command and not frozen:
             self.log.used(holder)
             raise _greeting(holder)
-        verb = path = None
         try:
             if frozen:
-                with contextlib.suppress(Refusal):  # it is refused for the key, whatever it asks for
-                    verb, path = git_access.read_command(command)
                 raise git_access.key_frozen(holder)
-            verb, path = git_access.read_command(command)
+            if verb is None or path is None:
+                raise git_access.not_offered()
             answer = await self._cache.ask(
                 (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)
             )

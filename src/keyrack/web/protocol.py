@@ -146,9 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
                     data = self._head_without_offer() + data[stopped.args[0] :]
         except httptools.HttpParserInvalidURLError:
             # No API is known yet that could say it, as the parser hands over no address that is none.
-            words = (
-                "The address is not percent-encoded: what is not ASCII, and blanks, are written as %XX of their UTF-8."
-            )
+            words = "An address begins with a slash, and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
             self.logger.warning(words)
             self.send_400_response(words)
         except httptools.HttpParserError:
