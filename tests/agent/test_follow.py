@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -253,6 +254,29 @@ def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service
     assert told["state"] == "applied"
     assert "deploy" in told["problems"][0]
     assert "mallory" in told["problems"][1]
+
+
+def test_what_was_put_back_while_the_service_was_away_is_told_whole(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    for _ in range(2):
+        follower.step(0)
+    monkeypatch.setattr(follow, "LOOK_AGAIN_SECONDS", 0)
+    service.reports.clear()
+    service.refusal = 503
+
+    def after_a_step(what: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: follower.step(0) >= 0 and what()
+
+    for name in ("mallory", "eve"):
+        (host.keys / name).write_text(f"{public_key()}\n")
+        wait_until(after_a_step(lambda: os.listdir(host.keys) == ["deploy"]), "the file put back")
+    service.refusal = None
+    wait_until(after_a_step(lambda: bool(service.reports)), "a report")
+    for name in ("mallory", "eve"):
+        assert f"{host.keys / name} was changed on this host; it is put back" in service.reports[0]["problems"]
 
 
 def test_damaged_notes_of_the_agent_change_nothing(host: EnrolledHost, service: SmallService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -211,12 +212,22 @@ def small_disk(path: Path, *, hidden: bool = True) -> Iterator[None]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
-@pytest.mark.parametrize("what", ["", "accepted.json"])
-def test_what_is_immutable_is_said_everywhere(host: EnrolledHost, service: SmallService, what: str) -> None:
+@pytest.mark.parametrize(
+    ("flag", "what", "why"),
+    [
+        ("i", "", "; is it immutable"),
+        ("i", "accepted.json", "; is it immutable"),
+        ("a", "", ": it is append-only"),
+        ("a", "accepted.json", ": it is append-only"),
+    ],
+)
+def test_what_is_immutable_is_said_everywhere(
+    host: EnrolledHost, service: SmallService, flag: str, what: str, why: str
+) -> None:
     publish(service, 1)
     assert host.agent("run", "--once").returncode == 0
     path = host.state / what
-    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
+    if subprocess.run(["chattr", f"+{flag}", path], check=False, capture_output=True).returncode != 0:
         pytest.skip("this file system has no immutable files")
     try:
         publish(service, 2)
@@ -224,7 +235,7 @@ def test_what_is_immutable_is_said_everywhere(host: EnrolledHost, service: Small
         for _ in range(3):
             follower.step(0)
         (words,) = service.wait_for_report("failed")["problems"]
-        assert words.startswith(f"a new document waits: {path} cannot be written; is it immutable")
+        assert words.startswith(f"a new document waits: {path} cannot be written{why}")
         for command in ("status", "doctor"):
             ended = host.agent(command, "--json")
             assert ended.returncode == 1
@@ -232,7 +243,28 @@ def test_what_is_immutable_is_said_everywhere(host: EnrolledHost, service: Small
             assert not found["fine"]
             assert any(f"{path} cannot be written" in one["words"] for one in found["findings"] if not one["fine"])
     finally:
-        subprocess.run(["chattr", "-i", path], check=True)
+        left = {name for name in os.listdir(host.state) if name.startswith(".keyrack-")}
+        subprocess.run(["chattr", f"-{flag}", path], check=True)
+    assert left == {".keyrack-reserve"}, "each try left a file"
+
+
+def test_a_folder_of_keys_that_is_append_only_is_not_filled(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 1)
+    assert host.agent("run", "--once").returncode == 0
+    if subprocess.run(["chattr", "+a", host.keys], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system has no append-only folders")
+    try:
+        service.publish(2, service.signer.signed(document(2, {"root": [AuthorizedKey(public_key())]})))
+        follower = host.follower()
+        for _ in range(3):
+            follower.step(0)
+        (words,) = service.wait_for_report("failed")["problems"]
+        assert words.endswith(f"{host.keys} is append-only (chattr -a {host.keys})")
+        assert os.listdir(host.keys) == ["root"]
+    finally:
+        subprocess.run(["chattr", "-a", host.keys], check=True)
+    assert host.agent("run", "--once").returncode == 0
+    service.wait_for_report("applied", 2)
 
 
 def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:

@@ -463,7 +463,9 @@ def handed(log: Team, witness: Witness) -> Any:
     return chain.for_hosts(log.instance, {witness.size}).get(witness.size)
 
 
-def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(log: Team, witness: Witness) -> None:
+def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
+    log: Team, witness: Witness, tmp_path: Path
+) -> None:
     """By the service itself: the signing key is right, the history is another."""
     instance = log.instance
     size = witness.size
@@ -483,6 +485,10 @@ def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(log: Tea
     # As after a restart.
     again = Witness(witness._state, instance.key.public_line)
     assert again.size == size + 1
+    # What the words say is enough.
+    (tmp_path / "state" / "checkpoint.json").unlink()
+    assert witness.take(handed(log, witness))
+    assert (witness.problem, witness.size) == ("", len(rows(instance)))
 
 
 def test_a_host_refuses_a_shorter_log_and_one_that_another_signed(log: Team, witness: Witness) -> None:

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core.git import deploy_keys as deploy_key_rules
+from keyrack.core.git import repositories as repository_rules
 from keyrack.core.instance import Instance
 from keyrack.core.people import actors, offboarding, users
 from keyrack.model import Role
+from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import uses
 from keyrack.store.sealing import sealed
@@ -149,6 +151,26 @@ def test_deploy_keys_open_their_one_repository(site: Site) -> None:
     refused(push(reader, "acme/site"), "This deploy key may read this repository, but not push to it.")
     for machine in (reader, writer):
         refused(clone(machine, other.path)[0], NO_SUCH)
+
+
+def test_a_deploy_key_of_two_workspaces_tells_neither_of_the_other(site: Site) -> None:
+    instance, machine = site.service.instance, site.person("machine")
+
+    def give(workspace: int, path: str) -> None:
+        keyrack = actors.system_actor(workspace)
+        repository_rules.ensure(instance, keyrack, path=path, members={})
+        place = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
+        assert place is not None
+        deploy_key_rules.add(instance, keyrack, place.id, title=f"of {path}", public_key=machine.public)
+
+    give(1, "acme/site")
+    give(2, "strangers/site")
+    refused(push(machine, "strangers/site"), "This deploy key may read this repository, but not push to it.")
+    assert site.events(1) == []
+    assert {(entry[0], entry[2]) for entry in site.events(2)} == {
+        ("deploy key of strangers/site", "done"),
+        ("deploy key of strangers/site", "refused"),
+    }
 
 
 def test_a_deploy_key_made_to_write_in_the_database_opens_nothing(site: Site) -> None:

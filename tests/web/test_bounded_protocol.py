@@ -484,12 +484,20 @@ def test_a_head_that_reads_in_one_way_is_one(unchanged_team: Service, head: str)
         assert told(connection).startswith(b"HTTP/1.1 200 ")
 
 
+NOT_ENCODED = (
+    b"An address begins with a slash, and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
+)
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "words"),
     [
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000, 431, b"The request's head is too long."),
         (b"GET /" + b"x" * 200_000, 431, b"The request's head is too long."),
         (b"NO HTTP AT ALL\r\n\r\n", 400, b"Invalid HTTP request received."),
+        ("GET /v4/user/keys?query=büro HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, NOT_ENCODED),
+        (b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, NOT_ENCODED),
+        ("GET /api/v3/servers/büro HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, NOT_ENCODED),
     ],
 )
 def test_what_no_api_hears_of_is_answered_with_an_id(

@@ -135,6 +135,7 @@ def test_projects(forge: Service) -> None:
     for wrong in ({"name": "../x"}, {"name": "a/b"}, {"name": ""}, {"name": 5}, {"visibility_level": 7}):
         answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json={**body, **wrong})
         assert answer.status_code == 400, wrong
+    assert answer.json()["error"]["message"] == "visibility_level: This takes 0, 10 or 20."
     foreign = call(forge, "POST", "/v1/repositories", "token-of-victor", json=body)
     assert foreign.status_code == 400
 

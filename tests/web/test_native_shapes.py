@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 import pytest
 from pydantic import BaseModel
 
+import keyrack
 from keyrack.cli import audit
 from keyrack.core.audit import events
 from keyrack.model import AUTO, ENFORCE, OBSERVE, OfflineAction
@@ -127,6 +130,9 @@ def test_words_that_stand_in_models_are_the_cores() -> None:
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
 
 
+SOURCE = Path(str(keyrack.__file__)).parent
+
+
 def test_each_kind_of_event_can_be_asked_for_everywhere() -> None:
     kind = next(one for one in audit.list_audit.params if one.name == "kind")
     assert isinstance(kind, click.Option)
@@ -135,6 +141,13 @@ def test_each_kind_of_event_can_be_asked_for_everywhere() -> None:
         assert name in dict(pages_activity.KINDS), f"the console's log is not filtered by {name}"
         assert name in str(kind.help), f"the help of `keyrack audit list --kind` does not name {name}"
         assert name in str(described), name
+
+
+def test_each_event_is_about_something_that_can_be_asked_for() -> None:
+    named = (re.findall(r'target_kind="([^"]+)"', file.read_text()) for file in SOURCE.rglob("*.py"))
+    about = {kind for kinds in events.KINDS.values() for kind in kinds}
+    # What a call or a page would have been about was not known when it was refused.
+    assert set().union(*named) - {"call", "page"} <= about
 
 
 def _models() -> dict[str, Any]:

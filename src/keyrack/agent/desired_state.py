@@ -20,6 +20,7 @@ from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem, Status
 from keyrack.agent.system import local as decisions
+from keyrack.agent.system.account_numbers import AccountNumbers
 from keyrack.agent.system.accounts import Accounts
 from keyrack.agent.system.processes import boot_id, since_boot
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL, OBSERVE
@@ -35,7 +36,7 @@ _ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", 
 
 
 class Met(NamedTuple):
-    """What came of it. unmet: words for what is not as asked; put_back: for what somebody had changed here."""
+    """What came of it. unmet: words for what is not as asked; put_back: for what somebody changed, till delivered."""
 
     unmet: Tuple[str, ...]
     put_back: Tuple[str, ...]
@@ -48,6 +49,7 @@ class DesiredState:
         self._state_folder = state
         self.local, self._undecided = decisions.read_with_problem(state)
         self._accounts = Accounts(state, self.local)
+        self._numbers = AccountNumbers(state)
         self._sshd = Sshd(enrolment.sshd_config)
         self._scan = BackgroundScan(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
         self._enforcement: Optional[Enforcement] = None
@@ -137,6 +139,7 @@ class DesiredState:
             unmet += self._accounts.put(document.accounts)
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
+        put_back += self._numbers.look(name for name, keys in self.allowed(document).users.items() if keys)
         if self._enforcement is not None:
             unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
@@ -185,6 +188,7 @@ class DesiredState:
         """The service has what to_report() answered last."""
         self._reported, self._reported_digest = self._reporting, self._reporting_digest
         self._reported_host_keys = self._reporting_host_keys
+        self._numbers.delivered()
 
     def _scan_for_keys(self, document: HostDocument, *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, mount_point
+from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, is_append_only, mount_point
 
 DEFAULT_STATE_FOLDER = "/var/lib/keyrack-agent"
 DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
@@ -144,11 +144,13 @@ class StateFolder:
         free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
         if free * status.f_frsize < _LEAST_FREE or (status.f_files and not status.f_ffree):
             return (f"no space left on the file system at {place} for {self.folder.path}",)
-        # Root too is kept from what is immutable (chattr(1)).
+        # Root too is kept from what is immutable or append-only (chattr(1)).
         names = (os.path.join(self.folder.path, name) for name in sorted(self.folder.names()))
-        shut = next((path for path in (self.folder.path, *names) if not os.access(path, os.W_OK)), None)
-        if shut is not None:
-            return (f"{shut} cannot be written; is it immutable (lsattr -d {shut})?",)
+        for path in (self.folder.path, *names):
+            if not os.access(path, os.W_OK):
+                return (f"{path} cannot be written; is it immutable (lsattr -d {path})?",)
+            if is_append_only(path):
+                return (f"{path} cannot be written: it is append-only (chattr -a {path})",)
         return ()
 
     def enrolment(self) -> Optional[Enrolment]:

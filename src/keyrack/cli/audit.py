@@ -36,7 +36,7 @@ def command() -> None:
 @click.option(
     "--kind",
     metavar="KIND",
-    help="What is about keys, access, hosts, people, sessions, tokens, repositories; or refused, or alarm.",
+    help="What is about keys, access, hosts, people, sessions, tokens, repositories, workspace; or refused, or alarm.",
 )
 @click.option("--search", metavar="TEXT", help="Only what holds TEXT, in any case.")
 @click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all there are.")

@@ -212,7 +212,8 @@ class Authorizer:
         self._note_refs(operation, state, count, lines)
         pushed = self._pushes.get(operation)
         if state == "changed" and pushed is not None:
-            # Before git ends the push, so that a clone right after it has something to check out.
+            # Before git ends the push, so that it is kept, and a clone right after it has something to check out.
+            await asyncio.to_thread(self._keep, pushed.access, lines)
             await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
         await _send(writer, b"noted")
 
@@ -229,6 +230,12 @@ class Authorizer:
             refs.changed, refs.lines = int(count), lines
             if ended is not None:  # whoever watched it for us was killed, and git went on
                 self.log.pushed(access, refs)
+
+    def _keep(self, access: GitAccess, lines: str) -> None:
+        try:
+            storage.keep(self._folder(access), lines)
+        except (OSError, ValueError) as error:
+            log.warning("a push was not written through", repository=access.repository.path, error=str(error))
 
     def _take_first_branch(self, access: GitAccess, lines: str) -> None:
         folder = self._folder(access)
@@ -306,9 +313,12 @@ class Authorizer:
 
     async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> GitAccess:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
+        verb = path = None
+        with contextlib.suppress(Refusal):  # said below, once it is known to whom
+            verb, path = git_access.read_command(command)
         holder = await self._cache.ask(
-            ("holder", fingerprint, address),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True),
+            ("holder", fingerprint, address, path),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True, path=path),
         )
         # An answer of a moment ago does not know what the clock has done since.
         if holder is None or git_access.is_over(self._instance, holder):
@@ -317,13 +327,11 @@ class Authorizer:
         if not command and not frozen:
             self.log.used(holder)
             raise _greeting(holder)
-        verb = path = None
         try:
             if frozen:
-                with contextlib.suppress(Refusal):  # it is refused for the key, whatever it asks for
-                    verb, path = git_access.read_command(command)
                 raise git_access.key_frozen(holder)
-            verb, path = git_access.read_command(command)
+            if verb is None or path is None:
+                raise git_access.not_offered()
             answer = await self._cache.ask(
                 (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)
             )

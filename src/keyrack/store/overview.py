@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    cast,
     exists,
     func,
     literal_column,
@@ -118,7 +119,9 @@ def _failing_webhooks(workspace_id: int) -> Select[Any]:
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Enrolled hosts that were not heard of since then: id, name, seen_at; the longest first."""
+    """Enrolled hosts that were not heard of since then, the longest first, at most MOST_BEHIND: id, name, seen_at,
+    hosts (of how many).
+    """
     return list(_silent.rows(connection, workspace_id, since))
 
 
@@ -129,21 +132,21 @@ def _silent(workspace_id: int, since: datetime) -> Select[Any]:
         servers.c.enrolled_at.is_not(None),
         or_(servers.c.seen_at.is_(None), servers.c.seen_at < since),
     )
-    return (
-        select(servers.c.id, servers.c.name, servers.c.seen_at).where(*wanted).order_by(servers.c.seen_at).limit(1000)
-    )
+    of = (servers.c.id, servers.c.name, servers.c.seen_at, func.count().over().label("hosts"))
+    return select(*of).where(*wanted).order_by(servers.c.seen_at).limit(MOST_BEHIND)
 
 
 def behind(connection: Connection, workspace_id: int) -> list[Row]:
     """Enrolled hosts that do not obey their newest document, by name, at most MOST_BEHIND: id, name, revision,
-    applied_revision.
+    applied_revision, hosts (of how many).
     """
     return list(_behind.rows(connection, workspace_id))
 
 
 @prepared
 def _behind(workspace_id: int) -> Select[Any]:
-    of = (servers.c.id, servers.c.name, servers.c.revision, servers.c.applied_revision)
+    known = (servers.c.id, servers.c.name, servers.c.revision, servers.c.applied_revision)
+    of = (*known, func.count().over().label("hosts"))
     wanted = (servers.c.workspace_id == workspace_id, server_states.CONDITIONS[server_states.BEHIND])
     return select(*of).where(*wanted).order_by(servers.c.name).limit(MOST_BEHIND)
 
@@ -210,18 +213,26 @@ def _unacknowledged(workspace_id: int) -> Select[Any]:
 
 
 def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
-    """Hosts on which keys wait for a decision: server_id, name, keys (how many), the most first."""
+    """Hosts on which keys wait for a decision, the most first, at most MOST_BEHIND: server_id, name, keys (how many),
+    hosts, all_keys (of how many).
+    """
     return list(_unmanaged.rows(connection, workspace_id))
 
 
 @prepared
 def _unmanaged(workspace_id: int) -> Select[Any]:
     statement = (
-        select(servers.c.id.label("server_id"), servers.c.name, func.count().label("keys"))
+        select(
+            servers.c.id.label("server_id"),
+            servers.c.name,
+            func.count().label("keys"),
+            func.count().over().label("hosts"),
+            cast(func.sum(func.count()).over(), BigInteger).label("all_keys"),
+        )
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(servers.c.workspace_id == workspace_id, unmanaged_keys.c.state == "new")
     )
-    return statement.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(1000)
+    return statement.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(MOST_BEHIND)
 
 
 def keys_by_type_and_age(connection: Connection, workspace_id: int, ages: Sequence[datetime]) -> list[Row]:

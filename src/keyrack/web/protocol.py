@@ -144,6 +144,11 @@ class BoundedProtocol(HttpToolsProtocol):
                         raise httptools.HttpParserError("an offer without a head") from None
                     self._is_offer = False
                     data = self._head_without_offer() + data[stopped.args[0] :]
+        except httptools.HttpParserInvalidURLError:
+            # No API is known yet that could say it, as the parser hands over no address that is none.
+            words = "An address begins with a slash, and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
+            self.logger.warning(words)
+            self.send_400_response(words)
         except httptools.HttpParserError:
             words = "Invalid HTTP request received."
             self.logger.warning(words)

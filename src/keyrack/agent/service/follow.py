@@ -36,6 +36,7 @@ DELETED = (
 CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the service's without a word
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
+_MOST_UNTOLD = 100  # of what was put back while the service was away
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _REFUSING = (401, 403, 410)  # statuses by which the service does not serve this host
 _LOST, _ANSWERED = "lost", "answered"  # a report that got no answer; and the service answered a question since then
@@ -72,6 +73,7 @@ class Follower:
         reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
+        self._untold: List[str] = []  # what was put back, until the service has it
         self._report_at = 0.0
         self._refused_because = ""
         self._lost = ""
@@ -274,7 +276,8 @@ class Follower:
         offline_now = unmet != self._reconciler.unmet() or set_back != self._set_back
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
-        put_back += outcome.put_back
+        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._untold]
+        self._untold = [*self._untold, *put_back][-_MOST_UNTOLD:]
         self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
@@ -347,6 +350,8 @@ class Follower:
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
         is_recalled = self._reconciler.revision == self._status.revision
+        # The report that this one takes the place of may have had them, and nobody has heard it.
+        words = [*words, *(earlier for earlier in self._untold if earlier not in words)]
         report = self._reconciler.to_report()._replace(
             revision=self._status.revision,
             lineage=self._reconciler.lineage if is_recalled else None,
@@ -421,6 +426,7 @@ class Follower:
     def _note_accepted(self) -> None:
         """All of the last report is told."""
         self._reconciler.delivered()
+        self._untold = []
         if self._refused_because:
             self._refused_because = ""
             self._note()

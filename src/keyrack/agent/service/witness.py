@@ -36,6 +36,8 @@ class Witness:
         if sent is None:
             return False
         before, self.problem = self.problem, ""
+        if before and self._is_taken_away():
+            self._last = None
         try:
             new = self._read(sent)
             words = audit_tree.problem(self._last, new, audit_tree.read_path(sent.get("proof")))
@@ -48,6 +50,13 @@ class Witness:
         except OSError as error:
             self.problem = f"the checkpoint of the audit log cannot be kept: {error.strerror}"
         return self.problem != before
+
+    def _is_taken_away(self) -> bool:
+        """Whether somebody deleted the note, as the words of a refusal say: no restart may be needed besides."""
+        try:
+            return self._state.load(FILE) is None
+        except StateProblem:
+            return False
 
     def _keep(self, sent: Dict[str, Any], new: Checkpoint) -> None:
         fields = {"text": sent["text"], "signature": sent["signature"]}

@@ -62,6 +62,9 @@ class Accounts:
         created, passwords = noted.get("created"), noted.get("passwords")
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
+        # Of those that were created: whoever makes one of the same name by hand mostly gets another number.
+        numbers = noted.get("numbers")
+        self._numbers: Dict[str, int] = dict(numbers) if isinstance(numbers, dict) else {}
         # Names that a directory of accounts had, whatever it says now.
         elsewhere = noted.get("elsewhere")
         self._elsewhere: List[str] = [str(name) for name in elsewhere] if isinstance(elsewhere, list) else []
@@ -167,13 +170,19 @@ class Accounts:
         if problem is not None:
             return f"this host has no account {name}, and none of that name is made: {problem}"
         shell = next((path for path in _SHELLS if os.path.exists(path)), "/bin/sh")
+        # An account made anew has neither the password nor the key pair of the one before.
+        self._keys.pop(name, None)
+        self._numbers.pop(name, None)
+        passwords = {other: mark for other, mark in self._passwords.items() if other != name}
         # Noted first: what a killed agent created is its own to remove later.
-        self._note([*(other for other in self._created if other != name), name], self._passwords)
+        self._note([*(other for other in self._created if other != name), name], passwords)
         # "*": no password opens it, and sshd does not take it for locked, as it would "!" (sshd(8)).
         problem = _run(["useradd", "-m", "-s", shell, "-p", "*", "--", name])
         if problem:
             self._note([other for other in self._created if other != name], self._passwords)
             return f"the account {name} could not be created: {problem}"
+        self._numbers[name] = pwd.getpwnam(name).pw_uid
+        self._note(self._created, self._passwords)
         return ""
 
     def _set_password(self, name: str, hashed: str) -> str:
@@ -181,7 +190,7 @@ class Accounts:
         mark = sha256(f"{name}:{hashed}".encode()).hex()
         if self._passwords.get(name) == mark:
             return ""
-        if name not in self._created and pwd.getpwnam(name).pw_uid == 0:
+        if not self._has_created(name) and pwd.getpwnam(name).pw_uid == 0:
             return f"the password of {name} is not the service's to set"
         problem = _run(["chpasswd", "-e"], f"{name}:{hashed}\n".encode("ascii"))
         if problem:
@@ -190,20 +199,28 @@ class Accounts:
         return ""
 
     def _remove(self, name: str) -> str:
-        if not lookup.exists(name):
-            return ""
-        if name not in self._created:
+        exists = lookup.exists(name)
+        if exists and not self._has_created(name):
             return f"the account {name} was not made by Keyrack, so it stays; remove it by hand"
-        problem = _run(["userdel", "--", name])
-        if problem:
-            return f"the account {name} could not be removed: {problem}"
+        if exists:
+            problem = _run(["userdel", "--", name])
+            if problem:
+                return f"the account {name} could not be removed: {problem}"
+        elif name not in self._created:
+            return ""
+        # Also where somebody else removed it: an account that gets the name after that is theirs.
         self._keys.pop(name, None)
+        self._numbers.pop(name, None)
         others = {other: mark for other, mark in self._passwords.items() if other != name}
         self._note([other for other in self._created if other != name], others)
         return ""
 
+    def _has_created(self, name: str) -> bool:
+        """Whether the account that has this name now is the one that this agent created."""
+        return name in self._created and self._numbers.get(name) in (None, pwd.getpwnam(name).pw_uid)
+
     def _note(self, created: List[str], passwords: Dict[str, str]) -> None:
-        noted = {"created": created, "passwords": passwords, "elsewhere": self._elsewhere}
+        noted = {"created": created, "passwords": passwords, "elsewhere": self._elsewhere, "numbers": self._numbers}
         self._state_folder.save(NOTE, noted)
         self._created, self._passwords = created, passwords
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
+import struct
+import sys
 from typing import Iterator, List, Optional, Tuple
 
 PUBLIC_FOLDER, PRIVATE_FOLDER = 0o755, 0o700
@@ -24,6 +27,8 @@ _RESERVE = ".keyrack-reserve"
 _RESERVE_STEP = 16 * 1024
 _NEW_BYTES = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1  # FS_IOC_GETFLAGS (ioctl_iflags(2))
+_APPEND_ONLY = 0x20
 # The kernel's marks of what a file holds, which is another file's (evm, ima).
 OF_THE_BYTES = {"security.evm", "security.ima"}
 
@@ -54,6 +59,18 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = Fa
         if current == os.path.dirname(current):
             return None
         current = os.path.dirname(current)
+
+
+def is_append_only(path: str) -> bool:
+    """Whether nothing that is there can be replaced, by root neither (chattr +a); no where that cannot be known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _is_append_only(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def mount_point(path: str) -> str:
@@ -150,6 +167,7 @@ class Folder:
         used where there is no room. Nobody finds the file under its name before it has all of that.
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
+        self._check_replaces()
         temporary = f".keyrack-{os.urandom(8).hex()}"
         reserved = False
         replaces = name if keep_attributes else None
@@ -173,6 +191,13 @@ class Folder:
         if reserve is not None and reserved:
             # Of what the replaced file took, before something else takes it.
             reserve.keep_reserve(len(data))
+
+    def _check_replaces(self) -> None:
+        """Raises OSError where an unfinished file could neither take a name here nor be taken away again: each try
+        would leave one more.
+        """
+        if _is_append_only(self._descriptor):
+            raise OSError(errno.EPERM, f"{self.path} is append-only (chattr -a {self.path})", self.path)
 
     def _fill(
         self,
@@ -259,6 +284,7 @@ class Folder:
         Where there was none there is none again. The bytes are on the disk before anybody finds them: a power cut would
         else leave an empty file, and an empty one of revoked keys revokes nothing.
         """
+        self._check_replaces()
         kept = f".keyrack-{os.urandom(8).hex()}"
         here = {"src_dir_fd": self._descriptor, "dst_dir_fd": self._descriptor}
         try:
@@ -352,6 +378,14 @@ def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
             raise
     finally:
         os.close(above)
+
+
+def _is_append_only(descriptor: int) -> bool:
+    try:
+        answer = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l")))
+    except OSError:  # a file system that has no such flags
+        return False
+    return bool(int.from_bytes(answer[:4], sys.byteorder) & _APPEND_ONLY)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

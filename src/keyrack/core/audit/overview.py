@@ -24,6 +24,8 @@ from keyrack.store.keys import requests
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON = timedelta(days=7)
 DAYS = 30
+NEWEST = rows.NEWEST
+"""So many events are counted by day; of the days before them nothing is told."""
 LAGS = ((1, "1 change"), (5, "2 to 5 changes"), (20, "6 to 20 changes"))
 """How far behind hosts are, as they are counted: up to so many changes; what is beyond is FAR."""
 FAR = "more than 20"
@@ -120,7 +122,7 @@ def _days(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[
     first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
     counted = {(EPOCH + timedelta(days=row.day) - first).days: row for row in rows.by_day(connection, workspace, first)}
     # What is older than the newest so many was not counted: the day in which they begin is not whole.
-    cut = sum(row.number for row in counted.values()) >= rows.NEWEST
+    cut = sum(row.number for row in counted.values()) >= NEWEST
     shown = range(min(min(counted) + 1, DAYS - 1) if cut else 0, DAYS)
     days = [(first + timedelta(days=day), counted.get(day)) for day in shown]
     return tuple((at, row.done if row else 0, row.refused if row else 0) for at, row in days)

@@ -37,7 +37,7 @@ WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
     news.REFUSED_CODE: "Paste the installation line there again.",
     news.FAILED_CODE: "Mend there what is in the way; the host tries again by itself.",
-    "audit-log-rewritten": "Find out whether somebody restored a backup; then enrol the host's agent anew.",
+    "audit-log-rewritten": "Find out whether somebody restored a backup. If so, delete checkpoint.json there.",
     "enforcing-undone": "Mend there what the host says, then enforce again.",
     "machine-copied": "Enrol one of the two machines anew, or say that the copy is gone.",
     "database-went-back": "Decide what stays refused there.",

@@ -90,15 +90,18 @@ def public_key_of(instance: Instance, fingerprint: str) -> str | None:
     return None if holder is None or holder.frozen else holder.public_key
 
 
-def holder_of(instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False) -> Holder | None:
+def holder_of(
+    instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False, path: str | None = None
+) -> Holder | None:
     """Who stands behind a fingerprint now, or None. address: where the connection comes from; frozen_too: also one
-    whose key is frozen, for what is under way, and to say why nothing new begins.
+    whose key is frozen, for what is under way, and to say why nothing new begins; path: the repository that is asked
+    for, as the deploy key of which a key that several have counts.
     """
     # (1) sshd checked a signature by the key in whose line this fingerprint stands.
     if not is_fingerprint(fingerprint):
         return None
     holder = instance.database.read(
-        lambda connection: _holder(connection, fingerprint, instance.now(), address=address)
+        lambda connection: _holder(connection, fingerprint, instance.now(), address=address, path=path)
     )
     return None if holder is None or (holder.frozen and not frozen_too) else holder
 
@@ -120,11 +123,11 @@ def read_command(command: bytes) -> tuple[str, str]:
     # (5) One of two verbs and one path, in strict grammar.
     asked = COMMAND.fullmatch(text)
     if asked is None:
-        raise _not_offered()
+        raise not_offered()
     try:
         return VERBS[asked.group(1).replace(" ", "-")], path_of(asked.group(3).removesuffix(".git"))
     except Refusal:
-        raise _not_offered() from None
+        raise not_offered() from None
 
 
 def decide(instance: Instance, holder: Holder, verb: str, path: str) -> GitAccess:
@@ -247,7 +250,9 @@ def _refusal_now(
     return None
 
 
-def _holder(connection: Connection, fingerprint: str, now: datetime, *, address: str) -> Holder | None:
+def _holder(
+    connection: Connection, fingerprint: str, now: datetime, *, address: str, path: str | None = None
+) -> Holder | None:
     # (2) It leads to one user key or to deploy keys; (3) their rows carry our seal, which the store checks.
     held = git_access.holders(connection, (fingerprint,))
     if fingerprint not in held:
@@ -255,7 +260,9 @@ def _holder(connection: Connection, fingerprint: str, now: datetime, *, address:
     user_key = held[fingerprint]
     if user_key is not None:
         return _user_holder(fingerprint, user_key, address, now)
-    for deploy in git_access.deploy_keys_with(connection, fingerprint):
+    asked = None if path is None else git_access.repository_at(connection, path)
+    there = {} if asked is None else git_access.deploy_keys_of(connection, (fingerprint,), (asked.id,))
+    for deploy in (*there.values(), *git_access.deploy_keys_with(connection, fingerprint)):
         if _deploy_key_holds(deploy, fingerprint):
             repository = git_access.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
             return Holder(
@@ -336,7 +343,8 @@ def _protected_meanwhile() -> Refusal:
     return Refusal(Kind.FORBIDDEN, "branch-protected", "The default branch was protected meanwhile; push again.")
 
 
-def _not_offered() -> Refusal:
+def not_offered() -> Refusal:
+    """The refusal of a command that is none of Git's, or names no repository."""
     return Refusal(
         Kind.INVALID,
         NOT_OFFERED,

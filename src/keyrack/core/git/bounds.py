@@ -91,6 +91,8 @@ def _of_push(most_input: int) -> dict[str, str]:
         # A push stays the one file that it came as: what it unpacks to never lies on the disk.
         "receive.unpackLimit": "1",
         "receive.shallowUpdate": "false",
+        # git leaves references to the system, which writes them when it likes: what a push was told would be lost.
+        "core.fsync": "reference",
         # Unset it refuses too, and tells whoever pushes to change the setting, which is not theirs.
         "receive.denyDeleteCurrent": "refuse",
         "receive.keepAlive": "5",

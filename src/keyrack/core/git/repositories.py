@@ -54,7 +54,7 @@ def _is_path(text: str) -> bool:
 def visibility_of(value: object) -> int:
     """0, 10 or 20; raises Refusal INVALID for others, such as 10.0, which is as much and no whole number."""
     if type(value) is not int or value not in VISIBILITIES:
-        raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+        raise invalid("visibility", "This takes 0, 10 or 20.")
     return value
 
 

@@ -62,9 +62,14 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
                 timeout=INIT_SECONDS,
                 env={"PATH": os.environ.get("PATH", os.defpath), **clean_environment()},
             )
+            for place, _, names in os.walk(made):
+                for path in (*(Path(place, name) for name in names), Path(place)):
+                    _to_disk(path)
             # An empty folder that somebody made gives way; a repository that was quicker does not.
             with contextlib.suppress(OSError):
                 made.rename(folder)
+            _to_disk(folder.parent)
+            _to_disk(root)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -108,7 +113,20 @@ def point_head(folder: Path, branch: str) -> None:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as made:
         made.write(f"ref: {BRANCHES}{branch}\n")
     Path(made.name).chmod(0o644)
+    _to_disk(Path(made.name))
     Path(made.name).replace(folder / "HEAD")
+    _to_disk(folder)
+
+
+def keep(folder: Path, changed: str) -> None:
+    """Have what a push changed outlive a power cut: git writes the files through to the disk, and not the folders in
+    which they came into place. changed: lines as first_branch() takes them. Raises OSError.
+    """
+    names = [line.split(" ", 2)[-1] for line in changed.splitlines()]
+    above = {parent for name in names for parent in (folder / name).parents if parent.is_relative_to(folder)}
+    for place in sorted({*above, folder / "objects" / "pack"}, key=str, reverse=True):
+        with contextlib.suppress(FileNotFoundError):  # of branches that were deleted
+            _to_disk(place)
 
 
 def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_AFTER_DELETION) -> list[Path]:
@@ -139,6 +157,14 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
                 shutil.rmtree(gone)
                 removed.append(folder)
     return removed
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def clean_environment() -> dict[str, str]:

@@ -25,13 +25,14 @@ LOOKED_THROUGH = 200_000
 """Events that one page by cursor is looked for in, where what is asked stands in no index: a fifth of a second."""
 REFUSED, ALARM = "refused", "alarm"
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key"),
-    "access": ("grant", "request", "request rule", "freeze"),
+    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key", "key policy"),
+    "access": ("grant", "request", "request rule", "freeze", "access"),
     "hosts": ("server", "system user", "SSH settings"),
     "people": ("user", "group", "offboarding", "identity", "authenticator"),
     "sessions": ("session",),
     "tokens": ("token", "access key"),
     "repositories": ("repository", "project", "deploy key"),
+    "workspace": ("workspace", "webhook", "event", "instance", "database"),
 }
 """What events are about, as people ask for it: the kinds of their targets."""
 _append = Statement(

@@ -26,7 +26,7 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
 }
 
 
-SPELLINGS = {"public_key": "key"}
+SPELLINGS = {"public_key": "key", "visibility": "visibility_level"}
 """The core's names of fields that calls have under another name."""
 
 

@@ -23,7 +23,12 @@ from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
 FILTERS = ("q", "person", "host", "key", "kind", "since", "until")
-WORDS = {"access": "grants and requests", "people": "people and groups", "sessions": "logins and sessions"}
+WORDS = {
+    "access": "grants and requests",
+    "people": "people and groups",
+    "sessions": "logins and sessions",
+    "workspace": "the workspace, webhooks and this log",
+}
 """Kinds of events whose own word does not say enough."""
 KINDS = (
     ("", "everything"),

@@ -42,13 +42,15 @@ def _charts(state: core.Overview) -> list[Drawn]:
     def day(at: datetime) -> str:
         return f"{at:%-d %b}"
 
+    events = f", of the newest {core.NEWEST:,} events" if len(state.days) < core.DAYS else ""
+    hosts = f", of {len(state.behind):,} hosts" if state.behind and state.behind[0].hosts > len(state.behind) else ""
     over_days: list[tuple[str, str, charts.Numbers]] = [
         ("Logins a day", "Logins:number", tuple((day(at), number) for at, number in state.logins)),
-        ("Changes a day", "Changes:number", tuple((day(at), done) for at, done, _ in state.days)),
-        ("Refusals a day", "Refusals:number", tuple((day(at), refused) for at, _, refused in state.days)),
+        (f"Changes a day{events}", "Changes:number", tuple((day(at), done) for at, done, _ in state.days)),
+        (f"Refusals a day{events}", "Refusals:number", tuple((day(at), refused) for at, _, refused in state.days)),
     ]
     parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
-        ("Hosts behind by", ("Behind by", "Hosts:number"), state.lags),
+        (f"Hosts behind by{hosts}", ("Behind by", "Hosts:number"), state.lags),
         ("Hosts obeyed within", ("Within", "Changes:number"), state.delays),
         ("Keys by type", ("Type", "Keys:number"), state.keys.types),
         ("Keys by age", ("Age", "Keys:number"), state.keys.ages),

@@ -18,7 +18,7 @@ from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.web.console.visits import Visit, page
 
 MOST, OFFERED = 20, 5
-"""Of each kind: on the page, and as one types."""
+"""Of each kind: on the page, and as one types. Where there are more, the last words lead to all of them."""
 # What somebody may look for by what it does: its words, where it is, and the action that it takes.
 DOINGS = (
     ("Add key", "/keys?add=1", user_keys.ADD),
@@ -33,6 +33,8 @@ DOINGS = (
     ("Sign-in and sessions", "/settings/sign-in", "iam:self"),
     ("What was refused", "/activity?kind=refused", "events:read"),
 )
+# The list that shows all of a kind that have a piece of text in their names.
+WHOLE = {"People": "/people", "Hosts": "/hosts", "Keys": "/keys", "Repositories": "/repositories"}
 Hits = dict[str, list[tuple[str, str]]]
 """By kind: the words, and the address that they lead to."""
 
@@ -61,18 +63,26 @@ def _begins(words: str, text: str) -> bool:
 
 
 def _named(visit: Visit, text: str, most: int) -> Hits:
-    hits: Hits = {}
+    beyond, hits = most + 1, Hits()
     if visit.may("people:read"):
-        people = named_people.find(visit.instance, visit.actor, search=text, limit=most)
+        people = named_people.find(visit.instance, visit.actor, search=text, limit=beyond)
         hits["People"] = _to("/people", ((one.name, one.name) for one in people.items))
     if visit.may("servers:read"):
-        hosts = server_list.find(visit.instance, visit.actor, search=text, limit=most)
+        hosts = server_list.find(visit.instance, visit.actor, search=text, limit=beyond)
         hits["Hosts"] = _to("/hosts", ((one.name, one.id) for one in hosts.items))
-    hits["Keys"] = _to("/keys", _keys(visit, text, most))
+    hits["Keys"] = _to("/keys", _keys(visit, text, beyond))
     if visit.may(repositories.READ):
-        paths = repositories.find(visit.instance, visit.actor, search=text, limit=most)
+        paths = repositories.find(visit.instance, visit.actor, search=text, limit=beyond)
         hits["Repositories"] = _to("/repositories", ((one.path, one.path) for one in paths.items))
-    return hits
+    return {kind: _cut(visit, kind, items, text, most) for kind, items in hits.items()}
+
+
+def _cut(visit: Visit, kind: str, items: list[tuple[str, str]], text: str, most: int) -> list[tuple[str, str]]:
+    """So many of them, and the way to all where there are more."""
+    if len(items) <= most:
+        return items
+    whole = "/search" if visit.is_part else WHOLE[kind]
+    return [*items[:most], (f"More {kind.lower()}…", f"{whole}?q={quote(text)}")]
 
 
 def _to(folder: str, names: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
