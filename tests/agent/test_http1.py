@@ -76,6 +76,7 @@ GOOD = {
     "with a repeated length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nhi",
 }
 BAD = {
+    "hints without an end": (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 30 + OK, BrokenAnswer),
     "nothing": (b"", Dropped),
     "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", BrokenAnswer),
     "a cut body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", BrokenAnswer),

@@ -59,10 +59,10 @@ class MissingRows:
         if self._node is not None:
             self._node = sealed_tables.look_on(connection, self._node, NODES)
             return False
-        some = servers.ids_after(connection, self._server, SERVERS)
-        with batch(connection, some):
-            for server_id in some:
+        server_ids = servers.ids_after(connection, self._server, SERVERS)
+        with batch(connection, server_ids):
+            for server_id in server_ids:
                 servers.complete(connection, server_id)
-        self._false = sorted(applied.altered(connection, some))
-        self._server = some[-1] if some else 0
-        return len(some) < SERVERS
+        self._false = sorted(applied.altered(connection, server_ids))
+        self._server = server_ids[-1] if server_ids else 0
+        return len(server_ids) < SERVERS

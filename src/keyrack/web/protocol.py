@@ -146,7 +146,10 @@ class BoundedProtocol(HttpToolsProtocol):
                     data = self._head_without_offer() + data[stopped.args[0] :]
         except httptools.HttpParserInvalidURLError:
             # No API is known yet that could say it, as the parser hands over no address that is none.
-            words = "An address begins with a slash, and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
+            words = (
+                "An address begins with a slash, "
+                "and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
+            )
             self.logger.warning(words)
             self.send_400_response(words)
         except httptools.HttpParserError:

@@ -18,6 +18,7 @@ from keyrack.agent.system.processes import since_boot
 
 _LONGEST_LINE = 16384
 _MOST_HEADERS = 100
+_MOST_INTERIM = 20  # answers that only say that one will come (1xx)
 _SLICE_SECONDS = 2.0  # after which a host that woke up notices
 # What has begun to answer is to get on: a byte now and then would otherwise keep an answer alive for ever.
 GRACE_SECONDS = 30.0
@@ -249,7 +250,7 @@ def _wait_until(end: float, connection: socket.socket) -> None:
 
 def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
     """One answer, and whether the connection stays open after it."""
-    while True:
+    for _ in range(_MOST_INTERIM + 1):
         try:
             line = _line(stream, Dropped)
         except ConnectionError as error:
@@ -261,6 +262,8 @@ def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
         headers = _headers(stream)
         if status >= 200:
             break
+    else:
+        raise BrokenAnswer(None, "it says again and again that an answer will come")
     stays = match.group(1) == b"1" and "close" not in headers.get("connection", "").lower()
     if status in (204, 304):
         return Response(status, headers, b""), stays

@@ -103,8 +103,8 @@ def _keys(
         if number < after[0]:
             continue
         last = after[1] if number == after[0] else 0
-        while some := question(connection, workspace_id, last, AT_ONCE):
-            for key in some:
+        while page := question(connection, workspace_id, last, AT_ONCE):
+            for key in page:
                 last = key.id
                 yield (number, key.id), key
 

@@ -182,11 +182,11 @@ def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: b
 
     def question(connection: Connection) -> GrantNames:
         server_ids = {grant.server_id for grant in shown if grant.server_id}
-        found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
+        named = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
         return GrantNames(
             users=user_rows.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
             groups=group_rows.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
-            servers={number: server.name for number, server in found.items() if server is not None},
+            servers={number: server.name for number, server in named.items() if server is not None},
         )
 
     if written:

@@ -194,8 +194,8 @@ def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...
 @prepared
 def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]:
     last = select(events.c.reason, events.c.at).where(events.c.server_id == server_id)
-    found = last.order_by(events.c.id.desc()).limit(most).subquery()
-    return select(func.count()).select_from(found).where(found.c.reason == reason, found.c.at > at)
+    latest = last.order_by(events.c.id.desc()).limit(most).subquery()
+    return select(func.count()).select_from(latest).where(latest.c.reason == reason, latest.c.at > at)
 
 
 def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
@@ -206,8 +206,9 @@ def count_lately(connection: Connection, server_id: int, reason: str, since: dat
 @prepared
 def _was_raised(server_id: int, reason: str, summary: str, at: datetime, most: int) -> Select[Any]:
     last = select(events.c.id, events.c.reason, events.c.summary, events.c.at).where(events.c.server_id == server_id)
-    found = last.order_by(events.c.id.desc()).limit(most).subquery()
-    return select(found.c.id).where(found.c.reason == reason, found.c.summary == summary, found.c.at >= at).limit(1)
+    latest = last.order_by(events.c.id.desc()).limit(most).subquery()
+    matching = (latest.c.reason == reason, latest.c.summary == summary, latest.c.at >= at)
+    return select(latest.c.id).where(*matching).limit(1)
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
@@ -218,8 +219,8 @@ def was_raised(connection: Connection, server_id: int, reason: str, summary: str
 def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:
     """Whether this very alarm is among the newest events of a workspace since a time."""
     newest = select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(NEWEST)
-    some = newest.subquery()
-    statement = select(some.c.id).where(some.c.at >= since, some.c.reason == reason, some.c.summary == summary)
+    latest = newest.subquery()
+    statement = select(latest.c.id).where(latest.c.at >= since, latest.c.reason == reason, latest.c.summary == summary)
     return connection.execute(statement.limit(1)).scalar() is not None
 
 

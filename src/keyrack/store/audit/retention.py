@@ -191,8 +191,8 @@ def outdated(connection: Connection, kind: str, before: datetime, limit: int) ->
         # They are in the order of their times but for what a clock wrote that was wrong, so the first ones tell; a
         # search would read the whole log.
         first = select(events.c.id, events.c.workspace_id, events.c.at).order_by(events.c.id).limit(FIRST).subquery()
-        found = select(first.c.id, first.c.workspace_id).where(first.c.at < before).limit(limit)
-        return sorted(tuple(row) for row in connection.execute(found))
+        too_old = select(first.c.id, first.c.workspace_id).where(first.c.at < before).limit(limit)
+        return sorted(tuple(row) for row in connection.execute(too_old))
     return [tuple(row) for row in connection.execute(KINDS[kind].old(before).limit(limit))]
 
 

@@ -115,19 +115,19 @@ def _deleted() -> Select[Any]:
 
 
 def deleted(connection: Connection) -> list[int]:
-    """The ids of deleted webhooks that have deliveries still, or had when one last looked."""
+    """The ids of deleted webhooks that have deliveries still, or had when they were last cleared."""
     return _deleted.values(connection)
 
 
 @prepared
 def _clear(webhook_id: int, most: int) -> Delete:
-    some = (
+    oldest = (
         select(webhook_deliveries.c.id)
         .where(webhook_deliveries.c.webhook_id == webhook_id)
         .order_by(webhook_deliveries.c.id)
         .limit(most)
     )
-    return delete(webhook_deliveries).where(webhook_deliveries.c.id.in_(some))
+    return delete(webhook_deliveries).where(webhook_deliveries.c.id.in_(oldest))
 
 
 @prepared
