@@ -219,7 +219,13 @@ def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
 def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
-            [*PROGRAM, *words.split()], stdout=full, stderr=full, env=alone(tmp_path), check=False, timeout=60
+            [*PROGRAM, *words.split()],
+            stdout=full,
+            stderr=full,
+            env=alone(tmp_path),
+            cwd=tmp_path,  # here may lie the data of a service that was tried
+            check=False,
+            timeout=60,
         )
     assert ended.returncode == status
 

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,8 @@ def path_of(url: str) -> Path:
 def copy_of(path: Path) -> Path:
     """A backup as SQLite makes it: what waits in the log is in it."""
     backup = path.with_name("backup.db")
-    with sqlite3.connect(path) as live, sqlite3.connect(backup) as copy:
+    with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(backup)) as copy:
         live.backup(copy)
-    live.close()
-    copy.close()
     return backup
 
 
@@ -88,10 +87,8 @@ def filled_with_noise(path: Path, backup: Path) -> None:
 
 
 def an_older_one_restored_by_sqlite(path: Path, backup: Path) -> None:
-    with sqlite3.connect(path) as live, sqlite3.connect(backup) as copy:
+    with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(backup)) as copy:
         copy.backup(live)
-    live.close()
-    copy.close()
 
 
 def the_logs_index_removed(path: Path, backup: Path) -> None:

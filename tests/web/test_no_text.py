@@ -60,7 +60,8 @@ def test_bytes_in_an_event_cost_it_alone(team_folder: Path, tmp_path: Path, colu
         assert add(service, label="more", publicKey=fresh_line()).status_code == 200
         answer = service.call("GET", "/api/keyrack/v1/events", token="token-of-olga")
         assert answer.status_code == 200
-        assert "more" in answer.json()["items"][0]["summary"]
+        # Beside the alarm that the one which was changed raises, some time within a second.
+        assert any("more" in event["summary"] for event in answer.json()["items"][:2])
 
 
 def test_what_others_wrote_into_a_webhook_costs_it_alone(team_folder: Path, tmp_path: Path) -> None:
