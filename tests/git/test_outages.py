@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from keyrack.core.workspace import apply as workspace_apply
 from keyrack.store.sealing import sealed
@@ -240,3 +242,16 @@ def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -
             assert "Permission denied (publickey)" in clone(alice, "acme/site")[0].said
         finally:
             host.stop()
+
+
+def test_the_log_says_why_gits_sshd_does_not_start_again(site: Site) -> None:
+    server = site.host.server
+    with capture_logs() as logged, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: not server.is_running(), "Git's sshd to be gone")
+        other.bind((server.address, server.port))
+        other.listen()
+        wait_until(lambda: logged, "the log to say so")
+        assert f"Port {server.port} " in logged[0]["error"]
+    wait_until(server.is_running, "Git's sshd to be back")

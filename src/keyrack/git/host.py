@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shlex
@@ -17,6 +16,7 @@ from keyrack.core.instance import Instance
 from keyrack.git import build
 from keyrack.git.authorizer import Authorizer, Programs
 from keyrack.git.sshd import GitSshd, as_sshd_wants
+from keyrack.logs import logger
 from keyrack.private_sshd import (
     HOW_TO_GET_SSHD,
     RESTART_SECONDS,
@@ -26,6 +26,8 @@ from keyrack.private_sshd import (
     find_sshd,
     safe_place,
 )
+
+log = logger("keyrack.git")
 
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere, with a NUL at the end.
 LONGEST_SOCKET_PATH = 100
@@ -130,11 +132,17 @@ class GitHost:
         return 0 if self.authorizer is None else self.authorizer.running
 
     def _watch(self) -> None:
+        said = ""
         while not self._stopping.wait(RESTART_SECONDS):
-            if not self.server.is_running():
+            if self.server.is_running():
+                said = ""
+                continue
+            try:
+                self.server.start()
+            except (PrivateSshdError, OSError) as error:
                 # Another try follows: its port may be taken for a moment.
-                with contextlib.suppress(PrivateSshdError):
-                    self.server.start()
+                if said != (said := str(error)):
+                    log.error("Git's sshd has ended and does not start again", error=said)
 
     def _place_of_socket(self) -> Path:
         """Where the programs reach the authorizer: only this account can look into the folder."""

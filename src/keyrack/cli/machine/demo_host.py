@@ -166,7 +166,7 @@ class DemoHost:
                     self._start_agent()
             if not self.server.is_running():
                 # Another try follows: its port may be taken for a moment.
-                with contextlib.suppress(PrivateSshdError):
+                with contextlib.suppress(PrivateSshdError, OSError):
                     self.server.start()
                     self._note_pids()
 
