@@ -159,7 +159,7 @@ def _sqlite_in_common() -> tuple[Any, Any]:
     To compile a statement takes longer than to ask it, and one for readers is often one for the writer too. None of it
     follows from a file: the dialect looks at the library, once, on a database in memory.
     """
-    with create_engine("sqlite://", json_deserializer=as_json).connect() as conn:
+    with create_engine("sqlite://", poolclass=NullPool, json_deserializer=as_json).connect() as conn:
         sqlite_types.use(conn.dialect)
         return conn.dialect, LRUCache(_STATEMENTS)
 
