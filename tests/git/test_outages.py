@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from keyrack.core.workspace import apply as workspace_apply
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import user_keys
-from tests.git.people import Person, Site, freeze, start_host
+from tests.git.people import Ended, Person, Site, freeze, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import LONG, MEGABYTE, THIN, fill, slowly
 from tests.login.private_sshd import strict_folder
@@ -90,18 +90,23 @@ def test_a_no_is_remembered_as_well(stopped_cluster: Cluster, tmp_path: Path) ->
         assert not reads(alice)
 
 
+def cloned_while_it_stops(site: Site, person: Person, cluster: Cluster) -> Ended:
+    """What a slow clone of acme/site ends with, in the middle of which the database goes away."""
+    with ThreadPoolExecutor(1) as pool:
+        slow = person.folder / "slow"
+        under_way = pool.submit(slowly, person, "down", "clone", "-q", person.url("acme/site"), str(slow))
+        wait_until(lambda: site.host.running == 1, "the transfer to begin")
+        cluster.stop()
+        return under_way.result()
+
+
 def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: Path) -> None:
     with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)
         fill(site, alice, "acme/site", LONG)
         wait_until(lambda: site.host.running == 0, "what was pushed to be over")
-        with ThreadPoolExecutor(1) as pool:
-            slow = alice.folder / "slow"
-            under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))
-            wait_until(lambda: site.host.running == 1, "the transfer to begin")
-            stopped_cluster.stop()
-            ended = under_way.result()
+        ended = cloned_while_it_stops(site, alice, stopped_cluster)
         assert ended.code != 0
         assert "the transfer was stopped: Git cannot confirm your rights" in ended.said
         wait_until(lambda: not reads(alice), "the bound to pass")
@@ -116,12 +121,7 @@ def test_a_key_ends_while_the_database_is_away(stopped_cluster: Cluster, tmp_pat
         end = {"expires_at": site.service.instance.now() + timedelta(seconds=15)}
         row = user_keys.c.id == alice.key_id
         site.service.instance.database.write(lambda connection: sealed.change(connection, user_keys, row, values=end))
-        with ThreadPoolExecutor(1) as pool:
-            slow = alice.folder / "slow"
-            under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))
-            wait_until(lambda: site.host.running == 1, "the transfer to begin")
-            stopped_cluster.stop()
-            ended = under_way.result()
+        ended = cloned_while_it_stops(site, alice, stopped_cluster)
         assert "the transfer was stopped: Your SSH key is not registered any more" in ended.said
         ended = alice.git("ls-remote", alice.url("acme/site"))
         assert "Your SSH key is not registered any more" in ended.said

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from keyrack.logs import logger
 from keyrack.protocol import document_words
 from keyrack.ssh import fingerprint, sshsig, wire
+from keyrack.store.engine.disk import sync
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -163,11 +164,7 @@ def _make_file(path: Path, seed: bytes) -> None:
             os.link(temporary, path)
     finally:
         temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _derive(seed: bytes, purpose: bytes) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from keyrack.errors import Kind, Refusal
 from keyrack.store.chunks import chunks
 from keyrack.store.database import Database
+from keyrack.store.engine.disk import sync
 from keyrack.store.git.repositories import Repository, uids_of
 
 INIT_SECONDS = 60
@@ -64,12 +65,12 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
             )
             for place, _, names in os.walk(made):
                 for path in (*(Path(place, name) for name in names), Path(place)):
-                    _to_disk(path)
+                    sync(path)
             # An empty folder that somebody made gives way; a repository that was quicker does not.
             with contextlib.suppress(OSError):
                 made.rename(folder)
-            _to_disk(folder.parent)
-            _to_disk(root)
+            sync(folder.parent)
+            sync(root)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -113,9 +114,9 @@ def point_head(folder: Path, branch: str) -> None:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as made:
         made.write(f"ref: {BRANCHES}{branch}\n")
     Path(made.name).chmod(0o644)
-    _to_disk(Path(made.name))
+    sync(Path(made.name))
     Path(made.name).replace(folder / "HEAD")
-    _to_disk(folder)
+    sync(folder)
 
 
 def keep(folder: Path, changed: str) -> None:
@@ -126,7 +127,7 @@ def keep(folder: Path, changed: str) -> None:
     above = {parent for name in names for parent in (folder / name).parents if parent.is_relative_to(folder)}
     for place in sorted({*above, folder / "objects" / "pack"}, key=str, reverse=True):
         with contextlib.suppress(FileNotFoundError):  # of branches that were deleted
-            _to_disk(place)
+            sync(place)
 
 
 def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_AFTER_DELETION) -> list[Path]:
@@ -157,14 +158,6 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
                 shutil.rmtree(gone)
                 removed.append(folder)
     return removed
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def clean_environment() -> dict[str, str]:

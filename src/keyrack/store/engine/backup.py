@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from keyrack.store.engine.disk import sync
+
 # Rows that let somebody in: what was deleted since a backup stays deleted. The columns that name a row.
 OPENING: Mapping[str, tuple[str, ...]] = {
     "users": ("id",),
@@ -78,9 +80,9 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
             # One file, without a log beside it.
             into.execute("PRAGMA journal_mode = DELETE")
             _check_whole(into, partial)
-        _sync(partial)
+        sync(partial)
         os.replace(partial, target)
-        _sync(target.parent)
+        sync(target.parent)
     except sqlite3.Error as error:
         raise _not_copied(database, target, error) from error
     except OSError as error:
@@ -185,7 +187,7 @@ def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
     with suppress(FileNotFoundError):
         os.link(database, aside)
     os.rename(prepared, database)
-    _sync(database.parent)
+    sync(database.parent)
 
 
 def settle(file: Path) -> None:
@@ -193,7 +195,7 @@ def settle(file: Path) -> None:
     try:
         with closing(_connect(file, "rw")) as raw:
             raw.execute("PRAGMA journal_mode = DELETE")
-        _sync(file)
+        sync(file)
     except sqlite3.Error as error:
         raise BackupProblem(f"{file} cannot be written: {error}. Nothing was changed.") from error
 
@@ -253,12 +255,3 @@ def _check_whole(raw: sqlite3.Connection, path: Path) -> None:
 
 def _in_use(database: Path) -> BackupProblem:
     return BackupProblem(f"{database} is in use. Stop the service and `keyrack git-host` first. Nothing was changed.")
-
-
-def _sync(path: Path) -> None:
-    """Have a file that nobody has open, or a folder's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
