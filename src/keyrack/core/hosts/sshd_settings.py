@@ -24,15 +24,14 @@ LOG_ENTRY = "Updated SSHD Config"
 
 @dataclass(frozen=True, slots=True)
 class SshdKeyword:
-    """A wish as sshd knows it: its keyword, the values for yes and for no, the wish in words for people, and whether
-    OpenSSH does it unasked (sshd_config(5)).
+    """A wish as sshd knows it: its keyword, the values for yes and for no, the wish in words for people. OpenSSH does
+    none of them unasked (sshd_config(5)).
     """
 
     keyword: str
     yes: str
     no: str
     words: str
-    by_default: bool = False
 
 
 KEYWORDS = {
@@ -132,4 +131,4 @@ def _is(server: Server, name: str) -> bool:
         return server.sshd[known.keyword] == known.yes
     reported = server.facts.get("sshd")
     effective = reported.get(known.keyword) if isinstance(reported, Mapping) else None
-    return known.by_default if not isinstance(effective, str) else effective == known.yes
+    return bool(effective == known.yes)

@@ -89,8 +89,8 @@ def find(
         return attempt.read(question)
 
 
-def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: bool = False) -> UnmanagedKey:
-    """One of what a host found, as long as it is there; gone: also when it is there no more. Raises Refusal MISSING."""
+def get(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
+    """One of what a host found, also when it is there no more. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
@@ -108,7 +108,7 @@ def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: 
                 else None
             )
         )
-        if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
+        if unmanaged_key is None:
             raise missing("unmanaged key")
         return unmanaged_key
 
@@ -169,7 +169,6 @@ def accept(
                 user,
                 name,
                 key,
-                temporary=False,
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
