@@ -139,7 +139,7 @@ class DesiredState:
             unmet += self._accounts.put(document.accounts)
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
-        put_back += self._numbers.look(name for name, keys in self.allowed(document).users.items() if keys)
+        put_back += self._numbers.renumbered(name for name, keys in self.allowed(document).users.items() if keys)
         if self._enforcement is not None:
             unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back

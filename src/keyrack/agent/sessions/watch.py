@@ -43,7 +43,7 @@ from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem
 from keyrack.ssh.public_key import fingerprint_of
 
-LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
+POLL_SECONDS = 1.0  # how late the end of a key may end its sessions
 MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
@@ -154,7 +154,7 @@ class SessionWatch:
 
     def _run(self) -> None:
         while True:
-            self._awake.wait(LOOK_SECONDS)
+            self._awake.wait(POLL_SECONDS)
             self._awake.clear()
             try:
                 self.step()

@@ -20,7 +20,7 @@ from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.originals import Original
-from keyrack.agent.sshd.proof import NOT_LOOKED, Observation, SshdProof
+from keyrack.agent.sshd.proof import NOT_OBSERVED, Observation, SshdProof
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem, SshdSilent
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
@@ -95,7 +95,7 @@ class Enforcement:
         self._files = SettingsFiles(self.sshd, path)
         self._check = LoginCheck(self.sshd, enrolment.keys_folder)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
-        self._shown = NOT_LOOKED
+        self._shown = NOT_OBSERVED
         self._reloaded = True  # for all that is known an agent before this one has
         self._reloaded_for: Tuple[object, ...] = ()
         self._words: List[str] = []

@@ -44,7 +44,7 @@ class Observation(NamedTuple):
 
 
 OBEYS = Observation(True)
-NOT_LOOKED = Observation(None, "it was not looked at yet")
+NOT_OBSERVED = Observation(None, "it was not looked at yet")
 
 
 class SshdProof:

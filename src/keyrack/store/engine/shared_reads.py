@@ -133,7 +133,7 @@ class SharedReads:
         """Ask what others of this round ask too."""
         gathered = self._gathered[fiber.loop] = {name: mine}
         try:
-            fiber.wait(fiber.go_on)  # what came in with this call comes first
+            fiber.wait(fiber.resume)  # what came in with this call comes first
             with self._pool.connection() as conn:
                 del self._gathered[fiber.loop]
                 self._ask_all(conn, list(gathered.values()))
@@ -148,7 +148,7 @@ class SharedReads:
                 del self._gathered[fiber.loop]
             for one in gathered.values():
                 for other in one.fibers:
-                    other.go_on()
+                    other.resume()
         return mine
 
     def _ask_all(self, conn: Connection, asked: list[_Asked]) -> None:

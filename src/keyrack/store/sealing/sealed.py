@@ -88,7 +88,7 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
 
 
 def _is_newest(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    return table.name in access_tree.NOT_AT_EACH_LOOK or access_tree.fits(connection, table, values)
+    return table.name in access_tree.NOT_AT_EACH_READ or access_tree.fits(connection, table, values)
 
 
 def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> Mapping[str, Any]:
