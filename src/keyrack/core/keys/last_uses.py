@@ -1,4 +1,4 @@
-"""When keys were last used, as people read it; must change nothing."""
+"""When keys were last used, for people; must change nothing."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def user_keys(
 ) -> tuple[Page[UserKey], dict[int, str], Uses]:
     """A page of the keys of the workspace's users, newest first, with the users' names by id and the last uses.
 
-    user: of this one alone, by name; cursor: instead of offset, of the page before, "" for the first one. Raises
-    Refusal MISSING or FORBIDDEN, or INVALID for a cursor that is none.
+    user: only this one's, by name; cursor: of the page before, "" for the first one; takes the place of offset. Raises
+    Refusal MISSING or FORBIDDEN, or INVALID for a malformed cursor.
     """
     with Attempt(instance, actor, "people:read", "list SSH keys of users", target_kind="user key") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
