@@ -220,7 +220,7 @@ def test_a_persons_page_says_what_they_hold_and_ends_their_session(console: Serv
     with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
         elsewhere = Person(console, "alice", client)
         elsewhere.see("/keys")
-        newest = web_sessions.mine(console.instance, actor(console, "alice"))[0]
+        newest = web_sessions.own(console.instance, actor(console, "alice"))[0]
         page = olga.see("/people/alice")
         assert "Signed in to the console" in page
         assert "What else they hold" in page
@@ -361,7 +361,7 @@ def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
 def test_a_search_in_a_long_log_says_how_far_it_looked_and_goes_on(
     people: dict[str, Person], laptop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(stored_events, "PAGE_SCAN_LIMIT", 2)
     olga = people["olga"]
     page, pages = olga.see("/activity?q=nothing-of-the-kind"), 1
     while onward := re.search(r'href="([^"]+)" rel="next"', page):

@@ -7,6 +7,7 @@ calls, and is meant for logging in as the same account.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import signal
@@ -30,8 +31,8 @@ from keyrack.private_sshd import (
     wait_until_gone,
 )
 
-# -I: neither the caller's PYTHONPATH nor its folder may change what the agent is. It is this installation's, compiled
-# already: packed, as hosts get it, each start would compile it anew.
+# -I: neither the caller's PYTHONPATH nor its folder may change what the agent is. It runs from this installation, which
+# is compiled already; the single file that hosts get would be compiled at each start.
 _AGENT = """\
 import sys
 sys.path.append(sys.argv.pop(1))
@@ -52,7 +53,7 @@ class DemoHost:
     """The private sshd and the agent that keeps its keys, started, watched and stopped together.
 
     directory: where its parts go, unless sshd would find it unsafe there. Use: prepare(), then enrol() when
-    enrolled is False, then start(); stop() at the end. username is whom one can log in as.
+    is_enrolled() is False, then start(); stop() at the end. username is whom one can log in as.
     """
 
     def __init__(self, directory: Path, port: int, sshd: Path) -> None:
@@ -62,7 +63,7 @@ class DemoHost:
         self.agent_state = self.directory / "agent"
         self.agent_log = self.directory / "agent.log"
         self._agent: subprocess.Popen[bytes] | None = None
-        self._changing = threading.Lock()  # or an agent that is ended would be started again, for nobody to end
+        self._changing = threading.Lock()  # else the watcher could start an agent again that was just ended
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -76,10 +77,16 @@ class DemoHost:
         """A known_hosts file for this sshd."""
         return self.server.known_hosts
 
-    @property
-    def enrolled(self) -> bool:
-        """Whether the agent has a secret of its own already."""
-        return (self.agent_state / "enrolment.json").exists()
+    def is_enrolled(self, url: str) -> bool:
+        """Whether the agent has a secret of its own already, and asks this address and writes these files with it.
+
+        Another --listen, and a data folder that was moved, make a new host: its agent would ask, or write, in vain.
+        """
+        try:
+            noted = json.loads((self.agent_state / "enrolment.json").read_text("utf-8"))
+            return (noted["url"], noted["keys_folder"]) == (url, str(self.server.keys))
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def prepare(self) -> None:
         """Write everything that does not need the service. Raises PrivateSshdError."""
@@ -88,7 +95,7 @@ class DemoHost:
         self.server.prepare()
 
     def enrol(self, url: str, token: str, *, replace: bool = False) -> None:
-        """Have the agent enrol with a one-time token at the service. Raises PrivateSshdError with its words."""
+        """Enrol the agent at the service with a one-time token. Raises PrivateSshdError with the agent's words."""
         ended = self._run_agent(
             "enroll",
             f"--keys-dir={self.server.keys}",
@@ -165,7 +172,7 @@ class DemoHost:
                 if self._agent is not None and self._agent.poll() is not None:
                     self._start_agent()
             if not self.server.is_running():
-                # Another try follows: its port may be taken for a moment.
+                # The next round tries again: the port may be taken for a moment.
                 with contextlib.suppress(PrivateSshdError, OSError):
                     self.server.start()
                     self._note_pids()
@@ -186,5 +193,5 @@ class DemoHost:
 
 
 def _environment() -> dict[str, str]:
-    """What the agent gets: nothing of ours but where programs are."""
+    """The agent's environment: nothing of ours but the path of programs."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}

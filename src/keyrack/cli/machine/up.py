@@ -76,7 +76,7 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
     once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
     """
-    # What the APIs say of clones goes by the settings.
+    # The APIs make clone addresses from this setting.
     settings = options.settings(**given, git_listen=f"127.0.0.1:{git_port}")
     set_up_logging()
     with explained():
@@ -111,7 +111,7 @@ def _run(instance: Instance, sshd_port: int, git_port: int) -> None:
 
 
 def _end_left_over(data: Path, sshd_port: int) -> None:
-    """End what an earlier run that was killed has left, as it holds the ports that are asked for."""
+    """End what an earlier run that was killed has left running, as it holds the ports."""
     if (data / LOCK).exists():
         with contextlib.suppress(PrivateSshdError), _alone(data):
             if (sshd := find_sshd()) is not None:
@@ -121,7 +121,7 @@ def _end_left_over(data: Path, sshd_port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(data: Path) -> Iterator[None]:
-    """Hold a folder, as two runs would end each other's parts. A run that is killed holds it no more."""
+    """Hold the data folder, as two runs would end each other's parts. A run that is killed no longer holds it."""
     words = f"Another `keyrack up` runs on {data}; stop it first, or name another folder with --data."
     with alone(data / LOCK, words):
         yield
@@ -201,12 +201,12 @@ class Demo:
     def _start_host(self, host: DemoHost, admin: FirstAdmin, server: Server) -> None:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
         host.prepare()
-        if server.enrolled_at is None or not host.enrolled:
+        if server.enrolled_at is None or not host.is_enrolled(self._settings.url):
             actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
             host.enrol(self._settings.url, token, replace=True)
         host.start()
-        self._wait_for("the demo host", lambda: self._obeys(admin, server.id))
+        self._wait_for("the demo host", lambda: self._obeys(admin, server.id), look=host.agent_log)
 
     def _start_git(self) -> GitHost | None:
         try:
@@ -222,13 +222,14 @@ class Demo:
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
-    def _wait_for(self, what: str, ready: Callable[[], bool]) -> None:
+    def _wait_for(self, what: str, ready: Callable[[], bool], *, look: Path | None = None) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if self._stopping.is_told():
                 raise click.ClickException("Stopped before it was ready.")
             if time.monotonic() > deadline:
-                raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")
+                words = f"{what} was not ready within {READY_SECONDS:.0f} s; see {look or self._data}."
+                raise click.ClickException(words)
             time.sleep(0.02)
 
     def _tell(
@@ -251,7 +252,7 @@ class Demo:
         }
         _write_private(self._data / DEMO_FILE, json.dumps(facts, indent=1) + "\n")
         (self._data / PREVIOUS_DEMO_FILE).unlink(missing_ok=True)
-        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; over a restart they stay:")
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; they stay the same over a restart:")
         chosen = admin.password or "the one that you chose"
         click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
         click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")
@@ -262,7 +263,9 @@ class Demo:
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
-            click.echo("Take it away again, with the id that the first line answered for ID; then it is refused:\n")
+            click.echo(
+                "Delete it again, with the id that the first line answered in place of ID; then the key is refused:\n"
+            )
             click.echo(self._curl_delete(admin, server) + "\n")
         if git is not None:
             click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")
