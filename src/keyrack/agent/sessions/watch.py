@@ -147,10 +147,10 @@ class SessionWatch:
     def _note_names(self, logins: Iterable[LoggedLogin]) -> None:
         # Every account can write to syslog: there a name counts once somebody is seen to be in by it.
         seen = self._sessions.live if login_log.is_anybodys(self._log) else logins
-        found = {one.user for one in seen if account_problem(one.user) is None} - self._names
-        if found:
+        new = {one.user for one in seen if account_problem(one.user) is None} - self._names
+        if new:
             # A new set, as another thread may read the old one; what is new takes no other's place.
-            self._names = {*self._names, *sorted(found)[: _MOST_NAMES - len(self._names)]}
+            self._names = {*self._names, *sorted(new)[: _MOST_NAMES - len(self._names)]}
 
     def _run(self) -> None:
         while True:

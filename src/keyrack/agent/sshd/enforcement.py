@@ -219,7 +219,7 @@ class Enforcement:
 
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
         """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
-        found: Dict[str, None] = {}
+        differing: Dict[str, None] = {}
         accounts = self.accounts()
         if self.sshd.running.arguments():
             # What stands below a Match counts more than a command line, for whoever it is.
@@ -227,10 +227,10 @@ class Enforcement:
         for account in accounts:
             for keyword, value, now in drop_in.missing(self.sshd.effective(account, config), settings):
                 whom = f" for {account}" if account else ""
-                found.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
-            if len(found) > 5:
+                differing.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
+            if len(differing) > 5:
                 break
-        return list(found)
+        return list(differing)
 
     def _put(self, document: HostDocument, *, full: bool) -> List[str]:
         self.put_back = []
@@ -490,12 +490,12 @@ class Enforcement:
 
     def _patterns(self) -> Tuple[str, ...]:
         """Every AuthorizedKeysFile that counts for somebody today."""
-        found: Dict[str, None] = {}
+        patterns: Dict[str, None] = {}
         lines = self.sshd.lines()
         for account in self.accounts():
             for pattern in self.sshd.effective(account).patterns("authorizedkeysfile", lines):
-                found.setdefault(pattern)
-        return tuple(found)
+                patterns.setdefault(pattern)
+        return tuple(patterns)
 
     def _as_edited(self, original: Original) -> Original:
         """A file as it was, or, where its administrator changed it since, with that change and without our line."""

@@ -154,10 +154,10 @@ class SharedReads:
     def _ask_all(self, conn: Connection, asked: list[_Asked]) -> None:
         raw = cast(PipelinedConnection, conn.connection.driver_connection)
         try:
-            found = raw.ask_together([(one.sql, one.values) for one in asked])
+            results = raw.ask_together([(one.sql, one.values) for one in asked])
         except psycopg.Error as error:
             raise as_raised_by_sqlalchemy(conn, error) from error
-        for one, rows in zip(asked, found, strict=True):
+        for one, rows in zip(asked, results, strict=True):
             one.rows, one.error = rows, None
 
 

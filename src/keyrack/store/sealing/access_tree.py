@@ -253,8 +253,8 @@ def take_root(connection: Connection, raw: Any) -> None:
 
 def root_so_far(connection: Connection) -> bytes | None:
     """The root that this transaction read so far, None where it read none that holds."""
-    found: bytes | None = connection.info.get(_ROOT_READ)
-    return found
+    root: bytes | None = connection.info.get(_ROOT_READ)
+    return root
 
 
 def take_checked_root(connection: Connection, root: bytes | None) -> None:
