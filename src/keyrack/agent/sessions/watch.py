@@ -161,9 +161,7 @@ class SessionWatch:
             self._awake.clear()
             try:
                 self.step()
-            except (
-                Exception
-            ) as error:  # the watch must go on: the next step may succeed, and logins do not depend on it
+            except Exception as error:  # the watch must go on: the next step may succeed, and no login depends on it
                 self._say(f"sessions cannot be watched: {type(error).__name__}: {error}")
                 self._awake.wait(NO_ANSWER_SECONDS)
 

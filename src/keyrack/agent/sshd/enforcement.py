@@ -205,9 +205,8 @@ class Enforcement:
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
 
     def shuts_out(self, document: HostDocument, keys: Sequence[ReportedKey]) -> str:
-        """Whom enforcing this document would shut out, or why it could not begin, in words; NOBODY where every key that
-        opens an account now still would, and enforcing could begin. keys: all keys of a complete scan. Raises
-        SshdProblem or OSError.
+        """Whom enforcing this document would shut out, or why it could not begin, in words; NOBODY where it shuts
+        nobody out. keys: all keys of a complete scan. Raises SshdProblem or OSError.
         """
         state = (document, tuple(keys), self.sshd.signature())
         if self._judged is None or self._judged[0] != state:
@@ -219,9 +218,7 @@ class Enforcement:
         return self._judged[1]
 
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
-        """Where sshd's settings differ from these, in words. config: another settings file to ask about. Raises
-        SshdProblem.
-        """
+        """Where sshd's settings (or those of another file, config) differ from these, in words. Raises SshdProblem."""
         differing: Dict[str, None] = {}
         accounts = self.accounts()
         if self.sshd.running.arguments():
@@ -268,9 +265,7 @@ class Enforcement:
         return self._check_running(document)
 
     def _start(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
-        """Begin enforcing, or refuse to. A refusal stays (state UNDONE): enforcing must not begin much later, when
-        nobody expects it.
-        """
+        """Begin enforcing, or refuse to. A refusal stays (UNDONE): it must not begin later, when nobody expects it."""
         try:
             why = self._cannot_begin(document, settings)
             if not why:
@@ -343,9 +338,7 @@ class Enforcement:
             time.sleep(0.2)
 
     def _step(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
-        """Write the settings, have sshd check them, read them and show that it obeys; undo all of it where one of these
-        fails. Answers in words what failed.
-        """
+        """Write the settings, have sshd check, read and obey them; undo all if one fails, and say so."""
         fault = self.sshd.problem()
         if fault is not None and self._files.stand(settings):
             return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
@@ -433,9 +426,7 @@ class Enforcement:
             self._keep_for_later(self._record._replace(state=UNDONE, why=why))
 
     def _roll_back(self) -> List[str]:
-        """Undo the step that is on trial. Answers in words what could not be undone, which stays recorded for another
-        try.
-        """
+        """Undo the step that is on trial. Answers in words what could not be undone, which is tried again later."""
         step = list(self._record.step or ())
         problems = originals.restore_all([self._as_edited(original) for original in step])
         if not problems and step:
@@ -456,9 +447,7 @@ class Enforcement:
         return []
 
     def _note_left_behind(self) -> None:
-        """Record settings of Keyrack's that are on this host without a record of them, as this agent's own: those in an
-        image made of a host, or of an agent whose state folder somebody removed.
-        """
+        """Record Keyrack's settings that are here without a record: of an image, or a removed state folder."""
         state = self.sshd.signature()
         if state == self._clean:
             return
@@ -570,9 +559,7 @@ def read(state: StateFolder) -> Record:
 
 
 def observe_first(state: StateFolder) -> None:
-    """Record that enforcing must not begin before the service has said that this host observes: an older service, which
-    knows no modes, would otherwise have it enforce at once.
-    """
+    """Let enforcing not begin before the service has said that this host observes; one without modes never says it."""
     if not read(state).files:
         why = "this host was enrolled for observing, and the service has not agreed yet"
         state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
