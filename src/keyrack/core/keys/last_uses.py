@@ -31,6 +31,19 @@ def on_server(instance: Instance, actor: Actor, server_id: int, fingerprints: It
         return attempt.read(question)
 
 
+def of_user(instance: Instance, actor: Actor, user: str) -> Uses:
+    """The last uses of a user's keys, by fingerprint; a user sees their own. Raises Refusal MISSING or FORBIDDEN."""
+    action = "iam:self" if lookups.is_oneself(actor, user) else "people:read"
+    with Attempt(instance, actor, action, "see uses of keys", target_kind="user") as attempt:
+
+        def question(connection: Connection) -> Uses:
+            owner = lookups.user_named(connection, actor, user)
+            held = user_key_rows.keys_of_user(connection, owner.id)
+            return uses.of_keys(connection, actor.workspace_id, (key.fingerprint for key in held if key.fingerprint))
+
+        return attempt.read(question)
+
+
 def user_keys(
     instance: Instance,
     actor: Actor,

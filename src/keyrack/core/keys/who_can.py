@@ -73,6 +73,28 @@ class Ways:
     note: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which ways are asked for: as an account, with a key, after a place; None for any."""
+
+    account: str | None
+    fingerprint: str | None = None
+    after: tuple[Any, ...] | None = None
+
+    def of(self, server: Server, decision: Decision) -> list[tuple[Server, Reason]]:
+        """Those into a server, in order."""
+        refused = {of_public_key(public_key) for public_key in decision.revoked}
+        ways = [
+            (server, reason)
+            for reason in decision.reasons
+            if reason.fingerprint not in refused
+            and self.account in (None, reason.username)
+            and self.fingerprint in (None, reason.fingerprint)
+        ]
+        ways.sort(key=lambda way: _place(*way))
+        return [way for way in ways if self.after is None or _place(*way) > self.after]
+
+
 EVERYBODY = slice(None)
 
 
@@ -120,12 +142,14 @@ def find(
     server: str | None = None,
     system_user: str | None = None,
     user: str | None = None,
+    fingerprint: str | None = None,
     cursor: str = "",
     limit: int = PER_PAGE,
 ) -> Ways:
     """Who can log in on a server, or where a user can, as the hosts are told at this moment; by server and account.
 
-    server: a name or an id; user: a name, or "me"; at least one of them. cursor: next of the page before. What ended or
+    server: a name or an id; user: a name, or "me"; at least one of them. fingerprint: with this key alone. cursor: next
+    of the page before. What ended or
     has not begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A
     user sees all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said
     of a server.
@@ -138,7 +162,8 @@ def find(
             raise invalid("server", "Name a server, a user, or both.")
         account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
-        return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
+        wanted = _Wanted(account, fingerprint, after)
+        return attempt.read(lambda connection: _find(instance, connection, actor, server, user, wanted, limit))
 
 
 def of_hosts(
@@ -209,10 +234,10 @@ def _find(
     actor: Actor,
     server: str | None,
     user: str | None,
-    account: str | None,
-    after: tuple[Any, ...] | None,
+    wanted: _Wanted,
     limit: int,
 ) -> Ways:
+    after = wanted.after
     now = instance.now()
     person = None if user is None else user_named(connection, actor, user)
     whose = None if person is None else _whose(connection, person)
@@ -236,7 +261,7 @@ def _find(
             continue
         try:
             decision = access.decide(instance, connection, one, now, whose, ways_alone=True)
-            found += _in_order(one, decision, account, after)
+            found += wanted.of(one, decision)
             frozen += ((one, reason) for reason in decision.frozen if whose is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
@@ -246,7 +271,7 @@ def _find(
             break
     shown = found[:limit]
     rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
-    note = None if found or after is not None else _why_nothing(connection, named, account, person, frozen)
+    note = None if found or after is not None else _why_nothing(connection, named, wanted.account, person, frozen)
     ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
     return Ways(tuple(ways), rest, tuple(unknown), tuple(frozen), note)
 
@@ -284,21 +309,8 @@ def _of_server(
     instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
 ) -> list[tuple[Server, Reason]]:
     """All ways into a server, in order."""
-    return _in_order(server, access.decide(instance, connection, server, now, ways_alone=True), account, None)
-
-
-def _in_order(
-    server: Server, decision: Decision, account: str | None, after: tuple[Any, ...] | None
-) -> list[tuple[Server, Reason]]:
-    """The ways into a server, in order, after a place in it."""
-    refused = {of_public_key(public_key) for public_key in decision.revoked}
-    ways = [
-        (server, reason)
-        for reason in decision.reasons
-        if reason.fingerprint not in refused and account in (None, reason.username)
-    ]
-    ways.sort(key=lambda way: _place(*way))
-    return [way for way in ways if after is None or _place(*way) > after]
+    decision = access.decide(instance, connection, server, now, ways_alone=True)
+    return _Wanted(account).of(server, decision)
 
 
 def _place(server: Server, reason: Reason) -> tuple[int, str, str, str, int]:
