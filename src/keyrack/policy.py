@@ -43,9 +43,9 @@ ACTIONS: dict[str, str] = {
     "requests:ask": "ask to log in somewhere for a while",
     "requests:approve": "approve and deny requests to log in",
     "requests:rule": "say how many must approve requests",
-    "codeartsrepo::createUserSSHkey": "add or confirm an SSH key of one's own",
-    "codeartsrepo::getUserSetting": "see one's own SSH keys",
-    "codeartsrepo::updateUserSetting": "delete an SSH key of one's own",
+    "codeartsrepo::createUserSSHkey": "add or confirm your own SSH keys",
+    "codeartsrepo::getUserSetting": "see your own SSH keys",
+    "codeartsrepo::updateUserSetting": "delete your own SSH keys",
     "codeartsrepo:repository:createRepository": "create a repository",
     "codeartsrepo:repository:getRepository": "see a repository and its deploy keys",
     "codeartsrepo:repository:setRepository": "change a repository and its deploy keys",
@@ -54,7 +54,7 @@ ACTIONS: dict[str, str] = {
     "codeartsrepo:repository:deleteMembers": "remove members from a repository",
     "git:fetch": "clone and fetch every repository of the workspace",
     "git:push": "push to every repository of the workspace",
-    "iam:self": "see and change one's own tokens and access keys",
+    "iam:self": "see and change your own tokens and access keys",
 }
 
 # Of what happens and nobody attempts here, or that is no verb of Git's: events alone name it.

@@ -147,6 +147,7 @@ class PrivateSshd:
             "ExposeAuthInfo yes",
             "AcceptEnv LANG LC_*",
             "Subsystem sftp internal-sftp",
+            "MaxStartups 200",
         ]
 
     @property
@@ -171,7 +172,6 @@ class PrivateSshd:
             "StrictModes yes",
             "LogLevel VERBOSE",
             "PrintMotd no",
-            "MaxStartups 200",
             f"UsePAM {'yes' if _needs_pam() else 'no'}",
         ]
         # OpenSSH 9.8 and newer shut out an address after some refusals; here all come from one. bash reads ~/.bashrc

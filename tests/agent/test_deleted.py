@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyrack.agent.service.follow import LOOK_AGAIN_SECONDS
+from keyrack.agent.service.follow import CHECK_FILES_SECONDS
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import revoked_keys
@@ -33,7 +33,7 @@ def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: Sm
     assert "deleted" in follower.wrong[-1]
     # Nothing newer is asked for, and what somebody puts into our folder is still taken out.
     publish(service, 3, {"deploy": [AuthorizedKey(key)]})
-    assert follower.step(0) <= LOOK_AGAIN_SECONDS
+    assert follower.step(0) <= CHECK_FILES_SECONDS
     assert host.files() == {"revoked": revoked_keys.render([key])}
     status = host.agent("status")
     assert "was deleted in Keyrack" in status.stdout + status.stderr

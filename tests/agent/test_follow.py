@@ -194,7 +194,7 @@ def test_what_else_is_told_takes_no_place_of_a_refused_document(
     follower = host.follower()
     for _ in range(3):
         follower.step(0)
-    monkeypatch.setattr(follow, "LOOK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(follow, "CHECK_FILES_SECONDS", 0)
     service.publish(6, Signer().signed(document(6, {})))
     follower.step(0)
     with (host.keys / "deploy").open("a") as file:
@@ -263,7 +263,7 @@ def test_what_was_put_back_while_the_service_was_away_is_told_whole(
     follower = host.follower()
     for _ in range(2):
         follower.step(0)
-    monkeypatch.setattr(follow, "LOOK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(follow, "CHECK_FILES_SECONDS", 0)
     service.reports.clear()
     service.refusal = 503
 

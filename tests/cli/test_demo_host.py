@@ -45,7 +45,8 @@ def publish(service: SmallService, revision: int, *keys: Key) -> None:
 def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
     with agent_host(folder, service.url, "t0ken") as (host, client):
-        assert host.enrolled
+        assert host.is_enrolled(service.url)
+        assert not host.is_enrolled(f"{service.url}0"), "another address of the service"
         assert host.username == USERNAME
         assert not client.lets_in(key)
         publish(service, 1, key)
@@ -86,7 +87,7 @@ def test_what_a_killed_run_left_is_ended_first(folder: Path, service: SmallServi
         first._watcher.join()
         second = DemoHost(folder / "host", first.port, sshd_path())
         second.prepare()
-        assert second.enrolled
+        assert second.is_enrolled(service.url)
         second.start()
         try:
             publish(service, 1, key := Key.make(folder / "key"))
@@ -112,7 +113,7 @@ def test_a_service_that_refuses_is_quoted(folder: Path, service: SmallService) -
     host.prepare()
     with pytest.raises(PrivateSshdError, match="no such host"):
         host.enrol(service.url, "used")
-    assert not host.enrolled
+    assert not host.is_enrolled(service.url)
 
 
 def test_tmp_is_replaced_by_a_place_that_sshd_accepts(folder: Path, tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
 def test_a_search_in_a_long_log_says_how_far_it_looked_and_goes_on(
     people: dict[str, Person], laptop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(stored_events, "PAGE_SCAN_LIMIT", 2)
     olga = people["olga"]
     page, pages = olga.see("/activity?q=nothing-of-the-kind"), 1
     while onward := re.search(r'href="([^"]+)" rel="next"', page):

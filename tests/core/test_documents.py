@@ -229,12 +229,12 @@ def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
     before = told(team)
     reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
     told(team)
-    made = {name: one.made.made[0] for name, (one, *_) in checked(team).items()}
+    made = {name: one.made.rendered[0] for name, (one, *_) in checked(team).items()}
     assert len(made) == 2
     add(team, "key-2", lines[2])
     assert len(told(team)["users"]["deploy"]) == 3
     now = {name: one for name, (one, *_) in checked(team).items()}
-    assert all(now[name].made.made[0] is entry for name, entry in made.items())
+    assert all(now[name].made.rendered[0] is entry for name, entry in made.items())
 
 
 def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:

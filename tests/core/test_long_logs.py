@@ -24,7 +24,7 @@ def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, mon
     servers.create(team.instance, team.owner, name="needle", address="10.1.0.1")
     for number in range(9):
         servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
-    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 4)
+    monkeypatch.setattr(stored_events, "PAGE_SCAN_LIMIT", 4)
     first = events.find(team.instance, team.owner, EventFilter(search="NEEDLE"), cursor="", limit=2)
     assert first.items == ()
     assert first.after is not None
@@ -75,7 +75,7 @@ def test_what_concerned_a_host_is_found_whether_it_names_it_or_its_tag(team: Tea
 def test_a_page_that_needs_no_search_is_full_whatever_the_log(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
-    monkeypatch.setattr(stored_events, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(stored_events, "PAGE_SCAN_LIMIT", 2)
     first = events.find(team.instance, team.owner, cursor="", limit=5)
     assert len(first.items) == 5
     assert first.after is not None

@@ -29,8 +29,8 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_break_glass import glass, use
 from tests.core.test_false_receipts import alter
-from tests.core.test_host_news import refuse
 from tests.core.test_host_reports import tell
+from tests.core.test_report_events import refuse
 from tests.core.test_unmanaged_keys import here
 
 

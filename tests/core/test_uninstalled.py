@@ -9,7 +9,7 @@ from keyrack.core.hosts import servers as own_servers
 from keyrack.core.hosts.status import HostStatus, of
 from keyrack.store.hosts import servers
 from tests.core.conftest import Team
-from tests.core.test_host_news import log
+from tests.core.test_report_events import log
 from tests.core.test_unmanaged_keys import here
 
 

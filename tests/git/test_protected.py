@@ -126,3 +126,28 @@ def _no_tag_in_place_of_a_protected_branch(site: Site) -> None:
     assert head_of(alice, folder, "FETCH_HEAD") == before
     assert alice.git("push", "-q", "origin", "HEAD:refs/tags/main-1", "HEAD:refs/tags/mai", where=folder).code == 0
     assert push(bob, "acme/site").code == 0
+
+
+@pytest.mark.parametrize("compiler", [None, ""])
+def test_nobody_else_makes_a_reference_that_is_fetched_in_place_of_it(
+    team: Service, tmp_path: Path, compiler: str | None
+) -> None:
+    with strict_folder() as folder:
+        host = start_host(team, folder, compiler=compiler)
+        try:
+            site = Site(team, host, tmp_path)
+            place = site.repository("acme/site", alice="developer", bob="admin")
+            alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+            assert push(bob, "acme/site", branch="release/1").code == 0
+            change(site, place, protect_default=True)
+            _, clone_of_alice = clone(alice, "acme/site")
+            before = head_of(alice, clone_of_alice, "HEAD")
+            alice.commit(clone_of_alice, "other")
+            for ref in ("refs/release/1", "refs/tags/release/1"):
+                ended = alice.git("push", "-q", "origin", f"HEAD:{ref}", where=clone_of_alice)
+                refused(ended, "in place of the protected branch")
+            assert alice.git("fetch", "-q", "origin", "release/1", where=clone_of_alice).code == 0
+            assert head_of(alice, clone_of_alice, "FETCH_HEAD") == before
+            assert alice.git("push", "-q", "origin", "HEAD:refs/release/10", where=clone_of_alice).code == 0
+        finally:
+            host.stop()

@@ -56,6 +56,17 @@ def test_the_references_that_changed_are_named(site: Site, alice: Person) -> Non
     assert "and 2 more" in said(site, 8)[-1][1]
 
 
+def test_no_two_references_are_named_alike(site: Site, alice: Person) -> None:
+    _, folder = clone(alice, "acme/site")
+    first = commit(alice, folder, "one")
+    others = ("refs/heads/refs/main", "refs/heads/tags/v1", "refs/other/main")
+    places = [f"HEAD:{ref}" for ref in ("refs/heads/main", "refs/tags/v1", *others)]
+    assert alice.git("push", "-q", "origin", *places, where=folder).code == 0
+    pushed = said(site, 2)[-1][1]
+    for name in ("main", "tags/v1", *others):
+        assert f" {name} new at {first}" in pushed, pushed
+
+
 def test_what_was_refused_is_said_to_be(site: Site, alice: Person) -> None:
     repository = site.repository("acme/site", alice="developer")
     _, folder = clone(alice, "acme/site")

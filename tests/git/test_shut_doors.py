@@ -278,3 +278,31 @@ def test_a_frozen_key_opens_nothing_new_over_a_connection_that_it_opened_before(
     frozen = [entry[3] for entry in site.events() if "(key-frozen)" in entry[3]]
     session = "Refused: alice tried to open a session (key-frozen)"
     assert frozen == [session, "Refused: alice tried to fetch from acme/site (key-frozen)", session]
+
+
+def test_one_address_that_says_nothing_keeps_nobody_else_out(site: Site, alice: Person) -> None:
+    held: list[socket.socket] = []
+    turned_away = 0
+    try:
+        while turned_away < 20 and len(held) < 2000:
+            client = socket.create_connection(("127.0.0.1", site.host.port), timeout=20)
+            if _is_greeted(client):
+                held.append(client)
+                turned_away = 0
+            else:
+                client.close()
+                turned_away += 1
+        assert len(held) >= 100  # as many as may be behind one address
+        alice.options = ["-b", "127.0.0.2"]
+        ended = alice.git("ls-remote", alice.url("acme/site"))
+        assert ended.code == 0, ended.said
+    finally:
+        for client in held:
+            client.close()
+
+
+def _is_greeted(client: socket.socket) -> bool:
+    try:
+        return client.recv(4) == b"SSH-"
+    except ConnectionError:
+        return False

@@ -116,6 +116,10 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         _check_admin(facts)
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
+    # At other ports too, where the demo host's agent must ask another address.
+    with up(tmp_path, free_port(), free_port()) as demo:
+        assert demo.facts["token"] == facts["token"]
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
 
 
 def test_after_a_kill_it_goes_on_at_the_same_ports_and_two_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class Undo(Exception):
 def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.dialect != "sqlite":
         pytest.skip("SQLite alone counts its steps")
-    monkeypatch.setattr(events, "LOOKED_AT", 10)
+    monkeypatch.setattr(events, "ALARM_SCAN_LIMIT", 10)
     steps: list[int] = []
 
     def ask(connection: Connection) -> None:

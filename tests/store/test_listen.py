@@ -20,7 +20,7 @@ NEWS = range(1, 41)
 @pytest.fixture(autouse=True)
 def _rung_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody is rung for is not heard."""
-    monkeypatch.setattr(listen, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
 
 
 def tell(database: Database, server_id: int) -> None:
@@ -53,7 +53,7 @@ def test_news_of_a_storm_share_a_ring(postgresql_url: str) -> None:
 def test_the_first_news_after_a_while_and_the_last_ones_go_out_at_once(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "RING_PAUSE_SECONDS", 600)
+    monkeypatch.setattr(listen, "NOTIFY_PAUSE_SECONDS", 600)
     heard: set[int] = set()
     with Database.open(postgresql_url) as other:
         other.listen(heard.update)
@@ -96,7 +96,7 @@ def test_who_rings_connects_again(postgresql_url: str) -> None:
 
         def again() -> bool:
             tell(database, next(numbers))  # that of a ring which broke off is heard of with the next
-            time.sleep(2 * listen.RING_PAUSE_SECONDS)
+            time.sleep(2 * listen.NOTIFY_PAUSE_SECONDS)
             return len(heard) > 1
 
         wait_until(again, "a ring by another connection")

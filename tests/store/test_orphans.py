@@ -35,7 +35,7 @@ LOCKED = """
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(orphans, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(orphans, "ORPHAN_SECONDS", 2)
 
 

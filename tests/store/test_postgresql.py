@@ -311,7 +311,7 @@ def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, mon
         looks.append(floor)
         return look(raw, floor)
 
-    monkeypatch.setattr(listen, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
     monkeypatch.setattr(changes_module, "since_on_postgresql", noted)
     heard: list[int] = []
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:

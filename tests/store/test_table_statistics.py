@@ -25,7 +25,7 @@ _put = Statement(
 
 @pytest.fixture
 def database(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    monkeypatch.setattr(table_statistics, "FIRST_LOOK", 8)
+    monkeypatch.setattr(table_statistics, "FIRST_CHECK", 8)
     with Database.open(postgresql_url) as database:
         yield database
 
@@ -62,7 +62,7 @@ def test_what_begins_to_grow_late_is_looked_at(
     monkeypatch.setattr(table_statistics, "PAUSES", (0,))
     statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
     statistics.changed(100_000)
-    wait_until(lambda: not statistics._looking(), "the look at what others changed is over")
+    wait_until(lambda: not statistics._is_running(), "the look at what others changed is over")
     grow(database, commands=4, rows=40)
     assert known_rows(database) == -1
     statistics.changed(table_statistics.MOST_APART)

@@ -219,10 +219,10 @@ def test_a_late_word_for_a_fiber_that_ended_reaches_no_other() -> None:
         await ended
         second, waits = fibers.begin(lambda: _wait_for_good(places), loop)
         assert places[0] == places[1]
-        first.go_on()
+        first.resume()
         await asyncio.sleep(0.01)
         assert not waits.done()
-        second.go_on()
+        second.resume()
         await waits
 
     uvloop.run(begun())
@@ -247,7 +247,7 @@ def test_who_gives_up_keeps_his_place_until_his_fiber_ended() -> None:
         asked.cancel()
         await asyncio.sleep(0.01)
         assert not asked.done()
-        waiting[0].go_on()
+        waiting[0].resume()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(asked, 10)
 

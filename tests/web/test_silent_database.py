@@ -99,16 +99,16 @@ def test_a_service_ends_beside_one_that_stands_still(url: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         database = Database.open(url)
         database.listen(lambda _: None)
-        ring = database._writer._notifier.ring  # type: ignore[union-attr]
-        ring()
+        notify = database._writer._notifier.notify  # type: ignore[union-attr]
+        notify()
         time.sleep(0.3)
         with standing_still(url):
-            ring()
+            notify()
             within_the_bound(pool, database.close)
 
 
 def test_the_listener_finds_another_connection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(listen, "POLL_SECONDS", 0.2)
     monkeypatch.setattr(listen, "RECONNECT_SECONDS", 0.2)
     with closing(Database.open(url)) as database, closing(psycopg.connect(url, autocommit=True)) as other:
         database.listen(lambda _: None)

@@ -139,7 +139,7 @@ class DesiredState:
             unmet += self._accounts.put(document.accounts)
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
-        put_back += self._numbers.look(name for name, keys in self.allowed(document).users.items() if keys)
+        put_back += self._numbers.renumbered(name for name, keys in self.allowed(document).users.items() if keys)
         if self._enforcement is not None:
             unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
@@ -181,7 +181,7 @@ class DesiredState:
             return report  # nobody has looked yet, which is not: there is nothing
         self._reporting_digest = self._digest()
         if self._reporting_digest != self._reported_digest:
-            return report._replace(keys_found=self._scanned.found + self._foreign, keys_cut=self._scanned.cut)
+            return report._replace(keys_found=self._scanned.keys + self._foreign, keys_cut=self._scanned.cut)
         return report
 
     def delivered(self) -> None:
@@ -241,7 +241,7 @@ class DesiredState:
         others = self._sshd.others()
         if others:
             return f"another sshd listens at {others}, and enforcing binds this one alone"
-        return unseen or self._enforcement.shuts_out(self.allowed(document), self._scanned.found)
+        return unseen or self._enforcement.shuts_out(self.allowed(document), self._scanned.keys)
 
     def _what_enforcing_changes(self, document: HostDocument) -> Dict[str, Any]:
         """What becomes of sshd's files and settings, to be looked at before somebody asks for it; empty where this host
@@ -280,7 +280,7 @@ class DesiredState:
         """Changes with what is told of keys that were found."""
         if self._scanned is None:
             return ""
-        return unmanaged_keys.digest(self._scanned.found + self._foreign, self._scanned.cut)
+        return unmanaged_keys.digest(self._scanned.keys + self._foreign, self._scanned.cut)
 
     def _state(self) -> Tuple[object, ...]:
         return (repr(sorted(self._facts.items())), self._digest(), self._host_keys)

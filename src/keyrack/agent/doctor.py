@@ -64,7 +64,7 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
     noted = state.status()
     running = state.in_use()
     meanwhile = "" if running else _ends_meanwhile(state, enrolment)
-    found = [
+    findings = [
         Checked(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
         Checked(
             running,
@@ -73,19 +73,19 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
         ),
     ]
     if noted.revision:
-        found.append(Checked(True, f"revision {noted.revision} is in force since {_ago(noted.applied_at)}"))
+        findings.append(Checked(True, f"revision {noted.revision} is in force since {_ago(noted.applied_at)}"))
     else:
-        found.append(Checked(False, "no revision is in force yet", "the agent puts the first in place when it runs"))
+        findings.append(Checked(False, "no revision is in force yet", "the agent puts the first in place when it runs"))
     if noted.service == "ok":
         fresh = time.time() - noted.contact_at < SILENT_SECONDS
-        found.append(Checked(fresh, f"the service answered {_ago(noted.contact_at)}"))
+        findings.append(Checked(fresh, f"the service answered {_ago(noted.contact_at)}"))
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
-        found.append(Checked(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Checked(False, words, "until that is mended, new documents may wait") for words in state.full())
-    found.extend(_how_held(state))
-    found.extend(Checked(False, problem) for problem in noted.problems)
-    return found
+        findings.append(Checked(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    findings.extend(Checked(False, words, "until that is mended, new documents may wait") for words in state.full())
+    findings.extend(_how_held(state))
+    findings.extend(Checked(False, problem) for problem in noted.problems)
+    return findings
 
 
 def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:

@@ -17,7 +17,7 @@ DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
 DEFAULT_REVOKED_KEYS = "/etc/ssh/keyrack/revoked_keys"
 
 _ENROLMENT, _ACCEPTED, _STATUS, _LOCK = "enrolment.json", "accepted.json", "status.json", "lock"
-_LOOKING_SECONDS = 2.0  # whoever looks whether an agent runs (in_use, the installation) holds the lock so long at most
+_PROBE_SECONDS = 2.0  # whoever looks whether an agent runs (in_use, the installation) holds the lock so long at most
 _PAUSE = 0.02
 _REMEDIES = {
     _ENROLMENT: "enrol this host again with --replace",
@@ -96,7 +96,7 @@ class StateFolder:
         flock(2) or an open file description's lock. It goes when this process closes any descriptor of the file.
         """
         descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-        until = time.monotonic() + _LOOKING_SECONDS
+        until = time.monotonic() + _PROBE_SECONDS
         while True:
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -57,7 +57,7 @@ class MissingRows:
 
     def _some(self, connection: Connection) -> bool:
         if self._node is not None:
-            self._node = sealed_tables.look_on(connection, self._node, NODES)
+            self._node = sealed_tables.scan_nodes(connection, self._node, NODES)
             return False
         server_ids = servers.ids_after(connection, self._server, SERVERS)
         with batch(connection, server_ids):

@@ -1,6 +1,7 @@
-"""Looks the names of other hosts up in a bounded time, and only so many at once; must connect to nothing.
+"""Looks up the names of other hosts in a bounded time, a bounded number at once; must connect to nothing.
 
-The system's resolver ends by itself, but after minutes where its servers do not answer, and nothing can stop it.
+The system's resolver gives up by itself, but only after minutes where its servers do not answer, and nothing can stop
+it before. So each lookup has a thread of its own, which may outlive the caller's wait.
 """
 
 from __future__ import annotations
@@ -20,33 +21,33 @@ _places = BoundedSemaphore(AT_ONCE)
 
 
 def addresses(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, Address]]:
-    """Where a host is, by its name or address, in the order in which to try; at least one.
+    """The addresses of a host, given by name or address, in the order in which to try them; at least one.
 
-    Raises OSError: gaierror where there is no such name, TimeoutError where nobody says within SECONDS.
+    Raises OSError: gaierror where there is no such name, TimeoutError where nothing answered within SECONDS.
     """
-    late = f"the name {host} was not found within {SECONDS:.0f} seconds"
-    until = time.monotonic() + SECONDS
-    if not _places.acquire(timeout=SECONDS):  # as many hang as may
-        raise TimeoutError(late)
-    found: Future[list[tuple[socket.AddressFamily, Address]]] = Future()
+    timed_out = f"the name {host} was not found within {SECONDS:.0f} seconds"
+    deadline = time.monotonic() + SECONDS
+    if not _places.acquire(timeout=SECONDS):  # AT_ONCE lookups hang already
+        raise TimeoutError(timed_out)
+    answer: Future[list[tuple[socket.AddressFamily, Address]]] = Future()
     try:
-        Thread(target=_look, args=(found, host, port, kind), name="resolving", daemon=True).start()
-    except RuntimeError as error:  # as many threads as the system allows
+        Thread(target=_resolve, args=(answer, host, port, kind), name="resolving", daemon=True).start()
+    except RuntimeError as error:  # the system allows no more threads
         _places.release()
         raise OSError(errno.EAGAIN, str(error)) from None
     try:
-        return found.result(max(0.0, until - time.monotonic()))
+        return answer.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
-        raise TimeoutError(late) from None
+        raise TimeoutError(timed_out) from None
 
 
-def _look(
-    found: Future[list[tuple[socket.AddressFamily, Address]]], host: str, port: int, kind: socket.SocketKind
+def _resolve(
+    answer: Future[list[tuple[socket.AddressFamily, Address]]], host: str, port: int, kind: socket.SocketKind
 ) -> None:
     try:
         infos = socket.getaddrinfo(host, port, type=kind)
-        found.set_result([(info[0], (str(info[4][0]), port)) for info in infos])
-    except Exception as error:  # whatever it is, whoever waits is told
-        found.set_exception(error)
+        answer.set_result([(info[0], (str(info[4][0]), port)) for info in infos])
+    except Exception as error:  # the waiting caller gets it, whatever it is
+        answer.set_exception(error)
     finally:
         _places.release()

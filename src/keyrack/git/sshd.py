@@ -48,11 +48,21 @@ class GitSshd(PrivateSshd):
             "Compression no",
             "LoginGraceTime 30",
             "MaxAuthTries 10",
-            "MaxStartups 200:30:1000",
+            # Of this setting alone the last one counts.
+            "MaxStartups 400:30:1000",
             "ClientAliveInterval 30",
             "ClientAliveCountMax 4",
+            *self._bounds_of_one_address(),
             *self._ends_of_idle_connections(),
         ]
+
+    def _bounds_of_one_address(self) -> list[str]:
+        """What keeps one address from taking all places of connections that have no proof yet, from OpenSSH 8.5 on.
+
+        Below where MaxStartups begins to turn connections away by lot, so that one address never brings it there.
+        """
+        lines = ("PerSourceMaxStartups 200", "PerSourceNetBlockSize 32:64")
+        return [line for line in lines if self._knows(line)]
 
     def _ends_of_idle_connections(self) -> list[str]:
         """What ends connections of clients that stall; older versions know only whether a client is there."""

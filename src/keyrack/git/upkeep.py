@@ -21,7 +21,7 @@ SWEEP_EVERY_SECONDS = 6 * 3600.0
 # The next transfers come first.
 NICE = ("nice", "-n", "10")
 OPTIONS = {"safe.directory": "*", "gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "200m"}
-LOOK_EVERY_SECONDS = 0.1
+POLL_SECONDS = 0.1
 GRACE_SECONDS = 5
 
 
@@ -101,7 +101,7 @@ class Upkeep:
         try:
             async with asyncio.timeout(self._settings.git_max_transfer_seconds):
                 while process.poll() is None:
-                    await asyncio.sleep(LOOK_EVERY_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             log.warning("packing a repository took too long", folder=str(folder))
         finally:

@@ -89,10 +89,10 @@ class Frontier:
         """The root over all records."""
         if not self.parts:
             return EMPTY
-        found = self.parts[-1]
+        hashed = self.parts[-1]
         for part in reversed(self.parts[:-1]):
-            found = node(part, found)
-        return found
+            hashed = node(part, hashed)
+        return hashed
 
 
 def frontier(whole: Whole, size: int) -> Frontier:

@@ -322,13 +322,13 @@ def _key(value: Any) -> str:
 def _keys_of_accounts(value: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"break_glass: more than {MAX_USERS}")
-    found: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, tuple[str, ...]] = {}
     for username, lines in value.items():
         _username(username, "break_glass")
         if not isinstance(lines, list) or len(lines) > MAX_KEYS:
             raise DocumentError(f"break_glass.{username}: is no list of at most {MAX_KEYS} keys")
-        found[username] = tuple(_located(f"break_glass.{username}", _key, line) for line in lines)
-    return found
+        keys[username] = tuple(_located(f"break_glass.{username}", _key, line) for line in lines)
+    return keys
 
 
 def _revoked(value: list[Any]) -> tuple[str, ...]:
@@ -384,15 +384,15 @@ def _mode(value: Any) -> str:
 def _removals(value: list[Any]) -> tuple[KeyRemoval, ...]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"take_away: more than {MAX_USERS}")
-    found = []
+    removals = []
     for at, entry in enumerate(value):
         where = f"take_away[{at}]"
         if not isinstance(entry, dict):
             raise DocumentError(f"{where}: is not an object")
         path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
         key = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
-        found.append(KeyRemoval(path, key))
-    return tuple(found)
+        removals.append(KeyRemoval(path, key))
+    return tuple(removals)
 
 
 def _field(fields: Mapping[str, Any], name: str, check: Callable[[Any], T], where: str = "") -> T:

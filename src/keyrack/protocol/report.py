@@ -80,8 +80,8 @@ class ReportedKey(NamedTuple):
         line = value.get("line", 0)
         if not all(isinstance(text, str) for text in texts.values()) or type(line) is not int:
             raise ReportError("a field of a key is of the wrong type")
-        found = cls(kind=value["kind"], line=line, **texts)
-        return found._replace(in_force=value.get("in_force") is True, taken=value.get("taken") is True)
+        key = cls(kind=value["kind"], line=line, **texts)
+        return key._replace(in_force=value.get("in_force") is True, taken=value.get("taken") is True)
 
 
 class Cut(NamedTuple):

@@ -73,13 +73,13 @@ def render(lines: Iterable[str]) -> bytes:
 
 def read(data: bytes, rules: SshdRules = USUAL_RULES) -> List[KeyLine]:
     """Every line of an authorized_keys file that is not blank or a comment, as an sshd with these rules takes it."""
-    found = []
+    key_lines = []
     for number, raw in enumerate(data.split(b"\n"), start=1):
         # Only \n ends a line for sshd, and C text ends at NUL.
         line = raw.split(b"\0", 1)[0].lstrip(b" \t")
         if line.strip() and not line.startswith(b"#"):
-            found.append(_read_line(number, line.decode("latin-1"), rules))
-    return found
+            key_lines.append(_read_line(number, line.decode("latin-1"), rules))
+    return key_lines
 
 
 def _read_line(number: int, line: str, rules: SshdRules) -> KeyLine:

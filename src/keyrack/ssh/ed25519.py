@@ -90,7 +90,7 @@ def _sum(a: int, multiples_of_a: List[_Addend], b: int, multiples_of_b: List[_Ad
 
 def _steps(number: int) -> List[int]:
     """A number as a sum of powers of two with odd factors, few of them not zero (width-w NAF)."""
-    found = []
+    digits = []
     while number:
         step = 0
         if number & 1:
@@ -98,19 +98,19 @@ def _steps(number: int) -> List[int]:
             if step >= 1 << (_WIDTH - 1):
                 step -= 1 << _WIDTH
             number -= step
-        found.append(step)
+        digits.append(step)
         number >>= 1
-    return found
+    return digits
 
 
 def _odd_multiples(point: _Point) -> List[_Addend]:
     """1, 3, 5, … times a point, ready to be added."""
     twice = _addend(_doubled(point))
-    found = [_addend(point)]
+    multiples = [_addend(point)]
     for _ in range((1 << (_WIDTH - 2)) - 1):
         point = _added(point, twice)
-        found.append(_addend(point))
-    return found
+        multiples.append(_addend(point))
+    return multiples
 
 
 @lru_cache(maxsize=None)

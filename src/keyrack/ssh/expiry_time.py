@@ -72,7 +72,7 @@ def _meant(fields: _Fields) -> Set[int]:
     """Every moment that sshd may take it for; empty where it may refuse it."""
     if not 1970 <= fields[0] <= 9999:
         return set()
-    found: Set[int] = set()
+    moments: Set[int] = set()
     around = calendar.timegm((*fields, 0, 0, 0))
     for distance in (0, *_ASKED_BEFORE):
         try:
@@ -82,8 +82,8 @@ def _meant(fields: _Fields) -> Set[int]:
         meant = _asked(fields)
         if meant is None or meant <= 0:
             return set()
-        found.add(meant)
-    return found
+        moments.add(meant)
+    return moments
 
 
 def _asked(fields: _Fields) -> Optional[int]:

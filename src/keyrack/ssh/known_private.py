@@ -80,8 +80,8 @@ def reason(key: PublicKey) -> Optional[str]:
     """How the private half of `key` became known, in words that follow "this key is compromised:"; None if
     it is not.
     """
-    found = _packaged().find(key)
-    return None if found is None else REASONS[found]
+    source = _packaged().find(key)
+    return None if source is None else REASONS[source]
 
 
 def load(path: str) -> BlockList:

@@ -110,10 +110,10 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
         if end < len(options) and options[end] != ",":
             return LineOptions(tuple(entries), _UNKNOWN, ends_at)
         at = end + 1
-    found = LineOptions(tuple(entries), None, ends_at)
-    if "principals" in counts and not found.cert_authority:
-        return found._replace(problem="its option principals is for certificate authorities alone")
-    return found
+    parsed = LineOptions(tuple(entries), None, ends_at)
+    if "principals" in counts and not parsed.cert_authority:
+        return parsed._replace(problem="its option principals is for certificate authorities alone")
+    return parsed
 
 
 def read_expiry_time(value: str, *, utc_ends: bool = True) -> Optional[ExpiryTime]:

@@ -47,9 +47,9 @@ class _Steps:
         if library is None:
             return None
         context = library.BN_CTX_new()
-        found = (library.BN_new(), library.BN_new(), _number(library, exponent), _number(library, modulus))
-        numbers = tuple(number for number in found if number is not None)
-        if context is None or len(numbers) < len(found):
+        allocated = (library.BN_new(), library.BN_new(), _number(library, exponent), _number(library, modulus))
+        numbers = tuple(number for number in allocated if number is not None)
+        if context is None or len(numbers) < len(allocated):
             return None
         return cls(library, numbers, context, (modulus.bit_length() + 7) // 8)
 

@@ -102,12 +102,12 @@ def explain(line: str) -> KeyProblem:
 
 
 def _explain_container(text: str) -> KeyProblem | None:
-    found = _CONTAINER.search(text)
-    if found is None:
+    match = _CONTAINER.search(text)
+    if match is None:
         if text.startswith("untrusted comment:"):
             return KeyProblem("not-a-key", f"This is a key of minisign or signify, not of SSH. {_PASTE}")
         return None
-    what = found.group(1)
+    what = match.group(1)
     if what == "SSH2 PUBLIC KEY":
         words = "This is a public key in the SSH2 form (RFC 4716). Convert it (ssh-keygen -i -f FILE)."
     elif what == "PUBLIC KEY":

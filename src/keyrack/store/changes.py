@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-# A row a server, moved forward at each change, so nothing ever needs clearing away. No foreign key: whoever
-# waits for a server that was deleted is to hear of it too. change is a counter on SQLite and, on PostgreSQL,
+# One row per server, updated at each change, so nothing ever needs clearing away. No foreign key: an agent that
+# waits for a server that was deleted must be woken too. change is a counter on SQLite and, on PostgreSQL,
 # the transaction's own number, because a sequence's numbers become visible out of order.
 changes = Table(
     "changes",
@@ -31,8 +31,8 @@ _ANNOUNCED = "keyrack_announced"
 def announce(conn: Connection, server_id: int) -> None:
     """Say, inside a write, that this server's revision changed; after the commit every listener hears of it.
 
-    If the command raises, nobody hears. An announcement inside a savepoint that is rolled back while the
-    command goes on is heard all the same: a wake for nothing, which costs a look.
+    If the command raises, nothing is announced. An announcement inside a savepoint that is rolled back while the
+    command goes on is delivered all the same: a wake for nothing, which costs one read.
     """
     announced: set[int] | None = conn.info.get(_ANNOUNCED)
     if announced is None:
@@ -57,7 +57,7 @@ def end_announcing(conn: Connection) -> set[int]:
 
 
 def driver_connection(conn: Connection) -> sqlite3.Connection:
-    """The driver's own connection to SQLite below SQLAlchemy's, for what is asked with each commit."""
+    """The driver's own connection to SQLite below SQLAlchemy's, for statements that run with each commit."""
     return cast("sqlite3.Connection", conn.connection.dbapi_connection)
 
 
@@ -101,8 +101,8 @@ def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, 
     """The changes made by transactions numbered floor and up, and the floor to ask with next time.
 
     The next floor is the oldest transaction still running: it may commit a number below others that are
-    visible already. So a change can be told twice and is never left out. Numbers not yet given out are left
-    aside: they come from the cluster that a restored dump was taken on.
+    visible already. So a change can be answered twice and is never left out. Numbers not yet given out are ignored:
+    they come from the cluster that a restored dump was taken on.
     """
     rows = raw.execute(
         "SELECT s.low, c.server_id, c.change"
@@ -115,7 +115,7 @@ def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, 
 
 
 def floor_on_postgresql(raw: psycopg.Connection[Any]) -> int:
-    """The floor from which changes are news to somebody who starts to listen now."""
+    """The floor to ask with first, for a listener that starts now."""
     row = raw.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
     assert row is not None
     return int(row[0])

@@ -47,8 +47,8 @@ def shared(connection: Connection, server_id: int, name: Hashable, ask: Callable
         return None
     if name not in asked.shared:
         asked.shared[name] = ask(asked.server_ids)
-    found: T = asked.shared[name]
-    return found
+    answer: T = asked.shared[name]
+    return answer
 
 
 class PerServer(Generic[P]):
@@ -75,10 +75,10 @@ class PerServer(Generic[P]):
         if known is None:
             plan, rows = self._question.raw(connection, asked.server_ids, *args, **kwargs)
             at = plan.names.index("server_id")
-            found: dict[int, list[tuple[Any, ...]]] = {}
+            by_server: dict[int, list[tuple[Any, ...]]] = {}
             for values in rows:
-                found.setdefault(values[at], []).append(values)
-            known = asked.answers[name] = plan, found
+                by_server.setdefault(values[at], []).append(values)
+            known = asked.answers[name] = plan, by_server
         return known[0], known[1].get(server_id, [])
 
 

@@ -80,8 +80,8 @@ class Paged(Generic[P]):
             return statement.limit(limit)
 
         def further_placed(*args: Any, **kwargs: Any) -> Select[Any]:
-            found = further(*args, **kwargs)
-            return found.add_columns(_order(found)[0].label(_PLACE))
+            query = further(*args, **kwargs)
+            return query.add_columns(_order(query)[0].label(_PLACE))
 
         bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("after", "limit")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
@@ -120,11 +120,11 @@ class Paged(Generic[P]):
             total = counts.taken(connection, of, before, sure, total)
         else:
             total = self._count.value(connection, *args, **kwargs) if offset else 0
-        found = [row[:-2] for row in rows]
+        item_rows = [row[:-2] for row in rows]
         if isinstance(record, Records):
-            items = tuple(record.of(connection, plan, found))
+            items = tuple(record.of(connection, plan, item_rows))
         else:
-            items = tuple(record(plan.row(row)) for row in found)
+            items = tuple(record(plan.row(row)) for row in item_rows)
         return Page(items=items, total=total, offset=offset, limit=limit)
 
     def _after(
@@ -138,8 +138,8 @@ class Paged(Generic[P]):
         (after,) = window.after or (None,)
         bounds = {"after": after, "limit": window.limit + 1}
         if isinstance(record, Records):
-            found: list[Any] = record.all(connection, self._further, *args, **bounds, **kwargs)
-            return piece_after([(one, (one.id,)) for one in found], window)
+            records: list[Any] = record.all(connection, self._further, *args, **bounds, **kwargs)
+            return piece_after([(one, (one.id,)) for one in records], window)
         rows = self._further_placed.rows(connection, *args, **bounds, **kwargs)
         places = [(row.pop(_PLACE),) for row in rows]
         return piece_after(
@@ -224,8 +224,8 @@ class Records(Generic[T]):
 
     def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """The record of the first row, None where there is none."""
-        found = self.all(connection, question, *args, **kwargs)
-        return found[0] if found else None
+        records = self.all(connection, question, *args, **kwargs)
+        return records[0] if records else None
 
     def _name_of(self, plan: CompiledStatement) -> Callable[[tuple[Any, ...]], Any]:
         try:

@@ -258,7 +258,7 @@ class _AgentCalls:
         if not waiter.done():
             self._waiting.known.note_run(contact, answer.state)
         self._last_seen.saw(server_id)
-        headers = {"Content-Encoding": "gzip"} if answer.packed else None
+        headers = {"Content-Encoding": "gzip"} if answer.gzipped else None
         return Response(answer.body, media_type="application/json", headers=headers)
 
     async def _ask_together(self, contact: Contact) -> ContactAnswer | None:

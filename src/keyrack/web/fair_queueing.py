@@ -199,7 +199,7 @@ class FairScheduler:
             try:
                 return await ended
             except asyncio.CancelledError:
-                await fiber.over()  # who gives up waits all the same, as with _whole
+                await fiber.completion()  # who gives up waits all the same, as with _whole
                 raise
             finally:
                 used.add(fiber.seconds, time.monotonic())

@@ -261,4 +261,4 @@ class HeldContact:
             return
         if is_newest:
             known.note_run(contact, answer.state)
-        self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)
+        self._answer(200, (_JSON, _GZIP) if answer.gzipped else (_JSON,), answer.body)

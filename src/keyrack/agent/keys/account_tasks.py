@@ -1,8 +1,9 @@
-"""Looks at many files in one process with the rights of one account after the other, as sshd does; it changes nothing.
+"""Runs tasks on files in one child process, each with the rights of its account, as sshd does; it changes nothing.
 
-sshd reads a key file with the effective number of the account that logs in and stays root underneath: that account can
-neither stop nor trace it (kill(2), ptrace(2)), and it sees what the account sees, also on a file system that does not
-trust root. What does not answer is left: the process is killed, and another one goes on with the next account.
+sshd reads a key file with the effective user id of the account that logs in, and its real user id stays root's. So the
+account can neither stop nor trace the process (kill(2), ptrace(2)), and the process sees what the account sees, also on
+a file system that does not trust root. A task that does not answer is given up: the child is killed, and another child
+goes on with the next account.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from keyrack.agent.system import as_account
 
-ONE_SECONDS = 3.0  # without an answer, for one thing to look at
+ONE_SECONDS = 3.0  # after which a task that has not answered is given up
 ALL_SECONDS = 60.0
 _LARGEST_FRAME = 8 * 1024 * 1024
 NO_TIME = "there was no time left to look"
 
 
 class Task(NamedTuple):
-    """One thing to look at. work: runs with the account's rights and answers what JSON can hold.
+    """One task. work: runs with the account's rights and answers what JSON can hold.
 
-    may_hang: it lies where no answer may come (mounts.py); lane: a number below 0, so that it keeps nothing else of the
-    account waiting if none does.
+    may_hang: the file lies on a file system that may not answer (mounts.py); lane: a number below 0 to use in place of
+    the account's id, so that a task that hangs does not keep the account's other tasks waiting.
     """
 
     uid: int
@@ -36,12 +37,14 @@ class Task(NamedTuple):
 
     @property
     def waits_for(self) -> int:
-        """What it keeps waiting, and waits for, where it does not end: its account, or its lane."""
+        """The queue it belongs to: its lane, or its account's id. While a task hangs, others of its queue wait."""
         return self.uid if self.lane is None else self.lane
 
 
 class TaskResult(NamedTuple):
-    """What came of it. problem: why nothing did; ended: whether the work itself said so, and was not cut off."""
+    """A task's result. problem: why there is no value, in words; ended: False where the task was cut off, True where it
+    said so itself.
+    """
 
     value: Any = None
     problem: str = ""
@@ -49,7 +52,10 @@ class TaskResult(NamedTuple):
 
 
 def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = ALL_SECONDS) -> List[TaskResult]:
-    """Do all of it, one after the other; one, everything: seconds that a task and all of them may take."""
+    """Run the tasks one after another. Answers a result for each, in their order.
+
+    one: seconds that a single task may take; everything: seconds that all of them may take together.
+    """
     answers: List[Optional[TaskResult]] = [None] * len(tasks)
     deadline = time.monotonic() + everything
     as_account.reap()
@@ -58,7 +64,7 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
             answers[number] = TaskResult(None, as_account.NOT_ENDED, False)
     while True:
         if len(as_account.left()) >= as_account.MOST_LEFT:
-            # What lies on this machine's own disks is looked at all the same.
+            # Tasks on this machine's own disks still run.
             for number, task in enumerate(tasks):
                 if task.may_hang and answers[number] is None:
                     answers[number] = TaskResult(None, as_account.TOO_MUCH, False)
@@ -74,7 +80,7 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
             answers[number] = answer
         stuck = next((number for number in waiting if answers[number] is None), None)
         if stuck is not None:
-            # Whoever hangs once hangs again: the account's other files are not waited for in this look.
+            # It would hang again: the other tasks of its queue are given up in this run.
             for number in waiting:
                 if answers[number] is None and tasks[number].waits_for == tasks[stuck].waits_for:
                     answers[number] = TaskResult(None, problem, False)
@@ -84,7 +90,9 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
 def _run_until_stuck(
     tasks: Sequence[Task], waiting: List[int], one: float, deadline: float
 ) -> Tuple[Dict[int, TaskResult], str]:
-    """The results of the waiting ones in their order, by number, and why it ended before the last."""
+    """Run these waiting tasks until one does not answer. Answers results by the task's number, and why the run ended
+    before the last task (empty if it did not).
+    """
     done: Dict[int, TaskResult] = {}
     try:
         child = as_account.Child(tasks[waiting[0]].waits_for, lambda writing: _work(tasks, waiting, writing))
@@ -129,13 +137,13 @@ def _do(task: Task) -> Any:
         except PermissionError:
             if not root or task.uid == 0:
                 raise
-            # Asked only where it matters: a directory of accounts may be slow to say which groups one is in.
+            # Groups are looked up only now: a directory service may be slow to answer.
             return {"value": _with_rights(task, os.getgrouplist(task.name, task.gid), root)}
     except OSError as error:
         return {"problem": str(error.strerror or error)}
     except as_account.AccountProblem as problem:
         return {"problem": str(problem)[:300]}
-    except Exception as problem:  # whatever a file made go wrong, the next one is looked at
+    except Exception as problem:  # whatever a file made go wrong, the next task must run
         return {"problem": f"it could not be looked at ({type(problem).__name__})"}
 
 

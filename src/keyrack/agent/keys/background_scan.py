@@ -1,13 +1,13 @@
 """Scans for unmanaged keys and removes them on a thread of its own; must never keep the agent's main loop waiting.
 
-A scan takes a few milliseconds where nothing changed, and then its result is there at once. After a change of the
-accounts or of sshd's settings it can take seconds, as sshd is asked about each account, and as long as it likes where
-a file system does not answer; then it goes on by itself, and documents are obeyed meanwhile. Keys are taken out of
-files here too: whose files they are, in whose hands is how long that takes.
+A scan takes a few milliseconds where nothing changed, and the main loop waits for it. After a change of the accounts or
+of sshd's settings it can take seconds, as sshd is asked about each account; where a file system does not answer, it can
+take longer. Then it goes on in the background, and documents are obeyed meanwhile. Keys are removed from files on this
+thread too: the owner of a file can make that slow.
 
-There is no lock, because nothing is shared: at most one scan goes on at a time, the scanner is its alone, and its
-result is taken only when its thread has ended. That thread forks (as_account), as the main one does; what the
-child does until it ends is plain system calls, and a child that waits for more is killed.
+There is no lock, because nothing is shared: at most one scan runs at a time, only that scan uses the scanner, and its
+result is read only when its thread has ended. Its thread forks (as_account), as the main one does: the child makes
+plain system calls until it ends, and a child that waits for anything else is killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAIT_SECONDS = 0.05  # for which the main loop waits for a scan
 
 
 class ScanRequest(NamedTuple):
-    """What a scan is asked for. before, names: see Scanner.scan; removals: what to remove of what is found."""
+    """What to scan for. before, names: see Scanner.scan; removals: the keys to remove where the scan finds them."""
 
     before: Tuple[str, ...] = ()
     names: Tuple[str, ...] = ()
@@ -33,18 +33,18 @@ class ScanRequest(NamedTuple):
 
 
 class ScanResult(NamedTuple):
-    """What a scan found, after its removals. cut: what it proves nothing about; unlisted: why an account may be missing
-    in it; problems: what could not be removed, in words.
+    """What a scan found, after its removals. cut: the places it could not read whole; unlisted: why an account may be
+    missing in it, in words; problems: what could not be removed, in words.
     """
 
-    found: List[ReportedKey]
+    keys: List[ReportedKey]
     cut: Tuple[Cut, ...]
     unlisted: str
     problems: List[str]
 
 
 class _ScanThread(threading.Thread):
-    """One scan. Its result, or why there is none, counts once the thread has ended."""
+    """One scan. Its result or problem may be read only when the thread has ended."""
 
     def __init__(self, scanner: Scanner, request: ScanRequest) -> None:
         super().__init__(name="scan", daemon=True)
@@ -63,13 +63,13 @@ class _ScanThread(threading.Thread):
 
 def scan(scanner: Scanner, request: ScanRequest) -> ScanResult:
     """Scan now, and remove what is asked for. Raises SshdProblem or OSError, as scan does."""
-    found = scanner.scan(request.before, request.names)
+    keys = scanner.scan(request.before, request.names)
     named = {(order.path, order.fingerprint) for order in request.removals}
     problems: List[str] = []
-    if any((one.path, one.fingerprint) in named for one in found):
-        problems = remove_keys(request.removals, found, scanner.rules)
-        found = scanner.scan(request.before, request.names)
-    return ScanResult(found, scanner.cut, scanner.problem, problems)
+    if any((one.path, one.fingerprint) in named for one in keys):
+        problems = remove_keys(request.removals, keys, scanner.rules)
+        keys = scanner.scan(request.before, request.names)
+    return ScanResult(keys, scanner.cut, scanner.problem, problems)
 
 
 class BackgroundScan:
@@ -81,21 +81,21 @@ class BackgroundScan:
         self._wait_seconds: Optional[float] = None
 
     def limit_wait(self) -> None:
-        """From now on scan() waits for at most WAIT_SECONDS; without this, until all is found."""
+        """From now on scan() waits WAIT_SECONDS at most; without this, it waits until the scan has ended."""
         self._wait_seconds = WAIT_SECONDS
 
     @property
     def is_running(self) -> bool:
-        """Whether a scan was begun whose result nobody took yet."""
+        """Whether a scan was begun whose result scan() has not answered yet."""
         return self._thread is not None
 
     def scan(
         self, before: Sequence[str], names: Sequence[str] = (), removals: Sequence[KeyRemoval] = ()
     ) -> Optional[ScanResult]:
-        """The result of the scan that runs, or of a new one; None: it takes longer, ask again. See ScanRequest.
+        """The result of the scan that runs, or of a new one; None where it still runs: ask again. See ScanRequest.
 
-        Where other removals are asked for than when it began, another one begins after it. Raises SshdProblem or
-        OSError, as scan does.
+        Where the running scan was begun with another request and keys are to be removed, another scan begins after it.
+        Raises SshdProblem or OSError, as Scanner.scan does.
         """
         request = ScanRequest(tuple(before), tuple(sorted(names)), tuple(removals))
         if self._thread is None:

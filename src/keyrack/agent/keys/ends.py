@@ -1,10 +1,11 @@
 """Decides how ends of keys are written for the running sshd: in UTC, in its local time, or not at all; must write none.
 
-OpenSSH reads an end in UTC since 9.1 and one in local time since 7.7 (ssh/expiry_time.py). In both forms sshd itself
-sees to the end, whatever is dead by then (Invariant 5). Below 7.7 it knows no ends, and the agent takes the line away;
-while the agent does not run, nobody does. Ended lines are taken out wherever the end is not in UTC: a zone that
-changes later must not bring them back. What the agent takes away itself goes EARLY_SECONDS before its end: it wakes and
-writes a moment late on a busy host, and less than promised is never too much.
+OpenSSH reads an end in UTC since 9.1, and one in local time since 7.7 (ssh/expiry_time.py). In both forms sshd itself
+enforces the end, also when the agent and the service are dead (Invariant 5). Below 7.7 sshd knows no ends, and the
+agent removes the line; while the agent does not run, the key still opens. Where the end is not in UTC, the agent
+removes ended lines as well: a later change of the time zone must not bring them back. A line that the agent must remove
+goes EARLY_SECONDS before its end: on a busy host the agent wakes and writes late, and a key must never last longer than
+promised.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.words import count
 from keyrack.ssh import authorized_keys, expiry_time
 
-EARLY_SECONDS = 1  # before an end that the agent sees to
-_SECONDS = 60.0  # that writing ends in local time may take
+EARLY_SECONDS = 1  # so long before its end the agent removes a key whose end sshd cannot read
+_SECONDS = 60.0  # for writing all ends in local time
 _LARGEST = 16 * 1024 * 1024
 
 
@@ -37,8 +38,9 @@ class EndForm(Enum):
 
 
 class Ends(NamedTuple):
-    """How the ends of one document are written. local: seconds since 1970 to what is written, where it is local time;
-    a moment that is not there cannot be written, and its keys stay out; ended: those that have passed.
+    """How the ends of one document are written. local: pairs of an end (seconds since 1970) and its text in local time;
+    keys whose end has no text there are left out of the files; ended: the ends that have passed, in seconds since 1970;
+    problem: why an end could not be written, in words.
     """
 
     form: EndForm = EndForm.UTC
@@ -48,7 +50,7 @@ class Ends(NamedTuple):
 
     @property
     def by_agent(self) -> bool:
-        """Whether the agent alone sees to the ends."""
+        """Whether the agent must remove keys at their ends, as sshd cannot read ends."""
         return self.form is EndForm.ABSENT
 
 
@@ -56,7 +58,7 @@ IN_UTC = Ends()
 
 
 class EndWriter:
-    """Answers how ends are written again and again; asks sshd's processes and the zone only where that may differ."""
+    """Answers how ends are written, again and again; converts ends to local time only where that is not known yet."""
 
     def __init__(self, sshd: Sshd) -> None:
         self._sshd = sshd
@@ -66,7 +68,7 @@ class EndWriter:
         self._moments: FrozenSet[int] = frozenset()
 
     def ends_of(self, document: HostDocument) -> Ends:
-        """How the ends of this document are written for the sshd that runs now. Cheap where there are none."""
+        """How the ends of this document are written for the sshd that runs now. Cheap where it has no ends."""
         if document is not self._document:
             self._document, self._moments = document, moments_of(document)
         moments = self._moments
@@ -97,7 +99,7 @@ class EndWriter:
 
 
 def form_of(sshd: Sshd) -> EndForm:
-    """What the running sshd reads. One whose version nobody knows is given UTC, which none reads wrongly."""
+    """The form that the running sshd reads; UTC where its version is unknown, as no version reads that wrongly."""
     version = sshd.running.version()
     if version == UNKNOWN or version >= expiry_time.FIRST_IN_UTC:
         return EndForm.UTC
@@ -115,16 +117,17 @@ def moments_of(document: HostDocument) -> FrozenSet[int]:
 
 
 def next_end(document: HostDocument, ends: Ends) -> float:
-    """Seconds since 1970 when the agent must see to the next end; infinite where there is none."""
+    """When the agent must next remove an ended key, in seconds since 1970; infinite where it need not."""
     if ends.form is EndForm.UTC:
         return math.inf
     return min(moments_of(document) - ends.ended, default=math.inf) - (EARLY_SECONDS if ends.by_agent else 0)
 
 
 def write(moments: List[int], zone: TimeZone) -> Dict[int, Optional[str]]:
-    """These moments in the local time of a zone. Raises AccountProblem.
+    """These times (seconds since 1970), each with its text in the local time of a zone; None where it cannot be
+    written. Raises AccountProblem.
 
-    In a process of its own, as the zone is the process's: ours is not sshd's, and other threads read it.
+    A child process does it: a time zone belongs to a whole process, and this one's other threads use it.
     """
     child = as_account.Child(os.geteuid(), lambda writing: _write(moments, zone.tz, writing))
     answer = b""
@@ -154,6 +157,6 @@ def _write(moments: List[int], tz: str, writing: int) -> None:
 
 
 def use_zone(tz: str) -> None:
-    """Make this process's zone another one; only for a process that does nothing else."""
+    """Set this process's time zone; only in a child process that does nothing else."""
     os.environ["TZ"] = tz
     time.tzset()

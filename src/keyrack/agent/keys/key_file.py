@@ -1,7 +1,7 @@
 """Reads one file of keys as sshd does, in a process with its account's rights; must trust nothing of the file.
 
-Whoever owns the file may do anything with it meanwhile: it is read once, in part where it is too large, and what is
-told of it is bounded.
+The file's owner may change it at any moment. So it is read once, only in part where it is too large, and what is
+reported of it is bounded.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from keyrack.ssh.line_key import SshdRules
 
 LARGEST = 2 * 1024 * 1024
 MOST_ROWS, MOST_CHARACTERS = 1000, 400_000
-MOST_UNREADABLE = 20  # lines that are told one by one
+MOST_UNREADABLE = 20  # unreadable lines that are reported one by one
 LONGEST_KEY, LONGEST_OPTIONS, LONGEST_COMMENT = 16_384, 2000, 200
 AWAY = "its home is not there now"
-_FRESH_SECONDS = 2.0  # a file may change again without a sign of it while its last change is as young
+_FRESH_SECONDS = 2.0  # so soon after a change, a file may change again and keep the same time stamps
 
 
 class KeyFileLine(NamedTuple):
-    """One line. fingerprint and public_key: empty where it holds no key that can be read; ends_at: seconds since
-    1970.
+    """One line. fingerprint, public_key: empty where it holds no key that can be read; authority: the key is a
+    certificate authority's; problem: why sshd does not take the line, in words; ends_at: seconds since 1970.
     """
 
     line_number: int
@@ -45,10 +45,10 @@ class KeyFileLine(NamedTuple):
 
 
 class KnownFile(NamedTuple):
-    """What is known of a file. stamp: changes with it, None: look anew; cut: why there may be more than the rows;
-    problem: why nothing is known; refused: it was looked at, and sshd could not read it either; mount: where the file
-    system of its home was mounted when it had keys, empty: it had none; unsafe: why sshd takes no key of it all the
-    same.
+    """What is known of a file. stamp: changes whenever the file does, None where it must be read again; cut: why it may
+    hold more than the rows, in words; problem: why nothing is known, in words; refused: the file exists, and sshd
+    cannot read it either; mount: the mount point of its home when it last had keys, empty where it had none; unsafe:
+    why sshd takes no key of it although it is readable (StrictModes), in words.
     """
 
     stamp: Optional[Tuple[int, ...]] = None
@@ -61,11 +61,12 @@ class KnownFile(NamedTuple):
 
 
 class FileScan:
-    """One scan of a file, made ready where nothing of the file's owner is touched; `run` touches it.
+    """One scan of a file. Making it touches nothing; run() reads the file.
 
-    everybody: it counts for all accounts, and is read as root where nobody else could lead it elsewhere; authorities:
-    every key in it is a certificate authority's; known: of the last scan; home: the account's, where the file is in it;
-    strict_home: the account's, wherever the file is, where sshd takes no file that others may change (StrictModes).
+    everybody: the file counts for all accounts, and is read as root if only root can replace it; authorities: every key
+    in it is a certificate authority's; known: the result of the last scan; home: the account's home if the file lies in
+    it, else empty; strict_home: the account's home if sshd takes no file that others may change (StrictModes), else
+    empty.
     """
 
     def __init__(
@@ -89,9 +90,10 @@ class FileScan:
         self._mount = known.mount if known is not None else ""
 
     def run(self) -> Any:
-        """What a report needs of the file; None where there is none. Raises OSError or AccountProblem.
+        """What a report needs of the file, as known_after() reads it; None where there is no such file. Raises OSError
+        or AccountProblem.
 
-        Only in a process that does nothing else: it takes sshd's time zone.
+        Only in a child process that does nothing else: it sets the process's time zone to sshd's.
         """
         if self._rules.tz is not None:
             use_zone(self._rules.tz)
@@ -112,7 +114,7 @@ class FileScan:
             return None  # a folder is no file of keys, for sshd either
         if not stat.S_ISREG(status.st_mode):
             return {"refused": "it is not a regular file"}
-        # Not kept with the file: folders above it change without a sign of it.
+        # Checked each time: folders above the file change without changing its stamp.
         unsafe = changed_by_others(self._path, self._strict_home) if self._strict_home else ""
         if self._stamp is not None and list(stamp) == list(self._stamp):
             return {"same": True, "unsafe": unsafe}
@@ -124,8 +126,8 @@ class FileScan:
         return {"stamp": stamped, "rows": rows, "cut": cut or more, "mount": mount, "unsafe": unsafe}
 
     def _is_away(self) -> bool:
-        """Whether the home is not there, or lies on another file system than when this file had keys: one that is not
-        mounted now, as those that are opened by a login (pam_mount, eCryptfs), leaves an empty folder.
+        """Whether the home is missing, or lies on another file system than when this file had keys: a home that is not
+        mounted now (such as pam_mount's or eCryptfs's before a login) leaves an empty folder.
         """
         return not os.path.isdir(self._home) or (self._mount != "" and mount_point(self._home) != self._mount)
 
@@ -166,7 +168,7 @@ class FileScan:
 
 
 def known_after(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
-    """What is known after an answer; of a file that did not answer it is what was known before."""
+    """What is known of a file after the answer of FileScan.run; what was known before where the file did not answer."""
     seen = answer.value  # of FileScan.run
     if answer.problem:
         before = known if known is not None and not answer.ended else KnownFile()
@@ -177,7 +179,7 @@ def known_after(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     if "closed" in seen:
         return (known or KnownFile())._replace(stamp=None, problem=AWAY)
     if "away" in seen:
-        # Not mounted, or not opened yet: what was in it may be there again.
+        # Not mounted yet: the keys that it held may come back.
         return known._replace(stamp=None, problem=AWAY) if known is not None and known.mount else KnownFile()
     if "refused" in seen:
         return KnownFile(problem=seen["refused"], refused=True)
@@ -189,9 +191,9 @@ def known_after(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
 
 
 def changed_by_others(path: str, home: str) -> str:
-    """Why sshd with StrictModes takes no key of a file, as its account sees it (misc.c, safe_path); empty: it does.
+    """Why sshd with StrictModes takes no key of a file, as its account sees it (misc.c, safe_path); empty if it does.
 
-    A group that may write counts for nothing here: of which groups sshd lets that pass differs between distributions.
+    Write permission of a group is ignored here: distributions differ in which groups their sshd allows to write.
     """
     real, top = os.path.realpath(path), os.path.realpath(home)
     place = real

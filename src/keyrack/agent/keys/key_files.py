@@ -1,4 +1,4 @@
-"""Turns a checked document into the files that sshd reads, and keeps them so; it asks nobody anything.
+"""Turns a checked document into the files that sshd reads, and keeps them so; it asks neither sshd nor the service.
 
 sshd is told `AuthorizedKeysFile <keys folder>/%u` and `RevokedKeys <file>`. It reads both at each login,
 so a file in place is in force, and no login waits for anything but the disk (Invariants 4 and 5).
@@ -24,15 +24,15 @@ _END = re.compile(rb'^expiry-time="[0-9]+Z?" |,expiry-time="[0-9]+Z?"(?= )', re.
 
 
 class Rendered(NamedTuple):
-    """The bytes of every file that a document asks for; users by account name."""
+    """The bytes of every file that a document asks for. users: the key files, by account name."""
 
     users: Dict[str, bytes]
     revoked: bytes
 
 
 class KeyFilesOutcome(NamedTuple):
-    """What it took to make the files so. changed: paths that were not; problems: words for what is still not;
-    put_back: words for what else somebody had changed on this host.
+    """What writing the files did. changed: paths that were written or removed; problems: what could not be done, in
+    words; put_back: what else somebody had changed on this host, in words.
     """
 
     changed: Tuple[str, ...]
@@ -50,17 +50,17 @@ def render(document: HostDocument, ends: Ends = IN_UTC) -> Rendered:
     return Rendered(users, revoked_keys.render(document.revoked))
 
 
-def differ_by_ends(found: bytes, wanted: bytes, whole: bytes) -> bool:
+def differ_by_ends(current: bytes, wanted: bytes, whole: bytes) -> bool:
     """Whether a key file differs from what is wanted only by how its ends are written, or by keys of the whole document
     that have ended.
     """
-    lines, wanted_lines, all_lines = (set(_END.sub(b"", data).split(b"\n")) for data in (found, wanted, whole))
+    lines, wanted_lines, all_lines = (set(_END.sub(b"", data).split(b"\n")) for data in (current, wanted, whole))
     return wanted_lines <= lines <= all_lines
 
 
 def _line(key: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) -> Optional[str]:
-    """None where a key must not be in force now, because its end has passed or cannot be written."""
-    # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
+    """A key's line; None where the key must not be in force now, because its end has passed or cannot be written."""
+    # Invariant 5: the end of a key stands in its line, where sshd itself enforces it.
     if key.expires_at is None or ends.form is EndForm.UTC:
         return authorized_keys.key_line(key.public_key, key.options, key.expires_at)
     moment = authorized_keys.end_of(key.expires_at)
@@ -75,7 +75,7 @@ def _line(key: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) ->
 
 
 class KeyFiles:
-    """The folder of key files, which is all ours, and the folder in which the revoked keys lie."""
+    """The folder of key files, where every file is Keyrack's, and the folder that holds the file of revoked keys."""
 
     def __init__(self, keys: Folder, revoked: Folder, revoked_name: str) -> None:
         self._keys = keys
@@ -105,17 +105,17 @@ class KeyFiles:
             self._revoked.sync()
 
     def put(self, rendered: Rendered) -> KeyFilesOutcome:
-        """Make the files on disk these. Goes on after an error: one file's trouble must not keep a key alive
-        in another. What could not be changed has its old bytes.
+        """Write these files and remove all others. Goes on after an error: a problem with one file must not keep a
+        revoked key in another. A file that could not be changed keeps its old bytes.
         """
-        # Invariant 7: what is revoked is refused before anything new is let in.
+        # Invariant 7: revoked keys are refused before new ones are let in.
         revoked = [self._put_one(self._revoked, self._revoked_name, rendered.revoked)]
         revoked.append(self._finish(self._revoked, revoked))
         users = [self._put_one(self._keys, username, data) for username, data in rendered.users.items()]
         users += self._clear_others(rendered)
         users.append(self._let_pass())
         users.append(self._finish(self._keys, users))
-        # On a full disk the next document, which may take keys away, must still find room.
+        # The next document may remove keys: on a full disk too there must be room to write it.
         self._revoked.keep_reserve(max(map(len, (rendered.revoked, *rendered.users.values()))))
         changed = tuple(path for one in (*revoked, *users) for path in one.changed)
         problems = tuple(words for one in (*revoked, *users) for words in one.problems)
@@ -123,7 +123,7 @@ class KeyFiles:
         return KeyFilesOutcome(changed, (*problems, unlabelled) if unlabelled else problems)
 
     def differences(self, rendered: Rendered) -> List[str]:
-        """The paths of files that are not as they should be. May raise OSError."""
+        """The paths of files that differ from these, are missing, or do not belong there. May raise OSError."""
         different = [
             os.path.join(self._keys.path, username)
             for username, data in rendered.users.items()
@@ -135,7 +135,7 @@ class KeyFiles:
         return different + [os.path.join(self._keys.path, name) for name in sorted(others)]
 
     def changed_files(self, rendered: Rendered) -> Dict[str, bytes]:
-        """The bytes of key files that are not as they should be, by name; unreadable ones are left out."""
+        """The bytes of key files that differ from these or do not belong there, by name; without unreadable ones."""
         changed = {}
         try:
             names = self._keys.names()
@@ -149,7 +149,7 @@ class KeyFiles:
         return changed
 
     def clear(self) -> None:
-        """Take every file away, for an agent that goes: only once sshd does not read them. May raise OSError."""
+        """Remove all files, when the agent is uninstalled: only once sshd no longer reads them. May raise OSError."""
         for name in self._keys.names():
             if not self._keys.is_folder(name):
                 self._keys.remove(name)
@@ -160,7 +160,7 @@ class KeyFiles:
         self._revoked.drop_reserve()
 
     def _put_one(self, folder: Folder, name: str, data: bytes) -> KeyFilesOutcome:
-        # A correct file is left alone: no write, and no moment for a reader to notice.
+        # A correct file is not written again.
         if folder.holds(name, data, PUBLIC_FILE):
             return _AS_IT_WAS
         path = os.path.join(folder.path, name)
@@ -171,14 +171,14 @@ class KeyFiles:
         return KeyFilesOutcome((path,), ())
 
     def _let_pass(self) -> KeyFilesOutcome:
-        """Have sshd look into the folder as each account, which is how it reads."""
+        """Let every account enter the folder: sshd reads key files as the account that logs in."""
         try:
             return KeyFilesOutcome((self._keys.path,), ()) if self._keys.let_pass() else _AS_IT_WAS
         except OSError as error:
             return _problem(self._keys.path, "lets nobody but root pass", error)
 
     def _clear_others(self, rendered: Rendered) -> List[KeyFilesOutcome]:
-        """Take away every file that the document does not ask for: sshd would take it for an account's keys."""
+        """Remove every file that the document does not ask for: sshd would read it as an account's keys."""
         try:
             others = [name for name in self._keys.names() if name not in rendered.users]
         except OSError as error:
@@ -200,7 +200,7 @@ class KeyFiles:
 
     @staticmethod
     def _finish(folder: Folder, outcomes: Iterable[KeyFilesOutcome]) -> KeyFilesOutcome:
-        """Make what was changed in a folder last over a power cut."""
+        """Sync a folder if it was changed, so that the change survives a power cut."""
         try:
             folder.sweep()
             if any(one.changed for one in outcomes):

@@ -1,7 +1,7 @@
 """Names other sources of keys on a host: programs that sshd asks, and agents of clouds that write key files; must stop
 and change nothing.
 
-Told by what is installed, so a name here says who may write, not who did.
+It only sees what is installed: a name here says who may write keys, not who did.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 from typing import List, Tuple
 
-# What programs of AuthorizedKeysCommand are known by: the name of their file.
+# Programs of AuthorizedKeysCommand, by the name of their file.
 COMMANDS = {
     "sss_ssh_authorizedkeys": "SSSD: keys of its directory",
     "google_authorized_keys": "Google OS Login",
@@ -39,14 +39,14 @@ WRITERS: Tuple[Tuple[str, str], ...] = (
 
 
 def name_of(command: str) -> str:
-    """Whose keys an AuthorizedKeysCommand names; empty where it is not known."""
+    """Which product's keys an AuthorizedKeysCommand prints; empty where the program is not known."""
     words = re.split(r"\s+", command.strip())
-    # As `env` or a shell in front of it, or with quotes.
+    # Every word, as `env` or a shell may stand in front of the program, and quotes around it.
     names = (os.path.basename(word.strip("\"'")) for word in words)
     return next((COMMANDS[name] for name in names if name in COMMANDS), "")
 
 
 def writers(root: str = "/") -> List[str]:
-    """The agents of this host that may write keys into files of accounts again and again."""
-    found = (name for name, path in WRITERS if os.path.exists(os.path.join(root, path)))
-    return list(dict.fromkeys(found))
+    """The installed agents of this host that may write keys into accounts' files again and again."""
+    installed = (name for name, path in WRITERS if os.path.exists(os.path.join(root, path)))
+    return list(dict.fromkeys(installed))

@@ -1,9 +1,9 @@
-"""Takes one key out of a file that was found on this host, and leaves every other byte of it as it is.
+"""Removes one key from a file that the agent found on this host, and keeps every other byte of the file.
 
-Somebody may write to the file meanwhile. What is put in its place is exchanged for it in one step, and what then turns
-out to have been there since is kept: a line that was appended is appended again, and where another file had taken its
-place, that one is put back. Whoever opened the old file to write is waited for, a while. What is written into it after
-that is lost; so it would be with every editor.
+Somebody may write to the file meanwhile. The new file is exchanged for the old one in one step, and then the old one is
+read again. A line that was appended to it since is appended to the new file. Where another file had taken its place,
+that one is put back, and all begins again. The agent waits up to _WRITERS_SECONDS for programs that still have the old
+file open to write. What they write later is lost, as with any editor.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
 LARGEST = 8 * 1024 * 1024
 _TRIES = 20
-_SETTLE_SECONDS = (
-    0.05  # for a program that opened the old file a moment ago, where it is not known whether there is one
-)
-_WRITERS_SECONDS = 2.0  # for those of which that is known
+_SETTLE_SECONDS = 0.05  # to wait for a writer where the system cannot say whether there is one
+_WRITERS_SECONDS = 2.0  # to wait at most for a writer that is known to be there
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RIGHTS = "system.posix_acl_access"
 _OWNERS, _DONE = b"owner's", b"done"
@@ -43,15 +41,16 @@ class _Content(NamedTuple):
 
 
 class _ChangedMeanwhile(Exception):
-    """Somebody wrote another file there; look again."""
+    """Somebody changed or replaced the file meanwhile; read it again."""
 
 
 def remove_keys(
     removals: Iterable[KeyRemoval], reported_keys: Sequence[ReportedKey], rules: SshdRules = USUAL_RULES
 ) -> List[str]:
-    """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
+    """Remove the keys that a document names, of those that this agent's own scan found (reported_keys). Answers what
+    went wrong, in words.
 
-    No other path is touched, whatever the document says. rules: by which it was found.
+    No path but those of the scan is touched, whatever the document says. rules: those of the scan.
     """
     problems = []
     for removal in removals:
@@ -70,9 +69,9 @@ def remove_keys(
 
 
 def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
-    """The file without the lines of one key, as an sshd with these rules reads them."""
+    """A file's bytes without the lines of one key, as an sshd with these rules reads lines."""
     gone = {line.line_number for line in authorized_keys.read(data, rules) if line.fingerprint == fingerprint}
-    # Each with its own end, so that the line before one that has none keeps its own: what is appended begins anew.
+    # Each line with its own newline: if the last line goes, the one before keeps its newline for what is appended.
     lines = data.split(b"\n")
     ended = [line + b"\n" for line in lines[:-1]] + lines[-1:]
     return b"".join(line for number, line in enumerate(ended, start=1) if number not in gone)
@@ -80,8 +79,8 @@ def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> by
 
 def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
     ours = pwd.getpwuid(os.geteuid())
-    # Even to look whose folder it is may take for ever, so that is asked in a process of its own. Where it may, root's
-    # own files are not kept waiting by it.
+    # Even stat on the folder may hang, so a child process does it; and not as root where the file system may hang, as
+    # that would keep root's own files waiting.
     is_near = one.username == EVERYBODY or not may_hang(one.path)
     if is_near and as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint, rules)) == _DONE:
         return
@@ -95,7 +94,7 @@ def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
 
 
 def _rewrite_where_safe(path: str, fingerprint: str, rules: SshdRules) -> bytes:
-    """Where nobody but us can write."""
+    """As root: remove the key if only root can write to the folder; _OWNERS where the owner's rights are needed."""
     try:
         if unsafe_because(os.path.dirname(path)) is not None or unsafe_because(os.path.dirname(os.path.realpath(path))):
             return _OWNERS
@@ -105,7 +104,7 @@ def _rewrite_where_safe(path: str, fingerprint: str, rules: SshdRules) -> bytes:
 
 
 def rewrite(path: str, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
-    """Take a key out of a file. Raises OSError or AccountProblem, and then nothing has changed."""
+    """Remove a key from a file. Raises OSError or AccountProblem, and then nothing has changed."""
     real = os.path.realpath(path)
     for _ in range(_TRIES):
         with contextlib.suppress(_ChangedMeanwhile):
@@ -135,16 +134,14 @@ def _rewrite_once(real: str, fingerprint: str, rules: SshdRules) -> None:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-        # Only then is it true that the key is gone: after a power cut the old file would be there again.
+        # Without this a power cut could bring the old file back.
         _sync(os.path.dirname(real))
     finally:
         os.close(old)
 
 
 def _write_like(path: str, data: bytes, old: int, status: os.stat_result) -> None:
-    """A new file with the owner, the mode and what else is said of another, before anybody can find it under that
-    one's name.
-    """
+    """Write a new file with the owner, mode and extended attributes of the old one (a descriptor), and sync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         as_account.write_all(descriptor, data)
@@ -159,7 +156,9 @@ def _write_like(path: str, data: bytes, old: int, status: os.stat_result) -> Non
 
 
 def _copy_attributes(old: int, new: int, mode: int) -> None:
-    """Rights of single accounts, labels and such. Without the former, what the mode says of the group is none of it."""
+    """Copy extended attributes: ACLs, SELinux labels and such. Where the ACL cannot be copied, take the group's rights
+    away: with an ACL the group bits of the mode are its mask, and without it they would let the group in.
+    """
     if not hasattr(os, "listxattr"):
         return
     try:
@@ -170,13 +169,13 @@ def _copy_attributes(old: int, new: int, mode: int) -> None:
         try:
             os.setxattr(new, name, os.getxattr(old, name))
         except OSError:
-            # A label is its folder's then. A key that must go is not kept for what cannot be copied.
+            # A label is inherited from the folder then. The key must go even if an attribute cannot be copied.
             if name == _RIGHTS:
                 os.fchmod(new, mode & ~stat.S_IRWXG)
 
 
 def _put_back(replaced: str, real: str, made: int) -> None:
-    """Undo the exchange; made: our file's inode. A file that somebody put there since goes back in its turn."""
+    """Undo the exchange; made: the new file's inode. If yet another file was put there meanwhile, exchange again."""
     for _ in range(_TRIES):
         if not _exchange(replaced, real) or os.stat(replaced, follow_symlinks=False).st_ino == made:
             return
@@ -185,11 +184,16 @@ def _put_back(replaced: str, real: str, made: int) -> None:
 def _keep_what_came(
     old: int, before: bytes, real: str, replaced: Optional[str], gone: Tuple[str, SshdRules], made: int
 ) -> None:
-    """After the exchange: what was written to the old file since it was read goes into the new one."""
+    """After the exchange: append to the new file what was appended to the old one since it was read.
+
+    old: descriptor of the old file; before: its bytes as they were read; replaced: the old file's name now, None where
+    it has none; gone: the removed key's fingerprint and the rules; made: the new file's inode. Raises _ChangedMeanwhile
+    where the exchange was undone.
+    """
     if replaced is not None:
         there, mine = os.stat(replaced, follow_symlinks=False), os.fstat(old)
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            # Somebody put another file there in the last moment: it goes back, and is looked at again.
+            # Somebody put another file there just before the exchange: put it back, and begin again.
             _put_back(replaced, real, made)
             raise _ChangedMeanwhile
     kept = len(before)
@@ -211,13 +215,15 @@ def _keep_what_came(
 
 
 def _wait_for_writers(descriptor: int) -> None:
-    """Until nobody has a file open to write, or some seconds are over; it has no name any more that others open it by.
+    """Wait until nobody has a file open to write, _WRITERS_SECONDS at most. No new writer can open it: its name is
+    another file's now.
 
-    A lease to read is given while there is no writer (fcntl(2)). Where none can be had, a moment must do.
+    The system grants a read lease only while there is no writer (fcntl(2)). Where it grants none at all, wait
+    _SETTLE_SECONDS.
     """
     until = time.monotonic() + _WRITERS_SECONDS
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # that it is broken is of no interest
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # the signal of a broken lease: ignored by default
         while True:
             try:
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -232,7 +238,7 @@ def _wait_for_writers(descriptor: int) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Make what has which name there last. Where that cannot be asked for, the key is out of the file all the same."""
+    """Sync a folder's names, so that the new file survives a power cut. An error is ignored: the key is removed."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -242,9 +248,9 @@ def _sync(folder: str) -> None:
 
 
 def _exchange(one: str, other: str) -> bool:
-    """Give two files each other's name in one step (renameat2(2)); where that cannot be, `one` takes the other's name.
+    """Exchange the names of two files in one step (renameat2(2)); where the system cannot, rename `one` to `other`.
 
-    Answers whether the other file is still there, under the name of the first.
+    Answers whether they were exchanged: then the other file still exists, under the name of the first.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is not None:
@@ -264,7 +270,7 @@ def _read(descriptor: int) -> _Content:
     while at <= LARGEST:
         piece = os.pread(descriptor, 1 << 20, at)
         if not piece:
-            # Times change with a look; what counts is whose file it is and what it holds.
+            # The status of before the read: of it only the owner, mode and inode are used.
             return _Content(b"".join(pieces), status)
         pieces.append(piece)
         at += len(piece)

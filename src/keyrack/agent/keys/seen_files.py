@@ -1,6 +1,7 @@
-"""Remembers over restarts which files had keys, so that one that is away is not taken for gone; must hold no key.
+"""Remembers over restarts which files had keys, so that a file that is only away is not reported as gone; must hold no
+key.
 
-A home that is not mounted, or an account whose directory is away, is told as a place not looked at.
+A home that is not mounted, or an account whose directory service does not answer, is reported as not scanned.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Set, Tuple
 from keyrack.agent.state import StateFolder, StateProblem
 
 NOTE = "seen.json"
-AWAY_SECONDS = 30 * 86400.0  # for so long nobody knows an account whose directory is only away; then it is gone
+AWAY_SECONDS = 30 * 86400.0  # an account that has been missing for longer counts as gone
 _MOST = 20_000
 
 Place = Tuple[str, str]  # an account and a path
 
 
 class SeenFiles:
-    """Of one host. files: where the file system of its home was mounted then, empty for a file outside of homes."""
+    """The files of one host that had keys. files: by account and path, the mount point of the home at that time; empty
+    for a file outside of homes.
+    """
 
     def __init__(self, state: Optional[StateFolder] = None, *, keeps: bool = True) -> None:
-        """state: None, to remember nothing; keeps: False, to read what is noted and note nothing."""
+        """state: None to remember nothing; keeps: False to read the note but never write it."""
         self._state_folder = state
         self._keeps = keeps
-        self._unknown: Dict[str, float] = {}  # accounts that nobody knows, and since when
+        self._unknown: Dict[str, float] = {}  # accounts that are missing now, and since when
         self.files: Dict[Place, str] = {}
         self._noted: Any = None
         if state is not None:
@@ -34,13 +37,13 @@ class SeenFiles:
                 self._take(self._noted or {})
 
     def still_away(self, names: Iterable[str]) -> Set[str]:
-        """Of these accounts, whom nobody knows now, those that were known not too long ago."""
+        """Of these accounts, which are all missing now, those that have been missing for less than AWAY_SECONDS."""
         now = time.time()
         self._unknown = {name: min(now, self._unknown.get(name, now)) for name in names}
         return {name for name, since in self._unknown.items() if now - since < AWAY_SECONDS}
 
     def keep(self, files: Mapping[Place, str]) -> None:
-        """These are they now. Where that cannot be noted, the next look tries again."""
+        """Remember these files in place of the former. Where they cannot be written, the next scan tries again."""
         self.files = dict(files)
         if self._state_folder is None or not self._keeps:
             return

@@ -23,7 +23,7 @@ from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
 QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
-LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
+CHECK_FILES_SECONDS = 30.0  # between two looks at the files on disk
 TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
@@ -240,7 +240,7 @@ class Follower:
             return QUIET_SECONDS
         if self._reconciler.hurry:
             return HURRY_SECONDS
-        return TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS
+        return TRY_AGAIN_SECONDS if self._troubles else CHECK_FILES_SECONDS
 
     def _recall(self) -> bool:
         """Have the last document obeyed again; False, with the trouble told, where that cannot be."""

@@ -172,12 +172,12 @@ class FileLog:
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
         texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _tells(line))
-        found = (self._line(text, now) for text in texts)
+        logins = (self._line(text, now) for text in texts)
         own = not is_anybodys(self)
         return [
             # What others may have written adds no key to one that sshd named.
             login._replace(sure=own and not login.pid, first=login.first if own else ())
-            for login in found
+            for login in logins
             if login is not None
         ]
 
@@ -236,8 +236,8 @@ class Journal:
             pieces.append(piece)
         lines = b"".join(pieces).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
-        found = (self._entry(line) for line in lines if _tells(line))
-        return [login for login in found if login is not None]
+        logins = (self._entry(line) for line in lines if _tells(line))
+        return [login for login in logins if login is not None]
 
     def mark(self) -> LogPosition:
         """How far it was read."""

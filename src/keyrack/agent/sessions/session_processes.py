@@ -119,8 +119,8 @@ def processes_of(
         family = processes.below([session.pid], everything)
         marks.learn(family)
     strays = {process.pid for process in everything.values() if process.pid not in family and marks.on(process)}
-    found = processes.below(family | strays, everything)
-    return found - _spared(family, listeners, others, everything)
+    members = processes.below(family | strays, everything)
+    return members - _spared(family, listeners, others, everything)
 
 
 def _spared(

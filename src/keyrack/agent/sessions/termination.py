@@ -31,12 +31,12 @@ def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[Login
     marks = SessionMarks(session, listeners)
     stopped: Set[int] = set()
     for _ in range(_MOST_ROUNDS):
-        found = processes_of(session, marks, listeners, others)
-        if found <= stopped:
+        members = processes_of(session, marks, listeners, others)
+        if members <= stopped:
             break
-        for pid in found - stopped:
+        for pid in members - stopped:
             _signal(pid, signal.SIGSTOP)
-        stopped |= found
+        stopped |= members
     for pid in stopped - {session.pid}:
         _signal(pid, signal.SIGKILL)
     if not session.is_connected:

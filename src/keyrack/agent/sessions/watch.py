@@ -43,7 +43,7 @@ from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem
 from keyrack.ssh.public_key import fingerprint_of
 
-LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
+POLL_SECONDS = 1.0  # how late the end of a key may end its sessions
 MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
@@ -147,14 +147,14 @@ class SessionWatch:
     def _note_names(self, logins: Iterable[LoggedLogin]) -> None:
         # Every account can write to syslog: there a name counts once somebody is seen to be in by it.
         seen = self._sessions.live if login_log.is_anybodys(self._log) else logins
-        found = {one.user for one in seen if account_problem(one.user) is None} - self._names
-        if found:
+        new = {one.user for one in seen if account_problem(one.user) is None} - self._names
+        if new:
             # A new set, as another thread may read the old one; what is new takes no other's place.
-            self._names = {*self._names, *sorted(found)[: _MOST_NAMES - len(self._names)]}
+            self._names = {*self._names, *sorted(new)[: _MOST_NAMES - len(self._names)]}
 
     def _run(self) -> None:
         while True:
-            self._awake.wait(LOOK_SECONDS)
+            self._awake.wait(POLL_SECONDS)
             self._awake.clear()
             try:
                 self.step()

@@ -36,11 +36,11 @@ class CommandLine(NamedTuple):
     @property
     def settings(self) -> Tuple[str, ...]:
         """The arguments that have another sshd answer as this one would."""
-        found: List[str] = []
+        arguments: List[str] = []
         for letter, value in self.options:
             if letter in _SETTINGS:
-                found += [f"-{letter}", value] if value else [f"-{letter}"]
-        return tuple(found)
+                arguments += [f"-{letter}", value] if value else [f"-{letter}"]
+        return tuple(arguments)
 
 
 def of(pid: int) -> CommandLine:
@@ -61,7 +61,7 @@ def of(pid: int) -> CommandLine:
 def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
     """From the words behind the program's name. bounded: each is one argument, as it was given."""
     waiting = [word for word in words if bounded or word]
-    found: List[Tuple[str, str]] = []
+    options: List[Tuple[str, str]] = []
     perhaps: List[str] = []
     while waiting:
         word = waiting.pop(0)
@@ -71,15 +71,15 @@ def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter not in _WITH_VALUE:
-                found.append((letter, ""))
+                options.append((letter, ""))
                 continue
             value, letters = letters or (waiting.pop(0) if waiting else ""), ""
             if not bounded and letter == "o":
                 value = _whole(value, waiting)
                 if value.lower().startswith("authorizedkeysfile"):
                     perhaps += waiting
-            found.append((letter, value))
-    return CommandLine(tuple(found), perhaps_files=tuple(dict.fromkeys(perhaps)))
+            options.append((letter, value))
+    return CommandLine(tuple(options), perhaps_files=tuple(dict.fromkeys(perhaps)))
 
 
 def as_written(settings: Iterable[str]) -> str:

@@ -97,14 +97,14 @@ def is_read_first(config: bytes, path: str) -> bool:
 
 def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str, str, str]]:
     """What sshd does otherwise than wanted: keyword, wanted value, value."""
-    found = []
+    differing = []
     for keyword, value in settings.items():
         now = effective.one(keyword)
         # Before 7.6 sshd knows no ExposeAuthInfo, and is not told of it (config_block.py).
         unknown = now == "" and (value == "none" or keyword == "ExposeAuthInfo")
         if now != value and not unknown:
-            found.append((keyword, value, now or "nothing"))
-    return found
+            differing.append((keyword, value, now or "nothing"))
+    return differing
 
 
 def default_path(config: str) -> str:

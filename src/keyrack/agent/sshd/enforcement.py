@@ -20,7 +20,7 @@ from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.originals import Original
-from keyrack.agent.sshd.proof import NOT_LOOKED, Observation, SshdProof
+from keyrack.agent.sshd.proof import NOT_OBSERVED, Observation, SshdProof
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem, SshdSilent
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
@@ -95,7 +95,7 @@ class Enforcement:
         self._files = SettingsFiles(self.sshd, path)
         self._check = LoginCheck(self.sshd, enrolment.keys_folder)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
-        self._shown = NOT_LOOKED
+        self._shown = NOT_OBSERVED
         self._reloaded = True  # for all that is known an agent before this one has
         self._reloaded_for: Tuple[object, ...] = ()
         self._words: List[str] = []
@@ -219,7 +219,7 @@ class Enforcement:
 
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
         """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
-        found: Dict[str, None] = {}
+        differing: Dict[str, None] = {}
         accounts = self.accounts()
         if self.sshd.running.arguments():
             # What stands below a Match counts more than a command line, for whoever it is.
@@ -227,10 +227,10 @@ class Enforcement:
         for account in accounts:
             for keyword, value, now in drop_in.missing(self.sshd.effective(account, config), settings):
                 whom = f" for {account}" if account else ""
-                found.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
-            if len(found) > 5:
+                differing.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
+            if len(differing) > 5:
                 break
-        return list(found)
+        return list(differing)
 
     def _put(self, document: HostDocument, *, full: bool) -> List[str]:
         self.put_back = []
@@ -490,12 +490,12 @@ class Enforcement:
 
     def _patterns(self) -> Tuple[str, ...]:
         """Every AuthorizedKeysFile that counts for somebody today."""
-        found: Dict[str, None] = {}
+        patterns: Dict[str, None] = {}
         lines = self.sshd.lines()
         for account in self.accounts():
             for pattern in self.sshd.effective(account).patterns("authorizedkeysfile", lines):
-                found.setdefault(pattern)
-        return tuple(found)
+                patterns.setdefault(pattern)
+        return tuple(patterns)
 
     def _as_edited(self, original: Original) -> Original:
         """A file as it was, or, where its administrator changed it since, with that change and without our line."""

@@ -34,7 +34,7 @@ class HostKeyScan:
         self._sshd = sshd
         self._asked: Optional[Tuple[Tuple[object, ...], Tuple[Listener, ...]]] = None
         self._asked_at = 0.0
-        self._found: Optional[SshdHostKeys] = None
+        self._shown: Optional[SshdHostKeys] = None
 
     def keys(self) -> Optional[SshdHostKeys]:
         """The host keys, as the running sshd shows them; None where that is not known."""
@@ -42,17 +42,17 @@ class HostKeyScan:
         if self._asked is not None and time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
             before, listeners = self._asked
             if before == signature and listening.still(listeners):
-                return self._found
+                return self._shown
         listeners = self._sshd.listeners()
         where = self._note_port(listeners)
         self._asked, self._asked_at = (signature, listeners), time.monotonic()
         for one in where if listeners else ():
-            found = ask(*one.near)
-            if found is not None:
+            shown = ask(*one.near)
+            if shown is not None:
                 # One that gives no answer now has not lost its keys: what it showed last stays.
-                self._found = found
+                self._shown = shown
                 break
-        return self._found
+        return self._shown
 
     def ensure_port(self) -> None:
         """Find the port where it is not known yet: quick, as nobody is asked for keys."""

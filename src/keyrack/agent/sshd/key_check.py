@@ -76,11 +76,11 @@ def _options_problem(key: AuthorizedKey, version: Version) -> str:
     running = version()
     if running == UNKNOWN:
         return ""
-    found = line_options.parse(",".join(key.options), version=running).problem
-    if found is None:
+    reason = line_options.parse(",".join(key.options), version=running).problem
+    if reason is None:
         return ""
     options = ", ".join(option.partition("=")[0] for option in key.options)
-    return f"OpenSSH {running[0]}.{running[1]} refuses its line, as {found} ({options})"
+    return f"OpenSSH {running[0]}.{running[1]} refuses its line, as {reason} ({options})"
 
 
 def _file_problem(name: str, version: Version) -> str:

@@ -112,19 +112,19 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
     return Listening(tuple(sorted(listeners)), places, _among(sockets, places), at)
 
 
-def finds_the_same(found: Listening) -> bool:
+def finds_the_same(before: Listening) -> bool:
     """Whether find() would say the same again, by the kernel's word on the same sockets and on their holders alone.
     Cheap: to find who holds a socket takes a look at every file that every process has open.
     """
-    if not found.listeners:
+    if not before.listeners:
         # One that starts listens on a socket of its own, or on one that it was given: that is seen a moment later.
-        if time.monotonic() - found.at >= _NOBODY_SECONDS:
+        if time.monotonic() - before.at >= _NOBODY_SECONDS:
             return False
-    elif not all(listener.owners for listener in found.listeners):
+    elif not all(listener.owners for listener in before.listeners):
         return False
-    if _among(listening_sockets(), found.places) != found.among:
+    if _among(listening_sockets(), before.places) != before.among:
         return False
-    for listener in found.listeners:
+    for listener in before.listeners:
         for pid, started in listener.owners:
             process = processes.read(pid)
             if process is None or process.started != started or not processes.is_ours(pid):

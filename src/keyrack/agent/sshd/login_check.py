@@ -325,7 +325,7 @@ def _open_places(
     if account is None:
         return OpenPlaces((), lookup.absence(name))
     rules, others = _Rules(account, name), {}
-    found: List[Tuple[Place, Effective]] = []
+    open_places: List[Tuple[Place, Effective]] = []
     why = f"nobody can come to where sshd listens from where it may be used (from={sources})" if sources else ""
     named = [(place, effective) for place, effective in answers if sources is None or places.may_name(sources, place)]
     whys = []
@@ -336,11 +336,11 @@ def _open_places(
         if closed:
             whys.append(closed)
         else:
-            found.append((place, effective))
+            open_places.append((place, effective))
     closing = next(iter(whys), why)
     if sources and whys:
         closing = f"{closing}, from where it may be used (from={sources})"
-    return OpenPlaces(tuple(found), closing if not found else next(iter(whys), ""))
+    return OpenPlaces(tuple(open_places), closing if not open_places else next(iter(whys), ""))
 
 
 def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:

@@ -181,16 +181,16 @@ def nobody_words(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogi
         for verdict in verdicts
         for key, why in verdict.hindrances(until, recent)
     )
-    found = list(itertools.islice(hindered, _MOST_NAMED + 1))
-    if len(found) > _MOST_NAMED:
-        found[_MOST_NAMED:] = ["and others"]
-    if found:
-        found.append("give an account a key without such bounds, or log in once from where one of these may come")
-    return words_of(verdicts) + found
+    reasons = list(itertools.islice(hindered, _MOST_NAMED + 1))
+    if len(reasons) > _MOST_NAMED:
+        reasons[_MOST_NAMED:] = ["and others"]
+    if reasons:
+        reasons.append("give an account a key without such bounds, or log in once from where one of these may come")
+    return words_of(verdicts) + reasons
 
 
 def words_of(verdicts: Sequence[Verdict]) -> List[str]:
     """Why nobody gets in, an account a line, for accounts that no key opens; not all of very many."""
-    found = [words for words in (verdict.words for verdict in verdicts) if words]
-    more = [f"and {len(found) - _MOST_WORDS} accounts more that no key opens"] if len(found) > _MOST_WORDS else []
-    return found[:_MOST_WORDS] + more
+    reasons = [words for words in (verdict.words for verdict in verdicts) if words]
+    more = [f"and {len(reasons) - _MOST_WORDS} accounts more that no key opens"] if len(reasons) > _MOST_WORDS else []
+    return reasons[:_MOST_WORDS] + more

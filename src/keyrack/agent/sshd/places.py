@@ -208,10 +208,10 @@ def _samples(patterns: Iterable[str], most: int = _MOST) -> Tuple[List[str], Lis
     addresses: Dict[str, None] = {}
     hosts: Dict[str, None] = {}
     for pattern in patterns:
-        found = list(_of_pattern(pattern))
-        for address in found:
+        matching = list(_of_pattern(pattern))
+        for address in matching:
             addresses[address] = None
-        if not found and pattern.strip("*?"):
+        if not matching and pattern.strip("*?"):
             hosts[pattern.replace("*", "a").replace("?", "a").lower()] = None
     return list(addresses)[:most], list(hosts)[:most]
 

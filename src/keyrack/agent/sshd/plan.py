@@ -39,9 +39,9 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     decided = local.read(state)
     path = decided.drop_in or drop_in.default_path(sshd.config)
     scanner = Scanner(sshd, enrolment.keys_folder, SeenFiles(state, keeps=False))
-    found = scanner.scan(names=[*document.users, *document.accounts])
+    reported_keys = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
-    yield from _keys(document, found, decided.chain_keys_command)
+    yield from _keys(document, reported_keys, decided.chain_keys_command)
     yield from _unseen(scanner)
     settings = drop_in.wanted(
         enrolment.keys_folder, enrolment.revoked_keys, document.sshd, chain=decided.chain_keys_command

@@ -44,7 +44,7 @@ class Observation(NamedTuple):
 
 
 OBEYS = Observation(True)
-NOT_LOOKED = Observation(None, "it was not looked at yet")
+NOT_OBSERVED = Observation(None, "it was not looked at yet")
 
 
 class SshdProof:
@@ -154,16 +154,16 @@ class SshdProof:
 
     def _accounts(self, verdicts: List[Verdict]) -> List[Tuple[str, str]]:
         """Whom to ask with, and a key of theirs that must be taken: those whom the document lets in, if it does."""
-        found: List[Tuple[str, str]] = []
+        accounts: List[Tuple[str, str]] = []
         for verdict in verdicts:
             opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
             # A directory that went away since then makes sshd refuse everybody of it.
-            may = opening and len(found) < _MOST_ACCOUNTS and lookup.exists(verdict.username)
+            may = opening and len(accounts) < _MOST_ACCOUNTS and lookup.exists(verdict.username)
             if may and self._check.near(verdict.username) is not None:
                 free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
-                found.append((verdict.username, free[0] if free else ""))
-        if found:
-            return found
+                accounts.append((verdict.username, free[0] if free else ""))
+        if accounts:
+            return accounts
         own = pwd.getpwuid(os.geteuid()).pw_name
         names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
         able = (name for name in dict.fromkeys(names) if lookup.exists(name) and self._is_able(name))
@@ -185,10 +185,10 @@ def _some_accounts() -> List[str]:
 
 def _places(listeners: Iterable[Listener]) -> List[Tuple[str, int]]:
     """One place of each sshd: whoever has several has read its settings once."""
-    found: Dict[object, Tuple[str, int]] = {}
+    places: Dict[object, Tuple[str, int]] = {}
     for one in sorted(listeners, key=lambda one: not one.near[0].startswith("127.")):
-        found.setdefault(one.owners or one.inode, one.near)
-    return list(found.values())
+        places.setdefault(one.owners or one.inode, one.near)
+    return list(places.values())
 
 
 def _bytes(folder: Folder, name: str) -> bytes:

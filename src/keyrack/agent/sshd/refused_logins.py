@@ -42,14 +42,14 @@ def as_reported(
             return ""
         return unread(username, answer, lines, reads) or unreadable(username)
 
-    found: Dict[str, Dict[str, Any]] = {}
+    entries: Dict[str, Dict[str, Any]] = {}
     for verdict in check.judge(users, document.revoked, everywhere=True, beside=beside):
         if verdict.why:
-            found[verdict.username] = {"why": verdict.why}
+            entries[verdict.username] = {"why": verdict.why}
             continue
         refused = {one.fingerprint: one.why for one in itertools.islice(verdict.judged(), MOST_KEYS) if one.why}
-        found[verdict.username] = {"keys": refused} if refused else {}
-    return found
+        entries[verdict.username] = {"keys": refused} if refused else {}
+    return entries
 
 
 def unread(username: str, effective: Effective, lines: Iterable[SettingLine], folder: str) -> str:

@@ -114,15 +114,15 @@ class Effective:
         """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
         a name with blanks looks like several, and not all names are UTF-8.
         """
-        found: Dict[str, None] = {}
+        patterns: Dict[str, None] = {}
         written: Dict[str, List[str]] = {}
         for line in lines:
             if line.keyword == keyword:
                 written.setdefault(programs.text(os.fsencode(" ".join(line.values))), []).extend(line.values)
         for value in self.all(keyword):
             for pattern in written.get(value, value.split()):
-                found.setdefault(pattern)
-        return tuple(found)
+                patterns.setdefault(pattern)
+        return tuple(patterns)
 
 
 class Sshd:
@@ -323,11 +323,11 @@ class Sshd:
 
     def beside(self) -> List[Sshd]:
         """Those others, each with its own settings and command line."""
-        found: Dict[Tuple[object, ...], List[Listener]] = {}
+        by_settings: Dict[Tuple[object, ...], List[Listener]] = {}
         for one in self._beside():
             pid = one.owners[0][0]
-            found.setdefault((listening.config_of(pid), command_line.of(pid).settings), []).append(one)
-        return [Sshd(str(config), tuple(held)) for (config, _), held in sorted(found.items())]
+            by_settings.setdefault((listening.config_of(pid), command_line.of(pid).settings), []).append(one)
+        return [Sshd(str(config), tuple(held)) for (config, _), held in sorted(by_settings.items())]
 
     def _beside(self) -> Tuple[Listener, ...]:
         if os.path.realpath(self.config) != os.path.realpath(DEFAULT_CONFIG) or not listening.can_be_seen():
@@ -356,12 +356,12 @@ class Sshd:
             listening = self._ask(None, None, None, ()).all("listenaddress")
         except SshdProblem:
             return []
-        found = []
+        addresses = []
         for place in listening:
             host, _, port = place.rpartition(":")
             if port.isdecimal():
-                found.append((host.strip("[]"), int(port)))
-        return found
+                addresses.append((host.strip("[]"), int(port)))
+        return addresses
 
 
 def _known_answers(config: str, state: Tuple[object, ...]) -> Dict[Tuple[Optional[str], ...], Effective]:
@@ -392,19 +392,19 @@ def _run(command: Sequence[str]) -> programs.Ended:
 
 
 def _signature(config: str) -> Tuple[object, ...]:
-    found: List[object] = []
+    stamps: List[object] = []
     for path in [config, *_included(config, 0)]:
         try:
             status = os.stat(path)
         except OSError:
-            found.append((path, None))
+            stamps.append((path, None))
             continue
         if stat.S_ISDIR(status.st_mode):
             # Which files it has, not when it changed: a key file beside the settings changes with each key.
-            found.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
+            stamps.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
         else:
-            found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    return tuple(found)
+            stamps.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(stamps)
 
 
 def split_values(text: str) -> Tuple[str, ...]:
@@ -412,7 +412,7 @@ def split_values(text: str) -> Tuple[str, ...]:
 
     Quotes, of either kind, may begin and end within a word.
     """
-    found: List[str] = []
+    values: List[str] = []
     at = 0
     while at < len(text):
         if text[at] in " \t":
@@ -421,8 +421,8 @@ def split_values(text: str) -> Tuple[str, ...]:
         if text[at] == "#":
             break
         word, at = setting_word(text, at)
-        found.append(word)
-    return tuple(found)
+        values.append(word)
+    return tuple(values)
 
 
 # A look reads the same few files dozens of times.
@@ -454,14 +454,14 @@ def matched_users(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
     """The users whom some Match names, in lower case; None where one may tell users apart otherwise (patterns,
     groups, or what is not known here).
     """
-    found: Set[str] = set()
+    users: Set[str] = set()
     for keyword, value in (pair for line in lines if line.keyword == "match" for pair in criteria(line.values)):
         names = value.lower().split(",")
         if keyword == "user" and all(map(_NAME.fullmatch, names)):
-            found.update(names)
+            users.update(names)
         elif keyword not in ("all", *PLACE_CRITERIA):
             return None
-    return found
+    return users
 
 
 def matched_sources(lines: Iterable[SettingLine]) -> List[str]:
@@ -542,9 +542,9 @@ def _matches(patterns: Sequence[str]) -> List[str]:
     return [path for pattern in paths for path in sorted(glob.glob(pattern))]
 
 
-def _as_here(found: "re.Match[str]") -> str:
+def _as_here(match: "re.Match[str]") -> str:
     """What glob(3) knows and Python's does not: a backslash before a letter that means itself, and [^…] for [!…]."""
-    return "[!" if found.group(1) is None else glob.escape(found.group(1))
+    return "[!" if match.group(1) is None else glob.escape(match.group(1))
 
 
 def _text(path: str) -> str:

@@ -97,7 +97,7 @@ def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], 
     account of a directory may have no home; and which folder did not answer, in words.
     """
     patterns = {value for line in lines if line.keyword in _FILES_OF_ACCOUNTS for value in line.values}
-    folders = sorted({found for found in map(_folder_of_accounts, patterns) if found is not None})
+    folders = sorted({place for place in map(_folder_of_accounts, patterns) if place is not None})
     mounts = Mounts()
     tasks = [
         account_tasks.Task(
@@ -115,8 +115,8 @@ def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], 
             continue
         if len(answer.value) > _MOST_HOMES:
             silent.append(f"there are more than {_MOST_HOMES} files in {folder}")
-        for found in (re.fullmatch(entry, text, re.DOTALL) for text in answer.value):
-            fields = found.groupdict() if found else {}
+        for match in (re.fullmatch(entry, text, re.DOTALL) for text in answer.value):
+            fields = match.groupdict() if match else {}
             if fields.get("u") and account_problem(fields["u"]) is None:
                 names.add(fields["u"])
             elif fields.get("U"):
@@ -146,8 +146,8 @@ def _folder_of_accounts(pattern: str) -> Optional[Tuple[str, str]]:
 def _entries(folder: str) -> List[str]:
     """In a process of its own, as it may not answer."""
     try:
-        with os.scandir(folder) as found:
-            return [entry.name for entry in itertools.islice(found, _MOST_HOMES + 1) if entry.name.isprintable()]
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in itertools.islice(entries, _MOST_HOMES + 1) if entry.name.isprintable()]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -197,7 +197,7 @@ def _lane(folder: str) -> int:
 
 def named(lines: Iterable[SettingLine]) -> Set[str]:
     """Whom sshd's settings name, without wildcards; also those whom a rule leaves out (!)."""
-    found: Set[str] = set()
+    accounts: Set[str] = set()
     for line in lines:
         values: List[str] = []
         if line.keyword in ("allowusers", "denyusers"):
@@ -207,20 +207,20 @@ def named(lines: Iterable[SettingLine]) -> Set[str]:
         elif line.keyword == "match":
             asked = (value for keyword, value in criteria(line.values) if keyword == "user")
             values = [name.lstrip("!") for value in asked for name in value.split(",")]
-        found.update(value for value in values if account_problem(value) is None)
-    return found
+        accounts.update(value for value in values if account_problem(value) is None)
+    return accounts
 
 
 def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
     """The groups that sshd's settings name, without wildcards."""
-    found: Set[str] = set()
+    groups: Set[str] = set()
     for line in lines:
         if line.keyword in ("allowgroups", "denygroups"):
-            found.update(line.values)
+            groups.update(line.values)
         elif line.keyword == "match":
             asked = (value for keyword, value in criteria(line.values) if keyword == "group")
-            found.update(name for value in asked for name in value.split(","))
-    return {name for name in found if name and not set(name) & set("*?!")}
+            groups.update(name for value in asked for name in value.split(","))
+    return {name for name in groups if name and not set(name) & set("*?!")}
 
 
 def _ask(names: Sequence[str], groups: Sequence[str], by_files: Sequence[str], numbers: Sequence[int]) -> Any:
@@ -262,7 +262,7 @@ def _owners(
     be a home itself. homes, names, numbers: of accounts that are known; folders: all that are looked at. apart: folders
     that are to be looked at by themselves, each of which may be somebody's home; missed: what was not seen, in words.
     """
-    found: Dict[str, pwd.struct_passwd] = {}
+    accounts: Dict[str, pwd.struct_passwd] = {}
     numbers = set(numbers)
     ownerless: List[str] = []
     strangers: Set[int] = set()
@@ -271,7 +271,7 @@ def _owners(
 
     def has_owner(path: str, owner: int) -> None:
         if owner not in numbers and owner not in strangers:
-            is_known = _note(found, lambda: pwd.getpwuid(owner))
+            is_known = _note(accounts, lambda: pwd.getpwuid(owner))
             (numbers if is_known else strangers).add(owner)
         if owner in strangers:
             ownerless.append(path)
@@ -284,14 +284,14 @@ def _owners(
             path = os.path.join(place, name)
             if path in folders:
                 continue
-            if name not in names and name not in found and account_problem(name) is None:
-                _note(found, lambda name=name: pwd.getpwnam(name))
+            if name not in names and name not in accounts and account_problem(name) is None:
+                _note(accounts, lambda name=name: pwd.getpwnam(name))
             if owner is not None:
                 has_owner(path, owner)
-            elif path not in homes and path not in {one.pw_dir for one in found.values()}:
+            elif path not in homes and path not in {one.pw_dir for one in accounts.values()}:
                 apart.append(path)
     return {
-        "accounts": _as_json(found),
+        "accounts": _as_json(accounts),
         "ownerless": ownerless[:_MOST_OWNERLESS],
         "apart": apart[:_MOST_OWNERLESS],
         "missed": missed,
@@ -302,16 +302,16 @@ def _members(groups: Sequence[str]) -> List[str]:
     """Whom groups name: those of this host's own file, as an administrator puts somebody of a directory into one, and
     these. A directory's are not listed, which may take it long.
     """
-    found: Dict[str, None] = {}
+    members: Dict[str, None] = {}
     with contextlib.suppress(OSError), open("/etc/group", encoding="utf-8", errors="replace") as file:
         for line in file.read(_LARGEST_FILE).split("\n"):
-            found.update(dict.fromkeys(line.rpartition(":")[2].split(",")))
+            members.update(dict.fromkeys(line.rpartition(":")[2].split(",")))
     for group in groups:
         try:
-            found.update(dict.fromkeys(grp.getgrnam(group).gr_mem))
+            members.update(dict.fromkeys(grp.getgrnam(group).gr_mem))
         except (KeyError, OSError):
             continue
-    return [name for name in found if account_problem(name) is None]
+    return [name for name in members if account_problem(name) is None]
 
 
 def _of_domains(folder: str, homes: Set[str], mounts: Mounts) -> Set[str]:
@@ -341,24 +341,24 @@ def _homes(folder: str, known: Set[str], mounts: Mounts, missed: List[str]) -> L
     """
     if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
         return []
-    found: List[Tuple[str, Optional[int]]] = []
+    homes: List[Tuple[str, Optional[int]]] = []
     silent = mounts.may_hang(folder)
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if len(found) >= _MOST_HOMES:
+                if len(homes) >= _MOST_HOMES:
                     missed.append(f"there are more than {_MOST_HOMES} homes in {folder}")
                     break
                 if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
                     quiet = entry.path in known or (not silent and mounts.may_hang(entry.path))
-                    found.append((entry.name, None if quiet else _owner(entry)))
+                    homes.append((entry.name, None if quiet else _owner(entry)))
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as problem:
         # Whom others' homes are is no matter of an agent that is not root's.
         if os.geteuid() == 0:
             missed.append(f"the homes in {folder} were not all listed: {problem.strerror}")
-    return [one for one in found if one[1] != 0 or one[0] != "lost+found"]
+    return [one for one in homes if one[1] != 0 or one[0] != "lost+found"]
 
 
 def _owner(entry: "os.DirEntry[str]") -> int:

@@ -1,7 +1,7 @@
-"""Notices that a name with keys stands for another account than before, by its number; it changes no account.
+"""Notices by the user id that a name with keys belongs to another account than before; it changes no account.
 
-Keys are given to names. Whoever gets the name of an account that was removed gets its keys with it, which somebody
-should hear of.
+Keys are given to names. A new account that gets the name of a removed one gets its keys too, so an administrator should
+be told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOTE = "account_numbers.json"
 
 
 class AccountNumbers:
-    """The number of each account that has keys of the document in force."""
+    """The user id of each account that has keys in the document in force."""
 
     def __init__(self, state: StateFolder) -> None:
         self._state_folder = state
@@ -27,9 +27,9 @@ class AccountNumbers:
             if isinstance(noted, dict):
                 self._known = {str(name): number for name, number in noted.items() if isinstance(number, int)}
 
-    def look(self, names: Iterable[str]) -> List[str]:
-        """Words for each of these names that has another number than before, until delivered(). What is not there now
-        is remembered: it may come again.
+    def renumbered(self, names: Iterable[str]) -> List[str]:
+        """A sentence for each of these names that has another user id than before, at each call until delivered(). The
+        id of an account that is missing now is kept: the account may come back.
         """
         known: Dict[str, int] = {}
         self._changed = {}
@@ -47,7 +47,7 @@ class AccountNumbers:
         return words
 
     def delivered(self) -> None:
-        """The service has what look() answered last."""
+        """The service has received what renumbered() answered last."""
         self._keep({**self._known, **self._changed})
 
     def _keep(self, known: Dict[str, int]) -> None:

@@ -62,10 +62,10 @@ def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None
 
 def places(enrolment: Enrolment, decided: local.Local) -> Tuple[str, ...]:
     """What an agent so enrolled changes on its host and another one might change, too; links resolved."""
-    found = [enrolment.keys_folder, enrolment.revoked_keys]
+    paths = [enrolment.keys_folder, enrolment.revoked_keys]
     if decided.drop_in is not None:
-        found.append(enrolment.sshd_config or DEFAULT_CONFIG)
-    return tuple(dict.fromkeys(map(os.path.realpath, found)))
+        paths.append(enrolment.sshd_config or DEFAULT_CONFIG)
+    return tuple(dict.fromkeys(map(os.path.realpath, paths)))
 
 
 def leave(process: int) -> None:

@@ -118,8 +118,8 @@ class Folder:
 
     def names(self) -> List[str]:
         """What is in the folder, without unfinished files of ours."""
-        found = os.listdir(self._descriptor)
-        return sorted(name for name in found if name != _RESERVE and not _TEMPORARY.fullmatch(name))
+        entries = os.listdir(self._descriptor)
+        return sorted(name for name in entries if name != _RESERVE and not _TEMPORARY.fullmatch(name))
 
     def read(self, name: str, largest: int) -> bytes:
         """The bytes of a regular file; OSError for anything else and for more than `largest` bytes."""

@@ -81,9 +81,9 @@ class Identity:
 def machine_mark(etc: str = "/etc") -> str:
     """Of the machine's id, which itself is told to nobody (machine-id(5)); empty where it has none."""
     for path in (os.path.join(etc, "machine-id"), *_MACHINE_ID[1:]):
-        found = _read(path).strip()
-        if found:
-            return _mark(b"keyrack machine " + found)
+        machine_id = _read(path).strip()
+        if machine_id:
+            return _mark(b"keyrack machine " + machine_id)
     return ""
 
 

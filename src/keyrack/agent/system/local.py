@@ -113,8 +113,8 @@ def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:
     """Names with commas between them; None for no text. Raises ValueError for what cannot be an account's name."""
     if not text:
         return None
-    found = tuple(name.strip() for name in text.split(","))
-    for name in found:
+    accounts = tuple(name.strip() for name in text.split(","))
+    for name in accounts:
         if names.account_problem(name) is not None:
             raise ValueError(f"{name!r} cannot be the name of an account")
-    return found
+    return accounts

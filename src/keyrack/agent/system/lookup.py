@@ -52,9 +52,9 @@ def is_unanswered(name: str) -> bool:
     except (OSError, AttributeError):
         return False
     # All that is wanted is the status, so struct passwd is room enough and no more.
-    record, strings, found = ctypes.create_string_buffer(512), ctypes.create_string_buffer(1 << 16), ctypes.c_void_p()
-    status = getpwnam(os.fsencode(name), record, strings, ctypes.c_size_t(len(strings)), ctypes.byref(found))
-    return not found.value and status not in (*_NONE, errno.ERANGE)
+    record, strings, result = ctypes.create_string_buffer(512), ctypes.create_string_buffer(1 << 16), ctypes.c_void_p()
+    status = getpwnam(os.fsencode(name), record, strings, ctypes.c_size_t(len(strings)), ctypes.byref(result))
+    return not result.value and status not in (*_NONE, errno.ERANGE)
 
 
 def is_of_a_directory(name: str) -> bool:

@@ -32,11 +32,11 @@ def facts(proc: str = PROC) -> Dict[str, Any]:
 
 def _fields(path: str) -> Dict[str, str]:
     """The first value of each name in a file of lines `name: value`."""
-    found: Dict[str, str] = {}
+    fields: Dict[str, str] = {}
     for line in (_known(lambda: _text(path)) or "").split("\n"):
         name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found
+        fields.setdefault(name.strip(), value.strip())
+    return fields
 
 
 def _text(path: str) -> str:

@@ -80,10 +80,10 @@ def _unescaped(text: str) -> str:
 
 def _read() -> Dict[str, str]:
     """Where something is mounted, and of which kind; where several are, the last one counts. Empty: nobody knows."""
-    found: Dict[str, str] = {}
+    mounts: Dict[str, str] = {}
     for line in _text(_TABLE).split("\n"):
         mount, _, kind = line.partition(" - ")
         fields = mount.split(" ")
         if len(fields) > 4:
-            found[_unescaped(fields[4])] = kind.split(" ")[0]
-    return found
+            mounts[_unescaped(fields[4])] = kind.split(" ")[0]
+    return mounts

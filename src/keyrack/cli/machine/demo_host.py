@@ -7,6 +7,7 @@ calls, and is meant for logging in as the same account.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import signal
@@ -52,7 +53,7 @@ class DemoHost:
     """The private sshd and the agent that keeps its keys, started, watched and stopped together.
 
     directory: where its parts go, unless sshd would find it unsafe there. Use: prepare(), then enrol() when
-    enrolled is False, then start(); stop() at the end. username is whom one can log in as.
+    is_enrolled() is False, then start(); stop() at the end. username is whom one can log in as.
     """
 
     def __init__(self, directory: Path, port: int, sshd: Path) -> None:
@@ -76,10 +77,16 @@ class DemoHost:
         """A known_hosts file for this sshd."""
         return self.server.known_hosts
 
-    @property
-    def enrolled(self) -> bool:
-        """Whether the agent has a secret of its own already."""
-        return (self.agent_state / "enrolment.json").exists()
+    def is_enrolled(self, url: str) -> bool:
+        """Whether the agent has a secret of its own already, and asks this address and writes these files with it.
+
+        Another --listen, and a data folder that was moved, make a new host: its agent would ask, or write, in vain.
+        """
+        try:
+            noted = json.loads((self.agent_state / "enrolment.json").read_text("utf-8"))
+            return (noted["url"], noted["keys_folder"]) == (url, str(self.server.keys))
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def prepare(self) -> None:
         """Write everything that does not need the service. Raises PrivateSshdError."""

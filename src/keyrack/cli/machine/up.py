@@ -201,12 +201,12 @@ class Demo:
     def _start_host(self, host: DemoHost, admin: FirstAdmin, server: Server) -> None:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
         host.prepare()
-        if server.enrolled_at is None or not host.enrolled:
+        if server.enrolled_at is None or not host.is_enrolled(self._settings.url):
             actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
             host.enrol(self._settings.url, token, replace=True)
         host.start()
-        self._wait_for("the demo host", lambda: self._obeys(admin, server.id))
+        self._wait_for("the demo host", lambda: self._obeys(admin, server.id), look=host.agent_log)
 
     def _start_git(self) -> GitHost | None:
         try:
@@ -222,13 +222,14 @@ class Demo:
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
-    def _wait_for(self, what: str, ready: Callable[[], bool]) -> None:
+    def _wait_for(self, what: str, ready: Callable[[], bool], *, look: Path | None = None) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if self._stopping.is_told():
                 raise click.ClickException("Stopped before it was ready.")
             if time.monotonic() > deadline:
-                raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")
+                words = f"{what} was not ready within {READY_SECONDS:.0f} s; see {look or self._data}."
+                raise click.ClickException(words)
             time.sleep(0.02)
 
     def _tell(

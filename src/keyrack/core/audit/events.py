@@ -17,7 +17,7 @@ from keyrack.ssh.names import hidden_character
 from keyrack.store.audit import events
 from keyrack.store.hosts import deleted_servers
 
-LOOKED_THROUGH, KINDS, REFUSED, ALARM = events.LOOKED_THROUGH, events.KINDS, events.REFUSED, events.ALARM
+PAGE_SCAN_LIMIT, KINDS, REFUSED, ALARM = events.PAGE_SCAN_LIMIT, events.KINDS, events.REFUSED, events.ALARM
 AT_ONCE = 1000
 ALL = EventFilter()
 
@@ -34,7 +34,7 @@ def find(
     """A page of the workspace's events, newest first.
 
     cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
-    (LOOKED_THROUGH) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
+    (PAGE_SCAN_LIMIT) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
     MISSING for the server, INVALID for the kind, the key and a span that ends before it begins.
     """
     server_id = asked.server_id

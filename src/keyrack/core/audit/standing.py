@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from keyrack.core import schema_check
-from keyrack.core.hosts import break_glass, news, troubles
+from keyrack.core.hosts import break_glass, report_events, troubles
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows
 from keyrack.core.keys.key_sync import ALARMS as SOURCE_STATES
@@ -35,8 +35,8 @@ FOUND_IN_ITS_PLACE = (AlteredHow.CHANGED, AlteredHow.OLDER)
 """How a row is altered that is still there, so that it can be looked at again."""
 WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
-    news.REFUSED_CODE: "Paste the installation line there again.",
-    news.FAILED_CODE: "Mend there what is in the way; the host tries again by itself.",
+    report_events.REFUSED_CODE: "Paste the installation line there again.",
+    report_events.FAILED_CODE: "Mend there what is in the way; the host tries again by itself.",
     "audit-log-rewritten": "Find out whether somebody restored a backup. If so, delete checkpoint.json there.",
     "enforcing-undone": "Mend there what the host says, then enforce again.",
     "machine-copied": "Enrol one of the two machines anew, or say that the copy is gone.",

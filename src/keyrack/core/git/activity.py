@@ -209,7 +209,7 @@ def _shown(refs: PushedRefs) -> str:
     phrases: list[str] = []
     for line in refs.lines.splitlines():
         old, new, name = (*line.split(" ", 2), "", "")[:3]
-        short = printable(name.removeprefix("refs/heads/").removeprefix("refs/"))
+        short = printable(_short(name))
         old, new = old[:7], new[:7]
         if new == _NONE:
             phrases.append(f"{short} deleted, was {old}")
@@ -219,6 +219,14 @@ def _shown(refs: PushedRefs) -> str:
             break
     more = refs.changed - len(phrases)
     return ", ".join(phrases + ([f"and {more} more"] if more > 0 else []))
+
+
+def _short(ref: str) -> str:
+    """A branch by its name, a tag as tags/NAME, all else as it is, so that no two references are named alike."""
+    branch = ref.removeprefix("refs/heads/")
+    if branch != ref:
+        return ref if branch.startswith(("refs/", "tags/")) else branch
+    return ref.removeprefix("refs/") if ref.startswith("refs/tags/") else ref
 
 
 def _details(holder: Holder, path: str | None, verb: str | None) -> dict[str, str]:

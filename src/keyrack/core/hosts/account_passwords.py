@@ -17,15 +17,15 @@ _turns = BoundedSemaphore(4)
 
 
 def hash_for_host(password: object) -> str:
-    """The SHA-512 crypt hash ("$6$…") of a password of 8 characters to 255 bytes.
+    """The SHA-512 crypt hash ("$6$…") of a password, which has 8 characters to 255 bytes.
 
-    Every libc's crypt(3) knows this form, and OpenSSL's own program makes it. Raises Refusal INVALID for the
-    password, UNAVAILABLE without openssl.
+    Every libc's crypt(3) knows this form, and the program openssl makes it. Raises Refusal INVALID for the password,
+    UNAVAILABLE without openssl.
     """
     content = as_bytes(password)
     with _turns:
         try:
-            # Through standard input: arguments can be read by every account of the machine.
+            # Through standard input, as every account of the machine can read arguments.
             ended = subprocess.run(
                 ["openssl", "passwd", "-6", "-stdin"],
                 input=content + b"\n",

@@ -1,4 +1,4 @@
-"""The accounts of a host document, and how far hosts are with them; must not touch an account itself."""
+"""The accounts in a host document, and how far hosts are with them; must not touch an account itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PENDING = "pending"
 PRESENT = "present"
 """The account exists on the host as asked."""
 REFUSED = "refused"
-"""The host answered, and the account or what was asked for it is not there: most often its own configuration does
-not let Keyrack create or change accounts."""
+"""The host answered, and the account is not as asked, most often because the host's own configuration does not let
+Keyrack create or change accounts."""
 
 
 def wanted(
     instance: Instance, connection: Connection, server_id: int
 ) -> tuple[dict[str, DesiredAccount], tuple[SystemUser, ...]]:
-    """The accounts of one host document, by name, and those left out, as their password was changed in the database."""
+    """The accounts of one host document by name; and those left out, whose password was changed in the database."""
     damaged = []
     asked_for = {name: DesiredAccount(present=False) for name in servers.accounts_removed(connection, server_id)}
     for user, encrypted in servers.accounts_asked(connection, server_id):
@@ -41,12 +41,12 @@ def wanted(
 
 
 def encrypt_password(instance: Instance, server_id: int, username: str, hashed: str) -> bytes:
-    """A password's hash as it is stored: encrypted, and good for this account of this server alone."""
+    """A password's hash as it is stored: encrypted, and only for this account of this server."""
     return instance.key.encrypt(hashed, _context(server_id, username))
 
 
 def state(server: Server, user: SystemUser) -> str:
-    """How far a host is with what was asked for an account: one of the words above."""
+    """How far a host is with an account: UNMANAGED, PENDING, PRESENT or REFUSED."""
     if user.revision is None:
         return UNMANAGED
     if server.applied_revision < user.revision:
@@ -54,13 +54,13 @@ def state(server: Server, user: SystemUser) -> str:
     reported = _reported(server, user.username)
     if reported.get("exists") is not True or reported.get("refused"):
         return REFUSED
-    # Its pair is made by the account itself, however long that takes.
+    # The account makes its key pair itself, however long that takes.
     key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
     return PENDING if key_is_missing else PRESENT
 
 
 def reason(server: Server, user: SystemUser) -> str:
-    """Why an account is not as asked, in the words of its host; empty where it is, or where the host did not say."""
+    """Why an account is REFUSED, in the words of its host; "" in any other state, or where the host did not say."""
     return str(_reported(server, user.username).get("refused") or "") if state(server, user) == REFUSED else ""
 
 

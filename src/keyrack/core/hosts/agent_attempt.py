@@ -1,4 +1,4 @@
-"""The attempt as which Keyrack acts on a host's own word; must let no other actor in."""
+"""The attempt as which Keyrack acts on what a host reports; must let no other actor in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ REPORTING = "report a host's state"  # the aim of every report
 
 
 def agent_attempt(instance: Instance, workspace_id: int, server_id: int, aim: str) -> Attempt:
-    """What the agent of a server's host has Keyrack do. workspace_id: the server's, where no other change of it may
-    come in between, else 0; aim: in words.
+    """An attempt on behalf of the agent of a server's host; aim: in words.
+
+    workspace_id: the server's where no other change of that workspace may come in between, else 0.
     """
     return Attempt(
         instance,

@@ -1,6 +1,7 @@
-"""Raises the alarm when a break-glass key is used, one that is kept for emergencies; must keep nobody out.
+"""Raises the alarm when a break-glass key is used, which is kept for emergencies; must keep nobody out.
 
-A host tells of each login (core/hosts/login_reports.py), also of those while the service was away, once it is back.
+Hosts report each login (core/hosts/login_reports.py). Logins from while the service was away are reported once it is
+back.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ log = logger("keyrack")
 
 CODE = "break-glass"
 GONE = "gone"
-"""The kind of a key that was taken away before the host told of its use."""
+"""The kind of a key that was deleted before the host reported its use."""
 HOUR = timedelta(hours=1)
 MOST_AN_HOUR = 100
 NEAR = timedelta(minutes=1)
-"""A session and the login that began it are told with times that differ by less."""
+"""The reported times of a session and of the login that began it differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """A login with a key that a host tells of. username: "" where it does not say; is_break_glass: whether it says
-    that the document which let it in named the key as one.
+    """A login with a key, as a host reports it.
+
+    username: "" where the host does not say; is_break_glass: the host says that the document which let the key in
+    marked it as a break-glass key.
     """
 
     fingerprint: str
@@ -55,37 +58,37 @@ class BreakGlassUse:
 def among(
     connection: Connection, server: Server, used: Iterable[KeyUse], opened: Iterable[KeyUse], now: datetime
 ) -> list[BreakGlassUse]:
-    """The logins with break-glass keys of which nobody was told yet.
+    """The logins with break-glass keys that have had no alarm yet.
 
-    used: as the host tells of uses of keys, opened: of sessions that were not known before.
+    used: uses of keys that the host reports; opened: sessions that it reports for the first time.
     """
-    kept = [*used]
-    sessions = [login for login in opened if not any(_same(login, use) for use in kept)]
-    logins = [*kept, *sessions]
+    reported_uses = [*used]
+    sessions = [login for login in opened if not any(_same(login, use) for use in reported_uses)]
+    logins = [*reported_uses, *sessions]
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:
         return []
     keys = break_glass.of_keys(connection, server.id, server.workspace_id, fingerprints, now)
-    # What was taken away before the host told is a break-glass key all the same, by the host's word.
-    gone = {login.fingerprint for login in logins if login.is_break_glass and _key_used(keys, login) is None}
-    if not keys and not gone:
+    # A key that was deleted before the report is a break-glass key all the same, if the host says so.
+    deleted = {login.fingerprint for login in logins if login.is_break_glass and _key_used(keys, login) is None}
+    if not keys and not deleted:
         return []
-    owners = key_owners.names(connection, server.workspace_id, sorted(gone)) if gone else {}
-    known = break_glass.last_uses(connection, server.id, fingerprints)
-    uses = []
+    owners = key_owners.names(connection, server.workspace_id, sorted(deleted)) if deleted else {}
+    last_uses = break_glass.last_uses(connection, server.id, fingerprints)
+    new_uses = []
     for login in logins:
         key = _key_used(keys, login)
         if key is None and login.is_break_glass:
             key = BreakGlassKey(login.fingerprint, login.username, GONE, 0, "", owners.get(login.fingerprint))
-        before = known.get(login.fingerprint)
-        late = NEAR if login in sessions else timedelta()
-        if key is not None and (before is None or before < login.at - late):
-            uses.append(BreakGlassUse(login, key))
-    return uses
+        last_use = last_uses.get(login.fingerprint)
+        tolerance = NEAR if login in sessions else timedelta()
+        if key is not None and (last_use is None or last_use < login.at - tolerance):
+            new_uses.append(BreakGlassUse(login, key))
+    return new_uses
 
 
 def alarm(work: Work, server: Server, uses: Sequence[BreakGlassUse]) -> None:
-    """Leave an alarm of each, at most MOST_AN_HOUR of one host, which could tell of logins that nobody made."""
+    """Record an alarm for each use, at most MOST_AN_HOUR of one host: it could report logins that nobody made."""
     if not uses:
         return
     recent = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
@@ -100,13 +103,14 @@ def alarm(work: Work, server: Server, uses: Sequence[BreakGlassUse]) -> None:
 
 
 def _alarm_of_one(work: Work, server: Server, use: BreakGlassUse) -> None:
-    """The event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
+    """Record the alarm of one use: who, where, from where, and how to end the session."""
     login, key = use.login, use.key
     account = login.username or key.username
     who = f"{key.user} " if key.user else ""
     named = f"{key.name} ({key.fingerprint})" if key.name else key.fingerprint
-    number = break_glass.session(work.connection, server.id, login.fingerprint, account, login.address)
-    end = "the login is over already" if number is None else f"end it: keyrack sessions end {server.name} {number}"
+    session_id = break_glass.session(work.connection, server.id, login.fingerprint, account, login.address)
+    command = f"keyrack sessions end {server.name} {session_id}"
+    end = "the login is over already" if session_id is None else f"end it: {command}"
     by = "which was taken away before this was told" if key.kind == GONE else f"by {key.kind} {key.id}"
     words = (
         f"Alarm: glass broken: {who}logged in as {account} on {server.name} from {login.address} at "
@@ -120,10 +124,10 @@ def _alarm_of_one(work: Work, server: Server, use: BreakGlassUse) -> None:
         "address": login.address,
         "at": f"{login.at:%Y-%m-%dT%H:%M:%SZ}",
         **({} if key.kind == GONE else {key.kind: key.id}),
-        "session": number,
-        "end": None if number is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{number}",
+        "session": session_id,
+        "end": None if session_id is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{session_id}",
     }
-    _add(work, server, words, target_id=number, details=details)
+    _add(work, server, words, target_id=session_id, details=details)
 
 
 def _add(work: Work, server: Server, words: str, *, target_id: int | None, details: Mapping[str, Any]) -> None:

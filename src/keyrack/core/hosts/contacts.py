@@ -1,8 +1,8 @@
 """Answers many agents that ask for their documents by one read of the database; must wait for nobody.
 
-Which hosts are up to date, and may go on waiting, is kept in memory (CurrentHosts), made true by announcements and by
-one look at all of them now and then. What a host is handed is read in the moment in which it is handed over, its secret
-too.
+CurrentHosts keeps in memory which hosts are up to date and may go on waiting. Announcements of changes keep it true,
+and so does a read of all these servers every POLL_SECONDS. A document, and the secret of the host that asks for it, are
+read in the moment in which the document is handed over.
 """
 
 from __future__ import annotations
@@ -25,44 +25,46 @@ from keyrack.store.hosts import servers
 from keyrack.store.hosts.servers import RevisionState
 
 POLL_SECONDS = 30.0
-"""Seconds between two looks of a process at all servers that hosts wait for."""
+"""Seconds between two reads, by each process, of all servers that hosts wait for."""
 MOST_KNOWN = 100_000
-LEAST_TO_PACK = 1400
-"""From this size on, in bytes, an answer is packed where the host takes that: below, it is one packet anyhow."""
+LEAST_TO_COMPRESS = 1400
+"""Bytes from which on an answer is compressed for hosts that accept gzip: a smaller one is one packet in any case."""
 _AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A host that asks. revision, lineage: what it says it obeys; packs: whether it takes an answer in gzip; run: which
-    run of its agent asks (copies.py), empty where it does not say.
+    """A host that asks for its document.
+
+    revision, lineage: what it says it obeys; run: which run of its agent asks (copies.py), "" where it does not say.
     """
 
     server_id: int
     secret_hash: bytes
     revision: int
     lineage: str
-    packs: bool = False
+    accepts_gzip: bool = False
     run: str = ""
     audit: int = -1
-    """The records of the audit log that it saw a checkpoint of; -1: it takes none."""
+    """The size in records of the last checkpoint of the audit log that it has seen; -1: it takes no checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContactAnswer:
-    """What a host is answered. state: of its server, None where that must be looked at for this host alone
-    (database_rollback.judge_revision); body: the document with its signature, in JSON, where there is a newer one;
-    size: its bytes before they were packed.
+    """What a host is answered.
+
+    state: of its server, None where this host must be judged by itself (database_rollback.judge_revision); body: the
+    document with its signature, as JSON, empty where there is no newer one; size: bytes before compression.
     """
 
     state: RevisionState | None
     body: bytes = b""
-    packed: bool = False
+    gzipped: bool = False
     size: int = 0
 
 
 def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswer | Exception]:
-    """An answer for each host, or why there is none; all are read in one snapshot."""
+    """An answer for each host, or the error in its place; all are read in one snapshot."""
 
     def question(
         connection: Connection,
@@ -76,7 +78,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
     for server_id, document in built.items():
         try:
             signed[server_id] = documents.sign(instance, server_id, document)
-        except Exception as error:  # raised for the one whose document it is; the others get theirs
+        except Exception as error:  # only the host whose document it is gets the error
             signed[server_id] = error
     checkpoints = chain.for_hosts(
         instance, {contact.audit for contact in contacts if contact.audit >= 0 and contact.server_id in signed}
@@ -85,7 +87,7 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswe
 
 
 def _is_usual(state: RevisionState, revision: int, lineage: str, run: str) -> bool:
-    """Whether a host obeys what this database knows, and nothing is to be noted about that."""
+    """Whether a host obeys a revision that this database knows, and nothing about it has to be noted."""
     is_settled = state.rolled_back_at is None or state.compared_at is not None
     is_alone = state.copied_at is None and run in ("", state.agent_run)
     return is_settled and is_alone and database_rollback.is_known(state, revision, lineage)
@@ -123,13 +125,13 @@ def _answer(
     if contact.audit in checkpoints:
         fields["checkpoint"] = checkpoints[contact.audit]
     body = json.dumps(fields, separators=(",", ":")).encode()
-    if contact.packs and len(body) >= LEAST_TO_PACK:
-        return ContactAnswer(state, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
+    if contact.accepts_gzip and len(body) >= LEAST_TO_COMPRESS:
+        return ContactAnswer(state, gzip.compress(body, 1, mtime=0), gzipped=True, size=len(body))
     return ContactAnswer(state, body, size=len(body))
 
 
 class CurrentHosts:
-    """Hosts of which one process knows that they are up to date; of the event loop alone."""
+    """The hosts that one process knows to be up to date; only for the thread of the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -140,7 +142,7 @@ class CurrentHosts:
         self._polled_at = float("-inf")
 
     def note(self, contact: Contact, state: RevisionState) -> None:
-        """A host obeys what it must, as was just read."""
+        """Note that a host is up to date, as was just read."""
         if len(self._states) >= MOST_KNOWN:
             self.forget_all()
         if not self._states:
@@ -150,7 +152,7 @@ class CurrentHosts:
         self._states[contact.server_id] = contact.secret_hash, state
 
     def server_of(self, secret_hash: bytes, revision: int, lineage: str, run: str = "") -> int | None:
-        """The server of a host that obeys what it must, and of which nothing else was heard since; None: not known."""
+        """The server of a host that is up to date and of which no change was announced since; None: unknown."""
         server_id = self._servers.get(secret_hash)
         known = None if server_id is None else self._states.get(server_id)
         if server_id is None or known is None or known[0] != secret_hash:
@@ -161,22 +163,23 @@ class CurrentHosts:
         return server_id if is_current else None
 
     def note_run(self, contact: Contact, state: RevisionState) -> None:
-        """A host's secret is its server's, as was just read, and its run the one that is known."""
+        """Note whose secret this is and which run of its agent is the last known one, as was just read."""
         if len(self._runs) >= MOST_KNOWN:
             self.forget_all()
         self._runs[contact.secret_hash] = contact.server_id, state.agent_run
         self._secrets[contact.server_id] = contact.secret_hash
 
     def server_of_secret(self, secret_hash: bytes, run: str = "") -> int | None:
-        """Whose secret this was a moment ago, and nothing else was heard since; None: not known.
+        """The server whose secret this was when it was read last, and of which no change was announced since; None:
+        unknown.
 
-        It is no proof: whoever acts on it looks in the database whether it is so still.
+        This is no proof: whoever acts on it must check it in the database.
         """
         server_id, last_run = self._runs.get(secret_hash, (None, None))
         return server_id if run in ("", last_run) else None
 
     def forget(self, server_id: int) -> None:
-        """Something about a server changed."""
+        """Forget a server, as something about it changed."""
         secret_hash = self._secrets.pop(server_id, None)
         if secret_hash is not None:
             self._runs.pop(secret_hash, None)
@@ -185,35 +188,35 @@ class CurrentHosts:
             self._servers.pop(known[0], None)
 
     def forget_all(self) -> None:
-        """Nothing is known any more."""
+        """Forget everything."""
         self._states.clear()
         self._servers.clear()
         self._runs.clear()
         self._secrets.clear()
 
     def all(self) -> dict[int, tuple[bytes, RevisionState]]:
-        """What is known of each server now, to be looked at again."""
+        """A copy of what is known of each server, to be compared with the database."""
         return dict(self._states)
 
     def note_poll(self) -> None:
-        """All that is known was looked at."""
+        """Note that all known servers were just compared with the database."""
         self._polled_at = self._clock()
 
 
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
-    """The servers among these that are not as they are known; a thousand a question."""
+    """Which of these servers differ in the database from what is known; asks for _AT_ONCE at a time."""
     different: list[int] = []
     for batch in chunks(sorted(known), _AT_ONCE):
         states = instance.database.read(lambda connection, batch=batch: servers.revision_states(connection, batch))  # type: ignore[misc]
         for server_id in batch:
             secret_hash, state = states.get(server_id, (None, None))
             before = known[server_id]
-            if state is None or secret_hash != before[0] or _obeyed(state) != _obeyed(before[1]):
+            if state is None or secret_hash != before[0] or _relevant_to_host(state) != _relevant_to_host(before[1]):
                 different.append(server_id)
     return different
 
 
-def _obeyed(state: RevisionState) -> tuple[object, ...]:
-    """What of a state tells a host anything; its own receipts do not."""
+def _relevant_to_host(state: RevisionState) -> tuple[object, ...]:
+    """The parts of a state that matter to its host; the receipts do not."""
     known = (state.revision, state.lineage, state.rolled_back_at, state.compared_at)
     return *known, state.agent_run, state.copied_at

@@ -1,11 +1,10 @@
-"""Notices machines that are copies of one another and use one agent's secret, raises the alarm and gives neither a
-document; must never guess which is right.
+"""Notices two machines that use one agent's secret, one a copy of the other; must never guess which is the right one.
 
-A run of an agent ends before the next one begins, as its folder lets one agent work. So a run that asks again after
-another one took its place is another machine's (or another agent's, of a copied folder): two are at work at once. And
-a machine whose id and host keys are both others than before is no reboot of the same. Until somebody decides, neither
-is handed a document or taken at its word, so that no key reaches the wrong one and no receipt speaks for two machines.
-A reboot, an agent that starts again and a snapshot that was put back are a new run after which the old one is silent.
+Only one agent at a time works in an agent's folder, so one run of an agent ends before the next begins. A run that asks
+again after another one took its place is therefore on another machine (or an agent of a copied folder). So is one whose
+machine id and host keys both differ from before: a reboot changes neither. Until somebody decides, neither machine gets
+documents or is believed, so that no key reaches the wrong one and no receipt counts for two machines. A reboot, a
+restart of the agent or a snapshot that was put back is a new run after which the old one is silent.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from keyrack.core.audit import alarms
-from keyrack.core.hosts import news
+from keyrack.core.hosts import report_events
 from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
@@ -32,9 +31,9 @@ from keyrack.store.hosts.reported_facts import LAST_RUN
 
 CODE = "machine-copied"
 LATE = timedelta(seconds=0.5)
-"""What was on its way when the next run began comes within this time."""
+"""A request of the old run that was on its way when the next run began arrives within this time."""
 SEEN = timedelta(seconds=60)
-"""Whoever asked so lately may be at work still, and is given the time to say so before the other gets a document."""
+"""A run that asked so lately may still be at work, and has time to show it before the other one gets a document."""
 MOST_RUNS = 8
 
 _HEADER = re.compile(
@@ -45,7 +44,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ReportedIdentity:
-    """What an agent says of its run and its machine (agent/system/identity.py): marks, no names but `name`."""
+    """What an agent says of its run and its machine (agent/system/identity.py): hashes, and the machine's `name`."""
 
     run: str
     boot: str
@@ -58,15 +57,15 @@ class ReportedIdentity:
 
 
 class AgentRun(Enum):
-    """Who asks, as far as is known."""
+    """Which run of an agent asks, as far as is known."""
 
     SAME = "the run that asked before"
     NEW = "another run, in its place"
-    NEW_WHILE_SEEN = "another run, while the one before was there a moment ago: let that one speak first"
+    NEW_WHILE_SEEN = "another run, while the one before asked a moment ago: wait whether that one asks again"
 
 
 def read(header: str) -> ReportedIdentity | None:
-    """What a request says of its sender; None where it says nothing that can be read, as older agents do."""
+    """Parse the header that says which run of an agent asks; None where it is malformed or, as of older agents, ""."""
     match = _HEADER.fullmatch(header)
     if match is None:
         return None
@@ -75,13 +74,13 @@ def read(header: str) -> ReportedIdentity | None:
 
 
 def check(server: Server) -> None:
-    """Raises Refusal TAKEN where two machines go by a server's identity."""
+    """Raises Refusal TAKEN where two machines use a server's identity."""
     if server.copied_at is not None:
         raise _refusal(server)
 
 
 def is_last_run(instance: Instance, server_id: int, run: str) -> bool:
-    """Whether nothing is to be noted about a run that asks for a server. run: empty where that is not told."""
+    """Whether nothing has to be noted about a run that asks for a server. run: "" where the agent does not say."""
     state = instance.database.read(lambda connection: servers.revision_state(connection, server_id))
     return state is None or (state.copied_at is None and run in ("", state.agent_run))
 
@@ -89,13 +88,14 @@ def is_last_run(instance: Instance, server_id: int, run: str) -> bool:
 def contact(
     instance: Instance, server_id: int, identity: ReportedIdentity | None, *, address: str, arrived: datetime
 ) -> AgentRun:
-    """Note whose run asks. Raises Refusal TAKEN where two machines go by one identity, and UNAVAILABLE where that
-    cannot be told yet.
+    """Note which run of an agent asks. address: where it came from; arrived: when.
+
+    Raises Refusal TAKEN where two machines use one identity, and UNAVAILABLE where that cannot be told yet.
     """
-    known = instance.database.read(lambda connection: servers.by_id(connection, server_id))
-    if known is None or (identity is not None and identity.run == known.agent_run and known.copied_at is None):
+    before = instance.database.read(lambda connection: servers.by_id(connection, server_id))
+    if before is None or (identity is not None and identity.run == before.agent_run and before.copied_at is None):
         return AgentRun.SAME
-    check(known)
+    check(before)
     if identity is None:
         return AgentRun.SAME
 
@@ -108,16 +108,17 @@ def contact(
             return _refusal(server)
         return _note_run(work, server, identity, address, arrived)
 
-    answer = agent_attempt(instance, known.workspace_id, server_id, "tell machines apart").write(change)
+    answer = agent_attempt(instance, before.workspace_id, server_id, "tell machines apart").write(change)
     if isinstance(answer, Refusal):
         raise answer
     return answer
 
 
 def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
-    """Go on with a server whose machine had a copy, which is gone or is another server's by now.
+    """Go on with a server whose machine had a copy that is gone, or is another server by now.
 
-    Whichever asks next has its place; where both still ask, that is noticed again. Raises Refusal MISSING.
+    The machine that asks next becomes the server's; where both still ask, that is noticed again. Raises Refusal
+    MISSING.
     """
     attempt = Attempt(instance, actor, "servers:write", "go on after a copy", target_kind="server", server_id=server_id)
     with attempt:
@@ -127,7 +128,7 @@ def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
             if server.copied_at is None:
                 work.no_event("there is no copy")
                 return server
-            servers.change(work.connection, server.id, free(server.facts))
+            servers.change(work.connection, server.id, without_run(server.facts))
             announce(work.connection, server.id)
             work.record(
                 f"Host {server.name} goes on with one machine: its copy is said to be gone",
@@ -139,12 +140,12 @@ def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
         return attempt.write(change)
 
 
-def leave(work: Work, secret_hash: bytes) -> None:
-    """A machine that went by this secret is another server's from now on: one of two is left, if it was one of two."""
+def note_enrolled_elsewhere(work: Work, secret_hash: bytes) -> None:
+    """Note that a machine which used this secret is another server's now: where it was a copy, one machine is left."""
     server = servers.by_agent_secret(work.connection, secret_hash)
     if server is None or not server.sound or server.copied_at is None:
         return
-    servers.change(work.connection, server.id, free(server.facts))
+    servers.change(work.connection, server.id, without_run(server.facts))
     announce(work.connection, server.id)
     work.record(
         f"Host {server.name} goes on with one machine: its copy enrolled as another host",
@@ -155,8 +156,8 @@ def leave(work: Work, secret_hash: bytes) -> None:
     )
 
 
-def free(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a server whose next machine nobody knows yet."""
+def without_run(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a server that forget which run of which machine is its host's."""
     return {
         "agent_run": None,
         "copied_at": None,
@@ -165,10 +166,10 @@ def free(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def words(server: Server) -> str:
-    """That two machines are one server's, who they are, and what to do."""
+    """A sentence that two machines use a server's identity, which they are, and what to do."""
     last = server.facts.get(LAST_RUN) or {}
     other = last.get("copy") or {}
-    who = " and ".join(_who(one) for one in (last, other) if one)
+    who = " and ".join(_machine(one) for one in (last, other) if one)
     return with_commands(
         f"two machines use the identity of {server.name} ({who}): one is a copy of the other. Neither gets "
         f"documents, and no receipt counts. On the one that is {server.name}, paste its installation line; if the "
@@ -183,23 +184,23 @@ def _note_run(
 ) -> AgentRun | Refusal:
     last = server.facts.get(LAST_RUN) or {}
     runs = last.get("before") or []
-    mine = {**asdict(identity), "address": address, "at": arrived.timestamp()}
+    run_note = {**asdict(identity), "address": address, "at": arrived.timestamp()}
     if identity.run in runs and abs(arrived.timestamp() - last.get("at", 0)) < LATE.total_seconds():
         return Refusal(Kind.UNAVAILABLE, "run-unsure", "Another run of this agent began just now.", retry_after=1)
     if identity.run in runs or _is_another_machine(last, identity):
-        return _note_copy(work, server, last, mine)
+        return _note_copy(work, server, last, run_note)
     if last and identity.starts <= last.get("starts", 0) and identity.boot != last.get("boot"):
-        news.tell(
+        report_events.record(
             work,
             server,
             f"Host {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
             "was started; should both be at work, that will be noticed",
         )
     elif last and (words_of := _changed(last, identity)):
-        news.tell(work, server, f"Host {server.name} has {words_of} than before")
+        report_events.record(work, server, f"Host {server.name} has {words_of} than before")
     if server.agent_run:
-        mine["before"] = [*runs, server.agent_run][-MOST_RUNS:]
-    values = {"agent_run": identity.run, "facts": {**server.facts, LAST_RUN: mine}}
+        run_note["before"] = [*runs, server.agent_run][-MOST_RUNS:]
+    values = {"agent_run": identity.run, "facts": {**server.facts, LAST_RUN: run_note}}
     servers.change(work.connection, server.id, values)
     announce(work.connection, server.id)
     suspicious = identity.boot != last.get("boot") or identity.starts <= last.get("starts", 0)
@@ -207,18 +208,18 @@ def _note_run(
     return AgentRun.NEW_WHILE_SEEN if last and suspicious and lately else AgentRun.NEW
 
 
-def _note_copy(work: Work, server: Server, last: Mapping[str, Any], mine: Mapping[str, Any]) -> Refusal:
-    facts = {**server.facts, LAST_RUN: {**last, "copy": dict(mine)}}
+def _note_copy(work: Work, server: Server, last: Mapping[str, Any], run_note: Mapping[str, Any]) -> Refusal:
+    facts = {**server.facts, LAST_RUN: {**last, "copy": dict(run_note)}}
     servers.change(work.connection, server.id, {"copied_at": work.now, "facts": facts})
     announce(work.connection, server.id)
-    now = servers.by_id(work.connection, server.id)
-    assert now is not None
-    alarms.record(work.connection, now, CODE, words(now), work.now)
-    return _refusal(now)
+    copied = servers.by_id(work.connection, server.id)
+    assert copied is not None
+    alarms.record(work.connection, copied, CODE, words(copied), work.now)
+    return _refusal(copied)
 
 
 def _is_another_machine(last: Mapping[str, Any], identity: ReportedIdentity) -> bool:
-    """Whether both marks of the machine are known, and others than before."""
+    """Whether machine id and host keys are both known, and both differ from before."""
     return all(
         last.get(name) and mark and last[name] != mark
         for name, mark in (("machine", identity.machine), ("keys", identity.keys))
@@ -231,7 +232,7 @@ def _changed(last: Mapping[str, Any], identity: ReportedIdentity) -> str:
     return "other host keys" if last.get("keys") and identity.keys and last["keys"] != identity.keys else ""
 
 
-def _who(machine: Mapping[str, Any]) -> str:
+def _machine(machine: Mapping[str, Any]) -> str:
     return f"{machine.get('name') or 'without a name'} at {machine.get('address') or 'an unknown address'}"
 
 

@@ -1,9 +1,9 @@
-"""Notices hosts that obey newer documents than a restored database knows, and holds back what they refused; must let in
-nothing that a host's last document did not, until somebody decides.
+"""Notices hosts that obey newer documents than a restored database knows, and holds back what those refused; must let
+in nothing that a host's last document did not, until somebody decides.
 
-A backup that was restored and a failover that lost the last commits look alike from a host: it obeys a revision that
-this database never gave out, or gave out for something else. What it obeyed is in the last document it accepted, and
-that is signed by this very instance, so the host cannot make one up.
+A backup that was restored and a failover that lost the last commits look the same to a host: it obeys a revision that
+this database never issued, or issued with another content. The host's last document says what it obeyed. This very
+instance has signed that, so the host cannot make it up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts
-from keyrack.core.hosts import deleted_servers as gone_servers
+from keyrack.core.hosts import deleted_servers as last_documents
 from keyrack.core.hosts.agent_attempt import agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
@@ -39,34 +39,34 @@ from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 MOST_PIECES = 512
 LONGEST_PIECE = 200_000
 CODE = "database-went-back"
-# One alarm for as long as nobody decided, however many keys it is about: this many are named in its event.
+# One alarm stands until somebody decides, about however many keys; its event names at most so many.
 NAMED = 20
 
 
 class HostRevision(Enum):
-    """What a host that asks for its document must be told."""
+    """What a host that asks for its document must be answered."""
 
-    CURRENT = "it obeys what it must: let it wait"
+    CURRENT = "it is up to date: let it wait"
     NEWER = "there is a newer document"
-    DIVERGED = "it obeys what this database does not know: ask for its last document"
+    DIVERGED = "it obeys a document that this database does not know: ask for that document"
     GONE = "its server was deleted"
 
 
 def judge_revision(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
-    """What a host must be told that says it obeys this revision with this mark ("": it knows none)."""
+    """What to answer a host that says it obeys this revision with this mark, "" where it knows no mark."""
 
     def question(connection: Connection) -> tuple[RevisionState | DeletedServer | None, bool]:
         state = servers.revision_state(connection, server_id)
         if state is None:
             return deleted_servers.get(connection, server_id), False
-        return state, gave_out(connection, server_id, state, revision, lineage)
+        return state, has_issued(connection, server_id, state, revision, lineage)
 
-    state, is_ours = instance.database.read(question)
+    state, issued = instance.database.read(question)
     if state is None:
         return HostRevision.GONE
     if isinstance(state, DeletedServer):
         return _deleted(instance, state, revision, lineage)
-    if not is_ours:
+    if not issued:
         return HostRevision.DIVERGED
     if state.rolled_back_at is not None and state.compared_at is None:
         if revision and not lineage:
@@ -75,16 +75,16 @@ def judge_revision(instance: Instance, server_id: int, revision: int, lineage: s
     return HostRevision.CURRENT if state.revision == revision else HostRevision.NEWER
 
 
-def gave_out_to(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
-    """Whether this database gave out that revision with that mark, by a server's record."""
+def has_issued_to(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
+    """As has_issued, by a server's record."""
     state = RevisionState(**{name: getattr(server, name) for name in RevisionState.__slots__})
-    return gave_out(connection, server.id, state, revision, lineage)
+    return has_issued(connection, server.id, state, revision, lineage)
 
 
-def gave_out(connection: Connection, server_id: int, state: RevisionState, revision: int, lineage: str) -> bool:
-    """Whether this database gave out that revision with that mark, however long ago.
+def has_issued(connection: Connection, server_id: int, state: RevisionState, revision: int, lineage: str) -> bool:
+    """Whether this database issued that revision with that mark, however long ago.
 
-    A host that is only far behind must not be taken for one that knows more: what it has not yet would be held back.
+    A host that is only far behind must not look like one that knows more, or the keys that it lacks would be held back.
     """
     if is_known(state, revision, lineage):
         return True
@@ -92,8 +92,8 @@ def gave_out(connection: Connection, server_id: int, state: RevisionState, revis
 
 
 def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
-    """The same as far as a server's row tells: it has the marks of the last revisions, and of the one that the host
-    last said it obeys. No: perhaps it was long ago (gave_out).
+    """As has_issued, as far as a server's row tells: it has the marks of the last revisions, and of the one that the
+    host last said it obeys. False: perhaps it was issued longer ago.
     """
     if revision > state.revision:
         return False
@@ -102,22 +102,22 @@ def is_known(state: RevisionState, revision: int, lineage: str) -> bool:
     if revision == state.applied_revision and lineage == state.applied_lineage:
         return True
     if lineage == state.reported_lineage:
-        return True  # a lost database gave it out, and what that means is known by now
+        return True  # the lost database issued it, and it has been compared since
     return marks.is_mark_of(state.lineage, state.revision, revision, lineage)
 
 
-def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
-    """The same for the host of a deleted server, whose last document has no mark."""
-    if revision == gone.revision and not lineage:
+def _deleted(instance: Instance, deleted: DeletedServer, revision: int, lineage: str) -> HostRevision:
+    """What to answer the host of a deleted server, whose last document has no mark."""
+    if revision == deleted.revision and not lineage:
         return HostRevision.CURRENT
-    if revision >= gone.revision:
-        # A database that went back numbered it below what the host obeys, which would refuse it.
-        gone_servers.raise_above(instance, gone, revision)
+    if revision >= deleted.revision:
+        # A restored database numbered the last document below what the host obeys; the host would refuse it.
+        last_documents.raise_above(instance, deleted, revision)
     return HostRevision.NEWER
 
 
 def note_diverged(instance: Instance, server_id: int, revision: int) -> None:
-    """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
+    """Note that a host obeys a document that this database does not know, and raise one alarm until it is compared."""
 
     def change(work: Work) -> None:
         work.no_event("the alarm is the event")
@@ -137,9 +137,9 @@ def note_diverged(instance: Instance, server_id: int, revision: int) -> None:
 
 
 def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
-    """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
+    """Take a piece of the last document of a host that was asked for it; after the last piece the document is compared.
 
-    body: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
+    body: number (from 0) and of: which piece it is of how many; text; signature: of the whole. Raises Refusal INVALID.
     """
     number, of, text, signature = (body.get(name) for name in ("number", "of", "text", "signature"))
     if (
@@ -170,7 +170,7 @@ def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapp
 
 
 def _verified(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
-    """A document that this instance signed for this very host, or None."""
+    """The document, None unless this instance signed it for this very host."""
     if not instance.key.signed(text, signature):
         return None
     try:
@@ -184,35 +184,35 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
     """Hold back what the database would let in and the document did not, and raise the revision above the host's."""
 
     def change(work: Work) -> None:
-        now = servers.by_id(work.connection, server.id)
+        current = servers.by_id(work.connection, server.id)
         held_back.forget_pieces(work.connection, server.id)
-        if now is None or now.rolled_back_at is None or now.compared_at is not None:
+        if current is None or current.rolled_back_at is None or current.compared_at is not None:
             work.no_event("it was compared already, or the server is gone")
             return
         state = servers.revision_state(work.connection, server.id)
         assert state is not None
-        if document.lineage and gave_out(work.connection, server.id, state, document.revision, document.lineage):
+        if document.lineage and has_issued(work.connection, server.id, state, document.revision, document.lineage):
             servers.change(work.connection, server.id, {ROLLED_BACK_AT: None})
             work.no_event("the database knows what its host obeys: nothing was lost for it")
             return
         revision = servers.raise_revision_above(work.connection, server.id, document.revision, work.now)
         work.bumped[server.id] = revision
         rows = [
-            {"since": now.rolled_back_at, "revision": revision, "decided_at": None, **row}
-            for row in _differences(work, now, document)
+            {"since": current.rolled_back_at, "revision": revision, "decided_at": None, **row}
+            for row in _differences(work, current, document)
         ]
         held_back.replace_all(work.connection, server.id, rows)
         for row in rows:
             if row["kind"] == REVOKED:
                 revocations.add(work.connection, server.id, row["fingerprint"], row["public_key"], work.now, revision)
-        _take_over(work, now, document, undecided=bool(rows))
-        _record(work, now, document, rows)
+        _take_over(work, current, document, undecided=bool(rows))
+        _record(work, current, document, rows)
 
     _attempt(instance, server.id, server.workspace_id).write(change)
 
 
 def _differences(work: Work, server: Server, document: HostDocument) -> list[dict[str, Any]]:
-    """What the database would change on the host by having gone back; the columns of held_back, as far as known."""
+    """What the database, set back, would change on the host, as rows of held_back without their common columns."""
     assert server.rolled_back_at is not None
     of_host = {
         (username, entry.public_key, tuple(entry.options)): entry
@@ -221,18 +221,18 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
         if not has_ended(entry.expires_at, work.now)
     }
     rows = []
-    here = set()
+    lines_here = set()
     refused = set(document.revoked)
     for reason in access.reasons(work.connection, server, work.now)[0]:
-        here.add((reason.username, reason.public_key, reason.options))
+        lines_here.add((reason.username, reason.public_key, reason.options))
         if reason.key_entered_at > server.rolled_back_at:
             refused.discard(reason.public_key)
         if reason.entered_at <= server.rolled_back_at:
-            row = _held(reason, of_host)
+            row = _row_to_hold(reason, of_host)
             if row is not None:
                 rows.append(row)
     for (username, key, options), entry in of_host.items():
-        if (username, key, options) not in here:
+        if (username, key, options) not in lines_here:
             rows.append(_row(LOST, username, key, options, entry.expires_at, entry.name))
     revoked = set(_revoked_here(work, server))
     rows += [_row(REVOKED, "", key, (), None, "") for key in sorted(refused - revoked)]
@@ -245,8 +245,8 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(reason: access.Reason, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
-    """The row that holds a reason back, or None where the host's document let it in for as long."""
+def _row_to_hold(reason: access.Reason, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
+    """The row that holds a reason back, None where the host's document lets it in for as long."""
     free = of_host.get((reason.username, reason.public_key, ()))
     if free is not None and "no-touch-required" not in reason.options and _lasts(free.expires_at, reason.expires_at):
         return None
@@ -272,7 +272,7 @@ def _row(
 
 
 def _lasts(end: datetime | None, other: datetime | None) -> bool:
-    """Whether something that ends then lasts as long; documents have no fractions of a second."""
+    """Whether an end is not before another one; documents have no fractions of a second."""
     return end is None or (other is not None and end >= other.replace(microsecond=0))
 
 
@@ -281,9 +281,10 @@ def _revoked_here(work: Work, server: Server) -> tuple[str, ...]:
 
 
 def _take_over(work: Work, server: Server, document: HostDocument, *, undecided: bool) -> None:
-    """What was asked of the host in whole is newer than what this database says, and was asked by somebody.
+    """Take mode, sshd settings and offline policy from the document: people asked for these later than for what the
+    database says.
 
-    A document says observe of a host that is to enforce by itself, and so nothing else of its mode.
+    A document says OBSERVE for a server in mode AUTO; then AUTO stays.
     """
     values: dict[str, Any] = {"compared_at": work.now, REPORTED_LINEAGE: document.lineage}
     if not undecided:
@@ -329,7 +330,7 @@ def _record(work: Work, server: Server, document: HostDocument, rows: list[dict[
 
 
 def _settle(instance: Instance, server_id: int) -> None:
-    """A restored database knows what the host obeys, or the host obeys nothing: nothing was lost for it."""
+    """Note that nothing was lost for a host: the restored database knows what it obeys, or it obeys nothing."""
 
     def change(work: Work) -> None:
         work.no_event("nothing was lost for this host")
@@ -341,5 +342,5 @@ def _settle(instance: Instance, server_id: int) -> None:
 
 
 def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attempt:
-    # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
+    # With the server's workspace where rows are compared: nobody else changes them meanwhile.
     return agent_attempt(instance, workspace_id, server_id, "tell what a host obeyed")

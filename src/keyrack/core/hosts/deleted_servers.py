@@ -1,9 +1,9 @@
 """The last document of a host whose server was deleted, until the host says that it obeys; must let nobody in.
 
-A server is gone from every list at once. Its host may be off, and it holds key files. So who it is and every key that
-it was ever given are kept, sealed, and its agent is handed one more signed document: no keys, all of those refused, and
-sshd's own settings back. An agent that is not known here at all is told nothing of the kind: whoever restored an old
-database must not empty every host that was enrolled since.
+Every list drops a deleted server at once. Its host may be off, and still has key files. So the host's identity and
+every key that it was ever given are kept, sealed, and its agent gets one more signed document: no keys, all of those
+revoked, and sshd's own settings back. An agent that is not known here at all gets no such document: a restored old
+database must not empty the hosts that were enrolled since.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors
-from keyrack.core.hosts import facts, news
+from keyrack.core.hosts import facts, report_events
 from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -27,11 +27,11 @@ from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.keys import access, revoked_keys
 
 MOST_TAKEN_AWAY = 1000
-MOST_REFUSED = 100_000  # its key files are empty in any case
+MOST_REFUSED = 100_000  # beyond these nothing opens either, as the key files are empty
 
 
 def keep(work: Work, server: Server, revision: int) -> bool:
-    """Note what a server's host must still be told; the caller deletes the server. False: it has no host."""
+    """Keep what the last document of a server's host needs; the caller deletes the server. False: it has no host."""
     secret_hash = deleted_servers.secret_of(work.connection, server.id)
     if secret_hash is None:
         return False
@@ -55,75 +55,73 @@ def keep(work: Work, server: Server, revision: int) -> bool:
     return True
 
 
-def changed(gone: DeletedServer) -> Refusal:
-    """The refusal to tell the host of a deleted server anything, as what is noted of it is not as Keyrack wrote it."""
+def changed(deleted: DeletedServer) -> Refusal:
+    """The refusal where what is kept of a deleted server is not as Keyrack wrote it."""
     return Refusal(
         Kind.UNAVAILABLE,
         "seal-broken",
-        f"What is noted of the deleted host {gone.name} was changed in the database, not by Keyrack. "
+        f"What is noted of the deleted host {deleted.name} was changed in the database, not by Keyrack. "
         "Its host is not told anything.",
     )
 
 
 def document(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
-    """The last document of a deleted server's host, None when nothing is known of it. Raises Refusal UNAVAILABLE when
-    it is not as Keyrack wrote it.
+    """The last document of a deleted server's host, None where nothing is kept of it. Raises Refusal UNAVAILABLE where
+    that is not as Keyrack wrote it.
     """
-    gone = deleted_servers.get(connection, server_id)
-    if gone is None:
+    deleted = deleted_servers.get(connection, server_id)
+    if deleted is None:
         return None
-    lines = deleted_servers.keys_of(connection, gone.id)
-    if not gone.holds or lines is None:
-        raise changed(gone)
+    lines = deleted_servers.keys_of(connection, deleted.id)
+    if not deleted.holds or lines is None:
+        raise changed(deleted)
     return HostDocument(
-        host=gone.host,
-        revision=gone.revision,
+        host=deleted.host,
+        revision=deleted.revision,
         issued_at=instance.now(),
         users={},
         revoked=lines[:MOST_REFUSED],
         mode=OBSERVE,
-        remove_keys=tuple(KeyRemoval(path, fingerprint) for path, fingerprint in gone.remove_keys),
+        remove_keys=tuple(KeyRemoval(path, fingerprint) for path, fingerprint in deleted.remove_keys),
         deleted=True,
     )
 
 
-def raise_above(instance: Instance, gone: DeletedServer, revision: int) -> None:
-    """Number the last document of a deleted server's host above what that host obeys."""
-    attempt = agent_attempt(instance, gone.workspace_id, gone.id, "number a last document")
+def raise_above(instance: Instance, deleted: DeletedServer, revision: int) -> None:
+    """Number a last document above the revision that its host obeys."""
+    attempt = agent_attempt(instance, deleted.workspace_id, deleted.id, "number a last document")
 
     def change(work: Work) -> None:
         work.no_event("the deletion is the event")
-        now = deleted_servers.get(work.connection, gone.id)
-        if now is not None and now.revision <= revision:
-            deleted_servers.renumber(work.connection, now.id, revision + 1)
+        current = deleted_servers.get(work.connection, deleted.id)
+        if current is not None and current.revision <= revision:
+            deleted_servers.renumber(work.connection, current.id, revision + 1)
 
     with attempt:
         attempt.write(change)
 
 
-def report(instance: Instance, gone: DeletedServer, body: Mapping[str, Any]) -> None:
-    """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
+def report(instance: Instance, deleted: DeletedServer, body: Mapping[str, Any]) -> None:
+    """Take the report of a deleted server's agent: that it obeys its last document, or why not."""
     applied, state = body.get("revision"), body.get("state")
     if state not in STATES or not isinstance(applied, int) or isinstance(applied, bool):
         return
     problems = facts.problems(body) or []
-    # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
-    is_last = applied == gone.revision and not body.get("lineage")
-    attempt = agent_attempt(instance, gone.workspace_id, gone.id, REPORTING)
+    # A document of a lost database has a mark, which a last document has not, and may have the same number.
+    is_last = applied == deleted.revision and not body.get("lineage")
+    attempt = agent_attempt(instance, deleted.workspace_id, deleted.id, REPORTING)
     with attempt:
 
         def change(work: Work) -> None:
-            work.no_event("most of what it tells is of no use to anybody any more")
+            work.no_event("most of its report is of no use any more")
             words = "; ".join(problems)
             if state != APPLIED:
-                # It can say so again and again, and whoever is root there say anything.
-                news.tell(work, gone, f"The deleted host {gone.name} did not take its last document: {words or state}")
-            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
-                what = "no key of Keyrack opens it any more"
-                work.record(
-                    (f"The deleted host {gone.name} obeys: {what}" + (f" ({words})" if words else ""))[: news.LONGEST],
-                    level="warning",
-                )
+                # The host may report so again and again, so the number of events is limited.
+                refused = f"The deleted host {deleted.name} did not take its last document: {words or state}"
+                report_events.record(work, deleted, refused)
+            elif is_last and deleted_servers.acknowledge(work.connection, deleted.id, work.now):
+                obeys = f"The deleted host {deleted.name} obeys: no key of Keyrack opens it any more"
+                work.record(f"{obeys} ({words})"[: report_events.LONGEST] if words else obeys, level="warning")
 
         attempt.write(change)
 
@@ -131,8 +129,9 @@ def report(instance: Instance, gone: DeletedServer, body: Mapping[str, Any]) -> 
 def find(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15, cursor: str | None = None
 ) -> Page[DeletedServer]:
-    """A page of the workspace's deleted servers that had a host, the last one first; cursor: instead of offset, of the
-    page before, "" for the first one.
+    """A page of the workspace's deleted servers that had a host, the last one first.
+
+    cursor: of the page before, "" for the first one; takes the place of offset.
     """
     with Attempt(instance, actor, "servers:read", "list deleted hosts", target_kind="server") as attempt:
         after = cursors.place(cursor, int)
@@ -144,7 +143,7 @@ def find(
 
 
 def _revoked_by_hand(work: Work, server: Server) -> list[list[str]]:
-    """What the host must take out of its own files, as these count again: keys that were revoked everywhere."""
+    """Revoked keys that the host must take out of its own files, which count again: pairs of path and fingerprint."""
     removals: list[list[str]] = []
     for one in unmanaged_keys.on_server(work.connection, server.id):
         if one.kind != "key" or one.state == "gone" or len(removals) >= MOST_TAKEN_AWAY:

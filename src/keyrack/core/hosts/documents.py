@@ -1,5 +1,5 @@
-"""Builds and signs host documents from rows whose seals hold; must send none, and decide nothing about who is let in
-(core/keys/access.py does).
+"""Builds and signs host documents from rows whose seals hold; must send none, and decide nothing about who is let in,
+as core/keys/access.py does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwar
 
 @dataclass(frozen=True, slots=True)
 class SignedDocument:
-    """What a host is handed: the exact text and the signature over it."""
+    """What a host gets: the exact text, and the signature over it."""
 
     revision: int
     text: str
@@ -44,7 +44,7 @@ class SignedDocument:
 
 
 class BuiltDocument(NamedTuple):
-    """A document, None where nothing is known; damaged: the rows that are left out of it; texts: of its users' keys."""
+    """A document, None where there is no such server; damaged: rows left out of it; texts: its key lines by account."""
 
     document: HostDocument | None
     damaged: tuple[Damaged, ...] = ()
@@ -56,25 +56,25 @@ Built = BuiltDocument | Refusal
 
 
 class _Entry(NamedTuple):
-    """What is made of a reason once, and kept with it."""
+    """What a document makes of a reason, kept with the reason."""
 
     key: AuthorizedKey
     text: str
 
 
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
-    """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
+    """The document of a server as it is now; the last one of a deleted server; None where neither is known.
 
-    Everything is read in one snapshot, so that the revision and the keys belong together. A row whose seal is
-    broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
-    keep revocations from a host either.
+    1. Everything is read in one snapshot, so that revision and keys belong together. 2. Rows whose seals do not hold
+    are left out, each with an alarm: whoever changes the database must neither get that signed nor keep revocations
+    from a host.
     """
-    built = instance.database.read(lambda connection: build(instance, connection, (server_id,)))[server_id]
+    built = instance.database.read(lambda connection: build(instance, connection, (server_id,)))[server_id]  # 1
     return sign(instance, server_id, built)
 
 
 def build(instance: Instance, connection: Connection, server_ids: Collection[int]) -> dict[int, Built]:
-    """The documents of servers as they are now, by few questions for all of them, still to be signed."""
+    """The documents of servers as they are now, still unsigned, by few questions for all of them."""
     now = instance.now()
     documents: dict[int, Built] = {}
     current = servers.by_ids(connection, server_ids)
@@ -92,14 +92,14 @@ def build(instance: Instance, connection: Connection, server_ids: Collection[int
 
 
 def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | None:
-    """A document that was built, signed; outside of any transaction. Raises the Refusal where it is one."""
+    """Sign a built document, outside of any transaction. Raises the Refusal where it is one."""
     if isinstance(built, Refusal):
         log.error("not signed", server=server_id, reason=built.message)
         raise built
     document = built.document
     if document is None:
         return None
-    for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:
+    for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:  # 2 of signed()
         name = row_name(row.kind, row.id)
         details = {"row": name, "found": "changed"} if name else {}
         words = f"{row.words}, until it is removed or entered again."
@@ -129,7 +129,7 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
         revoked=decision.revoked,
         accounts=wanted,
         sshd=dict(server.sshd),
-        # A host that is to enforce by itself observes until then.
+        # In mode AUTO a host observes until the service sets it to enforce.
         mode=OBSERVE if server.mode == AUTO else server.mode,
         offline_policy=OfflinePolicy(server.offline_after_seconds, server.offline_then),
         remove_keys=tuple(
@@ -147,18 +147,18 @@ def _build(instance: Instance, connection: Connection, server: Server, now: date
 def _accounts_without(
     connection: Connection, server: Server, wanted: Mapping[str, DesiredAccount], held: Iterable[held_back.HeldBack]
 ) -> dict[str, DesiredAccount]:
-    """What is asked for accounts, without those for which the host was asked something else and nobody since."""
-    kept = dict(wanted)
+    """The wanted accounts without those held back, for which a lost database asked otherwise and nobody has since."""
+    accounts_left = dict(wanted)
     for row in held:
-        if row.kind == held_back.ACCOUNT and row.username in kept:
+        if row.kind == held_back.ACCOUNT and row.username in accounts_left:
             user = servers.system_user_by_name(connection, server.id, row.username)
             if user is None or (user.revision or 0) <= row.revision:
-                del kept[row.username]
-    return kept
+                del accounts_left[row.username]
+    return accounts_left
 
 
 def _by_account(reasons: Iterable[Reason]) -> tuple[dict[str, list[AuthorizedKey]], dict[str, list[str]]]:
-    """The keys that reasons open to, and the text of each, by the name of their account, in their order."""
+    """The keys of some reasons by account, in the order of their lines, and the text of each."""
     keys: dict[str, list[AuthorizedKey]] = {}
     texts: dict[str, list[str]] = {}
     for username, of_account in groupby(widest(reasons), attrgetter("username")):
@@ -169,44 +169,43 @@ def _by_account(reasons: Iterable[Reason]) -> tuple[dict[str, list[AuthorizedKey
 
 
 def _entry(reason: Reason) -> _Entry:
-    made: list[_Entry] = reason.made
-    if not made:
+    rendered: list[_Entry] = reason.rendered
+    if not rendered:
         key = AuthorizedKey(reason.public_key, reason.expires_at, reason.options, reason.name)
-        made.append(_Entry(key, host_document.key_text(key)))
-    return made[0]
+        rendered.append(_Entry(key, host_document.key_text(key)))
+    return rendered[0]
 
 
 def widest(reasons: Iterable[Reason]) -> list[Reason]:
-    """The reasons that become lines of sshd's files, in their order: those of each key on a system user, without those
-    that defeat another one's end or are of no use.
+    """The reasons that become lines of key files, in the order of the lines: by account and key, from wide to narrow.
 
-    sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
-    lines with the same options are one, the one that ends last; a line without options that lasts as long makes a
-    line with options pointless; and the others stand in the order of what they allow, the widest first, so that
-    each counts until its own end and no narrow one hides a wider one.
+    sshd takes the first line of a key that has not ended and whose `from` fits, and none after it. So 1. of lines with
+    the same options only the one that ends last stays; 2. a line with options is dropped where one without options
+    lasts as long; 3. the others stand from wide to narrow, so that each counts until its own end and no narrow line
+    hides a wider one.
     """
     best: dict[tuple[str, str, tuple[str, ...]], Reason] = {}
     for reason in reasons:
         place = (reason.username, reason.public_key, reason.options)
         known = best.get(place)
         if known is None or _later(reason.expires_at, known.expires_at):
-            best[place] = reason
-    kept = []
+            best[place] = reason  # 1
+    lines = []
     for (username, public_key, limits), reason in best.items():
         free = best.get((username, public_key, ())) if limits else None
         if free is None or "no-touch-required" in limits or _later(reason.expires_at, free.expires_at):
-            kept.append(reason)
-    # In two steps, and by one text, which takes a quarter of the time: no name of an account holds a NUL.
-    kept.sort(key=lambda reason: _narrowness(reason.options) if reason.options else _WIDEST)
-    kept.sort(key=lambda reason: f"{reason.username}\0{reason.public_key}")
-    return kept
+            lines.append(reason)  # 2
+    # 3. Two sorts, the second by one text, take a quarter of the time of one by a tuple. No account name has a NUL.
+    lines.sort(key=lambda reason: _narrowness(reason.options) if reason.options else _WIDEST)
+    lines.sort(key=lambda reason: f"{reason.username}\0{reason.public_key}")
+    return lines
 
 
 _WIDEST: tuple[bool, int, bool, tuple[str, ...]] = (False, 0, False, ())
 
 
 def _narrowness(limits: tuple[str, ...]) -> tuple[bool, int, bool, tuple[str, ...]]:
-    """How little a line allows once sshd has taken it; `from` last, as where it does not fit the next line counts."""
+    """How little a line allows once sshd has taken it. `from` last: where it does not fit, the next line counts."""
     count = 0
     for limit in limits:
         name = limit.partition("=")[0]

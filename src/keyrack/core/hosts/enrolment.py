@@ -39,7 +39,10 @@ class Enrolled:
 
 
 def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, address: str) -> Enrolled:
-    """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
+    """Enrol a host as the server that a one-time token is for. facts: what its agent says; address: where it came from.
+
+    Raises Refusal FORBIDDEN, or THROTTLED after too many wrong tokens.
+    """
     if not isinstance(token, str) or not token:
         raise _no_enrolment()
     return instance.throttle.prove(
@@ -53,7 +56,7 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
 
 def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
     secret_hash = instance.key.hash_token(token)
-    # A guess must not take a turn of those who write.
+    # Checked by a read first, so that guesses do not hold up writers.
     if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
         raise _no_enrolment()
     secret = secrets.token_urlsafe(32)
@@ -79,15 +82,15 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     "agent_version": host_facts.short_text(facts, "agent_version"),
                     "os": host_facts.short_text(facts, "os"),
                     "os_version": host_facts.short_text(facts, "os_version"),
-                    # What another agent did is not what this one does, nor is its machine this one.
-                    **copies.free({name: fact for name, fact in before.facts.items() if name != "enforcement"}),
+                    # Another agent, perhaps on another machine, enforced before.
+                    **copies.without_run({name: fact for name, fact in before.facts.items() if name != "enforcement"}),
                     **_mode_reported(facts),
                 },
             )
             work.bump_revision(server_id)
-            left = facts.get("leaves")
-            if isinstance(left, str) and left:
-                copies.leave(work, instance.key.hash_token(left))
+            secret_before = facts.get("leaves")
+            if isinstance(secret_before, str) and secret_before:
+                copies.note_enrolled_elsewhere(work, instance.key.hash_token(secret_before))
             server = servers.by_id(work.connection, server_id)
             assert server is not None
             work.record(
@@ -106,17 +109,17 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
 def authenticate_together(
     instance: Instance, proofs: Sequence[tuple[str, str]]
 ) -> list[Server | DeletedServer | Exception]:
-    """Whose agent each of these secrets is, beside the address that it came from: a server, also a deleted one.
+    """Which server each agent belongs to, by pairs of its secret and the address that it came from.
 
-    For one that is nobody's the Refusal UNAUTHENTICATED or THROTTLED (core/people/throttle.py) stands in its place.
+    For a wrong secret the Refusal UNAUTHENTICATED or THROTTLED (core/people/throttle.py) stands in its place.
     """
     hashes = [instance.key.hash_token(secret) for secret, _ in proofs]
 
     def question(connection: Connection) -> dict[bytes, Server | DeletedServer]:
         by_hash: dict[bytes, Server | DeletedServer] = {**servers.by_agent_secrets(connection, set(hashes))}
-        for one in set(hashes).difference(by_hash):
-            if (gone := gone_servers.by_agent_secret(connection, one)) is not None:
-                by_hash[one] = gone
+        for secret_hash in set(hashes).difference(by_hash):
+            if (deleted := gone_servers.by_agent_secret(connection, secret_hash)) is not None:
+                by_hash[secret_hash] = deleted
         return by_hash
 
     proved = instance.database.read(question)
@@ -124,7 +127,7 @@ def authenticate_together(
     for secret_hash, (_, address) in zip(hashes, proofs, strict=True):
         try:
             results.append(_proved(instance, secret_hash, proved.get(secret_hash), address))
-        except Exception as error:  # raised for the one who asked; the others get their answers
+        except Exception as error:  # only the agent that it is about gets the error
             results.append(error)
     return results
 
@@ -132,7 +135,7 @@ def authenticate_together(
 def _proved(
     instance: Instance, secret_hash: bytes, server: Server | DeletedServer | None, address: str
 ) -> Server | DeletedServer:
-    """The server that a secret was found to be of, None: of none; unless too many wrong ones came from there."""
+    """The server that a secret belongs to, None for a wrong one; counts wrong ones. Raises Refusal as named above."""
 
     def attempt() -> Server | DeletedServer:
         if server is None:
@@ -142,7 +145,7 @@ def _proved(
                 "This agent is not enrolled here, or its server was deleted. Enrol it again.",
             )
         if isinstance(server, Server) and not server.sound:
-            # Whose secret this is was perhaps written by somebody else.
+            # Somebody may have written this secret into the row.
             raise access.changed(server)
         if isinstance(server, DeletedServer) and not server.holds:
             raise deleted_servers.changed(server)
@@ -152,7 +155,7 @@ def _proved(
 
 
 def _mode_reported(facts: Mapping[str, Any]) -> dict[str, str]:
-    """How its administrator enrolled a host: looking first, or under the document at once."""
+    """The mode that the administrator chose when enrolling the host, as a column; empty where none was."""
     mode = read_word(facts.get("mode"))
     return {"mode": mode} if mode in MODES else {}
 

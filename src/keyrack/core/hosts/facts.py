@@ -1,4 +1,4 @@
-"""What a host tells of itself beyond the revision it obeys: settings, accounts, enforcing; must trust no word of it."""
+"""What a host reports of itself beyond the revision it obeys: settings, accounts, enforcing; must trust none of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import news
+from keyrack.core.hosts import report_events
 from keyrack.core.next_steps import with_commands
 from keyrack.core.work import Work
 from keyrack.model import AUTO, ENFORCE, OBSERVE, Server
@@ -23,29 +23,29 @@ KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
 LONGEST = 300
 LONGEST_NAME = 64
-LONGEST_TEXT = 64  # of what is one word, such as a version
+LONGEST_TEXT = 64  # of a short text, such as a version
 MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
 MOST_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
-SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
+SESSIONS = "sessions_unknown"  # why the host may not know all open sessions
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
 MOST_WRITERS = 20
-TAKEN = "undone_taken"  # the reason with which somebody let a host observe that had taken enforcing back
-PLAN = "plan"  # what enforcing would change in sshd's files and settings, by a host's word
+UNDONE_SETTLED = "undone_taken"  # why a host had undone enforcing when somebody accepted that
+PLAN = "plan"  # what enforcing would change in sshd's files and settings, as a host says
 MOST_SECTIONS, MOST_LINES = 8, 60
 SSH_PORT = "ssh_port"  # where the host's sshd listens for people
-LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
-NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
+LOGINS = "logins"  # for each account whether sshd takes Keyrack's keys there, and why not
+NOBODY = "nobody"  # the host's word where enforcing would shut nobody out
 REWRITTEN_CODE, UNDONE_CODE = "audit-log-rewritten", "enforcing-undone"
-_LOOK = with_commands(
+_COMPARE_FIRST = with_commands(
     "If nobody restored a backup, somebody rewrote it: compare it with a checkpoint that was kept elsewhere before "
     "anybody begins anew there",
     "audit verify",
 )
 TRYING, UNDONE, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "undone", "unmanaged", "unproven", "uninstalled"
-# What an event says when a host tells that it does this now.
+# The event when a host reports that this is its state now.
 _CHANGED = {
     TRYING: "Host {name} begins to enforce, on trial: Keyrack's keys alone open it",
     ENFORCE: "Host {name} enforces: Keyrack's keys alone open it",
@@ -56,12 +56,12 @@ _CHANGED = {
 
 
 def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | None) -> dict[str, Any]:
-    """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
-    None: it does not say.
+    """The columns of a server that its agent's facts change; also records events and alarms about them.
 
-    Told facts replace those told before, field by field. Where enforcing was undone on the host or did not begin, the
-    server observes again, until somebody asks anew: the host would not try again by itself. A server that is to enforce
-    by itself does so as soon as its host says that this shuts nobody out.
+    body: the facts, which replace those of before field by field; problems: what the same report says is not as asked,
+    None where it does not say. 1. Where enforcing was undone on the host or did not begin, the server's mode becomes
+    observe: the host does not try again by itself. 2. A server in mode AUTO gets mode enforce once its host says that
+    this shuts nobody out.
     """
     facts = dict(server.facts)
     values: dict[str, Any] = {}
@@ -79,32 +79,38 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
         before = str(facts.get("enforcement") or "")
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
-            _keep_word(facts, body, name)
-        # Why it was undone stays to be read until enforcing is asked for again (core/hosts/modes.py).
-        _keep_word(facts, body, "undone")
-        _tell_change(work, server, before, str(facts.get("enforcement") or ""))
+            _copy_text(facts, body, name)
+        # Why it was undone is kept until enforcing is asked for again (core/hosts/modes.py).
+        _copy_text(facts, body, "undone")
+        _record_enforcement(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
-            news.tell(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
+            report_events.record(work, server, f"Host {server.name} does not see all keys: {facts['scan']}")
         if isinstance(body.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, body["accounts"])
-        values |= _mode_after(work, server, facts, begun=body.get("begun") is not False)
+        values |= _follow_enforcement(work, server, facts, begun=body.get("begun") is not False)
     words = None if problems is None else list(problems)
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
-            news.tell(work, server, f"Host {server.name} says: {'; '.join(words)}")
+            report_events.record(work, server, f"Host {server.name} says: {'; '.join(words)}")
         for one in filter(audit_tree.says_rewritten, words):
-            news.raise_alarm(
-                work,
-                server,
-                REWRITTEN_CODE,
-                f"host {server.name} does not find the audit log as it was: {one}. {_LOOK}",
-            )
+            report_events.raise_alarm(work, server, REWRITTEN_CODE, f"{rewritten_words(server, one)}. {_COMPARE_FIRST}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
 
 
+def rewritten_words(server: Server, problem: str) -> str:
+    """The alarm that a host found the audit log rewritten; problem: in the host's words."""
+    return f"host {server.name} does not find the audit log as it was: {problem}"
+
+
+def undone_words(server: Server, reason: str) -> str:
+    """The alarm that a host undid enforcing; reason: in the host's words, or ""."""
+    words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
+    return f"{words}: {reason or 'no reason given'}"
+
+
 def problems(body: Mapping[str, Any]) -> list[str] | None:
-    """What a report says is not as asked, in words; None: it does not say."""
+    """What a report says is not as asked, in words; None where it does not say."""
     said = body.get("problems")
     if not isinstance(said, list):
         return None
@@ -112,7 +118,7 @@ def problems(body: Mapping[str, Any]) -> list[str] | None:
 
 
 def short_text(body: Mapping[str, Any], name: str) -> str | None:
-    """A short text of a host, such as its agent's version, in printable ASCII; None where it says none."""
+    """A short printable ASCII text in a report, such as its agent's version; None where there is none."""
     value = body.get(name)
     return value[:LONGEST_TEXT] if isinstance(value, str) and PRINTABLE.fullmatch(value) else None
 
@@ -126,70 +132,71 @@ class EnforcingPlan:
 
 
 def is_undone(server: Server) -> bool:
-    """Whether a host took enforcing back, or could not begin, and nobody decided since that it may observe."""
-    taken = server.facts.get(TAKEN)
-    is_new = taken is None or server.facts.get("undone", taken) != taken
-    return server.facts.get("enforcement") == UNDONE and is_new
+    """Whether a host undid enforcing, or could not begin, and nobody has accepted since that it observes."""
+    settled_reason = server.facts.get(UNDONE_SETTLED)
+    is_unsettled = settled_reason is None or server.facts.get("undone", settled_reason) != settled_reason
+    return server.facts.get("enforcement") == UNDONE and is_unsettled
 
 
 def plan_of(server: Server) -> EnforcingPlan | None:
-    """What a host that observes said that enforcing would change there; None where its agent says nothing of it."""
+    """What an observing host says that enforcing would change there; None where its agent does not say."""
     reported = server.facts.get(PLAN)
     return None if reported is None else EnforcingPlan(reported["revision"], reported["sections"])
 
 
 def machine(body: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-    """What the machine is and how it fares, None where that was not told or cannot be."""
-    told: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
+    """What a host reports of its machine and its load; None for what it does not report, or not as a number or text."""
+    machine_facts: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
     for name in MACHINE_TEXTS:
         if isinstance(body.get(name), str):
-            told[name] = body[name][:LONGEST]
+            machine_facts[name] = body[name][:LONGEST]
     for name in MACHINE_NUMBERS:
         value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
-            told[name] = value
-    return {**told, "at": at.isoformat()}
+            machine_facts[name] = value
+    return {**machine_facts, "at": at.isoformat()}
 
 
 def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
+    """The facts with why the host may not know all open sessions, "" where it does; a new reason leaves an event."""
     words = words[:LONGEST]
     if words and words != facts.get(SESSIONS):
-        news.tell(work, server, f"Host {server.name} does not know all sessions: {words}")
+        report_events.record(work, server, f"Host {server.name} does not know all sessions: {words}")
     others = {name: fact for name, fact in facts.items() if name != SESSIONS}
     return {**others, SESSIONS: words} if words else others
 
 
-def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
-    """The mode of a server that follows from what its host does."""
+def _follow_enforcement(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
+    """The mode that follows from what the host does, as a column; raises the revision and records an event with it."""
     enforcement = facts.get("enforcement")
-    if server.mode == ENFORCE and enforcement == UNDONE:
+    if server.mode == ENFORCE and enforcement == UNDONE:  # 1
         mode = OBSERVE
-        reason = facts.get("undone", "no reason given")
+        reason = str(facts.get("undone") or "no reason given")
         if begun:
-            words = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
             do = with_commands("Mend it, then enforce again", f"hosts enforce {server.id}")
-            news.raise_alarm(work, server, UNDONE_CODE, f"{words}: {reason}. {do}")
+            report_events.raise_alarm(work, server, UNDONE_CODE, f"{undone_words(server, reason)}. {do}")
         else:
-            news.tell(work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}")
-    elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
+            report_events.record(
+                work, server, f"Enforcing did not begin on {server.name}, which observes again: {reason}"
+            )
+    elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):  # 2
         mode = ENFORCE
         if enforcement != UNMANAGED:
-            news.tell(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
+            report_events.record(work, server, f"Host {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
     work.bump_revision(server.id)
     return {"mode": mode}
 
 
-def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
-    """Beginning and end of enforcing, by the host's own word."""
+def _record_enforcement(work: Work, server: Server, before: str, now: str) -> None:
+    """Record an event where the host began or ended to enforce."""
     was_on = before in (TRYING, ENFORCE, UNPROVEN)
     if now != before and now in _CHANGED and (now != OBSERVE or was_on):
-        news.tell(work, server, _CHANGED[now].format(name=server.name))
+        report_events.record(work, server, _CHANGED[now].format(name=server.name))
 
 
-def _keep_word(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> None:
+def _copy_text(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> None:
     word = read_word(body.get(name)) if name == "enforcement" else body.get(name)
     if isinstance(word, str) and word:
         facts[name] = word[:LONGEST]
@@ -204,13 +211,13 @@ def _settings(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _refused(account: Mapping[str, Any]) -> dict[str, str]:
-    """Why an account is not as asked, where the host says so."""
+    """Why an account is not as asked, where the host says so, as a fact."""
     words = account.get("refused")
     return {"refused": words[:LONGEST]} if isinstance(words, str) and words else {}
 
 
 def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Which accounts are there; their deployment keys are kept with the system users."""
+    """Which accounts exist; deployment keys are stored with the system users."""
     return {
         name: {"exists": account.get("exists") is True, **_refused(account)}
         for name, account in list(body.items())[:MOST]
@@ -219,7 +226,7 @@ def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Why keys do not open accounts: of each account `why`, or `keys` with a reason by fingerprint."""
+    """Why keys do not open accounts, by account: `why` for all keys, or `keys` with reasons by fingerprint."""
     accounts: dict[str, dict[str, Any]] = {}
     room = MOST_REASONS
     for name, account in list(body.items())[:MOST]:
@@ -237,22 +244,22 @@ def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan as a fact, none where it says nothing."""
+    """The plan as a fact, empty where it says nothing."""
     sections, revision = body.get("sections"), body.get("revision")
     if not isinstance(sections, Mapping) or not isinstance(revision, int) or not 0 <= revision < 2**63:
         return {}
-    kept = {
+    plan = {
         _plain(str(heading)[:LONGEST_NAME]): [
             _plain(line[:LONGEST]) for line in lines[:MOST_LINES] if isinstance(line, str)
         ]
         for heading, lines in list(sections.items())[:MOST_SECTIONS]
         if isinstance(lines, list)
     }
-    return {PLAN: {"revision": revision, "sections": kept}} if kept else {}
+    return {PLAN: {"revision": revision, "sections": plan}} if plan else {}
 
 
 def _plain(line: str) -> str:
-    """A line as our agents write it, in characters that show."""
+    """A line as our agents write it, in printable ASCII."""
     return re.sub(r"[^\x20-\x7e]", "?", line)
 
 
@@ -262,18 +269,18 @@ def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -
         user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != key:
             servers.change_system_user(work.connection, user.id, {"deployment_key": key})
-            news.tell(work, server, f"Host {server.name} has a deployment key for {name}")
+            report_events.record(work, server, f"Host {server.name} has a deployment key for {name}")
 
 
 def _key(account: Mapping[str, Any]) -> str | None:
     """Invariant 1: what a host calls its key is one only if the strict parser says so."""
-    told = account.get("deployment_key")
-    if not isinstance(told, str):
+    line = account.get("deployment_key")
+    if not isinstance(line, str):
         return None
-    # The parser comes with the first key: a list of hosts loads this module, and reads none.
+    # Imported with the first key, as a list of hosts loads this module and reads none.
     from keyrack.ssh import public_key
 
     try:
-        return public_key.parse(told).canonical
+        return public_key.parse(line).canonical
     except public_key.KeyProblem:
         return None

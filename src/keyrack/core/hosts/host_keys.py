@@ -1,8 +1,8 @@
-"""The host keys of servers as their own agents report them, so that nobody trusts on first use; must take no
-host's word about another.
+"""The host keys of servers as their own agents report them, so that nobody has to trust on first use; must believe no
+host about another one.
 
-The first keys of a host are noted: they come signed with its agent's own secret. Any other one is an alarm, and people
-are not told to trust it until somebody confirms it.
+The first keys of a host are trusted, as its agent's secret authenticates the report. Any other key is an alarm, and
+people are not told to trust it until somebody confirms it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHANGED = "host-key-changed"
 
 @dataclass(frozen=True, slots=True)
 class ReportedHostKeys:
-    """What a host says that its sshd shows: the port, and the keys by fingerprint, by type and base64."""
+    """What a host says that its sshd shows: the port; the keys as type and base64, by fingerprint."""
 
     port: int
     keys: Mapping[str, str]
@@ -41,9 +41,9 @@ class ReportedHostKeys:
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """A server that somebody may log in on, as which accounts, and the host keys that may be trusted there.
+    """A server that somebody may log in on, the accounts, and the host keys to trust there.
 
-    changed: it shows another one that nobody confirmed; port: 22 where its host never said.
+    port: 22 where its host has not said; changed: the host shows a key that nobody has confirmed.
     """
 
     server: Server
@@ -54,15 +54,15 @@ class Reachable:
 
 
 def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
-    """The host keys in a report; None where it says nothing of them. Raises Refusal INVALID.
+    """The host keys in a report, None where it has none. Raises Refusal INVALID.
 
-    Invariant 1: what a host calls its key is one only if the strict parser says so; others are left out.
+    Invariant 1: only what the strict parser takes is a key; anything else that a host names is left out.
     """
-    said = body.get("host_keys")
-    if said is None:
+    reported = body.get("host_keys")
+    if reported is None:
         return None
-    port = said.get("port") if isinstance(said, Mapping) else None
-    lines = said.get("keys") if isinstance(said, Mapping) else None
+    port = reported.get("port") if isinstance(reported, Mapping) else None
+    lines = reported.get("keys") if isinstance(reported, Mapping) else None
     if not is_port(port) or not isinstance(lines, list) or len(lines) > MOST:
         raise invalid("host_keys", f"This takes a port and at most {MOST} keys.")
     keys: dict[str, str] = {}
@@ -76,12 +76,12 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
 
 
 def store(work: Work, server: Server, reported: ReportedHostKeys) -> None:
-    """Keep what a host shows, within the unit of work that takes its report."""
+    """Store the host keys that a host shows, within the unit of work that takes its report."""
     known = {key.fingerprint: key for key in host_keys.of_server(work.connection, server.id)}
     for key in known.values():
         shown = key.fingerprint in reported.keys
         if not shown and not key.confirmed:
-            host_keys.remove(work.connection, key.id)  # it is gone again, and nobody ever trusted it
+            host_keys.remove(work.connection, key.id)  # it is shown no longer, and nobody was told to trust it
         elif (key.shown, key.port) != (shown, reported.port):
             host_keys.change(work.connection, key.id, {"shown": shown, "port": reported.port})
     new = [fingerprint for fingerprint in reported.keys if fingerprint not in known]
@@ -101,10 +101,14 @@ def store(work: Work, server: Server, reported: ReportedHostKeys) -> None:
             },
         )
     if new and known:
-        words = f"host {server.name} shows a host key that nobody confirmed: {', '.join(new)}"
-        alarms.record(work.connection, server, CHANGED, words, work.now)
+        alarms.record(work.connection, server, CHANGED, unconfirmed_words(server, new), work.now)
     elif new:
         work.record(f"Noted the host keys of {server.name}: {', '.join(new)}", naming_revisions=False)
+
+
+def unconfirmed_words(server: Server, fingerprints: Iterable[str]) -> str:
+    """The alarm that a host shows host keys which nobody has confirmed."""
+    return f"host {server.name} shows a host key that nobody confirmed: {', '.join(fingerprints)}"
 
 
 def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
@@ -116,9 +120,9 @@ def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
 
 
 def name_first(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple[str, int]]) -> None:
-    """Name the first host keys of a server, so that people trust them before its agent reports any.
+    """Enter the first host keys of a server, so that people can trust them before its agent reports any.
 
-    known: line and port of each. Raises Refusal INVALID, MISSING, or TAKEN where some are known.
+    known: pairs of line and port. Raises Refusal INVALID, MISSING, or TAKEN where host keys are known already.
     """
     with Attempt(instance, actor, "servers:write", "name host keys", target_kind="server") as attempt:
         parsed = {key.fingerprint: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
@@ -128,11 +132,22 @@ def name_first(instance: Instance, actor: Actor, server_id: int, known: Iterable
             if host_keys.of_server(work.connection, server.id):
                 raise Refusal(Kind.TAKEN, "host-keys-known", "Host keys of this server are known; confirm those.")
             for fingerprint, (key, port) in parsed.items():
-                row = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
-                by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
-                host_keys.add(work.connection, {**row, **by, "shown": False})
+                host_keys.add(
+                    work.connection,
+                    {
+                        "server_id": server.id,
+                        "public_key": key.canonical,
+                        "fingerprint": fingerprint,
+                        "port": port,
+                        "shown": False,
+                        "confirmed": True,
+                        "first_at": work.now,
+                        "confirmed_at": work.now,
+                        "confirmed_by": actor.name,
+                    },
+                )
             if parsed and ssh_lines.port(server) is None:
-                # Until its agent says it.
+                # The port counts until the agent reports one.
                 port = next(port for _, port in parsed.values())
                 server_rows.change(work.connection, server.id, {"facts": {**server.facts, SSH_PORT: port}})
             words = f"Named the host keys of {server.name}: {', '.join(parsed)}"
@@ -151,10 +166,10 @@ def _host_key(line: str) -> public_key.PublicKey:
 def confirm(
     instance: Instance, actor: Actor, reference: str, *, fingerprints: Sequence[str] | None = None
 ) -> list[HostKey]:
-    """Have people trust what a server's host shows now, and nothing that it showed before.
+    """Have people trust the host keys that a server's host shows now, and no others.
 
-    fingerprints: what the caller has seen of keys that are not confirmed; where it is not that any more, nothing is.
-    Raises Refusal MISSING, or TAKEN.
+    fingerprints: the unconfirmed keys that the caller has seen, None for any; where others are shown by now, nothing is
+    confirmed. Raises Refusal MISSING or TAKEN.
     """
     with Attempt(instance, actor, "servers:write", "confirm host keys", target_kind="server") as attempt:
 

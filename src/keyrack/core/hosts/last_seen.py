@@ -1,5 +1,5 @@
-"""When each host was last seen: noted in memory at each request, written for all of them together; must cost no request
-a write of its own.
+"""When each host was last seen; must cost no request a write of its own: it is noted in memory, and written for all
+hosts together.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ WRITE_SECONDS = 20.0  # an agent asks every half minute or so; both together sta
 
 
 def is_online(server: Server, now: datetime) -> bool:
-    """Whether a server's host was heard of within the last minute and a half."""
+    """Whether a server's host has been heard of within ONLINE."""
     return server.seen_at is not None and now - server.seen_at < ONLINE
 
 
 @dataclass
 class LastSeen:
-    """The hosts heard of since the last write, in one process. A host's question costs no write of its own."""
+    """The hosts that one process has heard of since the last write."""
 
     clock: Callable[[], float] = time.monotonic
     _seen: set[int] = field(default_factory=set)
@@ -34,28 +34,28 @@ class LastSeen:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def saw(self, server_id: int) -> None:
-        """A host asked or told something; from any thread."""
+        """Note that a host sent a request; from any thread."""
         with self._lock:
             self._seen.add(server_id)
 
     def write(self, instance: Instance) -> int:
-        """Note all of them in the database when it is time; answers how many.
+        """Write all noted hosts to the database, at most every WRITE_SECONDS; answers how many.
 
-        Raises DatabaseUnavailable; then they are still to be written.
+        Raises DatabaseUnavailable; they stay noted then.
         """
         now = self.clock()
         with self._lock:
             if not self._seen or now - self._written_at < WRITE_SECONDS:
                 return 0
-            heard, self._seen = self._seen, set()
-            before, self._written_at = self._written_at, now
+            seen, self._seen = self._seen, set()
+            written_before, self._written_at = self._written_at, now
         at = instance.now()
         try:
-            # No command of anybody: it changes nothing that a host obeys, so it leaves no event and no revision.
-            instance.database.write(lambda connection: host_reports.note_seen(connection, heard, at))
+            # Nobody's command, and nothing that a host obeys: it leaves no event and no revision.
+            instance.database.write(lambda connection: host_reports.note_seen(connection, seen, at))
         except BaseException:
             with self._lock:
-                self._seen |= heard
-                self._written_at = before
+                self._seen |= seen
+                self._written_at = written_before
             raise
-        return len(heard)
+        return len(seen)

@@ -1,6 +1,7 @@
-"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about other hosts.
+"""Reads and stores what a host reports of logins: its sessions and last uses of keys; must believe no host about
+another one.
 
-An entry that cannot be what it should be is left out; the others of its report count.
+A malformed entry is left out; the others of its report count.
 """
 
 from __future__ import annotations
@@ -29,88 +30,92 @@ from keyrack.store.hosts import host_reports, servers
 MOST_SESSIONS = 10_000
 MOST_USES = 10_000
 MOST_AT_ONCE = 500
-"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
+"""So many changes are in one transaction: all other writes wait for it."""
 LONGEST_ADDRESS = 64
 
 _Read = TypeVar("_Read")
 
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
-# A tenth of strptime's time, and a host may tell thousands.
+# This and fromisoformat take a tenth of strptime's time, and a host may report thousands.
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """Who is in, by the session's name, and which keys were used; None: the report does not say.
+    """The logins in a report, checked; None for a field that the report has not.
 
-    live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
-    whom a key was used, by fingerprint and address; glass: fingerprints and addresses of logins that broke glass, by
-    the host's word; batch: the logins that become events.
+    sessions: columns by the session's name; live: the names of all open sessions, also those whose entries are
+    malformed; uses: fingerprint, time and address of uses of keys; accounts: as whom a key was used, by fingerprint and
+    address; break_glass: fingerprint and address of logins that used a break-glass key, as the host says; batch: the
+    logins that become events.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
     live: frozenset[str]
     uses: Sequence[tuple[str, datetime, str]] | None
     accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    glass: frozenset[tuple[str, str]] = frozenset()
+    break_glass: frozenset[tuple[str, str]] = frozenset()
     batch: logins.Batch | None = None
 
 
 def read(body: Mapping[str, Any], now: datetime) -> Logins:
-    """The sessions and last uses in a report, checked; raises Refusal INVALID for what is no list of objects.
+    """The sessions and uses of keys in a report, checked. Raises Refusal INVALID for what is no list of objects.
 
-    sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
-    before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
+    body: `sessions` has all that are open now; `last_used` accepted logins since the last report, at most one for each
+    key. Call it before the transaction: a host may report thousands, and all writes would wait.
     """
     sessions, live, uses, accounts = None, frozenset[str](), None, {}
-    glass: set[tuple[str, str]] = set()
+    break_glass_logins: set[tuple[str, str]] = set()
     if "sessions" in body:
         listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
-        # One that is known stays, even where what else is told of it now cannot be: it is not over.
+        # A known session stays open even where its entry is malformed now.
         live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
         sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
     if "last_used" in body:
         listed = _entries(body["last_used"], "last_used", MOST_USES)
         uses = _sound(listed, lambda entry: _use(entry, now))
-        named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
-        accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    for entry in (*_glass_of(body, "sessions"), *_glass_of(body, "last_used")):
-        glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
+        uses_by_account = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
+        accounts = {(fingerprint, address): user for fingerprint, _, address, user in uses_by_account}
+    for entry in (*_break_glass_entries(body, "sessions"), *_break_glass_entries(body, "last_used")):
+        break_glass_logins.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
     batch = logins.read(body.get("logins"), lambda entry: _login(entry, now))
-    return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
+    return Logins(sessions, live, uses, accounts, frozenset(break_glass_logins), batch)
 
 
 @dataclass(frozen=True, slots=True)
 class LoginsPiece:
-    """Some of what a report changes, so little that nobody's write waits long for it."""
+    """Some of what a report changes, few enough that no other write waits long.
 
-    over: Sequence[str]
+    ended: names of sessions; new: columns of sessions; uses: fingerprint, time and address.
+    """
+
+    ended: Sequence[str]
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
-    broken: Sequence[BreakGlassUse] = ()
+    break_glass_uses: Sequence[BreakGlassUse] = ()
     batch: logins.Batch | None = None
 
     @property
     def logins(self) -> int:
-        """How many logins it tells of: a key that was used is told of with the session that it opened, too."""
+        """How many logins it reports; a use of the key that opened a new session is the same login."""
         opened = {(row["fingerprint"], row["address"]) for row in self.new}
         return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
 
 
 def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginsPiece]:
-    """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
-    ended halfway is told again.
+    """What to store of a report's sessions and uses. Each piece is true without the others; after a failure the host
+    reports all of it again.
     """
-    told_uses = reported.uses or ()
-    if reported.sessions is None and not told_uses:
+    reported_uses = reported.uses or ()
+    if reported.sessions is None and not reported_uses:
         return [] if reported.batch is None else [LoginsPiece((), (), (), batch=reported.batch)]
 
     def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[BreakGlassUse]]:
         known = frozenset[str]()
         if reported.sessions is not None:
             known = host_reports.session_names(connection, server.id)
-        # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        used_keys = {use[0] for use in told_uses}
+        # A host may report uses only of its workspace's keys, as a key's uses are shown to its owner.
+        used_keys = {use[0] for use in reported_uses}
         opened = (
             ()
             if reported.sessions is None
@@ -120,60 +125,60 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginsP
                     row["username"],
                     row["address"],
                     row["started_at"],
-                    (row["fingerprint"], row["address"]) in reported.glass,
+                    (row["fingerprint"], row["address"]) in reported.break_glass,
                 )
                 for name, row in reported.sessions.items()
                 if name not in known
             ]
         )
         used = [
-            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.glass)
-            for key, at, address in told_uses
+            KeyUse(key, reported.accounts.get((key, address), ""), address, at, (key, address) in reported.break_glass)
+            for key, at, address in reported_uses
         ]
-        broken = break_glass.among(connection, server, used, opened, instance.now())
-        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
+        break_glass_uses = break_glass.among(connection, server, used, opened, instance.now())
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), break_glass_uses
 
-    known, mine, broken = instance.database.read(question)
+    known, known_keys, break_glass_uses = instance.database.read(question)
     changes: list[tuple[str, Any]] = []
     if reported.sessions is not None:
-        changes += [("over", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
+        changes += [("ended", name) for name in sorted(known - reported.sessions.keys() - reported.live)]
         new = ({"host_session": name, **values} for name, values in reported.sessions.items() if name not in known)
         changes += [("new", row) for row in new]
-    # After the sessions, whose numbers they name.
-    changes += [("broken", one) for one in broken]
-    changes += [("uses", use) for use in told_uses if use[0] in mine]
+    # After the sessions, as the alarms name these by id.
+    changes += [("break_glass_uses", use) for use in break_glass_uses]
+    changes += [("uses", use) for use in reported_uses if use[0] in known_keys]
     parts = []
     for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
         part = changes[at : at + MOST_AT_ONCE]
-        over, new_ones, uses, alarms = (
-            [change for name, change in part if name == kind] for kind in ("over", "new", "uses", "broken")
+        ended, new_sessions, uses, alarms = (
+            [change for name, change in part if name == kind] for kind in ("ended", "new", "uses", "break_glass_uses")
         )
-        parts.append(LoginsPiece(over, new_ones, uses, alarms))
+        parts.append(LoginsPiece(ended, new_sessions, uses, alarms))
     parts[0] = replace(parts[0], batch=reported.batch)
     return parts
 
 
 def store(work: Work, server: Server, piece: LoginsPiece) -> None:
-    """Store a piece; of a server that was deleted meanwhile, nothing."""
-    work.no_event("who is in on a host is no change of anybody's")
+    """Store a piece; nothing of it where the server was deleted meanwhile."""
+    work.no_event("open sessions are no change that anybody made")
     if servers.by_id(work.connection, server.id) is not None:
-        host_reports.end_sessions(work.connection, server.id, piece.over)
+        host_reports.end_sessions(work.connection, server.id, piece.ended)
         host_reports.add_sessions(work.connection, server.id, piece.new)
-        break_glass.alarm(work, server, piece.broken)
+        break_glass.alarm(work, server, piece.break_glass_uses)
         host_reports.note_uses(work.connection, server.id, piece.uses)
         if piece.batch is not None:
             logins.record(work, server, piece.batch)
 
 
-def _glass_of(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
-    """What a host says was opened by a break-glass key."""
+def _break_glass_entries(body: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
+    """The entries of a list that the host says used a break-glass key."""
     listed = body.get(field)
     entries = listed if isinstance(listed, list) else ()
     return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
 
 
 def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:
-    """What could be read, of all entries."""
+    """What could be read of all entries."""
     entries = []
     for entry in listed:
         try:
@@ -215,7 +220,7 @@ def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
 
 
 def _username(entry: Mapping[str, Any]) -> str:
-    # Not our own grammar of names: a host may have accounts that Keyrack would not make, in any script.
+    # Not Keyrack's own rule for names: a host may have accounts that Keyrack would not create, in any script.
     name = entry.get("user")
     if not isinstance(name, str) or not name.strip():
         raise invalid("user", "This is not the name of an account.")
@@ -232,7 +237,7 @@ def _address(entry: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=10_000)
 def _read_address(text: str) -> str:
-    """As it is written most plainly; empty for what is none."""
+    """An IP address in its canonical form, "" for what is none."""
     try:
         address = str(ipaddress.ip_address(text)) if len(text) <= LONGEST_ADDRESS else ""
     except ValueError:

@@ -1,13 +1,13 @@
 """Records an event of each login that a host reports, each once; must let nobody in and keep nobody out.
 
-A host tells logins in batches, and a batch again until it hears an answer: the last one that was taken is known by its
-name. What a host tells is its own word, about itself alone: whoever is root there can make it say anything.
+A host reports logins in batches, and repeats a batch until it gets an answer; so the name of the last stored batch is
+kept. A report proves only what the host says, about itself: root there can have it say anything.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,19 +22,19 @@ from keyrack.store.hosts.reported_logins import KnownKey, ReportedLogins
 CHANNEL = "ssh"
 ACTION = "sessions:login"
 MOST_AN_HOUR = 1000
-"""Events of one host in an hour; the others are counted: somebody who logs in again and again must not fill the log."""
+"""Events of one host in an hour; further logins are only counted, as repeated logins must not fill the log."""
 MOST = 1000
 LONGEST = 1000
 HOUR = timedelta(hours=1)
 LATE = timedelta(minutes=1)
-"""A login that is told so long after it has its own time in the event's words."""
+"""The event of a login that is reported later than this says when the login was."""
 
 _BATCH = re.compile(r"[0-9a-f]{16,32}")
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An accepted login. fingerprint: of the key that signed, "" where no plain key did."""
+    """An accepted login. fingerprint: of the key that signed, "" where it was no plain key."""
 
     fingerprint: str
     username: str
@@ -44,18 +44,19 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Logins that a host tells at once, oldest first. more: how many beyond those it could not keep; anybodys: its log
-    takes lines from every account.
+    """Logins that a host reports together, oldest first.
+
+    more: how many it had no room to keep; open_log: every account can write lines into the log that it reads them from.
     """
 
     name: str
     logins: tuple[Login, ...]
     more: int
-    anybodys: bool
+    open_log: bool
 
 
-def read(body: object, one: Any) -> Batch | None:
-    """The batch in a report, checked; None where it tells none. one: reads an entry, or raises Refusal."""
+def read(body: object, read_login: Callable[[Mapping[str, Any]], Login]) -> Batch | None:
+    """The batch in a report, checked; None where it has none. read_login: reads an entry, or raises Refusal."""
     if not isinstance(body, Mapping):
         return None
     name, more, entries = body.get("batch"), body.get("more"), body.get("entries")
@@ -66,7 +67,7 @@ def read(body: object, one: Any) -> Batch | None:
         if not isinstance(entry, Mapping):
             continue
         try:
-            logins.append(one(entry))
+            logins.append(read_login(entry))
         except Refusal:
             continue
     count = more if isinstance(more, int) and not isinstance(more, bool) and 0 <= more < 10**9 else 0
@@ -74,11 +75,11 @@ def read(body: object, one: Any) -> Batch | None:
 
 
 def record(work: Work, server: Server, batch: Batch) -> None:
-    """Leave an event of each login, with the key that signed and whose it is; of a batch that was taken, none."""
+    """Record an event of each login, with the key that signed and its owner; none of a batch that was stored before."""
     before = reported_logins.of_server(work.connection, server.id)
     if before is not None and before.batch == batch.name:
         return
-    # An hour that begins in the future was noted before the clock was set back, and would last until then.
+    # After the clock was set back, an hour that begins in the future would last until then: it counts as over.
     is_same_hour = before is not None and timedelta(0) <= work.now - before.hour_from < HOUR
     count, left_out = (before.events, before.left_out) if before is not None and is_same_hour else (0, 0)
     if before is not None and not is_same_hour and before.left_out:
@@ -123,7 +124,7 @@ def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now
 def _remarks(login: Login, batch: Batch, now: datetime) -> Iterator[str]:
     if now - login.at > LATE:
         yield f", at {login.at:%Y-%m-%d %H:%M:%S} UTC"
-    if batch.anybodys:
+    if batch.open_log:
         yield "; its log takes lines from every account there"
 
 
@@ -147,7 +148,7 @@ def _add(
     login: Login | None = None,
     key: KnownKey | None = None,
 ) -> None:
-    """In the name of whose key it is: what that person did is then found by the person."""
+    """Add an event with the key's owner as its actor, so that a filter by this person finds it."""
     person = key if key is not None and key.user_id is not None else None
     actor = Actor(
         workspace_id=server.workspace_id,

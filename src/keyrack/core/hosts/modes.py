@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.facts import TAKEN, UNDONE
+from keyrack.core.hosts.facts import UNDONE, UNDONE_SETTLED
 from keyrack.core.hosts.status import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
@@ -24,10 +24,10 @@ LONGEST_OFFLINE = 10 * 366 * 86400
 
 
 def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> Server:
-    """Have a host observe (report who gets in, change nothing) or enforce (Keyrack's keys alone open it).
+    """Have a host observe (report who gets in, change nothing) or enforce (only Keyrack's keys open it).
 
-    mode: "observe", "enforce", or "auto": observe, and enforce by itself once that shuts nobody out. The host tries
-    enforcing for a minute and takes it back by itself when it does not work. Raises Refusal MISSING or INVALID.
+    mode: "observe", "enforce", or "auto": observe, and enforce once the host says that this shuts nobody out. The host
+    tries enforcing for a minute, and undoes it by itself where it does not work. Raises Refusal MISSING or INVALID.
     """
     attempt = Attempt(
         instance, actor, "servers:write", "change how a host is held", target_kind="server", server_id=server_id
@@ -38,11 +38,11 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
-            # Why it was undone the last time is of no matter any more.
-            facts = {name: fact for name, fact in server.facts.items() if name not in ("undone", TAKEN)}
+            # A new decision settles why it was undone the last time.
+            facts = {name: fact for name, fact in server.facts.items() if name not in ("undone", UNDONE_SETTLED)}
             if mode == OBSERVE and server.facts.get("enforcement") == UNDONE:
-                # The host goes on saying so, as it would not enforce before somebody asks anew.
-                facts[TAKEN] = server.facts.get("undone", server.facts.get(TAKEN, ""))
+                # The host goes on reporting it until it is asked to enforce again; it is no alarm any more.
+                facts[UNDONE_SETTLED] = server.facts.get("undone", server.facts.get(UNDONE_SETTLED, ""))
             servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
             work.bump_revision(server.id)
             work.record(f"Host {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning")
@@ -61,7 +61,7 @@ class OfflinePolicyCount:
 
 
 def offline_policies(instance: Instance, actor: Actor) -> list[OfflinePolicyCount]:
-    """The offline policies of the workspace's hosts, the one of most of them first."""
+    """The offline policies of the workspace's hosts, the most frequent one first."""
     with Attempt(instance, actor, "servers:read", "see the offline policies", target_kind="server") as attempt:
         policies = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
         return [
@@ -71,9 +71,7 @@ def offline_policies(instance: Instance, actor: Actor) -> list[OfflinePolicyCoun
 
 
 def may_set_offline_policy(instance: Instance, actor: Actor, tag: str) -> None:
-    """Nothing when the actor may set the offline policy of the servers with a tag; raises Refusal as
-    set_offline_policy() does.
-    """
+    """Raises Refusal as set_offline_policy() does where the actor may not set that of servers with a tag."""
     with _offline_attempt(instance, actor, None) as attempt:
         label = own_servers.tag(tag)
         attempt.read(lambda connection: _tagged(connection, actor, label))
@@ -100,10 +98,10 @@ def set_offline_policy(
     server_id: int | None = None,
     tag: str | None = None,
 ) -> list[Server]:
-    """What hosts do when the service has been silent for after_seconds (0: never anything): then is keep,
-    drop-temporary or drop-all.
+    """Set what hosts do once the service has been silent for after_seconds, 0 for never.
 
-    Either one server, or all that have a tag now. Raises Refusal MISSING where there is none, or INVALID.
+    then: keep, drop-temporary or drop-all. Either one server, or all that have a tag now. Raises Refusal MISSING where
+    there is none, or INVALID.
     """
     with _offline_attempt(instance, actor, server_id) as attempt:
         in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE

@@ -1,4 +1,4 @@
-"""Creates or changes a server by its name, with its accounts, as one change; must hold no rule of theirs."""
+"""Creates or changes a server by its name, with its accounts, as one change; must hold no rules for servers."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def put(
     mode: str | None = None,
     accounts: Sequence[str] = (),
 ) -> Server:
-    """Make a server of this name (or with this id, where there is one) be as wanted; what is left out stays.
+    """Make a server of this name, or with this id, as wanted; what is KEEP or None stays.
 
-    accounts: that it has, beside those it had. A new server needs an address. Raises Refusal INVALID, FORBIDDEN, or
-    TAKEN where several servers have the name.
+    accounts: to add where they are not there; others stay. A new server needs an address. Raises Refusal INVALID,
+    FORBIDDEN, or TAKEN where several servers have the name.
     """
     with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server") as attempt:
 
         def change(work: Work) -> Server:
-            work.no_event("each part leaves its own")
-            inner = within(work)
+            work.no_event("each part leaves an event")
+            inside = within(work)
             server = _server_or_none(work, reference)
             if server is None:
-                server = _create(inner, actor, reference, address, provider, tags)
-            number = server.id
+                server = _create(inside, actor, reference, address, provider, tags)
+            server_id = server.id
             server_changes.change(
-                inner,
+                inside,
                 actor,
-                number,
+                server_id,
                 address=KEEP if address == server.address else address,
                 provider=KEEP if provider == server.provider else provider,
                 tags=tags,
                 mode=None if mode == server.mode else mode,
             )
             for account in dict.fromkeys(accounts):
-                if rows.system_user_by_name(work.connection, number, account) is None:
-                    system_users.create(inner, actor, number, username=account)
-            return server_named(work.connection, work.actor, str(number))
+                if rows.system_user_by_name(work.connection, server_id, account) is None:
+                    system_users.create(inside, actor, server_id, username=account)
+            return server_named(work.connection, work.actor, str(server_id))
 
         return attempt.write(change)
 
 
 def may_put(instance: Instance, actor: Actor) -> None:
-    """Nothing when the actor may set up servers; raises Refusal FORBIDDEN."""
+    """Raises Refusal FORBIDDEN where the actor may not set up servers."""
     with Attempt(instance, actor, "servers:write", "set up a host", target_kind="server"):
         return
 

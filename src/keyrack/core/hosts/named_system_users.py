@@ -1,4 +1,4 @@
-"""Shows, creates and deletes system users by name; must hold no rule of theirs."""
+"""Shows, creates and deletes system users by name; must hold no rules for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def get(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
 
 def put(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
-    """Make a system user of this name exist; one that is there stays as it is. Raises as system_users.create does."""
+    """Create a system user of this name unless there is one. Raises Refusal as system_users.create does."""
     aim = "set up an account"
     with Attempt(instance, actor, "systemusers:write", aim, target_kind=_KIND, server_id=server_id) as attempt:
 

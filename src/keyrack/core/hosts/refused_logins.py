@@ -1,4 +1,4 @@
-"""Why a host's sshd would refuse a key or an account, by the host's own report; must not judge itself."""
+"""Why a host's sshd would refuse a key or an account, as the host itself reports; must not judge that itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyrack.model import Actor, Server
 
 @dataclass(frozen=True, slots=True)
 class RefusedLogins:
-    """What the host of a server said of the accounts that it was told of."""
+    """What a server's host reports of the accounts in its document."""
 
     server: Server
     accounts: Mapping[str, Any]
@@ -22,7 +22,7 @@ class RefusedLogins:
     def why(self, username: str, fingerprint: str) -> str | None:
         """Why sshd refuses this key for this account, such as "sshd refuses root: PermitRootLogin no".
 
-        Empty where it does not; None where the host has not said.
+        "" where it does not; None where the host has not reported that.
         """
         account = self.accounts.get(username)
         if account is None:
@@ -31,20 +31,20 @@ class RefusedLogins:
         return f"sshd refuses {username}: {reason}" if reason else ""
 
     def closed_accounts(self) -> Iterator[str]:
-        """The accounts that no key opens, each with its reason."""
+        """The accounts that sshd opens to no key, each as a sentence with the reason."""
         for username, account in sorted(self.accounts.items()):
             if account.get("why"):
                 yield f"sshd refuses {username}: {account['why']}"
 
 
 def of(server: Server) -> RefusedLogins:
-    """What the host of a server said."""
+    """What a server's host reports."""
     return RefusedLogins(server, server.facts.get(LOGINS) or {})
 
 
 def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> RefusedLogins:
-    """The same for who deals with its keys; action: what they may do with them. Raises Refusal MISSING."""
-    # What looks up whatever a caller names; a list of hosts loads this module, and names nothing.
+    """The same for a caller who deals with its keys; action: what these need. Raises Refusal MISSING or FORBIDDEN."""
+    # Imported here, as a list of hosts loads this module and needs no lookups.
     from keyrack.core import lookups
 
     attempt = Attempt(

@@ -1,5 +1,5 @@
-"""Takes in what agents report: the revision a host applied, its facts, keys, sessions and logins; must take no host's
-word about another one.
+"""Takes in what agents report: the revision a host applied, its facts, keys, sessions and logins; must believe no host
+about another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keyrack.core.hosts import (
     deleted_servers,
     host_keys,
     login_reports,
-    news,
+    report_events,
     unmanaged_keys,
 )
 from keyrack.core.hosts import facts as host_facts
@@ -40,11 +40,11 @@ LINEAGE = re.compile(r"[0-9a-f]{8}")
 
 
 def ingest(instance: Instance, server: Server | DeletedServer, body: Mapping[str, Any]) -> None:
-    """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
+    """Take an agent's report: the revision it applied or why it did not, open sessions, uses of keys.
 
-    A report without revision and state tells only the rest. Raises Refusal INVALID.
+    A report without revision and state is only about the rest. Raises Refusal INVALID.
     """
-    # The way in for text of hosts: whatever is kept of it can be shown to anybody.
+    # The only way in for text of hosts: all that is stored of it can be shown to anybody.
     body = all_printable(body)
     if isinstance(server, DeletedServer):
         deleted_servers.report(instance, server, body)
@@ -52,7 +52,7 @@ def ingest(instance: Instance, server: Server | DeletedServer, body: Mapping[str
     attempt = _attempt(instance, server)
     with attempt:
         checked = _checked(instance, server, body)
-        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        # A list of keys counts as stored with its last piece: after an earlier failure it is reported and stored again.
         for keys_piece in checked.keys[:-1]:
             attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
         delay = attempt.write(partial(_store_one, server_id=server.id, checked=checked))
@@ -64,40 +64,41 @@ def ingest(instance: Instance, server: Server | DeletedServer, body: Mapping[str
 def ingest_together(
     instance: Instance, reports: Sequence[tuple[Server | DeletedServer, Mapping[str, Any]]]
 ) -> list[Exception | None]:
-    """The same for many agents: what can be is kept in one transaction; what is raised for each, None where nothing is.
+    """As ingest, for many agents, in one transaction for each workspace where possible; answers the error of each, or
+    None.
 
-    A report that cannot be kept costs the others nothing: then each is taken by itself.
+    One bad report costs the others nothing: each is then stored by itself.
     """
     results: list[Exception | None] = [None] * len(reports)
     by_workspace: dict[int, list[tuple[int, Server, _CheckedReport]]] = {}
     alone: list[int] = []
-    heard: set[int] = set()
+    included: set[int] = set()
     for place, (server, body) in enumerate(reports):
         checked = None
         if isinstance(server, Server):
             try:
                 checked = _checked(instance, server, all_printable(body))
-            except Exception:  # said again, and kept, by the attempt of its own
+            except Exception:  # ingest() below meets it again, and leaves its event
                 checked = None
-        if checked is None or checked.keys or len(checked.logins) > 1 or server.id in heard:
+        if checked is None or checked.keys or len(checked.logins) > 1 or server.id in included:
             alone.append(place)
         else:
             assert isinstance(server, Server)
-            heard.add(server.id)  # what else it tells follows what it told first
+            included.add(server.id)  # a second report of the same host is stored after the first
             by_workspace.setdefault(server.workspace_id, []).append((place, server, checked))
-    for several in by_workspace.values():
-        if len(several) == 1 or not _stored_together(instance, several):
-            alone += [place for place, _, _ in several]
+    for of_workspace in by_workspace.values():
+        if len(of_workspace) == 1 or not _stored_together(instance, of_workspace):
+            alone += [place for place, _, _ in of_workspace]
     for place in alone:
         try:
             ingest(instance, *reports[place])
-        except Exception as error:  # likewise: what one host told keeps no other from being heard
+        except Exception as error:  # the others are stored all the same
             results[place] = error
     return results
 
 
 def _stored_together(instance: Instance, several: Sequence[tuple[int, Server, _CheckedReport]]) -> bool:
-    """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
+    """Store short reports of one workspace's hosts in one transaction; False: nothing was stored."""
 
     def store(work: Work) -> list[float | None]:
         work.no_event("each report accounts for itself")
@@ -124,7 +125,7 @@ def _stored_together(instance: Instance, several: Sequence[tuple[int, Server, _C
         delays = attempt.write(store)
     except DatabaseUnavailable:
         raise
-    except Exception:  # each is told by itself then, which says what is wrong with whose
+    except Exception:  # each is stored by itself then, which shows whose report is wrong
         return False
     for (_, server, checked), delay in zip(several, delays, strict=True):
         _count(instance, server, checked, delay)
@@ -132,7 +133,7 @@ def _stored_together(instance: Instance, several: Sequence[tuple[int, Server, _C
 
 
 def _count(instance: Instance, server: Server, checked: _CheckedReport, delay: float | None) -> None:
-    """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
+    """Count a stored report in the metrics; delay: seconds from the change until its host obeyed."""
     now = instance.now()
     instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in checked.logins), now)
     if delay is not None:
@@ -146,10 +147,10 @@ def _attempt(instance: Instance, server: Server) -> Attempt:
 
 @dataclass(frozen=True, slots=True)
 class _CheckedReport:
-    """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
+    """A report, with all that can be found out before the transaction, as all writes wait for that.
 
-    keys_digest: of its list of unmanaged keys, "" where it has none that is new; keys, logins: what is to be stored of
-    that and of who is in, in pieces.
+    applied, state: its revision and state; keys_digest: of its list of unmanaged keys, "" where that is not new; keys,
+    logins: what to store of these and of logins, in pieces.
     """
 
     body: Mapping[str, Any]
@@ -169,9 +170,9 @@ def _checked(instance: Instance, server: Server, body: Mapping[str, Any]) -> _Ch
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     logins = login_reports.pieces(instance, server, login_reports.read(body, instance.now()))
-    digest = news.digest([body["keys_found"], body.get("keys_cut")]) if "keys_found" in body else ""
+    digest = report_events.keys_digest([body["keys_found"], body.get("keys_cut")]) if "keys_found" in body else ""
     reported = None
-    if digest and digest != server.facts.get(news.FOUND):
+    if digest and digest != server.facts.get(report_events.KEYS_DIGEST):
         reported = unmanaged_keys.read(body["keys_found"], body.get("keys_cut"))
     return _CheckedReport(
         body=body,
@@ -186,11 +187,11 @@ def _checked(instance: Instance, server: Server, body: Mapping[str, Any]) -> _Ch
 
 
 def _store_one(work: Work, server_id: int, checked: _CheckedReport) -> float | None:
-    """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
-    # The receipt is of the machine that is enrolled: none may be enrolled in its place meanwhile.
-    now = _require_server(servers.by_ids(work.connection, (server_id,), locked=True).get(server_id))
+    """Store a report; answers the seconds until its host obeyed, None where that is no news."""
+    # Locked, so that no other machine is enrolled in its place before the receipt is written.
+    server = _require_server(servers.by_ids(work.connection, (server_id,), locked=True).get(server_id))
     awaited = host_reports.awaited(work.connection, (server_id,)).get(server_id, frozenset())
-    values, delay = _store(work, now, checked, awaited)
+    values, delay = _store(work, server, checked, awaited)
     servers.change(work.connection, server_id, values)
     return delay
 
@@ -203,73 +204,75 @@ def _require_server(server: Server | None) -> Server:
 
 
 def _store(
-    work: Work, now: Server, checked: _CheckedReport, awaited: frozenset[str]
+    work: Work, server: Server, checked: _CheckedReport, awaited: frozenset[str]
 ) -> tuple[Mapping[str, Any], float | None]:
-    """Keep a report but for what it changes in the server's own row: the columns of that, and after how many seconds
-    its host obeys, where it has not said so before. awaited: what waits for the host's word
-    (store/hosts/host_reports.py).
+    """Store a report, except in the server's own row; answers its changed columns, and the seconds until the host
+    obeyed.
+
+    awaited: what waits for an acknowledgement of the host (store/hosts/host_reports.py). The seconds are None where it
+    has acknowledged nothing new.
     """
-    copies.check(now)
+    copies.check(server)
     values: dict[str, Any] = {"seen_at": work.now}
     if checked.state == APPLIED or checked.body.get("facts"):
         # A report of sessions says nothing of problems, so it ends none.
         problems = checked.problems if checked.state == APPLIED else None
-        values |= host_facts.ingest(work, now, checked.body.get("facts"), problems)
-    facts = _facts(work, now, checked, dict(values.get("facts", now.facts)))
-    if facts != dict(now.facts):
+        values |= host_facts.ingest(work, server, checked.body.get("facts"), problems)
+    facts = _facts(work, server, checked, dict(values.get("facts", server.facts)))
+    if facts != dict(server.facts):
         values["facts"] = facts
-    receipt, delay = _receipt(work, now, checked, awaited)
+    receipt, delay = _receipt(work, server, checked, awaited)
     values |= receipt
     if (version := host_facts.short_text(checked.body, "agent_version")) is not None:
         values["agent_version"] = version
     if checked.host_keys is not None:
-        host_keys.store(work, now, checked.host_keys)
+        host_keys.store(work, server, checked.host_keys)
     for logins_piece in checked.logins[:1]:
-        login_reports.store(work, now, logins_piece)
+        login_reports.store(work, server, logins_piece)
     work.no_event("a receipt is kept with the server, not as an event of its own")
     return values, delay
 
 
-def _facts(work: Work, now: Server, checked: _CheckedReport, facts: dict[str, Any]) -> dict[str, Any]:
-    """A server's facts with the rest that a report says, and why its host did not obey; stores unmanaged keys."""
-    facts = _facts_with_machine(work, now, checked.body, facts)
+def _facts(work: Work, server: Server, checked: _CheckedReport, facts: dict[str, Any]) -> dict[str, Any]:
+    """A server's facts with the rest of a report, and why its host did not obey; also stores unmanaged keys."""
+    facts = _facts_with_machine(work, server, checked.body, facts)
     if checked.host_keys is not None and host_facts.SSH_PORT not in (checked.body.get("facts") or ()):
-        facts[host_facts.SSH_PORT] = checked.host_keys.port  # an older agent says it with the keys alone
+        facts[host_facts.SSH_PORT] = checked.host_keys.port  # older agents report the port only with the keys
     if checked.keys_digest:
         for keys_piece in checked.keys[-1:]:
-            unmanaged_keys.store(work, now, keys_piece)
-        unmanaged_keys.forget(work, now)
-        facts[news.FOUND] = checked.keys_digest
+            unmanaged_keys.store(work, server, keys_piece)
+        unmanaged_keys.forget(work, server)
+        facts[report_events.KEYS_DIGEST] = checked.keys_digest
     if checked.state != APPLIED:
-        facts = _facts_of_refusal(work, now, facts, checked.state, checked.applied, checked.problems)
+        facts = _facts_of_refusal(work, server, facts, checked.state, checked.applied, checked.problems)
     return facts
 
 
 def _receipt(
-    work: Work, now: Server, checked: _CheckedReport, awaited: frozenset[str]
+    work: Work, server: Server, checked: _CheckedReport, awaited: frozenset[str]
 ) -> tuple[dict[str, Any], float | None]:
-    """The columns of a receipt, and after how many seconds the host obeys; empty and None where it is none."""
-    lineage = _lineage(checked.body, now)
-    is_new = checked.state == APPLIED and now.applied_revision < checked.applied
-    # What a lost database gave out is no receipt for what this one did with the same number.
+    """The columns of a receipt, and the seconds until the host obeyed; empty and None where this is no receipt."""
+    lineage = _lineage(checked.body, server)
+    is_new = checked.state == APPLIED and server.applied_revision < checked.applied
+    # A document of a lost database, of the same number, is no receipt for this database's.
     if (
         not is_new
         or lineage is None
-        or not database_rollback.gave_out_to(work.connection, now, checked.applied, lineage)
+        or not database_rollback.has_issued_to(work.connection, server, checked.applied, lineage)
     ):
         return {}, None
-    values = receipts.applied(work.connection, now.id, now.enrolled_at, checked.applied, lineage, work.now)
-    if now.first_applied_at is None:  # under the seal, so it is written once alone
+    values = receipts.applied(work.connection, server.id, server.enrolled_at, checked.applied, lineage, work.now)
+    if server.first_applied_at is None:  # sealed, so it is written only once
         values = {**values, "first_applied_at": work.now}
-    _acknowledge(work, now.id, checked.applied, awaited)
-    return values, (work.now - now.updated_at).total_seconds()
+    _acknowledge(work, server.id, checked.applied, awaited)
+    return values, (work.now - server.updated_at).total_seconds()
 
 
 def _acknowledge(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
-    """Note with whatever waited for it that its host applied this revision."""
+    """Note a host's acknowledgement of a revision with all that waits for it."""
     if host_reports.CREDENTIALS in awaited:
         credentials.acknowledge(work.connection, server_id, applied, work.now)
-    # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+    # Invariant 7: a revocation is delivered until the host has acknowledged it.
     if host_reports.REVOCATIONS in awaited and revocations.acknowledge(
         work.connection, server_id, applied, work.now, most=MOST_UNACKNOWLEDGED
     ):
@@ -281,27 +284,30 @@ def _acknowledge(work: Work, server_id: int, applied: int, awaited: frozenset[st
 def _facts_of_refusal(
     work: Work, server: Server, facts: dict[str, Any], state: str, revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
-    """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    facts = news.refused(work, server, facts, state, revision, "; ".join(problems or ()) or "no reason given")
+    """The facts of a host that did not obey, with its alarm and its problems."""
+    facts = report_events.document_refused(
+        work, server, facts, state, revision, "; ".join(problems or ()) or "no reason given"
+    )
     return facts if problems is None else {**facts, "problems": problems}
 
 
 def _facts_with_machine(work: Work, server: Server, body: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts with what a report says of the machine, and a no that is over."""
+    """The facts with what a report says of machine and sessions, and without a refusal that is over."""
     if isinstance(body.get("machine"), Mapping):
         facts["machine"] = host_facts.machine(body["machine"], work.now)
     if isinstance(body.get("sessions_unknown"), str):
         facts = host_facts.sessions_unknown(work, server, facts, body["sessions_unknown"])
     if body.get("state") == APPLIED:
-        return news.applied(work, server, facts)
+        return report_events.document_applied(work, server, facts)
     return facts
 
 
-def _lineage(body: Mapping[str, Any], now: Server) -> str | None:
-    """The mark of what a host says it obeys; "" from an agent that never knew of any, None for what is no receipt: what
-    no document has, and none at all from a host that told one before.
+def _lineage(body: Mapping[str, Any], server: Server) -> str | None:
+    """The mark of the revision that a host says it obeys, "" from an agent that never had one.
+
+    None where this is no receipt: the mark is malformed, or is missing though the host reported one before.
     """
     mark = body.get("lineage") or ""
     if mark == "":
-        return None if now.applied_lineage else ""
+        return None if server.applied_lineage else ""
     return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else None

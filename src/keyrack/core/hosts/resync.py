@@ -1,5 +1,5 @@
-"""Shows what is held back on a host since the database went back, and takes the decision on it; must not let in
-what the host refused unless somebody says so.
+"""Shows what is held back on a host since the database was set back, and takes the decision on it; must not let in what
+the host refused unless somebody says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ PER_PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a server stands. asked: its host was not heard of yet, or could not tell its last document; held: what
-    differs, a page of it, of which the rows that somebody decided on have decided_at; next: the cursor of the next one.
+    """What is held back on a server.
+
+    held: a page of what differs; rows that somebody has decided on have decided_at; next: the cursor of the next page,
+    None at the end.
     """
 
     server: Server
@@ -37,7 +39,7 @@ class Difference:
 
     @property
     def asked(self) -> bool:
-        """Whether the host's last document is still waited for."""
+        """Whether the host has still to send its last document."""
         return self.server.rolled_back_at is not None and self.server.compared_at is None
 
     @property
@@ -49,7 +51,7 @@ class Difference:
 def difference(
     instance: Instance, actor: Actor, server_id: int, *, cursor: str = "", limit: int = PER_PAGE
 ) -> Difference:
-    """What a host refused or had that the database does not say; cursor: next of the page before.
+    """What a host refused, or had, that the database does not have; cursor: next of the page before.
 
     Raises Refusal MISSING for the server, INVALID for the cursor.
     """
@@ -64,8 +66,8 @@ def difference(
 
 def _page(connection: Connection, server: Server, after: int, limit: int) -> Difference:
     rows = held_back.of_server(connection, server.id, after=after, limit=limit + 1)
-    onward = cursors.write((rows[limit - 1].id,)) if len(rows) > limit else None
-    return Difference(server, rows[:limit], onward)
+    next_cursor = cursors.write((rows[limit - 1].id,)) if len(rows) > limit else None
+    return Difference(server, rows[:limit], next_cursor)
 
 
 def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
@@ -85,9 +87,9 @@ def decide(
 ) -> Difference:
     """Decide on all that is held back on a server, and answer the first page of what still is.
 
-    What the host refused stays refused, but for the keys with the fingerprints in let_in; accept_database: nothing
-    is held back, and the host's last document is not waited for. Raises Refusal MISSING, or INVALID for a
-    fingerprint that is not held back.
+    What the host refused stays refused, except the keys with the fingerprints in let_in. accept_database: nothing stays
+    held back, and the host's last document is not waited for. Raises Refusal MISSING, or INVALID for a fingerprint that
+    is not held back.
     """
     attempt = Attempt(
         instance, actor, "keys:revoke", "decide what a host refuses", target_kind="server", server_id=server_id
@@ -97,25 +99,25 @@ def decide(
         def change(work: Work) -> Difference:
             server = own_server(work, server_id)
             held = held_back.of_server(work.connection, server.id)
-            # An account that is held back has no fingerprint: "" names no key.
-            known = {row.fingerprint for row in held if row.fingerprint and row.kind != LOST}
+            # An account that is held back has the fingerprint "", which names no key.
+            held_fingerprints = {row.fingerprint for row in held if row.fingerprint and row.kind != LOST}
             for fingerprint in let_in:
-                if fingerprint not in known:
+                if fingerprint not in held_fingerprints:
                     raise invalid("let_in", f"The key {fingerprint} is not held back on this server.")
             freed = [row for row in held if accept_database or row.fingerprint in let_in]
             propagation.unrevoke(work, (server.id,), (row.fingerprint for row in freed if row.kind == REVOKED))
-            free = {row.id for row in freed}
-            _delete_kept(work, server, [row for row in held if row.id not in free])
-            over = free | {row.id for row in held if row.kind == LOST}
-            held_back.remove(work.connection, over)
-            held_back.keep(work.connection, [row.id for row in held if row.id not in over], work.now)
+            freed_ids = {row.id for row in freed}
+            _delete_kept(work, server, [row for row in held if row.id not in freed_ids])
+            settled_ids = freed_ids | {row.id for row in held if row.kind == LOST}
+            held_back.remove(work.connection, settled_ids)
+            held_back.keep(work.connection, [row.id for row in held if row.id not in settled_ids], work.now)
             values = {ROLLED_BACK_AT: None, "compared_at": server.compared_at or work.now}
             servers.change(work.connection, server.id, values)
             if accept_database and server.compared_at is None:
                 held_back.forget_pieces(work.connection, server.id)
-                # Its number is not known: far above any that was lost.
-                above = servers.raise_revision_above(work.connection, server.id, server.revision + JUMP, work.now)
-                work.bumped[server.id] = above
+                # The host's revision is unknown. JUMP lifts the new one above any that the lost database can have had.
+                revision = servers.raise_revision_above(work.connection, server.id, server.revision + JUMP, work.now)
+                work.bumped[server.id] = revision
             else:
                 work.bump_revision(server.id)
             work.record(_words(server, freed, accept_database), target_id=server.id, level="warning")
@@ -125,21 +127,21 @@ def decide(
 
 
 def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
-    """Delete the keys on a server that stay held back: a list must not show as given what the host refuses.
+    """Delete credentials that stay held back, so that no list shows as given what the host refuses.
 
-    A grant stays: it may open other servers, and other keys this one.
+    Grants stay: they may open other servers, and this one to other keys.
     """
     lines = {(row.username, row.public_key, row.options): row for row in kept if row.kind == LINE and row.until is None}
     if not lines:
         return
-    gone = []
+    withdrawn = []
     for credential, _ in credentials.credentials_with_seals(work.connection, server.id):
         limits = access.options_of(credential.restrictions, credential.key_type)
         row = lines.get((credential.username, credential.public_key, limits or ()))
         if row is not None and limits is not None and credential.created_at <= row.since:
             credentials.remove_credential(work.connection, credential.id)
-            gone.append((credential.fingerprint, credential.public_key))
-    propagation.withdrawn(work, (server.id,), gone)
+            withdrawn.append((credential.fingerprint, credential.public_key))
+    propagation.withdrawn(work, (server.id,), withdrawn)
 
 
 def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:

@@ -1,4 +1,4 @@
-"""Changes name, address, provider, tags and mode of a server as one change; must hold no rule of theirs."""
+"""Changes name, address, provider, tags and mode of a server as one change; must hold no rules for these."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def change(
     tags: Sequence[str] | None = None,
     mode: str | None = None,
 ) -> Server:
-    """Change what is given, all of it or nothing; what is as wanted already stays, and leaves no event.
+    """Change what is given, all of it or nothing; what is the same already leaves no event.
 
-    The host goes on under its id, whatever its server is called and wherever it is. tags: these and no others; None
-    and KEEP leave things. Raises Refusal MISSING or INVALID.
+    tags: all of them; None and KEEP leave things as they are. Its host stays enrolled. Raises Refusal MISSING or
+    INVALID.
     """
     with Attempt(
         instance, actor, "servers:write", "change a host", target_kind="server", server_id=server_id
@@ -46,7 +46,7 @@ def change(
                 servers.retag(inside, actor, server_id, sorted(set(tags)))
             if mode is not None:
                 modes.set_mode(inside, actor, server_id, mode)
-            work.no_event("each part leaves its own")
+            work.no_event("each part leaves an event")
             return own_server(work, server_id)
 
         return attempt.write(run)

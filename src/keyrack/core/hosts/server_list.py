@@ -1,4 +1,4 @@
-"""The workspace's servers, page by page, by a text and by their state; must change none, nor load what does."""
+"""The workspace's servers, by page, text and state; must change none, nor import what changes them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from keyrack.store.hosts.server_states import PROBLEMS as PROBLEMS
 
 SILENT = "silent"
 STATES = (SILENT, BEHIND, NEW, HOST_KEY, PROBLEMS)
-"""Not heard of lately; not obeying the newest document yet; not enrolled yet; showing a host key that nobody confirmed;
-with something wrong there, by its own word or as two machines go by its identity or the database went back.
+"""SILENT: not heard of within ONLINE; BEHIND: not obeying its newest document yet; NEW: not enrolled yet; HOST_KEY:
+showing a host key that nobody confirmed; PROBLEMS: the host reports problems, two machines use its identity, or the
+database was set back.
 """
 
 
@@ -31,8 +32,10 @@ def find(
     limit: int = 15,
     cursor: str | None = None,
 ) -> Page[Server]:
-    """A page of the workspace's servers, oldest first; search: part of name or address; state: one of STATES alone;
-    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
+    """A page of the workspace's servers, oldest first.
+
+    search: part of name or address; state: one of STATES, "" for any; cursor: of the page before, "" for the first one;
+    takes the place of offset. Raises Refusal INVALID or FORBIDDEN.
     """
     attempt = Attempt(instance, actor, "servers:read", "list hosts", target_kind="server")
     with attempt:

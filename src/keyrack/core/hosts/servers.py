@@ -1,4 +1,4 @@
-"""Servers: create, list, show, rename, delete, invite a host; must not speak to any host itself."""
+"""Servers: create, show, rename, tag, delete, invite a host; must not speak to any host itself."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from keyrack.store.hosts import servers
 from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
-# RunCloud: a new server has these two, and neither can be deleted.
+# As RunCloud has it, every server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
-# A name whose last part is a number reads as an IPv4 address to everything else (URL Standard, 3.5).
+# Other programs read a name whose last part is a number as an IPv4 address (URL Standard, 3.5).
 HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)(?!.*(?:\A|\.)[0-9]+\.?\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?"
 )
@@ -51,14 +51,15 @@ def create(
 ) -> Server:
     """Create a server that waits for its host to enrol.
 
-    name: 1 to 255 characters; address: an IP address or host name; provider: free text or None; tags:
-    letters, digits and ._:-; server_id: the id that it had elsewhere. Raises Refusal INVALID, or TAKEN for that id.
+    name: 1 to 255 characters, see server_name; address: an IP address or host name; provider: free text or None; tags:
+    letters, digits and ._:-; server_id: the id that it had elsewhere, None for a new one. Raises Refusal INVALID,
+    LIMIT, or TAKEN for that id.
     """
     attempt = Attempt(instance, actor, "servers:write", "create a host", target_kind="server")
     with attempt:
-        title = server_name(name)
-        place = host_address(address)
-        maker = None if provider is None else validation.text(provider, field="provider")
+        checked_name = server_name(name)
+        checked_address = host_address(address)
+        checked_provider = None if provider is None else validation.text(provider, field="provider")
         labels = [tag(value) for value in tags]
 
         def change(work: Work) -> Server:
@@ -70,9 +71,9 @@ def create(
                 work.connection,
                 actor.workspace_id,
                 host=f"h_{secrets.token_hex(16)}",
-                name=title,
-                address=place,
-                provider=maker,
+                name=checked_name,
+                address=checked_address,
+                provider=checked_provider,
                 mode=mode,
                 at=work.now,
                 server_id=server_id,
@@ -81,14 +82,14 @@ def create(
                 servers.add_system_user(work.connection, number, username, deletable=False, managed=False, at=work.now)
             if labels:
                 servers.set_tags(work.connection, number, labels)
-            work.record(f"Created host {title} ({place})", target_id=number, server_id=number)
+            work.record(f"Created host {checked_name} ({checked_address})", target_id=number, server_id=number)
             return own_server(work, number)
 
         return attempt.write(change)
 
 
 def server_name(value: object) -> str:
-    """A new name of a server, which nobody takes for another's or for an id: then what is meant went to another server.
+    """A valid new name of a server. One that reads as an id or a folder would make calls reach another server.
 
     Raises Refusal INVALID.
     """
@@ -101,12 +102,12 @@ def server_name(value: object) -> str:
 
 
 def reads_as_id(name: str) -> bool:
-    """Whether people take a server's name for an id, also one that no server has, such as 0013."""
+    """Whether a name reads as a server's id, also one that no server has, such as 0013."""
     return name.isascii() and name.isdigit()
 
 
 def _is_taken(connection: Connection, server_id: int) -> bool:
-    """Whether a server of any workspace has this id, or one that was deleted had it."""
+    """Whether a server of any workspace, also a deleted one, has this id."""
     return servers.by_id(connection, server_id) is not None or deleted_rows.get(connection, server_id) is not None
 
 
@@ -118,8 +119,9 @@ def get(instance: Instance, actor: Actor, server_id: int) -> Server:
 
 
 def named(instance: Instance, actor: Actor, reference: str) -> Server:
-    """The server with this id or this name; digits are an id first. Raises Refusal MISSING, or TAKEN where several
-    servers have the name.
+    """The server with this id or this name; digits are read as an id first.
+
+    Raises Refusal MISSING, or TAKEN where several servers have the name.
     """
     attempt = Attempt(instance, actor, "servers:read", "see a host", target_kind="server")
     with attempt:
@@ -127,8 +129,8 @@ def named(instance: Instance, actor: Actor, reference: str) -> Server:
 
 
 def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
-    """Whether the actor's workspace has a server with this id or name: for a call that is refused anyway, whose action
-    was asked for.
+    """Whether the actor's workspace has a server with this id or name. Leaves no event: it is for calls that are
+    refused in any case, after the action was checked.
     """
 
     def question(connection: Connection) -> bool:
@@ -141,14 +143,14 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
 
 
 def has(instance: Instance, actor: Actor, server_id: int) -> bool:
-    """Whether the actor's workspace has a server with this id, as is_there says it."""
+    """Whether the actor's workspace has a server with this id; for the same calls as is_there."""
     return instance.database.read(
         lambda connection: servers.own_id(connection, actor.workspace_id, server_id) is not None
     )
 
 
 def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[Server]:
-    """The servers that other workspaces share with this one: none, because nothing of one is visible in another."""
+    """The servers that other workspaces share with this one: none, as no workspace sees anything of another."""
     attempt = Attempt(instance, actor, "servers:read", "list shared hosts", target_kind="server")
     with attempt:
         return Page(items=(), total=0, offset=offset, limit=limit)
@@ -163,10 +165,7 @@ def rename(
     provider: object = KEEP,
     address: object = KEEP,
 ) -> Server:
-    """Give a server another name and, unless left out, another provider or address.
-
-    Raises Refusal MISSING or INVALID.
-    """
+    """Change the name of a server and, unless KEEP, its provider and address. Raises Refusal MISSING or INVALID."""
     attempt = Attempt(
         instance,
         actor,
@@ -206,9 +205,10 @@ def rename(
 
 
 def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
-    """Delete a server with its keys, and answer it as it was; nothing lists it any more.
+    """Delete a server with its keys, and answer it as it was; no list has it any more.
 
-    Its host is told at its next contact, however late that is; find in deleted_servers tells how far it is.
+    Its host gets its last document at its next contact, however late that is; deleted_servers.find shows whether it
+    has.
     """
     attempt = Attempt(
         instance,
@@ -223,12 +223,10 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
-            # Raised before the event, which names it: so receipts tell when the host has obeyed.
+            # Raised before the event, which then names the revision: receipts show when the host obeys it.
             has_host = deleted_servers.keep(work, server, work.bump_revision(server.id))
-            waits = (
-                "; its host is told at its next contact that no key of Keyrack opens it any more" if has_host else ""
-            )
-            work.record(f"Deleted host {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
+            told = "; its host is told at its next contact that no key of Keyrack opens it any more" if has_host else ""
+            work.record(f"Deleted host {server.name} ({server.address}){told}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)
             return server
 
@@ -236,12 +234,12 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
 
 def invite(instance: Instance, actor: Actor, server_id: int) -> str:
-    """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
+    """A one-time token with which a host enrols as this server within ENROLMENT_LIFE; it is shown only this once."""
     return invitation(instance, actor, server_id)[1]
 
 
 def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server, str]:
-    """A server, and a one-time token as above for it."""
+    """A server, and a one-time token for it as invite() makes it."""
     attempt = Attempt(instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id)
     with attempt:
         token = secrets.token_urlsafe(32)
@@ -265,26 +263,25 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
 
 
 def installation_line(instance: Instance, actor: Actor, server_id: int, *, replace: bool = False) -> str:
-    """The line that enrols a host as this server when root pastes it there, with a one-time token in it.
+    """The shell line, with a one-time token, that enrols a host as this server when root pastes it there.
 
-    replace: also where that machine is a host already, as a copy of one is; so too where a copy of this server's host
-    was noticed.
-    Raises Refusal MISSING.
+    replace: the line also works where that machine is enrolled already, as another host or a copy of one; so it does
+    wherever a copy of this server's host was noticed. Raises Refusal MISSING.
     """
     server, token = invitation(instance, actor, server_id)
     url = instance.settings.url
     script = shlex.quote(f"{url}/agent/install.sh")
-    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow. Never
-    # "enforce": it is pasted on hosts that people are logged in to with keys that nobody told of.
+    # Whoever pastes it as root decides, and may leave the last options out. It never says --mode enforce, as people may
+    # be logged in there with keys that Keyrack does not know.
     allowed = "" if server.mode == OBSERVE else " --mode auto --allow-accounts"
     if replace or server.copied_at is not None:
         allowed += " --replace"
-    # In the environment, because every account can read the arguments of every program.
+    # The token is in the environment, as every account can read arguments.
     return f"curl -fsSL {script} | KEYRACK_AGENT_TOKEN={shlex.quote(token)} sh -s -- --url {shlex.quote(url)}{allowed}"
 
 
 def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:
-    """Give a server these tags and no others; keys of grants on tags come and go with them."""
+    """Give a server these tags and no others; keys that grants on tags let in come and go with them."""
     attempt = Attempt(
         instance, actor, "servers:write", "change a host's tags", target_kind="server", server_id=server_id
     )
@@ -297,8 +294,10 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             servers.set_tags(work.connection, server.id, labels)
             after = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
             propagation.unrevoke(work, (server.id,), (granted.user_key.fingerprint or "" for granted in after))
-            gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
-            propagation.withdrawn(work, (server.id,), sorted(gone))
+            keys_before = {
+                (granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before
+            }
+            propagation.withdrawn(work, (server.id,), sorted(keys_before))
             work.record(
                 f"Tagged host {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
                 target_id=server.id,
@@ -309,7 +308,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
 
 
 def wrong_fields(*, name: object = None, address: object = None, provider: object = None) -> tuple[Refusal, ...]:
-    """All that create() would refuse of these fields, for callers that tell it together; None is left out."""
+    """All refusals that create() would raise for these fields, for callers that report all at once; None is skipped."""
     return validation.refusals(
         (name, server_name),
         (address, host_address),
@@ -318,7 +317,7 @@ def wrong_fields(*, name: object = None, address: object = None, provider: objec
 
 
 def host_address(value: object) -> str:
-    """An IP address or host name; raises Refusal INVALID."""
+    """A valid IP address or host name. Raises Refusal INVALID."""
     if isinstance(value, str):
         try:
             return str(ipaddress.ip_address(value))
@@ -329,7 +328,7 @@ def host_address(value: object) -> str:
 
 
 def tag(value: object) -> str:
-    """A server's tag; raises Refusal INVALID."""
+    """A valid tag of a server. Raises Refusal INVALID."""
     if isinstance(value, str) and TAG.fullmatch(value):
         return value
     raise invalid("tags", "A tag is made of letters, digits and . _ : -, at most 64 of them.")

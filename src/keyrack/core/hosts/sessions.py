@@ -1,4 +1,4 @@
-"""Open logins on servers: who is in, and cut them off; must not end anything itself, the agent does."""
+"""Open logins on servers: list them, and have them ended; must not end any itself, the agent does."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from keyrack.store.hosts import servers, sessions
 def find(
     instance: Instance, actor: Actor, server_id: int, *, offset: int = 0, limit: int = 15, cursor: str | None = None
 ) -> Page[Session]:
-    """A page of a server's open logins, oldest first; cursor: instead of offset, of the page before, "" for the first
-    one. Raises Refusal MISSING for the server.
+    """A page of a server's open logins, oldest first. Raises Refusal MISSING for the server.
+
+    cursor: of the page before, "" for the first one; takes the place of offset.
     """
     attempt = Attempt(instance, actor, "sessions:read", "list sessions", target_kind="session", server_id=server_id)
     with attempt:
@@ -51,7 +52,7 @@ def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
 
 @dataclass(frozen=True, slots=True)
 class OpenBy:
-    """A login that a key holds open somewhere."""
+    """An open login with a key, on one account of one server."""
 
     server: str
     username: str
@@ -59,7 +60,7 @@ class OpenBy:
 
 
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> list[OpenBy]:
-    """The logins that a key holds open on the workspace's servers, the oldest first. Raises Refusal FORBIDDEN."""
+    """The open logins with a key on the workspace's servers, the oldest first. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "sessions:read", "see what a key holds open", target_kind="session") as attempt:
         openings = attempt.read(lambda connection: sessions.of_key(connection, actor.workspace_id, fingerprint))
         return [OpenBy(row.server_name, row.username, row.address) for row in openings]
@@ -73,7 +74,7 @@ def counts(instance: Instance, actor: Actor, hosts: Iterable[Server]) -> dict[in
 
 
 def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:
-    """Ask a host to end a login, and answer it; it leaves the list when the host says that it is over.
+    """Ask a host to end a login, and answer the login; it is listed until the host says that it has ended.
 
     Raises Refusal MISSING.
     """

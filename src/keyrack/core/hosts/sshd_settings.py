@@ -1,4 +1,4 @@
-"""A server's SSH settings: see and change what is wanted of its sshd; must not speak to sshd, the agent does."""
+"""A server's SSH settings: show and change what its sshd is to do; must not speak to sshd, the agent does."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ APPLIED = "applied"
 REFUSED = "refused"
 UNMANAGED = "unmanaged"
 LOG_ENTRY = "Updated SSHD Config"
-"""What the log of the server says of a change."""
+"""The event of a change."""
 
 
 @dataclass(frozen=True, slots=True)
 class SshdKeyword:
-    """A wish as sshd knows it: its keyword, the values for yes and for no, the wish in words for people, and whether
-    OpenSSH does it unasked (sshd_config(5)).
+    """A setting as sshd knows it (sshd_config(5)).
+
+    yes, no: its values where the setting is wanted and where not; words: the setting, for people; by_default: whether
+    OpenSSH does this unless told otherwise.
     """
 
     keyword: str
@@ -40,17 +42,15 @@ KEYWORDS = {
     "prevent_root_login": SshdKeyword("PermitRootLogin", "no", "yes", "No login as root"),
     "use_dns": SshdKeyword("UseDNS", "yes", "no", "Look up the names of those who connect"),
 }
-"""The wishes that there are, by their names in SshSettings. The agent sets no other keyword than those of its SETTINGS
-(agent/sshd/drop_in.py).
-"""
+"""All settings, by their names in SshSettings. The agent sets only keywords in its SETTINGS (agent/sshd/drop_in.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SshSettings:
-    """What is wanted of a server's sshd, or what it does where nothing was asked.
+    """What a server's sshd is to do, or what it does where nothing was asked.
 
-    state: "unmanaged" while nothing was asked, "pending" until the host obeys, then "applied"; "refused" when it
-    obeys and says that its sshd does otherwise, for example because its administrator keeps Keyrack from sshd.
+    state: UNMANAGED while nothing was asked; PENDING until the host obeys, then APPLIED; REFUSED where it obeys and
+    reports that its sshd does otherwise, for example because its administrator keeps Keyrack from sshd.
     """
 
     server_id: int
@@ -72,10 +72,10 @@ def get(instance: Instance, actor: Actor, server_id: int) -> SshSettings:
 
 
 def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str, bool]) -> SshSettings:
-    """Ask a server's sshd for settings; wishes: names of KEYWORDS, those left out stay as they are.
+    """Ask a server's sshd for settings; wishes: names of KEYWORDS; those left out stay as they are.
 
-    The host validates them before they count, and keeps the old ones when they would not work. Raises Refusal
-    MISSING, or INVALID without any wish.
+    The host validates them first, and keeps the old ones where they would not work. Raises Refusal MISSING, or INVALID
+    without any wish.
     """
     attempt = Attempt(
         instance,
@@ -94,8 +94,8 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
             server = own_server(work, server_id)
             wanted = dict(server.sshd)
             for name, wish in wishes.items():
-                known = KEYWORDS[name]
-                wanted[known.keyword] = known.yes if wish else known.no
+                setting = KEYWORDS[name]
+                wanted[setting.keyword] = setting.yes if wish else setting.no
             if wanted != server.sshd:
                 revision = work.bump_revision(server.id)
                 values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": revision}
@@ -126,10 +126,10 @@ def _settings(server: Server) -> SshSettings:
 
 
 def _is(server: Server, name: str) -> bool:
-    """What is wanted; else what the host says its sshd does; else OpenSSH's default."""
-    known = KEYWORDS[name]
-    if known.keyword in server.sshd:
-        return server.sshd[known.keyword] == known.yes
+    """What is wanted; else what the host reports that its sshd does; else OpenSSH's default."""
+    setting = KEYWORDS[name]
+    if setting.keyword in server.sshd:
+        return server.sshd[setting.keyword] == setting.yes
     reported = server.facts.get("sshd")
-    effective = reported.get(known.keyword) if isinstance(reported, Mapping) else None
-    return known.by_default if not isinstance(effective, str) else effective == known.yes
+    effective = reported.get(setting.keyword) if isinstance(reported, Mapping) else None
+    return setting.by_default if not isinstance(effective, str) else effective == setting.yes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import last_seen, news, refused_logins
+from keyrack.core.hosts import last_seen, refused_logins, report_events
 from keyrack.core.hosts.facts import NOBODY, SESSIONS, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN, is_undone
 from keyrack.core.instance import Instance
 from keyrack.core.next_steps import with_commands
@@ -21,7 +21,7 @@ KEY_FILES_ONLY = "key files only"
 NOT_SHOWN_TO_ENFORCE = "not shown to enforce"
 ENFORCING, OBSERVING = "enforcing", "observing"
 FOR_SOMEBODY = frozenset({NOT_ENROLLED, SILENT, ENFORCING_UNDONE, KEY_FILES_ONLY, NOT_SHOWN_TO_ENFORCE, UNINSTALLED})
-"""States in which somebody has to see to the host."""
+"""States in which somebody has to look after the host."""
 OFFLINE_WORDS = {
     KEEP_ALL: "keys stay",
     DROP_TEMPORARY: "temporary keys are dropped",
@@ -31,9 +31,11 @@ OFFLINE_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: observe, trying,
-    enforce, unproven, undone, unmanaged or uninstalled; undone: why it took enforcing back; wanted and applied:
-    revisions; state and offline_words: in words for a person.
+    """What a host was asked to do, and what it says it does.
+
+    mode: what was asked; enforcement: what the host says it does, "" before it said anything: observe, trying, enforce,
+    unproven, undone, unmanaged or uninstalled; undone: why it undid enforcing, or ""; wanted, applied: revisions;
+    state, offline_words: in words for people.
     """
 
     mode: str
@@ -52,17 +54,17 @@ class HostStatus:
 
     @property
     def needs_somebody(self) -> bool:
-        """Whether somebody has to look at the host: because of its state, or of what is wrong with it."""
+        """Whether somebody has to look after the host, because of its state or its problems."""
         return self.state in FOR_SOMEBODY or bool(self.problems)
 
     @property
     def is_as_decided(self) -> bool:
-        """Whether the host does all that was decided by now."""
+        """Whether the host does all that was decided."""
         return self.state in (ENFORCING, OBSERVING)
 
 
 def of(instance: Instance, server: Server) -> HostStatus:
-    """How a server is held as far as its host said."""
+    """The status of a server's host."""
     facts = server.facts
     enforcement = str(facts.get("enforcement") or "")
     online = last_seen.is_online(server, instance.now())
@@ -81,7 +83,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
             *_two_machines(server),
             *refused_logins.of(server).closed_accounts(),
             *_rolled_back(server),
-            *news.standing_refusal(facts),
+            *report_events.standing_refusal(facts),
             *_problems(server, facts),
         ),
         state=_state(server, enforcement, online),
@@ -94,8 +96,8 @@ def of(instance: Instance, server: Server) -> HostStatus:
 
 
 def opens(server: Server) -> bool:
-    """Whether keys that reached a host can open it, by its own word: where it observes, or Keyrack decides nothing any
-    more, sshd does not read them.
+    """Whether sshd on the host reads Keyrack's keys, as the host says: not where it observes, has undone enforcing, or
+    has no agent any more.
     """
     return server.facts.get("enforcement") not in (OBSERVE, UNDONE, UNINSTALLED)
 
@@ -114,14 +116,14 @@ def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
 def _two_machines(server: Server) -> tuple[str, ...]:
     if server.copied_at is None:
         return ()
-    # Few hosts have a copy, and a list of hosts loads nothing for them before.
+    # Imported here, as few hosts have a copy and a list of hosts is to load little.
     from keyrack.core.hosts import copies
 
     return (copies.words(server),)
 
 
 def rolled_back(server: Server) -> str:
-    """That a server's host knows more than this database, and what that means."""
+    """That the host knows documents which this database does not, and what that means."""
     what = "the host obeyed what this database does not know, so the database went back"
     if server.compared_at is None:
         return f"{what}; nothing new reaches the host until it has told its last document"

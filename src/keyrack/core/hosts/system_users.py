@@ -39,10 +39,11 @@ def create(
     password: object = None,
     existing: bool = False,
 ) -> SystemUser:
-    """Create a system user on a server; its host makes the account, if its own configuration allows that.
+    """Create a system user on a server; its host makes the account if its own configuration allows that.
 
-    password: kept as a hash for the host alone; None: the account has no password; existing: the host has the account
-    already, under whatever name, and is not asked to make it. Raises Refusal MISSING, INVALID, or TAKEN for the name.
+    password: only its hash is stored, for the host; None: the account has no password; existing: the host has the
+    account already, under any name that a host may use, and is not asked to make it. Raises Refusal MISSING, INVALID,
+    LIMIT, or TAKEN for the name.
     """
     attempt = Attempt(
         instance,
@@ -104,9 +105,7 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
 
 
 def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> bool:
-    """Whether a server of the actor's workspace has this system user: for a call that is refused anyway, whose action
-    was asked for.
-    """
+    """Whether a server of the actor's workspace has this system user; for the same calls as servers.is_there."""
 
     def question(connection: Connection) -> bool:
         server = servers.own_id(connection, actor.workspace_id, server_id)
@@ -116,7 +115,7 @@ def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
 
 
 def wrong_fields(*, username: object = None, password: object = None) -> tuple[Refusal, ...]:
-    """All that create() would refuse of these fields, for callers that tell it together; None is left out."""
+    """All refusals that create() would raise for these fields, for callers that report all at once; None is skipped."""
     return validation.refusals((username, validation.username), (password, account_passwords.as_bytes))
 
 
@@ -132,7 +131,7 @@ def find(
 ) -> Page[SystemUser]:
     """A page of a server's system users, oldest first. Raises Refusal MISSING for the server.
 
-    cursor: instead of offset, of the page before, "" for the first one.
+    search: part of the name; cursor: of the page before, "" for the first one; takes the place of offset.
     """
     attempt = Attempt(
         instance,
@@ -158,7 +157,7 @@ def find(
 def set_password(
     instance: Instance, actor: Actor, server_id: int, system_user_id: int, *, password: object
 ) -> SystemUser:
-    """Have the host set an account's password. Raises Refusal MISSING or INVALID; root's is not Keyrack's to set."""
+    """Have the host set an account's password. Raises Refusal MISSING, or INVALID, also for root's password."""
     attempt = _attempt(instance, actor, "set an account's password", server_id, system_user_id)
     with attempt:
         hashed = account_passwords.hash_for_host(password)
@@ -181,10 +180,10 @@ def set_password(
 
 
 def ask_deployment_key(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> SystemUser:
-    """Have the host make a key pair for an account; its private half never leaves the host.
+    """Have the host make a key pair for an account; the private key never leaves the host.
 
-    The public line is in the record once the host has reported it; asked again, it stays the same pair. Raises
-    Refusal MISSING.
+    The record has the public line once the host has reported it. Asking again makes no other pair. Raises Refusal
+    MISSING.
     """
     attempt = _attempt(instance, actor, "make a deployment key", server_id, system_user_id)
     with attempt:
@@ -204,23 +203,25 @@ def ask_deployment_key(instance: Instance, actor: Actor, server_id: int, system_
 
 
 def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: float) -> SystemUser:
-    """The system user as it is once its host has reported a deployment key, or after some seconds.
+    """The system user once its host has reported a deployment key, or as it is after some seconds.
 
-    It does not wait for a host that is away or that refused, nor when several others wait already, because a
-    waiting call holds a thread that all requests share; nor for a database that goes away meanwhile, as what was
-    asked for is done.
+    1. No wait for a host that is away or has refused. 2. Nor where eight calls wait already, as each holds one of the
+    threads that all requests share. 3. Nor longer than the database answers: what was asked for is done in any case.
     """
     deadline = time.monotonic() + seconds
 
     def question(connection: Connection) -> tuple[SystemUser | None, bool]:
         server = servers.by_id(connection, user.server_id)
-        now = None if server is None else servers.get_system_user(connection, user.server_id, user.id)
-        if server is None or now is None:
+        current = None if server is None else servers.get_system_user(connection, user.server_id, user.id)
+        if server is None or current is None:
             return None, False
-        now = with_state(server, now)
-        return now, now.deployment_key is None and now.state == accounts.PENDING and is_online(server, instance.now())
+        current = with_state(server, current)
+        # 1
+        return current, current.deployment_key is None and current.state == accounts.PENDING and is_online(
+            server, instance.now()
+        )
 
-    if user.deployment_key is not None or not _waiting.acquire(blocking=False):
+    if user.deployment_key is not None or not _waiting.acquire(blocking=False):  # 2
         return user
     try:
         while True:
@@ -228,7 +229,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
             if not worth_waiting or time.monotonic() > deadline:
                 return system_user or user
             time.sleep(ASK_EVERY_SECONDS)
-    except DatabaseUnavailable:
+    except DatabaseUnavailable:  # 3
         return user
     finally:
         _waiting.release()
@@ -276,7 +277,7 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, system_
 
 
 def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, Any]) -> None:
-    """Ask something of the host for an account, with the server's new revision."""
+    """Ask the host for something about an account, with a new revision of the server."""
     revision = work.bump_revision(server_id)
     servers.change_system_user(work.connection, system_user_id, {**values, "revision": revision})
 
@@ -289,5 +290,5 @@ def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
 
 
 def with_state(server: Server, user: SystemUser) -> SystemUser:
-    """A system user, and how far its host is with what was asked for it."""
+    """A system user with how far its host is with it."""
     return replace(user, state=accounts.state(server, user), reason=accounts.reason(server, user))

@@ -1,4 +1,4 @@
-"""The alarms about hosts that stand at this moment, by the servers' records; must change nothing."""
+"""The alarms about hosts that stand now, by the servers' records; must change nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from keyrack.core.hosts import copies, database_rollback, host_keys, news, status
-from keyrack.core.hosts.facts import REWRITTEN_CODE, UNDONE_CODE, UNPROVEN, is_undone
+from keyrack.core.hosts import copies, database_rollback, host_keys, report_events, status
+from keyrack.core.hosts.facts import (
+    REWRITTEN_CODE,
+    UNDONE_CODE,
+    UNPROVEN,
+    is_undone,
+    rewritten_words,
+    undone_words,
+)
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, Server
@@ -22,22 +29,23 @@ from keyrack.store.hosts.host_keys import HostKey
 CODES = frozenset(
     (
         host_keys.CHANGED,
-        news.REFUSED_CODE,
-        news.FAILED_CODE,
+        report_events.REFUSED_CODE,
+        report_events.FAILED_CODE,
         REWRITTEN_CODE,
         UNDONE_CODE,
         copies.CODE,
         database_rollback.CODE,
     )
 )
-"""The reasons of alarms that stand as long as a host's record says so, however long ago they were raised."""
+"""Alarms that stand as long as a server's record says so, however long ago they were raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """That an alarm about a host stands. code: one of CODES; words: what is wrong, without "Alarm"; problem: the
-    same on a page of the host, as status.HostStatus has it among problems; since: None where
-    the record does not say.
+    """An alarm about a host that stands.
+
+    code: one of CODES; words: what is wrong, without "Alarm"; problem: the same on the page of the host, as among
+    status.HostStatus.problems; since: None where the record does not say.
     """
 
     code: str
@@ -49,8 +57,9 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Troubles:
-    """What is wrong with a workspace's hosts: what is an alarm, and which other hosts say what is not as asked there,
-    each with its first words.
+    """What is wrong with a workspace's hosts.
+
+    alarms: all that stand; saying: of the other hosts those that report a problem, each with its first one in words.
     """
 
     alarms: tuple[Trouble, ...]
@@ -58,7 +67,7 @@ class Troubles:
 
 
 def find(instance: Instance, connection: Connection, workspace_id: int) -> Troubles:
-    """Those of a workspace, by the hosts' names."""
+    """The troubles of a workspace, by the hosts' names."""
     ids = rows.troubled(connection, workspace_id)
     known = servers.by_ids(connection, ids)
     shown = host_key_rows.of_servers(connection, ids)
@@ -76,38 +85,39 @@ def find(instance: Instance, connection: Connection, workspace_id: int) -> Troub
 
 
 def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:
-    """Those of one server; shown: its host keys."""
-    wrong: list[Trouble] = []
+    """The alarms of one server; shown: its host keys."""
+    standing: list[Trouble] = []
     unconfirmed = unconfirmed_among(shown)
     if unconfirmed:
-        named = ", ".join(key.fingerprint for key in unconfirmed)
-        words = f"host {server.name} shows a host key that nobody confirmed: {named}"
-        wrong.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
+        words = host_keys.unconfirmed_words(server, [key.fingerprint for key in unconfirmed])
+        standing.append(Trouble(host_keys.CHANGED, server, words, words, min(key.first_at for key in unconfirmed)))
     if server.copied_at is not None:
-        wrong.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
+        standing.append(Trouble(copies.CODE, server, copies.words(server), copies.words(server), server.copied_at))
     if server.rolled_back_at is not None:
         words = status.rolled_back(server)
-        wrong.append(Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at))
-    for words in news.standing_refusal(server.facts):
-        is_whole = bool(server.facts[news.REFUSED].get("whole", True))
-        wrong.append(Trouble(news.REFUSED_CODE if is_whole else news.FAILED_CODE, server, words, words))
-    for words in filter(audit_tree.says_rewritten, map(str, server.facts.get("problems") or ())):
-        said = f"host {server.name} does not find the audit log as it was: {words}"
-        wrong.append(Trouble(REWRITTEN_CODE, server, said, words))
+        standing.append(
+            Trouble(database_rollback.CODE, server, f"{server.name}: {words}", words, server.rolled_back_at)
+        )
+    for words in report_events.standing_refusal(server.facts):
+        is_whole = bool(server.facts[report_events.REFUSED].get("whole", True))
+        standing.append(
+            Trouble(report_events.REFUSED_CODE if is_whole else report_events.FAILED_CODE, server, words, words)
+        )
+    for problem in filter(audit_tree.says_rewritten, map(str, server.facts.get("problems") or ())):
+        standing.append(Trouble(REWRITTEN_CODE, server, rewritten_words(server, problem), problem))
     if is_undone(server):
-        what = f"enforcing was undone on {server.name}, so keys in files of its own count there, revoked ones too"
-        words = f"{what}: {server.facts.get('undone') or 'no reason given'}"
-        wrong.append(Trouble(UNDONE_CODE, server, words, words))
-    return wrong
+        words = undone_words(server, str(server.facts.get("undone") or ""))
+        standing.append(Trouble(UNDONE_CODE, server, words, words))
+    return standing
 
 
 def unconfirmed_among(shown: Sequence[HostKey]) -> list[HostKey]:
-    """The host keys that a host shows and nobody confirmed."""
+    """The host keys that a host shows and nobody has confirmed."""
     return [key for key in shown if key.shown and not key.confirmed]
 
 
 def unconfirmed_host_keys(instance: Instance, actor: Actor, several: Sequence[Server]) -> frozenset[int]:
-    """Which of these servers show a host key that nobody confirmed, by id. Raises Refusal FORBIDDEN."""
+    """The ids of those servers that show a host key which nobody has confirmed. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
         ids = [server.id for server in several if server.workspace_id == actor.workspace_id]
         keys = attempt.read(lambda connection: host_key_rows.of_servers(connection, ids))

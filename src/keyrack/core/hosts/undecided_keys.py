@@ -1,4 +1,4 @@
-"""How many unmanaged keys wait for a decision; must decide on none, so that a list of hosts loads nothing that does."""
+"""How many unmanaged keys wait for a decision; must import nothing that decides, as lists of hosts load this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keyrack.model import Actor
 from keyrack.store.hosts import unmanaged_keys
 
 NEW = "new"
-"""What an unmanaged key is until somebody decides on it."""
+"""The state of an unmanaged key until somebody decides on it."""
 
 
 def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:

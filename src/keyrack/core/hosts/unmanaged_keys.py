@@ -1,4 +1,4 @@
-"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+"""Keys on hosts that Keyrack did not put there: store reports of them, accept, ignore, remove; must believe no host
 about another one.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import cursors, lookups, quotas, validation
-from keyrack.core.hosts import news
+from keyrack.core.hosts import report_events
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.undecided_keys import NEW
 from keyrack.core.instance import Instance
@@ -29,12 +29,12 @@ from keyrack.store.chunks import chunks
 from keyrack.store.hosts import servers, unmanaged_keys
 
 ACCEPTED = "accepted"
-"""It is a credential now."""
+"""It became a credential."""
 IGNORED = "ignored"
 REMOVING = "removing"
-"""The host was asked to take it away, and has not said yet that it did."""
+"""The host was asked to remove it, and has not yet said that it did."""
 GONE = "gone"
-"""The host does not find it any more."""
+"""The host no longer finds it."""
 OPEN = (NEW, REMOVING)
 STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
 
@@ -42,14 +42,14 @@ KEYS = (KEY, AUTHORITY)
 MOST_IN_A_REPORT = 2000
 MOST_EVENTS = 20
 MOST_AT_ONCE = 250
-"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
+"""So many changes are in one transaction: all other writes wait for it."""
 MOST_ON_A_SERVER = 5000
 MOST_GONE = 2000
 REMEMBERED = timedelta(days=90)
 MOST_CUT = 5000
-"""A list in several reports names in each every file that the others have: as many as may be on a server."""
+"""A list that comes in several reports names in each of them the files of all others: at most as many as keys."""
 FULL_LIST = 1500
-"""Things in a report of an agent that does not say when it left some out."""
+"""A report of so many keys, by an agent that does not say what it left out, counts as cut."""
 _LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
 
 
@@ -63,9 +63,10 @@ def find(
     limit: int = 15,
     cursor: str | None = None,
 ) -> Page[UnmanagedKey]:
-    """A page of what a host found, with the person each key belongs to; states: of STATES; cursor: instead of offset,
-    of the page before, "" for the first one. Raises Refusal MISSING for the server, or INVALID for a state or a cursor
-    that is none.
+    """A page of the keys found on a host, with the user whom each belongs to.
+
+    states: of STATES; cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal
+    MISSING for the server, or INVALID for a state or a malformed cursor.
     """
     attempt = Attempt(
         instance,
@@ -90,7 +91,7 @@ def find(
 
 
 def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: bool = False) -> UnmanagedKey:
-    """One of what a host found, as long as it is there; gone: also when it is there no more. Raises Refusal MISSING."""
+    """A key found on a host; gone: also one that is no longer there. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
@@ -114,16 +115,21 @@ def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: 
 
 
 def losing(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
-    """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
-    the ways in that Keyrack looks after.
+    """Which of these keys let somebody in now and would not once the host enforces.
+
+    managed: pairs of account and fingerprint that Keyrack lets in.
     """
-    kept = set(managed)
-    return [key for key in keys if key.in_force and key.state != GONE and (key.username, key.fingerprint) not in kept]
+    managed_pairs = set(managed)
+    return [
+        key
+        for key in keys
+        if key.in_force and key.state != GONE and (key.username, key.fingerprint) not in managed_pairs
+    ]
 
 
 def gaining(keys: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which of the ways in that Keyrack looks after, by account and fingerprint, none of these opens now: a host that
-    observes obeys its own files alone.
+    """Which of the pairs of account and fingerprint that Keyrack lets in no key on the host opens now: an observing
+    host obeys only its own files.
     """
     now = {(one.username, one.fingerprint) for one in keys if one.in_force and one.state != GONE}
     return {(account, key) for account, key in managed if (account, key) not in now and ("*", key) not in now}
@@ -143,10 +149,9 @@ def accept(
 ) -> Credential:
     """Make an unmanaged key a credential of its server, with the restrictions and the end that its line has.
 
-    label: None for its comment or fingerprint; username: needed where the key counts for every account;
-    expires_at or duration: an end instead of the line's; gone: also one whose line is there no more, as it was
-    removed. Raises Refusal MISSING, INVALID for a key not acceptable or
-    options that cannot be kept, TAKEN for the label.
+    label: None for the key's comment or fingerprint; username: needed where the key counts for every account;
+    expires_at or duration: an end in place of the line's; gone: also a key that is no longer there. Raises Refusal
+    MISSING, INVALID for a key or options that cannot be kept, TAKEN for the label, LIMIT.
     """
     attempt = _attempt(instance, actor, "accept a key found on a host", server_id, key_id)
     with attempt:
@@ -158,7 +163,7 @@ def accept(
             user = validation.account(unmanaged.username if username is None else username)
             with_comment = f"{unmanaged.public_key} {unmanaged.comment}".strip()
             key = validation.public_key(within(work), actor.workspace_id, with_comment)
-            limits, end = _meaning(unmanaged, key.type)
+            limits, end = _restrictions_and_end(unmanaged, key.type)
             name = validation.text(label or unmanaged.comment or unmanaged.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 quotas.refuse_more(work, "system user", server.id)
@@ -192,24 +197,24 @@ def accept(
 
 
 def may_decide(instance: Instance, actor: Actor, server_id: int, key_id: int) -> None:
-    """Nothing when the actor may accept, ignore or remove this key; raises Refusal MISSING or FORBIDDEN as these do."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not accept, ignore or remove this key, as these do."""
     with _attempt(instance, actor, "decide on a key found on a host", server_id, key_id) as attempt:
         attempt.read(lambda connection: _own(connection, actor, server_id, key_id))
 
 
 def ignore(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
-    """Let an unmanaged key be where it is, and speak of it no more. Raises Refusal MISSING."""
+    """Leave an unmanaged key where it is, and count it no longer. Raises Refusal MISSING."""
     return _decide(instance, actor, server_id, key_id, IGNORED, "ignore a key found on a host", "Ignored")
 
 
 def remove(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
-    """Have the host take an unmanaged key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
+    """Ask the host to take an unmanaged key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
     return _decide(instance, actor, server_id, key_id, REMOVING, "remove a key found on a host", "Asked to remove")
 
 
 @dataclass(slots=True)
 class _Unseen:
-    """What a report proves nothing about: where the host did not look, could not, or had no room to tell."""
+    """Where a report proves nothing, as the host did not or could not look there, or had no room to report it."""
 
     everything: bool = False
     usernames: set[str] = field(default_factory=set)
@@ -217,7 +222,7 @@ class _Unseen:
     places: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, username: object, path: object) -> None:
-        """Empty stands for all."""
+        """Add an account and a file; "" stands for all of them."""
         if not isinstance(username, str) or not isinstance(path, str) or not (username or path):
             self.everything = True
         elif not path:
@@ -228,7 +233,7 @@ class _Unseen:
             self.places.add((username, path))
 
     def covers(self, username: str, path: str) -> bool:
-        """Whether something may be there although it is not named."""
+        """Whether a key may be there although the report does not name it."""
         if self.everything or username in self.usernames or path in self.paths:
             return True
         return (username, path) in self.places
@@ -236,16 +241,17 @@ class _Unseen:
 
 @dataclass(frozen=True, slots=True)
 class ReportedKeys:
-    """What a host says it found, judged; keys: columns by account, file and fingerprint. None: it was no list."""
+    """The keys that a host reports, checked: columns by account, file and fingerprint."""
 
     keys: Mapping[tuple[str, str, str], Mapping[str, Any]]
     unseen: _Unseen
 
 
 def read(body: object, cut: object = None) -> ReportedKeys | None:
-    """Judge what a host says it found, before the transaction that everybody's writes wait for; None for no list.
+    """Check the keys that a host reports, before the transaction, as all writes wait for that; None for no list.
 
-    cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
+    cut: list of {"username", "path"} where the host's search ended early or failed, "" for all; None: the agent does
+    not say.
     """
     if not isinstance(body, list):
         return None
@@ -254,15 +260,15 @@ def read(body: object, cut: object = None) -> ReportedKeys | None:
     for entry in body[:MOST_IN_A_REPORT]:
         values = _values(entry)
         if values is None:
-            # Something is there, and what it is was not understood.
+            # Something is there that was not understood.
             unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
             continue
         keys.setdefault((values["username"], values["path"], values["fingerprint"]), values)
     return ReportedKeys(keys, unseen)
 
 
-def _again(server: Server, values: Mapping[str, Any]) -> str:
-    """That a key is there again, and who may have put it there: nobody takes it out in silence again and again."""
+def _found_again(server: Server, values: Mapping[str, Any]) -> str:
+    """The event that a removed key is there again, and which programs may have written it."""
     writers = ", ".join(server.facts.get(WRITERS) or ())
     who = f"; this host has what writes keys again and again: {writers}" if writers else ""
     return f"The key {values['fingerprint']} is in {values['path']} on {server.name} again{who}"
@@ -270,49 +276,47 @@ def _again(server: Server, values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeysPiece:
-    """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
+    """Some of what a list of keys changes, few enough that no other write waits long; each is true without the others.
 
-    gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; events: what they say.
+    gone: ids; changed, returned (gone before): columns with `row_id`; added: columns; events: their words.
     """
 
     gone: Sequence[int] = ()
     changed: Sequence[Mapping[str, Any]] = ()
-    back: Sequence[Mapping[str, Any]] = ()
+    returned: Sequence[Mapping[str, Any]] = ()
     added: Sequence[Mapping[str, Any]] = ()
     events: Sequence[str] = ()
 
 
 def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[KeysPiece]:
-    """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
-    look was cut.
-    """
+    """The changes that bring the stored keys to what a host reports. A key not named there is gone, unless unseen."""
     known = instance.database.read(lambda connection: unmanaged_keys.known(connection, server.id))
     changes: list[tuple[str, Any]] = [
         ("gone", one.id)
         for place, one in known.items()
         if place not in reported.keys and one.state != GONE and not reported.unseen.covers(one.username, one.path)
     ]
-    there = sum(one.state != GONE for one in known.values()) - len(changes)
-    fresh: list[Mapping[str, Any]] = []
+    present = sum(one.state != GONE for one in known.values()) - len(changes)
+    new: list[Mapping[str, Any]] = []
     added: list[Mapping[str, Any]] = []
     for place, values in reported.keys.items():
         before = known.get(place)
         if before is None:
             added.append(values)
-            fresh.append(values)
+            new.append(values)
         elif before.state == GONE:
-            changes.append(("back", {"row_id": before.id, **values}))
-            changes.append(("events", _again(server, values)))
-            fresh.append(values)
+            changes.append(("returned", {"row_id": before.id, **values}))
+            changes.append(("events", _found_again(server, values)))
+            new.append(values)
         elif any(getattr(before, name) != value for name, value in values.items()):
             changes.append(("changed", {"row_id": before.id, **values}))
-    room = max(0, MOST_ON_A_SERVER - there)
+    room = max(0, MOST_ON_A_SERVER - present)
     changes += [("added", values) for values in added[:room]]
-    changes += [("events", words) for words in _words_of_fresh(server, fresh)]
+    changes += [("events", words) for words in _words_of_new(server, new)]
     if len(added) > room:
         words = f"Host {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
         changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
-    names = ("gone", "changed", "back", "added", "events")
+    names = ("gone", "changed", "returned", "added", "events")
     return [
         KeysPiece(**{name: [change for kind, change in part if kind == name] for name in names})
         for part in chunks(changes, MOST_AT_ONCE)
@@ -320,26 +324,26 @@ def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[Key
 
 
 def store(work: Work, server: Server, piece: KeysPiece) -> None:
-    """Store a piece; of a server that was deleted meanwhile, nothing."""
-    work.no_event("what a host finds is no change of anybody's; what is told of it are events")
+    """Store a piece; nothing of it where the server was deleted meanwhile."""
+    work.no_event("found keys are no change that anybody made; report_events records what is new")
     if servers.by_id(work.connection, server.id) is None:
         return
     removed = unmanaged_keys.in_state(work.connection, piece.gone, REMOVING)
     unmanaged_keys.change(work.connection, piece.gone, {"state": GONE, "seen_at": work.now})
     unmanaged_keys.change_each(work.connection, [{**values, "seen_at": work.now} for values in piece.changed])
     unmanaged_keys.change_each(
-        work.connection, [{**values, "seen_at": work.now, "state": NEW} for values in piece.back]
+        work.connection, [{**values, "seen_at": work.now, "state": NEW} for values in piece.returned]
     )
     new = {"server_id": server.id, "state": NEW, "found_at": work.now, "seen_at": work.now}
     unmanaged_keys.add(work.connection, [{**values, **new} for values in piece.added])
-    fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
-    revocation.refuse_unmanaged(work, server.id, fresh)
+    new_keys = [(values["fingerprint"], values["public_key"]) for values in (*piece.returned, *piece.added)]
+    revocation.refuse_unmanaged(work, server.id, new_keys)
     obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on {server.name}" for one in removed]
-    news.tell(work, server, *obeyed, *piece.events)
+    report_events.record(work, server, *obeyed, *piece.events)
 
 
 def forget(work: Work, server: Server) -> None:
-    """Forget what has been gone for long, and of much that is gone what went first."""
+    """Delete rows of keys that are gone: those older than REMEMBERED, and the oldest beyond MOST_GONE."""
     unmanaged_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
     unmanaged_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
 
@@ -405,10 +409,10 @@ def _own(
     return server, unmanaged_key
 
 
-def _meaning(unmanaged: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
+def _restrictions_and_end(unmanaged: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
     try:
         read = foreign_options.read(unmanaged.options)
-        # What the key cannot obey sshd leaves alone, while no document has such a line.
+        # sshd ignores an option that the key cannot obey, but no document may have such a line.
         options.render(read.restrictions, key_type)
     except ValueError as error:
         raise Refusal(Kind.INVALID, "options-not-kept", str(error), field="options") from None
@@ -416,12 +420,12 @@ def _meaning(unmanaged: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], da
 
 
 def _values(entry: object) -> dict[str, Any] | None:
-    """The columns of one reported key; None for what no agent of ours would tell."""
+    """The columns of one reported key; None for what none of our agents would report."""
     try:
         key = ReportedKey.from_json(entry)
     except ReportError:
         return None
-    # A character that cannot be shown is longer where its number stands for it.
+    # The number that stands for an unprintable character is longer than the character.
     key = key._replace(comment=key.comment[: _LENGTHS["comment"]], problem=key.problem[: _LENGTHS["problem"]])
     for name, longest in _LENGTHS.items():
         text = getattr(key, name)
@@ -429,7 +433,7 @@ def _values(entry: object) -> dict[str, Any] | None:
             return None
     if key.fingerprint != "" and not is_fingerprint(key.fingerprint):
         return None
-    # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
+    # Computed, never taken from the report: owners and removals go by the fingerprint.
     fingerprint = of_public_key(key.key) if key.key else ""
     if fingerprint is None or (key.kind in KEYS and not fingerprint):
         return None
@@ -450,17 +454,17 @@ def _values(entry: object) -> dict[str, Any] | None:
     }
 
 
-def _words_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
-    """What is told of new ones: of those that let somebody in first, and of root's; of many only how many."""
-    fresh = sorted(fresh, key=lambda values: (not values["in_force"], values["username"] != "root"))
+def _words_of_new(server: Server, new: list[Mapping[str, Any]]) -> list[str]:
+    """Events of new keys: first those that let somebody in, then root's; beyond MOST_EVENTS only their number."""
+    new = sorted(new, key=lambda values: (not values["in_force"], values["username"] != "root"))
     phrases = []
-    for values in fresh[:MOST_EVENTS]:
+    for values in new[:MOST_EVENTS]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
         phrases.append(f"Found by hand on {server.name}: {what} for {whom} in {values['path']}{remark}")
-    if len(fresh) > MOST_EVENTS:
-        count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
-        more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on {server.name}"
+    if len(new) > MOST_EVENTS:
+        count = sum(values["in_force"] for values in new[MOST_EVENTS:])
+        more = f"Found {len(new) - MOST_EVENTS} more keys by hand on {server.name}"
         phrases.append(f"{more}, {count} of which let somebody in")
     return phrases

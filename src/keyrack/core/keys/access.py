@@ -1,5 +1,5 @@
-"""Who can log in where, and why: the one decision that host documents, answers to people and programs are made of;
-must change nothing.
+"""Who can log in where, and why: the one decision that host documents and all answers about access are made of; must
+change nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from keyrack.ssh.fingerprint import of_public_key
 from keyrack.store.hosts import held_back, servers
 from keyrack.store.keys import access, credentials, revocations, terms
 
-# Told at once to a host that has not acknowledged them; what is more is told once it has. A host takes 200,000 in all.
+# So many revocations that a host has not acknowledged are in one document; the others follow once it has acknowledged
+# these. A host takes 200,000 in all.
 MOST_UNACKNOWLEDGED = 50_000
 
 
@@ -28,8 +29,9 @@ MOST_UNACKNOWLEDGED = 50_000
 class Reason:
     """One reason for one key to stand on one system user.
 
-    entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
-    credential, or grant and user_key: what makes it. made: what a document makes of this very reason, kept with it.
+    credential, or grant and user_key: the rows that let the key in. entered_at: when the newest of these was entered;
+    key_entered_at: when the key itself was. frozen: it opens no new session. rendered: a cache for hosts/documents.py,
+    of what it makes of this very object.
     """
 
     username: str
@@ -43,38 +45,38 @@ class Reason:
     grant: Grant | None = None
     user_key: UserKey | None = None
     frozen: bool = False
-    made: list[Any] = field(init=False, compare=False, repr=False, default_factory=list)
+    rendered: list[Any] = field(init=False, compare=False, repr=False, default_factory=list)
 
     @property
     def break_glass(self) -> bool:
         """Whether its use is an alarm."""
-        of = self.credential or self.grant
-        return bool(of and of.break_glass)
+        opened_by = self.credential or self.grant
+        return bool(opened_by and opened_by.break_glass)
 
     @property
     def fingerprint(self) -> str:
-        """The key's."""
-        of = self.credential or self.user_key
-        assert of is not None
-        return of.fingerprint or ""
+        """Of the key, SHA256:…; "" where its row has none."""
+        key = self.credential or self.user_key
+        assert key is not None
+        return key.fingerprint or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A row that is not as Keyrack wrote it. kind: what it is, in words."""
+    """A row that is not as Keyrack wrote it. kind: of row, in words."""
 
     kind: str
     id: int | str
 
     @property
     def words(self) -> str:
-        """What it means for hosts."""
+        """A sentence for people, without its full stop: the row, and that hosts go without it."""
         return f"The {self.kind} {self.id} was changed in the database, not by Keyrack. It is left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
-    """One user, and the fingerprints of the keys that the user registered."""
+class UserKeys:
+    """A user, and the fingerprints of the keys that this user registered."""
 
     user_id: int
     fingerprints: tuple[str, ...]
@@ -82,9 +84,11 @@ class Whose:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who can log in on a server. reasons: every way in; revoked: what the host refuses whatever else lets it in, by
-    type and base64; damaged: rows left out; held_back: what a database that went back would do, and does not; frozen:
-    ways in that open no new session until somebody confirms their keys.
+    """Who can log in on a server.
+
+    reasons: every way in; revoked: keys that the host refuses whatever lets them in, as type and base64; damaged: rows
+    that are left out; held_back: what a database that was set back would change and is not done; frozen: ways in that
+    open no new session until somebody confirms their keys.
     """
 
     reasons: tuple[Reason, ...]
@@ -99,39 +103,45 @@ def decide(
     connection: Connection,
     server: Server,
     now: datetime,
-    whose: Whose | None = None,
+    of_user: UserKeys | None = None,
     *,
     ways_alone: bool = False,
 ) -> Decision:
-    """Who can log in on a server now, from rows whose seals hold; whose: with the keys of one user alone; ways_alone:
-    what is refused is told of keys alone that something lets in.
+    """Who can log in on a server at a time.
 
-    Raises Refusal UNAVAILABLE where the server's own rows are not as Keyrack wrote them.
+    1. Nothing is said where the server's own row is not as Keyrack wrote it. 2. Nor where rows that belong to the
+    server were deleted or put back. 3. Other rows whose seals do not hold are left out, and named in `damaged`. 4. Nor
+    is anything said where what is held back was changed. 5. What is held back is left out. 6. Frozen reasons are listed
+    apart.
+
+    of_user: only with the keys of this user; ways_alone: `revoked` has only keys that some reason lets in. Raises
+    Refusal UNAVAILABLE for 1, 2 and 4.
     """
-    if not server.sound:
+    if not server.sound:  # 1
         raise changed(server)
-    if not servers.complete(connection, server.id):
+    if not servers.complete(connection, server.id):  # 2
         raise Refusal(
             Kind.UNAVAILABLE,
             "seal-broken",
             f"Rows of {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
             "for it, and its host keeps to what it was told last.",
         )
-    entered, damaged = reasons(connection, server, now, whose)
+    # 3
+    entered, damaged = reasons(connection, server, now, of_user)
     known = {reason.fingerprint for reason in entered} if ways_alone else None
-    revoked, damaged_revocations = _revoked(instance, connection, server, whose, known)
+    revoked, damaged_revocations = _revoked(instance, connection, server, of_user, known)
     held: tuple[held_back.HeldBack, ...] = ()
     if server.compared_at is not None:
         held = tuple(held_back.of_server(connection, server.id))
-        if not all(row.sound for row in held):
+        if not all(row.sound for row in held):  # 4
             raise Refusal(
                 Kind.UNAVAILABLE,
                 "seal-broken",
                 f"What is held back on {server.name} was changed in the database, not by Keyrack. Nothing is "
                 "signed for it.",
             )
-        entered = tuple(_without_held_back(entered, held))
-    frozen = tuple(reason for reason in entered if reason.frozen)
+        entered = tuple(_without_held_back(entered, held))  # 5
+    frozen = tuple(reason for reason in entered if reason.frozen)  # 6
     if frozen:
         entered = tuple(reason for reason in entered if not reason.frozen)
     return Decision(entered, revoked, (*damaged, *damaged_revocations), held, frozen)
@@ -148,12 +158,14 @@ def changed(server: Server) -> Refusal:
 
 
 def reasons(
-    connection: Connection, server: Server, now: datetime, whose: Whose | None = None
+    connection: Connection, server: Server, now: datetime, of_user: UserKeys | None = None
 ) -> tuple[tuple[Reason, ...], tuple[Damaged, ...]]:
-    """All that lets a key in on a server, or the keys of one user, from rows whose seals hold, and the others."""
+    """What lets keys in on a server, only those of one user where one is given; beside it the rows whose seals do not
+    hold.
+    """
     sound: list[Reason] = []
     damaged: list[Damaged] = []
-    for row in (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose)):
+    for row in (*_entered(connection, server, now, of_user), *_granted(connection, server, now, of_user)):
         if type(row) is Reason:
             sound.append(row)
         elif isinstance(row, Damaged):
@@ -161,16 +173,19 @@ def reasons(
     return tuple(sound), tuple(damaged)
 
 
-def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Reason | Damaged]:
-    """What the server's own credentials let in."""
-    fingerprints = whose.fingerprints if whose else None
+def _entered(
+    connection: Connection, server: Server, now: datetime, of_user: UserKeys | None
+) -> Iterator[Reason | Damaged]:
+    """The reasons that come from the server's own credentials."""
+    fingerprints = of_user.fingerprints if of_user else None
     frozen_server = server.frozen_at is not None
     for checked, holds, acknowledged in credentials.checked_credentials(connection, server.id, now, fingerprints):
         credential = checked.credential
         if not holds:
             yield Damaged("credential", credential.id)
             continue
-        # A large host's document is made anew for each of its keys that changes: all other reasons are the same ones.
+        # A document is made anew whenever one key changes. On a large host that is cheap only while all other
+        # reasons stay the same objects, which keep what was made of them.
         reason: Reason | None = checked.made if acknowledged else None
         if reason is None:
             reason = _reason_of(credential if acknowledged else replace(credential, acknowledged=False))
@@ -186,7 +201,7 @@ def _entered(connection: Connection, server: Server, now: datetime, whose: Whose
 
 
 def _reason_of(credential: Credential) -> Reason | None:
-    """What a credential lets in while nothing is frozen; None where its key cannot obey its restrictions."""
+    """What a credential lets in, leaving freezes aside; None where its key cannot obey its restrictions."""
     limits = options_of(credential.restrictions, credential.key_type)
     if limits is None:
         return None
@@ -202,10 +217,12 @@ def _reason_of(credential: Credential) -> Reason | None:
     )
 
 
-def _granted(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Reason | Damaged]:
-    """What grants let in."""
+def _granted(
+    connection: Connection, server: Server, now: datetime, of_user: UserKeys | None
+) -> Iterator[Reason | Damaged]:
+    """The reasons that come from grants."""
     for granted in access.granted_keys(
-        connection, server.id, server.workspace_id, now, whose.user_id if whose else None
+        connection, server.id, server.workspace_id, now, of_user.user_id if of_user else None
     ):
         grant, key = granted.grant, granted.user_key
         if granted.altered is not None:
@@ -216,7 +233,7 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
         assert key.key_type is not None
         limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
-            continue  # a security key's restriction, and this key is none: never without it
+            continue  # a restriction for security keys, which this key is not: it must not stand there without it
         yield Reason(
             username=grant.system_user,
             public_key=key.public_key,
@@ -232,9 +249,9 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
 
 
 def is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -> bool:
-    """Whether a key was frozen, by itself or on its server, and neither entered nor confirmed since.
+    """Whether a key is frozen, by a mark of its own or on its server, and was neither entered nor confirmed since.
 
-    break_glass: of what lets it in, which no freeze is for.
+    break_glass: of what lets the key in; break-glass keys are never frozen.
     """
     if break_glass or (server.frozen_at is None and key.frozen_at is None):
         return False
@@ -243,17 +260,19 @@ def is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -
 
 
 def _first(end: datetime | None, other: datetime | None) -> datetime | None:
-    """The earlier of two ends, where there is one."""
+    """The earlier of two ends, None where there is none."""
     if end is None or other is None:
         return other if end is None else end
     return min(end, other)
 
 
-def _without_held_back(found: Iterable[Reason], held: Iterable[held_back.HeldBack]) -> Iterator[Reason]:
-    """The reasons without what the host refused before the database went back and nobody entered again since."""
+def _without_held_back(reasons: Iterable[Reason], held: Iterable[held_back.HeldBack]) -> Iterator[Reason]:
+    """The reasons, without what the host refused before the database was set back and nobody has entered again
+    since.
+    """
     refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
     by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
-    for reason in found:
+    for reason in reasons:
         since = refused.get(reason.public_key)
         if since is not None and reason.key_entered_at <= since:
             continue
@@ -269,22 +288,23 @@ def _revoked(
     instance: Instance,
     connection: Connection,
     server: Server,
-    whose: Whose | None,
+    of_user: UserKeys | None,
     known: Set[str] | None,
 ) -> tuple[tuple[str, ...], tuple[Damaged, ...]]:
-    """The keys to be refused, and the rows left out: what is no key would keep the host from obeying all the rest.
+    """The keys to be refused, and the rows left out. A row that holds no key would keep the host from obeying all
+    others.
 
-    known: of keys with these fingerprints alone.
+    known: only keys with these fingerprints; None for all.
     """
     sound: list[str] = []
     damaged: list[Damaged] = []
     if known is not None and not known:
         return (), ()
-    if whose is None:
+    if of_user is None:
         most = instance.settings.max_revoked_keys
         revoked = revocations.refused_keys(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
     else:
-        revoked = revocations.refused_keys_among(connection, server.id, whose.fingerprints)
+        revoked = revocations.refused_keys_among(connection, server.id, of_user.fingerprints)
     for fingerprint, public_key in revoked:
         if known is not None and fingerprint not in known:
             continue
@@ -296,7 +316,9 @@ def _revoked(
 
 
 def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
-    """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
+    """The options of an authorized_keys line. None: a key of this type cannot obey them, so there must be no line at
+    all.
+    """
     if not restrictions:
         return ()
     try:

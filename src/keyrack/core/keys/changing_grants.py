@@ -1,4 +1,4 @@
-"""Changes the terms of a grant under the id that it has: restrictions, end, reason; must move it nowhere else."""
+"""Changes the terms of a grant under its id: restrictions, end, reason; must not change whom it lets in, or where."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def change(
     duration: object = None,
     reason: object = KEEP,
 ) -> Grant:
-    """Give a grant other terms; what is KEEP stays. Sessions that are open go on, and hosts are told.
+    """Change the terms of a grant; an argument that is KEEP leaves its term as it is. Open sessions go on.
 
     restrictions: all of them, as ssh.options.Restrictions reads them, None for none; expires_at, or duration from now
-    on: as validation.end takes them, None for no end; reason: None for none. Where it is all so already nothing is
-    done. Whom it lets in, where and from when stays: that is another grant. Raises Refusal INVALID or MISSING.
+    on: as validation.end takes them, None for no end; reason: None for none. Nothing is done where nothing differs.
+    Another user, place or start is another grant. Raises Refusal INVALID or MISSING.
     """
     with Attempt(instance, actor, "grants:write", "change a grant", target_kind="grant", target_id=grant_id) as attempt:
         values: dict[str, Any] = {}
@@ -49,8 +49,9 @@ def change(
 def renew(
     instance: Instance, actor: Actor, grant_id: int, *, expires_at: object = None, duration: object = None
 ) -> Grant:
-    """Give a grant another end, also one that has ended and is still there. expires_at or duration: as
-    validation.other_end takes them. Raises Refusal INVALID or MISSING.
+    """Give a grant another end, also one that has ended and is still there.
+
+    expires_at or duration: as validation.other_end takes them. Raises Refusal INVALID or MISSING.
     """
     with Attempt(instance, actor, "grants:write", "renew a grant", target_kind="grant", target_id=grant_id) as attempt:
         values = {"expires_at": validation.other_end(instance.now(), expires_at, duration)}
@@ -58,38 +59,38 @@ def renew(
 
 
 def _set(work: Work, grant_id: int, values: Mapping[str, Any]) -> Grant:
-    """Give a grant terms (columns of the table), and say what became of those that are other than before."""
+    """Write terms, as columns of the table, and record how those that differ have changed."""
     grant = own_grant(work, grant_id)
     if not values:
         raise invalid("body", "Name what is to change: restrictions, expires_at, duration or reason.")
     end = values.get("expires_at", grant.expires_at)
     if grant.starts_at is not None and end is not None and end <= grant.starts_at:
         raise invalid("expires_at", "It would end before it starts.")
-    other = {name: value for name, value in values.items() if value != _of(grant, name)}
-    if not other:
+    changed = {name: value for name, value in values.items() if value != _term(grant, name)}
+    if not changed:
         work.no_event("as it is already")
         return grant
-    grants.change_grant(work.connection, grant.id, other, at=work.now)
-    if grant.has_begun(work.now) and other.keys() != {"reason"}:
+    grants.change_grant(work.connection, grant.id, changed, at=work.now)
+    if grant.has_begun(work.now) and changed.keys() != {"reason"}:
         let_in(work, grant)
-    words = ", ".join(_words(name, value, _of(grant, name)) for name, value in other.items())
+    words = ", ".join(_words(name, value, _term(grant, name)) for name, value in changed.items())
     work.record(
         f"Changed grant {grant.id} of the login as {grant.system_user}: {words}",
         target_id=grant.id,
         server_id=grant.server_id,
-        details=event_terms.details(other["restrictions"], grant.restrictions) if "restrictions" in other else {},
+        details=event_terms.details(changed["restrictions"], grant.restrictions) if "restrictions" in changed else {},
     )
-    changed = grants.get_grant(work.connection, work.actor.workspace_id, grant.id)
-    assert changed is not None
-    return changed
+    changed_grant = grants.get_grant(work.connection, work.actor.workspace_id, grant.id)
+    assert changed_grant is not None
+    return changed_grant
 
 
-def _of(grant: Grant, name: str) -> object:
+def _term(grant: Grant, name: str) -> object:
     return dict(grant.restrictions) if name == "restrictions" else getattr(grant, name)
 
 
 def _words(name: str, value: Any, before: Any) -> str:
-    """What became of a term, and what it was."""
+    """The new value of a term and the old one, for the event."""
     if name == "restrictions":
         return f"restricted to {event_terms.limits(value)} (it was to {event_terms.limits(before)})"
     if name == "reason":

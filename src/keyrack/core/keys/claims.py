@@ -1,7 +1,7 @@
-"""Settles whose a key is: who signs a challenge with it gets it; must tell nobody who had it before (decision 131).
+"""Decides whose a key is: who signs a challenge with it gets it; must not tell who had it before (decision 131).
 
-The text that is signed names who claims and which key, and is made again from these when the signature comes back. So
-a signature serves nobody else, no other key, once, and for a few minutes.
+The signed text names the user, the key and a nonce, and is made again from the stored challenge when the signature
+comes. So a signature counts for that user and key alone, once, and within LIVES.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNTIL = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True, slots=True)
 class KeyChallenge:
-    """What to sign, and until when the signature is taken."""
+    """The text to sign, the key's fingerprint, and until when the signature is accepted."""
 
     text: str
     fingerprint: str
@@ -40,8 +40,8 @@ class KeyChallenge:
 
 
 def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChallenge:
-    """What the actor is to sign with a key; the answer is the same whoever has the key. Raises Refusal INVALID."""
-    with Attempt(instance, actor, user_keys.ADD, "prove that a key is one's own", target_kind="user key") as attempt:
+    """A text for the actor to sign with a key. It does not show whether anybody has the key. Raises Refusal INVALID."""
+    with Attempt(instance, actor, user_keys.ADD, "prove that a key is their own", target_kind="user key") as attempt:
         owner = user_keys.person(actor)
         key = validation.public_key(instance, actor.workspace_id, public_key)
         nonce = secrets.token_hex(16)
@@ -66,10 +66,11 @@ def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChalle
 def claim(
     instance: Instance, actor: Actor, *, public_key: object, challenge: object, signature: object, title: object = None
 ) -> UserKey:
-    """Make a key the actor's own by a signature over its challenge; it is taken from whoever had it.
+    """Make a key the actor's own, by a signature over its challenge; who had it before loses it.
 
-    challenge: the text; signature: what `ssh-keygen -Y sign -n keyrack-claim` made of it. Raises Refusal INVALID,
-    FORBIDDEN for a signature that does not hold, TAKEN for a deploy key or one that is the actor's already, LIMIT.
+    public_key: one OpenSSH line; challenge: the text; signature: what `ssh-keygen -Y sign -n keyrack-claim` made of it.
+    Raises Refusal INVALID, FORBIDDEN for a signature that does not hold, TAKEN for a deploy key or one that is the
+    actor's already, LIMIT.
     """
     with Attempt(instance, actor, user_keys.ADD, "claim a key", target_kind="user key") as attempt:
         owner = user_keys.person(actor)
@@ -81,7 +82,7 @@ def claim(
         if not isinstance(signature, str):
             raise invalid("signature", "signature takes the text of the .sig file.")
 
-        # Used up for itself: a wrong signature is no second try.
+        # In a transaction of its own, so that a wrong signature uses the challenge up too.
         def use_up(work: Work) -> str | None:
             work.no_event("a challenge is used once, whatever comes of it")
             ends = challenges.take(work.connection, user_id=owner, fingerprint=key.fingerprint, nonce=nonce[1])
@@ -110,22 +111,22 @@ def _check(text: str, key: PublicKey, signature: str) -> None:
 
 def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
     revocation.refuse(work, key)
-    known = key_owners.owner_of(work.connection, key.fingerprint)
-    holder = None if known is None else known[1]
+    owned = key_owners.owner_of(work.connection, key.fingerprint)
+    holder = None if owned is None else owned[1]
     opened: frozenset[int] = frozenset()
     if holder is not None and holder.user_id != owner:
         opened = grants.servers_of_user(work.connection, holder.user_id)
         user_key_rows.remove_user_key(work.connection, holder.id)
-    # What is left now refuses as it always does: a deploy key, a key of one's own, too many keys.
-    made = user_keys.enter(work, owner, title, key)
+    # enter() refuses what a signature does not change: a deploy key, a key that is the actor's already, too many keys.
+    key_row = user_keys.enter(work, owner, title, key)
     fingerprint, name = key.fingerprint, work.actor.name
     details = {"fingerprint": fingerprint, "proof": "signature"}
     if holder is None or holder.user_id == owner:
-        work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=made.id, details=details)
-        return made
+        work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=key_row.id, details=details)
+        return key_row
     # Servers that it opened for its former holder refuse it, unless something there lets it in still.
     propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
-    work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
+    work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=key_row.id, details=details)
     former = users.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
     work.record(
         f"SSH key {holder.title or 'without a title'} ({fingerprint}) of {former} was claimed by somebody who proved "
@@ -135,7 +136,7 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
         level="warning",
         details={**details, "user": former},
     )
-    return made
+    return key_row
 
 
 def _text(work: Work, owner: int, key: PublicKey, nonce: str, ends: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Keys on system users of servers: add, list, show, delete, end; must be reached by every API alike."""
+"""Keys on system users of servers: add, list, show, delete, and remove those that ended; every API must call these."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def add(
 ) -> Credential:
     """Put a public key on a system user of a server; returns once that is durable.
 
-    label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key:
-    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at or duration: another end, as
-    validation.end takes it; restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can
-    obey; break_glass: its use is an alarm.
-    Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
+    label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key: one OpenSSH
+    line; temporary: it ends after the setting `temporary_hours`, unless it has another end; expires_at or duration: the
+    end, as validation.end takes it; restrictions: as ssh.options.Restrictions reads them, and only what a key of this
+    type can obey; break_glass: each use is an alarm.
+
+    Raises Refusal MISSING for the server, INVALID for fields, TAKEN for the label, LIMIT.
     """
     aim = "add an SSH key"
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
@@ -94,11 +95,11 @@ def wrong_fields(
     username: object = None,
     public_key: object = None,
 ) -> tuple[Refusal, ...]:
-    """All that add() would refuse of these fields, for callers that tell it together; None is left out.
+    """All refusals that add() would raise for these fields, for callers that report them together; None is skipped.
 
-    What is on the server is told to those alone who may add keys there.
+    What depends on the server is checked only for actors who may add keys there.
     """
-    found: list[Refusal] = []
+    refusals: list[Refusal] = []
 
     def accepts(value: object, rule: Callable[[], T]) -> T | None:
         if value is None:
@@ -106,7 +107,7 @@ def wrong_fields(
         try:
             return rule()
         except Refusal as refusal:
-            found.append(refusal)
+            refusals.append(refusal)
             return None
 
     name = accepts(label, lambda: validation.text(label, field="label"))
@@ -121,16 +122,16 @@ def wrong_fields(
         taken = any(holds and not has_ended(one.expires_at, instance.now()) for one, holds in held)
         lacking = user is not None and servers.system_user_by_name(connection, server_id, user) is None
         refused = None if key is None else revocation.refusal_of(instance, connection, actor, key)
-        said = (_label_taken() if taken else None, _no_system_user() if lacking else None, refused)
-        return [refusal for refusal in said if refusal is not None]
+        checked = (_label_taken() if taken else None, _no_system_user() if lacking else None, refused)
+        return [refusal for refusal in checked if refusal is not None]
 
     if policy.may(actor, "credentials:write") is None:
-        found += instance.database.read(in_the_way)
-    return tuple(found)
+        refusals += instance.database.read(in_the_way)
+    return tuple(refusals)
 
 
 def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
-    """Nothing where the actor may put keys on the server; raises Refusal FORBIDDEN, or MISSING for the server."""
+    """Raises Refusal FORBIDDEN where the actor may not put keys on servers, and MISSING for the server."""
     aim = "add an SSH key"
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
@@ -162,8 +163,10 @@ def find(
     limit: int = 15,
     cursor: str | None = None,
 ) -> Page[Credential]:
-    """A page of a server's credentials in force, oldest first; cursor: instead of offset, of the page before, "" for
-    the first one. Raises Refusal MISSING for the server, or INVALID for a cursor that is none.
+    """A page of a server's credentials in force, oldest first.
+
+    cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal MISSING for the server,
+    or INVALID for a malformed cursor.
     """
     attempt = Attempt(
         instance, actor, "credentials:read", "list SSH keys", target_kind="credential", server_id=server_id
@@ -182,7 +185,7 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A credential as it was, and what else lets its key into the same account."""
+    """A deleted credential as it was, and what else lets its key into the same account."""
 
     credential: Credential
     still_opened_by: tuple[Opening, ...]
@@ -234,7 +237,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
 def end_expired(instance: Instance, keyrack: Actor) -> int:
     """Remove credentials whose end has come, each with its event; answers how many.
 
-    sshd refuses them since their very second (invariant 5); this only tidies up after it.
+    sshd has refused them since that second (invariant 5); this only deletes the rows.
     """
     attempt = Attempt(instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="credential")
     at = instance.now()
@@ -266,7 +269,7 @@ def put(
     limits: Mapping[str, Any],
     break_glass: bool | None = None,
 ) -> Credential:
-    """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
+    """Insert a credential within a unit of work; the caller records it. Raises Refusal INVALID, TAKEN or LIMIT."""
     place = _require_place(
         work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key)
     )
@@ -289,7 +292,7 @@ def _place(
 
 
 def _require_place(work: Work, asked: CredentialPlacePrefetch) -> CredentialPlace:
-    """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
+    """The prefetched server and account for a credential. Raises Refusal MISSING for the server."""
     place = asked.get(work.connection)
     if place is None:
         raise missing("server")
@@ -306,7 +309,7 @@ def _put(
     *,
     last: bool = False,
 ) -> Credential:
-    """last: nothing else is asked of the server in this command."""
+    """Insert a credential; last: this command asks nothing else of the server afterwards."""
     if place.ended:
         revocation.refuse(work, key)
     if place.account_id is None:
@@ -314,10 +317,10 @@ def _put(
     server_id = place.server.id
     if place.labelled:
         _free_label(work, server_id, label)
-    # Each key raised the revision, so that nothing is counted before there can be as many.
+    # Each key raised the revision once, so a server of a lower revision cannot have as many: no need to count.
     if place.server.revision >= MOST["SSH key"][1]:
         quotas.refuse_more(work, "SSH key", server_id)
-    # What freed the label raised the revision.
+    # Freeing the label may have raised the revision, so the row that was read before is not used.
     locked = None if place.labelled else (place.server,)
     with work.raising((server_id,), locked=locked, last=last) as revisions:
         if place.refused:
@@ -371,7 +374,7 @@ def _record_end(work: Work, credential: Credential) -> None:
 
 
 def _free_label(work: Work, server_id: int, label: str) -> None:
-    """Make sure that a label is free; one whose key has ended is freed here and now."""
+    """Make sure that a label is free: one of a key that has ended is freed here. Raises Refusal TAKEN."""
     holder = credentials.credential_by_label(work.connection, server_id, label)
     if holder is None:
         return

@@ -1,4 +1,4 @@
-"""The cursor of a list of damaged rows: the row that the last page ended at, as text; must ask the database nothing."""
+"""The cursor of a list of damaged rows: the row that the page before ended at, as text; must not ask the database."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _TABLES = {table.name: table for table in SEALED_TABLES}
 
 @dataclass(frozen=True, slots=True)
 class RowPlace:
-    """A row, by its table and key; of_missing: what is not there any more, by the table that it was counted in, "" for
-    the counts themselves, and the number there.
+    """A position in the list: a row, by its table and primary key.
+
+    of_missing: a row that is not there any more; key then has two parts, the name of the table whose tree counts it (""
+    for the tree itself) and the number in that tree.
     """
 
     table: str
@@ -30,16 +32,16 @@ class RowPlace:
 
     @property
     def can_be_written(self) -> bool:
-        """Whether a page may end here: others may have put anything into a key."""
-        whole = all(isinstance(part, int | str) for part in self.key)
-        return whole and len(json.dumps(self.key)) <= _LONGEST and "\0" not in "".join(map(str, self.key))
+        """Whether a cursor can hold it: others may have written anything into a key, of any length."""
+        plain = all(isinstance(part, int | str) for part in self.key)
+        return plain and len(json.dumps(self.key)) <= _LONGEST and "\0" not in "".join(map(str, self.key))
 
 
 START = RowPlace("", ())
 
 
 def write(place: RowPlace) -> str:
-    """The cursor for a place that can be written."""
+    """The cursor for a place; only where can_be_written."""
     return cursors.write((_MISSING if place.of_missing else place.table, json.dumps(place.key)))
 
 
@@ -61,14 +63,14 @@ def read(cursor: str) -> RowPlace:
     if table is None or len(key) != len(table.primary_key):
         raise cursors.no_mark()
     for column, part in zip(table.primary_key, key, strict=True):
-        whole = type(part) is int and -_MOST <= part < _MOST
-        if not (whole if isinstance(column.type, Integer) else isinstance(part, str) and _can_be_compared(part)):
+        is_integer = type(part) is int and -_MOST <= part < _MOST
+        if not (is_integer if isinstance(column.type, Integer) else isinstance(part, str) and _can_be_compared(part)):
             raise cursors.no_mark()
     return RowPlace(name, tuple(key))
 
 
 def _can_be_compared(text: str) -> bool:
-    """Whether a database can be asked about a text: none has half a character, and PostgreSQL has no NUL."""
+    """Whether a database can compare a text: no surrogates, and no NUL, which PostgreSQL has not."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,5 +1,5 @@
-"""Rows that are not as Keyrack wrote them: list, remove, seal again by decision; must never mend one by itself, as
-nobody knows what was asked.
+"""Rows that are not as Keyrack wrote them: list, remove, or seal again on somebody's decision; must never repair one by
+itself, as nobody knows what it said before.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ KINDS: Mapping[str, Table] = {
     "key-policy": tables.key_policies,
 }
 _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
-# What others hang on is deleted as usual, with all that belongs to it, or sealed again.
+# Other rows belong to these: they are deleted as usual, with all that belongs to them, or sealed again.
 OWNING = frozenset(("group", "project", "repository", "server", "system-user", "user"))
-# The action that it takes to remove a row of a kind: no less than to take away as usual what it stands for, or, of what
-# holds something back, to let it go.
+# The action that it takes to remove a row of a kind: the one that takes away as usual what the row stands for or, where
+# the row forbids something, the one that allows it again. servers:write for all other kinds.
 _TO_REMOVE: Mapping[str, str] = {
     **dict.fromkeys((CREDENTIAL, GRANT, USER_KEY, "expired-key"), "credentials:write"),
     **dict.fromkeys(("revocation", "revoked-key"), "keys:revoke"),
@@ -107,17 +107,19 @@ MOST_DIGITS = 9
 PER_PAGE = 50
 AT_ONCE = 250
 SERVERS_AT_ONCE = 50
-MOST_LOOKED = 10_000
-"""Rows that one page is looked for in: some tenths of a second."""
+MOST_CHECKED = 10_000
+"""So many rows are checked for one page, which takes some tenths of a second."""
 OF_A_SERVER = 20
-"""As so many rows a server counts, of which all rows are added up."""
+"""A server counts as so many rows, because all rows that belong to it are added up."""
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedRow:
-    """One row. key: its primary key; what: what it says now, which nobody at Keyrack entered; server_ids: where it
-    would open something; public_key: the key in it, "" where it holds none that can be read; of: for what is missed
-    among several, and so has no key, the number of what they belong to.
+    """One damaged row.
+
+    key: its primary key; what: what it says now, in words; server_ids: the servers whose documents it changes;
+    public_key: the key in it, "" where it holds none that can be read; of: only for a missing row that is one of
+    several and so has no key, the number of what these belong to.
     """
 
     kind: str
@@ -129,16 +131,17 @@ class DamagedRow:
 
     @property
     def name(self) -> str:
-        """How it is named to be removed or sealed again."""
+        """KIND:ID, as remove() and reseal() take it."""
         return f"{self.kind}:{','.join(str(part) for part in self.key)}"
 
 
-Looked = tuple[RowPlace, DamagedRow | None]
+CheckedRow = tuple[RowPlace, DamagedRow | None]
+"""A place in the list, and the row there if it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedPage:
-    """Some of them; next: the cursor of the next page, None at the end."""
+    """A page of damaged rows; next: the cursor of the next page, None at the end."""
 
     items: tuple[DamagedRow, ...]
     next: str | None
@@ -147,10 +150,10 @@ class DamagedPage:
 def find(
     instance: Instance, actor: Actor, server_id: int | None = None, *, cursor: str = "", limit: int = PER_PAGE
 ) -> DamagedPage:
-    """Damaged rows of the workspace, or those that concern one server; cursor: next of the page before.
+    """A page of the workspace's damaged rows, or of those that concern one server; cursor: next of the page before.
 
-    A page is looked for among MOST_LOOKED rows: it may hold fewer than `limit`, or none, and still name a next one.
-    Raises Refusal MISSING for the server, INVALID for the cursor.
+    Hardly more than MOST_CHECKED rows are checked for a page: it may hold fewer than `limit`, or none, and still name a
+    next one. Raises Refusal MISSING for the server, INVALID for the cursor.
     """
     attempt = Attempt(
         instance, actor, "credentials:read", "list damaged rows", target_kind="server", server_id=server_id
@@ -158,26 +161,26 @@ def find(
     with attempt:
         if server_id is not None:
             attempt.read(lambda connection: require_server(connection, actor, server_id))
-        began = damaged_places.read(cursor) if cursor else damaged_places.START
+        start = damaged_places.read(cursor) if cursor else damaged_places.START
 
         def question(connection: Connection) -> DamagedPage:
-            found: list[DamagedRow] = []
-            last = began
-            looked = 0
-            for place, row in _looked_at(connection, actor.workspace_id, began):
-                looked += OF_A_SERVER if place.table == tables.servers.name else 1
+            damaged: list[DamagedRow] = []
+            last = start
+            checked = 0
+            for place, row in _checked_rows(connection, actor.workspace_id, start):
+                checked += OF_A_SERVER if place.table == tables.servers.name else 1
                 if row is not None and (server_id is None or server_id in row.server_ids):
-                    found.append(row)
+                    damaged.append(row)
                 last = place
-                if (len(found) >= limit or looked >= MOST_LOOKED) and last.can_be_written:
-                    return DamagedPage(tuple(found), damaged_places.write(last))
-            return DamagedPage(tuple(found), None)
+                if (len(damaged) >= limit or checked >= MOST_CHECKED) and last.can_be_written:
+                    return DamagedPage(tuple(damaged), damaged_places.write(last))
+            return DamagedPage(tuple(damaged), None)
 
         return attempt.read(question)
 
 
 def is_damaged(connection: Connection, workspace_id: int, name: str) -> bool:
-    """Whether a row is there and not as Keyrack wrote it; name: as an alarm names it, such as grants:5."""
+    """Whether a row is there and not as Keyrack wrote it; name: as alarms have it, TABLE:KEY, such as grants:5."""
     table_name, _, rest = name.partition(":")
     table = tables.metadata.tables.get(table_name)
     if table is None or table not in SEALED_TABLES:
@@ -187,12 +190,12 @@ def is_damaged(connection: Connection, workspace_id: int, name: str) -> bool:
     values = [
         int(part) if isinstance(column.type, Integer) else part for column, part in zip(columns, parts, strict=True)
     ]
-    named = [column == value for column, value in zip(columns, values, strict=True)]
-    return any(row is not None for _, row in _of_table(connection, workspace_id, table, *named))
+    conditions = [column == value for column, value in zip(columns, values, strict=True)]
+    return any(row is not None for _, row in _of_table(connection, workspace_id, table, *conditions))
 
 
 def may_remove(instance: Instance, actor: Actor, name: str) -> None:
-    """Nothing when the actor may remove this damaged row; raises Refusal as remove() does."""
+    """Raises Refusal where the actor may not remove this damaged row, as remove() does."""
     kind, key = _read_name(name)
     with _removing(instance, actor, kind) as attempt:
         attempt.read(lambda connection: _damaged(connection, attempt.actor.workspace_id, kind, key))
@@ -204,7 +207,7 @@ def _removing(instance: Instance, actor: Actor, kind: str) -> Attempt:
 
 
 def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
-    """Delete a damaged row, named KIND:ID, and have the key in it refused where nothing else lets it in.
+    """Delete a damaged row, named KIND:ID; hosts refuse the key in it unless something else lets the key in.
 
     Raises Refusal INVALID, or MISSING where there is no such row or it is as Keyrack wrote it.
     """
@@ -222,9 +225,9 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
 
 
 def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[DamagedRow]:
-    """Let damaged rows, named KIND:ID, count as they stand now; "all" names all of the workspace.
+    """Seal damaged rows, named KIND:ID, again with what they say now; "all" is every one of the workspace.
 
-    For the instance's operator alone, who has looked at them: it makes whoever changed them right. Raises Refusal
+    For the instance's operator alone, who has looked at them: whoever changed them gets their way. Raises Refusal
     FORBIDDEN, INVALID, or MISSING where one is as Keyrack wrote it.
     """
     with Attempt(instance, actor, "people:write", "seal damaged rows again", target_kind="server") as attempt:
@@ -237,7 +240,7 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
             if list(names) == ["all"]:
                 rows = list(_all(work.connection, workspace_id))
                 for row in rows:
-                    if row.kind != COUNT and row.of is None:  # all of it is counted anew below
+                    if row.kind != COUNT and row.of is None:  # count_all below counts these anew
                         sealed.reseal(work.connection, KINDS[row.kind], row.key)
                 sealed_tables.count_all(work.connection, since=access_tree.highest(work.connection) + 1)
             else:
@@ -262,13 +265,13 @@ def drop(work: Work, row: DamagedRow) -> None:
         sealed.drop(work.connection, KINDS[row.kind], row.key)
     else:
         sealed.accept_place(work.connection, KINDS[row.kind], row.of)
-    gone = [(read_canonical(row.public_key).fingerprint, row.public_key)] if row.public_key else []
-    propagation.withdrawn(work, row.server_ids, gone)
+    withdrawn = [(read_canonical(row.public_key).fingerprint, row.public_key)] if row.public_key else []
+    propagation.withdrawn(work, row.server_ids, withdrawn)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
 
 
 def damaged_credential(work: Work, server_id: int, label: str) -> DamagedRow | None:
-    """The row that holds a label on a server, where it is damaged."""
+    """The row that holds a label on a server if it is damaged, else None."""
     for credential, holds in credentials.credentials_with_seals(work.connection, server_id, label=label):
         if not holds:
             what = f"key {credential.fingerprint} for {credential.username}"
@@ -277,7 +280,7 @@ def damaged_credential(work: Work, server_id: int, label: str) -> DamagedRow | N
 
 
 def damaged_user_key(work: Work, key_id: int) -> DamagedRow | None:
-    """A user key's row, where it is damaged."""
+    """The row of a user key if it is damaged, else None."""
     if user_keys.user_key_holds(work.connection, work.actor.workspace_id, key_id) is not False:
         return None
     return _damaged(work.connection, work.actor.workspace_id, USER_KEY, (key_id,))
@@ -311,10 +314,10 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
 def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[Any, ...]) -> DamagedRow:
     table = KINDS[kind]
     of = _belonging(table)
-    # What is missed among several has no key of its own.
+    # A missing row that is one of several has no key of its own.
     if ANY not in key and not (of and str(key[0]).startswith(of)):
-        named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
-        for _, row in _of_table(connection, workspace_id, table, *named):
+        conditions = [column == value for column, value in zip(table.primary_key, key, strict=True)]
+        for _, row in _of_table(connection, workspace_id, table, *conditions):
             if row is not None:
                 return row
     for _, row in _missing(connection, workspace_id, damaged_places.START):
@@ -324,11 +327,11 @@ def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[An
 
 
 def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
-    return (row for _, row in _looked_at(connection, workspace_id, damaged_places.START) if row is not None)
+    return (row for _, row in _checked_rows(connection, workspace_id, damaged_places.START) if row is not None)
 
 
-def _looked_at(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[Looked]:
-    """Each row of the workspace, and each that is not there any more, as a damaged one where it is."""
+def _checked_rows(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[CheckedRow]:
+    """Each row of the workspace, then each that is not there any more, after a place."""
     names = [table.name for table in SEALED_TABLES]
     if not after.of_missing:
         begin = names.index(after.table) if after.table else 0
@@ -337,8 +340,8 @@ def _looked_at(connection: Connection, workspace_id: int, after: RowPlace) -> It
     yield from _missing(connection, workspace_id, after)
 
 
-def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[Looked]:
-    """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
+def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iterator[CheckedRow]:
+    """Rows that are counted and not there any more. Nobody knows their workspace, so the first workspace has them."""
     if workspace_id != workspaces.first_workspace_id(connection):
         return
     begin, index = after.key if after.of_missing else ("", -1)
@@ -365,15 +368,18 @@ def _gone(table: Table, number: int) -> DamagedRow:
 
 
 def _belonging(table: Table) -> str:
-    """The words before the number of what a missed row belongs to, as "of user "; "" where its key has that number."""
+    """What a missing row's name begins with where its tree counts by owner, as "of user "; "" where it counts by its
+    key.
+    """
     owner = access_tree.TREES.get(table.name, (0, ""))[1]
     return "" if not owner or owner in table.primary_key else f"of {owner.removesuffix('_id')} "
 
 
 def _of_table(
     connection: Connection, workspace_id: int, table: Table, *where: Any, after: Sequence[Any] = ()
-) -> Iterator[Looked]:
-    own, at_once = belongs(table, workspace_id), SERVERS_AT_ONCE if table is tables.servers else AT_ONCE
+) -> Iterator[CheckedRow]:
+    own = belongs(table, workspace_id)
+    at_once = SERVERS_AT_ONCE if table is tables.servers else AT_ONCE
     for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
         for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
             place = RowPlace(table.name, tuple(row[column.name] for column in table.primary_key))
@@ -381,7 +387,7 @@ def _of_table(
 
 
 def _fitting(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Of each row whether it is as Keyrack wrote it last, and of a server whether its rows are all there."""
+    """For each row whether it is as Keyrack wrote it last; for a server also whether all its rows are there."""
     if table is not tables.servers:
         return [sealed.holds(connection, table, row) and access_tree.fits(connection, table, row) for row in rows]
     with batch(connection, [row["id"] for row in rows]):
@@ -389,10 +395,10 @@ def _fitting(connection: Connection, table: Table, rows: Sequence[Mapping[str, A
 
 
 def belongs(table: Table, workspace_id: int) -> Any:
-    """The condition that a row is of a workspace, by itself or by what it hangs on.
+    """The condition that a row is of a workspace, by itself or by its owner.
 
-    Written so that a piece of the table is read in the order of its keys: by an index of owners each piece would have
-    all rows of the workspace sorted.
+    The database reads pieces of the table in the order of its primary key. `+ 0` keeps it from taking the index of
+    owners, with which it would sort all rows of the workspace for each piece.
     """
     if "workspace_id" in table.c:
         return table.c.workspace_id == workspace_id
@@ -413,7 +419,7 @@ def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> Dam
 
 
 def _what(row: Mapping[str, Any]) -> str:
-    """What a row says, without what nobody may see."""
+    """What a row says, without secrets."""
     readable = {name: value for name, value in row.items() if not isinstance(value, bytes | memoryview)}
     values_shown = (
         f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, "")
@@ -442,7 +448,7 @@ def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> fr
 
 
 def _key(public_key: Any) -> str:
-    """The key in a damaged row, if it is one: what is no key must never reach a host's list of refused ones."""
+    """The public key in a damaged row, "" if it is none: only keys may reach a host's list of revoked keys."""
     try:
         return read_canonical(public_key).canonical if public_key and isinstance(public_key, str) else ""
     except KeyProblem:

@@ -1,5 +1,5 @@
-"""Announces ends of keys and grants before they come, and takes away what ended; sshd never waits for this
-(invariant 5): the end is in the line itself.
+"""Announces ends of keys and grants before they come, and deletes what has ended; sshd never waits for this, as the end
+is in the line itself (invariant 5).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ AT_ONCE = 200
 
 
 def announce(instance: Instance, keyrack: Actor) -> int:
-    """Leave an event, once, about each key and grant that ends within `notice_hours` and in the last quarter of its
+    """Record an event, once, for each key and grant that ends within `notice_hours` and has lived three quarters of its
     time; answers how many.
     """
     span = timedelta(hours=instance.settings.notice_hours)
@@ -70,9 +70,9 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
                 opened = grants.servers_of_user(work.connection, key.user_id)
                 work.bumped.clear()
                 work.bump_revisions(opened)
-                whose = users.user_names(work.connection, (key.user_id,)).get(key.user_id, "?")
+                owner = users.user_names(work.connection, (key.user_id,)).get(key.user_id, "?")
                 work.record(
-                    f"SSH key {key.title or 'without a title'} ({key.fingerprint}) of {whose} reached its end",
+                    f"SSH key {key.title or 'without a title'} ({key.fingerprint}) of {owner} reached its end",
                     target_id=key.id,
                     workspace_id=key.workspace_id,
                     details={"title": key.title, "fingerprint": key.fingerprint},
@@ -85,9 +85,9 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
 
 
 def close_requests(instance: Instance, keyrack: Actor) -> int:
-    """End the requests whose grant's end has come, and take the grant away, each with its event; answers how many.
+    """End the requests whose grant's end has come, and delete the grant, each with its event; answers how many.
 
-    A request whose grant somebody took back before ends as well.
+    A request whose grant was taken back before ends too.
     """
     at = instance.now()
     if not instance.database.read(lambda connection: requests.over(connection, at, 1)):

@@ -1,6 +1,4 @@
-"""What an event says of the terms of a key or a grant, with their values, so that a log can prove them; must decide
-nothing.
-"""
+"""The terms of a key or a grant in an event, with their values, so that the log proves them; must decide nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +9,11 @@ from typing import Any
 from keyrack.ssh import options
 
 LONGEST = 400
-"""Characters of restrictions in a sentence; the event's details hold them whole."""
+"""Restrictions in a sentence are cut after so many characters; the event's details have them whole."""
 
 
 def limits(restrictions: Mapping[str, Any]) -> str:
-    """Restrictions as sshd reads them, such as from="10.0.0.0/8",no-pty; "nothing" for none."""
+    """Restrictions as they stand in authorized_keys, such as from="10.0.0.0/8",no-pty; "nothing" for none."""
     if not restrictions:
         return "nothing"
     rendered = ",".join(options.written(options.Restrictions.from_json(restrictions), "sk-"))
@@ -23,7 +21,7 @@ def limits(restrictions: Mapping[str, Any]) -> str:
 
 
 def end(at: datetime | None) -> str:
-    """An end, or that there is none."""
+    """An end in words, "no end" for None."""
     return "no end" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -34,7 +32,7 @@ def sentence_end(
     restrictions: Mapping[str, Any],
     break_glass: bool = False,
 ) -> str:
-    """From when, until when and restricted to what, as the end of a sentence; empty where nothing of it was said."""
+    """From when, until when and with which restrictions, as the end of a sentence; "" where there are none of these."""
     phrases = [f" {word} {end(at)}" for word, at in (("from", starts_at), ("until", expires_at)) if at is not None]
     if restrictions:
         phrases.append(f", restricted to {limits(restrictions)}")
@@ -44,9 +42,7 @@ def sentence_end(
 
 
 def details(restrictions: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What an event's details say of restrictions, all of them; before: those that they replace. Nothing where there
-    are none.
-    """
+    """All restrictions, for an event's details; before: those that they replace. Empty where there are none."""
     if before is not None:
         return {"restrictions": dict(restrictions), "restrictions_before": dict(before)}
     return {"restrictions": dict(restrictions)} if restrictions else {}

@@ -1,4 +1,4 @@
-"""One key on many servers by one call: add, revoke, replace; all or nothing, and a second time it is there already."""
+"""One key on many servers by one call: add, revoke, replace; all or nothing; a repeated call must change nothing."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ADDED, PRESENT, REVOKED, ABSENT, REPLACED = "added", "present", "revoked", "abse
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What became of a key on one server. id: the credential's, None where there is and was none.
+    """What became of a key on one server.
 
-    state: ADDED or PRESENT, REVOKED or ABSENT, REPLACED; still_open: something else lets the key that was taken away
-    in on this server.
+    id: the credential's, None where there is and was none; state: ADDED or PRESENT, REVOKED or ABSENT, REPLACED;
+    still_open: something else on this server lets in the key that was taken away.
     """
 
     server: str
@@ -48,7 +48,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to stand on each server."""
+    """The credential that each server is to have; for_a_span: its end was given as a span."""
 
     label: str
     username: str
@@ -60,7 +60,7 @@ class _Wanted:
     break_glass: bool = False
 
     def is_met_by(self, held: HeldCredential) -> bool:
-        """Whether a credential is this very thing already; where no end is named, or a span, one keeps its own."""
+        """Whether a credential is the wanted one. Where no end or a span is wanted, it may have any end."""
         row = held.row
         keeps = self.for_a_span or (self.temporary and self.end is None)
         return (
@@ -87,9 +87,9 @@ def add(
 ) -> tuple[Placed, ...]:
     """Put a public key on a system user of many servers as one change; answers what became of it on each.
 
-    chosen: {"tag": NAME}, a list of servers by name or id, or "all"; the rest: as credentials.add has it. Where the
-    same key stands under that label already nothing is done. Raises Refusal INVALID, TAKEN, LIMIT or MISSING with the
-    servers that stand in the way; then nothing was done anywhere.
+    chosen: {"tag": NAME}, a list of servers by name or id, or "all"; the rest: as credentials.add takes it. A server
+    that has the same key under that label already keeps it. Raises Refusal INVALID, TAKEN, LIMIT or MISSING, naming the
+    servers that stand in the way; nothing is done anywhere then.
     """
     aim = "add an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
@@ -121,7 +121,7 @@ def add(
             present = _present(work, servers, wanted)
             new = [one for one in servers if one.id not in present]
             for one in new:
-                # Each key raised the revision, so that nothing is counted before there can be as many.
+                # Each key raised the revision once: a server of a lower revision cannot have as many.
                 if one.revision >= MOST["SSH key"][1]:
                     quotas.refuse_more(work, "SSH key", one.id)
             made = _put(work, new, accounts, wanted)
@@ -134,7 +134,7 @@ def add(
 
 
 def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> dict[int, int]:
-    """Where the key stands already as it is wanted: server to credential; labels whose key has ended are freed."""
+    """The wanted credentials that are there already, server to credential. Labels of keys that ended are freed."""
     by_id = {one.id: one for one in servers}
     present: dict[int, int] = {}
     ended: list[HeldCredential] = []
@@ -167,7 +167,7 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
 
 
 def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int], wanted: _Wanted) -> dict[int, int]:
-    """Insert the credentials, within a unit of work; answers server to credential."""
+    """Insert the credentials and record that; answers server to credential."""
     if not servers:
         work.no_event("it is there already")
         return {}
@@ -206,10 +206,10 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
 def revoke(
     instance: Instance, actor: Actor, chosen: object, *, fingerprint: object = None, label: object = None
 ) -> tuple[Placed, ...]:
-    """Take a key from many servers as one change: whatever credential has this fingerprint, or this label.
+    """Take a key from many servers as one change: every credential with this fingerprint, or with this label.
 
-    chosen: as add has it. Answers what became of it on each server, where it never stood too. Hosts refuse a key that
-    nothing else lets in. Raises Refusal INVALID or MISSING.
+    chosen: as add takes it. Answers what became of it on each server, also on those that did not have it. Hosts refuse
+    the key unless something else lets it in. Raises Refusal INVALID or MISSING.
     """
     aim = "revoke an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
@@ -246,9 +246,12 @@ def revoke(
 
 
 def _take(
-    work: Work, servers: Sequence[ChosenServer], held: Sequence[HeldCredential], what: str
+    work: Work, servers: Sequence[ChosenServer], held: Sequence[HeldCredential], named_by: str
 ) -> frozenset[tuple[int, str]]:
-    """Remove credentials within a unit of work; answers where something else lets their keys in."""
+    """Remove credentials and record that; answers server and fingerprint where something else still lets the key in.
+
+    named_by: how the caller named the keys, in words.
+    """
     if not held:
         work.no_event("it stands on none of them")
         return frozenset()
@@ -265,7 +268,7 @@ def _take(
     )
     still = f"; something else lets it in on {len(left)} of them" if left else ""
     work.record(
-        f"Revoked {count(len(held), 'SSH key')}, by {what}, on {count(len(gone), 'host')}{still}",
+        f"Revoked {count(len(held), 'SSH key')}, by {named_by}, on {count(len(gone), 'host')}{still}",
         details={"fingerprints": sorted({one.row.fingerprint for one in held})[:SHOWN]},
         level="warning",
     )
@@ -275,10 +278,10 @@ def _take(
 def replace(
     instance: Instance, actor: Actor, chosen: object, *, fingerprint: object, public_key: object
 ) -> tuple[Placed, ...]:
-    """Put another public key in the place of one, on many servers as one change; labels, ends and restrictions stay.
+    """Put another public key in the place of one on many servers as one change; labels, ends and restrictions stay.
 
-    chosen: as add has it; fingerprint: of the key that goes; public_key: one OpenSSH line. Answers the servers where
-    it stood. Raises Refusal INVALID with the servers that stand in the way, or MISSING where it stands on none.
+    chosen: as add takes it; fingerprint: of the key to replace; public_key: one OpenSSH line. Answers the servers that
+    had it. Raises Refusal INVALID, naming the servers that stand in the way, or MISSING where none has it.
     """
     aim = "replace an SSH key on many hosts"
     with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
@@ -321,7 +324,7 @@ def replace(
 
 
 def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicKey) -> frozenset[tuple[int, str]]:
-    """Write the new key into credentials; answers where something else lets the old one in."""
+    """Write the new key into credentials; answers server and fingerprint where something else lets the old one in."""
     old_public_key = held[0].row.public_key
     with work.raising({one.row.server_id for one in held}) as revisions:
         propagation.unrevoke(work, revisions, (key.fingerprint,))
@@ -334,7 +337,8 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
                 "comment": key.comment,
                 "fingerprint": key.fingerprint,
                 "key_type": key.type,
-                "created_at": work.now,  # since when somebody wants this key there
+                # Freezes, findings and held-back lines go by the age of the row, which is that of the key in it.
+                "created_at": work.now,
                 "created_by": work.actor.user_id,
                 "acknowledged_at": None,
             },
@@ -343,8 +347,8 @@ def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicK
 
 
 def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCredential], key: PublicKey) -> None:
-    """Refuse where a row is damaged, or where the new key cannot obey what the old one had to."""
-    obeys: dict[str, bool] = {}  # by restrictions as JSON: thousands of rows have the same few
+    """Refuse where a row is damaged, or where the new key cannot obey the restrictions of the old one."""
+    obeys: dict[str, bool] = {}  # by restrictions as JSON, as thousands of rows share a few
     damaged: list[ChosenServer] = []
     unfit: list[ChosenServer] = []
     for one in held:
@@ -366,7 +370,7 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
 
 
 def _can_obey(limits: Mapping[str, Any], key_type: str) -> bool:
-    """Whether a key of this type can be restricted so; verify-required, say, is for security keys alone."""
+    """Whether a key of this type can obey restrictions; verify-required, for example, is only for security keys."""
     try:
         validation.restrictions(limits, key_type)
     except Refusal:
@@ -382,7 +386,7 @@ def _recorded(held: HeldCredential, server: str, words: str) -> Recorded:
 
 
 def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, advice: str, *, field: str) -> None:
-    """Refuse where servers stand in the way, and name them."""
+    """Refuse where any servers stand in the way, and name them."""
     if servers:
         words = f"Nothing was done, as {why} on {_count(servers)}: {_names(servers)}. {advice}"
         raise Refusal(kind, code, words, field=field)
@@ -399,14 +403,14 @@ def _names(servers: Sequence[ChosenServer]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which servers are meant: those with a tag, those named, or, where both are empty, all."""
+    """Which servers are meant: those with a tag, those named, or all where neither is set."""
 
     tag: str | None = None
     named: tuple[str | int, ...] | None = None
 
     @classmethod
     def read(cls, value: object) -> _Choice:
-        """What a caller wrote. Raises Refusal INVALID."""
+        """Parse what a caller chose. Raises Refusal INVALID."""
         if value == ALL:
             return cls()
         if isinstance(value, Mapping) and set(value) == {"tag"}:
@@ -419,17 +423,17 @@ class _Choice:
         raise invalid("servers", words)
 
     def servers(self, work: Work) -> tuple[ChosenServer, ...]:
-        """The servers, each once, oldest first. Raises Refusal INVALID where a name leads nowhere or to several."""
+        """The servers, each once, oldest first. Raises Refusal INVALID where a name fits no server or several."""
         connection, workspace = work.connection, work.actor.workspace_id
         if self.named is not None:
             return _named(connection, workspace, self.named)
         if self.tag is not None:
-            found = keys_of_many.servers_tagged(connection, workspace, self.tag)
+            chosen = keys_of_many.servers_tagged(connection, workspace, self.tag)
         else:
-            found = keys_of_many.all_servers(connection, workspace)
-        if not found:
+            chosen = keys_of_many.all_servers(connection, workspace)
+        if not chosen:
             raise invalid("servers", "No server has this tag." if self.tag else "There is no server.", "server-missing")
-        return found
+        return chosen
 
 
 def _is_name(value: object) -> bool:
@@ -443,18 +447,18 @@ def _named(connection: Connection, workspace_id: int, wanted: tuple[str | int, .
     by_name: dict[str, list[ChosenServer]] = {}
     for one in keys_of_many.servers_named(connection, workspace_id, names):
         by_name.setdefault(one.name, []).append(one)
-    found: dict[int, ChosenServer] = {}
+    chosen: dict[int, ChosenServer] = {}
     unknown: list[str] = []
-    for asked in wanted:
-        number = int(asked) if NUMBER.fullmatch(str(asked)) else 0
-        alike = [by_id[number]] if number in by_id else by_name.get(str(asked), [])
+    for name in wanted:
+        number = int(name) if NUMBER.fullmatch(str(name)) else 0
+        alike = [by_id[number]] if number in by_id else by_name.get(str(name), [])
         if len(alike) > 1:
-            raise invalid("servers", f"Several servers are called {asked!r}; use the id.", "server-ambiguous")
+            raise invalid("servers", f"Several servers are called {name!r}; use the id.", "server-ambiguous")
         if not alike:
-            unknown.append(str(asked))
-        found |= {one.id: one for one in alike}
+            unknown.append(str(name))
+        chosen |= {one.id: one for one in alike}
     if unknown:
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         words = f"Nothing was done, as there is no such server: {', '.join(unknown[:SHOWN])}{more}."
         raise invalid("servers", words, "server-missing")
-    return tuple(found[number] for number in sorted(found))
+    return tuple(chosen[number] for number in sorted(chosen))

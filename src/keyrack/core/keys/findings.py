@@ -1,4 +1,4 @@
-"""Finds keys that should not be there any more: weak, old, unused, unowned; must change nothing."""
+"""Finds keys that should be removed: weak, old, unused, unowned; must change nothing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ UNOWNED: Final = "unowned"
 KINDS: tuple[FindingKind, ...] = (WEAK, OLD, UNUSED, UNOWNED)
 OLD_DAYS, UNUSED_DAYS = 365, 90
 AT_ONCE = 500
-MOST_LOOKED = 20_000
-"""Keys that one call looks at; a page may then have less than it could, and still name a next one."""
+MOST_CHECKED = 20_000
+"""So many keys are checked by one call; a page may be short for that, and still name a next one."""
 _CREDENTIALS, _USER_KEYS = 0, 1
+_Place = tuple[int, int, int]  # one of these, the server of a credential, and the key's id
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A key, and what is wrong with it: of KINDS, and in words."""
+    """A key, and what is wrong with it: kinds of KINDS, and the same in words."""
 
     key: KeyAtPlace
     kinds: tuple[FindingKind, ...]
@@ -62,15 +63,17 @@ def find(
     cursor: str = "",
     limit: int = 50,
 ) -> Findings:
-    """Keys of the workspace that are weak (by the rules of today), older than so many days, not used for so many, or
-    registered by nobody who may log in; on servers first, then users' own. Raises Refusal INVALID or FORBIDDEN.
+    """A page of the workspace's keys that should be removed: first those on servers, then users' own.
+
+    kinds: which of KINDS. WEAK: refused by the rules of today; OLD: entered more than old_days ago; UNUSED: not used
+    for unused_days; UNOWNED: registered by nobody, or by a disabled user. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "credentials:read", "find keys that should go", target_kind="key") as attempt:
         wanted = tuple(kinds)
         for kind in wanted:
             if kind not in KINDS:
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
-        place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
+        place: tuple[Any, ...] = cursors.read(cursor, (int, int, int)) if cursor else (_CREDENTIALS, 0, 0)
         now = instance.now()
         criteria = _Criteria(
             key_rules.of_registered_keys(instance, actor.workspace_id),
@@ -81,38 +84,40 @@ def find(
         )
 
         def question(connection: Connection) -> Findings:
-            found: list[Finding] = []
-            last = (place[0], place[1])
+            items: list[Finding] = []
+            last: _Place = (place[0], place[1], place[2])
             for count, (where, key) in enumerate(_keys(connection, actor.workspace_id, last), 1):
-                if len(found) == limit or count > MOST_LOOKED:
-                    return Findings(tuple(found), cursors.write(last))
+                if len(items) == limit or count > MOST_CHECKED:
+                    return Findings(tuple(items), cursors.write(last))
                 last = where
                 finding = criteria.finding(key)
                 if finding is not None:
-                    found.append(finding)
-            return Findings(tuple(found), None)
+                    items.append(finding)
+            return Findings(tuple(items), None)
 
         return attempt.read(question)
 
 
-def _keys(
-    connection: Connection, workspace_id: int, after: tuple[int, int]
-) -> Iterator[tuple[tuple[int, int], KeyAtPlace]]:
-    questions = ((_CREDENTIALS, findings.credentials_after), (_USER_KEYS, findings.user_keys_after))
-    for number, question in questions:
-        if number < after[0]:
-            continue
-        last = after[1] if number == after[0] else 0
-        while page := question(connection, workspace_id, last, AT_ONCE):
+def _keys(connection: Connection, workspace_id: int, after: _Place) -> Iterator[tuple[_Place, KeyAtPlace]]:
+    kind, server_id, last = after
+    if kind == _CREDENTIALS:
+        while page := findings.credentials_after(connection, workspace_id, server_id, last, AT_ONCE):
             for key in page:
-                last = key.id
-                yield (number, key.id), key
+                server_id, last = key.server_id or 0, key.id
+                yield (_CREDENTIALS, server_id, last), key
+        last = 0
+    while page := findings.user_keys_after(connection, workspace_id, last, AT_ONCE):
+        for key in page:
+            last = key.id
+            yield (_USER_KEYS, 0, last), key
 
 
 @dataclass(frozen=True, slots=True)
 class _Criteria:
-    """What makes a key a finding. kinds: those of KINDS that are asked for; old_before: keys entered before are old;
-    unused_before: keys last used before, or never and entered before, are unused.
+    """What makes a key a finding.
+
+    kinds: those of KINDS that are asked for; old_before: keys entered before are old; unused_before: keys last used
+    before, or never used and entered before, are unused.
     """
 
     rules: KeyRules
@@ -122,23 +127,23 @@ class _Criteria:
     now: datetime
 
     def finding(self, key: KeyAtPlace) -> Finding | None:
-        """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
+        """What is wrong with a key, None for nothing. A key that has ended opens nothing and is no finding."""
         if has_ended(key.expires_at, self.now):
             return None
-        found: list[tuple[FindingKind, str]] = []
+        problems: list[tuple[FindingKind, str]] = []
         if WEAK in self.kinds and (words := self._weak(key)):
-            found.append((WEAK, words))
+            problems.append((WEAK, words))
         if OLD in self.kinds and key.created_at < self.old_before:
-            found.append((OLD, f"It was entered on {key.created_at:%Y-%m-%d}."))
+            problems.append((OLD, f"It was entered on {key.created_at:%Y-%m-%d}."))
         if UNUSED in self.kinds and (key.used_at or key.created_at) < self.unused_before:
             since = "never" if key.used_at is None else f"last on {key.used_at:%Y-%m-%d}"
-            found.append((UNUSED, f"It was used {since}."))
+            problems.append((UNUSED, f"It was used {since}."))
         if UNOWNED in self.kinds and (key.user is None or key.disabled):
             owner = "No user registered it." if key.user is None else f"Its owner {key.user} is shut out."
-            found.append((UNOWNED, owner))
-        if not found:
+            problems.append((UNOWNED, owner))
+        if not problems:
             return None
-        return Finding(key, tuple(kind for kind, _ in found), " ".join(words for _, words in found))
+        return Finding(key, tuple(kind for kind, _ in problems), " ".join(words for _, words in problems))
 
     def _weak(self, key: KeyAtPlace) -> str:
         try:

@@ -1,7 +1,7 @@
-"""Freezes keys: they open no new session until their owners confirm them; sessions go on, and break-glass keys work.
+"""Freezes keys: they open no new session until somebody confirms them. Open sessions go on and break-glass keys work.
 Must take no key away.
 
-What decides is a mark on the rows of servers and keys, under their seals (decision 151); access.py reads it.
+A freeze is a mark on the rows of servers and keys, under their seals (decision 151); access.py reads it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ FREEZE, READ = "keys:freeze", "credentials:read"
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A freeze, or what one would be for (freeze None), as user and server name it. where: in words; keys: how many,
-    and the break-glass keys among them, which go on; servers: who obeys.
+    """A freeze, or a preview of one, whose freeze is None.
+
+    where: in words; keys: how many it is for; break_glass: how many break-glass keys it leaves alone; servers: which
+    hosts obey it; user, server: the names that a preview is for.
     """
 
     freeze: Freeze | None
@@ -53,14 +55,16 @@ class Frozen:
 
     @property
     def words(self) -> str:
-        """The same in words."""
+        """How far it has come, in words."""
         return Receipts(self.servers).words
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a freeze is for. where: in words; marked: the servers whose rows get the mark; server_ids: those whose hosts
-    are told; keys, held: the rows of user keys and of credentials that get it; count: how many keys these are.
+    """What a freeze is for.
+
+    where: in words; marked: ids of servers whose rows get the mark; server_ids: of servers whose hosts get a new
+    revision; keys, held: rows of user keys and of credentials that get the mark; count: of keys.
     """
 
     where: str
@@ -77,14 +81,14 @@ class _Scope:
 def preview(
     instance: Instance, actor: Actor, *, user: object = None, server: object = None, reason: object = None
 ) -> Frozen:
-    """What a freeze would be for; changes nothing. Raises Refusal as freeze does."""
+    """What a freeze with these arguments would be for; changes nothing. Raises Refusal as freeze does."""
     with Attempt(instance, actor, FREEZE, "see what a freeze would stop", target_kind="freeze") as attempt:
         validation.reason(reason)
 
         def question(connection: Connection) -> Frozen:
             person, place = _named(connection, actor, user, server)
             scope = _scope(instance, connection, actor, person, place)
-            # Every host would have to be told: nothing that it obeys by now is a receipt.
+            # No host obeys a freeze that is not there yet, so none of their receipts counts.
             hosts = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.server_ids, 0))
             return Frozen(
                 None,
@@ -104,8 +108,8 @@ def freeze(
 ) -> Frozen:
     """Stop keys from opening new sessions until they are confirmed: of a user, on a server, or of the whole workspace.
 
-    user: a name; server: a name or an id; at most one of them. Keys that are entered afterwards are not meant.
-    Raises Refusal INVALID or FORBIDDEN.
+    user: a name; server: a name or an id; at most one of them. Keys that are entered later are not frozen. Raises
+    Refusal INVALID, MISSING, TAKEN for a name of several servers, or FORBIDDEN.
     """
     with Attempt(instance, actor, FREEZE, "freeze keys", target_kind="freeze") as attempt:
         why = validation.reason(reason)
@@ -145,31 +149,34 @@ def freeze(
 def freeze_some(
     instance: Instance, actor: Actor, *, fingerprints: Iterable[str], held: Iterable[tuple[int, str]]
 ) -> None:
-    """Stop these keys from opening new sessions until they are confirmed: users' keys wherever they stand, and keys on
-    servers by server and label. It is no freeze that could be ended as a whole. Raises Refusal FORBIDDEN.
+    """Stop single keys from opening new sessions until they are confirmed.
+
+    fingerprints: of users' keys, wherever they stand; held: keys on servers, as pairs of server id and label. This
+    makes no Freeze that could be ended as a whole. Raises Refusal FORBIDDEN.
     """
     with Attempt(instance, actor, FREEZE, "freeze keys by name", target_kind="key") as attempt:
 
         def change(work: Work) -> None:
-            prints, places = set(fingerprints), set(held)
+            wanted, places = set(fingerprints), set(held)
             of_users = freezes.user_keys_of(work.connection, actor.workspace_id)
-            mine = [row for row in of_users if row.fingerprint in prints]
+            user_keys_wanted = [row for row in of_users if row.fingerprint in wanted]
             on_servers = freezes.credentials_of_servers(work.connection, {server_id for server_id, _ in places})
-            there = [row for row in on_servers if (row.server_id, row.label) in places]
-            freezes.mark_user_keys(work.connection, mine, work.now)
-            freezes.mark_credentials(work.connection, there, work.now)
-            server_ids = {row.server_id for row in there}
-            for user_id in {row.user_id for row in mine}:
+            credentials_wanted = [row for row in on_servers if (row.server_id, row.label) in places]
+            freezes.mark_user_keys(work.connection, user_keys_wanted, work.now)
+            freezes.mark_credentials(work.connection, credentials_wanted, work.now)
+            server_ids = {row.server_id for row in credentials_wanted}
+            for user_id in {row.user_id for row in user_keys_wanted}:
                 server_ids |= grants.servers_of_user(work.connection, user_id)
             work.bump_revisions(server_ids)
-            words = f"Froze {count(len(mine), 'SSH key')} of users and {len(there)} on hosts until they are confirmed"
-            work.record(words, level="warning")
+            on_hosts = len(credentials_wanted)
+            words = f"Froze {count(len(user_keys_wanted), 'SSH key')} of users and {on_hosts} on hosts"
+            work.record(f"{words} until they are confirmed", level="warning")
 
         attempt.write(change)
 
 
 def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
-    """A freeze, and which hosts obey it. Raises Refusal MISSING."""
+    """A freeze, and which hosts obey it; where and break_glass are empty. Raises Refusal MISSING."""
     with Attempt(instance, actor, READ, "see a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
 
         def question(connection: Connection) -> Frozen:
@@ -190,7 +197,7 @@ def find(instance: Instance, actor: Actor, *, before: int | None = None, limit: 
 
 
 def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
-    """End a freeze: what nobody confirmed opens sessions again, unless another freeze is for it.
+    """End a freeze: its keys open sessions again unless another freeze is for them.
 
     Raises Refusal MISSING, or TAKEN for one that has ended.
     """
@@ -204,7 +211,7 @@ def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
                 raise Refusal(Kind.TAKEN, "freeze-ended", f"{own.ended_by} ended this freeze already.")
             freezes.end(work.connection, own.id, work.now, actor.name)
             freezes.unmark(work.connection, actor.workspace_id, own.at)
-            # An older one for the same keys had its marks overwritten.
+            # This freeze overwrote the marks that older ones had left on the same keys.
             for other in freezes.active(work.connection, actor.workspace_id):
                 user = None if other.user_id is None else users.user(work.connection, other.user_id)
                 place = None if other.server_id is None else servers.by_id(work.connection, other.server_id)
@@ -220,8 +227,10 @@ def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
 
 
 def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
-    """Confirm a key of one's own: it opens sessions again, wherever it stands. A program's key is confirmed by whoever
-    deals with users. Raises Refusal MISSING or FORBIDDEN.
+    """Confirm a key of the actor's own, or, with people:write, of a program: it opens sessions again wherever it
+    stands.
+
+    Raises Refusal MISSING or FORBIDDEN.
     """
     with _confirming_key(instance, actor, key_id) as attempt:
 
@@ -230,13 +239,13 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
             owner = users.user(work.connection, key.user_id)
             if owner is not None and owner.id != actor.user_id:
                 refuse_exceeding(work, owner, has_keys=True)
-            whose = str(key.user_name)
+            owner_name = str(key.user_name)
             row = Row({name: value for name, value in key.items() if name not in ("user_kind", "user_name")})
             copies = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
             freezes.confirm(work.connection, (row,), copies, work.now)
             server_ids = {one.server_id for one in copies} | grants.servers_of_user(work.connection, row.user_id)
             work.bump_revisions(server_ids)
-            words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
+            words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {owner_name}"
             work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
 
         attempt.write(change)
@@ -263,21 +272,21 @@ def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> 
 
 
 def may_confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
-    """Nothing when the actor may confirm this key of a user; raises Refusal as confirm_key does."""
+    """Raises Refusal where the actor may not confirm this key of a user, as confirm_key does."""
     with _confirming_key(instance, actor, key_id) as attempt:
         attempt.read(lambda connection: _key_to_confirm(connection, actor, key_id))
 
 
 def may_confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
-    """Nothing when the actor may confirm this key on a server; raises Refusal as confirm_credential does."""
+    """Raises Refusal where the actor may not confirm this key on a server, as confirm_credential does."""
     with _confirming_credential(instance, actor, credential_id) as attempt:
         attempt.read(lambda connection: _credential_to_confirm(connection, actor, credential_id))
 
 
 def _confirming_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
     row = instance.database.read(lambda connection: freezes.user_key(connection, actor.workspace_id, key_id))
-    others = row is not None and row.user_id != actor.user_id and row.user_kind == SERVICE
-    action = "people:write" if others else user_keys.ADD
+    of_program = row is not None and row.user_id != actor.user_id and row.user_kind == SERVICE
+    action = "people:write" if of_program else user_keys.ADD
     return Attempt(instance, actor, action, "confirm an SSH key", target_kind="user key", target_id=key_id)
 
 
@@ -304,7 +313,7 @@ def _credential_to_confirm(connection: Connection, actor: Actor, credential_id: 
 
 
 def _named(connection: Connection, actor: Actor, user: object, server: object) -> tuple[User | None, Server | None]:
-    """Who or where is meant; neither is the whole workspace. Raises Refusal INVALID, MISSING or TAKEN."""
+    """The user or server that is meant, neither for the whole workspace. Raises Refusal INVALID, MISSING or TAKEN."""
     if user is not None and server is not None:
         raise invalid("server", "Name a user or a server, or neither for the whole workspace.")
     if server is not None:
@@ -340,7 +349,7 @@ def _scope(
     on_servers = freezes.credentials_at(connection, workspace, server_id)
     fingerprints = {row.fingerprint for row in on_servers}
     if place is not None:
-        # A mark on the server freezes users' keys there too, which have no row of their own on it.
+        # A mark on the server also freezes keys that grants put there, which have no row on it.
         user_rows: list[Row] = []
         reasons, _ = access.reasons(connection, place, instance.now())
         fingerprints |= {reason.fingerprint for reason in reasons if reason.fingerprint}
@@ -361,7 +370,7 @@ def _scope(
 
 
 def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:
-    """Leave the marks of a freeze; only_free: where no other freeze left its own."""
+    """Leave the marks of a freeze; only_free: only on rows that no other freeze has marked."""
     free = [row for row in scope.keys if not only_free or row["frozen_at"] is None]
     credentials = [row for row in scope.held if not only_free or row["frozen_at"] is None]
     freezes.mark_servers(work.connection, scope.marked, at, only_free=only_free)

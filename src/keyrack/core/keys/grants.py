@@ -1,4 +1,4 @@
-"""Who may log in as which system user: give and take back; must not deliver anything itself."""
+"""Who may log in as which system user: give and take back grants; must deliver nothing to hosts itself."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
 
-MOST_LOOKED = 20
+MOST_PAIRS = 20
 BEGUN_AT_ONCE = 50
 
 
 class StandingTerms(TypedDict, total=False):
-    """On which terms a grant lets in, that mean the same whenever they are asked for.
+    """Terms of a grant that mean the same whenever they are given.
 
-    starts_at: it opens nothing before, and hosts are told when that comes (begin); expires_at: as validation.end takes
-    it; restrictions: as validation.restrictions takes them; reason: for those who ask later; break_glass: its use is an
-    alarm.
+    starts_at: nothing is opened before it; expires_at: as validation.end takes it; restrictions: as
+    validation.restrictions takes them; reason: in words; break_glass: each use is an alarm.
     """
 
     starts_at: datetime | None
@@ -45,7 +44,7 @@ class StandingTerms(TypedDict, total=False):
 
 
 class Terms(StandingTerms, total=False):
-    """All of them; duration: instead of expires_at, a span from the start on, as validation.end takes it."""
+    """All terms; duration: in place of expires_at, a span from the start on, as validation.end takes it."""
 
     duration: object
 
@@ -62,10 +61,11 @@ def give(
     system_user: object,
     **terms: Unpack[Terms],
 ) -> Grant:
-    """Let a user (or a group) log in as system_user on a server, on servers with a tag or on all of the workspace.
+    """Let a user or a group log in as system_user on a server, on servers with a tag, or on all of the workspace.
 
-    Exactly one of user_id and group_id, and one of server_id, tag and all_servers. A key that cannot obey the
-    restrictions (verify_required for one that is on no security key) is not let in. Raises Refusal INVALID or MISSING.
+    Exactly one of user_id and group_id, and exactly one of server_id, tag and all_servers. Keys that cannot obey the
+    restrictions are not let in, such as, under verify_required, one that is on no security key. Raises Refusal INVALID,
+    MISSING or LIMIT.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
@@ -108,7 +108,7 @@ def give(
 def begin(instance: Instance, keyrack: Actor) -> int:
     """Tell hosts of grants whose start has come, each with its event; answers how many.
 
-    Their lines are in no document before, so a host that is away then opens them at its next contact.
+    No document has their lines before. A host that is away then gets them at its next contact.
     """
     at = instance.now()
     if not instance.database.read(lambda connection: grants.grants_to_begin(connection, at, 1)):
@@ -152,8 +152,10 @@ def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
 def page(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[Grant]:
-    """A page of the workspace's grants, oldest first; cursor: instead of offset, of the page before, "" for the first
-    one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """A page of the workspace's grants, oldest first.
+
+    cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal FORBIDDEN, or INVALID
+    for a malformed cursor.
     """
     with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
@@ -162,14 +164,14 @@ def page(
 
 @dataclass(frozen=True, slots=True)
 class GrantNames:
-    """Names by id, of what some grants join."""
+    """The names that some grants need to be shown, by id."""
 
     users: Mapping[int, str]
     groups: Mapping[int, str]
     servers: Mapping[int, str]
 
     def sentence(self, grant: Grant) -> str:
-        """What a grant says, for people: "Group ops may log in as root on hosts tagged production"."""
+        """A grant as a sentence: "Group ops may log in as root on hosts tagged production"."""
         user, group = self.users.get(grant.user_id or 0, "?"), self.groups.get(grant.group_id or 0, "?")
         who = f"Group {group}" if grant.group_id else user
         where = f"hosts tagged {grant.tag}" if grant.tag else self.servers.get(grant.server_id or 0, "?")
@@ -177,7 +179,10 @@ class GrantNames:
 
 
 def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> GrantNames:
-    """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""
+    """The names that grants of the actor's workspace need to be shown.
+
+    written: the actor has just given them; no right to read grants is asked for then.
+    """
     shown = tuple(some)
 
     def question(connection: Connection) -> GrantNames:
@@ -197,14 +202,14 @@ def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: b
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A grant that was given just now; note: what to know of it, None for nothing."""
+    """A grant that was given just now; note: a warning about it, None for none."""
 
     grant: Grant
     note: str | None
 
 
 def noted(instance: Instance, given: Grant) -> Given:
-    """What whoever gave a grant just now should know: a tag that no server has, or another grant for the very same."""
+    """A grant with what its giver should know: another grant does the same, or it opens nothing yet."""
 
     def question(connection: Connection) -> str | None:
         place = (given.user_id, given.group_id, given.server_id, given.tag)
@@ -233,7 +238,7 @@ def give_named(
     system_user: object,
     **terms: Unpack[Terms],
 ) -> Grant:
-    """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
+    """As give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
     with attempt:
         user_id, group_id, server_id = named(
@@ -258,9 +263,9 @@ def give_named(
 def named(
     attempt: Attempt, *, user: object, group: object, server: object, tag: object, all_servers: bool
 ) -> tuple[int | None, int | None, int | None]:
-    """The ids of the user, the group and the server (a name or an id) that a grant is for; None for what is not named.
+    """The ids of the user, the group and the server that a grant is for; None for what is not named.
 
-    Raises Refusal INVALID.
+    server: a name or an id. Raises Refusal INVALID.
     """
     _refuse_unnamed(user=user, group=group, server=server, tag=tag)
     actor = attempt.actor
@@ -278,7 +283,7 @@ def named(
 
 
 def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag: object, name: str) -> None:
-    """Refuse an account that none of the servers has: it is a slip of the pen, and would let nobody in anywhere.
+    """Refuse an account that none of the servers has: it is a typing error, and would let nobody in anywhere.
 
     A tag that no server has yet is for servers to come, whose accounts nobody knows.
     """
@@ -294,7 +299,7 @@ def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """A grant as it was; still_opened_by: what lets its keys in all the same, of as many as were looked at."""
+    """A grant as it was; still_opened_by: what lets its keys in all the same, as far as _still_open checks."""
 
     grant: Grant
     still_opened_by: tuple[Opening, ...]
@@ -307,7 +312,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
 
         def change(work: Work) -> TakenBack:
             grant = own_grant(work, grant_id)
-            # What has not begun is on no host, so that none has to refuse anything for it.
+            # A grant that has not begun is on no host, so no host has to refuse its keys.
             begun = grant.has_begun(work.now)
             opened = grants.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
             held = _held_keys(work, grant)
@@ -330,16 +335,17 @@ def _still_open(
     held: Iterable[tuple[str, str]],
     left: frozenset[tuple[int, str]],
 ) -> tuple[Opening, ...]:
-    """What else lets the keys of a grant in; of a large one the first MOST_LOOKED pairs of server and key alone.
+    """What else lets the keys of a grant in. Only the first MOST_PAIRS pairs of server and key are checked.
 
-    left: where anything beyond files does, which most often is nowhere: what it is is asked there alone.
+    left: pairs that credentials or grants still let in, most often none. Only for these is the database asked what it
+    is; for all pairs one question finds files on hosts.
     """
-    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_LOOKED))
+    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_PAIRS))
     if not pairs:
         return ()
     ids, prints = sorted({server_id for server_id, _ in pairs}), sorted({fingerprint for _, fingerprint in pairs})
     files = files_of_accounts(work.connection, ids, grant.system_user, prints)
-    found = (
+    openings_by_pair = (
         openings_of(
             work.connection,
             workspace_id=work.actor.workspace_id,
@@ -352,17 +358,17 @@ def _still_open(
         else files.get((server_id, fingerprint), ())
         for server_id, fingerprint in pairs
     )
-    return tuple(dict.fromkeys(opening for some in found for opening in some))
+    return tuple(dict.fromkeys(opening for of_pair in openings_by_pair for opening in of_pair))
 
 
 def let_in(work: Work, grant: Grant) -> None:
-    """Have the hosts that a grant is for let its keys in, within a unit of work."""
+    """Have the hosts of a grant let its keys in, within a unit of work."""
     opened = grants.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in _held_keys(work, grant)))
 
 
 def _refuse_unnamed(**named: object) -> None:
-    """Raises Refusal INVALID for what is no name, or for a server no id."""
+    """Refuse what is neither None nor a name; for a server also an id. Raises Refusal INVALID."""
     for field, value in named.items():
         text = isinstance(value, str) or (field == "server" and isinstance(value, int))
         if value is not None and (not text or isinstance(value, bool) or value == ""):
@@ -388,7 +394,7 @@ def when(
 
 
 def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | None) -> datetime | None:
-    """A start that lies ahead, None for one that came already. Raises Refusal INVALID."""
+    """A start in the future, None for one that is past. Raises Refusal INVALID."""
     if starts_at is None or (starts_at.tzinfo is not None and starts_at <= now):
         return None
     start = validation.end(now, starts_at, field="starts_at")
@@ -398,7 +404,7 @@ def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | Non
 
 
 def _terms(grant: Grant) -> str:
-    """From when, until when, restricted to what and why, as the end of a sentence."""
+    """Start, end, restrictions and reason of a grant, as the end of a sentence."""
     terms = event_terms.sentence_end(
         starts_at=grant.starts_at,
         expires_at=grant.expires_at,
@@ -409,7 +415,7 @@ def _terms(grant: Grant) -> str:
 
 
 def _held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
-    """The keys a grant delivers: pairs of fingerprint and public key."""
+    """The keys that a grant lets in: pairs of fingerprint and public key."""
     if grant.user_id is not None:
         user_ids = frozenset((grant.user_id,))
     else:
@@ -444,7 +450,7 @@ def _where(work: Work, grant: Grant) -> str:
 def open_for(
     work: Work, *, user_id: int, server_id: int | None, tag: str | None, system_user: str, end: datetime, reason: str
 ) -> Grant:
-    """Insert a grant for a user within a unit of work, which leaves the event. Raises Refusal LIMIT."""
+    """Insert a grant for a user within a unit of work; the caller records it. Raises Refusal LIMIT."""
     quotas.refuse_more(work, "grant")
     values: dict[str, Any] = {
         "workspace_id": work.actor.workspace_id,

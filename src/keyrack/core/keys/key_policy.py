@@ -1,4 +1,4 @@
-"""A workspace's policy of keys: shown, set, and whom another one would hit; must judge no key itself."""
+"""A workspace's policy of keys: show it, set it, and list the keys that another one would refuse; must judge no key."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ from keyrack.store.keys.key_policy import KeyPolicyRow
 
 MOST = 500
 LONGEST_RSA_BITS = 16384
-# Of a line beside the modulus: type, lengths and an exponent of up to eight bytes, in base64.
+# Characters of an RSA key's line beside its modulus: type, and in base64 lengths and an exponent of up to 8 bytes.
 _AROUND = len("ssh-rsa ") + 48
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """Which keys a workspace accepts. types, rsa_minimum_bits: what holds; own_…: what it said itself, empty or None
-    for as the service was started, which is started_…; damaged: others changed it in the database, and no key is taken.
+    """Which keys a workspace accepts.
+
+    types, rsa_minimum_bits: what holds; own_types, own_bits: what the workspace has set itself, empty or None where it
+    goes by the service's settings, which are started_types and started_bits; set_at, set_by: None and "" where it has
+    set nothing; damaged: its row was changed in the database, not by Keyrack, and no key is accepted until it is set
+    anew.
     """
 
     types: tuple[str, ...]
@@ -47,8 +51,10 @@ class KeyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A key that would not be taken any more. user: whose it is, or place: where it was entered, such as deploy on
-    web-1; why: in the words of the refusal.
+    """A registered key that would be refused.
+
+    user: who registered it, or place: where it was entered, such as deploy on web-1, "" for the other; why: the
+    refusal.
     """
 
     user: str
@@ -60,25 +66,25 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Keys that a policy would hit: users' own by their owners, then those entered on servers. more: there are more."""
+    """Registered keys that a policy would refuse: users' own by user, then those on servers; more: there are more."""
 
     items: tuple[Hit, ...]
     more: bool
 
 
 def get(instance: Instance, actor: Actor) -> KeyPolicy:
-    """What the actor's workspace accepts; everybody with an account may know."""
+    """Which keys the actor's workspace accepts; everybody with an account may see it."""
     with Attempt(instance, actor, "iam:self", "see the policy of keys", target_kind="key policy") as attempt:
         held = attempt.read(lambda connection: key_policy.of_workspace(connection, actor.workspace_id))
         return _shown(instance, held)
 
 
 def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_bits: object = KEEP) -> KeyPolicy:
-    """Say which keys the workspace accepts from now on; what is registered stays. Answers the policy as it is then.
+    """Set which keys the workspace accepts from now on; registered keys stay. Answers the policy as it is then.
 
-    types: names of types of keys, None for those that the service accepts, KEEP for those of now; rsa_minimum_bits:
-    likewise. A workspace asks for more than the service was started with, never for less. Other processes obey it
-    within kept_policies.FRESH_SECONDS. Raises Refusal INVALID.
+    types: names of key types, None for those of the service, KEEP to leave them as they are; rsa_minimum_bits:
+    likewise. A workspace can be stricter than the service, never less strict. Other processes obey within
+    kept_policies.FRESH_SECONDS. Raises Refusal INVALID.
     """
     with Attempt(instance, actor, "keys:rule", "set the policy of keys", target_kind="key policy") as attempt:
         named = None if types is KEEP else _types(instance.key_rules, types)
@@ -86,27 +92,27 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
         bits = None if keeps_bits or rsa_minimum_bits is None else _bits(instance.key_rules, rsa_minimum_bits)
 
         def change(work: Work) -> KeyPolicy:
-            was = key_policy.of_workspace(work.connection, actor.workspace_id)
-            if was is not None and not was.holds and (named is None or keeps_bits):
+            stored = key_policy.of_workspace(work.connection, actor.workspace_id)
+            if stored is not None and not stored.holds and (named is None or keeps_bits):
                 words = "What was set before was changed in the database, not by Keyrack; say both types and bits."
                 raise invalid("key_types" if named is None else "rsa_minimum_bits", words)
-            held = was or KeyPolicyRow((), None, None, "")
-            now = KeyPolicyRow(
-                key_types=held.key_types if named is None else named,
-                rsa_minimum_bits=held.rsa_minimum_bits if keeps_bits else bits,
+            old = stored or KeyPolicyRow((), None, None, "")
+            new = KeyPolicyRow(
+                key_types=old.key_types if named is None else named,
+                rsa_minimum_bits=old.rsa_minimum_bits if keeps_bits else bits,
                 set_at=work.now,
                 set_by=actor.name,
             )
-            if held.holds and (held.key_types, held.rsa_minimum_bits) == (now.key_types, now.rsa_minimum_bits):
+            if old.holds and (old.key_types, old.rsa_minimum_bits) == (new.key_types, new.rsa_minimum_bits):
                 work.no_event("as it is already")
-                return _shown(instance, was)
-            key_policy.put(work.connection, actor.workspace_id, now)
-            before, after = (_shown(instance, one) for one in (was, now))
+                return _shown(instance, stored)
+            key_policy.put(work.connection, actor.workspace_id, new)
+            before, after = (_shown(instance, one) for one in (stored, new))
             former = "one that was changed in the database, not by Keyrack" if before.damaged else _words(before)
             work.record(
                 f"Set the policy of keys: {_words(after)}; before: {former}",
                 level="warning",
-                details={"before": _details(was), "after": _details(now)},
+                details={"before": _details(stored), "after": _details(new)},
             )
             return after
 
@@ -116,30 +122,30 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
 
 
 def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_bits: object = KEEP) -> Hits:
-    """Which registered keys nobody could register under other rules; what is registered stays as it is.
+    """Which registered keys could not be registered under other rules; at most MOST, and whether there are more.
 
-    types: of keys, None for those that the service accepts, KEEP for those of now; rsa_minimum_bits: likewise. Raises
-    Refusal INVALID.
+    types: names of key types, None for those of the service, KEEP for those that hold now; rsa_minimum_bits: likewise.
+    Raises Refusal INVALID.
     """
     with Attempt(instance, actor, "people:read", "see whom a policy of keys would hit", target_kind="key") as attempt:
 
         def question(connection: Connection) -> tuple[KeyRules, list[Row[Any]], list[Row[Any]]]:
             now = _shown(instance, key_policy.of_workspace(connection, actor.workspace_id))
-            rules = _tried(instance.key_rules, now, types, rsa_minimum_bits)
+            rules = _rules_to_try(instance.key_rules, now, types, rsa_minimum_bits)
             characters = _AROUND + -(-rules.rsa_minimum_bits // 6)
             asked = (connection, actor.workspace_id, rules.types, characters, MOST + 1)
             return rules, key_policy.suspects(*asked), key_policy.suspects_on_servers(*asked)
 
         rules, own, entered = attempt.read(question)
-        refused = [
-            *_refused(((row.user, "", row) for row in own), rules),
-            *_refused((("", f"{row.username} on {row.server}", row) for row in entered), rules),
+        items = [
+            *_hits_among(((row.user, "", row) for row in own), rules),
+            *_hits_among((("", f"{row.username} on {row.server}", row) for row in entered), rules),
         ]
-        return Hits(tuple(refused[:MOST]), max(len(own), len(entered), len(refused)) > MOST)
+        return Hits(tuple(items[:MOST]), max(len(own), len(entered), len(items)) > MOST)
 
 
-def _tried(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> KeyRules:
-    """The rules that are tried out, as hits has them."""
+def _rules_to_try(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> KeyRules:
+    """The rules that hits() tries out."""
     named = now.types if types is KEEP else started.types if types is None else types
     least = now.rsa_minimum_bits if bits is KEEP else started.rsa_minimum_bits if bits is None else bits
     if not isinstance(named, Collection):
@@ -149,15 +155,15 @@ def _tried(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> Ke
     return replace(started, types=frozenset(named), rsa_minimum_bits=least, blocked=None)
 
 
-def _refused(rows: Iterable[tuple[str, str, Row[Any]]], rules: KeyRules) -> Iterable[Hit]:
+def _hits_among(rows: Iterable[tuple[str, str, Row[Any]]], rules: KeyRules) -> Iterable[Hit]:
     for user, place, row in rows:
-        why = _refusal(row.public_key, rules)
+        why = _problem(row.public_key, rules)
         if why:
             yield Hit(user, place, row.title or "", row.fingerprint, why)
 
 
-def _refusal(public_key: str, rules: KeyRules) -> str:
-    """Why a registered key could not be registered under these rules, "" where it could; its mathematics holds."""
+def _problem(public_key: str, rules: KeyRules) -> str:
+    """Why a registered key could not be registered under these rules, "" where it could."""
     try:
         problem = policy.key_problem(read_canonical(public_key), rules)
     except KeyProblem as damaged:

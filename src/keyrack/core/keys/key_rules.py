@@ -1,4 +1,4 @@
-"""The rules that a key must meet in a workspace: the service's, and the stricter ones it set itself; must set none."""
+"""The rules that keys of a workspace must meet: the service's and its own stricter ones; must change none."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from keyrack.store.keys.key_policy import KeyPolicyRow
 
 
 def of_workspace(instance: Instance, workspace_id: int | None) -> KeyRules:
-    """What a key to be entered there must meet. Raises Refusal FORBIDDEN where others changed the policy in the
-    database: nobody knows then what was asked, and no key is taken until it is set anew.
+    """The rules for a new key; workspace_id None: the service's alone.
+
+    Raises Refusal FORBIDDEN where the workspace's policy was changed in the database, not by Keyrack: nobody knows then
+    what was set, and no key is accepted until it is set anew.
     """
     if workspace_id is None:
         return instance.key_rules
@@ -27,15 +29,15 @@ def of_workspace(instance: Instance, workspace_id: int | None) -> KeyRules:
 
 
 def of_registered_keys(instance: Instance, workspace_id: int) -> KeyRules:
-    """What keys that are registered are judged by: as of_workspace, but the service's rules alone where the workspace's
-    policy is damaged, as nothing is refused here.
+    """The rules to judge registered keys by: as of_workspace, but without a policy that is damaged, as nothing is
+    refused by them.
     """
     held = instance.key_policies.of(instance.database, workspace_id, joined=instance.joined)
     return stricter(instance.key_rules, held if held is not None and held.holds else None)
 
 
 def stricter(rules: KeyRules, policy: KeyPolicyRow | None) -> KeyRules:
-    """The rules of a service and of a workspace together: a workspace asks for more, never for less."""
+    """The rules of the service and of a workspace together, of each term the stricter one."""
     if policy is None:
         return rules
     types = rules.types.intersection(policy.key_types) if policy.key_types else rules.types

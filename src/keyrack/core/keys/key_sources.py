@@ -1,4 +1,4 @@
-"""Which accounts at GitHub and GitLab a user's keys are taken from; must fetch nothing, see key_sync.py."""
+"""The accounts at GitHub and GitLab from which a user's keys are taken; must fetch nothing itself, see key_sync.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KIND = "key source"
 
 
 def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
-    """The sources of a user, by name. Raises Refusal MISSING or FORBIDDEN."""
+    """The sources of a user, given by name. Raises Refusal MISSING or FORBIDDEN."""
     action = user_keys.READ if is_oneself(actor, name) else "people:read"
     with Attempt(instance, actor, action, "see where a user's keys come from", target_kind=_KIND) as attempt:
         user = attempt.read(lambda connection: user_named(connection, actor, name))
@@ -34,7 +34,7 @@ def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
 
 
 def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
-    """The account of a kind that a user's keys come from. Raises Refusal as find does, or MISSING."""
+    """The source of a kind of a user. Raises Refusal as find does, or MISSING."""
     source = next((one for one in find(instance, actor, name) if one.kind == kind), None)
     if source is None:
         raise missing("key source")
@@ -42,19 +42,20 @@ def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
 
 def may_change(instance: Instance, actor: Actor, name: str, *, own: str = user_keys.ADD) -> None:
-    """Nothing when the actor may change where this user's keys come from; raises Refusal MISSING or FORBIDDEN.
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not change this user's sources.
 
-    own: what doing so to oneself takes.
+    own: the action that this takes where the user is the actor.
     """
     with _attempt(instance, actor, name, "change where keys come from", own) as attempt:
         attempt.read(lambda connection: user_named(connection, actor, name))
 
 
 def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: object, url: object = None) -> KeySource:
-    """Take a user's keys from an account too, from now on; a source of this kind that there is names it instead.
+    """Take a user's keys also from an account, from now on; replaces the account of the same kind.
 
-    kind: "github" or "gitlab"; url: of the service, None for github.com and gitlab.com. Others' sources take
-    people:write, and rights that are not less than theirs. Raises Refusal INVALID, MISSING or FORBIDDEN.
+    kind: "github" or "gitlab"; account: its name; url: the address of the service, None for github.com or gitlab.com.
+    For another user it takes people:write, and no less rights than that user has. Raises Refusal INVALID, MISSING or
+    FORBIDDEN.
     """
     with _attempt(instance, actor, name, "name an account to take keys from") as attempt:
         place = _url(instance, kind, url)
@@ -69,7 +70,7 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
             if known is not None and (known.url, known.account) == (place, account):
                 work.no_event("named already")
                 return known
-            # Keys of the account before stay in `keys`, so that those that the new one lacks are taken away.
+            # `keys` still names those of the old account, so that the next sync deletes what the new account lacks.
             values = {
                 "url": place,
                 "account": account,
@@ -80,23 +81,21 @@ def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: obje
                 "next_at": work.now,
             }
             if known is None:
-                whose = {"workspace_id": user.workspace_id, "user_id": user.id, "kind": kind}
-                source_id = key_sources.add(
-                    work.connection, {**whose, **values, "keys": {}, "checked_at": None, "created_at": work.now}
-                )
+                new = {"workspace_id": user.workspace_id, "user_id": user.id, "kind": kind, "created_at": work.now}
+                source_id = key_sources.add(work.connection, {**new, **values, "keys": {}, "checked_at": None})
             else:
                 source_id = known.id
                 key_sources.change(work.connection, source_id, values)
             work.record(f"Keys of {user.name} come from {account} at {place} too", target_id=source_id)
-            found = key_sources.by_id(work.connection, source_id)
-            assert found is not None
-            return found
+            source = key_sources.by_id(work.connection, source_id)
+            assert source is not None
+            return source
 
         return attempt.write(change)
 
 
 def delete(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
-    """Take a user's keys from an account no more, and withdraw those that came from it.
+    """Take a user's keys no longer from an account, and delete those that came from it. Answers the source as it was.
 
     Raises Refusal MISSING or FORBIDDEN.
     """
@@ -120,7 +119,7 @@ def delete(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
 
 
 def _attempt(instance: Instance, actor: Actor, name: str, aim: str, own: str = user_keys.ADD) -> Attempt:
-    """An attempt on the sources of the user of this name; own: what it takes where that is the actor."""
+    """An attempt on the sources of a user, by name; own: the action where the user is the actor."""
     return Attempt(instance, actor, own if is_oneself(actor, name) else "people:write", aim, target_kind=_KIND)
 
 
@@ -142,7 +141,7 @@ def _url(instance: Instance, kind: str, url: object) -> str:
         known = parts.hostname and not (parts.query or parts.fragment or "@" in parts.netloc) and parts.port != 0
     except ValueError:
         known = None
-    # Plain http is for services inside networks that the settings name; which address it is, is seen when it is asked.
+    # Plain http is only for services in networks that the settings name, which is checked when the service is asked.
     schemes = ("https", "http") if instance.settings.key_source_networks else ("https",)
     if not known or parts.scheme not in schemes:
         raise invalid("url", words)

@@ -1,7 +1,7 @@
 """Keeps users' keys in step with their accounts at GitHub and GitLab: adds and deletes; must speak no HTTP itself.
 
-A key goes only where the account is known to be there, by its number, and its whole list was read: no answer, a cut
-one, a vanished or a renamed account delete nothing.
+A key is deleted only when the account is known by its number to be the same, and its whole list was read. No answer, a
+cut one, a deleted or a renamed account delete nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
-from keyrack.ssh import fingerprint
+from keyrack.ssh.fingerprint import of_public_key
 from keyrack.store.audit import events
 from keyrack.store.keys import key_sources
 from keyrack.store.keys import user_keys as user_key_rows
@@ -41,12 +41,12 @@ TAG = re.compile(r'(W/)?"[!#-~\x80-\xff]*"')
 
 
 class NoHttpAnswer(Exception):
-    """Nobody answered, or not as it must be; the message says why, for people."""
+    """The service did not answer, or not as it must; the message says why, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What a service said: the status, the headers by lower-case name, the whole body."""
+    """A service's answer: the status, the headers by lower-case name, the whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ Ask = Callable[[str, Mapping[str, str]], HttpAnswer]
 
 
 class _Ended(Exception):
-    """What a look ended with before anything was to be changed."""
+    """A sync ended before it changed anything; state, words: of the source from now on; wait: until the next try."""
 
     def __init__(self, state: str, words: str, wait: timedelta | None = None) -> None:
         super().__init__(words)
@@ -66,12 +66,12 @@ class _Ended(Exception):
 
 
 def longest_wait(instance: Instance) -> timedelta:
-    """How long a source waits at most until it is looked at again."""
+    """The longest time between two syncs of a source."""
     return max(timedelta(minutes=instance.settings.key_source_minutes), LONGEST_WAIT)
 
 
 def sync_due(instance: Instance, ask: Ask) -> int:
-    """Look at the sources that are due; answers how many. Each is looked at by one process alone."""
+    """Sync the sources that are due; answers how many. Only one process syncs each."""
     now = instance.now()
     every = timedelta(minutes=instance.settings.key_source_minutes)
 
@@ -90,15 +90,15 @@ def sync_due(instance: Instance, ask: Ask) -> int:
 
 
 def sync_all(instance: Instance, actor: Actor, ask: Ask) -> tuple[KeySource, ...]:
-    """Look at every source of the actor's workspace now, and answer them as they then are."""
+    """Sync every source of the actor's workspace now, and answer them as they are then."""
     sources = instance.database.read(lambda connection: key_sources.of_workspace(connection, actor.workspace_id))
     return tuple(sync(instance, source, ask) for source in sources)
 
 
 def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[KeySource, ...]:
-    """Look at a user's sources now, and answer them as they then are. Raises Refusal MISSING or FORBIDDEN.
+    """Sync a user's sources now, and answer them as they are then. Raises Refusal MISSING or FORBIDDEN.
 
-    One whose service wants to be left alone is answered as it is.
+    A source whose service asked for a pause is answered as it is.
     """
     action = user_keys.ADD if is_oneself(actor, name) else "people:write"
     with Attempt(
@@ -112,12 +112,15 @@ def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[Ke
 
 
 def sync(instance: Instance, source: KeySource, ask: Ask) -> KeySource:
-    """Look at one source, add and delete what changed, and answer it as it then is; never raises for what it meets."""
+    """Sync one source: add and delete what changed, and answer it as it is then.
+
+    Raises nothing for what the service answers; that is in the source's state and words.
+    """
     before = source
     try:
         listed = _listed(source, ask)
-        same = replace(source, state="in step", words="")
-        source = same if listed is None else _taken(instance, source, ask, listed)
+        in_step = replace(source, state="in step", words="")
+        source = in_step if listed is None else _synced(instance, source, ask, listed)
     except _Ended as end:
         source = replace(source, state=end.state, words=end.words)
         if end.wait is not None:
@@ -130,7 +133,10 @@ def sync(instance: Instance, source: KeySource, ask: Ask) -> KeySource:
 
 
 def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | None:
-    """What the account has: lines by fingerprint, the list's ETag, and what was no key; None where nothing is new."""
+    """The account's keys: lines by fingerprint, the list's ETag, and a problem with lines that are no keys, or "".
+
+    None where the list is the same as at the last sync.
+    """
     known = source.etag and source.account_id and source.state not in ALARMS
     headers = {"If-None-Match": source.etag} if known else {}
     answer = ask(f"{source.url}/{quote(source.account)}.keys", headers)
@@ -139,59 +145,60 @@ def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | No
     _refuse_bad(answer, source)
     if not answer.headers.get("content-type", "").startswith("text/plain"):
         raise NoHttpAnswer("The list of keys did not come as plain text.")
-    found: dict[str, str] = {}
-    strange = ""
+    lines: dict[str, str] = {}
+    problem = ""
     for line in filter(None, (part.strip() for part in answer.body.decode("utf-8", "replace").split("\n"))):
         bare = " ".join(line.split()[:2])
-        made = fingerprint.of_public_key(bare)
+        made = of_public_key(bare)
         if made is None:
-            strange = "The list holds a line that is no key."
+            problem = "The list holds a line that is no key."
         else:
-            found[made] = bare
+            lines[made] = bare
     etag = answer.headers.get("etag", "")
-    # It is kept and sent again: what is no tag of a decent length (RFC 9110, 8.8.3) would be in the way for ever.
-    return found, etag if len(etag) <= LONGEST_TAG and TAG.fullmatch(etag) else "", strange
+    # It is stored and sent back: an overlong or malformed one (RFC 9110, 8.8.3) would make each later request fail.
+    return lines, etag if len(etag) <= LONGEST_TAG and TAG.fullmatch(etag) else "", problem
 
 
-def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[str, str], str, str]) -> KeySource:
-    found, etag, strange = listed
-    gone = [known for known in source.keys if known not in found]
-    new = [known for known in found if known not in source.keys]
+def _synced(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[str, str], str, str]) -> KeySource:
+    """Add and delete keys so that they are those listed, and answer the source as it is then."""
+    lines, etag, problem = listed
+    gone = [fingerprint for fingerprint in source.keys if fingerprint not in lines]
+    new = [fingerprint for fingerprint in lines if fingerprint not in source.keys]
     if gone or new or source.account_id is None or source.state in ALARMS:
         source = _same_account(source, ask)
-    if strange and gone:
-        raise NoHttpAnswer(f"{strange} Nothing was changed.")
+    if problem and gone:
+        raise NoHttpAnswer(f"{problem} Nothing was changed.")
     actor = system_actor(source.workspace_id, channel="key-source")
-    kept = dict(source.keys)
-    problems = [strange] if strange else []
-    held = {
+    key_ids = dict(source.keys)
+    problems = [problem] if problem else []
+    keys_held = {
         key.fingerprint: key for key in instance.database.read(lambda c: user_key_rows.keys_of_user(c, source.user_id))
     }
-    for known in gone:
-        mine = held.get(known)
-        if mine is not None and mine.id == kept[known]:
+    for fingerprint in gone:
+        key = keys_held.get(fingerprint)
+        if key is not None and key.id == key_ids[fingerprint]:
             try:
-                user_keys.delete(instance, actor, mine.id, user_id=source.user_id)
+                user_keys.delete(instance, actor, key.id, user_id=source.user_id)
             except Refusal as refusal:
-                # Somebody, or another look at the same account, may have deleted it since.
+                # Somebody, or another sync of the same account, may have deleted it since.
                 if refusal.kind is not Kind.MISSING:
                     raise
-        del kept[known]
-    for at, known in enumerate(new):
+        del key_ids[fingerprint]
+    for index, fingerprint in enumerate(new):
         try:
-            kept[known] = _added(instance, actor, source, held.get(known), found[known])
+            key_ids[fingerprint] = _added(instance, actor, source, keys_held.get(fingerprint), lines[fingerprint])
         except Refusal as refusal:
-            problems.append(f"{known}: {refusal.message}")
+            problems.append(f"{fingerprint}: {refusal.message}")
             if refusal.kind is Kind.LIMIT:
-                # Thousands of others would each be tried, at each look, and refused as this one.
-                problems.append(f"{len(new) - at - 1} more keys were left out.")
+                # All others, perhaps thousands, would be refused alike, at each sync.
+                problems.append(f"{len(new) - index - 1} more keys were left out.")
                 break
     state = "partly" if problems else "in step"
-    return replace(source, keys=kept, etag="" if problems else etag, state=state, words=" ".join(problems)[:2000])
+    return replace(source, keys=key_ids, etag="" if problems else etag, state=state, words=" ".join(problems)[:2000])
 
 
 def _added(instance: Instance, actor: Actor, source: KeySource, held: UserKey | None, line: str) -> int | None:
-    """The id of the key that came of a line; None where the user had it before, so that it is not ours to take away."""
+    """The id of the key that was made of a line; None where the user has the key from elsewhere: no sync deletes it."""
     title = f"{source.kind}: {source.account}"
     if held is not None:
         return held.id if held.title == title else None
@@ -199,7 +206,7 @@ def _added(instance: Instance, actor: Actor, source: KeySource, held: UserKey | 
 
 
 def _same_account(source: KeySource, ask: Ask) -> KeySource:
-    """The source with the account's number. Raises _Ended where it is another account by now, or none."""
+    """The source with the account's number. Raises _Ended where the account is another one by now, or gone."""
     if source.kind == "github":
         api = "https://api.github.com" if source.url == "https://github.com" else f"{source.url}/api/v3"
         answer = ask(f"{api}/users/{quote(source.account)}", {})
@@ -224,7 +231,7 @@ def _same_account(source: KeySource, ask: Ask) -> KeySource:
 
 
 def _refuse_bad(answer: HttpAnswer, source: KeySource) -> None:
-    """Raise where an answer is none to go by."""
+    """Raise _Ended or NoHttpAnswer for an answer that says nothing about keys."""
     if answer.status in (404, 410):
         raise _gone(source)
     if 300 <= answer.status < 400:
@@ -241,7 +248,7 @@ def _gone(source: KeySource) -> _Ended:
 
 
 def _wait(answer: HttpAnswer) -> timedelta:
-    """How long a service wants to be left alone."""
+    """How long the service asks to be left alone."""
     after = answer.headers.get("retry-after", "")
     if after.isascii() and after.isdigit():
         return timedelta(seconds=int(after[:9]))
@@ -252,17 +259,17 @@ def _wait(answer: HttpAnswer) -> timedelta:
 
 
 def _keep(instance: Instance, before: KeySource, source: KeySource) -> None:
-    """Write how a source is now; a new alarm leaves an event."""
+    """Write the source as it is now; a new alarm leaves an event."""
     names = ("account_id", "keys", "etag", "state", "words", "checked_at", "next_at")
 
     def write(connection: Connection) -> None:
-        there = key_sources.by_id(connection, source.id)
-        if there is None or (there.url, there.account) != (source.url, source.account):
-            return  # named anew meanwhile
-        known: dict[str, Any] = {name: getattr(source, name) for name in names}
+        stored = key_sources.by_id(connection, source.id)
+        if stored is None or (stored.url, stored.account) != (source.url, source.account):
+            return  # another account was named meanwhile
+        values: dict[str, Any] = {name: getattr(source, name) for name in names}
         if source.next_at == before.next_at:
-            known.pop("next_at")
-        key_sources.change(connection, source.id, known)
+            values.pop("next_at")
+        key_sources.change(connection, source.id, values)
         if source.state in ALARMS and source.state != before.state:
             _alarm(connection, source, instance.now())
 

@@ -1,8 +1,9 @@
-"""When keys were last used, as people read it; must change nothing."""
+"""When keys were last used, for people; must change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -31,19 +32,6 @@ def on_server(instance: Instance, actor: Actor, server_id: int, fingerprints: It
         return attempt.read(question)
 
 
-def of_user(instance: Instance, actor: Actor, user: str) -> Uses:
-    """The last uses of a user's keys, by fingerprint; a user sees their own. Raises Refusal MISSING or FORBIDDEN."""
-    action = "iam:self" if lookups.is_oneself(actor, user) else "people:read"
-    with Attempt(instance, actor, action, "see uses of keys", target_kind="user") as attempt:
-
-        def question(connection: Connection) -> Uses:
-            owner = lookups.user_named(connection, actor, user)
-            held = user_key_rows.keys_of_user(connection, owner.id)
-            return uses.of_keys(connection, actor.workspace_id, (key.fingerprint for key in held if key.fingerprint))
-
-        return attempt.read(question)
-
-
 def user_keys(
     instance: Instance,
     actor: Actor,
@@ -55,8 +43,8 @@ def user_keys(
 ) -> tuple[Page[UserKey], dict[int, str], Uses]:
     """A page of the keys of the workspace's users, newest first, with the users' names by id and the last uses.
 
-    user: of this one alone, by name; cursor: instead of offset, of the page before, "" for the first one. Raises
-    Refusal MISSING or FORBIDDEN, or INVALID for a cursor that is none.
+    user: only this one's, by name; cursor: of the page before, "" for the first one; takes the place of offset. Raises
+    Refusal MISSING or FORBIDDEN, or INVALID for a malformed cursor.
     """
     with Attempt(instance, actor, "people:read", "list SSH keys of users", target_kind="user key") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
@@ -69,3 +57,16 @@ def user_keys(
             return page, names, uses.of_keys(connection, actor.workspace_id, known)
 
         return attempt.read(question)
+
+
+def newest(instance: Instance, actor: Actor, keys: Sequence[UserKey]) -> dict[str, datetime]:
+    """When keys of users were last used, on the workspace's servers or with Git, by fingerprint; none that never was.
+
+    One's own for everybody who sees them, those of others for who sees people. Raises Refusal FORBIDDEN.
+    """
+    own = all(key.user_id == actor.user_id for key in keys)
+    action = "codeartsrepo::getUserSetting" if own else "people:read"
+    with Attempt(instance, actor, action, "see uses of SSH keys", target_kind="user key") as attempt:
+        known = [key.fingerprint for key in keys if key.fingerprint]
+        found = attempt.read(lambda connection: uses.of_keys(connection, actor.workspace_id, known))
+    return {fingerprint: used[0].at for fingerprint, used in found.items()}

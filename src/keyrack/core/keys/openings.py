@@ -1,4 +1,4 @@
-"""Says what else lets a key in when it is taken away somewhere, so that nobody takes it for gone; changes nothing."""
+"""Says what else lets a key in that is taken away somewhere, so that nobody thinks it is gone; must change nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keyrack.store.keys.openings import Opening
 
 
 def words(still: Sequence[Opening], *, everywhere: bool = False) -> str:
-    """The end of a sentence about a key that was taken away, empty where nothing else lets it in.
+    """The end of a sentence about a key that was taken away, "" where nothing else lets it in.
 
-    everywhere: the openings are of several accounts, which are named then.
+    everywhere: the openings are of several accounts, and name them.
     """
     if not still:
         return ""

@@ -1,4 +1,4 @@
-"""What a change of keys means for hosts: revocations, revisions; must be called inside a unit of work."""
+"""What a change of keys means for hosts: revocations and new revisions; must be called inside a unit of work."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from keyrack.store.keys import keys_of_many, openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
-    """A key was given to servers: they may no longer refuse it. Answers the last new revision, or 0."""
+    """Let a key in on servers: they no longer refuse it. Answers the last new revision, 0 where there is no server."""
     return max(granted_all(work, server_ids, (fingerprint,)).values(), default=0)
 
 
 def granted_all(work: Work, server_ids: Iterable[int], fingerprints: Iterable[str]) -> dict[int, int]:
-    """Keys were given to servers, which may no longer refuse them. Answers the new revisions by server."""
+    """Let keys in on servers: they no longer refuse them. Answers the new revisions by server id."""
     ids = sorted(set(server_ids))
     unrevoke(work, ids, fingerprints)
     return work.bump_revisions(ids)
 
 
 def unrevoke(work: Work, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
-    """Let keys be given to hosts again; one that was revoked everywhere stays refused."""
+    """Take keys from the lists of what servers refuse; a key that was revoked everywhere stays refused."""
     keys_of_many.unrevoke(work.connection, server_ids, fingerprints)
 
 
 def withdrawn(
     work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]], *, workspace_id: int | None = None
 ) -> frozenset[tuple[int, str]]:
-    """Keys were taken from servers; gone: pairs of fingerprint and public key (type and base64); workspace_id: the
-    servers', where that is not the actor's.
+    """Raise the revisions of servers from which keys were taken, and have them refuse these keys.
 
-    RevokedKeys speaks for a whole host, so a key goes in only when nothing on it lets the key in any more. Answers
-    where something does: pairs of server and fingerprint.
+    gone: pairs of fingerprint and public key (type and base64); workspace_id: the servers', where it is not the
+    actor's. RevokedKeys counts for a whole host, so a key goes in only where nothing on the host lets it in any more.
+    Answers where something does: pairs of server id and fingerprint.
     """
     with work.raising(server_ids) as revisions:
         return refuse(work, revisions, gone, workspace_id=workspace_id)
@@ -41,7 +41,7 @@ def withdrawn(
 def refuse(
     work: Work, revisions: dict[int, int], gone: Iterable[tuple[str, str]], *, workspace_id: int | None = None
 ) -> frozenset[tuple[int, str]]:
-    """As withdrawn, for servers whose revisions are being raised."""
+    """As withdrawn, for servers whose revisions are being raised; revisions: by server id."""
     keys = dict(gone)
     return refuse_each(work, revisions, dict.fromkeys(revisions, keys), workspace_id=workspace_id)
 
@@ -53,13 +53,13 @@ def refuse_each(
     *,
     workspace_id: int | None = None,
 ) -> frozenset[tuple[int, str]]:
-    """The same where other keys went from other servers; gone: by server the fingerprints and public keys."""
+    """As refuse, where each server loses other keys; gone: server id to public key by fingerprint."""
     fingerprints = {fingerprint for keys in gone.values() for fingerprint in keys}
     if not fingerprints or not revisions:
         return frozenset()
     left = still_opened(work, revisions, fingerprints, workspace_id)
     if work.instance.rehearses:
-        # What hosts would refuse opens nothing as it is: a row for each key on each host changes no answer.
+        # A rehearsal asks what is let in, which these rows do not change; they may be very many.
         return left
     entries = [
         (server_id, fingerprint, public_key)
@@ -74,7 +74,7 @@ def refuse_each(
 def still_opened(
     work: Work, server_ids: Iterable[int], fingerprints: Iterable[str], workspace_id: int | None = None
 ) -> frozenset[tuple[int, str]]:
-    """On which of the servers anything lets which of the keys in."""
+    """Where keys are let in on some of the servers: pairs of server id and fingerprint."""
     workspace = work.actor.workspace_id if workspace_id is None else workspace_id
     ids, fingerprints = list(server_ids), list(fingerprints)
     if len(ids) == len(fingerprints) == 1:

@@ -31,11 +31,11 @@ class Published:
 
 
 def of_user(instance: Instance, actor: Actor, *, name: str = "", user_id: int | None = None) -> Published:
-    """The keys of one user: of the actor's workspace, or for strangers of the first one.
+    """The keys of one user: of the actor's workspace or, for callers without an account, of the first one.
 
-    name and user_id: either names the user, the id first. Whoever is disabled has none, so that programs that keep
-    in step take them away. Raises Refusal MISSING, and UNAUTHENTICATED or FORBIDDEN where the instance shows its users'
-    keys to nobody (`public_keys`).
+    user_id: counts first; name: where there is no such id. A disabled user has no keys here, so that programs that keep
+    in step take them away. Raises Refusal MISSING, and UNAUTHENTICATED or FORBIDDEN where the setting `public_keys`
+    hides keys.
     """
     _refuse_unless_public(instance, actor, user_id=user_id, name=name)
 
@@ -51,14 +51,14 @@ def of_user(instance: Instance, actor: Actor, *, name: str = "", user_id: int | 
         shown = () if user.disabled_at is not None else published.sound_of_user(connection, user.id)
         return Published(user, shown)
 
-    known = instance.database.read(question)
-    if known is None:
+    published_user = instance.database.read(question)
+    if published_user is None:
         raise missing("user")
-    return known
+    return published_user
 
 
 def by_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[UserKey, User]:
-    """The key with a fingerprint, and whose it is; fingerprint: SHA256:… or MD5 in 16 pairs of digits.
+    """The key with a fingerprint, and its user; fingerprint: SHA256:… or MD5 as 16 pairs of digits.
 
     Raises Refusal INVALID, MISSING or FORBIDDEN.
     """
@@ -77,7 +77,7 @@ def by_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[
 
 
 def by_id(instance: Instance, actor: Actor, key_id: int) -> tuple[UserKey, User]:
-    """A key of any user of the workspace, and whose it is. Raises Refusal MISSING or FORBIDDEN."""
+    """A key of any user of the workspace, and its user. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", SEE, target_kind="user key", target_id=key_id) as attempt:
         return _with_user(attempt, key_id)
 
@@ -88,14 +88,14 @@ def _with_user(attempt: Attempt, key_id: int) -> tuple[UserKey, User]:
         user = None if key is None else users.user(connection, key.user_id)
         return None if key is None or user is None or key.public_key is None else (key, user)
 
-    found = attempt.read(question)
-    if found is None:
+    key_and_user = attempt.read(question)
+    if key_and_user is None:
         raise missing("SSH key")
-    return found
+    return key_and_user
 
 
 def _by_md5(keys: tuple[tuple[int, str], ...], fingerprint: str) -> int | None:
-    """The id of the key with an MD5 fingerprint, which is kept of none and so made of each."""
+    """The id of the key with an MD5 fingerprint. These are stored for no key, so each key's is computed."""
     digits = fingerprint.removeprefix("MD5:").replace(":", "").lower()
     if len(digits) != 32 or set(digits) - set("0123456789abcdef"):
         words = "A fingerprint is written SHA256:… or as 16 pairs of hexadecimal digits."

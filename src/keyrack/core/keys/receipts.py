@@ -1,8 +1,8 @@
 """How far a change has come: which hosts said that they obey it, and when; must never take silence for a yes.
 
-The words for what hosts say, everywhere: a host *applied* a revision, and *acknowledged* with that whatever came with
-it: a credential, a revocation, that somebody was removed. A *receipt* shows this for one host, and a keyed code beside
-it in the database that Keyrack wrote it (store/sealing/receipts.py).
+The terms, everywhere: a host *applied* a revision, and with that *acknowledged* what came with it, such as a credential
+or a revocation. A *receipt* shows this for one host; a keyed code beside it in the database proves that Keyrack wrote
+it (store/sealing/receipts.py).
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import servers
 from keyrack.store.keys import revocations
 
-LOOKED_AT = 20_000
-"""So many of the newest events are looked at for what somebody did just now."""
+MOST_CHECKED = 20_000
+"""Only among so many of the newest events is looked for what somebody did just now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One server: the revision that carries the change, the one its host applied, and since when.
+    """One server: the revision that carries the change, the one that its host has applied, and since when.
 
-    has_host: where none was ever enrolled there is nothing to obey, and nobody to wait for.
+    has_host: False where no host was ever enrolled, so that there is nothing to obey and nothing to wait for.
 
-    two_machines: whether two go by its host's identity now, so that neither is handed anything or believed.
+    two_machines: two machines use its host's identity now, so that neither gets documents or is believed.
 
-    acknowledged_at: when the host said so; for an event the time of the last revision it applied, which may be a later
-    one.
+    acknowledged_at: when the host said so; for an event, when it applied its newest revision, which may be a later one.
     """
 
     server_id: int
@@ -51,19 +50,19 @@ class Receipt:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is waited for: the host has said that it obeys the change, or there is no host."""
-        # A copy of the host has said nothing: whoever spoke, spoke for one machine.
+        """Whether nothing is left to wait for: the host has said that it obeys the change, or there is no host."""
+        # Where two machines use one identity, only one of them has said so.
         return not self.has_host or (self.acknowledged_at is not None and not self.two_machines)
 
     @property
     def name(self) -> str:
-        """Of the server, with what a person must know of it."""
+        """Of the server, for people: it says where two machines use its identity."""
         return f"{self.server_name} (two machines use its identity)" if self.two_machines else self.server_name
 
 
 @dataclass(frozen=True, slots=True)
 class Receipts:
-    """All servers that a change concerns, by name."""
+    """The receipts of a change, one for each server that it concerns, by name."""
 
     of: tuple[Receipt, ...]
 
@@ -74,7 +73,7 @@ class Receipts:
 
     @property
     def words(self) -> str:
-        """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3; 4 have no host."""
+        """In words: done on 2 of 5 servers; not yet on web-1, web-2, web-3; 4 have no host."""
         waiting = [receipt.name for receipt in self.of if not receipt.done]
         hosts = sum(1 for receipt in self.of if receipt.has_host)
         words = [f"done on {hosts - len(waiting)} of {count(hosts, 'server')}"]
@@ -87,7 +86,7 @@ class Receipts:
 
 
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
-    """Which servers refuse a revoked key by now. Raises Refusal MISSING when it is revoked nowhere, or INVALID."""
+    """Which servers refuse a revoked key by now. Raises Refusal MISSING where it is revoked nowhere, or INVALID."""
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         validation.fingerprint(fingerprint)
@@ -118,31 +117,30 @@ def of_event(instance: Instance, actor: Actor, event_id: int) -> Receipts:
 
 
 def of_own_key(instance: Instance, actor: Actor, key_id: int) -> Receipts:
-    """Which servers obey what the caller did last to a key of their own, such as removing it, whatever else they may
-    see; none where it is long ago. key_id: also of one that is gone.
+    """Which servers obey what the actor did last to an own key, such as deleting it; every user may ask this.
+
+    key_id: also of a deleted key. No receipts where that was longer ago than MOST_CHECKED events.
     """
-    attempt = Attempt(instance, actor, "iam:self", "see how far a key of one's own has come", target_kind="user key")
+    attempt = Attempt(instance, actor, "iam:self", "see how far a key of their own has come", target_kind="user key")
     with attempt:
         if actor.workspace_id is None or actor.user_id is None:
             return Receipts(())
-        done = (actor.workspace_id, actor.user_id, "user key", key_id, LOOKED_AT)
+        wanted = (actor.workspace_id, actor.user_id, "user key", key_id, MOST_CHECKED)
         return attempt.read(
             lambda connection: Receipts(
-                () if (event := events.newest_of(connection, *done)) is None else _of_event(connection, event)
+                () if (event := events.newest_of(connection, *wanted)) is None else _of_event(connection, event)
             )
         )
 
 
 def withdraw(instance: Instance, server_ids: Sequence[int]) -> None:
-    """Have hosts asked again for what others entered as acknowledged by them, so that no count takes it for true, and
-    for what others took away.
-    """
+    """Ask hosts again for receipts that others wrote or deleted in the database, so that no count is wrong."""
     attempt = Attempt(instance, system_actor(), "servers:write", "withdraw receipts", target_kind="server")
 
     def change(work: Work) -> None:
-        still = applied_revisions.altered(work.connection, server_ids)
-        applied_revisions.withdraw(work.connection, still, work.bump_revisions(still))
-        for server in servers.by_ids(work.connection, still).values():
+        altered = applied_revisions.altered(work.connection, server_ids)
+        applied_revisions.withdraw(work.connection, altered, work.bump_revisions(altered))
+        for server in servers.by_ids(work.connection, altered).values():
             work.record(
                 f"Withdrew what was entered or taken away in the database as acknowledged by {server.name}, not by its "
                 "host; the host is asked again",
@@ -167,14 +165,14 @@ def _of_event(connection: Connection, event: Event) -> tuple[Receipt, ...]:
 
 def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int, int]) -> tuple[Receipt, ...]:
     """Which servers of a workspace obey a change; wanted: server id to the revision that carries it."""
-    found = []
+    receipts = []
     for server in revocations.applied(connection, workspace_id, wanted):
         revision, applied = wanted[server.server_id], server.applied_revision
         at = server.applied_at if applied >= revision else None
-        found.append(
+        receipts.append(
             Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.has_host)
         )
-    return tuple(found)
+    return tuple(receipts)
 
 
 def _receipts(

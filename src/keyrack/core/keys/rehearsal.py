@@ -1,4 +1,4 @@
-"""What a change would do to who can log in where: it is made, looked at and undone; must leave no change behind."""
+"""What a change would do to who can log in where: makes it, compares, and undoes it; must leave no change behind."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed(Generic[T]):
-    """What a change would answer and do. gains, loses: ways in that would come and go, on the servers looked at;
-    changes: ways in that stay, as they would be, with other restrictions or another end; servers: how many the change
-    concerns; unknown: those of which nothing can be said.
+    """What a change would answer and do.
+
+    gains, loses: ways in that would come and go; changes: ways in that stay with other restrictions or another end; all
+    only on the servers that were compared, at most MOST_SERVERS; servers: how many the change concerns; unknown: the
+    names of those about which nothing can be said.
     """
 
     answer: T
@@ -41,49 +43,49 @@ class Rehearsed(Generic[T]):
     unknown: tuple[str, ...]
 
 
-class _Done(Exception):
-    """The change was made and looked at."""
+class _Compared(Exception):
+    """The change was made and its effect read: now it is undone."""
 
 
-class _Undo(Exception):
+class _Undone(Exception):
     def __init__(self, rehearsed: Rehearsed[object]) -> None:
         super().__init__()
-        self.found = rehearsed
+        self.rehearsed = rehearsed
 
 
 def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) -> Rehearsed[T]:
-    """Make a change within a transaction that is undone, and answer what it would do to who can log in where.
+    """Make a change in a transaction that is undone, and answer what it would do to who can log in where.
 
-    change: gets the instance to make it on. It takes the right to make the change, and access:read. Raises Refusal as
+    change: gets the instance to make it on. This takes the right to make the change, and access:read. Raises Refusal as
     the change does, and FORBIDDEN.
     """
 
     def run(work: Work) -> None:
         work.no_event("it is undone")
-        # Refusals are this attempt's to record, as the change's own go with the transaction.
+        # The change's refusals go into a record of their own, which is dropped; this attempt records them.
         inner = replace(within(work), refusals=Refusals(), rehearses=True)
         connection = work.connection
-        # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
-        with suppress(_Done), sums.counting(connection), savepoint(connection):
+        # Counts of the rows that the change writes are undone with them, or the remaining rows would look altered.
+        with suppress(_Compared), sums.counting(connection), savepoint(connection):
             answer = change(inner)
             concerned = sorted(changes.announced(connection))
             after, unknown = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
-            # Of who or what the change itself makes the name is known only here.
+            # Users and groups that the change itself makes have names only here.
             named_after = who_can.names_of(connection, actor, after.values())
-            raise _Done
+            raise _Compared
         before, unknown_before = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
         gains = [place for name, place in after.items() if name not in before]
         loses = [place for name, place in before.items() if name not in after]
-        others = [
+        changed = [
             place for name, place in after.items() if name in before and _terms(place[1]) != _terms(before[name][1])
         ]
         named_before = who_can.names_of(connection, actor, loses)
-        raise _Undo(
+        raise _Undone(
             Rehearsed(
                 answer=answer,
                 gains=tuple(who_can.ways_of(connection, actor, gains, named_after)),
                 loses=tuple(who_can.ways_of(connection, actor, loses, named_before)),
-                changes=tuple(who_can.ways_of(connection, actor, others, named_after)),
+                changes=tuple(who_can.ways_of(connection, actor, changed, named_after)),
                 servers=len(concerned),
                 unknown=tuple(sorted({*unknown, *unknown_before})),
             )
@@ -92,8 +94,8 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
     with Attempt(instance, actor, "access:read", "see what a change would do", target_kind="access") as attempt:
         try:
             attempt.write(run)
-        except _Undo as undone:
-            return undone.found  # type: ignore[return-value]
+        except _Undone as undone:
+            return undone.rehearsed  # type: ignore[return-value]
     raise RuntimeError("a rehearsal ended without an answer")
 
 
@@ -105,9 +107,9 @@ def _terms(reason: Reason) -> tuple[object, ...]:
 def _reasons(
     instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
 ) -> tuple[dict[tuple[str, str, int], tuple[Server, Reason]], list[str]]:
-    """What lets in to some servers, by account, key and server, and the servers of which nothing can be said."""
+    """All reasons on some servers by account, key and server id, and the names of servers that cannot be judged."""
     named = servers.by_ids(connection, server_ids).values()
     own = [one for one in named if one.workspace_id == actor.workspace_id]
-    found, unknown = who_can.into(instance, connection, own)
-    by_place = {(reason.username, reason.fingerprint, server.id): (server, reason) for server, reason in found}
+    reasons, unknown = who_can.into(instance, connection, own)
+    by_place = {(reason.username, reason.fingerprint, server.id): (server, reason) for server, reason in reasons}
     return by_place, [server.name for server, _ in unknown]

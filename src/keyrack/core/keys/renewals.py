@@ -1,4 +1,4 @@
-"""Gives keys another end under the id they have, as long as the old one has not come; must add no key."""
+"""Gives keys another end under their id, as long as the old one has not come; must add no key."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from keyrack.store.people import users
 
 
 def may_renew_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
-    """Nothing when the actor may renew this key; raises Refusal MISSING or FORBIDDEN as credential() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not renew this key, as credential() does."""
     with _of_credential(instance, actor, credential_id) as attempt:
         attempt.read(lambda connection: lookups.credential(connection, actor, credential_id, instance.now()))
 
 
 def may_renew_key(instance: Instance, actor: Actor, key_id: int) -> None:
-    """Nothing when the actor may renew this key of a user; raises Refusal MISSING or FORBIDDEN as key() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not renew this key of a user, as key() does."""
     with _of_key(instance, actor, key_id) as attempt:
         attempt.read(lambda connection: _held(connection, attempt, key_id, instance.now()))
 
@@ -34,9 +34,10 @@ def may_renew_key(instance: Instance, actor: Actor, key_id: int) -> None:
 def credential(
     instance: Instance, actor: Actor, credential_id: int, *, expires_at: object = None, duration: object = None
 ) -> Credential:
-    """Give a credential another end. expires_at or duration: as validation.end takes them, a span from now on.
+    """Give a credential another end.
 
-    Raises Refusal INVALID, or MISSING for one that is not there or has ended.
+    expires_at or duration: as validation.other_end takes them, a span from now on. Raises Refusal INVALID, or MISSING
+    for one that is not there or has ended.
     """
     with _of_credential(instance, actor, credential_id) as attempt:
 
@@ -62,9 +63,10 @@ def credential(
 def key(
     instance: Instance, actor: Actor, key_id: int, *, expires_at: object = None, duration: object = None
 ) -> UserKey:
-    """Give a user's key another end: one's own, or with people:write another's, as user_keys.add has it.
+    """Give a key of the actor's own another end, or, with people:write, a key of another user.
 
-    Raises Refusal INVALID, FORBIDDEN, or MISSING for one that is not there or has ended.
+    expires_at or duration: as credential() takes them. Raises Refusal INVALID, FORBIDDEN, or MISSING for one that is
+    not there or has ended.
     """
     with _of_key(instance, actor, key_id) as attempt:
 
@@ -101,16 +103,17 @@ def _of_credential(instance: Instance, actor: Actor, credential_id: int) -> Atte
 
 
 def _of_key(instance: Instance, actor: Actor, key_id: int) -> Attempt:
-    found = instance.database.read(lambda connection: endings.user_key(connection, key_id, instance.now()))
-    # Who may not touch others' keys is not told that there is one.
-    own = found is None or found.user_id == actor.user_id or policy.may(actor, "people:write") is not None
+    key = instance.database.read(lambda connection: endings.user_key(connection, key_id, instance.now()))
+    # With the action for own keys, a key of another user is MISSING for actors who may not deal with users.
+    own = key is None or key.user_id == actor.user_id or policy.may(actor, "people:write") is not None
     action = user_keys.ADD if own else "people:write"
     return Attempt(instance, actor, action, "renew an SSH key", target_kind="user key", target_id=key_id)
 
 
 def _held(connection: Connection, attempt: Attempt, key_id: int, now: datetime) -> UserKey:
     """The key that is to be renewed. Raises Refusal MISSING."""
-    held, actor = endings.user_key(connection, key_id, now), attempt.actor
+    actor = attempt.actor
+    held = endings.user_key(connection, key_id, now)
     own = attempt.action == user_keys.ADD
     if held is None or held.workspace_id != actor.workspace_id or (own and held.user_id != actor.user_id):
         raise missing("SSH key")

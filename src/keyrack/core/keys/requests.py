@@ -1,6 +1,6 @@
-"""Access that somebody asks for and others approve: it opens as a grant with an end; must open nothing by itself.
+"""Access that users ask for and others approve: it opens as a grant with an end; must open nothing by itself.
 
-Who asks never approves; how many approve, and for how long at most, is said by rules (decision 130).
+Nobody approves their own request; rules say how many must approve, and for how long at most (decision 130).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from keyrack.store.people import users as user_rows
 
 MOST_PENDING = 20
 MOST_A_DAY = 200
-"""Of one user: what is asked for and cancelled at once stays as long as the log."""
+"""Requests of one user, cancelled ones too: each stays as long as the audit log."""
 MOST_RULES = 200
 AT_ONCE = 200
 MOST_APPROVERS = 2
@@ -46,7 +46,7 @@ MOST_APPROVERS = 2
 
 @dataclass(frozen=True, slots=True)
 class RequestNames:
-    """What people read with requests: users and servers by id, and who approved, by the request's id."""
+    """Names that some requests need to be shown: users and servers by id, approvers by the request's id."""
 
     users: dict[int, str]
     servers: dict[int, str]
@@ -66,9 +66,9 @@ def ask(
 ) -> AccessRequest:
     """Ask to log in as system_user on a server, or on servers with a tag, for a while.
 
-    server: a name or an id; duration: as lifetimes.read has it, from the approval on; user: for whom an operator asks.
-    Who asks for the very same while it is pending, reason and all, is answered that request: a call that was sent
-    twice asks once. Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    server: a name or an id; duration: as lifetimes.read takes it, counted from the approval; user: whom an operator
+    asks for. The same request again, also with the same reason, while it is pending answers the first: a call that was
+    sent twice asks once. Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
         account = validation.account(system_user, field="system_user")
@@ -100,13 +100,13 @@ def ask(
             _refuse_many(work, user_id)
             matching = _rules(work, server_id, tagged, account)
             _refuse_long(matching, end - work.now)
-            return _made(work, asked, matching, lasting.words)
+            return _add(work, asked, matching, lasting.words)
 
         return attempt.write(change)
 
 
-def _made(work: Work, asked: dict[str, Any], matching: list[RequestRule], lasting: str) -> AccessRequest:
-    """The request that is written with its event; asked: columns of the table; lasting: for how long, in words."""
+def _add(work: Work, asked: dict[str, Any], matching: list[RequestRule], lasting: str) -> AccessRequest:
+    """Insert a request and record it; asked: columns of the table; lasting: for how long, in words."""
     values = {
         **asked,
         "workspace_id": work.actor.workspace_id,
@@ -135,9 +135,9 @@ def page(
     limit: int = 50,
     cursor: str | None = None,
 ) -> tuple[Page[AccessRequest], RequestNames]:
-    """A page of requests, newest first, with the names that go with them; members see their own alone.
+    """A page of requests, newest first, with the names to show them; members see only their own.
 
-    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
+    cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "list requests for access", target_kind="request") as attempt:
         if state is not None and state not in STATES:
@@ -159,7 +159,7 @@ def page(
 
 
 def get(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
-    """One request; members see their own alone. Raises Refusal MISSING."""
+    """One request; members see only their own. Raises Refusal MISSING."""
     aim = "see a request for access"
     with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
         access_request = attempt.read(lambda connection: requests.get(connection, actor.workspace_id, request_id))
@@ -178,15 +178,16 @@ def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
 
 
 def names(instance: Instance, actor: Actor, one: AccessRequest) -> RequestNames:
-    """The names that go with a request, for who wrote or decided it just now."""
+    """The names to show one request, for a caller who has just written or decided it."""
     return instance.database.read(lambda connection: _names(connection, actor, (one,)))
 
 
 def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) -> RequestNames:
-    shown, named = tuple(some), {}
+    shown = tuple(some)
+    server_names: dict[int, str] = {}
     for server_id in {one.server_id for one in shown if one.server_id}:
         server = servers.get(connection, actor.workspace_id, server_id)
-        named[server_id] = server.name if server else "?"
+        server_names[server_id] = server.name if server else "?"
     given = requests.approvals(connection, [one.id for one in shown])
     approvers = {approval.user_id for of in given.values() for approval in of if approval.user_id is not None}
     users = user_rows.user_names(connection, {one.user_id for one in shown} | approvers)
@@ -196,11 +197,15 @@ def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) 
         )
         for request_id, of in given.items()
     }
-    return RequestNames(users, named, approved_by)
+    return RequestNames(users, server_names, approved_by)
 
 
 def approve(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:
-    """Approve a request; the last approval that it takes opens it. word: for whoever asked, or None.
+    """Approve a request; the last approval that it needs opens it. word: to whoever asked, or None.
+
+    1. Nobody approves their own request. 2. The request must be as Keyrack wrote it. 3. Nobody approves twice. 4. Only
+    approvals of people who still may approve count. 5. The strictest of the request and today's rules says how many it
+    needs.
 
     Raises Refusal MISSING, FORBIDDEN, TAKEN or INVALID.
     """
@@ -209,18 +214,18 @@ def approve(instance: Instance, actor: Actor, request_id: int, *, word: object =
 
         def change(work: Work) -> AccessRequest:
             one = _pending(work, request_id)
-            if one.user_id == actor.user_id:
+            if one.user_id == actor.user_id:  # 1
                 words = "Nobody approves what they asked for themselves; ask another owner or admin."
                 raise Refusal(Kind.FORBIDDEN, "own-request", words)
-            if not requests.is_sound(work.connection, one.workspace_id, one.id):
+            if not requests.is_sound(work.connection, one.workspace_id, one.id):  # 2
                 words = "This request was changed in the database, not by Keyrack. Deny it, and have it made anew."
                 raise Refusal(Kind.FORBIDDEN, "seal-broken", words)
             approver = f"user {actor.user_id}" if actor.user_id is not None else f"operator {actor.name}"[:255]
-            if not requests.approve(work.connection, one.id, approver, actor.user_id, work.now):
+            if not requests.approve(work.connection, one.id, approver, actor.user_id, work.now):  # 3
                 raise Refusal(Kind.TAKEN, "approved-already", "You approved this already; it takes another person.")
-            given = _approvals_that_count(work, one)
+            given = _approvals_that_count(work, one)  # 4
             matching = _rules(work, one.server_id, one.tag, one.system_user)
-            needed = max(one.approvers, *(rule.approvers for rule in matching), 1)
+            needed = max(one.approvers, *(rule.approvers for rule in matching), 1)  # 5
             asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
             if given < needed:
                 work.record(f"Approved {asked}; {given} of {needed} approvals{_said(work, said)}", target_id=one.id)
@@ -231,7 +236,7 @@ def approve(instance: Instance, actor: Actor, request_id: int, *, word: object =
 
 
 def deny(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:
-    """Deny a pending request. word: for whoever asked, or None. Raises Refusal MISSING, FORBIDDEN, TAKEN or INVALID."""
+    """Deny a pending request. word: to whoever asked, or None. Raises Refusal MISSING, FORBIDDEN, TAKEN or INVALID."""
     with _attempt(instance, actor, "deny", request_id) as attempt:
         said = _word(word)
         return attempt.write(lambda work: _close(work, _pending(work, request_id), DENIED, "Denied", said))
@@ -242,7 +247,7 @@ def _word(word: object) -> str | None:
 
 
 def cancel(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
-    """Take back a pending request of one's own. Raises Refusal MISSING or TAKEN."""
+    """Cancel a pending request of the actor's own. Raises Refusal MISSING or TAKEN."""
     aim = "cancel a request for access"
     with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
 
@@ -286,10 +291,10 @@ def put_rule(
     system_user: object = None,
     max_duration: object = None,
 ) -> tuple[RequestRule, bool]:
-    """Set the rule of this name; answers it, and whether it is new. server, tag, system_user: None for any.
+    """Set the rule of this name; answers it, and whether it is new.
 
-    approvers: 1 or 2; max_duration: a span, None for any. Where several rules fit, the strictest counts.
-    Raises Refusal INVALID or LIMIT.
+    server, tag, system_user: what requests it is for, None for any; approvers: 1 or 2; max_duration: a span, None for
+    any. Where several rules fit, the strictest counts. Raises Refusal INVALID or LIMIT.
     """
     with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
         called = validation.called(name)
@@ -325,7 +330,7 @@ def put_rule(
 
 
 def max_duration_of(text: object) -> timedelta:
-    """The longest span that may be asked for, as a rule says it. Raises Refusal INVALID."""
+    """The longest span that a rule allows, parsed. Raises Refusal INVALID."""
     most = validation.lifetime(text, field="max_duration").span
     if most is None:
         raise invalid("max_duration", "max_duration takes a span such as 8h.")
@@ -379,7 +384,7 @@ def _has_account(work: Work, server_id: int | None, tag: str | None, account: st
 
 
 def _rule_named(rules: Iterable[RequestRule], name: str) -> RequestRule:
-    """The rule of a name in any of its spellings, as it is written first. Raises Refusal MISSING."""
+    """The rule of a name in any of its spellings, the exact one first. Raises Refusal MISSING."""
     by_name = {rule.name: rule for rule in rules}
     found = next((by_name[one] for one in spellings(name) if one in by_name), None)
     if found is None:
@@ -392,7 +397,7 @@ def _all_rules(work: Work) -> tuple[RequestRule, ...]:
 
 
 def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> list[RequestRule]:
-    """The rules that are for this place: of a tag, those of every server that has it."""
+    """The rules for a place; for a tag, those of every server that has it."""
     if server_id is not None:
         ids, tags = {server_id}, requests.tags_of_server(work.connection, server_id)
     else:
@@ -424,7 +429,7 @@ def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:
 
 
 def _approvals_that_count(work: Work, one: AccessRequest) -> int:
-    """How many different people approved who may still do so, none of them the one who asks."""
+    """How many people approved who still may, without the one who asks."""
     count = 0
     for given in requests.approvals(work.connection, (one.id,)).get(one.id, ()):
         if given.user_id is None:

@@ -1,4 +1,4 @@
-"""Gives a key on an account other restrictions, under the id that it has; must add no key and end no session."""
+"""Gives a key on an account other restrictions under its id; must add no key and end no session."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from keyrack.store.keys import credentials, endings
 
 
 def with_named_places(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person asks for who names the places that are forwarded to: where nothing is given but what is named
-    (restrict), these are given too. To sshd they only narrow, and what programs send is taken as sshd reads it.
+    """A person's restrictions, with forwarding allowed where they name the places to forward to.
+
+    Under `restrict`, sshd allows only what is named: permitopen and permitlisten alone would narrow a forwarding that
+    is not allowed. Restrictions that programs send are not changed.
     """
     if wanted.get("restrict") and (wanted.get("permitopen") or wanted.get("permitlisten")):
         return {"port_forwarding": True, **wanted}
@@ -24,7 +26,7 @@ def with_named_places(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def may_restrict(instance: Instance, actor: Actor, credential_id: int) -> None:
-    """Nothing when the actor may restrict this key; raises Refusal MISSING or FORBIDDEN as credential() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not restrict this key, as credential() does."""
     with _attempt(instance, actor, credential_id) as attempt:
         attempt.read(lambda connection: lookups.credential(connection, actor, credential_id, instance.now()))
 
@@ -32,10 +34,10 @@ def may_restrict(instance: Instance, actor: Actor, credential_id: int) -> None:
 def credential(
     instance: Instance, actor: Actor, credential_id: int, restrictions: Mapping[str, Any] | None
 ) -> Credential:
-    """Let a key on an account do what these restrictions leave, and nothing else, from its next login on.
+    """Replace the restrictions of a key on an account, from its next login on.
 
-    restrictions: all of them, as ssh.options.Restrictions reads them; None restricts nothing. Sessions that are open
-    go on. Raises Refusal INVALID, or MISSING for a key that is not there or has ended.
+    restrictions: all of them, as ssh.options.Restrictions reads them; None for none. Open sessions go on. Raises
+    Refusal INVALID, or MISSING for a key that is not there or has ended.
     """
     with _attempt(instance, actor, credential_id) as attempt:
 

@@ -1,6 +1,4 @@
-"""Takes one key away from everywhere in a workspace at once, and keeps it away until it is lifted; must leave nothing
-that it opens.
-"""
+"""Revokes one key everywhere in a workspace at once, until that is lifted; must leave nothing that the key opens."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from keyrack.store.keys.revoked_keys import RevokedKey
 
 @dataclass(frozen=True, slots=True)
 class RevocationOutcome:
-    """What a key was taken away from. revisions: server id to the revision that carries it."""
+    """How many rows of each kind a key was taken from; revisions: server id to the revision that refuses it."""
 
     fingerprint: str
     credentials: int
@@ -41,11 +39,12 @@ def revoke_everywhere(
 ) -> RevocationOutcome:
     """Delete every credential, user key and deploy key with this key in the workspace, as one change.
 
-    Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
-    sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace again until lift().
-    fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None; unknown: also where
-    nothing here has the key. One that is revoked, and that nothing here has, is answered with the revisions that carry
-    it, so that whoever heard no answer may ask again. Raises Refusal INVALID, or MISSING when nothing here has the key.
+    Every server that had it, or whose host found it in a file, refuses it from its next contact on and ends its
+    sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace until lift().
+
+    fingerprint: SHA256:… as ssh-keygen -l prints it; reason: in words, or None; unknown: also a key that nothing here
+    has. Revoking the same key again answers the same revisions, so that a caller who got no answer may ask again.
+    Raises Refusal INVALID, or MISSING where nothing here has the key.
     """
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
@@ -70,8 +69,8 @@ def revoke_everywhere(
                 if revoked_keys.get(work.connection, workspace, key) is None:
                     raise missing("key")
                 work.no_event("it is revoked already")
-                told = revocations.of_key(work.connection, workspace, key)
-                return RevocationOutcome(key, 0, 0, 0, {one.server_id: one.revision for one in told})
+                receipts = revocations.of_key(work.connection, workspace, key)
+                return RevocationOutcome(key, 0, 0, 0, {one.server_id: one.revision for one in receipts})
             revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
             propagation.withdrawn(work, opened, [(key, public_key) for public_key in public_keys])
             _record(work, key, on_servers, of_users)
@@ -92,19 +91,19 @@ def _counted(on_accounts: int, of_people: int, deploy_keys: int) -> str:
         (on_accounts, "key", " on an account", "s on accounts"),
         (of_people, "key", " of a person", "s of people"),
     )
-    found = [
+    phrases = [
         f"{n} {word}{one if n == 1 else many}"
         for n, word, one, many in (*counts, (deploy_keys, "deploy key", "", "s"))
         if n
     ]
-    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:]))) or "no key that was registered"
+    return " and ".join(filter(None, (", ".join(phrases[:-1]), *phrases[-1:]))) or "no key that was registered"
 
 
 def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:
     """Let a key that was revoked everywhere be registered again, and answer what was noted about it.
 
-    It opens nothing by that: hosts go on refusing it until somebody registers it. Raises Refusal INVALID, or MISSING
-    when the key is not revoked everywhere.
+    Hosts go on refusing it until somebody registers it. Raises Refusal INVALID, or MISSING where it is not revoked
+    everywhere.
     """
     attempt = Attempt(instance, actor, "keys:revoke", "lift the revocation of a key", target_kind="key")
     with attempt:
@@ -128,8 +127,10 @@ def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:
 def find(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15, cursor: str | None = None
 ) -> Page[RevokedKey]:
-    """A page of the keys that are revoked everywhere in the workspace, newest first; cursor: instead of offset, of the
-    page before, "" for the first one.
+    """A page of the keys that are revoked everywhere in the workspace, newest first.
+
+    cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal FORBIDDEN, or INVALID
+    for a malformed cursor.
     """
     attempt = Attempt(instance, actor, "credentials:read", "list revoked keys", target_kind="key")
     with attempt:
@@ -142,14 +143,14 @@ def find(
 
 
 def noted(instance: Instance, actor: Actor, fingerprint: str) -> RevokedKey | None:
-    """What was noted as a key was revoked everywhere; None where it was not, or that was lifted. Raises FORBIDDEN."""
+    """When, by whom and why a key was revoked everywhere; None where it is not. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "credentials:read", "see why a key is revoked", target_kind="key") as attempt:
         return attempt.read(lambda connection: revoked_keys.get(connection, actor.workspace_id, fingerprint))
 
 
 def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
-    """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere, and for one
-    whose end came, unless `readd_expired_keys` allows that.
+    """Raises Refusal INVALID for a key that is revoked everywhere, and, unless the setting `readd_expired_keys` allows
+    that, for one that has ended. Must be called wherever a key is registered.
     """
     refusal = refusal_of(work.instance, work.connection, work.actor, key, field=field)
     if refusal is not None:
@@ -159,7 +160,7 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
 def refusal_of(
     instance: Instance, connection: Connection, actor: Actor, key: PublicKey, *, field: str = "public_key"
 ) -> Refusal | None:
-    """What refuse() would raise of a key, or None."""
+    """The refusal that refuse() would raise, or None."""
     noted = revoked_keys.get(connection, actor.workspace_id, key.fingerprint)
     if noted is not None:
         return invalid(
@@ -185,8 +186,10 @@ def refusal_of(
 
 
 def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]]) -> None:
-    """Have a host refuse what it newly found in its files and what is revoked everywhere; named: pairs of fingerprint
-    and public key."""
+    """Have a host refuse keys in its files that are revoked everywhere.
+
+    named: keys that the host has newly found, as pairs of fingerprint and public key.
+    """
     pairs = [(fingerprint, public_key) for fingerprint, public_key in named if fingerprint]
     noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
     for fingerprint, public_key in pairs:
@@ -195,7 +198,7 @@ def refuse_unmanaged(work: Work, server_id: int, named: Iterable[tuple[str, str]
 
 
 def _is_key(fingerprint: str, public_key: str) -> bool:
-    """Whether a public key is the one that it is said to be: a host\'s word for it is not enough."""
+    """Whether a public key has this fingerprint; hosts report both, and may report them wrong."""
     try:
         return read_canonical(public_key).fingerprint == fingerprint
     except KeyProblem:
@@ -208,7 +211,7 @@ def _record(
     on_servers: revocations.Places,
     of_users: revocations.Places,
 ) -> None:
-    """An event for each thing that goes, so that its own history ends with a word."""
+    """Record an event for each deleted row, so that its own history has an end."""
     details = {"fingerprint": fingerprint}
     gone = f"Deleted SSH key {fingerprint} from a host, as it was revoked everywhere"
     work.record_each(

@@ -1,4 +1,4 @@
-"""A grant as it is to stand: there already, or given now, by one call; must leave what a grant is to grants.py."""
+"""Sets a grant up so that repeating the call changes nothing; must leave what a grant is to grants.py."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def put(
     system_user: object,
     **terms: Unpack[StandingTerms],
 ) -> Grant:
-    """The grant that lets these in at this place, given where there is none; the arguments are those of give_named.
+    """The grant of these terms at this place, given now unless it is there; the arguments are those of give_named.
 
-    Raises Refusal TAKEN where one stands with another end, start or restrictions, and as give_named does.
+    Raises Refusal TAKEN where there is one with another end, start or restrictions, and as give_named does.
     """
     with Attempt(instance, actor, "grants:write", "set up a grant", target_kind="grant") as attempt:
         ids = grants.named(attempt, user=user, group=group, server=server, tag=tag, all_servers=all_servers)
@@ -42,16 +42,16 @@ def put(
         def change(work: Work) -> Grant:
             start, end = grants.when(work.now, terms.get("starts_at"), terms.get("expires_at"), None)
             alike = grant_rows.grants_like(work.connection, actor.workspace_id, account, place)
-            standing = [one for one in alike if not has_ended(one.expires_at, work.now)]
-            for one in standing:
+            in_force = [one for one in alike if not has_ended(one.expires_at, work.now)]
+            for one in in_force:
                 begins = None if one.has_begun(work.now) else one.starts_at
                 held = (begins, one.expires_at, dict(one.restrictions), bool(one.break_glass))
                 if held == (start, end, dict(wanted), break_glass):
-                    work.no_event("it stands already")
+                    work.no_event("it is there already")
                     return one
-            if standing:
+            if in_force:
                 words = "on other terms (start, end, restrictions, break_glass); change it, or take it back."
-                raise Refusal(Kind.TAKEN, "terms-differ", f"Grant {standing[0].id} lets the same in here {words}")
+                raise Refusal(Kind.TAKEN, "terms-differ", f"Grant {in_force[0].id} lets the same in here {words}")
             work.no_event("giving it leaves one")
             return grants.give_named(
                 within(work),

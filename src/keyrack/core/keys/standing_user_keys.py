@@ -1,4 +1,4 @@
-"""The key of a user that is to stand, registered where it is not; must leave registering itself to user_keys."""
+"""Sets a key of a user up so that repeating the call changes nothing; must leave registering it to user_keys."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ def put(
     public_key: object,
     expires_at: object = None,
 ) -> UserKey:
-    """The key as this user's own, as it stands or newly registered. person: by name, None for the actor; the rest: as
-    user_keys.add has it, expires_at without spans, which would be another end each time.
+    """The key as this user's own, registered now unless it is there.
 
-    Raises Refusal TAKEN where the user has it under another title or with another end, and as user_keys.add does.
+    person: by name, None for the actor; expires_at: a time or None, no span, which would be another end each time; the
+    rest: as user_keys.add takes it. Raises Refusal TAKEN where the user has it with another title or end, and as
+    user_keys.add does.
     """
-    whose = actor.name if person is None else person
-    own = is_oneself(actor, whose) or person is None
+    name_of_user = actor.name if person is None else person
+    own = is_oneself(actor, name_of_user) or person is None
     action = user_keys.ADD if own else "people:write"
     with Attempt(instance, actor, action, "set up an SSH key", target_kind="user key") as attempt:
-        found = None if own else attempt.read(lambda connection: user_named(connection, actor, whose))
-        owner = user_keys.person(actor) if found is None else found.id
-        name = None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
+        user = None if own else attempt.read(lambda connection: user_named(connection, actor, name_of_user))
+        owner = user_keys.person(actor) if user is None else user.id
+        checked_title = (
+            None if title is None else validation.text(title, field="title", maximum=validation.LONGEST_TITLE)
+        )
         key = validation.parsed_key(instance, public_key)
         if validation.is_span(expires_at):
             raise invalid("expires_at", "A span would be another end each time; name a time.")
@@ -44,8 +47,8 @@ def put(
         def change(work: Work) -> UserKey:
             end = validation.end(work.now, expires_at)
             held = _standing(work, owner, key.fingerprint)
-            if held is not None and (held.title, held.expires_at) == (name, end):
-                work.no_event("it stands already")
+            if held is not None and (held.title, held.expires_at) == (checked_title, end):
+                work.no_event("it is there already")
                 return held
             if held is not None:
                 raise Refusal(Kind.TAKEN, "terms-differ", _differs(held.title, held.expires_at), field="public_key")
@@ -63,16 +66,14 @@ def put(
 
 
 def delete(instance: Instance, actor: Actor, person: str, key_id: int) -> UserKey:
-    """Delete a key of the user with this name everywhere, and answer it as it was. Raises Refusal as
-    user_keys.delete.
-    """
+    """Delete a key of the user with this name, and answer it as it was. Raises Refusal as user_keys.delete does."""
     if is_oneself(actor, person):
         return user_keys.delete(instance, actor, key_id)
     return user_keys.delete(instance, actor, key_id, user_id=_other(instance, actor, person, key_id).id)
 
 
 def may_delete(instance: Instance, actor: Actor, person: str, key_id: int) -> None:
-    """Nothing when the actor may delete this key of the user with this name; raises Refusal as delete() does."""
+    """Raises Refusal where the actor may not delete this key of the user with this name, as delete() does."""
     owner = None if is_oneself(actor, person) else _other(instance, actor, person, key_id).id
     user_keys.may_delete(instance, actor, key_id, user_id=owner)
 
@@ -84,7 +85,7 @@ def _other(instance: Instance, actor: Actor, person: str, key_id: int) -> User:
 
 
 def _standing(work: Work, owner: int, fingerprint: str) -> UserKey | None:
-    """The owner's row with this key, where it is as Keyrack wrote it."""
+    """The owner's row with this key, None where there is none or it is not as Keyrack wrote it."""
     known = key_owners.owner_of(work.connection, fingerprint)
     held = None if known is None else known[1]
     if held is None or held.user_id != owner:

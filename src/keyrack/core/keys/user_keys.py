@@ -1,4 +1,4 @@
-"""A user's public keys: add, list, delete, one's own or another's; must be reached by every API alike."""
+"""A user's public keys: add, list and delete, the actor's own or another user's; every API must call these."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ def add(
     expires_at: object = None,
     duration: object = None,
 ) -> UserKey:
-    """Register a public key of the actor's own, or of another user; returns once that is durable.
+    """Register a public key for the actor, or for another user; returns once that is durable.
 
-    title: at most longest_title characters, or None; public_key: one OpenSSH line, or None where the
-    API allows a keyless entry, which authorises nothing. expires_at or duration: an end, as validation.end takes it;
-    after it the key is deleted everywhere. user_id: whose key it becomes, None for the actor's; for
-    others it takes people:write, and rights that are not less than theirs. Raises Refusal: INVALID for fields, TAKEN
-    when the key leads to somebody or something already, LIMIT, MISSING for a user that is not there.
+    title: at most longest_title characters, or None; public_key: one OpenSSH line, or, with keyless, None for an entry
+    without a key, which opens nothing. expires_at or duration: an end, as validation.end takes it; the key is deleted
+    everywhere then. user_id: whose key it becomes, None for the actor's; for another user it takes people:write, and no
+    less rights than that user has.
+
+    Raises Refusal INVALID for fields, TAKEN where the key belongs to somebody or something already, LIMIT, and MISSING
+    for the user.
     """
     action, aim = _action(actor, user_id, ADD, "people:write"), "add an SSH key"
-    attempt = Attempt(instance, actor, action, f"{aim}{_whose(actor, user_id)}", target_kind="user key")
+    attempt = Attempt(instance, actor, action, f"{aim}{_whose_words(actor, user_id)}", target_kind="user key")
     with attempt:
         name = None if title is None else validation.text(title, field="title", maximum=longest_title)
         key = None
@@ -56,7 +58,7 @@ def add(
             key = validation.public_key(instance, actor.workspace_id, public_key)
         elif instance.settings.require_key:
             raise invalid("public_key", "A public key is required.")
-        owner = _person(actor, user_id)
+        owner = _owner_id(actor, user_id)
         asked = None
         if key is not None and owner == actor.user_id:
             most = instance.settings.max_user_keys
@@ -69,13 +71,13 @@ def add(
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.fingerprint if key else 'no key'})"
-                f"{_for(whom)}{until}",
+                f"{_of(whom)}{until}",
                 target_id=made.id,
                 details={"title": name, "fingerprint": key.fingerprint if key else None},
             )
             return made
 
-        # One's own right to a key is looked at with what is in the key's way.
+        # The prefetch reads the actor's rights together with what is in the key's way; enter() checks them.
         return attempt.write(change, checks_actor=asked is not None, prefetch=asked, defers_tree=asked is not None)
 
 
@@ -89,56 +91,62 @@ def enter(
     end: datetime | None = None,
     asked: UserKeyPlacePrefetch | None = None,
 ) -> UserKey:
-    """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
+    """Insert a user's key within a unit of work; the caller records it.
 
-    asked: what is in the way of a key of the actor's own, by which it is seen here that the actor still may. Raises
-    Refusal LIMIT, INVALID or TAKEN, and as Work.check_actor_again does.
+    1. The actor must still have the right, where `asked` read it. 2. The owner has room for one more. 3. The owner is
+    not disabled. 4. The key is not revoked, and has not ended. 5. It belongs to nobody else.
+
+    whom: the owner where that is not the actor; asked: a prefetch for the actor's own key. Raises Refusal LIMIT,
+    INVALID or TAKEN, and as Work.check_actor_again does.
     """
-    most, place = work.instance.settings.max_user_keys, None
+    most = work.instance.settings.max_user_keys
+    place = None
     if key is not None:
         if asked is None:
             place = new_user_keys.place(work.connection, work.actor, owner, key.fingerprint, work.now, most=most)
         else:
             place = asked.get(work.connection)
             if not work.instance.joined:
-                work.check_actor_again(place.owner)
+                work.check_actor_again(place.owner)  # 1
+    # 2
     if place.full if place else user_keys.count_user_keys(work.connection, owner) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
     if key is not None and place is not None:
         if place.owner.disabled_at is not None:
-            # They were shut out while this was on its way: a key would stay that no receipt of that names.
+            # 3: they were disabled while this call was on its way; the receipts of that would not name this key.
             refuse_disabled(users.user(work.connection, owner))
-        if place.ended:
+        if place.ended:  # 4
             revocation.refuse(work, key)
-        if place.owned:
+        if place.owned:  # 5
             _refuse_known(work, owner, key)
     made, reached = _insert(work, owner, title, key, end, place)
     if asked is not None and place is not None and not (place.ended or place.owned):
-        asked.entered = reached  # and nothing else was changed
+        asked.entered = reached  # the only rows that this command changed
     return made
 
 
 def owner_name(instance: Instance, key: UserKey) -> str:
-    """What the user of a key is called, for who gave it to them just now: no attempt of its own."""
+    """The name of a key's user, for a caller who has just registered the key: no right is asked for."""
     return instance.database.read(lambda connection: users.user_names(connection, {key.user_id})).get(key.user_id, "?")
 
 
 def person(actor: Actor) -> int:
-    """The user that the actor is; raises Refusal FORBIDDEN for an operator and for Keyrack itself."""
-    return _person(actor)
+    """The id of the actor's user. Raises Refusal FORBIDDEN for an operator and for Keyrack itself."""
+    return _owner_id(actor)
 
 
 def find(
     instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20, cursor: str | None = None
 ) -> Page[UserKey]:
-    """A page of the actor's own keys, newest first; search: part of the title, any case; cursor: instead of offset, of
-    the page before, "" for the first one.
+    """A page of the actor's own keys, newest first.
+
+    search: part of the title, in any case; cursor: of the page before, "" for the first one; takes the place of offset.
     """
-    attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
+    attempt = Attempt(instance, actor, READ, "list their own SSH keys", target_kind="user key")
     with attempt:
-        owner = _person(actor)
+        owner = _owner_id(actor)
         after = cursors.place(cursor, int)
         return attempt.read(
             lambda connection: user_keys.find_user_keys(
@@ -148,10 +156,10 @@ def find(
 
 
 def find_keyed(instance: Instance, actor: Actor, *, offset: int, limit: int) -> Page[UserKey]:
-    """A page of the actor's own keys, newest first, for APIs that know no entry without a key."""
-    attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
+    """A page of the actor's own keys, newest first, without entries that have no key."""
+    attempt = Attempt(instance, actor, READ, "list their own SSH keys", target_kind="user key")
     with attempt:
-        owner = _person(actor)
+        owner = _owner_id(actor)
         return attempt.read(
             lambda connection: published_keys.page_of_user(connection, owner, offset=offset, limit=limit)
         )
@@ -159,47 +167,47 @@ def find_keyed(instance: Instance, actor: Actor, *, offset: int, limit: int) -> 
 
 def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
     """A key of the actor's own. Raises Refusal MISSING."""
-    attempt = Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key", target_id=key_id)
+    attempt = Attempt(instance, actor, READ, "see an SSH key of their own", target_kind="user key", target_id=key_id)
     with attempt:
-        owner = _person(actor)
+        owner = _owner_id(actor)
         return attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
 
 
 def with_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> UserKey | None:
-    """The actor's own key that has this fingerprint, SHA256:…; None for none."""
-    with Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key") as attempt:
-        owner = _person(actor)
+    """The actor's own key with this fingerprint, SHA256:…; None where there is none."""
+    with Attempt(instance, actor, READ, "see an SSH key of their own", target_kind="user key") as attempt:
+        owner = _owner_id(actor)
         owned = attempt.read(lambda connection: key_owners.owner_of(connection, fingerprint))
         key = None if owned is None else owned[1]
         return key if key is not None and key.user_id == owner else None
 
 
 def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
-    """When the end of a key came in the actor's workspace; None where it did not, or nobody knows of such a key."""
+    """When a key reached its end in the actor's workspace; None where it did not, or is unknown."""
     with Attempt(instance, actor, READ, "see whether an SSH key has ended", target_kind="user key") as attempt:
         workspace_id, now = actor.workspace_id, instance.now()
         return attempt.read(lambda connection: expired_keys.end_of(connection, workspace_id, fingerprint, now))
 
 
 def revoked_at(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
-    """When a key was revoked everywhere in the actor's workspace; None where it was not, or that was lifted."""
+    """When a key was revoked everywhere in the actor's workspace; None where it is not revoked."""
     with Attempt(instance, actor, READ, "see whether an SSH key is revoked", target_kind="user key") as attempt:
         workspace_id = actor.workspace_id
-        found = attempt.read(lambda connection: revoked_keys.get(connection, workspace_id, fingerprint))
-        return None if found is None else found.revoked_at
+        revoked_key = attempt.read(lambda connection: revoked_keys.get(connection, workspace_id, fingerprint))
+        return None if revoked_key is None else revoked_key.revoked_at
 
 
 def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
-    """The actor's keys whose end came lately, the last one first; what was registered anew since is among them too."""
-    with Attempt(instance, actor, READ, "see which SSH keys of one's own ended", target_kind="user key") as attempt:
-        owner, since = _person(actor), instance.now() - ENDED_LATELY
+    """The actor's keys that ended within ENDED_LATELY, the last one first, also those registered again since."""
+    with Attempt(instance, actor, READ, "see which SSH keys of their own ended", target_kind="user key") as attempt:
+        owner, since = _owner_id(actor), instance.now() - ENDED_LATELY
         return attempt.read(lambda connection: expired_keys.of_user(connection, owner, since, MOST_ENDED))
 
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:
-    """Delete a key everywhere, and answer it as it was; user_id: whose, as add() has it. Raises Refusal MISSING."""
+    """Delete a key everywhere, and answer it as it was; user_id: as add() takes it. Raises Refusal MISSING."""
     with _deleting(instance, actor, key_id, user_id) as attempt:
-        owner = _person(actor, user_id)
+        owner = _owner_id(actor, user_id)
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner)
@@ -211,7 +219,7 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
             still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
             work.record(
                 f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})"
-                f"{_for(whom)}{openings.words(still, everywhere=True)}",
+                f"{_of(whom)}{openings.words(still, everywhere=True)}",
                 target_id=key.id,
                 details={"title": key.title, "fingerprint": key.fingerprint},
             )
@@ -221,9 +229,9 @@ def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None
 
 
 def may_delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> None:
-    """Nothing when the actor may delete this key; raises Refusal MISSING or FORBIDDEN as delete() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not delete this key, as delete() does."""
     with _deleting(instance, actor, key_id, user_id) as attempt:
-        owner = _person(actor, user_id)
+        owner = _owner_id(actor, user_id)
         attempt.read(lambda connection: lookups.user_key(connection, owner, key_id))
 
 
@@ -232,7 +240,7 @@ def _deleting(instance: Instance, actor: Actor, key_id: int, user_id: int | None
         instance,
         actor,
         _action(actor, user_id, DELETE, "people:write"),
-        f"delete an SSH key{_whose(actor, user_id)}",
+        f"delete an SSH key{_whose_words(actor, user_id)}",
         target_kind="user key",
         target_id=key_id,
     )
@@ -247,7 +255,7 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
 def _insert(
     work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, place: UserKeyPlace | None
 ) -> tuple[UserKey, frozenset[int]]:
-    """The key as it was entered, and the servers that it was given to."""
+    """The inserted key, and the ids of the servers that it opens."""
     public_key = key.canonical if key else None
     made = user_keys.add_user_key(
         work.connection,
@@ -276,18 +284,18 @@ def _insert(
 
 
 def _claim(work: Work, owner: int, key: PublicKey, made: UserKey) -> frozenset[int]:
-    """Have the key lead to its user, and answer the servers that it reaches."""
+    """Enter the user as the owner of a key, and answer the ids of the servers that the key opens."""
     claimed = key_owners.claiming_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
     reached = grants.servers_of_user(work.connection, owner)
     if not claimed():
-        # Somebody in another workspace took it since we looked; raising undoes our row.
+        # Somebody in another workspace registered it since it was read; raising undoes our row.
         _refuse_known(work, owner, key)
         raise _taken("This key is in use.")
     return reached
 
 
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
-    """One key leads to one identity; the refusal helps its owner and tells others no name."""
+    """Refuse a key that has an owner; others than that owner learn no name. Raises Refusal TAKEN."""
     known = key_owners.owner_of(work.connection, key.fingerprint)
     if known is None:
         return
@@ -295,7 +303,7 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     if kind == "deploy":
         words = "This key is a deploy key of a repository. Make a new key pair for yourself."
     elif holder is not None and (unsound := damaged_rows.damaged_user_key(work, holder.id)) is not None:
-        # Nobody at Keyrack entered what this row says, so it keeps nobody's key from them.
+        # Nobody entered through Keyrack what this row says, so it must not keep the key from its owner.
         damaged_rows.drop(work, unsound)
         return
     elif holder is not None and holder.user_id == owner:
@@ -315,7 +323,7 @@ def _taken(words: str) -> Refusal:
     return Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 
 
-def _person(actor: Actor, user_id: int | None = None) -> int:
+def _owner_id(actor: Actor, user_id: int | None = None) -> int:
     """Whose key it is: the actor's, or that of the user who is named."""
     owner = actor.user_id if user_id is None else user_id
     if owner is None:
@@ -327,13 +335,14 @@ def _action(actor: Actor, user_id: int | None, own: str, others: str) -> str:
     return own if user_id in (None, actor.user_id) else others
 
 
-def _whose(actor: Actor, user_id: int | None) -> str:
-    return " of one's own" if user_id in (None, actor.user_id) else " of another user"
+def _whose_words(actor: Actor, user_id: int | None) -> str:
+    return " of their own" if user_id in (None, actor.user_id) else " of another user"
 
 
 def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
-    """The user whose key is touched, where that is not the actor; has_keys: one comes. Raises Refusal MISSING or
-    FORBIDDEN.
+    """The user whose key is touched, None where that is the actor; has_keys: the user gets a key.
+
+    Raises Refusal MISSING or FORBIDDEN.
     """
     if owner == work.actor.user_id:
         return None
@@ -344,5 +353,5 @@ def _other(work: Work, owner: int, *, has_keys: bool = False) -> User | None:
     return user
 
 
-def _for(whom: User | None) -> str:
+def _of(whom: User | None) -> str:
     return "" if whom is None else f" of {whom.name}"

@@ -13,7 +13,7 @@ from keyrack.core import cursors, validation
 from keyrack.core.hosts import refused_logins
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.keys.access import Decision, Reason, Whose
+from keyrack.core.keys.access import Decision, Reason, UserKeys
 from keyrack.core.lookups import ONESELF, is_oneself, server_named, user_named
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
@@ -33,10 +33,10 @@ _PLACE = (int, str, str, str, int)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in: as a system user of a server, with a key, for a reason: a credential or a grant.
+    """One way in: as a system user of a server, with a key, for a reason, which is a credential or a grant.
 
-    user: whose key it is, None where no user registered it; group: through which the grant lets the user in; tag:
-    the server's, for which the grant is; last_used_at: of the key on this server, as which system user ever.
+    user: who registered the key, None where nobody did; group: through which a grant lets the user in, None for any
+    other way; last_used_at: when the key was last used on this server, as whichever system user.
     """
 
     server: Server
@@ -54,16 +54,20 @@ class Way:
 
     @property
     def refused(self) -> str | None:
-        """Why sshd refuses it all the same, by the host's word; empty where it does not, None where it has not said."""
+        """Why the host says that its sshd refuses the key all the same; "" where it does not, None where it has not
+        said.
+        """
         return refused_logins.of(self.server).why(self.reason.username, self.reason.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """A page of ways in. next: the mark of the next page, None where there is none; unknown: the servers within this
-    page of which nothing can be said, as their rows are not as Keyrack wrote them; frozen: of one user's keys, what
-    opens no new session until somebody confirms it; note: why nothing is there, where there is no such account, the
-    user is disabled, or their keys are frozen.
+    """A page of ways in.
+
+    next: the cursor of the next page, None at the end; unknown: names of servers within this page about which nothing
+    can be said, as their rows are not as Keyrack wrote them; frozen: keys of the user asked about that open no new
+    session until somebody confirms them; note: why the page is empty (no such account, user disabled, keys frozen),
+    else None.
     """
 
     items: tuple[Way, ...]
@@ -100,8 +104,10 @@ EVERYBODY = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class AccessMap:
-    """A page of servers and who can log in there. people: all of them by name, last None for keys that nobody
-    registered; ways: of those people who were asked for; unknown: servers of which nothing can be said, and why.
+    """A page of servers, and who can log in there.
+
+    people: the names of all of them, sorted, and None last for keys that nobody registered; ways: those of the people
+    asked for; unknown: servers about which nothing can be said, and why.
     """
 
     servers: Page[Server]
@@ -112,14 +118,14 @@ class AccessMap:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the users and the groups are called that reasons are for, and who registered the keys of credentials."""
+    """Names for some reasons: of users and groups by id, and of who registered a key by fingerprint."""
 
     users: Mapping[int, str]
     groups: Mapping[int, str]
     owners: Mapping[str, str]
 
     def user(self, reason: Reason) -> str | None:
-        """Whose key it is, None where no user registered it."""
+        """Who registered the key of a reason, None where nobody did."""
         key = reason.user_key
         return self.owners.get(reason.fingerprint) if key is None else self.users.get(key.user_id)
 
@@ -146,13 +152,12 @@ def find(
     cursor: str = "",
     limit: int = PER_PAGE,
 ) -> Ways:
-    """Who can log in on a server, or where a user can, as the hosts are told at this moment; by server and account.
+    """Who can log in on a server, or where a user can, as hosts are told at this moment; by server and account.
 
-    server: a name or an id; user: a name, or "me"; at least one of them. fingerprint: with this key alone. cursor: next
-    of the page before. What ended or
-    has not begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A
-    user sees all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said
-    of a server.
+    server: a name or an id; user: a name, or "me"; at least one of the two. fingerprint: with this key alone. cursor:
+    next of the page before. Nothing is opened by what has ended or not begun, by disabled users, revoked keys, and rows
+    that are not as Keyrack wrote them. Everybody may ask about themselves. Raises Refusal INVALID, MISSING, FORBIDDEN,
+    or UNAVAILABLE where nothing can be said about the server that was named.
     """
     if user == ONESELF and actor.user_id is not None:
         user = actor.name
@@ -179,11 +184,11 @@ def of_hosts(
     cursor: str = "",
     limit: int = PER_PAGE,
 ) -> AccessMap:
-    """Who can log in on each server of a page of them, by few questions for all of the page.
+    """Who can log in on each server of a page, asked by few questions for the whole page.
 
-    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone; users: of
-    these alone, by name; people: whose ways are told, by their places among all who can log in there; last_uses:
-    whether these are asked for; cursor: of the page before. Raises Refusal INVALID or FORBIDDEN.
+    search: part of a server's name or address; tag: only servers that have it; system_user: only this account; users:
+    only people with these names; people: whose ways are in the answer, by position among all who can log in there;
+    last_uses: whether the answer has these; cursor: of the page before. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
         after = cursors.place(cursor, int)
@@ -211,21 +216,22 @@ def of_hosts(
 def into(
     instance: Instance, connection: Connection, hosts: Iterable[Server], account: str | None = None
 ) -> tuple[list[tuple[Server, Reason]], tuple[tuple[Server, str], ...]]:
-    """All reasons that let in to some servers, and those of which nothing can be said, and why; within a question that
-    somebody asks already, which writes nothing meanwhile. account: as this one alone.
+    """All reasons that let somebody in on some servers, and the servers about which nothing can be said, with why.
+
+    account: only this one. Call it within a read: nothing may be written between its questions.
     """
-    places, now = list(hosts), instance.now()
-    found: list[tuple[Server, Reason]] = []
+    asked, now = list(hosts), instance.now()
+    ways_in: list[tuple[Server, Reason]] = []
     unknown: list[tuple[Server, str]] = []
-    with batch(connection, [server.id for server in places]):
-        for server in places:
+    with batch(connection, [server.id for server in asked]):
+        for server in asked:
             try:
-                found += _of_server(instance, connection, server, now, account)
+                ways_in += _of_server(instance, connection, server, now, account)
             except Refusal as refusal:
                 if refusal.kind is not Kind.UNAVAILABLE:
                     raise
                 unknown.append((server, refusal.message))
-    return found, tuple(unknown)
+    return ways_in, tuple(unknown)
 
 
 def _find(
@@ -240,40 +246,40 @@ def _find(
     after = wanted.after
     now = instance.now()
     person = None if user is None else user_named(connection, actor, user)
-    whose = None if person is None else _whose(connection, person)
+    of_user = None if person is None else _keys_of(connection, person)
     named = None if server is None else server_named(connection, actor, server)
     if named is not None:
-        places: Sequence[int] = (named.id,)
+        server_ids: Sequence[int] = (named.id,)
     else:
-        assert whose is not None
-        places = sorted(
-            rows.servers_with_credentials(connection, actor.workspace_id, whose.fingerprints, now)
-            | grants.servers_of_user(connection, whose.user_id)
+        assert of_user is not None
+        server_ids = sorted(
+            rows.servers_with_credentials(connection, actor.workspace_id, of_user.fingerprints, now)
+            | grants.servers_of_user(connection, of_user.user_id)
         )
-    found: list[tuple[Server, Reason]] = []
+    ways_in: list[tuple[Server, Reason]] = []
     frozen: list[tuple[Server, Reason]] = []
     unknown: list[str] = []
-    for server_id in places:
+    for server_id in server_ids:
         if after is not None and server_id < after[0]:
             continue
         one = named or servers.by_id(connection, server_id)
         if one is None or one.workspace_id != actor.workspace_id:
             continue
         try:
-            decision = access.decide(instance, connection, one, now, whose, ways_alone=True)
-            found += wanted.of(one, decision)
-            frozen += ((one, reason) for reason in decision.frozen if whose is not None)
+            decision = access.decide(instance, connection, one, now, of_user, ways_alone=True)
+            ways_in += wanted.of(one, decision)
+            frozen += ((one, reason) for reason in decision.frozen if of_user is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
                 raise
             unknown.append(one.name)
-        if len(found) > limit:
+        if len(ways_in) > limit:
             break
-    shown = found[:limit]
-    rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
-    note = None if found or after is not None else _why_nothing(connection, named, wanted.account, person, frozen)
+    shown = ways_in[:limit]
+    next_cursor = cursors.write(_place(*shown[-1])) if len(ways_in) > limit else None
+    note = None if ways_in or after is not None else _why_nothing(connection, named, wanted.account, person, frozen)
     ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
-    return Ways(tuple(ways), rest, tuple(unknown), tuple(frozen), note)
+    return Ways(tuple(ways), next_cursor, tuple(unknown), tuple(frozen), note)
 
 
 def _why_nothing(
@@ -283,7 +289,9 @@ def _why_nothing(
     person: User | None,
     frozen: Sequence[tuple[Server, Reason]],
 ) -> str | None:
-    """Words where there is no such account, and where somebody is disabled or their keys are frozen; else None."""
+    """Why a page is empty: no such account, the user is disabled, or their keys are frozen; None for any other
+    reason.
+    """
     words = None if account is None else _no_account(connection, server, account)
     if words is not None or person is None:
         return words
@@ -297,7 +305,7 @@ def _why_nothing(
 
 
 def _no_account(connection: Connection, server: Server | None, account: str) -> str | None:
-    """Words where a server has no such account; None where it has, or none is named."""
+    """Words where the server has no such account; None where it has, or no server is named."""
     if server is None or servers.have_account(connection, (server.id,), account):
         return None
     held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
@@ -314,13 +322,13 @@ def _of_server(
 
 
 def _place(server: Server, reason: Reason) -> tuple[int, str, str, str, int]:
-    of = reason.credential or reason.grant
-    assert of is not None
-    return server.id, reason.username, reason.fingerprint, type(of).__name__, of.id
+    opened_by = reason.credential or reason.grant
+    assert opened_by is not None
+    return server.id, reason.username, reason.fingerprint, type(opened_by).__name__, opened_by.id
 
 
 def names_of(connection: Connection, actor: Actor, entries: Iterable[tuple[Server, Reason]]) -> Names:
-    """What is called what, of some reasons."""
+    """The names for some reasons."""
     reasons = [reason for _, reason in entries]
     entered = sorted({reason.fingerprint for reason in reasons if reason.credential})
     return Names(
@@ -340,7 +348,7 @@ def ways_of(
     *,
     last_uses: bool = True,
 ) -> Iterator[Way]:
-    """The reasons with the names, and the last uses where these are asked for."""
+    """The reasons with their names, and with the last uses unless these are left out."""
     used = _last_uses(connection, actor, {reason.fingerprint for _, reason in reasons}) if last_uses else {}
     for server, reason in reasons:
         yield names.way(server, reason, used.get((server.id, reason.fingerprint)))
@@ -357,7 +365,7 @@ def _last_uses(
     }
 
 
-def _whose(connection: Connection, user: User) -> Whose:
+def _keys_of(connection: Connection, user: User) -> UserKeys:
     held = sorted({key.fingerprint for key in user_keys.keys_of_user(connection, user.id) if key.fingerprint})
     owners = key_owners.names(connection, user.workspace_id, held)
-    return Whose(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))
+    return UserKeys(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))

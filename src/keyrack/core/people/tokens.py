@@ -382,7 +382,7 @@ def get(instance: Instance, actor: Actor, token_id: int) -> Bearer:
 
 def own(instance: Instance, actor: Actor) -> tuple[Bearer, ...]:
     """The actor's own API tokens that are not revoked, oldest first. Raises Refusal FORBIDDEN."""
-    with Attempt(instance, actor, "iam:self", "list one's own tokens", target_kind="token") as attempt:
+    with Attempt(instance, actor, "iam:self", "list their own tokens", target_kind="token") as attempt:
 
         def question(connection: Connection) -> tuple[Bearer, ...]:
             user = None if actor.user_id is None else users.user(connection, actor.user_id)

@@ -146,7 +146,7 @@ def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
 
     Raises Refusal UNAUTHENTICATED when it is wrong, MISSING for who is no user, or THROTTLED.
     """
-    attempt = Attempt(instance, actor, "iam:self", "prove one's own password", target_kind="user")
+    attempt = Attempt(instance, actor, "iam:self", "prove their own password", target_kind="user")
     with attempt:
         if actor.user_id is None:
             raise missing("user")

@@ -149,7 +149,7 @@ def note_proof(instance: Instance, actor: Actor, session: WebSession) -> WebSess
 
 def mine(instance: Instance, actor: Actor) -> tuple[WebSession, ...]:
     """The actor's own sessions in force, newest first."""
-    with Attempt(instance, actor, "iam:self", "list one's own sessions", target_kind="session") as attempt:
+    with Attempt(instance, actor, "iam:self", "list their own sessions", target_kind="session") as attempt:
         return attempt.read(lambda connection: _of(instance, connection, actor.user_id or 0))
 
 

@@ -11,14 +11,16 @@ import sys
 
 
 def main(ref: str, new: str) -> int:
-    """1 when the ref is the protected one, or makes a tag of its name, else 0."""
+    """1 when the ref is the protected one, or makes what is fetched in place of it, else 0."""
     guarded = os.environ.get("KEYRACK_PROTECTED", "")
     if ref == guarded:
         sys.stderr.write("Keyrack: this branch is protected; push to another one, or ask an admin of the repository.\n")
         return 1
-    if guarded.startswith("refs/heads/") and ref == "refs/tags/" + guarded[len("refs/heads/") :] and new.strip("0"):
+    name = guarded.removeprefix("refs/heads/")
+    if name != guarded and ref in (f"refs/tags/{name}", f"refs/{name}") and new.strip("0"):
         sys.stderr.write(
-            "Keyrack: a tag of this name would be fetched in place of the protected branch; choose another name.\n"
+            "Keyrack: this would be fetched in place of the protected branch, as it has its name; choose another "
+            "name.\n"
         )
         return 1
     return 0

@@ -147,15 +147,15 @@ def ends(child: int) -> bool:
 
 def stop_children(child: int) -> bool:
     """End what git has started; whether there was something. From Linux's list of its children."""
-    found = False
+    stopped = False
     try:
         with open(f"/proc/{child}/task/{child}/children", encoding="ascii") as children:
             for pid in children.read().split():
                 os.kill(int(pid), signal.SIGTERM)
-                found = True
+                stopped = True
     except OSError:
         pass
-    return found
+    return stopped
 
 
 def kill(child: int, number: signal.Signals) -> None:

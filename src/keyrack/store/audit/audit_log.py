@@ -202,8 +202,8 @@ class TreeParts:
         self._open[0].append(hashed)
         depth = 0
         while len(self._open[depth]) == 1 << LEVELS:
-            found, self._open[depth] = self._open[depth], []
-            above = _above(found)
+            full, self._open[depth] = self._open[depth], []
+            above = _above(full)
             if depth + 1 == len(self._open):
                 self._open.append([])
                 self._numbers.append(0)

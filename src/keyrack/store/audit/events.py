@@ -17,12 +17,12 @@ from keyrack.store.sealing.event_seals import COLUMNS
 from keyrack.store.tables import IS_ALARM, IS_REFUSAL, events
 from keyrack.store.tables.columns import UNREADABLE
 
-NEWEST = 500
-"""How many of a workspace's events are looked at for an alarm that was raised already."""
-LOOKED_AT = 2000
-"""Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
-LOOKED_THROUGH = 200_000
-"""Events that one page by cursor is looked for in, where what is asked stands in no index: a fifth of a second."""
+EVENTS_EXAMINED = 500
+"""How many of a workspace's newest events are searched for an alarm that was raised already."""
+ALARM_SCAN_LIMIT = 2000
+"""How many of a server's newest events are searched: more than it can have within the hour that is counted."""
+PAGE_SCAN_LIMIT = 200_000
+"""How many events are searched for one page by cursor, where no index has what is asked for: a fifth of a second."""
 REFUSED, ALARM = "refused", "alarm"
 KINDS: Mapping[str, tuple[str, ...]] = {
     "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key", "key policy"),
@@ -95,7 +95,7 @@ def _by(actor: Actor) -> dict[str, Any]:
 def find(connection: Connection, workspace_id: int, asked: EventFilter, window: Window) -> Page[Event]:
     """A page of a workspace's events, newest first.
 
-    A page after a place may be short, or empty, though more follows: it is looked for among the next LOOKED_THROUGH
+    A page after a place may be short, or empty, though more follows: it is looked for among the next PAGE_SCAN_LIMIT
     events of those that server and time leave.
     """
     within: list[Any] = [events.c.workspace_id == workspace_id]
@@ -145,7 +145,7 @@ def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int 
     follow = select(events.c.id).where(*within)
     if after:
         follow = follow.where(events.c.id < after[0])
-    return connection.execute(follow.order_by(events.c.id.desc()).offset(LOOKED_THROUGH).limit(1)).scalar()
+    return connection.execute(follow.order_by(events.c.id.desc()).offset(PAGE_SCAN_LIMIT).limit(1)).scalar()
 
 
 def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:
@@ -199,8 +199,8 @@ def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]
 
 
 def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
-    """How many events with a reason a server has since a time, among its last LOOKED_AT."""
-    return int(_lately.value(connection, server_id, reason, since, LOOKED_AT) or 0)
+    """How many events with a reason a server has since a time, among its last ALARM_SCAN_LIMIT."""
+    return int(_lately.value(connection, server_id, reason, since, ALARM_SCAN_LIMIT) or 0)
 
 
 @prepared
@@ -212,13 +212,15 @@ def _was_raised(server_id: int, reason: str, summary: str, at: datetime, most: i
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
-    """Whether this very alarm was raised about a server since a time, among its last LOOKED_AT events."""
-    return _was_raised.value(connection, server_id, reason, summary, since, LOOKED_AT) is not None
+    """Whether this very alarm was raised about a server since a time, among its last ALARM_SCAN_LIMIT events."""
+    return _was_raised.value(connection, server_id, reason, summary, since, ALARM_SCAN_LIMIT) is not None
 
 
 def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:
     """Whether this very alarm is among the newest events of a workspace since a time."""
-    newest = select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(NEWEST)
+    newest = (
+        select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(EVENTS_EXAMINED)
+    )
     latest = newest.subquery()
     statement = select(latest.c.id).where(latest.c.at >= since, latest.c.reason == reason, latest.c.summary == summary)
     return connection.execute(statement.limit(1)).scalar() is not None

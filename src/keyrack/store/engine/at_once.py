@@ -22,9 +22,9 @@ from keyrack.store.engine.quick import as_quick
 T = TypeVar("T")
 
 STEPS = 10_000
-"""After so many of SQLite's steps (instructions of its virtual machine) it is looked whether there were too many."""
-MOST_LOOKS = 20
-"""So often within one block; all steps together take a few milliseconds."""
+"""SQLite calls back after so many of its steps (instructions of its virtual machine), to check for too many."""
+MOST_CHECKS = 20
+"""So many checks at most within one block; all its steps together take a few milliseconds."""
 
 
 MOST_ROWS = 50
@@ -66,7 +66,7 @@ class Answers:
 
 
 def unchanged_answers(connection: Connection) -> Answers | None:
-    """What may be kept on this connection until anybody writes to the database; None on one that does not look."""
+    """The answers kept on this connection until anybody writes to the database; None on one that does not check."""
     answers: Answers | None = connection.info.get(_UNCHANGED)
     return answers
 
@@ -86,7 +86,7 @@ class AtOnce:
         self._in_snapshot = self._ends_later = False
         self._answers = Answers()
         self._version = 0
-        self._looks = 0
+        self._checks = 0
         self._wanted = False
         self._closed = False
 
@@ -106,7 +106,7 @@ class AtOnce:
             self._used.release()
             raise NotAtOnce("there is no connection yet")
         self._thread = threading.get_ident()
-        self._looks = 0
+        self._checks = 0
         if anew:
             self._end()
 
@@ -180,7 +180,7 @@ class AtOnce:
             raw = cast(sqlite3.Connection, conn.connection.driver_connection)
             raw.execute("COMMIT")
             raw.execute("PRAGMA busy_timeout = 0")
-            raw.set_progress_handler(self._look, STEPS)
+            raw.set_progress_handler(self._count_steps, STEPS)
             self._answers.clear()
             conn.info[_UNCHANGED] = self._answers
             self._conn, self._raw, self._wanted = as_quick(conn), raw, False
@@ -193,9 +193,9 @@ class AtOnce:
             self._closed = True
             self._drop()
 
-    def _look(self) -> int:
-        self._looks += 1
-        return int(self._looks > MOST_LOOKS)
+    def _count_steps(self) -> int:
+        self._checks += 1
+        return int(self._checks > MOST_CHECKS)
 
     def _end(self) -> None:
         if not self._in_snapshot:

@@ -212,8 +212,8 @@ class Newer:
 
     def has_event(self, event_id: int, at: int, summary: str) -> bool:
         """Whether it has this very event, so that it was once the same database."""
-        found = self._raw.execute("SELECT at, summary FROM events WHERE id = ?", (event_id,)).fetchone()
-        return bool(found == (at, summary))
+        event = self._raw.execute("SELECT at, summary FROM events WHERE id = ?", (event_id,)).fetchone()
+        return bool(event == (at, summary))
 
     def count_after(self, table: str, highest: int) -> int:
         """How many rows it has with a higher id."""

@@ -1,9 +1,10 @@
-"""Calls that wait for PostgreSQL on an event loop without keeping it: each in a greenlet; must know no question.
+"""Calls that wait for PostgreSQL on an event loop without blocking it: each in a greenlet; must know no question.
 
-Ordinary code that is run as a fiber looks as it does on a thread. Where it waits, for an answer of the database or for
-a connection, the event loop goes on with others, and comes back to it. Nothing may be locked meanwhile that others on
-the event loop want, as they would wait for good: what waits outside of the functions here keeps all of them waiting.
-The event loop is spoken to outside of fibers alone: where one waits it leaves word of what is to be done.
+Code that runs as a fiber is the same as on a thread. Where it waits, for an answer of the database or for a
+connection, the event loop runs other fibers, and resumes it later. A fiber must hold no lock while it waits: another
+fiber on the same event loop that wants the lock would block the loop for good. Code that waits by other means than the
+functions here blocks the whole event loop. A fiber calls the event loop's methods only through Fiber.wait, which runs
+them outside of the fiber.
 """
 
 from __future__ import annotations
@@ -24,92 +25,92 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_FREE = 32
-"""Of what fibers ran on so much is kept for others, with some 20 kB each."""
+"""How many idle stacks a thread keeps for new fibers; each takes some 20 kB."""
 
 
 class Signal(Protocol):
-    """What one waits for and another one gives, once, from whatever thread."""
+    """One caller waits for it, another one sets it, once, from any thread."""
 
     def acquire(self, *, timeout: float) -> bool:
-        """Wait for it, so many seconds at most; whether it came."""
+        """Wait until it is set, `timeout` seconds at most; False where it was not."""
         ...
 
     def release(self) -> None:
-        """Give it."""
+        """Set it."""
         ...
 
 
 class Fiber:
-    """A call under way, which belongs to the event loop that began it."""
+    """A running call. It belongs to the event loop that started it."""
 
     def __init__(self, call: Callable[[], Any], ended: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
         self._call, self._ended = call, ended
         self._stack: _Stack | None = _stacks.free.pop() if _stacks.free else _Stack()
         self._stack.fiber = self
-        # Else it would begin in an empty one.
+        # Otherwise it would start with an empty context.
         self._stack.gr_context = contextvars.copy_context()
         self.loop = loop
-        self._over: asyncio.Future[None] | None = None
+        self._completion: asyncio.Future[None] | None = None
         self.seconds = 0.0
-        """How long it kept the event loop so far."""
+        """How long it occupied the event loop so far."""
         self.wrote = False
-        """Whether it committed something, so that it must not be begun anew elsewhere."""
+        """Whether it committed something: then it must not be started again elsewhere."""
 
-    def go_on(self) -> None:
-        """Have it run until it waits again or ends; for the event loop alone."""
-        # Not from within what found that there is something to be read: that has a list on its part of the stack, into
-        # which the event loop writes by its address, and where a fiber may have its own part meanwhile.
-        self.loop.call_soon(self.run_now)
+    def resume(self) -> None:
+        """Schedule it to run until it waits again or ends. Called on the event loop's thread only."""
+        # Not at once: the loop's own callback for readable descriptors holds a list on the C stack, which the loop
+        # writes to by its address, and a greenlet that is switched to may move that part of the stack away.
+        self.loop.call_soon(self.resume_now)
 
-    def run_now(self) -> None:
-        """Run it until it waits again or ends; for what the event loop calls by itself alone."""
+    def resume_now(self) -> None:
+        """Run it until it waits again or ends. Called only from a callback that the event loop itself scheduled."""
         stack, began = self._stack, time.monotonic()
         if stack is None:
-            return  # what it ran on is another one's by now
+            return  # it has ended, and its stack may run another fiber by now
         wanted = stack.switch()
         self.seconds += time.monotonic() - began
         if wanted is not None:
             wanted()
 
     def wait(self, wanted: Callable[[], object]) -> None:
-        """Let the event loop go on, until something calls go_on; for the fiber itself alone.
+        """Let the event loop run others, until something calls resume(). Called by the fiber itself only.
 
-        wanted: called outside of the fiber, as soon as it waits, to have go_on called in the end.
+        wanted: called outside of the fiber, as soon as it waits; it arranges that resume() is called later.
         """
         assert self._stack is not None, "it has ended"
         self._stack.parent.switch(wanted)
 
-    def over(self) -> asyncio.Future[None]:
-        """What comes once it has ended, for who gave up what comes of it."""
-        self._over = self.loop.create_future()
+    def completion(self) -> asyncio.Future[None]:
+        """A future that is done once the fiber has ended, for a caller that cancelled its result."""
+        self._completion = self.loop.create_future()
         if self._stack is None:
-            self._over.set_result(None)
-        return self._over
+            self._completion.set_result(None)
+        return self._completion
 
     def work(self) -> bool:
-        """Make the call, and answer whether what it ran on may run another one; for what it runs on alone."""
+        """Make the call. Answers whether its stack may run another fiber. Called by the stack only."""
         result, failed = None, None
         try:
             result = self._call()
         except BaseException as error:  # raised where the fiber is waited for
             failed = error
         ended = self._ended
-        del self._call, self._ended  # with what it raised they lead back here, in a circle
+        del self._call, self._ended  # with the error's traceback they would be a reference cycle
         self._stack = None
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+        if self._completion is not None and not self._completion.done():
+            self._completion.set_result(None)
         if not ended.done():
             if failed is None:
                 ended.set_result(result)
             else:
                 ended.set_exception(failed)
-        taken_down = isinstance(failed, GreenletExit)  # as what nobody can wake any more is
+        killed = isinstance(failed, GreenletExit)  # raised in a greenlet that nothing refers to any more
         del failed, ended
-        return not taken_down
+        return not killed
 
 
 class _Stack(greenlet):  # type: ignore[misc]
-    """What fibers run on, one after another: for each new one the system hands out memory, and takes it back."""
+    """A greenlet that runs fibers one after another: a new greenlet for each would cost the system memory calls."""
 
     def __init__(self) -> None:
         super().__init__(_run_fibers)
@@ -117,7 +118,7 @@ class _Stack(greenlet):  # type: ignore[misc]
 
 
 def _run_fibers() -> None:
-    # Without a name for what runs here: it would keep itself.
+    # No local variable for the greenlet: it would keep itself alive.
     while getcurrent().fiber.work():
         getcurrent().fiber = getcurrent().gr_context = None
         if len(_stacks.free) >= MOST_FREE:
@@ -127,7 +128,7 @@ def _run_fibers() -> None:
 
 
 class _Stacks(threading.local):
-    """Those of a thread on which nothing runs."""
+    """The idle stacks of a thread."""
 
     def __init__(self) -> None:
         self.free: list[_Stack] = []
@@ -137,37 +138,35 @@ _stacks = _Stacks()
 
 
 class DescriptorWatch:
-    """Has an event loop look for what comes from a descriptor, of which one fiber at a time waits for it.
+    """Has an event loop watch a descriptor; one fiber at a time waits until it is readable.
 
-    To begin and end that for each answer takes five calls of the system, so it goes on for as long as the descriptor is
-    open. The event loop looks at an epoll that looks at the descriptor: of one that broke, with an answer still to be
-    read, libuv tells once and then never again, and whoever reads that answer and waits for the next would wait for
-    good. Of an epoll it knows no error.
+    To register and unregister the descriptor for each answer takes five system calls, so it stays registered while it
+    is open. The event loop watches an epoll that watches the descriptor. Of a connection that broke while an answer was
+    still to be read, libuv reports the error once and then nothing more: a fiber that reads that answer and waits for
+    the next one would wait for good. An epoll reports no such error.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, unasked: Callable[[], None]) -> None:
-        """unasked: reads what came while nobody waited."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, on_unsolicited: Callable[[], None]) -> None:
+        """on_unsolicited: called to read what came while no fiber waited."""
         self.loop = loop
         self._descriptor = descriptor
-        self._unasked = unasked
+        self._on_unsolicited = on_unsolicited
         self._fiber: Fiber | None = None
         self._until = 0.0
-        self._late: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._epoll: select.epoll | None = None
 
     def until_readable(self, fiber: Fiber, seconds: float) -> bool:
-        """Wait until there is something to be read, so many seconds at most; for the fiber itself alone. False where
-        nothing came.
-        """
+        """Wait until the descriptor is readable, `seconds` at most; False where it was not. For the fiber only."""
         self._fiber = fiber
         self._until = time.monotonic() + seconds
         fiber.wait(self._begin)
         return self._until > 0
 
     def end(self) -> None:
-        """Look no more; to be called by the loop's own thread, or when the loop runs no more."""
+        """Stop watching. Called on the loop's own thread, or when the loop no longer runs."""
         epoll, self._epoll = self._epoll, None
-        late, self._late = self._late, None
+        late, self._timer = self._timer, None
         if late is not None:
             late.cancel()
         if epoll is None:
@@ -181,27 +180,27 @@ class DescriptorWatch:
             self._epoll = select.epoll(1)
             self._epoll.register(self._descriptor, select.EPOLLIN)
             self.loop.add_reader(self._epoll.fileno(), self._readable)
-        if self._late is None:
-            # One for all that is waited for until then: to make one for each answer takes longer than many an answer.
-            self._late = self.loop.call_later(max(0.0, self._until - time.monotonic()), self._look)
+        if self._timer is None:
+            # One timer for all waits until then: to make one for each answer takes longer than many an answer.
+            self._timer = self.loop.call_later(max(0.0, self._until - time.monotonic()), self._check_timeout)
 
-    def _look(self) -> None:
-        """See whether somebody waits for too long by now."""
-        self._late, fiber = None, self._fiber
+    def _check_timeout(self) -> None:
+        """Resume the fiber whose time is over; start the timer anew where a later wait is still within its time."""
+        self._timer, fiber = None, self._fiber
         if fiber is None:
             return
         if time.monotonic() < self._until:
             self._begin()
             return
         self._fiber, self._until = None, 0.0
-        fiber.go_on()
+        fiber.resume()
 
     def _readable(self) -> None:
         fiber, self._fiber = self._fiber, None
         if fiber is not None:
-            fiber.go_on()
+            fiber.resume()
         else:
-            self._unasked()
+            self._on_unsolicited()
 
 
 def current() -> Fiber | None:
@@ -211,17 +210,17 @@ def current() -> Fiber | None:
 
 
 def begin(call: Callable[[], T], loop: asyncio.AbstractEventLoop) -> tuple[Fiber, asyncio.Future[T]]:
-    """Run a call until it waits for the first time; answers what it goes on in, and what will come of it. loop: the one
-    that runs now.
+    """Run a call until it waits for the first time. Answers its fiber and a future of its result. loop: the one that
+    runs now.
     """
     ended: asyncio.Future[T] = loop.create_future()
     fiber = Fiber(call, ended, loop)
-    fiber.run_now()
+    fiber.resume_now()
     return fiber, ended
 
 
-def aside(call: Callable[[], T]) -> T:
-    """What a call answers that waits in ways of its own: in a fiber a thread runs it, elsewhere it is just called."""
+def run_in_thread(call: Callable[[], T]) -> T:
+    """Make a call that blocks, and answer its result: in a fiber a thread makes it, elsewhere it is just called."""
     fiber = current()
     if fiber is None:
         return call()
@@ -229,23 +228,23 @@ def aside(call: Callable[[], T]) -> T:
 
     def hand_over() -> None:
         handed.append(fiber.loop.run_in_executor(None, call))
-        handed[0].add_done_callback(lambda _done: fiber.go_on())
+        handed[0].add_done_callback(lambda _done: fiber.resume())
 
     fiber.wait(hand_over)
     return handed[0].result()
 
 
 def sleep(seconds: float) -> None:
-    """Wait for a while."""
+    """Wait so many seconds; a fiber lets its event loop run meanwhile."""
     fiber = current()
     if fiber is None:
         time.sleep(seconds)
         return
-    fiber.wait(lambda: fiber.loop.call_later(seconds, fiber.go_on))
+    fiber.wait(lambda: fiber.loop.call_later(seconds, fiber.resume))
 
 
 def signal() -> Signal:
-    """A signal for whoever calls this, to be waited for by him alone."""
+    """A signal for the calling fiber or thread, which alone may wait for it."""
     fiber = current()
     if fiber is not None:
         return _FiberSignal(fiber)
@@ -257,35 +256,35 @@ def signal() -> Signal:
 class _FiberSignal:
     def __init__(self, fiber: Fiber) -> None:
         self._fiber = fiber
-        self._given = False
+        self._is_set = False
         self._waiting = False
-        self._late: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def acquire(self, *, timeout: float) -> bool:
-        if not self._given:
+        if not self._is_set:
             self._waiting = True
             self._fiber.wait(lambda: self._until(timeout))
-        return self._given
+        return self._is_set
 
     def release(self) -> None:
         here = current()
         if here is not None and here.loop is self._fiber.loop:
-            self._fiber.loop.call_soon(self._give)
+            self._fiber.loop.call_soon(self._set)
         else:
-            self._fiber.loop.call_soon_threadsafe(self._give)
+            self._fiber.loop.call_soon_threadsafe(self._set)
 
     def _until(self, timeout: float) -> None:
-        self._late = self._fiber.loop.call_later(timeout, self._give_up)
+        self._timer = self._fiber.loop.call_later(timeout, self._time_out)
 
-    def _give(self) -> None:
-        self._given = True
+    def _set(self) -> None:
+        self._is_set = True
         if self._waiting:
             self._waiting = False
-            if self._late is not None:
-                self._late.cancel()
-            self._fiber.run_now()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._fiber.resume_now()
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         if self._waiting:
             self._waiting = False
-            self._fiber.go_on()
+            self._fiber.resume()

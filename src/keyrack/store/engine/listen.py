@@ -1,4 +1,4 @@
-"""Wakes other processes through PostgreSQL, and is woken; must carry no news, only say that there is some."""
+"""Notifies other processes through PostgreSQL that servers changed, and is notified; must not say which servers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from keyrack.store.engine.outage import Outage
 log = logging.getLogger(__name__)
 
 CHANNEL = "keyrack_changes"
-RING_PAUSE_SECONDS = 0.05
-"""Between two rings. The first after a quiet while goes out at once; in a storm the news share a ring. To ring, and to
-be rung, wakes a thread beside the event loop, and in each process that listens: an event loop that is busy and a thread
-take the interpreter from each other at every step, and a ring takes as long as two keys that are added.
+NOTIFY_PAUSE_SECONDS = 0.05
+"""Between two notifications. The first after a quiet while is sent at once; under load several changes share one. Each
+wakes a thread in this process and in every process that listens. A busy event loop and a thread take the interpreter
+from each other at every step, so that a notification costs as much as adding two keys.
 """
-LOOK_SECONDS = 5.0
-"""How often to look without having been rung for: a ring is lost when its sender dies after the commit."""
+POLL_SECONDS = 5.0
+"""How often to read changes without a notification: one is lost when its sender dies after the commit."""
 RECONNECT_SECONDS = 2.0
 READY_SECONDS = 5.0
 
@@ -34,24 +34,24 @@ Deliver = Callable[[frozenset[int]], None]
 
 
 class Notifier:
-    """Rings with NOTIFY, outside of the transactions that have news.
+    """Sends NOTIFY, outside of the transactions that change servers.
 
-    A NOTIFY inside a transaction takes a lock that all commits with one share, which makes them 2 to 8
+    A NOTIFY inside a transaction takes a lock that all commits with a NOTIFY share, which makes them 2 to 8
     times slower; one NOTIFY afterwards serves every commit since the last.
     """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self.process = 0
-        """PostgreSQL's number of the connection that rings, as those who are rung for hear it; 0 without one."""
+        """The backend's process number of the connection that notifies, which listeners see; 0 without one."""
         self._gate = threading.Lock()
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._outage = Outage("Other processes are woken")
 
-    def ring(self) -> None:
-        """Have all listening processes look at the changes; returns at once."""
+    def notify(self) -> None:
+        """Have all listening processes read the changes; returns at once."""
         if self._thread is None:
             with self._gate:
                 if self._thread is None and not self._closing.is_set():
@@ -60,7 +60,7 @@ class Notifier:
         self._wanted.set()
 
     def close(self) -> None:
-        """Ring once more if somebody asked for it, and stop."""
+        """Send a last notification if one was asked for, and stop."""
         with self._gate:
             self._closing.set()
         self._wanted.set()
@@ -77,7 +77,7 @@ class Notifier:
                 if raw is None:
                     raw = self._connect()
                     self.process = raw.info.backend_pid
-                    # Nothing to make durable: the news itself was committed before.
+                    # Nothing to make durable: the changes themselves were committed before.
                     raw.execute("SET synchronous_commit = off")
                 raw.execute(f"NOTIFY {CHANNEL}")
                 self._outage.answered()
@@ -89,40 +89,42 @@ class Notifier:
                     raw = None
             if last:
                 break
-            self._closing.wait(RING_PAUSE_SECONDS)
+            self._closing.wait(NOTIFY_PAUSE_SECONDS)
         if raw is not None:
             raw.close()
 
 
 class ChangeListener:
-    """Hears notifiers of other processes, asks what changed since the last time, and delivers it; looks now and then
-    unasked.
+    """Waits for notifications of other processes, reads what changed since the last time, and delivers it; reads it now
+    and then without one.
     """
 
-    def __init__(self, connect: Connect, deliver: Deliver, own: Callable[[], int]) -> None:
-        """own: PostgreSQL's number of the connection by which this process rings, whose changes are known already."""
+    def __init__(self, connect: Connect, deliver: Deliver, own_process: Callable[[], int]) -> None:
+        """deliver: called with the ids of servers that changed; own_process: the backend's process number of the
+        connection by which this process notifies, whose changes were delivered already.
+        """
         self._connect = connect
-        self._own = own
-        self._rung = False
+        self._own_process = own_process
+        self._notified = False
         self._deliver = deliver
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._known: dict[int, int] = {}
+        self._delivered: dict[int, int] = {}
         self._floor: int | None = None
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._work, name="keyrack-listener", daemon=True)
         self._outage = Outage("Changes of other processes are heard of")
 
     def start(self) -> None:
-        """Listen from now on. Returns once it does, or after some seconds without an answer: it goes on."""
+        """Listen from now on. Returns once it does, or after READY_SECONDS: then it still goes on trying."""
         self._thread.start()
         self._ready.wait(READY_SECONDS)
 
-    def known(self, recorded: dict[int, int]) -> None:
-        """Changes (server id to number) of this process that were delivered already."""
+    def mark_delivered(self, recorded: dict[int, int]) -> None:
+        """Remember changes (server id to number) of this process that were delivered already."""
         with self._lock:
-            self._known.update(recorded)
+            self._delivered.update(recorded)
 
     def close(self) -> None:
         """Stop listening."""
@@ -135,62 +137,62 @@ class ChangeListener:
         while not self._closing.is_set():
             try:
                 with self._connect() as raw:
-                    # psycopg hears some while it asks, and would keep them for good.
-                    raw.add_notify_handler(lambda told: self._note(told.pid))
+                    # psycopg receives some while it runs a statement, and would keep them for good.
+                    raw.add_notify_handler(lambda notification: self._note_notification(notification.pid))
                     raw.execute(f"LISTEN {CHANNEL}")
                     self._listen(raw)
             except psycopg.Error as error:
                 self._outage.failed(f"The connection that hears of changes is gone and is made anew: {error}")
-                # Apart from each other, or all processes come back in the same instant.
+                # At random, or all processes reconnect in the same instant.
                 self._closing.wait(RECONNECT_SECONDS * random.uniform(0.25, 1))  # noqa: S311
-            except Exception:  # who hears nothing any more would serve what was: it goes on, and says so
+            except Exception:  # without this thread the process would serve outdated states: it goes on, and says so
                 log.exception("Hearing of changes stumbled over an error of its own and goes on.")
                 self._closing.wait(RECONNECT_SECONDS)
 
     def _listen(self, raw: psycopg.Connection[Any]) -> None:
-        """Look at once (much may have happened without us), then at each ring and now and then."""
+        """Read changes at once (much may have happened meanwhile), then at each notification and every POLL_SECONDS."""
         if self._floor is None:
             self._floor = changes.floor_on_postgresql(raw)
         while not self._closing.is_set():
-            self._rung = False  # before the look: what rings from here on may be of something it does not see
-            self._look(raw)
+            self._notified = False  # first: a later notification may be of a change that is not read here
+            self._read_changes(raw)
             self._outage.answered()
             self._ready.set()
-            self._await_ring(raw)
+            self._await_notification(raw)
 
-    def _look(self, raw: psycopg.Connection[Any]) -> None:
+    def _read_changes(self, raw: psycopg.Connection[Any]) -> None:
         assert self._floor is not None
-        floor, found = changes.since_on_postgresql(raw, self._floor)
+        floor, latest_changes = changes.since_on_postgresql(raw, self._floor)
         if floor < self._floor:
-            # Another server is in its place by now, which lacks the last commits: transactions have numbers again that
-            # were known, or were too low to be asked for. Whatever it holds may be news.
-            floor, found = changes.since_on_postgresql(raw, 0)
+            # Another database server has taken its place, which lacks the last commits: its transactions reuse numbers
+            # that were delivered already or are below the floor. So all that it holds counts as changed.
+            floor, latest_changes = changes.since_on_postgresql(raw, 0)
             with self._lock:
-                self._known = {}
+                self._delivered = {}
         with self._lock:
-            news = frozenset(s for s, change in found.items() if self._known.get(s) != change)
-            self._known.update(found)
-            self._known = {s: change for s, change in self._known.items() if change >= floor}
+            undelivered = frozenset(s for s, change in latest_changes.items() if self._delivered.get(s) != change)
+            self._delivered.update(latest_changes)
+            self._delivered = {s: change for s, change in self._delivered.items() if change >= floor}
         self._floor = floor
-        if news:
-            self._deliver(news)
+        if undelivered:
+            self._deliver(undelivered)
 
-    def _await_ring(self, raw: psycopg.Connection[Any]) -> None:
-        """Wait for another process, the end, or a while. Everything that has arrived counts as one ring."""
-        until = time.monotonic() + LOOK_SECONDS
+    def _await_notification(self, raw: psycopg.Connection[Any]) -> None:
+        """Wait for a notification, the end, or POLL_SECONDS. All that has arrived counts as one notification."""
+        until = time.monotonic() + POLL_SECONDS
         # select() itself fails from descriptor 1024 on, and each waiting host has one.
         with selectors.DefaultSelector() as selector:
             selector.register(raw.pgconn.socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
                 while (notice := raw.pgconn.notifies()) is not None:
-                    self._note(notice.be_pid)
+                    self._note_notification(notice.be_pid)
                 left = until - time.monotonic()
-                if self._rung or self._closing.is_set() or left <= 0:
+                if self._notified or self._closing.is_set() or left <= 0:
                     return
                 selector.select(left)
                 raw.pgconn.consume_input()
 
-    def _note(self, process: int) -> None:
-        # To look for what this process itself did would take longer than many a change does.
-        self._rung = self._rung or process != self._own()
+    def _note_notification(self, process: int) -> None:
+        # Not for this process's own: to read what it changed itself would take longer than many a change.
+        self._notified = self._notified or process != self._own_process()

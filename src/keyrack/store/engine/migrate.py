@@ -53,12 +53,12 @@ def current(url: str) -> str | None:
         return _revision(conn)
 
 
-def knows(found: str | None, revision: str) -> bool:
-    """Whether a database at the revision `found` has what that other revision brought; a later version's has."""
+def knows(at_revision: str | None, revision: str) -> bool:
+    """Whether a database at this revision has what `revision` brought; one of a later version has."""
     chain = _chain(FOLDER)
-    if found is None or found not in chain:
-        return found is not None
-    return revision in chain[: chain.index(found) + 1]
+    if at_revision is None or at_revision not in chain:
+        return at_revision is not None
+    return revision in chain[: chain.index(at_revision) + 1]
 
 
 def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | None = None) -> None:
@@ -70,18 +70,18 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
     missing that this revision has, as nothing is made anew in silence.
     """
     dialect, parsed = parse_url(url)
-    found = None
+    at_revision = None
     if dialect != "sqlite" or os.path.exists(str(parsed.database)):
         with _connected(url, writer=False) as conn:
-            found = _revision(conn)
-            if missing := catalogue.missing(conn, head()) if found == head() else ():
+            at_revision = _revision(conn)
+            if missing := catalogue.missing(conn, head()) if at_revision == head() else ():
                 raise DatabaseAltered(altered.in_words(missing))
-    if found is not None and found not in _chain(FOLDER):
+    if at_revision is not None and at_revision not in _chain(FOLDER):
         raise SchemaTooNew(
-            f"This database is at revision {found}, made by a later version of Keyrack than this one, "
+            f"This database is at revision {at_revision}, made by a later version of Keyrack than this one, "
             f"which knows {head()} at most. Start that version, or restore a backup from before."
         )
-    if found == (head() if to == "head" else to):
+    if at_revision == (head() if to == "head" else to):
         return
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
@@ -131,11 +131,11 @@ def _scripts(folder: Path) -> Any:
 
 
 def _revision(conn: Connection) -> str | None:
-    found = catalogue.revisions(conn) if conn.dialect.has_table(conn, catalogue.REVISION) else []
-    if len(found) == 1:
-        return found[0]
-    if found or catalogue.is_begun(conn):
-        shown = f"has {len(found)} rows ({', '.join(found[:5])})" if found else "is missing or empty"
+    revisions = catalogue.revisions(conn) if conn.dialect.has_table(conn, catalogue.REVISION) else []
+    if len(revisions) == 1:
+        return revisions[0]
+    if revisions or catalogue.is_begun(conn):
+        shown = f"has {len(revisions)} rows ({', '.join(revisions[:5])})" if revisions else "is missing or empty"
         raise DatabaseAltered(
             f"The table {catalogue.REVISION} in the database {shown}, which must have one row, and Keyrack's tables "
             f"are there: somebody else changed it. Nothing was done. Put its row back (this version's is {head()}), "
@@ -181,10 +181,10 @@ def _run(conn: Connection, to: str) -> None:
         environment.run_migrations()
 
 
-def _skipped(conn: Connection, found: str | None) -> tuple[str, ...]:
+def _skipped(conn: Connection, at_revision: str | None) -> tuple[str, ...]:
     """Only of a database that is brought up: what is missing at the newest revision was taken away by somebody."""
     chain = _chain(FOLDER)
-    return skipped.among(conn, chain[: chain.index(found) + 1]) if found in chain else ()
+    return skipped.among(conn, chain[: chain.index(at_revision) + 1]) if at_revision in chain else ()
 
 
 def _run_alone(conn: Connection, revision: str) -> None:

@@ -1,9 +1,9 @@
-"""Ends sessions of ours whose process stands still in the middle of a change; must end none of another program, and
-none that goes on.
+"""Ends Keyrack's sessions in PostgreSQL whose process is stopped in the middle of a change; must end no session of
+another program, and none that still works.
 
-PostgreSQL's own bound (postgresql_session.py) looks after a session that waits with its statement complete. After
-statements that were sent ahead it takes the session for one that works, for as long as its process is stopped, and what
-the change has locked stays locked.
+PostgreSQL's own bound (postgresql_session.py) ends a session that is idle within a transaction. A session whose process
+sent statements ahead and then was stopped counts as active instead, for as long as the process is stopped, and what the
+change has locked stays locked.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from keyrack.store.engine.postgresql_session import ORPHAN_SECONDS
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 20.0
-"""From one look to the next, at least."""
+CHECK_SECONDS = 20.0
+"""From one check to the next, at least."""
 # A statement that begins changes state_change. A role sees this of its own sessions, and may end them.
 _WAITING = """
     SELECT pid, backend_start, state_change FROM pg_stat_activity
@@ -35,20 +35,20 @@ _Session = tuple[int, object, object]
 
 
 class OrphanedSessions:
-    """What was seen to wait for its process, for one thread that looks again and again."""
+    """The sessions that wait for their process, and since when; used by one thread, which checks again and again."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._since: dict[_Session, float] = {}
 
     def end(self, connection: Connection) -> int:
-        """End the sessions that have waited for their process's next word for ORPHAN_SECONDS, where it is time for a
-        look; answers how many. Nothing on SQLite, where a stopped process is waited for (decision 444).
+        """End the sessions that have waited for their process for ORPHAN_SECONDS, where CHECK_SECONDS have passed since
+        the last check; answers how many. Does nothing on SQLite, where a stopped process is waited for (decision 444).
         """
         now = time.monotonic()
         if connection.dialect.name != "postgresql" or now < self._next:
             return 0
-        self._next = now + LOOK_SECONDS
+        self._next = now + CHECK_SECONDS
         # Not by how long ago the statement began: it may have worked until just now.
         rows = connection.exec_driver_sql(_WAITING).all()
         waiting: list[_Session] = [(row.pid, row.backend_start, row.state_change) for row in rows]

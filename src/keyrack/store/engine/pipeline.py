@@ -139,7 +139,7 @@ class PipelinedConnection(BoundedConnection):
         self.ahead.unwatch()  # or two threads would read
         ours = super().wait
         # What takes psycopg's own steps is asked seldom: for a fiber a thread makes them.
-        return fibers.aside(lambda: ours(gen, *args, **options))
+        return fibers.run_in_thread(lambda: ours(gen, *args, **options))
 
 
 class _Pipeline:
@@ -393,10 +393,10 @@ class _Pipeline:
 
     def _watched(self, fiber: Fiber) -> fibers.DescriptorWatch:
         if self._watch is None or self._watch.loop is not fiber.loop:
-            self._watch = fibers.DescriptorWatch(fiber.loop, self._pgconn.socket, self._unasked)
+            self._watch = fibers.DescriptorWatch(fiber.loop, self._pgconn.socket, self._read_unsolicited)
         return self._watch
 
-    def _unasked(self) -> None:
+    def _read_unsolicited(self) -> None:
         """Read what the server says though nobody asked: that it goes down, or that a transaction ended."""
         try:
             self._pgconn.consume_input()

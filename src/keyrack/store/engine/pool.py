@@ -52,7 +52,7 @@ class Pool:
                 conn = None
             if conn is None:
                 era = self._era
-                conn = fibers.aside(self._engine.connect)
+                conn = fibers.run_in_thread(self._engine.connect)
             yield conn
         except BaseException as error:
             broken = not isinstance(error, Exception) or is_unavailable(error)

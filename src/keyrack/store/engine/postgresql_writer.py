@@ -146,8 +146,8 @@ class PostgresqlWriter:
         self._statistics.changed(max(commands, len(recorded)))
         if recorded:
             if self._listener is not None:
-                self._listener.known(recorded)
-            self._notifier.ring()
+                self._listener.mark_delivered(recorded)
+            self._notifier.notify()
             self._deliver(frozenset(recorded))
 
     def watch(self) -> None:

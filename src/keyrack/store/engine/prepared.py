@@ -243,10 +243,10 @@ class Statement:
     def row(self, connection: Connection, given: Mapping[str, Any]) -> Row | None:
         """The first row, None where there is none."""
         plan = self._plan(connection)
-        found = _execute(connection, plan.sql, plan.bound(given)).fetchone()
-        if plan.writes_one and found is None:
+        values = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        if plan.writes_one and values is None:
             raise write_lost()
-        return None if found is None else plan.row(found)
+        return None if values is None else plan.row(values)
 
     def value(self, connection: Connection, given: Mapping[str, Any]) -> Any:
         """The first column of the first row, None where there is none."""

@@ -133,7 +133,7 @@ class SharedReads:
         """Ask what others of this round ask too."""
         gathered = self._gathered[fiber.loop] = {name: mine}
         try:
-            fiber.wait(fiber.go_on)  # what came in with this call comes first
+            fiber.wait(fiber.resume)  # what came in with this call comes first
             with self._pool.connection() as conn:
                 del self._gathered[fiber.loop]
                 self._ask_all(conn, list(gathered.values()))
@@ -148,16 +148,16 @@ class SharedReads:
                 del self._gathered[fiber.loop]
             for one in gathered.values():
                 for other in one.fibers:
-                    other.go_on()
+                    other.resume()
         return mine
 
     def _ask_all(self, conn: Connection, asked: list[_Asked]) -> None:
         raw = cast(PipelinedConnection, conn.connection.driver_connection)
         try:
-            found = raw.ask_together([(one.sql, one.values) for one in asked])
+            results = raw.ask_together([(one.sql, one.values) for one in asked])
         except psycopg.Error as error:
             raise as_raised_by_sqlalchemy(conn, error) from error
-        for one, rows in zip(asked, found, strict=True):
+        for one, rows in zip(asked, results, strict=True):
             one.rows, one.error = rows, None
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
+from keyrack.store.engine.at_once import MOST_CHECKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
@@ -86,7 +86,7 @@ class LentTransaction:
         self._before: set[int] = set()
         self._taken = False
         self._touched: set[int] = set()
-        self._looks = 0
+        self._checks = 0
         self._lost: BaseException | None = None
         self.wrote = False
         """Whether a command ran in the call that is under way."""
@@ -108,7 +108,7 @@ class LentTransaction:
         with self._mutex:
             self._taken = self._conn is not None
         if self._conn is not None:
-            driver_connection(self._conn).set_progress_handler(self._look, STEPS)
+            driver_connection(self._conn).set_progress_handler(self._count_steps, STEPS)
         return self._taken
 
     def run(self, command: Callable[[Connection], T], *, may_hold: bool = False, defers_tree: bool = False) -> T:
@@ -159,7 +159,7 @@ class LentTransaction:
         if self._lost is not None or self._conn is None:
             raise TransactionLost
         keep_short(self._conn, True)
-        self._looks = 0
+        self._checks = 0
         self.wrote = False
 
     def undo_call(self) -> None:
@@ -188,9 +188,9 @@ class LentTransaction:
             driver_connection(self._conn).set_progress_handler(None, 0)
         self._back.release()
 
-    def _look(self) -> int:
-        self._looks += 1
-        return int(self._looks > MOST_LOOKS)
+    def _count_steps(self) -> int:
+        self._checks += 1
+        return int(self._checks > MOST_CHECKS)
 
     # By the writer's thread --------------------------------------------------------------------------
 

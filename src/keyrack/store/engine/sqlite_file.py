@@ -1,7 +1,7 @@
-"""Knows one SQLite file from another, and whole from damaged; must never open it beside the engine.
+"""Tells whether the SQLite file is still the one that was opened, and whole; must never open it beside the engine.
 
 On POSIX, closing any descriptor of a file drops every lock that the process holds on it (SQLite, "How To Corrupt
-An SQLite Database File", 2.2). So from its first connection on, a process looks at the file with stat, and reads
+An SQLite Database File", 2.2). So from its first connection on, a process checks the file with stat, and reads
 its first bytes through a descriptor that SQLite itself has open.
 """
 
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction on the same file."""
-LOOKS = 5
-LOOK_PAUSE_SECONDS = 0.02
-"""A first page that looks wrong is read again a few times: another process may be writing it this moment."""
+READ_ATTEMPTS = 5
+RETRY_PAUSE_SECONDS = 0.02
+"""A first page that seems wrong is read again a few times: another process may be writing it this moment."""
 
 # https://www.sqlite.org/fileformat.html, "The Database Header"
 _MAGIC = b"SQLite format 3\x00"
@@ -37,11 +37,11 @@ _LOG_HEADER_BYTES = 32
 _LOG_MAGIC = {0x377F0682: "<6I", 0x377F0683: ">6I"}
 LAST_VERSION = 2**31 - 1
 
-# What lies beside the file while it is open: without its log commits are lost, without the log's index processes
-# write into it at the same time.
+# The files beside it while it is open: without the log commits are lost; without the log's index several processes
+# write into the log at the same time.
 _PARTS = {"-wal": "log", "-shm": "log's index"}
 
-# Puts U+FFFD where bytes are no UTF-8. It takes a while for each value, where the driver itself takes none and raises.
+# Puts U+FFFD where bytes are no UTF-8. It costs time for each value; the driver's own decoding is fast, and raises.
 _any_text = partial(str, encoding="utf-8", errors="replace")
 
 _Identity = tuple[int, int]
@@ -52,7 +52,7 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the first page in the file itself said, when it was looked at; without what waits in the log."""
+    """What the first page of the file itself said when it was last read; without pages that are still in the log."""
 
     size: int
     changes: int
@@ -101,7 +101,7 @@ class SqliteFile:
 
     def connect(self) -> sqlite3.Connection:
         """A bare connection, in autocommit. Only the first one may make the file. Raises sqlite3.Error."""
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             with _opening:
                 if self._identity is None:
                     self._make()
@@ -132,9 +132,9 @@ class SqliteFile:
         return raw
 
     def read_any_text(self) -> bool:
-        """From now on read text that is no UTF-8 too, which others alone write here; False where that was so already.
+        """From now on also read text that is no UTF-8, which Keyrack never writes; False where that was so already.
 
-        What it is read as nobody sealed, so the row it stands in counts for nothing, and all others are read as ever.
+        A row with such text does not fit its seal, so it does not count; all other rows are read as before.
         """
         with _opening:
             if self._reads_any_text:
@@ -149,13 +149,13 @@ class SqliteFile:
         """Whether the file that was opened is still in its place; asked before a connection is closed."""
         if self.problem is None:
             try:
-                self._look_at_place()
+                self._check_place()
             except OSError:
-                pass  # not being able to look says nothing
+                pass  # an error of stat does not say that the file is gone
         return self.problem is None
 
     def watch(self, raw: sqlite3.Connection) -> None:
-        """Take the file as it is now for the right one; raw: the connection that stays open and is looked with."""
+        """Take the file as it is now for the right one; raw: a connection that stays open, which check() uses."""
         raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # which opens the log, where there is none yet
         self._beside = {part: _identity_of(f"{self.path}{part}") for part in _PARTS}
         self._stamp = None
@@ -170,17 +170,17 @@ class SqliteFile:
         if log is not None:
             os.close(log)
 
-    def look(self, raw: sqlite3.Connection) -> bool:
-        """Whether the file is still the one that was opened, and whole as far as can be seen; a few microseconds.
+    def check(self, raw: sqlite3.Connection) -> bool:
+        """Whether the file is still the one that was opened, and whole as far as can be seen; takes microseconds.
 
         raw: the connection given to watch(). While it is open nobody may remove or replace the log either.
         """
         if self.problem is not None:
             return False
         try:
-            now = self._look_at_place()
+            now = self._check_place()
         except OSError:
-            return self.problem is None  # not being able to look says nothing
+            return self.problem is None  # an error of stat does not say that the file is gone
         if now is None or self.problem is not None:
             return False
         for part, known in self._beside.items():
@@ -193,12 +193,12 @@ class SqliteFile:
             return True
         # Somebody moved the log's pages into the file, as SQLite does now and then, or wrote into it past SQLite.
         words: str | None = None
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             words = self._read_header(raw)
             if words is None:
                 self._stamp = stamp
                 return True
-            time.sleep(LOOK_PAUSE_SECONDS)
+            time.sleep(RETRY_PAUSE_SECONDS)
         return self.spoilt(words or "")
 
     def spoilt(self, words: str) -> bool:
@@ -220,7 +220,9 @@ class SqliteFile:
         self.spoilt(f"turned out to be damaged ({error})")
 
     def _make(self) -> None:
-        """Make the file where there is none: secrets lie in it, and SQLite gives -wal and -shm the same mode."""
+        """Make the file where there is none, for its owner only: it holds secrets. SQLite gives -wal and -shm the same
+        mode.
+        """
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
@@ -230,7 +232,7 @@ class SqliteFile:
 
     def _refuse_second_name(self) -> None:
         """Raise Unusable where another name leads to the same file: by each of them SQLite keeps a log of its own."""
-        names = self._look_up().st_nlink
+        names = self._stat_path().st_nlink
         if names > 1:
             raise Unusable(
                 f"The database file {self.path} has {names} names (hard links); with a log for each of them what one "
@@ -239,7 +241,7 @@ class SqliteFile:
             )
 
     def count(self, raw: sqlite3.Connection) -> int:
-        """How many commits the database counts that raw sees, which never become fewer; 0 where that was noticed."""
+        """How many commits the database counts, as raw sees it; 0 where they became fewer, which spoils the file."""
         commits = int(raw.execute("PRAGMA user_version").fetchone()[0])
         if commits < self._commits:
             self.spoilt("went back to what it was before")
@@ -247,10 +249,10 @@ class SqliteFile:
         return commits
 
     def counted(self, commits: int) -> None:
-        """So many commits are on the disk."""
+        """Remember that so many commits are on the disk."""
         self._commits = max(self._commits, commits)
 
-    def _look_at_place(self) -> os.stat_result | None:
+    def _check_place(self) -> os.stat_result | None:
         try:
             now = os.stat(self._named)
         except FileNotFoundError:
@@ -261,10 +263,10 @@ class SqliteFile:
         return now
 
     def _stat(self) -> _Identity:
-        now = self._look_up()
+        now = self._stat_path()
         return now.st_dev, now.st_ino
 
-    def _look_up(self) -> os.stat_result:
+    def _stat_path(self) -> os.stat_result:
         try:
             return os.stat(self.path)
         except OSError as error:
@@ -273,7 +275,7 @@ class SqliteFile:
             raise sqlite3.OperationalError(f"cannot open {self.path}: {error.strerror}") from error
 
     def _read_header(self, raw: sqlite3.Connection) -> str | None:
-        """Compare the file's first page with what it said before; what is wrong with it, in words.
+        """Compare the file's first page with what it said before. Answers what is wrong with it, None for nothing.
 
         Its counters only go forward, and never beyond what the log has by now: SQLite writes this page when it
         moves the log into the file, and each commit of ours leaves a new one in the log (see count_commit).
@@ -298,14 +300,14 @@ class SqliteFile:
         return None
 
     def _has_log(self) -> bool:
-        """Whether the log begins as one does: after a crash nothing is read from one that does not."""
-        for _ in range(LOOKS):
+        """Whether the log begins with a valid header: after a crash SQLite reads nothing from a log without one."""
+        for _ in range(READ_ATTEMPTS):
             start = b"" if self._log is None else os.pread(self._log, _LOG_HEADER_BYTES, 0)
             # An empty one gets its beginning with the next commit.
             if start in (b"", self._log_start) or _is_log(start):
                 self._log_start = start
                 return True
-            time.sleep(LOOK_PAUSE_SECONDS)
+            time.sleep(RETRY_PAUSE_SECONDS)
         return False
 
     def _first_bytes(self) -> tuple[bytes | None, int]:
@@ -332,7 +334,7 @@ class SqliteFile:
 
 
 def count_commit(raw: sqlite3.Connection, commits: int) -> int:
-    """Inside a transaction that changed something: move the number forward that look() compares; answers it.
+    """Inside a transaction that changed something: raise the number that check() compares; answers the new number.
 
     It starts anywhere, so that two databases seldom have numbers near each other. commits: the number until now.
     """

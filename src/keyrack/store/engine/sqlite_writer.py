@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
 """Commands in one transaction, so that the first of them is not kept waiting by the last."""
-LOOK_SECONDS = 0.1
-"""How often an idle writer looks whether another process changed the file; a look costs microseconds."""
+POLL_SECONDS = 0.1
+"""How often an idle writer checks whether another process changed the file; a check costs microseconds."""
 
 Deliver = Callable[[frozenset[int]], None]
 Waiting = WaitingCommand | LentTransaction
@@ -50,7 +50,7 @@ class SqliteWriter:
         self._watching = False
         self._seen_change = 0
         self._seen_version = 0
-        self._stumbled = ""
+        self._last_error = ""
         self._next: Waiting | None = None
 
     is_free = True
@@ -88,7 +88,7 @@ class SqliteWriter:
             self._queue.put(waiting)
 
     def watch(self) -> None:
-        """From now on look for changes made by other processes, and deliver them."""
+        """From now on poll for changes made by other processes, and deliver them."""
         self.run(self._start_watching)
 
     def close(self) -> None:
@@ -109,16 +109,16 @@ class SqliteWriter:
                 if batch:
                     self._commit_together(batch)
                 elif self._watching and not last:
-                    self._look()
-                self._stumbled = ""
+                    self._poll()
+                self._last_error = ""
             except Exception as error:  # without this thread nothing is written any more
-                if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
+                if self._file.problem is None and str(error) != self._last_error:  # said once, not at every poll
                     words = "The SQLite writer stumbled over an error of its own and goes on."
                     if is_altered(error):
                         log.error("%s %s", words, error)
                     else:
                         log.exception(words)
-                    self._stumbled = str(error)
+                    self._last_error = str(error)
             if last:
                 self._drop_connection()
                 return
@@ -128,7 +128,7 @@ class SqliteWriter:
         first, self._next = self._next, None
         if first is None:
             try:
-                first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
+                first = self._queue.get(timeout=POLL_SECONDS if self._watching else None)
             except queue.Empty:
                 return [], False
         batch: list[Waiting] = []
@@ -175,28 +175,30 @@ class SqliteWriter:
             self._note_damage(error)
             self._drop_connection()
             if is_locked(error):
-                batch += self._all_that_wait()
+                batch += self._drain_queue()
             # Not one command of the batch is on the disk, also none that had gone well.
-            _have_failed(batch, error)
+            _fail_all(batch, error)
             touched, others = set(), frozenset()
         for waiting in batch:
             waiting.finish()
         if touched or others:
             self._deliver(frozenset(touched) | others)
 
-    def _all_that_wait(self) -> list[Waiting]:
-        """Whoever came while the lock was waited for in vain: each would wait as long again, one after the other."""
-        found, self._next = [self._next] if self._next else [], None
+    def _drain_queue(self) -> list[Waiting]:
+        """All that queued while the lock was waited for in vain: each would wait as long again, one after another."""
+        queued, self._next = [self._next] if self._next else [], None
         for _ in range(self._queue.qsize()):
             one = self._queue.get_nowait()
             if one is None:  # the end, after which nothing comes
                 self._queue.put(None)
             else:
-                found.append(one)
-        return found
+                queued.append(one)
+        return queued
 
     def _record(self, conn: Connection, touched: set[int]) -> tuple[frozenset[int], int]:
-        """Number the batch's announcements; the servers that others changed since the last look, and the number."""
+        """Number the batch's announcements. Answers the ids of servers that other processes changed since the last
+        poll, and the number.
+        """
         latest = changes.latest_on_sqlite(conn)
         others: frozenset[int] = frozenset()
         if self._watching and latest > self._seen_change:
@@ -207,17 +209,17 @@ class SqliteWriter:
         return others, latest
 
     def _start_watching(self, conn: Connection) -> None:
-        if not self._watching:  # or what others did since the last look would be passed over
+        if not self._watching:  # otherwise changes of others since the last poll would be skipped
             self._seen_change = changes.latest_on_sqlite(conn)
             self._watching = True
 
-    def _look(self) -> None:
-        """Deliver what other processes changed; SQLite's own counter tells for next to nothing if any did."""
+    def _poll(self) -> None:
+        """Deliver what other processes changed; SQLite's own counter (data_version) tells cheaply whether any did."""
         if self._file.problem is not None:
             return
         try:
             conn = self._open()
-            if not self._file.look(driver_connection(conn)):
+            if not self._file.check(driver_connection(conn)):
                 return
             version = driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
             if version == self._seen_version:
@@ -230,11 +232,11 @@ class SqliteWriter:
             self._drop_connection()
             if not is_locked(error):
                 raise
-            waited = self._all_that_wait()
-            _have_failed(waited, error)
+            waited = self._drain_queue()
+            _fail_all(waited, error)
             for waiting in waited:
                 waiting.finish()
-            return  # a later look finds what was changed
+            return  # a later poll finds what was changed
         self._file.counted(commits)
         self._seen_version, self._seen_change = version, latest
         if others:
@@ -248,7 +250,7 @@ class SqliteWriter:
         return self._connection
 
     def _check_file(self, conn: Connection) -> None:
-        if not self._file.look(driver_connection(conn)):
+        if not self._file.check(driver_connection(conn)):
             raise DatabaseSpoilt(self._file.problem)
 
     def _count(self, raw: sqlite3.Connection) -> int:
@@ -276,7 +278,7 @@ class SqliteWriter:
             log.exception("A broken SQLite connection did not close cleanly.")
 
 
-def _have_failed(batch: list[Waiting], error: Exception) -> None:
+def _fail_all(batch: list[Waiting], error: Exception) -> None:
     for waiting in batch:
         if waiting.error is None:
             waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)

@@ -100,11 +100,11 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
 
     Fingerprints that lead to nothing are left out, and those that a host refused before the database went back.
     """
-    found: dict[str, HeldKey | None] = {}
+    held_by: dict[str, HeldKey | None] = {}
     for row in connection.execute(_holders, {"fingerprints": list(fingerprints)}):
         values = row._mapping
         if values["kind"] == "deploy":
-            found[values["fingerprint"]] = None
+            held_by[values["fingerprint"]] = None
         elif (
             values["user_id"] is None
             or values["key_public_key"] is None
@@ -112,7 +112,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
         ):
             continue
         elif sealed.sound(connection, user_keys, row, "key_"):
-            found[values["fingerprint"]] = HeldKey(
+            held_by[values["fingerprint"]] = HeldKey(
                 values["key_id"],
                 values["key_title"] or "",
                 values["key_public_key"],
@@ -120,7 +120,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
                 values["key_expires_at"],
                 is_frozen(values["key_frozen_at"], values["key_confirmed_at"], values["key_created_at"]),
             )
-    return found
+    return held_by
 
 
 def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDeployKey, ...]:

@@ -94,9 +94,9 @@ def _receipts(ids: Iterable[int]) -> Select[Any]:
 
 def receipts(connection: Connection, ids: Iterable[int]) -> dict[int, list[GitReceipt]]:
     """The receipts of the Git endpoints of some offboardings, by the offboarding's id."""
-    found: dict[int, list[GitReceipt]] = {}
+    by_offboarding: dict[int, list[GitReceipt]] = {}
     for row in _receipts.rows(connection, list(ids)):
         at = row.acknowledged_at if sealed.sound(connection, offboarding_git, row) else None
         receipt = GitReceipt(row.endpoint_id, row.name, at, int(row.stopped), row.seen_at)
-        found.setdefault(row.offboarding_id, []).append(receipt)
-    return found
+        by_offboarding.setdefault(row.offboarding_id, []).append(receipt)
+    return by_offboarding

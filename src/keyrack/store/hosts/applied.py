@@ -34,15 +34,15 @@ class Applied:
 
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
     """By id what the hosts of these servers applied; those that are gone are missing."""
-    found = {}
+    applied = {}
     for some in chunks(sorted(set(server_ids)), AT_ONCE):
         for row in _rows.rows(connection, some):
             # Which machine a receipt is of stands in the row, under its seal.
             proved = seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
             has_host = row["agent_secret_hash"] is not None
-            found[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, has_host)
-    return found
+            applied[row["id"]] = Applied(row["id"], row["name"], revision, at, row["copied_at"] is not None, has_host)
+    return applied
 
 
 @prepared
@@ -64,18 +64,18 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> AlteredReceipt
     that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits. All of
     a host at once show by its server's row, which knows that there was one.
     """
-    found: AlteredReceipts = {}
+    altered_rows: AlteredReceipts = {}
     obeyed: dict[int, receipts.Until] = {}
     for row in _rows.rows(connection, server_ids):
         if not receipts.server_holds(connection, row):
-            found[row["id"]] = [(servers, (row["id"],))]
+            altered_rows[row["id"]] = [(servers, (row["id"],))]
         elif row["applied_revision"] == row["revision"] and seals_of(connection).holds(servers, row):
             obeyed[row["id"]] = (row["revision"] + 1, "")
     for table in (revocations, offboarding_hosts):
         for other in _altered_receipts(connection, table, server_ids, dict(obeyed)):
             key = tuple(other[name] for name in sealed.key_names(table))
-            found.setdefault(other["server_id"], []).append((table, key))
-    return found
+            altered_rows.setdefault(other["server_id"], []).append((table, key))
+    return altered_rows
 
 
 def _altered_receipts(
@@ -116,11 +116,11 @@ def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
     return Prepared(question)
 
 
-def withdraw(connection: Connection, found: AlteredReceipts, revisions: Mapping[int, int]) -> None:
+def withdraw(connection: Connection, altered_rows: AlteredReceipts, revisions: Mapping[int, int]) -> None:
     """Have what others entered as acknowledged, or took away, be waited for again; revisions: of each server the one
     that its host is asked for now, so that what waits is not before what it acknowledged.
     """
-    for server_id, rows in found.items():
+    for server_id, rows in altered_rows.items():
         for table, key in rows:
             values = {"acknowledged_at": None, receipts.RECEIPT: None, "revision": revisions[server_id]}
             sealed.change(

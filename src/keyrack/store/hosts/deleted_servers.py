@@ -75,15 +75,15 @@ def keys_of(connection: Connection, server_id: int) -> tuple[str, ...] | None:
     """The lines of the keys that a deleted server's host was given or told to refuse; None where they are not those
     that Keyrack noted, all of them.
     """
-    found = connection.execute(
+    rows = connection.execute(
         select(deleted_server_keys)
         .where(deleted_server_keys.c.server_id == server_id)
         .order_by(deleted_server_keys.c.fingerprint)
     ).all()
-    if not all(sealed.sound(connection, deleted_server_keys, row) for row in found):
+    if not all(sealed.sound(connection, deleted_server_keys, row) for row in rows):
         return None
     return (
-        tuple(row.public_key for row in found)
+        tuple(row.public_key for row in rows)
         if sealed_tables.is_complete(connection, deleted_server_keys, server_id)
         else None
     )

@@ -40,11 +40,11 @@ def _of_servers(server_ids: Iterable[int]) -> Select[Any]:
 
 def of_servers(connection: Connection, server_ids: Iterable[int]) -> dict[int, list[HostKey]]:
     """The host keys of servers, by server, without rows that are not as Keyrack wrote them."""
-    found: dict[int, list[HostKey]] = {}
+    keys: dict[int, list[HostKey]] = {}
     for row in _of_servers.rows(connection, sorted(server_ids)):
         if sealed.holds(connection, host_keys, row):
-            found.setdefault(row.server_id, []).append(HostKey(**seals.unsealed(row)))
-    return found
+            keys.setdefault(row.server_id, []).append(HostKey(**seals.unsealed(row)))
+    return keys
 
 
 def of_server(connection: Connection, server_id: int) -> list[HostKey]:

@@ -56,10 +56,10 @@ CREDENTIALS, REVOCATIONS, OFFBOARDINGS = "credentials", "revocations", "offboard
 
 def awaited(connection: Connection, server_ids: Iterable[int]) -> dict[int, frozenset[str]]:
     """What waits for the acknowledgement of these servers' hosts; those for which nothing does are missing."""
-    found: dict[int, set[str]] = {}
+    by_server: dict[int, set[str]] = {}
     for row in _awaited.rows(connection, tuple(server_ids)):
-        found.setdefault(row["server_id"], set()).add(row["what"])
-    return {server_id: frozenset(what) for server_id, what in found.items()}
+        by_server.setdefault(row["server_id"], set()).add(row["what"])
+    return {server_id: frozenset(what) for server_id, what in by_server.items()}
 
 
 @prepared
@@ -77,7 +77,7 @@ def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
 
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
     """Those of these keys that the workspace has, on a server or with a user."""
-    found: set[str] = set()
+    known: set[str] = set()
     for wanted in chunks(sorted(set(fingerprints)), AT_ONCE):
         on_servers = (
             select(credentials.c.fingerprint)
@@ -87,8 +87,8 @@ def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: 
         of_users = select(user_keys.c.fingerprint).where(
             user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint.in_(wanted)
         )
-        found.update(connection.execute(on_servers.union(of_users)).scalars())
-    return frozenset(found)
+        known.update(connection.execute(on_servers.union(of_users)).scalars())
+    return frozenset(known)
 
 
 def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, datetime, str]]) -> None:

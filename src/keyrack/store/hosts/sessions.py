@@ -62,10 +62,10 @@ def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
 
 
 def _labelled(
-    connection: Connection, workspace_id: int, server_id: int, found: Iterable[Session]
+    connection: Connection, workspace_id: int, server_id: int, unlabelled: Iterable[Session]
 ) -> tuple[Session, ...]:
     """The logins with their keys' labels: that of the very system user, else of the server, else of a user's key."""
-    logins = tuple(found)
+    logins = tuple(unlabelled)
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:
         return logins

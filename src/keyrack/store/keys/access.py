@@ -121,14 +121,14 @@ class _OfServers:
 
     def of(self, server_id: int) -> Sequence[GrantedKey]:
         """Those of one server, in the order of grants and of keys."""
-        found: list[GrantedKey] = []
+        keys: list[GrantedKey] = []
         for number in self.grants.get(server_id, ()):
             rows = self.keys.get(number, ())
             tag = rows[0].grant.tag if rows else None
             if tag is not None and not self.tags.get((server_id, tag)):
                 rows = [_judged(row, ("server_tags", f"{server_id},{tag}")) for row in rows]
-            found += rows
-        return found
+            keys += rows
+        return keys
 
 
 def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
@@ -143,7 +143,7 @@ def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
 
 
 # What does not hold is looked at anew each time: it may hold again.
-_grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda found: found.altered is None)
+_grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda granted: granted.altered is None)
 
 
 def _by_group(which: ColumnElement[bool]) -> Select[Any]:
@@ -268,7 +268,7 @@ def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
         name = row[named[0]] if len(named) == 1 else tuple(row[column] for column in named)
         return name, sealed.holds(connection, table, row)
 
-    return Records(make, named=sealed.key_names(table), keep=lambda found: found[1], table=table)
+    return Records(make, named=sealed.key_names(table), keep=lambda checked: checked[1], table=table)
 
 
 _people, _groups = _held(users, "id"), _held(groups, "id")

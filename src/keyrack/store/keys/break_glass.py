@@ -69,18 +69,18 @@ def of_keys(
     connection: Connection, server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime
 ) -> dict[tuple[str, str], BreakGlassKey]:
     """Those of these keys that break glass on a server, by fingerprint and account."""
-    found = [
+    keys = [
         BreakGlassKey(row.fingerprint, row.system_user, "grant", row.id, row.title or "", row.name)
         for row in _grants.rows(connection, server_id, workspace_id, fingerprints, at)
     ]
     held = _credentials.rows(connection, server_id, fingerprints)
     if held:
         whose = key_owners.names(connection, workspace_id, fingerprints)
-        found += [
+        keys += [
             BreakGlassKey(row.fingerprint, row.username, "credential", row.id, row.label, whose.get(row.fingerprint))
             for row in held
         ]
-    return {(one.fingerprint, one.username): one for one in found}
+    return {(one.fingerprint, one.username): one for one in keys}
 
 
 @prepared
@@ -103,5 +103,5 @@ def _session(server_id: int, fingerprint: str, username: str, address: str) -> S
 
 def session(connection: Connection, server_id: int, fingerprint: str, username: str, address: str) -> int | None:
     """The newest open session with a key as an account from an address, or None."""
-    found = _session.value(connection, server_id, fingerprint, username, address)
-    return None if found is None else int(found)
+    session_id = _session.value(connection, server_id, fingerprint, username, address)
+    return None if session_id is None else int(session_id)

@@ -99,7 +99,7 @@ def find_credentials(
         ("credentials", workspace_id, server_id, search, offset, limit, after),
         lambda: _find_credentials(connection, workspace_id, server_id, at, search, Window(limit, offset, after)),
         at=at,
-        until=lambda found: at if found is None else _next_end.value(connection, server_id, at),
+        until=lambda page: at if page is None else _next_end.value(connection, server_id, at),
     )
 
 
@@ -119,8 +119,8 @@ def _find_credentials(
         if _own_server.value(connection, server_id, workspace_id) is None:
             return None
         (place,) = after or (0,)
-        found = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
-        return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
+        records = credential_records.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
+        return piece_after([(one, (one.id,)) for one in records], Window(limit, after=after))
     of = ("credentials", server_id)
     before = counts.known(connection, of) if sought is None else counts.NOT_COUNTED
     handed_in = before.mark if sought is None else None

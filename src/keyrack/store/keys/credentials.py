@@ -96,7 +96,7 @@ def own_credential(
         ("credential", workspace_id, server_id, credential_id),
         lambda: credential_records.one(connection, _own_credential, workspace_id, server_id, credential_id, at),
         at=at,
-        until=lambda found: at if found is None else found.expires_at,
+        until=lambda credential: at if credential is None else credential.expires_at,
     )
 
 
@@ -193,8 +193,8 @@ def checked_credentials(
 
 @per_server
 def _credentials_in_force(server_ids: Sequence[int], at: datetime) -> Select[Any]:
-    found = _to_check.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
-    return found.where(in_force(credentials.c.expires_at, at))
+    query = _to_check.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
+    return query.where(in_force(credentials.c.expires_at, at))
 
 
 def credentials_with_seals(

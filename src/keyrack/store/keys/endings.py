@@ -102,12 +102,12 @@ def _ending_grants(at: datetime, until: datetime, limit: int) -> Select[Any]:
     return _soon(select(grants), grants, at, until, limit)
 
 
-def _soon(found: Select[Any], table: Table, at: datetime, until: datetime, limit: int) -> Select[Any]:
+def _soon(query: Select[Any], table: Table, at: datetime, until: datetime, limit: int) -> Select[Any]:
     due = (table.c.noticed_at.is_(None), table.c.expires_at.is_not(None))
     ends = table.c.expires_at
     whole = type_coerce(ends, BigInteger) - _begins(table)
     last_part = type_coerce(type_coerce(ends, BigInteger) - whole // LAST_PART, Moment)
-    return found.where(*due, ends > at, ends <= until, last_part <= at).order_by(ends).limit(limit)
+    return query.where(*due, ends > at, ends <= until, last_part <= at).order_by(ends).limit(limit)
 
 
 def _begins(table: Table) -> ColumnElement[int]:

@@ -115,10 +115,10 @@ def _credentials_of_keys(workspace_id: int, fingerprints: Sequence[str]) -> Sele
 
 def credentials_of_keys(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> list[Row]:
     """The rows of a workspace's credentials with one of these keys."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for some in chunks(fingerprints, AT_ONCE):
-        found += _credentials_of_keys.rows(connection, workspace_id, some)
-    return found
+        rows += _credentials_of_keys.rows(connection, workspace_id, some)
+    return rows
 
 
 @prepared

@@ -73,8 +73,8 @@ def due(connection: Connection, at: datetime, limit: int) -> tuple[KeySource, ..
 
 def by_id(connection: Connection, source_id: int) -> KeySource | None:
     """A source that is as Keyrack wrote it, or None."""
-    found = _read(connection, key_sources.c.id == source_id)
-    return found[0] if found else None
+    sources = _read(connection, key_sources.c.id == source_id)
+    return sources[0] if sources else None
 
 
 def _read(connection: Connection, *where: Any) -> tuple[KeySource, ...]:

@@ -68,11 +68,11 @@ def servers_numbered(connection: Connection, workspace_id: int, ids: Iterable[in
 
 def servers_tagged(connection: Connection, workspace_id: int, tag: str) -> tuple[ChosenServer, ...]:
     """The servers of a workspace that have a tag, oldest first, by tags that are as Keyrack wrote them."""
-    found = []
+    chosen = []
     for row in _tagged.rows(connection, workspace_id, tag):
         if sealed.sound(connection, server_tags, row):
-            found.append(ChosenServer(row.id, row.name, row.revision))
-    return tuple(found)
+            chosen.append(ChosenServer(row.id, row.name, row.revision))
+    return tuple(chosen)
 
 
 @prepared
@@ -97,10 +97,10 @@ def _tagged(workspace_id: int, tag: str) -> Select[Any]:
 
 def accounts_named(connection: Connection, server_ids: Iterable[int], username: str) -> dict[int, int]:
     """Where there is a system user of this name: server to the system user's id."""
-    found: dict[int, int] = {}
+    user_ids: dict[int, int] = {}
     for some in chunks(server_ids, AT_ONCE):
-        found.update(_accounts.raw(connection, some, username)[1])
-    return found
+        user_ids.update(_accounts.raw(connection, some, username)[1])
+    return user_ids
 
 
 @prepared
@@ -111,10 +111,10 @@ def _accounts(server_ids: Sequence[int], username: str) -> Select[Any]:
 
 def credentials_labelled(connection: Connection, server_ids: Iterable[int], label: str) -> list[HeldCredential]:
     """The credentials with a label on these servers, ended or not, by server."""
-    found: list[HeldCredential] = []
+    held: list[HeldCredential] = []
     for some in chunks(server_ids, AT_ONCE):
-        found += _held(connection, _labelled.rows(connection, some, label))
-    return found
+        held += _held(connection, _labelled.rows(connection, some, label))
+    return held
 
 
 def credentials_with_key(connection: Connection, server_ids: Iterable[int], fingerprint: str) -> list[HeldCredential]:
@@ -135,8 +135,8 @@ _named = select(credentials, system_users.c.username).join(
 
 @prepared
 def _labelled(server_ids: Sequence[int], label: str) -> Select[Any]:
-    found = _named.where(among(credentials.c.server_id, server_ids), credentials.c.label == label)
-    return found.order_by(credentials.c.server_id)
+    query = _named.where(among(credentials.c.server_id, server_ids), credentials.c.label == label)
+    return query.order_by(credentials.c.server_id)
 
 
 @prepared
@@ -200,19 +200,19 @@ def still_opened(
 ) -> frozenset[tuple[int, str]]:
     """On which of these servers of a workspace anything lets which of these keys in: openings.still_opens for many."""
     ids, prints = set(server_ids), list(fingerprints)
-    found = {(row.server_id, row.fingerprint) for row in _entered.rows(connection, prints, at)}
+    pairs = {(row.server_id, row.fingerprint) for row in _entered.rows(connection, prints, at)}
     by_tag: dict[str, set[str]] = {}
     for row in _granted.rows(connection, workspace_id, prints, at):
         if row.all_servers:
-            found |= {(server_id, row.fingerprint) for server_id in ids}
+            pairs |= {(server_id, row.fingerprint) for server_id in ids}
         elif row.server_id is not None:
-            found.add((row.server_id, row.fingerprint))
+            pairs.add((row.server_id, row.fingerprint))
         else:
             by_tag.setdefault(row.tag, set()).add(row.fingerprint)
     if by_tag:
         for row in _with_tags.rows(connection, workspace_id, sorted(by_tag)):
-            found |= {(row.server_id, one) for one in by_tag[row.tag]}
-    return frozenset(pair for pair in found if pair[0] in ids)
+            pairs |= {(row.server_id, one) for one in by_tag[row.tag]}
+    return frozenset(pair for pair in pairs if pair[0] in ids)
 
 
 @prepared

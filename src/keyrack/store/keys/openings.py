@@ -53,12 +53,12 @@ def files_of_accounts(
     connection: Connection, server_ids: Sequence[int], username: str, fingerprints: Sequence[str]
 ) -> dict[tuple[int, str], tuple[Opening, ...]]:
     """What of_account finds in files of an account of several servers, by server and key, in one question."""
-    found: dict[tuple[int, str], tuple[Opening, ...]] = {}
+    openings: dict[tuple[int, str], tuple[Opening, ...]] = {}
     for row in _files_of_many.rows(connection, server_ids, username, fingerprints):
         place = (row.server_id, row.fingerprint)
         opening = Opening("file", row.id, row.path, row.server_name, row.username)
-        found[place] = (*found.get(place, ()), opening)[:MOST]
-    return found
+        openings[place] = (*openings.get(place, ()), opening)[:MOST]
+    return openings
 
 
 def of_workspace(connection: Connection, *, workspace_id: int, fingerprint: str, at: datetime) -> tuple[Opening, ...]:
@@ -104,7 +104,7 @@ def _grants_for(workspace_id: int, server_id: int, username: str, fingerprint: s
 def _credentials_for(
     workspace_id: int, fingerprint: str, at: datetime, server_id: int | None, username: str | None
 ) -> Select[Any]:
-    found = (
+    query = (
         select(credentials.c.id, credentials.c.label, servers.c.name.label("server_name"), system_users.c.username)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
         .join(servers, servers.c.id == credentials.c.server_id)
@@ -118,13 +118,13 @@ def _credentials_for(
     )
     if server_id is not None:
         # See _credential_lets_in.
-        found = found.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
-    return found
+        query = query.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
+    return query
 
 
 @prepared
 def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, username: str | None) -> Select[Any]:
-    found = (
+    query = (
         select(
             unmanaged_keys.c.id, unmanaged_keys.c.path, servers.c.name.label("server_name"), unmanaged_keys.c.username
         )
@@ -140,8 +140,8 @@ def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, usern
     )
     if server_id is not None:
         whose = or_(unmanaged_keys.c.username == username, unmanaged_keys.c.username == "*")
-        found = found.where(unmanaged_keys.c.server_id == server_id, whose)
-    return found
+        query = query.where(unmanaged_keys.c.server_id == server_id, whose)
+    return query
 
 
 @prepared

@@ -38,12 +38,12 @@ def public_keys_of_workspace(connection: Connection, workspace_id: int) -> tuple
 
 def of_workspace(connection: Connection, workspace_id: int, key_id: int) -> UserKey | None:
     """A key of whichever user of this workspace, or None."""
-    found = _keys.where(user_keys.c.id == key_id, user_keys.c.workspace_id == workspace_id)
-    row = connection.execute(found).mappings().one_or_none()
+    query = _keys.where(user_keys.c.id == key_id, user_keys.c.workspace_id == workspace_id)
+    row = connection.execute(query).mappings().one_or_none()
     return None if row is None else user_key_of(row)
 
 
 def first_workspace_id(connection: Connection) -> int | None:
     """The id of the workspace that was there first; None where there is none."""
-    found: int | None = connection.execute(select(workspaces.c.id).order_by(workspaces.c.id).limit(1)).scalar()
-    return found
+    workspace_id: int | None = connection.execute(select(workspaces.c.id).order_by(workspaces.c.id).limit(1)).scalar()
+    return workspace_id

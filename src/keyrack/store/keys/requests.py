@@ -239,11 +239,11 @@ def _approvals(request_ids: Iterable[int]) -> Select[Any]:
 
 def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, list[Approval]]:
     """The approvals of requests that are as Keyrack wrote them, oldest first, by request; none for one without."""
-    found: dict[int, list[Approval]] = {}
+    by_request: dict[int, list[Approval]] = {}
     for row in _approvals.rows(connection, tuple(request_ids)):
         if sealed.sound(connection, access_request_approvals, row):
-            found.setdefault(row.request_id, []).append(Approval(**seals.unsealed(row)))
-    return found
+            by_request.setdefault(row.request_id, []).append(Approval(**seals.unsealed(row)))
+    return by_request
 
 
 @prepared

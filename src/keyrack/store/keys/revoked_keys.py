@@ -51,12 +51,12 @@ def _get(workspace_id: int, fingerprint: str) -> Select[Any]:
 
 def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
     """Those of these keys that are revoked everywhere."""
-    found: set[str] = set()
+    revoked: set[str] = set()
     for some in chunks(fingerprints, AT_ONCE):
         which = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint.in_(some))
         statement = select(revoked_keys.c.fingerprint).where(*which)
-        found.update(connection.execute(statement).scalars())
-    return frozenset(found)
+        revoked.update(connection.execute(statement).scalars())
+    return frozenset(revoked)
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey, ...]:

@@ -38,10 +38,10 @@ def of_keys(
     connection: Connection, workspace_id: int, fingerprints: Iterable[str], *, server_id: int | None = None
 ) -> dict[str, tuple[Use, ...]]:
     """The last uses of keys, by fingerprint, newest first: on one server, else on all of a workspace and with Git."""
-    found: dict[str, list[Use]] = {}
+    uses_of: dict[str, list[Use]] = {}
     for row in _of_keys.rows(connection, sorted(set(fingerprints)), server_id):
         if row.server_id == 0:
-            found.setdefault(row.fingerprint, []).append(Use(None, None, row.last_used_at, row.address))
+            uses_of.setdefault(row.fingerprint, []).append(Use(None, None, row.last_used_at, row.address))
         elif row.workspace_id == workspace_id:
-            found.setdefault(row.fingerprint, []).append(Use(row.server_id, row.name, row.last_used_at, row.address))
-    return {fingerprint: tuple(uses) for fingerprint, uses in found.items()}
+            uses_of.setdefault(row.fingerprint, []).append(Use(row.server_id, row.name, row.last_used_at, row.address))
+    return {fingerprint: tuple(uses) for fingerprint, uses in uses_of.items()}

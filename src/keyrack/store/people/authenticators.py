@@ -61,8 +61,8 @@ def any_of_user(connection: Connection, user_id: int, kinds: tuple[str, ...]) ->
 
 def by_credential(connection: Connection, credential: bytes) -> Authenticator | None:
     """The passkey with this id, or None."""
-    found = _records(connection, _by_credential.rows(connection, credential))
-    return found[0] if found else None
+    records = _records(connection, _by_credential.rows(connection, credential))
+    return records[0] if records else None
 
 
 @prepared

@@ -520,8 +520,8 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
     # What is asked first is quick, and may be what others wrote: the last word of all hosts is looked at whole.
     if _left.row(connection, offboarding_id) is not None:
         return True
-    found = hosts(connection, (offboarding_id,)).get(offboarding_id, ())
-    return any(one.has_host and one.acknowledged_at is None for one in found)
+    waiting_hosts = hosts(connection, (offboarding_id,)).get(offboarding_id, ())
+    return any(one.has_host and one.acknowledged_at is None for one in waiting_hosts)
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:

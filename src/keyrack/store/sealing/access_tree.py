@@ -63,9 +63,9 @@ TREES: Mapping[str, tuple[int, str]] = {
     "offboarding_git": (29, "offboarding_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
-NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
-"""What only refuses counts although it does not fit, and a server is looked for where its document is made; a look
-through everything finds both."""
+NOT_AT_EACH_READ = frozenset(("expired_keys", "revoked_keys", "servers"))
+"""Tables whose rows are not checked against the tree at each read: rows that only refuse count even where they do not
+fit, and a server is checked where its document is made. The scan of the tree (sealed_tables.scan_nodes) finds both."""
 
 _MOST_FITTING = 50_000
 _PENDING = "keyrack tree changes"
@@ -253,8 +253,8 @@ def take_root(connection: Connection, raw: Any) -> None:
 
 def root_so_far(connection: Connection) -> bytes | None:
     """The root that this transaction read so far, None where it read none that holds."""
-    found: bytes | None = connection.info.get(_ROOT_READ)
-    return found
+    root: bytes | None = connection.info.get(_ROOT_READ)
+    return root
 
 
 def take_checked_root(connection: Connection, root: bytes | None) -> None:
@@ -407,8 +407,8 @@ def altered_nodes(connection: Connection) -> list[tuple[str, int]]:
     ]
 
 
-def look_below(connection: Connection, node: int, content: bytes) -> None:
-    """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
+def note_altered_below(connection: Connection, node: int, content: bytes) -> None:
+    """Note the nodes just below this one that others changed or deleted, so that an alarm names them."""
     seals = seals_of(connection)
     links = tree_nodes.links_below(node, content, (tree for tree, _ in TREES.values()))
     read = {

@@ -111,11 +111,11 @@ def copied(connection: Connection) -> int | None:
         # All seals are sorted, some 70 bytes each: in a file, where there are more than a little memory holds.
         connection.exec_driver_sql("PRAGMA temp_store = FILE")
     try:
-        found: int | None = _copied.value(connection)
+        event_id: int | None = _copied.value(connection)
     finally:
         if on_sqlite:
             connection.exec_driver_sql("PRAGMA temp_store = MEMORY")
-    return found
+    return event_id
 
 
 @prepared

@@ -84,8 +84,8 @@ def hold(connection: Connection, before: Row, values: Mapping[str, Any]) -> None
 def held(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
     """A server's row as it is held; this very object has its seal once it is written, unless it was held anew."""
     held: _Held | None = connection.info.get(_HELD)
-    found = None if held is None else held.rows.get(server_id)
-    return None if found is None else found.row
+    held_row = None if held is None else held.rows.get(server_id)
+    return None if held_row is None else held_row.row
 
 
 def as_held(connection: Connection) -> Mapping[int, Any]:

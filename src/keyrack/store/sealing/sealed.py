@@ -40,14 +40,14 @@ def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
     """By table what the database itself deletes with a row, and is counted elsewhere than in that row: its table, and
     the column there beside the one of the row that it names.
     """
-    found: dict[str, list[tuple[Table, Any, Any]]] = {}
+    by_owner: dict[str, list[tuple[Table, Any, Any]]] = {}
     for table in SEALED_TABLES:
         for key in table.foreign_keys:
             owner = key.column.table.name
             # The rows that a server counts are gone with it.
             if key.ondelete == "CASCADE" and not (owner == "servers" and table.name in OF_SERVER):
-                found.setdefault(owner, []).append((table, key.parent, key.column))
-    return {owner: tuple(children) for owner, children in found.items()}
+                by_owner.setdefault(owner, []).append((table, key.parent, key.column))
+    return {owner: tuple(children) for owner, children in by_owner.items()}
 
 
 _HANGING = _hanging()
@@ -88,7 +88,7 @@ def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> b
 
 
 def _is_newest(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    return table.name in access_tree.NOT_AT_EACH_LOOK or access_tree.fits(connection, table, values)
+    return table.name in access_tree.NOT_AT_EACH_READ or access_tree.fits(connection, table, values)
 
 
 def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> Mapping[str, Any]:

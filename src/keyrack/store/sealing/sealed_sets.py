@@ -185,10 +185,10 @@ def change_many(
 
 def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
     """What is sealed of these servers, by id; nobody else changes them until the end."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for some in chunks(sorted(set(server_ids)), AT_ONCE):
-        found += _locking_servers().rows(connection, some)
-    return found
+        rows += _locking_servers().rows(connection, some)
+    return rows
 
 
 @cache

@@ -124,9 +124,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
 
 
 def _lacks_some(connection: Connection, table: Table, index: int) -> bool:
-    """Whether of several rows in one place some are missing, and those that are there tell nothing of it: somebody here
-    saw all of them together before.
-    """
+    """Whether some of several rows at one place are missing although each row that is there holds by itself."""
     if access_tree.TREES[table.name][1] == "id":
         return False
     rows = access_tree.rows_at(table).rows(connection, index)
@@ -136,16 +134,16 @@ def _lacks_some(connection: Connection, table: Table, index: int) -> bool:
 
 
 def is_missed(connection: Connection, table: Table, index: int) -> bool:
-    """Whether what was counted there is more than nothing, so that a row which is not there was deleted by others; also
-    where that cannot be told. index: as access_tree.TREES has it.
+    """Whether the tree counts something at this place, so that a row which is not there was deleted by others; True
+    also where that cannot be told. index: as access_tree.TREES has it.
     """
     root = access_tree.read_root(connection)
     return root is None or access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index)) != b""
 
 
 def is_complete(connection: Connection, table: Table, index: int) -> bool:
-    """Whether all rows are there that were counted at a place that several share; where others deleted one that is
-    remembered, so that an alarm names it. index: as access_tree.TREES has it.
+    """Whether all rows are there that the tree counts at a place which several rows share. Where others deleted one,
+    that is noted, so that an alarm names it. index: as access_tree.TREES has it.
     """
     root = access_tree.read_root(connection)
     slot = None if root is None else access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index))
@@ -157,22 +155,22 @@ def is_complete(connection: Connection, table: Table, index: int) -> bool:
     return whole
 
 
-def look_on(connection: Connection, after: int, limit: int) -> int | None:
-    """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
-    remembered so that an alarm names it. Answers the last one, None where no more are there.
+def scan_nodes(connection: Connection, after: int, limit: int) -> int | None:
+    """Scan the next `limit` nodes of the tree after this id (ROOT at first) for rows and nodes that others deleted, and
+    note each, so that an alarm names it. Answers the last node's id, None where no more follow.
     """
     root = access_tree.read_root(connection)
     if root is None:
         return None
     if after == tree_nodes.ROOT:
-        access_tree.look_below(connection, after, root)
+        access_tree.note_altered_below(connection, after, root)
     nodes = _next_nodes.rows(connection, after, limit)
     for node in nodes:
         number, content = node["id"], bytes(node["content"])
         if tree_nodes.is_lowest(number):
-            _look_at_places(connection, tree_nodes.tree_of(number), tree_nodes.slots_held(number, content))
+            _note_missing_rows(connection, tree_nodes.tree_of(number), tree_nodes.slots_held(number, content))
         else:
-            access_tree.look_below(connection, number, content)
+            access_tree.note_altered_below(connection, number, content)
     return nodes[-1]["id"] if len(nodes) == limit else None
 
 
@@ -182,8 +180,8 @@ def _next_nodes(after: int, limit: int) -> Select[Any]:
     return select(tree).where(tree.c.id > after).order_by(tree.c.id).limit(limit)
 
 
-def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int, bytes]) -> None:
-    """Remember the rows that are missing at places which hold something."""
+def _note_missing_rows(connection: Connection, tree_number: int, held: Mapping[int, bytes]) -> None:
+    """Note the rows that are missing at places which hold something. held: what the places hold, by index."""
     table = _table_of(tree_number)
     if table is None or not held:
         return

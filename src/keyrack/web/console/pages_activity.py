@@ -85,7 +85,7 @@ def activity(visit: Visit) -> Response:
         next=further,
         week=visit.now - standing.KEPT,
         # A page that is not full, though more follows: so many were looked through.
-        looked_through=events.LOOKED_THROUGH if further and len(shown) < PER_PAGE else 0,
+        looked_through=events.PAGE_SCAN_LIMIT if further and len(shown) < PER_PAGE else 0,
     )
 
 

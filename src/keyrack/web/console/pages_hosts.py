@@ -15,7 +15,7 @@ from keyrack.core.hosts import (
     facts,
     host_keys,
     modes,
-    news,
+    report_events,
     server_list,
     servers,
     sessions,
@@ -217,7 +217,7 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
 
 def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
     """What a host's unmanaged keys are shown of, and whether it has said yet which it found."""
-    looked = news.FOUND in server.facts
+    looked = report_events.KEYS_DIGEST in server.facts
     if not visit.may("credentials:read"):
         return {"unmanaged": None, "looked": looked}
     return {"unmanaged": unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST), "looked": looked}

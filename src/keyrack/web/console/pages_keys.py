@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -87,23 +87,22 @@ class KeyCard:
         return tuple(sorted(there))
 
 
-def _shown(key: UserKey, ways: who_can.Ways | None, used: last_uses.Uses) -> KeyCard:
-    """A key among all that its owner's keys open; used: their last uses."""
+def _shown(key: UserKey, ways: who_can.Ways | None, used: Mapping[str, datetime]) -> KeyCard:
+    """A key among all that its owner's keys open; used: when keys were last used, by fingerprint."""
     if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
         return KeyCard(key, 0, "")
     bits = parse(key.public_key).bits
     own = tuple(way for way in ways.items if way.reason.fingerprint == key.fingerprint)
     frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
     art = random_art(key.key_type, bits, key.fingerprint)
-    last = next((use.at for use in used.get(key.fingerprint, ())), None)
-    return KeyCard(key, bits, art, last, own, ways.next is not None, tuple(frozen))
+    return KeyCard(key, bits, art, used.get(key.fingerprint), own, ways.next is not None, tuple(frozen))
 
 
 def _card(visit: Visit, key: UserKey, whose: User | None) -> KeyCard:
     """One key with where it opens; whose: None for one of one's own."""
     user = whose.name if whose else visit.actor.name
     ways = who_can.find(visit.instance, visit.actor, user=user, fingerprint=key.fingerprint, limit=MOST_WAYS)
-    return _shown(key, ways, last_uses.of_user(visit.instance, visit.actor, user))
+    return _shown(key, ways, last_uses.newest(visit.instance, visit.actor, [key]))
 
 
 def keys(visit: Visit) -> Response:
@@ -132,7 +131,7 @@ def _own(visit: Visit, keys: Sequence[UserKey]) -> list[KeyCard]:
         return []
     asked = visit.instance, visit.actor
     ways = who_can.find(*asked, user=visit.actor.name, limit=MOST_WAYS * len(keys))
-    used = last_uses.of_user(*asked, visit.actor.name)
+    used = last_uses.newest(*asked, keys)
     return [_shown(key, ways, used) for key in keys]
 
 

@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from keyrack.store.hosts.deleted_servers import DeletedServer
 
 MOST_AN_HOUR = 300
-MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
+MOST_ALIKE = 10  # events with the same words in an hour, so that a state that comes and goes does not fill the log
 LONGEST = 1000
 CHANNEL = "agent"
-REFUSED, FOUND = "refused", "keys_found"
+REFUSED, KEYS_DIGEST = "refused", "keys_found"
 REFUSED_CODE, FAILED_CODE = "document-refused", "document-failed"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
-def tell(work: Work, server: Server | DeletedServer, *summaries: str) -> None:
-    """Leave events of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so. The same
-    words again and again are left out as well, beyond MOST_ALIKE in an hour, which the last of them says.
+def record(work: Work, server: Server | DeletedServer, *summaries: str) -> None:
+    """Record an event for each summary, within limits for one host and hour.
+
+    1. The same words leave at most MOST_ALIKE events; the last one says so. 2. All together leave at most MOST_AN_HOUR;
+    the last one says that the rest is left out.
     """
     if not summaries:
         return
@@ -43,26 +45,26 @@ def tell(work: Work, server: Server | DeletedServer, *summaries: str) -> None:
         if alike >= MOST_ALIKE or count >= MOST_AN_HOUR:
             work.no_event("an event said already that there is more")
             continue
-        if alike == MOST_ALIKE - 1:
+        if alike == MOST_ALIKE - 1:  # 1
             summary += _OFTEN
-        if count == MOST_AN_HOUR - 1:
+        if count == MOST_AN_HOUR - 1:  # 2
             words = f"told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
             summary = f"Host {server.name} {words}"
         lately[summary] += 1
         work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
 
 
-def refused(
+def document_refused(
     work: Work, server: Server, facts: Mapping[str, Any], state: str, revision: int, reasons: str
 ) -> dict[str, Any]:
-    """The facts of a server that did not apply its document. The same words again are counted, and no event.
+    """Raise an alarm that a host did not apply its document, and answer the facts with it. Repeated words are only
+    counted.
 
-    state: as the report says it, "refused" or "failed". Either is an alarm, as revocations do not come into force
-    there: what is refused is refused whole; what failed is tried again by the host itself, and may be done in part.
-    revision: what is in force there.
+    state: as reported. "refused": the host takes nothing of the document. "failed": it may have applied a part, and
+    tries again by itself. Either way revocations do not come into force there. revision: the one in force there.
     """
     is_whole = state == REFUSED_WHOLE
-    words = _refuses(server, revision, reasons) if is_whole else _fails(server, revision, reasons)
+    words = _refused_words(server, revision, reasons) if is_whole else _failed_words(server, revision, reasons)
     before = facts.get(REFUSED) or {}
     if before.get("words") == words:
         work.no_event("the same words again are counted with the server")
@@ -72,8 +74,9 @@ def refused(
 
 
 def raise_alarm(work: Work, server: Server, code: str, words: str) -> None:
-    """Raise an alarm about what a host reported, unless the same was raised within the last hour. code: the event's
-    reason; words: with what to do.
+    """Raise an alarm about what a host reported, unless it was raised within the last hour.
+
+    code: the event's reason; words: a sentence, with what to do.
     """
     if alarms.was_recorded(work.connection, server, code, words, work.now):
         work.no_event("the same alarm was raised within the hour")
@@ -83,12 +86,12 @@ def raise_alarm(work: Work, server: Server, code: str, words: str) -> None:
 
 
 def standing_refusal(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """That a server does not obey its document now, and what to do; empty where it does."""
+    """Why a server does not obey its document now and what to do; empty where it does."""
     now = facts.get(REFUSED) or {}
     return (str(now["words"]),) if now else ()
 
 
-def _fails(server: Server, revision: int, reasons: str) -> str:
+def _failed_words(server: Server, revision: int, reasons: str) -> str:
     what = (
         f"host {server.name} cannot apply its document, so what is newer is not in force there, or in part, revocations"
     )
@@ -101,7 +104,7 @@ def _fails(server: Server, revision: int, reasons: str) -> str:
     return f"{what} included; {then}: {reasons[:room]}. {do}"
 
 
-def _refuses(server: Server, revision: int, reasons: str) -> str:
+def _refused_words(server: Server, revision: int, reasons: str) -> str:
     what = f"host {server.name} refuses its document, so nothing new comes into force there, revocations included"
     then = f"revision {revision} stays in force" if revision else "nothing of Keyrack is in force"
     do = with_commands(
@@ -113,16 +116,16 @@ def _refuses(server: Server, revision: int, reasons: str) -> str:
     return f"{what}; {then}: {reasons[:room]}. {do}"
 
 
-def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a server that obeys again, which is told: it had been an alarm."""
+def document_applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Record that a host obeys again where it had an alarm, and answer the facts without that."""
     before = facts.get(REFUSED)
     if before is None:
         return dict(facts)
     times = f" {before['count']} times" if before["count"] > 1 else ""
-    tell(work, server, f"Host {server.name} obeys again; it had said{times}: {before['words']}")
+    record(work, server, f"Host {server.name} obeys again; it had said{times}: {before['words']}")
     return {name: value for name, value in facts.items() if name != REFUSED}
 
 
-def digest(body: object) -> str:
-    """What a list of unmanaged keys is known by, so that the same one is taken in once."""
+def keys_digest(body: object) -> str:
+    """A digest of a list of unmanaged keys, so that the same list is stored once."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()

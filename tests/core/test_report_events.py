@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event, func, select
 
 from keyrack.core.audit import alarms, events
-from keyrack.core.hosts import host_keys, news, reports, status, unmanaged_keys
+from keyrack.core.hosts import host_keys, report_events, reports, status, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.model import EventFilter
 from keyrack.protocol import audit_tree
@@ -59,7 +59,7 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     tell(team)
     assert "web-1 obeys again; it had said 2 times: host web-1 cannot apply its document" in log(team)[0]
     assert "revision 1 is in force: another reason. It tries again" in log(team)[0]
-    assert all(len(summary) <= news.LONGEST for summary in log(team))
+    assert all(len(summary) <= report_events.LONGEST for summary in log(team))
 
 
 def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team: Team) -> None:
@@ -83,7 +83,7 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert len(alarms_raised()) == 1
     refuse(team, "x" * 500, "y" * 500, state="refused")
     assert len(alarms_raised()) == 2
-    assert len(alarms_raised()[0]) <= news.LONGEST
+    assert len(alarms_raised()[0]) <= report_events.LONGEST
     assert alarms_raised()[0].endswith(f"On the command line: `keyrack hosts enrol {team.server.id}`")
     tell(team)
     assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
@@ -99,7 +99,7 @@ def test_a_document_that_cannot_be_applied_is_an_alarm_and_its_end_is_told(team:
     for _ in range(3):
         refuse(team, "a new document waits: no space left")
     (found,) = events.find(team.instance, team.owner, EventFilter(kind=events.ALARM)).items
-    assert found.reason == news.FAILED_CODE
+    assert found.reason == report_events.FAILED_CODE
     words = found.summary.removeprefix("Alarm: ")
     assert words.startswith("host web-1 cannot apply its document")
     assert "revocations included; revision 1 is in force: a new document waits: no space left." in words
@@ -131,12 +131,12 @@ def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: A
 
 
 def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
-    for number in range(news.MOST_AN_HOUR + 50):
+    monkeypatch.setattr(report_events, "MOST_AN_HOUR", 20)
+    for number in range(report_events.MOST_AN_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
         reports.ingest(team.instance, here(team), report)
     told = [summary for summary in log(team) if "web-1 says: reason" in summary]
-    assert len(told) == news.MOST_AN_HOUR - 1
+    assert len(told) == report_events.MOST_AN_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.
     tell(team)
@@ -161,7 +161,7 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         scan = ("", "the look was cut")[number % 2]
         facts = {"enforcement": enforcement, "scan": scan}
         reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
-    assert len(log(team)) == before + 4 * news.MOST_ALIKE
+    assert len(log(team)) == before + 4 * report_events.MOST_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
     # What is new is told all the same.
     reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
@@ -213,8 +213,8 @@ def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch:
 
 def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
     """The bound is one of the last hour, not for good."""
-    monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
-    for number in range(news.MOST_AN_HOUR + 1):
+    monkeypatch.setattr(report_events, "MOST_AN_HOUR", 20)
+    for number in range(report_events.MOST_AN_HOUR + 1):
         refuse(team, f"reason {number}")
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))
