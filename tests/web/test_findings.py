@@ -66,3 +66,12 @@ def test_keys_of_who_is_shut_out_are_nobodys(team: Service) -> None:
     assert found(team, "&kind=unowned") == {}
     call(team, "PATCH", "/people/alice", {"disabled": True})
     assert found(team, "&kind=unowned") == {"mine": {"unowned"}}
+
+
+def test_pages_go_from_server_to_server(team: Service) -> None:
+    servers = ("web-1", "db-1", "web-1", "db-1")
+    call(team, "PUT", "/servers/db-1", {"address": "192.0.2.77", "system_users": ["deploy"]})
+    for number, server in enumerate(servers):
+        body = {"label": f"key {number}", "username": "deploy", "public_key": fresh_line()}
+        call(team, "POST", f"/servers/{server}/credentials", body, status=201)
+    assert found(team) == {f"key {number}": {"unowned"} for number in range(len(servers))}

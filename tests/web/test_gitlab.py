@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import gitlab
+import httpx2
 import pytest
 
+from keyrack.ssh.public_key import parse
+from keyrack.store.git import git_access
+from keyrack.store.hosts import host_reports
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
 
@@ -247,3 +252,30 @@ def test_a_form_may_hold_letters_as_they_are(team: Service) -> None:
     for sent in (b"B\xfcro", b"B%FCro", b"B\xed\xa0\x80ro", b"B%00ro"):
         answer = team.call("POST", "/api/v4/user/keys", token="token-of-alice", content=b"title=" + sent, headers=kind)
         assert answer.status_code == 400
+
+
+def test_when_a_key_was_last_used_is_told_to_its_owner_and_administrators(team: Service, alice: gitlab.Gitlab) -> None:
+    user = alice.user
+    assert user is not None
+    line = fresh_line()
+    used, unused = (
+        user.keys.create({"title": "used", "key": line}),
+        user.keys.create({"title": "not", "key": fresh_line()}),
+    )
+    assert user.keys.get(used.id).last_used_at is None
+    at = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
+    fingerprint = parse(line).fingerprint
+    uses = [(fingerprint, at - timedelta(days=1), "203.0.113.7")]
+    team.instance.database.write(lambda c: host_reports.note_uses(c, 1, uses))
+    team.instance.database.write(lambda c: git_access.note_key_use(c, fingerprint, "203.0.113.7", at))
+    told = "2026-03-04T05:06:07.890Z"
+    assert user.keys.get(used.id).last_used_at == told
+    assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: told, unused.id: None}
+    with gitlab.Gitlab(team.url, private_token="token-of-olga") as olga:
+        assert olga.keys.get(fingerprint=fingerprint).last_used_at == told
+    public = httpx2.get(f"{team.url}/api/v4/users/alice/keys").json()
+    assert [key["last_used_at"] for key in public] == [None, None]
+    own = httpx2.get(f"{team.url}/api/v3/user/keys", headers={"Authorization": "token token-of-alice"}).json()
+    assert {key["id"]: key["last_used"] for key in own} == {used.id: "2026-03-04T05:06:07Z", unused.id: None}
+    shown = httpx2.get(own[-1]["url"], headers={"Authorization": "token token-of-alice"}).json()
+    assert shown["last_used"] == "2026-03-04T05:06:07Z"

@@ -33,6 +33,7 @@ AT_ONCE = 500
 MOST_CHECKED = 20_000
 """So many keys are checked by one call; a page may be short for that, and still name a next one."""
 _CREDENTIALS, _USER_KEYS = 0, 1
+_Place = tuple[int, int, int]  # one of these, the server of a credential, and the key's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def find(
         for kind in wanted:
             if kind not in KINDS:
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
-        place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
+        place: tuple[Any, ...] = cursors.read(cursor, (int, int, int)) if cursor else (_CREDENTIALS, 0, 0)
         now = instance.now()
         criteria = _Criteria(
             key_rules.of_registered_keys(instance, actor.workspace_id),
@@ -84,7 +85,7 @@ def find(
 
         def question(connection: Connection) -> Findings:
             items: list[Finding] = []
-            last = (place[0], place[1])
+            last: _Place = (place[0], place[1], place[2])
             for count, (where, key) in enumerate(_keys(connection, actor.workspace_id, last), 1):
                 if len(items) == limit or count > MOST_CHECKED:
                     return Findings(tuple(items), cursors.write(last))
@@ -97,18 +98,18 @@ def find(
         return attempt.read(question)
 
 
-def _keys(
-    connection: Connection, workspace_id: int, after: tuple[int, int]
-) -> Iterator[tuple[tuple[int, int], KeyAtPlace]]:
-    questions = ((_CREDENTIALS, findings.credentials_after), (_USER_KEYS, findings.user_keys_after))
-    for number, question in questions:
-        if number < after[0]:
-            continue
-        last = after[1] if number == after[0] else 0
-        while page := question(connection, workspace_id, last, AT_ONCE):
+def _keys(connection: Connection, workspace_id: int, after: _Place) -> Iterator[tuple[_Place, KeyAtPlace]]:
+    kind, server_id, last = after
+    if kind == _CREDENTIALS:
+        while page := findings.credentials_after(connection, workspace_id, server_id, last, AT_ONCE):
             for key in page:
-                last = key.id
-                yield (number, key.id), key
+                server_id, last = key.server_id or 0, key.id
+                yield (_CREDENTIALS, server_id, last), key
+        last = 0
+    while page := findings.user_keys_after(connection, workspace_id, last, AT_ONCE):
+        for key in page:
+            last = key.id
+            yield (_USER_KEYS, 0, last), key
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -56,3 +57,16 @@ def user_keys(
             return page, names, uses.of_keys(connection, actor.workspace_id, known)
 
         return attempt.read(question)
+
+
+def newest(instance: Instance, actor: Actor, keys: Sequence[UserKey]) -> dict[str, datetime]:
+    """When keys of users were last used, on the workspace's servers or with Git, by fingerprint; none that never was.
+
+    One's own for everybody who sees them, those of others for who sees people. Raises Refusal FORBIDDEN.
+    """
+    own = all(key.user_id == actor.user_id for key in keys)
+    action = "codeartsrepo::getUserSetting" if own else "people:read"
+    with Attempt(instance, actor, action, "see uses of SSH keys", target_kind="user key") as attempt:
+        known = [key.fingerprint for key in keys if key.fingerprint]
+        found = attempt.read(lambda connection: uses.of_keys(connection, actor.workspace_id, known))
+    return {fingerprint: used[0].at for fingerprint, used in found.items()}

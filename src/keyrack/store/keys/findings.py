@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.tables import credentials, key_uses, servers, system_users, user_keys, users
@@ -37,13 +37,15 @@ class KeyAtPlace:
 
 
 @prepared
-def _credentials(workspace_id: int, after: int, limit: int) -> Select[Any]:
+def _credentials(workspace_id: int, server_id: int, after: int, limit: int) -> Select[Any]:
+    # In the order of an index, so that no piece sorts all keys of the workspace.
     return (
         select(credentials, system_users.c.username, servers.c.name.label("server_name"))
         .join(servers, servers.c.id == credentials.c.server_id)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
-        .where(servers.c.workspace_id == workspace_id, credentials.c.id > after)
-        .order_by(credentials.c.id)
+        .where(servers.c.workspace_id == workspace_id, servers.c.id >= server_id)
+        .where(or_(servers.c.id > server_id, credentials.c.id > after))
+        .order_by(servers.c.id, credentials.c.id)
         .limit(limit)
     )
 
@@ -60,9 +62,11 @@ def _uses(fingerprints: Sequence[str]) -> Select[Any]:
     return select(key_uses).where(among(key_uses.c.fingerprint, fingerprints))
 
 
-def credentials_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:
-    """The credentials of a workspace with a larger id, at most `limit`."""
-    rows = _credentials.rows(connection, workspace_id, after, limit)
+def credentials_after(
+    connection: Connection, workspace_id: int, server_id: int, after: int, limit: int
+) -> list[KeyAtPlace]:
+    """The credentials of a workspace by server and id, from those of a server with a larger id on; at most `limit`."""
+    rows = _credentials.rows(connection, workspace_id, server_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
     owners = {row.fingerprint: row for row in _owners.rows(connection, workspace_id, prints)} if prints else {}
     uses = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -79,8 +81,9 @@ def user(call: Call, found: User) -> dict[str, Any]:
     }
 
 
-def own_key(call: Call, user_key: UserKey) -> dict[str, Any]:
-    """A key as its owner sees it."""
+def own_key(call: Call, user_key: UserKey, used: Mapping[str, datetime] | None = None) -> dict[str, Any]:
+    """A key as its owner sees it; used: when keys were last used, by fingerprint."""
+    used_at = (used or {}).get(user_key.fingerprint or "")
     return {
         "id": user_key.id,
         "key": user_key.public_key,
@@ -89,7 +92,7 @@ def own_key(call: Call, user_key: UserKey) -> dict[str, Any]:
         "created_at": moment(user_key.created_at),
         "verified": True,
         "read_only": False,
-        "last_used": None,
+        "last_used": None if used_at is None else moment(used_at),
     }
 
 

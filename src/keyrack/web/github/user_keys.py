@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core.keys import user_keys
+from keyrack.core.keys import last_uses, user_keys
 from keyrack.errors import invalid, missing
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
@@ -15,7 +15,8 @@ def list_own_keys(call: Call) -> Response:
     """List your own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
     piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
-    return parameters.paged(call, [shapes.own_key(call, key) for key in piece.items], piece.total)
+    used = last_uses.newest(call.instance, call.actor, piece.items)
+    return parameters.paged(call, [shapes.own_key(call, key, used) for key in piece.items], piece.total)
 
 
 def show_own_key(call: Call) -> Response:
@@ -23,7 +24,8 @@ def show_own_key(call: Call) -> Response:
     key = user_keys.get(call.instance, call.actor, call.ids["key_id"])
     if key.public_key is None:
         raise missing("SSH key")
-    return forges.answered(call, shapes.own_key(call, key))
+    used = last_uses.newest(call.instance, call.actor, [key])
+    return forges.answered(call, shapes.own_key(call, key, used))
 
 
 def add_own_key(call: Call) -> Response:

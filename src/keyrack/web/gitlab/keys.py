@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from keyrack.core.keys import published_keys
+from keyrack.core.keys import last_uses, published_keys
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.gitlab import shapes
@@ -18,13 +18,15 @@ def find_key(call: Call) -> Response:
         raise Lacking("fingerprint is missing")
     # A + of base64 that nobody encoded arrives as a blank.
     key, user = published_keys.by_fingerprint(call.instance, call.actor, fingerprint.replace(" ", "+"))
-    return forges.answered(call, shapes.key_with_user(call.instance, key, user))
+    used = last_uses.newest(call.instance, call.actor, [key])
+    return forges.answered(call, shapes.key_with_user(call.instance, key, user, used))
 
 
 def show_key_of_anybody(call: Call) -> Response:
     """Show a key of the workspace, and whose it is"""
     key, user = published_keys.by_id(call.instance, call.actor, call.ids["key_id"])
-    return forges.answered(call, shapes.key_with_user(call.instance, key, user))
+    used = last_uses.newest(call.instance, call.actor, [key])
+    return forges.answered(call, shapes.key_with_user(call.instance, key, user, used))
 
 
 ENDPOINTS = (

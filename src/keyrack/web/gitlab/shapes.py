@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -83,8 +85,14 @@ def user(instance: Instance, found: User) -> dict[str, Any]:
     }
 
 
-def key(instance: Instance, user_key: UserKey, owner: str) -> dict[str, Any]:
-    """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private."""
+def key(
+    instance: Instance, user_key: UserKey, owner: str, used: Mapping[str, datetime] | None = None
+) -> dict[str, Any]:
+    """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private.
+
+    used: when keys were last used, by fingerprint, for whom it is told.
+    """
+    used_at = (used or {}).get(user_key.fingerprint or "")
     host = urlsplit(instance.settings.url).hostname
     return {
         "id": user_key.id,
@@ -92,11 +100,13 @@ def key(instance: Instance, user_key: UserKey, owner: str) -> dict[str, Any]:
         "key": f"{user_key.public_key} {owner} ({host})",
         "created_at": moment(user_key.created_at),
         "expires_at": None if user_key.expires_at is None else moment(user_key.expires_at),
-        "last_used_at": None,
+        "last_used_at": None if used_at is None else moment(used_at),
         "usage_type": "auth_and_signing",
     }
 
 
-def key_with_user(instance: Instance, user_key: UserKey, owner: User) -> dict[str, Any]:
+def key_with_user(
+    instance: Instance, user_key: UserKey, owner: User, used: Mapping[str, datetime] | None = None
+) -> dict[str, Any]:
     """A key with whose it is, as administrators see it."""
-    return {**key(instance, user_key, owner.name), "user": user(instance, owner)}
+    return {**key(instance, user_key, owner.name, used), "user": user(instance, owner)}

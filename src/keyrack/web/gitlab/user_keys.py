@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core.keys import user_keys
+from keyrack.core.keys import last_uses, user_keys
 from keyrack.errors import missing
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
@@ -15,7 +15,8 @@ def list_own_keys(call: Call) -> Response:
     """List your own SSH keys by pages, newest first"""
     page, size = parameters.window(call)
     piece = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
-    shown = [shapes.key(call.instance, key, call.actor.name) for key in piece.items]
+    used = last_uses.newest(call.instance, call.actor, piece.items)
+    shown = [shapes.key(call.instance, key, call.actor.name, used) for key in piece.items]
     return parameters.paged(call, shown, piece.total)
 
 
@@ -24,7 +25,8 @@ def show_own_key(call: Call) -> Response:
     key = user_keys.get(call.instance, call.actor, call.ids["key_id"])
     if key.public_key is None:
         raise missing("SSH key")
-    return forges.answered(call, shapes.key(call.instance, key, call.actor.name))
+    used = last_uses.newest(call.instance, call.actor, [key])
+    return forges.answered(call, shapes.key(call.instance, key, call.actor.name, used))
 
 
 def add_own_key(call: Call) -> Response:
