@@ -32,7 +32,6 @@ class FaultProxy:
         self._to, self._found_out = str(to), found_out
         self._chance = random.Random(seed)
         self._ways: tuple[str, ...] = ()
-        self._old_too = True
         self._stopping = threading.Event()
         self.relays: list[Relay] = []
         self._listening = socket.create_server(("127.0.0.1", self.port), backlog=256)
@@ -47,7 +46,7 @@ class FaultProxy:
 
     def misbehave(self, *ways: str, old_too: bool = True) -> None:
         """From now on fail in one of these ways. old_too: connections that are open as well."""
-        self._ways, self._old_too = ways, old_too
+        self._ways = ways
         for one in list(self.relays) if old_too else ():
             one.fail(self._chance.choice(ways), self._chance.randrange(0, 6000))
 

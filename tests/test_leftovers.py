@@ -33,7 +33,6 @@ def test_it(cluster):
         finally:
             time.sleep(600)
 """
-CONFTEST = 'pytest_plugins = ["tests.databases", "tests.workers"]\n'
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

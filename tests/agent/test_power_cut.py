@@ -153,7 +153,7 @@ def test_what_stands_in_a_key_file_for_a_moment_is_whole(disk: Disk) -> None:
     folder.write("deploy", b"old\n", PUBLIC_FILE)
     folder.sync()
     try:
-        with folder.instead("deploy", b"old\nand more\n", PUBLIC_FILE):
+        with folder.instead("deploy", b"old\nand more\n"):
             someone_syncs(disk)
             with disk.after_a_cut() as found:
                 assert (found / "keys" / "deploy").read_bytes() in (b"old\n", b"old\nand more\n")

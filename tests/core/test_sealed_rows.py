@@ -107,10 +107,6 @@ def world(team: Team) -> World:
     return World(team, mallory, key, evil, group, repository, token, (made.id, made.secret))
 
 
-def in_server(**values: Any) -> Any:
-    return update(tables.servers).where(tables.servers.c.id == 1).values(**values)
-
-
 @pytest.mark.parametrize(
     "values",
     [

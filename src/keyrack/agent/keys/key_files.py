@@ -127,9 +127,9 @@ class KeyFiles:
         different = [
             os.path.join(self._keys.path, username)
             for username, data in rendered.users.items()
-            if not self._keys.holds(username, data, PUBLIC_FILE)
+            if not self._keys.holds(username, data)
         ]
-        if not self._revoked.holds(self._revoked_name, rendered.revoked, PUBLIC_FILE):
+        if not self._revoked.holds(self._revoked_name, rendered.revoked):
             different.append(os.path.join(self._revoked.path, self._revoked_name))
         others = set(self._keys.names()).difference(rendered.users)
         return different + [os.path.join(self._keys.path, name) for name in sorted(others)]
@@ -143,7 +143,7 @@ class KeyFiles:
             return {}
         for name in names:
             wanted = rendered.users.get(name)
-            if wanted is None or not self._keys.holds(name, wanted, PUBLIC_FILE):
+            if wanted is None or not self._keys.holds(name, wanted):
                 with contextlib.suppress(OSError):
                     changed[name] = self._keys.read(name, _LARGEST_SURPRISE)
         return changed
@@ -161,7 +161,7 @@ class KeyFiles:
 
     def _put_one(self, folder: Folder, name: str, data: bytes) -> KeyFilesOutcome:
         # A correct file is not written again.
-        if folder.holds(name, data, PUBLIC_FILE):
+        if folder.holds(name, data):
             return _AS_IT_WAS
         path = os.path.join(folder.path, name)
         try:

@@ -24,7 +24,7 @@ from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment
 from keyrack.agent.system import lookup
 from keyrack.agent.system.as_account import AccountProblem
-from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
+from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder
 from keyrack.ssh import authorized_keys, revoked_keys
 from keyrack.ssh.public_key import fingerprint_of
 
@@ -116,8 +116,8 @@ class SshdProof:
                 now_revoked = _bytes(revoked, revoked_name) or revoked_keys.render(())
                 now_revoked += f"{refused}\n".encode("ascii")
                 with (
-                    revoked.instead(revoked_name, now_revoked, PUBLIC_FILE),
-                    keys.instead(username, now_keys + more, PUBLIC_FILE),
+                    revoked.instead(revoked_name, now_revoked),
+                    keys.instead(username, now_keys + more),
                 ):
                     source = self._check.near(username) or ""
                     answer = probe.ask(place, username, [*([known] if known else []), *options], source)

@@ -133,14 +133,14 @@ class Folder:
                 raise OSError(errno.EFBIG, "is larger than it can be", os.path.join(self.path, name))
             return _read_all(descriptor, largest)
 
-    def holds(self, name: str, data: bytes, mode: int) -> bool:
-        """Whether a file has these bytes, this mode, our owner, and no second name elsewhere."""
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether a file has these bytes, the mode PUBLIC_FILE, our owner, and no second name elsewhere."""
         try:
             with self._opened(name) as descriptor:
                 status = os.fstat(descriptor)
                 return (
                     stat.S_ISREG(status.st_mode)
-                    and stat.S_IMODE(status.st_mode) == mode
+                    and stat.S_IMODE(status.st_mode) == PUBLIC_FILE
                     and status.st_uid == os.geteuid()
                     and status.st_nlink == 1
                     and status.st_size == len(data)
@@ -280,8 +280,9 @@ class Folder:
                 os.setxattr(descriptor, key, value)
 
     @contextlib.contextmanager
-    def instead(self, name: str, data: bytes, mode: int) -> Iterator[None]:
-        """For as long as the block lasts a file has these bytes; then it is what it was, which takes no space.
+    def instead(self, name: str, data: bytes) -> Iterator[None]:
+        """For as long as the block lasts a file has these bytes and the mode PUBLIC_FILE; then it is what it was, which
+        takes no space.
 
         Where there was none there is none again. The bytes are on the disk before anybody finds them: a power cut would
         else leave an empty file, and an empty one of revoked keys revokes nothing.
@@ -294,7 +295,7 @@ class Folder:
         except FileNotFoundError:
             kept = ""
         try:
-            self.write(name, data, mode)
+            self.write(name, data, PUBLIC_FILE)
             yield
         finally:
             if kept:

@@ -94,7 +94,7 @@ class DemoHost:
         self.end_left_over()
         self.server.prepare()
 
-    def enrol(self, url: str, token: str, *, replace: bool = False) -> None:
+    def enrol(self, url: str, token: str) -> None:
         """Enrol the agent at the service with a one-time token. Raises PrivateSshdError with the agent's words."""
         ended = self._run_agent(
             "enroll",
@@ -102,7 +102,7 @@ class DemoHost:
             f"--revoked-keys={self.server.revoked_keys}",
             f"--sshd-config={self.server.config}",
             f"--drop-in={self.server.drop_in}",
-            *(["--replace"] if replace else []),
+            "--replace",
             environment={"KEYRACK_AGENT_URL": url, "KEYRACK_AGENT_TOKEN": token},
         )
         if ended.returncode != 0:

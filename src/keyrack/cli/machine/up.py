@@ -204,7 +204,7 @@ class Demo:
         if server.enrolled_at is None or not host.is_enrolled(self._settings.url):
             actor = actors.system_actor(admin.workspace.id, channel="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
-            host.enrol(self._settings.url, token, replace=True)
+            host.enrol(self._settings.url, token)
         host.start()
         self._wait_for("the demo host", lambda: self._obeys(admin, server.id), look=host.agent_log)
 
