@@ -253,7 +253,7 @@ def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/people")
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
-    words = "The group listeners is there."
+    words = "The group listeners is added."
     wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
 
 

@@ -44,7 +44,7 @@ MOST = 1000
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = ("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at", "restrictions", "refused")
 """Of the CSV."""
-BELOW_THESE = "below"
+PEOPLE_BEFORE = "below"
 """The parameter that says how many people come before those that are shown."""
 NOBODY = "(no user)"
 FIELDS = (
@@ -119,11 +119,11 @@ def access(visit: Visit) -> Response:
     if "server" in visit.query:
         return _why(visit)
     listed = visit.query.get("view") == "list"
-    most, above = PEOPLE_LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(BELOW_THESE, "0"))
+    most, above = PEOPLE_LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(PEOPLE_BEFORE, "0"))
     # A cell of the map says as whom and until when; when keys were last used stands in the list.
     shown = _map(visit, cursor_of(visit), slice(above, above + most), last_uses=listed)
     filters = {name: visit.query[name] for name in ("q", "tag", "account", "group") if visit.query.get(name)}
-    here = {name: value for name, value in visit.query.items() if name != BELOW_THESE}
+    here = {name: value for name, value in visit.query.items() if name != PEOPLE_BEFORE}
     return visit.show(
         "access.html",
         map=shown,
@@ -132,9 +132,9 @@ def access(visit: Visit) -> Response:
         rows=() if listed else shown.rows(),
         filters=filters,
         listed=listed,
-        **paged(visit, shown.page, but=(BELOW_THESE,)),
+        **paged(visit, shown.page, but=(PEOPLE_BEFORE,)),
         first_people=_address(here) if above else "",
-        more_people=_address({**here, BELOW_THESE: str(above + most)}) if shown.all > above + most else "",
+        more_people=_address({**here, PEOPLE_BEFORE: str(above + most)}) if shown.all > above + most else "",
     )
 
 
